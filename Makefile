@@ -1,0 +1,51 @@
+# `make test` and `make quickstart` set themselves up: a virtual environment in .venv, reused the next time.
+#
+#   PYTHON=python3.12 make test     another Python (3.10, 3.11 or 3.12)
+#   PIP_ARGS='...' make test        further options of pip, for example --index-url for a CPU build of torch
+
+PYTHON ?= $(shell for p in python3.11 python3.12 python3.10 python3; do \
+	$$p -c 'import sys; sys.exit(not (3, 10) <= sys.version_info < (3, 13))' 2>/dev/null && echo $$p && break; done)
+PIP_ARGS ?=
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := PIP_CONSTRAINT= $(BIN)/python -m pip --disable-pip-version-check
+PYTEST_ARGS ?=
+
+.PHONY: help setup test quickstart lint unit clean-quickstart clean
+help:
+	@echo 'make quickstart        the whole chain on a generated German-English corpus, about 10 minutes'
+	@echo 'make test              lint, types and tests'
+	@echo 'make clean-quickstart  remove what the quickstart wrote'
+	@echo 'make clean             remove .venv and caches too'
+
+setup: $(VENV)/ready
+
+# fairseq comes last and without its declared requirements: one of them, torchaudio, breaks transformers
+# beside a CPU build of torch. No isolation, so that it is built against the installed torch and numpy.
+$(VENV)/ready: constraints.txt setup.py
+	@test -n '$(PYTHON)' || { echo 'needs Python 3.10, 3.11 or 3.12: none found; set PYTHON=/path/to/python'; exit 1; }
+	@echo 'setting up $(VENV) with $(PYTHON); the first time takes some minutes (fairseq is compiled)'
+	$(PYTHON) -m venv $(VENV)
+	$(PIP) install --quiet $(PIP_ARGS) --constraint constraints.txt torch cython wheel setuptools numpy
+	$(PIP) install --quiet $(PIP_ARGS) --constraint constraints.txt --no-build-isolation --editable '.[test]'
+	$(PIP) install --quiet $(PIP_ARGS) --constraint constraints.txt --no-build-isolation --no-deps fairseq-fixed
+	touch $@
+
+lint: setup
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+unit: setup
+	$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+test: lint unit
+
+quickstart: setup
+	PATH="$(CURDIR)/$(BIN):$$PATH" bash examples/quickstart/run.sh
+
+clean-quickstart:
+	rm -rf examples/quickstart/out
+
+clean: clean-quickstart
+	rm -rf $(VENV) .pytest_cache .ruff_cache .mypy_cache .hypothesis build *.egg-info

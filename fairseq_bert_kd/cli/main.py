@@ -1,0 +1,70 @@
+"""The console command ``fairseq-bert-kd``: one subcommand a module, imported when asked for."""
+
+import argparse
+import importlib
+import logging
+import sys
+from collections.abc import Sequence
+
+import fairseq_bert_kd
+
+# subcommand -> module with HELP, add_arguments(parser) and main(args)
+COMMANDS = {
+    "tokenize": "fairseq_bert_kd.cli.tokenize_corpus",
+    "dump": "fairseq_bert_kd.cli.dump_teacher_topk",
+    "score": "fairseq_bert_kd.cli.score_translations",
+}
+SUMMARIES = {  # so that --help does not import torch
+    "tokenize": "text to the teacher's pieces, losslessly",
+    "dump": "store a teacher's top-k logits for every target position",
+    "score": "sacreBLEU of fairseq-generate's output on detokenised text",
+}
+LIST_FORMAT = "\n".join(f"  {name:<10} {summary}" for name, summary in SUMMARIES.items())
+
+
+def get_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="fairseq-bert-kd",
+        description="BERT's knowledge for fairseq sequence-to-sequence models.",
+        epilog=f"commands:\n{LIST_FORMAT}\n\n`fairseq-bert-kd COMMAND --help` explains each.",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument(
+        "--version", action="version", version=f"fairseq-bert-kd {fairseq_bert_kd.__version__}"
+    )
+    parser.add_argument(
+        "--user-dir", action="store_true", help="print the folder to give to fairseq's --user-dir, and exit"
+    )
+    parser.add_argument("command", nargs="?", choices=COMMANDS, metavar="COMMAND")
+    parser.add_argument("arguments", nargs=argparse.REMAINDER, help=argparse.SUPPRESS)
+    return parser
+
+
+def cli_main(argv: Sequence[str] | None = None) -> int:
+    """Run a subcommand; a mistake of the user's ends in one line on standard error and status 2."""
+    parser = get_parser()
+    args = parser.parse_args(argv)
+    if args.user_dir:
+        print(next(iter(fairseq_bert_kd.__path__)))
+        return 0
+    if args.command is None:
+        parser.print_help()
+        return 2
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s | %(levelname)s | %(name)s | %(message)s")
+    try:
+        command = importlib.import_module(COMMANDS[args.command])
+        command_parser = argparse.ArgumentParser(
+            prog=f"fairseq-bert-kd {args.command}", description=command.HELP
+        )
+        command.add_arguments(command_parser)
+        command.main(command_parser.parse_args(args.arguments))
+    except (ValueError, FileNotFoundError, FileExistsError, ImportError) as error:
+        print(f"fairseq-bert-kd {args.command}: {error}", file=sys.stderr)
+        return 2
+    except BrokenPipeError:
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(cli_main())

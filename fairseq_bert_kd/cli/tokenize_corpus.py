@@ -1,0 +1,360 @@
+"""Text to the symbols of a teacher's tokenizer, one line for one line, in constant memory."""
+
+import argparse
+import contextlib
+import gzip
+import itertools
+import os
+import sys
+import time
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import Future, ProcessPoolExecutor
+from dataclasses import dataclass
+from typing import BinaryIO
+
+from tqdm import tqdm
+
+from fairseq_bert_kd.tokenization.hf_tokenizer import BYTE_SYMBOL, HfTokenizer
+
+HELP = "text to the teacher's pieces, losslessly, ready for fairseq-preprocess"
+EXAMPLE = """example:
+  fairseq-bert-kd tokenize --tokenizer bert-base-multilingual-cased --parallel \\
+      --input train.de train.en --output train.tok.de train.tok.en
+"""
+CHUNK_LINES = 1000  # lines that a worker gets at a time
+CHUNKS_AHEAD = 4  # chunks in flight for each worker: bounds the memory
+STANDARD_STREAM = "-"
+
+
+@dataclass
+class Counts:
+    """What was written: lines, symbols, lines without text, lines with at least one byte symbol."""
+
+    lines: int = 0
+    symbols: int = 0
+    empty: int = 0
+    with_bytes: int = 0
+
+    def add(self, other: "Counts") -> None:
+        self.lines += other.lines
+        self.symbols += other.symbols
+        self.empty += other.empty
+        self.with_bytes += other.with_bytes
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """Consecutive lines of one file, not decoded yet; ``first`` is the number of the first line, from 1."""
+
+    name: str
+    first: int
+    lines: list[bytes]
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.epilog = EXAMPLE
+    parser.add_argument(
+        "--tokenizer", required=True, metavar="PATH", help="folder or hub name of the teacher's tokenizer"
+    )
+    parser.add_argument(
+        "--input",
+        required=True,
+        nargs="+",
+        metavar="FILE",
+        help="UTF-8 text, one sentence a line; gzip if the name ends in .gz; - for standard input",
+    )
+    parser.add_argument(
+        "--output", required=True, nargs="+", metavar="FILE", help="one for each input; - for standard output"
+    )
+    parser.add_argument(
+        "--workers",
+        type=int,
+        default=os.cpu_count() or 1,
+        metavar="N",
+        help="processes (default: the number of CPUs, here %(default)s); 1 works in this process",
+    )
+    parser.add_argument(
+        "--parallel", action="store_true", help="two inputs are translations: refuse unequal numbers of lines"
+    )
+    parser.add_argument("--overwrite", action="store_true", help="replace outputs that exist")
+
+
+def get_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="fairseq-bert-kd tokenize", description=HELP)
+    add_arguments(parser)
+    return parser
+
+
+def main(args: argparse.Namespace) -> None:
+    """Tokenise every input; the outputs get their names only when all are complete.
+
+    Raises:
+        ValueError: options that contradict each other, an output that exists, text that is not UTF-8, or
+            with ``--parallel`` unequal numbers of lines.
+        FileNotFoundError: a missing input, or a missing folder for an output.
+    """
+    check_options(args)
+    tokenizer = HfTokenizer(args.tokenizer)  # refuse here, not in every worker
+    with contextlib.ExitStack() as stack:
+        encode = _encoder(tokenizer, args.workers, stack)
+        counts, finished = [], []
+        for source, target in zip(args.input, args.output, strict=True):
+            temporary = stack.enter_context(_Output(target))
+            counts.append(_tokenize_file(source, temporary.stream, encode))
+            finished.append(temporary)
+        if args.parallel:
+            _check_parallel(args.input, [count.lines for count in counts])
+        for output in finished:
+            output.complete()
+
+
+def cli_main(argv: Sequence[str] | None = None) -> int:
+    """Run the command; a mistake of the user's ends in one line on standard error and status 2."""
+    try:
+        main(get_parser().parse_args(argv))
+    except (ValueError, OSError, ImportError) as error:
+        print(f"fairseq-bert-kd tokenize: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def check_options(args: argparse.Namespace) -> None:
+    """Refuse what cannot work before any work is done.
+
+    Raises:
+        ValueError, FileNotFoundError: as in `main`.
+    """
+    if len(args.input) != len(args.output):
+        raise ValueError(
+            f"--input and --output must name the same number of files, but name {len(args.input)} and "
+            f"{len(args.output)}. Give one output for each input, in the same order."
+        )
+    if args.workers < 1:
+        raise ValueError(f"--workers must be at least 1, but is {args.workers}. 1 works without a pool.")
+    if args.parallel and len(args.input) != 2:
+        raise ValueError(
+            f"--parallel compares exactly two inputs, but --input names {len(args.input)}. "
+            "Give source and target, or leave --parallel out."
+        )
+    if STANDARD_STREAM in (*args.input, *args.output) and len(args.input) > 1:
+        raise ValueError(
+            f"`-` (a standard stream) can serve one pair only, but --input names {len(args.input)} files. "
+            "Run the command once for each."
+        )
+    inputs = {os.path.realpath(name) for name in args.input if name != STANDARD_STREAM}
+    for name in args.input:
+        if name != STANDARD_STREAM and not os.path.isfile(name) and not _is_stream(name):
+            raise FileNotFoundError(f"input `{name}` does not exist, or is no file. Check the path after --input.")
+    seen: set[str] = set()
+    for name in args.output:
+        if name != STANDARD_STREAM:
+            _check_output(name, inputs, seen, args.overwrite)
+
+
+def _check_output(name: str, inputs: set[str], seen: set[str], overwrite: bool) -> None:
+    path = os.path.realpath(name)
+    if path in inputs:
+        raise ValueError(f"output `{name}` must not be an input as well. Choose another name after --output.")
+    if path in seen:
+        raise ValueError(f"output `{name}` is named twice. Choose one name for each input after --output.")
+    seen.add(path)
+    if name.endswith(".gz"):
+        raise ValueError(
+            f"output `{name}` ends in .gz, but fairseq-preprocess reads plain text only, which is what we write. "
+            "Leave .gz out of the name."
+        )
+    if not os.path.isdir(os.path.dirname(path)):
+        raise FileNotFoundError(f"the folder of output `{name}` does not exist. Create it first.")
+    if os.path.isdir(path):
+        raise ValueError(f"output `{name}` is a folder. Give the name of a file in it.")
+    if os.path.exists(path) and not overwrite:
+        raise ValueError(f"output `{name}` exists already. Choose another name, or replace it with --overwrite.")
+
+
+def _check_parallel(names: Sequence[str], lines: Sequence[int]) -> None:
+    if lines[0] != lines[1]:
+        raise ValueError(
+            f"a parallel corpus must have as many source as target lines, but `{names[0]}` has {lines[0]:,} "
+            f"and `{names[1]}` has {lines[1]:,}. No output was written. Look for lines that one file lacks, or "
+            "that were split at something other than a line feed."
+        )
+
+
+class _Output:
+    """A file under a temporary name beside its final one until `complete`; gone if that is not reached."""
+
+    def __init__(self, target: str) -> None:
+        self.target = target
+        self.temporary = f"{target}.{os.getpid()}.tmp"
+        self.stream: BinaryIO
+
+    def __enter__(self) -> "_Output":
+        standard = self.target == STANDARD_STREAM
+        self.stream = sys.stdout.buffer if standard else open(self.temporary, "wb")  # noqa: SIM115
+        return self
+
+    def complete(self) -> None:
+        """Make the file visible under its name."""
+        self.stream.flush()
+        if self.target != STANDARD_STREAM:
+            self.stream.close()
+            os.replace(self.temporary, self.target)
+
+    def __exit__(self, *error: object) -> None:
+        if self.target != STANDARD_STREAM:
+            self.stream.close()
+            with contextlib.suppress(FileNotFoundError):  # after complete
+                os.remove(self.temporary)
+
+
+class _Encoder:
+    """Chunks to tokenised text in order, in this process."""
+
+    def __init__(self, tokenizer: HfTokenizer) -> None:
+        self.tokenizer = tokenizer
+
+    def __call__(self, chunks: Iterable[Chunk]) -> Iterator[tuple[bytes, Counts]]:
+        return (tokenize_chunk(self.tokenizer, chunk) for chunk in chunks)
+
+
+class _PoolEncoder:
+    """The same with worker processes, and a bounded number of chunks in flight."""
+
+    def __init__(self, pool: ProcessPoolExecutor, in_flight: int) -> None:
+        self.pool = pool
+        self.in_flight = in_flight
+
+    def __call__(self, chunks: Iterable[Chunk]) -> Iterator[tuple[bytes, Counts]]:
+        waiting: deque[Future[tuple[bytes, Counts]]] = deque()
+        for chunk in chunks:
+            waiting.append(self.pool.submit(_tokenize_in_worker, chunk))
+            if len(waiting) >= self.in_flight:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
+
+
+def _encoder(tokenizer: HfTokenizer, workers: int, stack: contextlib.ExitStack) -> _Encoder | _PoolEncoder:
+    if workers == 1:
+        return _Encoder(tokenizer)
+    pool = ProcessPoolExecutor(workers, initializer=_start_worker, initargs=(tokenizer,))
+    stack.callback(pool.shutdown, cancel_futures=True)
+    return _PoolEncoder(pool, workers * CHUNKS_AHEAD)
+
+
+_worker_tokenizer: HfTokenizer
+
+
+def _start_worker(tokenizer: HfTokenizer) -> None:
+    global _worker_tokenizer
+    os.environ["TOKENIZERS_PARALLELISM"] = "false"  # the processes are the parallelism
+    _worker_tokenizer = tokenizer
+
+
+def _tokenize_in_worker(chunk: Chunk) -> tuple[bytes, Counts]:
+    return tokenize_chunk(_worker_tokenizer, chunk)
+
+
+def tokenize_chunk(tokenizer: HfTokenizer, chunk: Chunk) -> tuple[bytes, Counts]:
+    """Tokenise the lines of a chunk.
+
+    Returns:
+        UTF-8 output, each line closed by a line feed, and what it holds.
+
+    Raises:
+        ValueError: a line is not UTF-8; names file and line.
+    """
+    texts = [_decode(chunk, place) for place in range(len(chunk.lines))]
+    counts = Counts(lines=len(texts))
+    out = []
+    for symbols in tokenizer.encode_batch(texts):
+        line = " ".join(symbols)
+        counts.symbols += len(symbols)
+        counts.empty += not symbols
+        counts.with_bytes += "<0x" in line and BYTE_SYMBOL.search(line) is not None
+        out.append(line + "\n")
+    return "".join(out).encode(), counts
+
+
+def _decode(chunk: Chunk, place: int) -> str:
+    raw = chunk.lines[place].removesuffix(b"\n").removesuffix(b"\r")
+    try:
+        return raw.decode()
+    except UnicodeDecodeError as error:
+        raise ValueError(
+            f"`{chunk.name}`, line {chunk.first + place:,}: text must be UTF-8, but byte 0x{raw[error.start]:02X} "
+            f"at place {error.start + 1} of the line is not ({error.reason}). Convert the file, for instance with "
+            "`iconv -f latin1 -t utf-8`."
+        ) from None
+
+
+def _tokenize_file(source: str, stream: BinaryIO, encode: _Encoder | _PoolEncoder) -> Counts:
+    counts = Counts()
+    started = time.monotonic()
+    with (
+        _opened(source) as lines,
+        tqdm(desc=os.path.basename(source), unit=" lines", unit_scale=True, file=sys.stderr) as progress,
+    ):
+        for content, part in encode(_chunks(source, lines)):
+            stream.write(content)
+            counts.add(part)
+            progress.update(part.lines)
+    _summarise(source, counts, time.monotonic() - started)
+    return counts
+
+
+def _summarise(source: str, counts: Counts, seconds: float) -> None:
+    print(
+        f"{source}: {counts.lines:,} lines, {counts.symbols:,} pieces, {seconds:.1f} seconds, "
+        f"{counts.with_bytes:,} lines with byte symbols",
+        file=sys.stderr,
+    )
+    if counts.with_bytes:
+        print(
+            f"warning: {source}: {counts.with_bytes:,} of {counts.lines:,} lines hold text that the tokenizer's "
+            "vocabulary lacks; it is kept as byte symbols, which the teacher reads as its unknown token",
+            file=sys.stderr,
+        )
+    if counts.empty:
+        print(
+            f"warning: {source}: {counts.empty:,} of {counts.lines:,} lines are empty; fairseq-preprocess keeps "
+            "such a line as a lone end-of-sentence, so consider to remove the pair from both files",
+            file=sys.stderr,
+        )
+
+
+def _chunks(name: str, lines: BinaryIO) -> Iterator[Chunk]:
+    first = 1
+    # iterating over bytes splits at the line feed only
+    while part := list(itertools.islice(lines, CHUNK_LINES)):
+        yield Chunk(name, first, part)
+        first += len(part)
+
+
+@contextlib.contextmanager
+def _opened(name: str) -> Iterator[BinaryIO]:
+    if name == STANDARD_STREAM:
+        yield sys.stdin.buffer
+    elif name.endswith(".gz"):
+        with gzip.open(name, "rb") as stream:
+            try:
+                yield stream  # type: ignore[misc]
+            except (gzip.BadGzipFile, EOFError) as error:
+                raise ValueError(
+                    f"`{name}` must be a complete gzip file, as its name says, but is not ({error}). "
+                    "Copy or compress it again."
+                ) from None
+    else:
+        with open(name, "rb") as stream:
+            yield stream
+
+
+def _is_stream(name: str) -> bool:
+    """A named pipe or a shell's process substitution."""
+    return os.path.exists(name) and not os.path.isdir(name)
+
+
+if __name__ == "__main__":
+    sys.exit(cli_main())

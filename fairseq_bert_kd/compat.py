@@ -1,0 +1,169 @@
+"""Every branch on "which version is installed". Nothing here imports fairseq or transformers on import.
+
+Each function names its reason and when it can go.
+"""
+
+import argparse
+import importlib
+import importlib.util
+import os
+import pickle
+import subprocess
+import sys
+from typing import Any
+
+import torch
+
+FAIRSEQ_REQUIREMENT = "fairseq-fixed==0.12.3.1"
+FAIRSEQ_INSTALL = (
+    "pip install cython wheel 'setuptools<81' numpy && "
+    f"pip install --no-build-isolation --no-deps {FAIRSEQ_REQUIREMENT}"
+)
+
+
+class InstallationError(ImportError):
+    """A package that we need is missing or cannot be loaded; the message says what mends it."""
+
+
+def allow_fairseq_checkpoints() -> None:
+    """Let torch's safe loading read fairseq's own settings class, and nothing more.
+
+    torch >= 2.6 loads checkpoints with ``weights_only=True``; fairseq's carry an ``argparse.Namespace``
+    (a plain attribute holder), which must be allowed by name. Goes when fairseq stores plain dicts.
+    """
+    torch.serialization.add_safe_globals([argparse.Namespace])
+
+
+def load_checkpoint(path: str) -> dict[str, Any]:
+    """Read a fairseq checkpoint on the CPU without running any code that it may carry.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: the file is no torch checkpoint, or holds objects other than tensors and settings.
+    """
+    if not os.path.isfile(path):
+        raise FileNotFoundError(
+            f"checkpoint `{path}` does not exist; give the .pt file that fairseq-train wrote"
+        )
+    allow_fairseq_checkpoints()
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise ValueError(
+            f"checkpoint `{path}` was refused: it carries objects other than tensors and settings, "
+            f"and loading them could run foreign code. None was run. Use a checkpoint that fairseq-train "
+            f"wrote on a machine you trust. ({_first_line(error)})"
+        ) from None
+    except (RuntimeError, EOFError, ValueError) as error:
+        raise ValueError(f"`{path}` is no readable torch checkpoint: {_first_line(error)}") from None
+    if not isinstance(state, dict) or "model" not in state or not (state.get("cfg") or state.get("args")):
+        raise ValueError(f"`{path}` is no fairseq checkpoint: it lacks the entries `model` and `cfg`")
+    return state
+
+
+def require_fairseq() -> None:
+    """Import fairseq, or say in one sentence what is wrong and which command mends it.
+
+    fairseq 0.12.2 does not import on Python >= 3.11 (mutable dataclass defaults) and its declared
+    requirements cannot be resolved by pip >= 24.1; ``fairseq-fixed`` is the same code mended.
+
+    Raises:
+        InstallationError: fairseq is missing, or is there and cannot be imported.
+    """
+    if importlib.util.find_spec("fairseq") is None:
+        raise InstallationError(f"fairseq is not installed. Install it with:\n  {FAIRSEQ_INSTALL}")
+    try:
+        importlib.import_module("fairseq.options")
+    except Exception as error:  # dataclass, hydra and ABI faults raise very different types
+        hint = FAIRSEQ_INSTALL
+        if "numpy.ndarray size changed" in str(error) or "numpy.dtype size changed" in str(error):
+            hint = FAIRSEQ_INSTALL.replace("--no-deps", "--no-deps --force-reinstall --no-cache-dir")
+        elif importlib.util.find_spec("hydra") is None or importlib.util.find_spec("omegaconf") is None:
+            hint = "pip install hydra-core==1.3.2 omegaconf==2.3.0"
+        raise InstallationError(
+            f"fairseq is installed but cannot be imported on Python {sys.version.split()[0]} "
+            f"({type(error).__name__}: {_first_line(error)}). Mend it with:\n  {hint}"
+        ) from error
+
+
+def import_transformers() -> Any:
+    """The transformers module with its model classes importable.
+
+    A torchaudio built for another torch (a CUDA wheel beside a CPU torch) makes transformers fail deep
+    inside an unrelated import; fairseq declares torchaudio as a requirement, so this is common.
+
+    Raises:
+        InstallationError: transformers is missing, or a broken torchaudio is in its way.
+    """
+    if importlib.util.find_spec("transformers") is None:
+        raise InstallationError(
+            "the teacher needs transformers. Install it with:\n  pip install transformers"
+        )
+    try:
+        transformers = importlib.import_module("transformers")
+        # transformers imports lazily: touch what fails when torchaudio is broken
+        transformers.AutoTokenizer, transformers.AutoModelForMaskedLM  # noqa: B018
+        transformers.BertForMaskedLM  # noqa: B018
+    except Exception as error:
+        broken = torchaudio_fault()
+        if broken:
+            raise InstallationError(
+                f"torchaudio is installed but does not fit torch {torch.__version__} ({broken}), and it "
+                "stops transformers from loading. Text models do not need it. Mend it with:\n"
+                "  pip uninstall --yes torchaudio"
+            ) from error
+        raise InstallationError(
+            f"transformers cannot be imported ({type(error).__name__}: {_first_line(error)}). "
+            "Mend it with:\n  pip install --upgrade transformers"
+        ) from error
+    return transformers
+
+
+def torchaudio_fault() -> str:
+    """First line of the error of ``import torchaudio``; empty when it is absent or loads.
+
+    Tried in a child process, because a failed native import can leave this one half initialised.
+    """
+    if importlib.util.find_spec("torchaudio") is None:
+        return ""
+    child = subprocess.run(
+        [sys.executable, "-c", "import torchaudio"], capture_output=True, text=True, check=False
+    )
+    if child.returncode == 0:
+        return ""
+    lines = [line for line in child.stderr.strip().splitlines() if line.strip()]
+    return lines[-1].strip() if lines else f"exit status {child.returncode}"
+
+
+def masked_lm_from_pretrained(path_or_name: str) -> tuple[Any, list[str]]:
+    """A transformers masked language model in float32 and the names of weights the checkpoint lacks.
+
+    transformers 5 renamed ``torch_dtype`` to ``dtype`` and no longer defaults to float32; asking for
+    float32 after loading serves both. Goes never: it is also the simplest way.
+
+    Raises:
+        ValueError: the folder or name cannot be loaded as a masked language model.
+    """
+    transformers = import_transformers()
+    try:
+        model, info = transformers.AutoModelForMaskedLM.from_pretrained(
+            path_or_name, output_loading_info=True
+        )
+    except (OSError, ValueError, KeyError) as error:
+        raise ValueError(
+            f"cannot load `{path_or_name}` as a masked language model: {_first_line(error)} "
+            "Give a folder that holds config.json and the weights, or a hub name (which needs a network)."
+        ) from error
+    return model.float(), sorted(info["missing_keys"])
+
+
+def masked_lm_from_config(settings: dict[str, Any]) -> Any:
+    """A transformers masked language model with random weights, from the settings of its config.json."""
+    transformers = import_transformers()
+    settings = dict(settings)
+    config = transformers.AutoConfig.for_model(settings.pop("model_type"), **settings)
+    return transformers.AutoModelForMaskedLM.from_config(config).float()
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]

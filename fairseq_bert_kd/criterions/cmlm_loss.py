@@ -1,0 +1,49 @@
+"""Criterion ``conditional_masked_lm``: cross-entropy over masked target positions (Chen et al. 2020, Eq. 3)."""
+
+import math
+
+import torch
+import torch.nn.functional as F
+from fairseq import utils
+from fairseq.criterions import FairseqCriterion, register_criterion
+from fairseq.logging import metrics
+
+
+@register_criterion("conditional_masked_lm")
+class ConditionalMaskedLMCriterion(FairseqCriterion):
+    """Mean cross-entropy over the masked target positions of the update (``sample_size`` counts them)."""
+
+    def forward(self, model, sample, reduce=True):
+        """Loss summed over masked positions, their number, and what to log."""
+        masked = sample["net_input"].get("masked")
+        if masked is None:
+            raise ValueError("--criterion conditional_masked_lm needs --task conditional_masked_lm")
+        logits = model(**sample["net_input"])  # (masked positions, target dictionary)
+        target = sample["target"][masked]
+        loss = F.cross_entropy(logits.float(), target, reduction="sum" if reduce else "none")
+        n_masked = target.numel()
+        with torch.no_grad():
+            n_correct = (logits.argmax(dim=-1) == target).sum()
+        logging_output = {
+            "loss": loss.data,
+            "n_correct": n_correct,
+            "ntokens": sample["ntokens"],
+            "nsentences": sample["nsentences"],
+            "sample_size": n_masked,
+        }
+        return loss, n_masked, logging_output
+
+    @classmethod
+    def reduce_metrics(cls, logging_outputs) -> None:
+        """Masked cross-entropy (base 2), perplexity and accuracy in percent, over all workers."""
+        loss, n_correct, n_masked = (
+            sum(log.get(key, 0) for log in logging_outputs) for key in ("loss", "n_correct", "sample_size")
+        )
+        n_masked = max(utils.item(n_masked), 1)
+        metrics.log_scalar("loss", loss / n_masked / math.log(2), n_masked, round=3)
+        metrics.log_derived("ppl", lambda meters: utils.get_perplexity(meters["loss"].avg))
+        metrics.log_scalar("masked_accuracy", 100.0 * utils.item(n_correct) / n_masked, n_masked, round=2)
+
+    @staticmethod
+    def logging_outputs_can_be_summed() -> bool:
+        return True

@@ -1,0 +1,50 @@
+"""Which target positions the conditional masked language model (C-MLM) hides from the teacher."""
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+def draw_mask(length: int, mask_prob: float, rng: np.random.Generator) -> NDArray[np.bool_]:
+    """Mask each of ``length`` target positions with probability ``mask_prob``, at least one of them.
+
+    The end-of-sentence slot counts as a position. A draw without any masked position is drawn again,
+    as in the authors' code, but always from the untouched sentence (theirs re-enters with a list that
+    it has already changed; Chen et al. 2020, Section 3.1 does not say).
+
+    Args:
+        length: target length with end of sentence, at least 1.
+        mask_prob: probability of each position, in (0, 1]; 0.15 in the paper.
+        rng: the only source of randomness, so that a mask can be replayed.
+
+    Returns:
+        ``(length,)`` bool, True where the teacher sees the mask token.
+    """
+    if not 0.0 < mask_prob <= 1.0:
+        raise ValueError(f"mask probability must be in (0, 1], got {mask_prob}; the paper uses 0.15")
+    if length < 1:
+        raise ValueError(f"a target has at least its end-of-sentence slot, got length {length}")
+    mask = rng.random(length) < mask_prob
+    while not mask.any():
+        mask = rng.random(length) < mask_prob
+    return mask
+
+
+def replayable_mask(length: int, mask_prob: float, seed: int, epoch: int, index: int) -> NDArray[np.bool_]:
+    """The mask of sentence ``index`` in ``epoch``: a function of its arguments and of nothing else."""
+    return draw_mask(length, mask_prob, np.random.default_rng([seed, epoch, index]))
+
+
+def strided_masks(length: int, passes: int) -> NDArray[np.bool_]:
+    """Masks that together hide every target position exactly once (Chen et al. 2020, Appendix A).
+
+    Pass ``i`` hides positions ``i, i + passes, i + 2 * passes, ...``; a target of at most ``passes``
+    positions needs only ``length`` passes of one position each. With 7 passes 1/7 of a target is
+    hidden at a time, close to the 15 % of training.
+
+    Returns:
+        ``(min(length, passes), length)`` bool.
+    """
+    if passes < 1:
+        raise ValueError(f"number of passes must be at least 1, got {passes}; the paper uses 7")
+    positions = np.arange(length)
+    return positions[None, :] % passes == np.arange(min(length, passes))[:, None]

@@ -1,0 +1,246 @@
+"""fairseq model ``hf_masked_lm``: a transformers masked language model as C-MLM teacher."""
+
+import json
+import logging
+from dataclasses import dataclass, field
+from typing import Any, Optional
+
+import torch
+from fairseq.dataclass import FairseqDataclass
+from fairseq.models import BaseFairseqModel, register_model
+from torch import Tensor, nn
+
+from fairseq_bert_kd import compat
+from fairseq_bert_kd.functional.pair_input import PairFormat, assemble_pairs
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass
+class HfMaskedLMConfig(FairseqDataclass):
+    """Where the pre-trained model comes from."""
+
+    teacher_model: Optional[str] = field(
+        default=None,
+        metadata={"help": "folder or hub name of the pre-trained transformers masked language model"},
+    )
+    teacher_tokenizer: Optional[str] = field(
+        default=None,
+        metadata={"help": "folder or hub name of its tokenizer (default: the same as --teacher-model)"},
+    )
+    teacher_spec: Optional[str] = field(
+        default=None,
+        metadata={
+            "help": "not for users: JSON with the teacher's architecture and special ids, written into the "
+            "checkpoint so that it loads where the original weights and tokenizer are not"
+        },
+    )
+
+
+class MaskedLMHead(nn.Module):
+    """MLM transform and a projection onto the student's target dictionary, untied from the input.
+
+    Scores are ``projection(layer_norm(activation(dense(hidden))))``, as in BERT, RoBERTa, DistilBERT,
+    ALBERT, ELECTRA, DeBERTa, MPNet and ModernBERT.
+    """
+
+    def __init__(self, dense: nn.Linear, activation: Any, layer_norm: nn.Module, vocab_size: int):
+        super().__init__()
+        self.dense = dense
+        self.activation = activation
+        self.layer_norm = layer_norm
+        self.projection = nn.Linear(dense.out_features, vocab_size)
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        """``(positions, hidden)`` to ``(positions, target dictionary)`` logits."""
+        return self.projection(self.layer_norm(self.activation(self.dense(hidden))))
+
+    def initialise_projection(self, input_embeddings: Tensor, target_ids: Tensor) -> None:
+        """Copy each symbol's row of the input embeddings; bias zero (the authors' cmlm/model.py).
+
+        Args:
+            input_embeddings: ``(teacher vocabulary, embedding)``.
+            target_ids: ``(target dictionary,)`` teacher id of each symbol.
+        """
+        if input_embeddings.size(1) != self.projection.in_features:
+            raise ValueError(
+                f"the teacher's MLM transform gives {self.projection.in_features} features but its input "
+                f"embeddings have {input_embeddings.size(1)}: its output layer cannot start from them"
+            )
+        with torch.no_grad():
+            self.projection.weight.copy_(input_embeddings[target_ids])
+            self.projection.bias.zero_()
+
+
+@register_model("hf_masked_lm", dataclass=HfMaskedLMConfig)
+class HfMaskedLM(BaseFairseqModel):
+    """Conditional masked language model over the student's dictionaries (Chen et al. 2020, Eq. 3).
+
+    Takes and predicts *student* ids; the maps to teacher ids are buffers, so a checkpoint needs neither
+    the tokenizer nor the original weights.
+
+    Args:
+        masked_lm: a transformers ``*ForMaskedLM``; taken apart into encoder and head.
+        source_ids: ``(source dictionary,)`` teacher id of each source symbol.
+        target_ids: ``(target dictionary,)`` teacher id of each target symbol.
+        pair_format: the teacher's special ids.
+        digests: what the maps were made with (tokenizer, source and target dictionary), by name.
+    """
+
+    def __init__(
+        self,
+        masked_lm: Any,
+        source_ids: Tensor,
+        target_ids: Tensor,
+        pair_format: PairFormat,
+        digests: dict[str, str],
+    ):
+        super().__init__()
+        self.encoder = masked_lm.base_model
+        self.head = take_head(masked_lm, vocab_size=len(target_ids))
+        self.pair_format = pair_format
+        self.digests = digests
+        self.register_buffer("source_ids", source_ids)
+        self.register_buffer("target_ids", target_ids)
+        self.uses_segments = getattr(masked_lm.config, "type_vocab_size", 0) > 1
+
+    @classmethod
+    def build_model(cls, cfg, task):
+        """Build from pre-trained weights, or from the checkpoint's own description where it has one."""
+        sizes = len(task.source_dictionary), len(task.target_dictionary)
+        if cfg.teacher_spec:
+            spec = json.loads(cfg.teacher_spec)
+            source_ids, target_ids = (
+                torch.zeros(size, dtype=torch.int64) for size in sizes
+            )  # filled on load
+            pair_format = PairFormat.from_dict(spec["pair_format"])
+            masked_lm = compat.masked_lm_from_config(spec["config"])
+            return cls(masked_lm, source_ids, target_ids, pair_format, spec["digests"])
+        vocabulary = getattr(task, "teacher_vocabulary", None)
+        if vocabulary is None:
+            raise ValueError("--arch hf_masked_lm is trained with --task conditional_masked_lm")
+        masked_lm, missing = compat.masked_lm_from_pretrained(cfg.teacher_model)
+        _check_missing(masked_lm, missing, cfg.teacher_model)
+        source_ids, target_ids = (
+            torch.from_numpy(vocabulary.source_ids),
+            torch.from_numpy(vocabulary.target_ids),
+        )
+        model = cls(masked_lm, source_ids, target_ids, vocabulary.pair_format, vocabulary.digests)
+        embeddings = model.encoder.get_input_embeddings().weight
+        largest = max(int(source_ids.max()), int(target_ids.max()))
+        if largest >= embeddings.size(0):
+            raise ValueError(
+                f"the tokenizer uses id {largest} but `{cfg.teacher_model}` embeds only {embeddings.size(0)} "
+                "ids: model and tokenizer do not belong together; give the model's own tokenizer"
+            )
+        model.head.initialise_projection(embeddings, target_ids)
+        return model
+
+    def spec(self) -> str:
+        """JSON for ``teacher_spec``: what `build_model` needs beside the weights."""
+        settings = json.loads(self.encoder.config.to_json_string(use_diff=False))
+        for key in ("transformers_version", "_name_or_path", "architectures", "dtype", "torch_dtype"):
+            settings.pop(key, None)
+        spec = {"config": settings, "pair_format": self.pair_format.to_dict(), "digests": self.digests}
+        return json.dumps(spec, sort_keys=True)
+
+    def forward(self, src_tokens, src_lengths, tgt_tokens, tgt_lengths, masked):
+        """Logits of the masked target positions only.
+
+        Args:
+            src_tokens: ``(batch, src_len)`` source ids without end of sentence, right-padded.
+            src_lengths: ``(batch,)``.
+            tgt_tokens: ``(batch, tgt_len)`` target ids with end of sentence, right-padded.
+            tgt_lengths: ``(batch,)``, end of sentence included.
+            masked: ``(batch, tgt_len)`` bool.
+
+        Returns:
+            ``(masked positions, target dictionary)``, in row-major order of ``masked``.
+        """
+        pairs = assemble_pairs(
+            src_tokens,
+            src_lengths,
+            tgt_tokens,
+            tgt_lengths,
+            masked,
+            self.source_ids,
+            self.target_ids,
+            self.pair_format,
+        )
+        segments = {"token_type_ids": pairs.token_type_ids} if self.uses_segments else {}
+        hidden = self.encoder(input_ids=pairs.input_ids, attention_mask=pairs.attention_mask, **segments)[0]
+        rows = masked.nonzero()[:, 0]
+        return self.head(hidden[rows, pairs.target_positions[masked]])
+
+    def max_positions(self) -> int:
+        """Longest pair in source and target tokens together, the teacher's own special tokens excluded."""
+        return encoder_positions(self.encoder) - self.pair_format.overhead
+
+
+def encoder_positions(encoder: Any) -> int:
+    """Number of input tokens that the encoder has positions for.
+
+    RoBERTa and its relatives start counting after the padding index: 514 embeddings, 512 positions.
+    """
+    for name, module in encoder.named_modules():
+        if name.endswith("position_embeddings") and isinstance(module, nn.Embedding):
+            skipped = 0 if module.padding_idx is None else module.padding_idx + 1
+            return module.num_embeddings - skipped
+    limit = getattr(encoder.config, "max_position_embeddings", None)
+    return limit if limit and limit > 0 else 2**20  # relative positions: no limit of the model's own
+
+
+def take_head(masked_lm: Any, vocab_size: int) -> MaskedLMHead:
+    """The model's MLM transform with a new projection; a new transform where the model has none."""
+    inside_encoder = set(masked_lm.base_model.modules())
+    outside = [module for module in masked_lm.modules() if module not in inside_encoder]
+    output = masked_lm.get_output_embeddings()
+    dense = [module for module in outside if isinstance(module, nn.Linear) and module is not output]
+    norms = [module for module in outside if isinstance(module, nn.LayerNorm)]
+    config = masked_lm.config
+    if not dense and not norms:
+        logger.warning("%s has no MLM transform: created one with random weights", config.model_type)
+        hidden_size, embedding = config.hidden_size, masked_lm.get_input_embeddings().weight.size(1)
+        dense, norms = [nn.Linear(hidden_size, embedding)], [nn.LayerNorm(embedding, eps=1e-12)]
+        nn.init.normal_(dense[0].weight, std=getattr(config, "initializer_range", 0.02))
+        nn.init.zeros_(dense[0].bias)
+    if len(dense) != 1 or len(norms) != 1:
+        raise ValueError(
+            f"the MLM head of model type `{config.model_type}` is not dense -> activation -> layer norm "
+            f"({len(dense)} dense and {len(norms)} normalisation layers found); use a BERT, RoBERTa, XLM-R, "
+            "DistilBERT, ALBERT, ELECTRA, DeBERTa, MPNet or ModernBERT teacher"
+        )
+    return MaskedLMHead(dense[0], _activation(config), norms[0], vocab_size)
+
+
+def _activation(config: Any) -> Any:
+    """The head's activation; ELECTRA and MPNet-style configs name the same one as in their encoder."""
+    from transformers.activations import ACT2FN
+
+    for key in ("hidden_act", "activation", "classifier_activation", "hidden_activation"):
+        name = getattr(config, key, None)
+        if isinstance(name, str) and name in ACT2FN:
+            return ACT2FN[name]
+    return ACT2FN["gelu"]
+
+
+def _check_missing(masked_lm: Any, missing: list[str], name: str) -> None:
+    """Log a created MLM transform; refuse a checkpoint whose encoder would be random."""
+    prefix = masked_lm.base_model_prefix + "."
+    encoder = [
+        key for key in missing if key.startswith(prefix) and "pooler" not in key and "position_ids" not in key
+    ]
+    if encoder:
+        raise ValueError(
+            f"`{name}` lacks {len(encoder)} weights of its encoder (first: {encoder[0]}): it would start from "
+            "random numbers; give a complete checkpoint of this architecture"
+        )
+    transform = [
+        key for key in missing if not key.startswith(prefix) and ("dense" in key or "transform" in key)
+    ]
+    if transform:
+        logger.warning(
+            "`%s` has no MLM transform (an encoder without its pre-training head): created one with random "
+            "weights; it is learned while fine-tuning",
+            name,
+        )

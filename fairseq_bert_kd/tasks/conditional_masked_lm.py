@@ -1,0 +1,127 @@
+"""Task ``conditional_masked_lm``: fine-tune a masked language model on the generation task itself."""
+
+import functools
+import json
+import logging
+from dataclasses import dataclass, field
+
+from fairseq.tasks import register_task
+from fairseq.tasks.translation import TranslationConfig, TranslationTask
+from omegaconf import II, open_dict
+
+from fairseq_bert_kd.data.masked_pair_dataset import MaskedPairDataset
+from fairseq_bert_kd.functional.masking import replayable_mask
+from fairseq_bert_kd.tokenization.dictionary import (
+    TeacherVocabulary,
+    dictionary_digests,
+    teacher_vocabulary,
+)
+from fairseq_bert_kd.tokenization.hf_tokenizer import HfTokenizer
+
+logger = logging.getLogger(__name__)
+
+VALIDATION_EPOCH = 0  # training epochs count from 1, so validation masks are fixed and their own
+
+
+@dataclass
+class ConditionalMaskedLMConfig(TranslationConfig):
+    """Options of ``translation`` and the masking."""
+
+    cmlm_mask_prob: float = field(
+        default=0.15,
+        metadata={
+            "help": "probability of masking each target position, end of sentence included (paper: 0.15)"
+        },
+    )
+    cmlm_seed: int = II("common.seed")
+
+
+@register_task("conditional_masked_lm", dataclass=ConditionalMaskedLMConfig)
+class ConditionalMaskedLMTask(TranslationTask):
+    """Source and target in one input, only target tokens masked (Chen et al. 2020, Section 3.1).
+
+    Reads the folder that fairseq-preprocess wrote for the student.
+    """
+
+    teacher_vocabulary: TeacherVocabulary  # set while a teacher is built from pre-trained weights
+
+    def __init__(self, cfg, src_dict, tgt_dict):
+        if not 0.0 < cfg.cmlm_mask_prob <= 1.0:
+            raise ValueError(
+                f"--cmlm-mask-prob must be in (0, 1], got {cfg.cmlm_mask_prob}; the paper uses 0.15"
+            )
+        super().__init__(cfg, src_dict, tgt_dict)
+
+    def build_model(self, cfg, from_checkpoint=False):
+        """Build the teacher and write its description into ``cfg``, which the checkpoint stores."""
+        if getattr(cfg, "_name", None) != "hf_masked_lm":
+            raise ValueError(
+                f"task conditional_masked_lm trains --arch hf_masked_lm, not `{getattr(cfg, '_name', None)}`"
+            )
+        if cfg.teacher_spec:
+            self._check_dictionaries(json.loads(cfg.teacher_spec)["digests"])
+        else:
+            if not cfg.teacher_model:
+                raise ValueError(
+                    "--arch hf_masked_lm needs --teacher-model: a folder or hub name of a masked LM"
+                )
+            tokenizer = HfTokenizer(cfg.teacher_tokenizer or cfg.teacher_model)
+            self.teacher_vocabulary = teacher_vocabulary(tokenizer, self.src_dict, self.tgt_dict)
+        model = super().build_model(cfg, from_checkpoint)
+        if not cfg.teacher_spec:
+            with open_dict(cfg):
+                cfg.teacher_spec = model.spec()
+        return model
+
+    def build_criterion(self, cfg, *args, **kwargs):
+        name = getattr(cfg, "_name", None)
+        if name != "conditional_masked_lm":
+            raise ValueError(
+                f"task conditional_masked_lm needs --criterion conditional_masked_lm, not `{name}`"
+            )
+        return super().build_criterion(cfg, *args, **kwargs)
+
+    def _check_dictionaries(self, digests):
+        """Refuse a checkpoint that was trained with other dictionaries than those of the data folder."""
+        for name, digest in dictionary_digests(self.src_dict, self.tgt_dict).items():
+            if digest != digests[name]:
+                raise ValueError(
+                    f"the {name.replace('_', ' ')} in `{self.cfg.data}` is not the one that this teacher was "
+                    f"trained with (sha256 {digest[:12]} against {digests[name][:12]}); binarise with the teacher's "
+                    "dictionaries (fairseq-preprocess --srcdict/--tgtdict), or train a teacher on this folder"
+                )
+
+    def load_dataset(self, split, epoch=1, combine=False, **kwargs):
+        super().load_dataset(split, epoch=epoch, combine=combine, **kwargs)
+        pairs = self.datasets[split]
+        training = split == self.cfg.train_subset
+        self.datasets[split] = MaskedPairDataset(
+            pairs.src,
+            pairs.tgt,
+            functools.partial(_mask_for_split, training, self.cfg.cmlm_mask_prob, self.cfg.cmlm_seed),
+            pad=self.tgt_dict.pad(),
+            shuffle=training,
+        )
+
+    def filter_indices_by_size(self, indices, dataset, max_positions=None, ignore_invalid_inputs=False):
+        """Leave out pairs that are longer than the teacher's positions (or the token budget); count them."""
+        kept, ignored = dataset.filter_indices_by_size(indices, max_positions)
+        if len(ignored):
+            logger.warning(
+                "left out %d of %d pairs (%.2f %%): source and target together are longer than %s tokens "
+                "(the teacher's positions or --max-tokens); first ids: %s",
+                len(ignored),
+                len(indices),
+                100.0 * len(ignored) / len(indices),
+                max_positions,
+                ignored[:10],
+            )
+        return kept
+
+    def max_positions(self):
+        """No limit of the task's own: the model knows its positions."""
+        return None
+
+
+def _mask_for_split(training, mask_prob, seed, length, epoch, index):
+    return replayable_mask(length, mask_prob, seed, epoch if training else VALIDATION_EPOCH, index)

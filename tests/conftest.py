@@ -1,0 +1,50 @@
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # fairseq forks; the library warns otherwise
+os.environ.setdefault("HF_HUB_OFFLINE", "1")  # tests need no network
+
+
+@dataclass(frozen=True)
+class Chain:
+    """A finished small chain.
+
+    Attributes:
+        bert: folder of the pre-trained model and its tokenizer.
+        raw: raw text.
+        data: what fairseq-preprocess wrote, and the training store.
+        teacher: checkpoint.
+    """
+
+    bert: Path
+    raw: Path
+    data: Path
+    teacher: Path
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _registered():
+    import torch
+
+    import fairseq_bert_kd
+
+    torch.set_num_threads(1)  # tiny models; the runner uses the cores
+    fairseq_bert_kd.register()
+
+
+@pytest.fixture(scope="session")
+def chain(tmp_path_factory) -> Chain:
+    """Corpus, BERT teacher of two updates and its store (k=8, 7 passes), shared and read-only."""
+    from tests import tiny_chain
+
+    folder = tmp_path_factory.mktemp("chain")
+    bert = tiny_chain.build_teacher_folder("bert", folder / "bert")
+    tiny_chain.write_corpus(folder / "raw")
+    tiny_chain.tokenize_corpus(folder / "raw", folder / "pieces", bert)
+    tiny_chain.preprocess(folder / "pieces", folder / "data")
+    teacher = tiny_chain.train_teacher(folder / "data", bert, folder / "teacher")
+    assert tiny_chain.dump(folder / "data", teacher) == 0
+    return Chain(bert, folder / "raw", folder / "data", teacher)

@@ -1,0 +1,202 @@
+import json
+
+import pytest
+import torch
+import transformers
+from fairseq.data import Dictionary
+from fairseq.models import MODEL_REGISTRY
+from omegaconf import OmegaConf
+
+from fairseq_bert_kd.models.masked_lm_teacher import HfMaskedLM, HfMaskedLMConfig, encoder_positions
+from fairseq_bert_kd.tokenization.dictionary import teacher_vocabulary
+from fairseq_bert_kd.tokenization.hf_tokenizer import HfTokenizer
+from tests.tiny_chain import TEACHERS, build_teacher_folder
+
+SOURCE = ["zwei kinder", "ein haus"]
+TARGET = ["two men stand", "a house"]
+
+
+class Task:
+    """The part of a fairseq task that `build_model` looks at."""
+
+    def __init__(self, source, target, vocabulary=None):
+        self.source_dictionary, self.target_dictionary = source, target
+        self.teacher_vocabulary = vocabulary
+
+
+@pytest.fixture(params=TEACHERS)
+def teacher(request, tmp_path):
+    """A fresh teacher in evaluation mode, its folder, tokenizer and task."""
+    folder = build_teacher_folder(request.param, tmp_path / request.param)
+    tokenizer = HfTokenizer(str(folder))
+    source, target = Dictionary(), Dictionary()
+    for dictionary, lines in ((source, SOURCE), (target, TARGET)):
+        for line in lines:
+            for piece in tokenizer.encode(line):
+                dictionary.add_symbol(piece)
+    task = Task(source, target, teacher_vocabulary(tokenizer, source, target))
+    config = OmegaConf.structured(HfMaskedLMConfig(teacher_model=str(folder)))
+    return HfMaskedLM.build_model(config, task).eval(), folder, tokenizer, task
+
+
+def encode(tokenizer, dictionary, lines, eos):
+    """Student ids, right-padded, and lengths."""
+    rows = [[dictionary.index(piece) for piece in tokenizer.encode(line)] for line in lines]
+    rows = [row + [dictionary.eos()] * eos for row in rows]
+    lengths = torch.tensor([len(row) for row in rows])
+    padded = [row + [dictionary.pad()] * (int(lengths.max()) - len(row)) for row in rows]
+    return torch.tensor(padded), lengths
+
+
+def batch(tokenizer, task):
+    src_tokens, src_lengths = encode(tokenizer, task.source_dictionary, SOURCE, eos=False)
+    tgt_tokens, tgt_lengths = encode(tokenizer, task.target_dictionary, TARGET, eos=True)
+    masked = torch.zeros(tgt_tokens.shape, dtype=torch.bool)
+    masked[0, 0] = masked[1, tgt_lengths[1] - 1] = True  # a first token and an end of sentence
+    return {
+        "src_tokens": src_tokens,
+        "src_lengths": src_lengths,
+        "tgt_tokens": tgt_tokens,
+        "tgt_lengths": tgt_lengths,
+        "masked": masked,
+    }
+
+
+def test_hidden_states_are_those_of_transformers_on_the_pair_as_its_own_tokenizer_writes_it(teacher):
+    model, folder, tokenizer, task = teacher
+    logits = model(**batch(tokenizer, task))
+
+    hf_tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
+    hf_model = transformers.AutoModelForMaskedLM.from_pretrained(folder).eval()
+    expected = []
+    for sentence, slot in ((0, "first"), (1, "last")):
+        pair = hf_tokenizer(SOURCE[sentence], TARGET[sentence], return_tensors="pt")
+        source_length = len(hf_tokenizer(SOURCE[sentence])["input_ids"])
+        extra = len(model.pair_format.middle) - 1  # RoBERTa doubles the separator
+        position = source_length + extra if slot == "first" else pair["input_ids"].shape[1] - 1
+        pair["input_ids"][0, position] = hf_tokenizer.mask_token_id
+        if not model.uses_segments:
+            pair.pop("token_type_ids", None)
+        hidden = hf_model.base_model(**pair)[0][0, position]
+        expected.append(model.head(hidden))
+    torch.testing.assert_close(logits, torch.stack(expected), rtol=1e-4, atol=1e-5)
+
+
+def test_full_head_on_the_teachers_own_dictionary_gives_transformers_logits(teacher):
+    """With untouched weights, our head scores a piece as the model's tied head does, less its bias."""
+    model, folder, tokenizer, task = teacher
+    hf_model = transformers.AutoModelForMaskedLM.from_pretrained(folder).eval()
+    hidden = torch.randn(3, hf_model.get_output_embeddings().in_features)
+    output = hf_model.get_output_embeddings()
+    transformed = model.head.layer_norm(model.head.activation(model.head.dense(hidden)))
+    all_scores = transformed @ output.weight.T  # (3, teacher vocabulary)
+    torch.testing.assert_close(model.head(hidden), all_scores[:, model.target_ids], rtol=1e-4, atol=1e-5)
+
+
+def test_projection_starts_from_input_embeddings_untied_with_zero_bias(teacher):
+    model, _, tokenizer, task = teacher
+    embeddings = model.encoder.get_input_embeddings().weight
+    for piece in tokenizer.encode(TARGET[0]):
+        row = model.head.projection.weight[task.target_dictionary.index(piece)]
+        assert torch.equal(row, embeddings[tokenizer.piece_to_id(piece)])
+    assert model.head.projection.weight.shape[0] == len(task.target_dictionary)
+    assert not model.head.projection.bias.any()
+    with torch.no_grad():
+        model.head.projection.weight.zero_()
+    assert embeddings.any()
+
+
+def test_only_masked_positions_are_projected(teacher):
+    model, _, tokenizer, task = teacher
+    seen = []
+    model.head.register_forward_hook(lambda _, inputs, __: seen.append(inputs[0].shape[0]))
+    logits = model(**batch(tokenizer, task))
+    assert seen == [2]
+    assert logits.shape == (2, len(task.target_dictionary))
+
+
+def test_a_masked_token_cannot_be_seen(teacher):
+    model, _, tokenizer, task = teacher
+    inputs = batch(tokenizer, task)
+    before = model(**inputs)
+    inputs["tgt_tokens"] = inputs["tgt_tokens"].clone()
+    inputs["tgt_tokens"][0, 0] = task.target_dictionary.index(tokenizer.encode(TARGET[1])[0])
+    torch.testing.assert_close(model(**inputs), before)
+    inputs["tgt_tokens"][0, 1] = task.target_dictionary.index(tokenizer.encode(TARGET[1])[0])
+    assert not torch.allclose(model(**inputs)[0], before[0])  # right context is seen
+
+
+def test_padding_changes_nothing(teacher):
+    model, _, tokenizer, task = teacher
+    inputs = batch(tokenizer, task)
+    together = model(**inputs)
+    alone = []
+    for row in range(2):
+        src, tgt = inputs["src_lengths"][row], inputs["tgt_lengths"][row]
+        single = {
+            "src_tokens": inputs["src_tokens"][row : row + 1, :src],
+            "src_lengths": src[None],
+            "tgt_tokens": inputs["tgt_tokens"][row : row + 1, :tgt],
+            "tgt_lengths": tgt[None],
+            "masked": inputs["masked"][row : row + 1, :tgt],
+        }
+        alone.append(model(**single))
+    torch.testing.assert_close(together, torch.cat(alone), rtol=1e-4, atol=1e-5)
+
+
+def test_checkpoint_description_rebuilds_the_model_without_the_folder(teacher, tmp_path):
+    model, folder, tokenizer, task = teacher
+    config = OmegaConf.structured(HfMaskedLMConfig(teacher_model="gone", teacher_spec=model.spec()))
+    state = model.state_dict()
+    folder.rename(tmp_path / "moved away")
+    rebuilt = HfMaskedLM.build_model(config, Task(task.source_dictionary, task.target_dictionary)).eval()
+    rebuilt.load_state_dict(state)
+    inputs = batch(tokenizer, task)
+    assert torch.equal(rebuilt(**inputs), model(**inputs))
+    assert json.loads(rebuilt.spec()) == json.loads(model.spec())
+
+
+def test_positions_count_from_after_the_padding_index(teacher):
+    model, *_ = teacher
+    assert encoder_positions(model.encoder) == 64
+    assert model.max_positions() == 64 - model.pair_format.overhead
+
+
+def test_encoder_without_a_pretraining_head_gets_one_and_says_so(tmp_path, caplog):
+    folder = build_teacher_folder("bert", tmp_path / "bert")
+    encoder = transformers.AutoModelForMaskedLM.from_pretrained(folder).bert
+    (folder / "model.safetensors").unlink()
+    encoder.save_pretrained(folder)  # as MiniLM is published: a BertModel
+    tokenizer = HfTokenizer(str(folder))
+    dictionary = Dictionary()
+    task = Task(dictionary, dictionary, teacher_vocabulary(tokenizer, dictionary, dictionary))
+    model = HfMaskedLM.build_model(OmegaConf.structured(HfMaskedLMConfig(teacher_model=str(folder))), task)
+    assert "has no MLM transform" in caplog.text
+    weights = encoder.get_input_embeddings().weight
+    assert torch.equal(model.encoder.get_input_embeddings().weight, weights)
+
+
+def test_checkpoint_of_another_architecture_is_refused(tmp_path):
+    folder = build_teacher_folder("bert", tmp_path / "bert")
+    other = build_teacher_folder("distilbert", tmp_path / "distilbert")
+    (other / "model.safetensors").rename(folder / "model.safetensors")
+    tokenizer = HfTokenizer(str(folder))
+    dictionary = Dictionary()
+    task = Task(dictionary, dictionary, teacher_vocabulary(tokenizer, dictionary, dictionary))
+    with pytest.raises(ValueError, match="lacks .* weights of its encoder"):
+        HfMaskedLM.build_model(OmegaConf.structured(HfMaskedLMConfig(teacher_model=str(folder))), task)
+
+
+def test_tokenizer_of_another_model_is_refused(tmp_path):
+    folder = build_teacher_folder("bert", tmp_path / "bert")
+    tokenizer = HfTokenizer(str(folder))
+    dictionary = Dictionary()
+    vocabulary = teacher_vocabulary(tokenizer, dictionary, dictionary)
+    vocabulary.target_ids[-1] = 10_000
+    config = OmegaConf.structured(HfMaskedLMConfig(teacher_model=str(folder)))
+    with pytest.raises(ValueError, match="model and tokenizer do not belong together"):
+        HfMaskedLM.build_model(config, Task(dictionary, dictionary, vocabulary))
+
+
+def test_name_is_ours():
+    assert MODEL_REGISTRY["hf_masked_lm"] is HfMaskedLM

@@ -1,0 +1,121 @@
+"""Tiny teachers, corpora and fairseq runs that several tests share."""
+
+import contextlib
+import io
+import json
+import random
+import sys
+from pathlib import Path
+from unittest import mock
+
+import torch
+import transformers
+
+from tests.tokenization.tiny_tokenizers import build_tokenizer
+
+PLUGIN = Path(__file__).parents[1] / "fairseq_bert_kd"
+WORDS = "zwei eins blau rot haus kind mann frau geht sieht in auf the a man house blue red sees".split()
+
+# name -> tokenizer of tests/tokenization/tiny_tokenizers.py, config class, settings
+TEACHERS = {
+    "bert": ("bert_uncased", transformers.BertConfig, {}),
+    "distilbert": ("bert_uncased", transformers.DistilBertConfig, {}),
+    "roberta": ("roberta", transformers.RobertaConfig, {"type_vocab_size": 1}),
+    "xlmr": ("xlmr", transformers.XLMRobertaConfig, {"type_vocab_size": 1}),
+}
+
+
+def build_teacher_folder(name: str, folder: Path, max_positions: int = 64) -> Path:
+    """A folder with a tokenizer and a random masked language model, as from a hub."""
+    kind, config_class, settings = TEACHERS[name]
+    build_tokenizer(kind, folder)
+    vocab = json.loads((folder / "tokenizer.json").read_text(encoding="utf-8"))
+    tokens = vocab["added_tokens"]
+    model_vocab = vocab["model"]["vocab"]
+    size = max([len(model_vocab)] + [token["id"] + 1 for token in tokens])
+    if name == "distilbert":
+        sizes = {"dim": 32, "n_layers": 2, "n_heads": 2, "hidden_dim": 64}
+    else:
+        sizes = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 64}
+    if name in ("roberta", "xlmr"):
+        settings = settings | {"pad_token_id": 1, "bos_token_id": 0, "eos_token_id": 2}
+        max_positions += 2  # their positions start after the padding index
+    config = config_class(vocab_size=size, max_position_embeddings=max_positions, **sizes, **settings)
+    torch.manual_seed(0)
+    transformers.AutoModelForMaskedLM.from_config(config).save_pretrained(folder)
+    return folder
+
+
+def write_corpus(folder: Path, train: int = 120, others: int = 20, seed: int = 0) -> None:
+    """``{train,valid,test}.{de,en}``: the target is the source in reverse order."""
+    rng = random.Random(seed)
+    folder.mkdir(parents=True, exist_ok=True)
+    for split, count in (("train", train), ("valid", others), ("test", others)):
+        lines = [[rng.choice(WORDS) for _ in range(rng.randint(1, 8))] for _ in range(count)]
+        (folder / f"{split}.de").write_text("".join(" ".join(line) + "\n" for line in lines), encoding="utf-8")
+        (folder / f"{split}.en").write_text(
+            "".join(" ".join(reversed(line)) + "\n" for line in lines), encoding="utf-8"
+        )
+
+
+def tokenize_corpus(raw: Path, out: Path, tokenizer_folder: Path) -> None:
+    from fairseq_bert_kd.tokenization.hf_tokenizer import HfTokenizer
+
+    tokenizer = HfTokenizer(str(tokenizer_folder))
+    out.mkdir(parents=True, exist_ok=True)
+    for path in sorted(raw.iterdir()):
+        lines = path.read_text(encoding="utf-8").split("\n")[:-1]
+        pieces = tokenizer.encode_batch(lines)
+        (out / path.name).write_text("".join(" ".join(line) + "\n" for line in pieces), encoding="utf-8")
+
+
+def run_fairseq(tool: str, *arguments: object) -> str:
+    """Run ``fairseq-<tool>`` in this process; its standard output."""
+    import fairseq_cli.generate
+    import fairseq_cli.preprocess
+    import fairseq_cli.train
+    import fairseq_cli.validate
+
+    command = getattr(fairseq_cli, tool).cli_main
+    out = io.StringIO()
+    with mock.patch.object(sys, "argv", [f"fairseq-{tool}", *map(str, arguments)]), contextlib.redirect_stdout(out):
+        command()
+    return out.getvalue()
+
+
+def preprocess(pieces: Path, out: Path, *arguments: object) -> None:
+    run_fairseq(
+        "preprocess", "--user-dir", PLUGIN, "--task", "translation_with_teacher", "-s", "de", "-t", "en",
+        "--trainpref", pieces / "train", "--validpref", pieces / "valid", "--testpref", pieces / "test",
+        "--destdir", out, "--workers", 1, *(arguments or ("--joined-dictionary",)),
+    )  # fmt: skip
+
+
+def train_teacher(data: Path, model: Path, save_dir: Path, *arguments: object, updates: int = 2) -> Path:
+    """Train a C-MLM teacher; the path of its last checkpoint."""
+    run_fairseq(
+        "train", data, "--user-dir", PLUGIN, "--task", "conditional_masked_lm",
+        "--criterion", "conditional_masked_lm", "--arch", "hf_masked_lm", "--teacher-model", model,
+        "--optimizer", "adam", "--lr", 1e-3, "--max-tokens", 512, "--max-update", updates, "--save-dir", save_dir,
+        "--no-epoch-checkpoints", "--num-workers", 0, "--no-progress-bar", "--cpu", *arguments,
+    )  # fmt: skip
+    return save_dir / "checkpoint_last.pt"
+
+
+def train_student(data: Path, save_dir: Path, *arguments: object, updates: int = 2) -> Path:
+    """Train a very small student; the path of its last checkpoint."""
+    run_fairseq(
+        "train", data, "--user-dir", PLUGIN, "--task", "translation_with_teacher",
+        "--arch", "distilled_transformer_small", "--encoder-layers", 1, "--decoder-layers", 1, "--dropout", 0,
+        "--criterion", "label_smoothed_cross_entropy_with_distillation", "--label-smoothing", 0.1,
+        "--optimizer", "adam", "--lr", 3e-3, "--max-tokens", 512, "--max-update", updates, "--save-dir", save_dir,
+        "--no-epoch-checkpoints", "--num-workers", 0, "--no-progress-bar", "--cpu", *arguments,
+    )  # fmt: skip
+    return save_dir / "checkpoint_last.pt"
+
+
+def dump(data: Path, checkpoint: Path, *arguments: object) -> int:
+    """``fairseq-bert-kd dump`` in this process; its exit status."""
+    from fairseq_bert_kd.cli.main import cli_main
+
+    return cli_main(["dump", str(data), "--path", str(checkpoint), "--cpu", *map(str, arguments)])
