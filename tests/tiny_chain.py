@@ -3,6 +3,7 @@
 import contextlib
 import io
 import json
+import logging
 import random
 import sys
 from pathlib import Path
@@ -14,7 +15,8 @@ import transformers
 from tests.tokenization.tiny_tokenizers import build_tokenizer
 
 PLUGIN = Path(__file__).parents[1] / "fairseq_bert_kd"
-WORDS = "zwei eins blau rot haus kind mann frau geht sieht in auf the a man house blue red sees".split()
+# whole pieces of the tiny BERT vocabulary
+WORDS = "a am an and are at auf der eat ein he in is man men near on people sit the to und".split()
 
 # name -> tokenizer of tests/tokenization/tiny_tokenizers.py, config class, settings
 TEACHERS = {
@@ -25,7 +27,7 @@ TEACHERS = {
 }
 
 
-def build_teacher_folder(name: str, folder: Path, max_positions: int = 64) -> Path:
+def build_teacher_folder(name: str, folder: Path, max_positions: int = 64, dim: int = 32) -> Path:
     """A folder with a tokenizer and a random masked language model, as from a hub."""
     kind, config_class, settings = TEACHERS[name]
     build_tokenizer(kind, folder)
@@ -34,9 +36,9 @@ def build_teacher_folder(name: str, folder: Path, max_positions: int = 64) -> Pa
     model_vocab = vocab["model"]["vocab"]
     size = max([len(model_vocab)] + [token["id"] + 1 for token in tokens])
     if name == "distilbert":
-        sizes = {"dim": 32, "n_layers": 2, "n_heads": 2, "hidden_dim": 64}
+        sizes = {"dim": dim, "n_layers": 2, "n_heads": 2, "hidden_dim": 2 * dim}
     else:
-        sizes = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 64}
+        sizes = {"hidden_size": dim, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 2 * dim}
     if name in ("roberta", "xlmr"):
         settings = settings | {"pad_token_id": 1, "bos_token_id": 0, "eos_token_id": 2}
         max_positions += 2  # their positions start after the padding index
@@ -81,6 +83,33 @@ def run_fairseq(tool: str, *arguments: object) -> str:
     with mock.patch.object(sys, "argv", [f"fairseq-{tool}", *map(str, arguments)]), contextlib.redirect_stdout(out):
         command()
     return out.getvalue()
+
+
+@contextlib.contextmanager
+def logged(name: str):
+    """Messages logged under ``name``, as a list.
+
+    Listens below the root, whose handlers fairseq takes away, and looks at the record's name: fairseq's
+    progress bars rename their logger to "valid" or "train_inner" while they log.
+    """
+    messages: list[str] = []
+
+    class Collect(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            if record.name == name:
+                messages.append(record.getMessage())
+
+    handler, loggers = Collect(), [logging.getLogger("fairseq"), logging.getLogger("fairseq_bert_kd")]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.addHandler(handler)
+        logger.setLevel(logging.INFO)
+    try:
+        yield messages
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.removeHandler(handler)
+            logger.setLevel(level)
 
 
 def preprocess(pieces: Path, out: Path, *arguments: object) -> None:

@@ -28,6 +28,13 @@ def tidy(text: str, mark: str = ".") -> str:
     return sentence[0].upper() + sentence[1:]
 
 
+Pair = tuple[str, str]
+
+
+def finish(de: str, en: str, mark: str = ".") -> Pair:
+    return tidy(de, mark), tidy(en, mark)
+
+
 @dataclass(frozen=True)
 class Clause:
     """A predicate with its people, things and circumstances.
@@ -85,8 +92,11 @@ class Clause:
             return prepositional(*self.frame.preposition, self.thing)
         return self.thing.de("acc")
 
-    def _middle(self, skip: str = "") -> str:
-        """The middle field without the role in ``skip`` (fronted, asked for, or the relative pronoun)."""
+    def middle(self, skip: str = "", inserted: str = "") -> str:
+        """The middle field without the role in ``skip`` (fronted, asked for, or the relative pronoun).
+
+        ``inserted`` is a word like ``bitte``, which follows the pronouns.
+        """
         time = "" if skip == "time" or self.time is None else self.time.de
         thing = "" if skip == "thing" or self.thing is None else self._thing()
         receiver = "" if skip == "receiver" or self.receiver is None else self.receiver.de("dat")
@@ -99,18 +109,22 @@ class Clause:
             early_thing, thing = thing, ""
         if isinstance(self.receiver, Pronoun):
             early_receiver, receiver = receiver, ""
-        objects = join(receiver, thing)
         definite = self.thing is None or self.thing.definite or getattr(self.thing, "det", "") == "kein"
-        if self.particle == "noch":
-            return join(early_receiver, receiver, time, "noch", thing, where, self.frame.complement)
-        ordered = join(objects, time) if self.particle and definite else join(time, objects)
-        # "nicht" and "schon" follow definite objects but precede indefinite ones
+        # place and manner follow a definite object; they precede an indefinite or prepositional one
+        before_thing = before_oblique = ""
+        if oblique:
+            before_oblique, where = where, ""
+        elif thing and not definite:
+            before_thing, where = where, ""
         particle = self.particle
-        if particle and thing and not definite and particle != "nicht":
-            ordered, particle = join(receiver, time, particle, thing), ""
-        return join(
-            early_thing, reflexive, early_receiver, ordered, particle, oblique, where, self.frame.complement
-        )
+        if particle == "noch" or (particle and thing and not definite and particle != "nicht"):
+            ordered, particle = join(receiver, time, particle, before_thing, thing), ""
+        elif particle and definite:
+            ordered = join(receiver, thing, time)
+        else:
+            ordered = join(time, receiver, before_thing, thing)
+        pronouns = join(early_thing, reflexive, early_receiver, inserted)
+        return join(pronouns, ordered, particle, before_oblique, oblique, where, self.frame.complement)
 
     def main(self) -> str:
         """Verb second."""
@@ -128,7 +142,7 @@ class Clause:
         """Finite verb directly after ``opening`` (an adverbial, a question word, a clause with its comma, or nothing)."""
         finite, closing, _ = self._verb()
         subject = self.subject.de("nom") if inverted and skip != "subject" else ""
-        middle = self._middle(skip)
+        middle = self.middle(skip)
         if subject and self.frame.verb.reflexive and not isinstance(self.subject, Pronoun):
             # "Gestern freute sich Anna", the reflexive pronoun before a full subject
             reflexive = self.subject.pronoun.reflexive
@@ -138,11 +152,11 @@ class Clause:
     def sub(self, opening: str, skip: str = "") -> str:
         """Verb last, after a conjunction or a relative pronoun."""
         subject = "" if skip == "subject" else self.subject.de("nom")
-        return join(opening, subject, self._middle(skip), self._joined())
+        return join(opening, subject, self.middle(skip), self._joined())
 
     def zu(self, opening: str = "") -> str:
         """Infinitive clause: ``um das Buch abzuholen``."""
-        return join(opening, self._middle(), self.frame.verb.zu_infinitive)
+        return join(opening, self.middle(), self.frame.verb.zu_infinitive)
 
     # English
 
@@ -165,7 +179,9 @@ class Clause:
                 objects = join(receiver, objects)
         elif self.receiver is not None:
             objects = receiver
-        where = "" if skip == "where" else join(*(place.en for place in self.where))
+        # "travelled to Paris by train": English names the goal first
+        places = reversed(self.where) if self.frame.kind in ("dir", "loc") else self.where
+        where = "" if skip == "where" else join(*(place.en for place in places))
         yet = "yet" if self.particle in ("noch nicht", "noch") else ""
         return join(*fixed, objects, where, time, yet)
 
@@ -200,7 +216,9 @@ class Clause:
         time = self.time.en if self.time else ""
         if form == "ing":
             return self._after_verb(f"{conjugate_en(head, 'ing')} {rest}", "", time)
-        return join("not" if self.particle == "nicht" else "", form, self._after_verb(self.frame.english, "", time))
+        return join(
+            "not" if self.particle == "nicht" else "", form, self._after_verb(self.frame.english, "", time)
+        )
 
 
 def relative(clause: Clause, role: str, antecedent: NounPhrase) -> NounPhrase:

@@ -6,7 +6,7 @@ IRREGULAR = {
 be was been|become became become|begin began begun|break broke broken|bring brought brought|build built built
 buy bought bought|catch caught caught|come came come|do did done|draw drew drawn|drink drank drunk|drive drove driven
 eat ate eaten|fall fell fallen|feed fed fed|feel felt felt|find found found|fly flew flown|forget forgot forgotten
-get got got|give gave given|go went gone|grow grew grown|hang hung hung|have had had|hear heard heard
+get got got|give gave given|go went gone|grow grew grown|hang hung hung|have had had|hear heard heard|hide hid hidden|shut shut shut
 hold held held|keep kept kept|know knew known|leave left left|lend lent lent|lose lost lost|make made made
 meet met met|pay paid paid|put put put|read read read|ride rode ridden|ring rang rung|run ran run|say said said
 see saw seen|sell sold sold|send sent sent|set set set|shine shone shone|show showed shown|sing sang sung
@@ -16,7 +16,25 @@ understand understood understood|wake woke woken|wear wore worn|win won won|writ
         "\n", "|"
     ).split("|")
 }
-DOUBLED = {"plan", "stop", "chat", "jog", "swim", "put", "get", "set", "sit", "run", "begin", "win", "forget", "cut"}
+DOUBLED = {
+    "shut",
+    "travel",
+    "cancel",
+    "plan",
+    "stop",
+    "chat",
+    "jog",
+    "swim",
+    "put",
+    "get",
+    "set",
+    "sit",
+    "run",
+    "begin",
+    "win",
+    "forget",
+    "cut",
+}
 # spelled with a vowel but spoken with a consonant, and the reverse
 CONSONANT_SOUND = ("uni", "use", "euro", "one")
 VOWEL_SOUND = ("hour", "honest")
@@ -38,6 +56,9 @@ def conjugate_en(verb: str, form: str, person: int = 3, plural: bool = False) ->
     """Form of one English verb word.
 
     Args:
+        verb: base form.
+        person: 1, 2 or 3; matters in the present, and for ``was``.
+        plural: grammatical number; ``you`` counts as plural.
         form: ``"base"``, ``"present"``, ``"past"``, ``"participle"`` or ``"ing"``.
     """
     if form == "base":
@@ -94,6 +115,8 @@ def verb_group(
     Args:
         verb: head and fixed words, ``"take part in"``.
         tense: the meaning: ``habit``, ``now``, ``later``, ``past``, ``perfect``, ``since``, ``pluperfect``, ``would``.
+        person: of the subject: 1, 2 or 3.
+        plural: of the subject; ``you`` counts as plural.
         modal: German modal, with ``past`` or anything else for the present.
         support: whether negation or a question asks for ``do``.
     """
@@ -103,7 +126,9 @@ def verb_group(
         if modal == "können" and tense == "would":
             words = "could"
         first, _, more = words.partition(" ")
-        return _finite(first, f"{more} {verb}".strip(), "past" if tense == "past" else "present", person, plural, support)
+        return _finite(
+            first, f"{more} {verb}".strip(), "past" if tense == "past" else "present", person, plural, support
+        )
     if tense in ("habit", "past"):
         return _finite(head, rest, "present" if tense == "habit" else "past", person, plural, support)
     if tense == "now":

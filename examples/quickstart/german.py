@@ -38,6 +38,8 @@ def article(kind: str, slot: str, case: str) -> str:
     Args:
         kind: ``"def"``, a der-word stem (``"dies"``, ``"jed"``, ``"welch"``), ``"bare"`` for none, or an
             ein-word (``"ein"``, ``"kein"``, ``"mein"``, ... ``"euer"``).
+        slot: gender, or ``"p"``.
+        case: ``"nom"``, ``"acc"``, ``"dat"`` or ``"gen"``.
     """
     if kind == "bare" or (kind == "ein" and slot == "p"):
         return ""
@@ -208,10 +210,14 @@ def conjugate(verb: Verb | str, tense: str, person: int, plural: bool) -> str:
     Args:
         verb: a `Verb`, or the infinitive of an auxiliary or modal.
         tense: ``"present"``, ``"preterite"`` or ``"subjunctive"`` (auxiliaries only).
+        person: 1, 2 or 3; the polite ``Sie`` is 3 and plural.
+        plural: grammatical number.
     """
     base = verb if isinstance(verb, str) else verb.base
     index = (2 + person if person < 3 else 3) if plural else person - 1
     if tense == "subjunctive":
+        if base == "sein" and person == 2:
+            return "wärt" if plural else "wärst"
         return _with_past_endings(SUBJUNCTIVE[base], person, plural)
     if tense == "preterite":
         return _with_past_endings(

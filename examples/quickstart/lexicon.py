@@ -157,7 +157,7 @@ Problem|n|Probleme|problem||puzzle
 Angebot|n|Angebote|offer||offer
 Einladung|f|Einladungen|invitation||offer
 Vorschlag|m|Vorschläge|suggestion||offer
-Geschichte|f|Geschichten|story|stories|tale text
+Geschichte|f|Geschichten|story|stories|tale
 Witz|m|Witze|joke||tale
 Lied|n|Lieder|song||music
 Film|m|Filme|film||show watch
@@ -230,7 +230,7 @@ seltsam|seltsam|seltsamer|seltsamst|strange|stranger|strangest|tale thought text
 # English: "~up" stands behind a pronoun but before a noun, "=back" behind both; a final "to" marks a receiver.
 # Flags: s perfect with sein, r reflexive, h habit, n in progress now, i can be commanded, 0 no adverb of place.
 _VERBS = """\
-lesen|liest|las|gelesen|read|acc:text|hni
+lesen|liest|las|gelesen|read|acc:text tale|hni
 schreiben|schreibt|schrieb|geschrieben|write|acc:writing|hni
 kaufen|kauft|kaufte|gekauft|buy|acc:goods food text clothes|hi
 verkaufen|verkauft|verkaufte|verkauft|sell|acc:goods|i
@@ -243,7 +243,6 @@ vergessen|vergisst|vergaß|vergessen|forget|acc:note small|
 sehen|sieht|sah|gesehen|see|acc:person animal watch building|
 besuchen|besucht|besuchte|besucht|visit|acc:person kin sight|hi
 treffen|trifft|traf|getroffen|meet|acc:person kin|h
-kennen|kennt|kannte|gekannt|know|acc:person|0
 fragen|fragt|fragte|gefragt|ask|acc:person kin|i
 bezahlen|bezahlt|bezahlte|bezahlt|pay|acc:bill|i
 bestellen|bestellt|bestellte|bestellt|order|acc:food drink goods|i
@@ -318,7 +317,7 @@ an+ziehen|zieht|zog|gezogen|put ~on|acc:clothes|i0
 aus+ziehen|zieht|zog|gezogen|take ~off|acc:clothes|i0
 an+probieren|probiert|probierte|probiert|try ~on|acc:clothes|ni
 vor+bereiten|bereitet|bereitete|bereitet|prepare|acc:planned event|ni0
-vor+lesen|liest|las|gelesen|read =aloud to|dat+acc:text|ni0
+vor+lesen|liest|las|gelesen|read =aloud to|dat+acc:text tale|ni0
 vor+stellen|stellt|stellte|gestellt|introduce to|dat+acc:kin own|0
 ab+stellen|stellt|stellte|gestellt|park|acc:parkable|i
 aus+stellen|stellt|stellte|gestellt|exhibit|acc:art|
@@ -344,8 +343,25 @@ zu+hören|hört|hörte|gehört|listen to|dat:|ni
 """
 
 NAMES = [
-    *[(name, "f") for name in "Anna Maria Julia Sophie Laura Lena Emma Clara Eva Nora".split()],
-    *[(name, "m") for name in "Peter Paul Martin Daniel Stefan Michael Jan Karl Felix Oliver".split()],
+    *[
+        (name, "f")
+        for name in ["Anna", "Maria", "Julia", "Sophie", "Laura", "Lena", "Emma", "Clara", "Eva", "Nora"]
+    ],
+    *[
+        (name, "m")
+        for name in [
+            "Peter",
+            "Paul",
+            "Martin",
+            "Daniel",
+            "Stefan",
+            "Michael",
+            "Jan",
+            "Karl",
+            "Felix",
+            "Oliver",
+        ]
+    ],
 ]
 CITIES = {
     "Berlin": "Berlin",
@@ -410,7 +426,14 @@ def _adjective(line: str) -> Adjective:
     *words, classes = line.split("|")
     word, stem, comparative, superlative, english, english_comparative, english_superlative = words
     return Adjective(
-        word, stem, comparative, superlative, english, english_comparative, english_superlative, tuple(classes.split())
+        word,
+        stem,
+        comparative,
+        superlative,
+        english,
+        english_comparative,
+        english_superlative,
+        tuple(classes.split()),
     )
 
 
@@ -439,3 +462,13 @@ FRAME = {frame.verb.infinitive: frame for frame in FRAMES}
 def nouns_of(*classes: str) -> list[Noun]:
     """Nouns that belong to one of the classes, in table order."""
     return [noun for noun in NOUNS if set(classes) & set(noun.classes)]
+
+
+def copula(complement: str, english: str, verb: str = "sein") -> Frame:
+    """``copula("müde", "be tired")``, ``copula("keine Zeit", "have no time", "haben")``."""
+    parts = {
+        "sein": Verb("", "sein", "ist", "war", "gewesen", "sein"),
+        "haben": Verb("", "haben", "hat", "hatte", "gehabt"),
+        "werden": Verb("", "werden", "wird", "wurde", "worden", "sein"),
+    }
+    return Frame(parts[verb], english, "none", complement=complement)

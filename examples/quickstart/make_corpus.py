@@ -15,12 +15,13 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))  # the sibling modules, from wherever this is run
 
-from sentences import Pair, sentence  # noqa: E402
-from speaker import Speaker  # noqa: E402
+from clauses import Pair
+from sentences import sentence
+from speaker import Speaker
 
 logger = logging.getLogger("make_corpus")
 
-MAX_WORDS = 30  # on either side; a fair share of the paper's data lies below
+MIN_WORDS, MAX_WORDS = 4, 27  # on either side, the closing mark not counted
 PATIENCE = 50  # draws per wanted pair before giving up on finding new sentences
 
 
@@ -36,7 +37,8 @@ def make_pairs(count: int, seed: int) -> list[Pair]:
         if len(pairs) == count:
             break
         german, english = sentence(speaker)
-        if german not in pairs and max(len(german.split()), len(english.split())) <= MAX_WORDS:
+        lengths = len(german.split()), len(english.split())
+        if german not in pairs and min(lengths) >= MIN_WORDS and max(lengths) <= MAX_WORDS:
             pairs[german] = english
     if len(pairs) < count:
         raise ValueError(
@@ -50,6 +52,9 @@ def write_corpus(out: Path, sizes: dict[str, int], seed: int, overwrite: bool = 
     """Write ``{split}.de`` and ``{split}.en`` for every split.
 
     Args:
+        out: folder, made if missing.
+        seed: of the whole corpus.
+        overwrite: whether files that exist are replaced.
         sizes: pairs per split, in the order in which they are drawn.
 
     Raises:
@@ -77,7 +82,9 @@ def write_corpus(out: Path, sizes: dict[str, int], seed: int, overwrite: bool = 
 
 
 def get_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--out", type=Path, required=True, help="folder for the six files; made if missing")
     parser.add_argument("--seed", type=int, default=1, help="another seed gives another corpus (default: 1)")
     parser.add_argument("--train", type=int, default=18000, help="training pairs (default: 18000)")

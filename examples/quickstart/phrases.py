@@ -134,6 +134,8 @@ class NounPhrase:
             text = {"def": "the ", "jed": "every ", "bare": ""}.get(
                 self.det, "these " if self.plural else "this "
             ) + text
+        if self.relative[1] and self.det in ("poss", "name") and not self.plural:
+            return f"{text} , {self.relative[1]} ,"  # there is one mother: the clause does not pick her out
         return f"{text} {self.relative[1]}".strip()
 
 

@@ -5,8 +5,23 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import TypeVar
 
+from circumstances import (
+    BY,
+    CAREFULLY,
+    DAYS_IN_MONTH,
+    HOW,
+    LASTING,
+    LONG,
+    MONTHS,
+    ONGOING,
+    PLACE_GENDER,
+    PLACES,
+    TIMES,
+    WEEKDAYS,
+    WITH,
+)
 from clauses import Clause
-from german import Adjective, Noun, Verb
+from german import Adjective, Noun
 from lexicon import ADJECTIVES, CITIES, COUNTRIES, FRAMES, NAMES, NOUN, Frame, nouns_of
 from numbers_in_words import (
     clock,
@@ -35,113 +50,6 @@ from phrases import (
 )
 
 T = TypeVar("T")
-
-WEEKDAYS = dict(
-    zip(
-        "Montag Dienstag Mittwoch Donnerstag Freitag Samstag Sonntag".split(),
-        "Monday Tuesday Wednesday Thursday Friday Saturday Sunday".split(),
-        strict=True,
-    )
-)
-MONTHS = dict(
-    zip(
-        "Januar Februar März April Mai Juni Juli August September Oktober November Dezember".split(),
-        "January February March April May June July August September October November December".split(),
-        strict=True,
-    )
-)
-DAYS_IN_MONTH = (31, 28, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31)
-
-
-def _adverbials(table: str, mid: bool = False) -> list[Adverbial]:
-    return [Adverbial(*line.split("|"), mid) for line in table.strip().splitlines()]
-
-
-TIMES = {
-    "past": _adverbials("""\
-gestern|yesterday
-vorgestern|the day before yesterday
-gestern Abend|yesterday evening
-gestern Nachmittag|yesterday afternoon
-heute Morgen|this morning
-letzte Woche|last week
-letzten Monat|last month
-letztes Jahr|last year
-letzten Sommer|last summer
-am letzten Wochenende|last weekend
-nach der Arbeit|after work
-vor dem Frühstück|before breakfast
-"""),
-    "later": _adverbials("""\
-morgen|tomorrow
-übermorgen|the day after tomorrow
-morgen Abend|tomorrow evening
-morgen Nachmittag|tomorrow afternoon
-heute Abend|this evening
-nächste Woche|next week
-nächsten Monat|next month
-nächstes Jahr|next year
-nächsten Sommer|next summer
-am nächsten Wochenende|next weekend
-nach dem Mittagessen|after lunch
-bald|soon
-"""),
-    "habit": _adverbials("""\
-jeden Tag|every day
-jeden Morgen|every morning
-jeden Abend|every evening
-jede Woche|every week
-jeden Monat|every month
-am Wochenende|at the weekend
-zweimal in der Woche|twice a week
-im Sommer|in summer
-im Winter|in winter
-abends|in the evening
-""")
-    + _adverbials("oft|often\nmanchmal|sometimes\nmeistens|usually\nselten|rarely\nimmer|always", mid=True) * 2,
-    "now": _adverbials("gerade|right now\nim Moment|at the moment\njetzt|now"),
-}
-# noun | preposition of place | of direction | English place | English direction
-PLACES = [
-    tuple(line.split("|"))
-    for line in """\
-Park|in|in|in the park|to the park
-Bahnhof|an|zu|at the station|to the station
-Flughafen|an|zu|at the airport|to the airport
-Schule|in|zu|at school|to school
-Markt|auf|auf|at the market|to the market
-Bibliothek|in|in|in the library|to the library
-Büro|in|in|at the office|to the office
-Hotel|in|zu|at the hotel|to the hotel
-Theater|in|in|at the theatre|to the theatre
-Garten|in|in|in the garden|into the garden
-Universität|an|zu|at the university|to the university
-Strand|an|an|at the beach|to the beach
-See|an|an|at the lake|to the lake
-Café|in|in|in the café|to the café
-Krankenhaus|in|in|in the hospital|to the hospital
-Stadt|in|in|in the city|to the city
-""".splitlines()
-]
-PLACE_GENDER = dict(
-    zip([place[0] for place in PLACES], "m m m f m f n n n m f m m n n f".split(), strict=True)
-)
-BY = _adverbials("mit dem Zug|by train\nmit dem Bus|by bus\nmit dem Auto|by car\nmit dem Fahrrad|by bicycle\nmit dem Schiff|by ship")
-WITH = {
-    *"einkaufen ausgehen tanzen essen trinken reisen fahren besuchen spielen arbeiten wohnen teilnehmen".split(),
-    *"fernsehen singen bleiben vorbereiten".split(),
-}
-HOW = _adverbials("langsam|slowly\nschnell|quickly\nsorgfältig|carefully\nheimlich|secretly\nallein|alone")
-CAREFULLY = {
-    *"lesen schreiben putzen waschen reparieren übersetzen zeichnen einpacken auspacken aufräumen".split(),
-    *"ausfüllen vorbereiten abstellen".split(),
-}
-ONGOING = {"wohnen": "live", "arbeiten": "work", "suchen": "look for", "warten": "wait for", "schlafen": "sleep"}
-LONG = ("Woche", "Monat", "Jahr", "Sommer")
-LASTING = {
-    *"schreiben kaufen verkaufen besuchen treffen malen spielen wohnen arbeiten bleiben fahren fliegen reisen".split(),
-    *"ausstellen übersetzen schenken helfen gehören zurückkommen teilnehmen reparieren abholen einladen".split(),
-}
 
 
 class Speaker:
@@ -182,7 +90,11 @@ class Speaker:
 
     def decorated(self, phrase: NounPhrase, probability: float = 0.35) -> NounPhrase:
         kin = "kin" in phrase.noun.classes
-        if phrase.det == "name" or not (kin or self.has_adjective(phrase.noun)) or not self.chance(probability):
+        if (
+            phrase.det == "name"
+            or not (kin or self.has_adjective(phrase.noun))
+            or not self.chance(probability)
+        ):
             return phrase
         if kin:
             age = self.pick([("jünger", "younger"), ("älter", "older")])
@@ -192,9 +104,13 @@ class Speaker:
     def kin(self, owner: Pronoun | None = None) -> NounPhrase:
         noun = self.pick(nouns_of("kin"))
         if owner is None and self.chance(0.2):
-            return NounPhrase(noun, "name", name=self.pick([n for n, _ in NAMES if n[-1] != "s" and n != "Felix"]))
+            return NounPhrase(
+                noun, "name", name=self.pick([n for n, _ in NAMES if n[-1] != "s" and n != "Felix"])
+            )
         plural = "many" in noun.classes and self.chance(0.2)
-        return self.decorated(NounPhrase(noun, "poss", plural, owner=owner or self.pick([I, I, WE, YOU])), 0.15)
+        return self.decorated(
+            NounPhrase(noun, "poss", plural, owner=owner or self.pick([I, I, WE, YOU])), 0.15
+        )
 
     def person(self, plural: bool | None = None) -> NounPhrase:
         """An adult, so that ``er`` and ``sie`` are right in both languages."""
@@ -203,7 +119,9 @@ class Speaker:
         if "own" in noun.classes and self.chance(0.7):
             return self.decorated(NounPhrase(noun, "poss", many, owner=self.pick([I, I, WE])), 0.2)
         det = "ein" if self.chance(0.2) and not many else "def"
-        return self.decorated(NounPhrase(noun, det, many, count=self.between(2, 5) if many and self.chance(0.3) else 0))
+        return self.decorated(
+            NounPhrase(noun, det, many, count=self.between(2, 5) if many and self.chance(0.3) else 0)
+        )
 
     def subject(self, third: bool = False) -> Nominal:
         draw = self._random()
@@ -213,6 +131,13 @@ class Speaker:
             return Name(*self.pick(NAMES))
         return self.kin() if draw < 0.72 else self.person()
 
+    def clear_subject(self) -> Nominal:
+        """Someone whom a following ``er`` or ``sie`` can mean."""
+        while True:
+            subject = self.subject(third=self.chance(0.75))
+            if subject.pronoun.gender != "n":
+                return subject
+
     def other(self, subject: Nominal, cases: str = "acc") -> Nominal:
         """Someone else than the subject: a pronoun, a name, a relative or another person."""
         pronoun = subject.pronoun
@@ -220,9 +145,13 @@ class Speaker:
         if draw < 0.25:
             # the accusative "sie" could be she or they, so only clear forms
             forms = [I, YOU, HE, WE, YOU_ALL] + ([SHE, THEY, FORMAL] if cases == "dat" else [])
+            if pronoun == FORMAL:
+                forms = [I, HE, WE]
             if cases == "dat" and pronoun in (SHE, THEY):
                 forms = forms[:5]
-            return self.pick([p for p in forms if p.person != pronoun.person or (p.person == 3 and p != pronoun)])
+            return self.pick(
+                [p for p in forms if p.person != pronoun.person or (p.person == 3 and p != pronoun)]
+            )
         if draw < 0.4:
             return self.pick([n for n in (Name(*pair) for pair in NAMES) if n != subject])
         clear_owner = pronoun not in (FORMAL,) and pronoun.gender != "n"
@@ -237,10 +166,15 @@ class Speaker:
             if not isinstance(subject, NounPhrase) or found.noun.english != subject.noun.english:
                 return found
 
-    def thing(self, classes: Sequence[str], subject: Nominal | None = None, plain: bool = False) -> NounPhrase:
+    def thing(
+        self, classes: Sequence[str], subject: Nominal | None = None, plain: bool = False
+    ) -> NounPhrase:
         noun = self.pick(nouns_of(*classes))
         if noun.mass:
-            return self.decorated(NounPhrase(noun, "def" if self.chance(0.5) or plain else "bare"), 0.3)
+            return self.decorated(
+                NounPhrase(noun, "def" if self.chance(0.5) or plain or "device" in noun.classes else "bare"),
+                0.3,
+            )
         plural = self.chance(0.2) and not plain
         draw = self._random()
         owner = subject.pronoun if subject else I
@@ -255,7 +189,11 @@ class Speaker:
         else:
             phrase = NounPhrase(noun, "def", plural)
         phrase = self.decorated(phrase)
-        if len(phrase.stems) == 1 and phrase.stems[0][0] in ("groß", "klein", "alt", "neu") and self.chance(0.3):
+        if (
+            len(phrase.stems) == 1
+            and phrase.stems[0][0] in ("groß", "klein", "alt", "neu")
+            and self.chance(0.3)
+        ):
             colours = [a for a in ADJECTIVES if a.word in ("rot", "blau", "grün", "schwarz", "weiß")]
             if {"goods", "clothes"} & set(noun.classes):
                 phrase = phrase.with_adjectives(self.pick(colours))
@@ -263,16 +201,15 @@ class Speaker:
 
     @staticmethod
     def ownable(noun: Noun) -> bool:
-        return bool(set(noun.classes) & {"thing", "clothes", "small", "home", "writing", "luggage", "room", "note"})
+        return bool(
+            set(noun.classes) & {"thing", "clothes", "small", "home", "writing", "luggage", "room", "note"}
+        )
 
     # circumstances
 
-    def clock_time(self) -> Adverbial:
-        if self.chance(0.4):
-            minute = self.pick([0, 15, 30, 45])
-        else:
-            minute = self.between(1, 59)
-        de, en = clock(self.between(1, 12), minute)
+    def clock_time(self, earliest: int = 1, latest: int = 12) -> Adverbial:
+        minute = self.pick([0, 15, 30, 45]) if self.chance(0.4) else self.between(1, 59)
+        de, en = clock(self.between(earliest, latest), minute)
         return Adverbial(f"um {de}", f"at {en}")
 
     def date(self) -> Adverbial:
@@ -309,7 +246,7 @@ class Speaker:
                 de, en = self.pick(list(WEEKDAYS.items()))
                 return Adverbial(f"jeden {de}", f"every {en}")
             if draw < 0.25:
-                day, clock_time = self.pick(TIMES["habit"][:3]), self.clock_time()
+                day, clock_time = self.pick(TIMES["habit"][1:3]), self.clock_time(earliest=6, latest=11)
                 return Adverbial(f"{day.de} {clock_time.de}", f"{clock_time.en} {day.en}")
         return self.pick(TIMES[tense])
 
@@ -369,6 +306,9 @@ class Speaker:
         """A clause with fitting objects; what is not given is drawn.
 
         Args:
+            tense: meaning, as in `Clause`.
+            subject: who acts.
+            frame: the verb.
             timed: probability of an adverbial of time (``habit`` and ``now`` always have one).
             fronted: whether something else than the subject may stand first.
             polarity: whether it may be negated.
@@ -379,9 +319,14 @@ class Speaker:
             frame = self.frame_for(tense)
         subject = subject or self.subject()
         clause = Clause(subject, frame, tense)
-        clause = self._with_objects(clause)
+        clause = self.with_objects(clause)
         if tense in TIMES and (tense in ("habit", "now") or self.chance(timed)):
             clause = replace(clause, time=self.time(tense, frame.verb.infinitive in LASTING))
+            if frame.verb.infinitive == "wohnen" and tense == "past":
+                year = self.between(1950, 2019)
+                clause = replace(
+                    clause, time=Adverbial(f"im Jahr {german_year(year)}", f"in {english_year(year)}")
+                )
         if tense == "past" and clause.frame.verb.base not in ("sein", "haben"):
             clause = replace(clause, compound=self.chance(0.6) or subject.person == 2)
         if tense == "later":
@@ -391,10 +336,15 @@ class Speaker:
         clause = self._with_where(clause, full)
         if tense == "perfect":
             clause = replace(clause, particle=self.pick(["schon", "noch nicht", "schon"]))
-            if clause.particle == "noch nicht" and isinstance(clause.thing, NounPhrase):
-                if clause.thing.det in ("ein", "bare") and clause.frame.kind != "prep":
-                    none = replace(clause.thing, det="kein", count=0)
-                    clause = replace(clause, thing=none, particle="noch")
+            if clause.particle == "noch nicht" and frame.kind not in ("dir", "loc"):
+                clause = replace(clause, where=())
+            thing = clause.thing
+            indefinite = (
+                isinstance(thing, NounPhrase) and thing.det in ("ein", "bare") and frame.kind != "prep"
+            )
+            if clause.particle == "noch nicht" and indefinite:
+                assert isinstance(thing, NounPhrase)
+                clause = replace(clause, thing=replace(thing, det="kein", count=0), particle="noch")
         elif tense in ("past", "later") and polarity and self.chance(0.18):
             clause = self.negated(clause)
         if fronted and clause.time is not None and self.chance(0.4):
@@ -406,13 +356,15 @@ class Speaker:
 
     def frame_for(self, tense: str) -> Frame:
         mark = {"habit": "h", "now": "n"}.get(tense, "")
-        fitting = [f for f in FRAMES if mark in f.flags and (tense != "since" or f.verb.infinitive in ONGOING)]
+        fitting = [
+            f for f in FRAMES if mark in f.flags and (tense != "since" or f.verb.infinitive in ONGOING)
+        ]
         if tense in ("perfect", "now", "later"):
-            without = {"wohnen", "kennen", "bleiben", "denken", "verlieren", "vergessen"}
+            without = {"wohnen", "bleiben", "verstehen", "denken", "verlieren", "vergessen"}
             fitting = [f for f in fitting if f.verb.infinitive not in without]
         return self.pick(fitting)
 
-    def _with_objects(self, clause: Clause) -> Clause:
+    def with_objects(self, clause: Clause) -> Clause:
         frame, subject = clause.frame, clause.subject
         if frame.kind in ("dat", "dat+acc"):
             clause = replace(clause, receiver=self.other(subject, "dat"))
@@ -421,7 +373,9 @@ class Speaker:
         if frame.kind in ("acc", "prep", "dat+acc") and frame.objects:
             about_people = {"person", "kin"} & set(frame.objects)
             if about_people and self.chance(0.7):
-                return replace(clause, thing=self.other(subject, "dat" if frame.preposition[1] == "dat" else "acc"))
+                return replace(
+                    clause, thing=self.other(subject, "dat" if frame.preposition[1] == "dat" else "acc")
+                )
             classes = [c for c in frame.objects if c not in ("person", "kin")]
             if classes:
                 return replace(clause, thing=self.thing(classes, subject))
@@ -449,15 +403,24 @@ class Speaker:
         return replace(clause, where=tuple(found))
 
     def with_modal(self, clause: Clause) -> Clause:
-        wilful = clause.frame.verb.infinitive not in ("verlieren", "vergessen", "einschlafen", "aufwachen", "zerbrechen")
-        if not wilful or "r" in clause.frame.flags or clause.frame.verb.infinitive in ("kennen", "brauchen", "ärgern"):
+        wilful = clause.frame.verb.infinitive not in (
+            "verlieren",
+            "vergessen",
+            "finden",
+            "einschlafen",
+            "aufwachen",
+            "zerbrechen",
+        )
+        if not wilful or "r" in clause.frame.flags or clause.frame.verb.infinitive == "brauchen":
             return clause
-        options = ["können", "müssen", "wollen", "dürfen"] + ([] if clause.tense == "past" else ["sollen", "möchten"])
+        options = ["können", "müssen", "wollen", "dürfen"] + (
+            [] if clause.tense == "past" else ["sollen", "möchten"]
+        )
         return replace(clause, modal=self.pick(options), compound=False)
 
     def negated(self, clause: Clause) -> Clause:
         thing = clause.thing
-        if clause.modal == "möchten" or clause.where and clause.frame.kind not in ("dir",):
+        if clause.modal == "möchten" or (clause.where and clause.frame.kind not in ("dir",)):
             clause = replace(clause, where=() if clause.frame.kind != "loc" else clause.where)
         if clause.modal == "möchten":
             return clause
@@ -474,13 +437,3 @@ class Speaker:
             return False
         shown = isinstance(clause.subject, Pronoun) and clause.subject.nom in ("ich", "du", "er", "wir")
         return not thing.is_person and (shown or thing.slot == "m") and f"{thing.owner.nom}" != "sie"
-
-
-def copula(complement: str, english: str, verb: str = "sein") -> Frame:
-    """``copula("müde", "be tired")``, ``copula("keine Zeit", "have no time", "haben")``."""
-    parts = {
-        "sein": Verb("", "sein", "ist", "war", "gewesen", "sein"),
-        "haben": Verb("", "haben", "hat", "hatte", "gehabt"),
-        "werden": Verb("", "werden", "wird", "wurde", "worden", "sein"),
-    }
-    return Frame(parts[verb], english, "none", complement=complement)

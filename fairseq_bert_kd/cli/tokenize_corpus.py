@@ -7,6 +7,7 @@ import itertools
 import os
 import sys
 import time
+import zlib
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
@@ -145,8 +146,8 @@ def check_options(args: argparse.Namespace) -> None:
         )
     inputs = {os.path.realpath(name) for name in args.input if name != STANDARD_STREAM}
     for name in args.input:
-        if name != STANDARD_STREAM and not os.path.isfile(name) and not _is_stream(name):
-            raise FileNotFoundError(f"input `{name}` does not exist, or is no file. Check the path after --input.")
+        if name != STANDARD_STREAM and (not os.path.exists(name) or os.path.isdir(name)):
+            raise FileNotFoundError(f"input `{name}` does not exist, or is a folder. Check the path after --input.")
     seen: set[str] = set()
     for name in args.output:
         if name != STANDARD_STREAM:
@@ -167,8 +168,8 @@ def _check_output(name: str, inputs: set[str], seen: set[str], overwrite: bool) 
         )
     if not os.path.isdir(os.path.dirname(path)):
         raise FileNotFoundError(f"the folder of output `{name}` does not exist. Create it first.")
-    if os.path.isdir(path):
-        raise ValueError(f"output `{name}` is a folder. Give the name of a file in it.")
+    if os.path.exists(path) and not os.path.isfile(path):  # a folder, a device
+        raise ValueError(f"output `{name}` must be a file. Give a file's name, or - for standard output.")
     if os.path.exists(path) and not overwrite:
         raise ValueError(f"output `{name}` exists already. Choose another name, or replace it with --overwrite.")
 
@@ -186,8 +187,9 @@ class _Output:
     """A file under a temporary name beside its final one until `complete`; gone if that is not reached."""
 
     def __init__(self, target: str) -> None:
-        self.target = target
-        self.temporary = f"{target}.{os.getpid()}.tmp"
+        # a link stays a link: what it points to is replaced
+        self.target = target if target == STANDARD_STREAM else os.path.realpath(target)
+        self.temporary = f"{self.target}.{os.getpid()}.tmp"
         self.stream: BinaryIO
 
     def __enter__(self) -> "_Output":
@@ -341,7 +343,7 @@ def _opened(name: str) -> Iterator[BinaryIO]:
         with gzip.open(name, "rb") as stream:
             try:
                 yield stream  # type: ignore[misc]
-            except (gzip.BadGzipFile, EOFError) as error:
+            except (gzip.BadGzipFile, EOFError, zlib.error) as error:
                 raise ValueError(
                     f"`{name}` must be a complete gzip file, as its name says, but is not ({error}). "
                     "Copy or compress it again."
@@ -349,11 +351,6 @@ def _opened(name: str) -> Iterator[BinaryIO]:
     else:
         with open(name, "rb") as stream:
             yield stream
-
-
-def _is_stream(name: str) -> bool:
-    """A named pipe or a shell's process substitution."""
-    return os.path.exists(name) and not os.path.isdir(name)
 
 
 if __name__ == "__main__":

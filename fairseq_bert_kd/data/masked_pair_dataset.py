@@ -1,6 +1,7 @@
 """Sentence pairs with masked target positions: what the C-MLM teacher is trained and asked on."""
 
 from collections.abc import Callable
+from typing import Optional
 
 import numpy as np
 import torch
@@ -18,7 +19,7 @@ class MaskedPairDataset(FairseqDataset):
         target: indexed dataset of target ids, each ending with end of sentence.
         mask: ``(length, epoch, index) -> (length,) bool``.
         pad: padding index of both dictionaries.
-        shuffle: draw a new order of equally long pairs for training.
+        shuffle_seed: mix equally long pairs, in an order drawn from this; None keeps corpus order.
     """
 
     def __init__(
@@ -27,7 +28,7 @@ class MaskedPairDataset(FairseqDataset):
         target,
         mask: Callable[[int, int, int], NDArray[np.bool_]],
         pad: int,
-        shuffle: bool,
+        shuffle_seed: Optional[int],
     ):
         if len(source) != len(target):
             raise ValueError(
@@ -38,7 +39,7 @@ class MaskedPairDataset(FairseqDataset):
         self.target = target
         self.mask = mask
         self.pad = pad
-        self.shuffle = shuffle
+        self.shuffle_seed = shuffle_seed
         # tokens of source (without its end of sentence) and target (with it)
         self.sizes: NDArray[np.int64] = (
             np.asarray(source.sizes, np.int64) - 1 + np.asarray(target.sizes, np.int64)
@@ -104,8 +105,14 @@ class MaskedPairDataset(FairseqDataset):
         return int(self.sizes[index])
 
     def ordered_indices(self):
-        """By pair length; equal lengths in random order when shuffling."""
-        order = np.random.permutation(len(self)) if self.shuffle else np.arange(len(self))
+        """By pair length, equal lengths mixed.
+
+        The host forms batches once and keeps them for all epochs; drawing from a seed of our own lets a
+        resumed run form the same ones (the host's seed here is that of the epoch it starts in).
+        """
+        order = np.arange(len(self))
+        if self.shuffle_seed is not None:
+            order = np.random.default_rng(self.shuffle_seed).permutation(order)
         return order[np.argsort(self.sizes[order], kind="mergesort")]
 
     def batch_by_size(self, indices, **kwargs):

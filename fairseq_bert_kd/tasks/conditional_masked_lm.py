@@ -100,7 +100,7 @@ class ConditionalMaskedLMTask(TranslationTask):
             pairs.tgt,
             functools.partial(_mask_for_split, training, self.cfg.cmlm_mask_prob, self.cfg.cmlm_seed),
             pad=self.tgt_dict.pad(),
-            shuffle=training,
+            shuffle_seed=self.cfg.cmlm_seed if training else None,
         )
 
     def filter_indices_by_size(self, indices, dataset, max_positions=None, ignore_invalid_inputs=False):

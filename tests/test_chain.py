@@ -1,0 +1,314 @@
+"""The chain as its users run it: learning, decoding with and without the plugin, resuming, bad input."""
+
+import math
+import os
+import re
+import shutil
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+
+from fairseq_bert_kd.cli.main import cli_main
+from fairseq_bert_kd.storage.topk_store import TopKReader, TopKWriter, store_path
+from tests.tiny_chain import (
+    PLUGIN,
+    build_teacher_folder,
+    dump,
+    logged,
+    preprocess,
+    run_fairseq,
+    tokenize_corpus,
+    train_student,
+    train_teacher,
+    write_corpus,
+)
+
+
+def hypotheses(output):
+    """Sentence id to detokenised text."""
+    return {int(key): text for key, text in re.findall(r"^D-(\d+)\t[^\t]*\t(.*)$", output, flags=re.M)}
+
+
+def generate(chain, checkpoint, *arguments, data=None):
+    return run_fairseq(
+        "generate", data or chain.data, "--user-dir", PLUGIN, "--task", "translation_with_teacher",
+        "--path", checkpoint, "--gen-subset", "test", "--beam", 2, "--max-len-b", 10, "--cpu",
+        "--bpe", "hf_tokenizer", "--hf-tokenizer", chain.bert, *arguments,
+    )  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def student(chain, tmp_path_factory):
+    return train_student(chain.data, tmp_path_factory.mktemp("student"))
+
+
+def test_decoding_covers_every_sentence_and_gives_raw_text(chain, student):
+    texts = hypotheses(generate(chain, student))
+    assert sorted(texts) == list(range(20))  # the host alone drops the last 4 of 20
+    assert not any("##" in text or "@@" in text for text in texts.values())
+
+
+def test_score_reads_the_output_and_prints_signatures(chain, student, tmp_path, capsys):
+    (tmp_path / "out").write_text(generate(chain, student), encoding="utf-8")
+    arguments = ["score", "--reference", str(chain.raw / "test.en"), "--lowercase", f"plain={tmp_path / 'out'}"]
+    assert cli_main(arguments) == 0
+    printed = capsys.readouterr().out
+    assert re.search(r"^plain +1 +\d+\.\d\d ", printed, flags=re.M)
+    assert "case:lc" in printed
+    assert "version:" in printed
+
+
+STOCK = """
+import sys
+class Refuse:
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] == "fairseq_bert_kd":
+            raise ImportError("the plugin is not installed here")
+sys.meta_path.insert(0, Refuse())
+from fairseq_cli.generate import cli_main
+cli_main()
+"""
+
+
+@pytest.mark.parametrize("arch", ["distilled_transformer_small", "distilled_lstm_small", "transformer_iwslt_de_en"])
+def test_stock_fairseq_decodes_our_student_without_the_plugin(chain, tmp_path, arch):
+    small = ["--encoder-embed-dim", 32, "--decoder-embed-dim", 32]
+    if "lstm" in arch:
+        small += ["--encoder-hidden-size", 32, "--decoder-hidden-size", 32, "--decoder-out-embed-dim", 32]
+    checkpoint = train_student(chain.data, tmp_path / "student", "--arch", arch, *small)
+    ours = generate(chain, checkpoint)
+    command = [sys.executable, "-c", STOCK, chain.data, "--path", checkpoint, "--gen-subset", "test", "--beam", 2,
+               "--max-len-b", 10, "--cpu", "--required-batch-size-multiple", 1]  # fmt: skip
+    # fairseq's own checkpoints carry an argparse.Namespace: torch's switch for such files
+    environment = {**os.environ, "TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD": "1", "PYTHONPATH": ""}
+    result = subprocess.run(
+        list(map(str, command)), capture_output=True, text=True, env=environment, cwd=tmp_path, check=False
+    )
+    assert result.returncode == 0, result.stderr[-2000:]
+    pieces = re.compile(r"^H-(\d+)\t[^\t]*\t(.*)$", flags=re.M)
+    assert len(pieces.findall(result.stdout)) == 20
+    assert sorted(pieces.findall(result.stdout)) == sorted(pieces.findall(ours))
+
+
+def values(messages, key):
+    """All values that a fairseq log gives to ``key``, in order."""
+    return [float(value) for value in re.findall(rf"\b{key}[ =]([\d.]+)", "\n".join(messages))]
+
+
+def test_teacher_and_student_learn_to_reverse_a_sentence(tmp_path):
+    bert = build_teacher_folder("bert", tmp_path / "bert")
+    write_corpus(tmp_path / "raw", train=1500, others=50)
+    tokenize_corpus(tmp_path / "raw", tmp_path / "pieces", bert)
+    data = tmp_path / "data"
+    preprocess(tmp_path / "pieces", data)
+    schedule = ["--lr-scheduler", "inverse_sqrt", "--warmup-updates", 40, "--max-tokens", 1500]
+    with logged("valid") as messages:
+        teacher = train_teacher(data, bert, tmp_path / "teacher", *schedule, "--lr", 5e-3, updates=250)
+    assert values(messages, "masked_accuracy")[-1] > 50  # chance is 5 % of 22 words
+    assert dump(data, teacher) == 0
+    with logged("valid") as messages, logged("fairseq_bert_kd.tasks.translation_with_teacher") as ours:
+        train_student(data, tmp_path / "student", *schedule, "--lr", 5e-3, updates=200)
+    assert "1500 of 1500 sentences covered" in ours[0]
+    assert values(messages, "ppl")[-1] < 6  # chance is 22
+
+
+def test_training_resumes_where_it_stopped(chain, tmp_path):
+    log = ["--log-interval", 1, "--log-format", "simple", "--seed", 3]
+    with logged("train_inner") as whole:
+        train_teacher(chain.data, chain.bert, tmp_path / "whole", *log, updates=6)
+    with logged("train_inner") as parts:
+        train_teacher(chain.data, chain.bert, tmp_path / "parts", *log, updates=4)
+        train_teacher(chain.data, chain.bert, tmp_path / "parts", *log, updates=6)
+    assert values(parts, "num_updates") == [1, 2, 3, 4, 5, 6]
+    # masks are a function of seed, epoch and sentence; the host seeds dropout by update
+    assert values(parts, "loss") == values(whole, "loss")
+
+
+def validate(chain, checkpoint, *arguments):
+    with logged("valid") as messages:
+        run_fairseq("validate", chain.data, "--user-dir", PLUGIN, "--path", checkpoint, "--max-tokens", 300, "--cpu",
+                    "--valid-subset", "valid", "--num-workers", 0, *arguments)  # fmt: skip
+    return messages
+
+
+def test_validation_masks_are_the_same_every_time(chain):
+    arguments = ["--task", "conditional_masked_lm", "--criterion", "conditional_masked_lm"]
+    first, second = (validate(chain, chain.teacher, *arguments) for _ in range(2))
+    assert values(first, "masked_accuracy") == values(second, "masked_accuracy")
+    assert values(first, "ppl") == values(second, "ppl")
+    assert len(values(first, "ppl")) == 1
+
+
+def test_validation_loss_is_that_of_a_plain_run(chain, student):
+    """fairseq-validate with fairseq's own task and criterion agrees with ours."""
+    ours = validate(chain, student, "--task", "translation_with_teacher", "--label-smoothing", 0.1,
+                    "--criterion", "label_smoothed_cross_entropy_with_distillation")  # fmt: skip
+    plain = validate(chain, student, "--task", "translation", "--label-smoothing", 0.1,
+                     "--criterion", "label_smoothed_cross_entropy", "--required-batch-size-multiple", 1)  # fmt: skip
+    assert values(ours, "loss") == values(plain, "loss")
+    assert len(values(ours, "loss")) == 1
+
+
+def test_interactive_takes_raw_text(chain, student):
+    command = [sys.executable, "-m", "fairseq_cli.interactive", chain.data, "--user-dir", PLUGIN, "--task",
+               "translation_with_teacher", "-s", "de", "-t", "en", "--path", student, "--bpe", "hf_tokenizer",
+               "--hf-tokenizer", chain.bert, "--cpu", "--max-len-b", 10]  # fmt: skip
+    result = subprocess.run(
+        list(map(str, command)), input="Zwei Kind, rot!\n", capture_output=True, text=True, check=False
+    )
+    assert result.returncode == 0, result.stderr[-2000:]
+    assert re.search(r"^D-0\t", result.stdout, flags=re.M)
+
+
+def test_separate_dictionaries(chain, tmp_path):
+    tokenize_corpus(chain.raw, tmp_path / "pieces", chain.bert)
+    data = tmp_path / "data"
+    preprocess(tmp_path / "pieces", data, "--nwordssrc", -1)  # no --joined-dictionary
+    (data / "dict.de.txt").read_text(encoding="utf-8")
+    teacher = train_teacher(data, chain.bert, tmp_path / "teacher")
+    assert dump(data, teacher) == 0
+    checkpoint = train_student(data, tmp_path / "student", "--arch", "transformer_iwslt_de_en",
+                               "--encoder-embed-dim", 32, "--decoder-embed-dim", 32)  # fmt: skip
+    assert len(hypotheses(generate(chain, checkpoint, data=data))) == 20
+
+
+# ---- bad input -------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def data(chain, tmp_path):
+    shutil.copytree(chain.data, tmp_path / "data")
+    return tmp_path / "data"
+
+
+def store(data):
+    return store_path(data, "train", "de", "en")
+
+
+def rewrite(data, sentences=None, **changes):
+    """Replace the training store by one with other header fields or fewer sentences."""
+    import dataclasses
+
+    reader = TopKReader(store(data))
+    info = dataclasses.replace(reader.info, **changes)
+    lengths = reader.lengths[:sentences]
+    rows = [(i, *(array.copy() for array in reader.rows(i))) for i in range(len(lengths))]
+    with TopKWriter(store(data), info, lengths, overwrite=True) as writer:
+        for i, ids, logits in rows:
+            writer.write(np.full(len(ids), i), np.arange(len(ids)), ids, logits)
+
+
+def test_missing_store_names_file_and_command(data, tmp_path):
+    store(data).unlink()
+    with pytest.raises(FileNotFoundError, match=r"train\.de-en\.en\.topk.*fairseq-bert-kd dump"):
+        train_student(data, tmp_path / "student")
+
+
+def test_plain_training_needs_no_store(data, tmp_path):
+    store(data).unlink()
+    assert train_student(data, tmp_path / "student", "--kd-weight", 0).exists()
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"dictionary_digest": "0" * 64}, "another target dictionary of the same size"),
+        ({"dictionary_size": 9999}, "a target dictionary of 9999 symbols"),
+        ({"split": "valid"}, "was made for valid de-en, the data are train de-en"),
+        ({"target_lang": "fr"}, "was made for train de-fr"),
+        ({"sentences": 100}, "shorter than the data: 100 sentences against 120"),
+    ],
+)
+def test_store_of_other_data_is_refused(data, tmp_path, changes, message):
+    rewrite(data, **changes)
+    with pytest.raises(ValueError, match=message):
+        train_student(data, tmp_path / "student")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--kd-topk", 9], "holds the 8 best tokens, asked for 9"),
+        (["--kd-weight", 1.5], r"--kd-weight must be in \[0, 1\], got 1.5"),
+        (["--kd-temperature", -1], "--kd-temperature must be positive, got -1"),
+        (["--left-pad-target"], "--left-pad-target moves target tokens"),
+        (["--upsample-primary", 2], "--upsample-primary moves target tokens"),
+        (["--num-batch-buckets", 2], "--num-batch-buckets moves target tokens"),
+    ],
+)
+def test_bad_student_options_are_refused(chain, tmp_path, arguments, message):
+    with pytest.raises(ValueError, match=message):
+        train_student(chain.data, tmp_path / "student", *arguments)
+
+
+def test_distillation_with_fairseqs_own_task_is_refused(chain, tmp_path):
+    with pytest.raises(ValueError, match="train with --task translation_with_teacher"):
+        train_student(chain.data, tmp_path / "student", "--task", "translation")
+
+
+def test_distillation_options_are_not_silently_dropped_by_another_criterion(chain, tmp_path, capsys):
+    with pytest.raises(SystemExit):
+        train_student(chain.data, tmp_path / "student", "--criterion", "label_smoothed_cross_entropy", "--kd-topk", 4)
+    assert "unrecognized arguments: --kd-topk 4" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--cmlm-mask-prob", 0], r"--cmlm-mask-prob must be in \(0, 1\], got 0"),
+        (["--criterion", "cross_entropy"], "needs --criterion conditional_masked_lm"),
+        (["--arch", "transformer"], "unrecognized arguments: --teacher-model"),
+        (["--teacher-model", "no/such-model"], "no/such-model"),
+    ],
+)
+def test_bad_teacher_options_are_refused(chain, tmp_path, arguments, message, capsys):
+    with pytest.raises((ValueError, SystemExit)) as error:
+        train_teacher(chain.data, chain.bert, tmp_path / "teacher", *arguments)
+    assert re.search(message, str(error.value) + capsys.readouterr().err)
+
+
+def test_dictionary_of_unknown_symbols_is_refused(chain, tmp_path):
+    preprocess(chain.raw, tmp_path / "data")  # raw words, not pieces
+    with pytest.raises(ValueError, match=r"of \d+ are not: .*fairseq-bert-kd tokenize"):
+        train_teacher(tmp_path / "data", chain.bert, tmp_path / "teacher")
+
+
+def test_empty_lines_go_through_the_chain(chain, tmp_path):
+    for language in ("de", "en"):
+        lines = (chain.raw / f"train.{language}").read_text(encoding="utf-8").split("\n")
+        lines[3 if language == "de" else 5] = ""
+        (tmp_path / "raw").mkdir(exist_ok=True)
+        (tmp_path / "raw" / f"train.{language}").write_text("\n".join(lines), encoding="utf-8")
+        for split in ("valid", "test"):
+            shutil.copy(chain.raw / f"{split}.{language}", tmp_path / "raw")
+    tokenize_corpus(tmp_path / "raw", tmp_path / "pieces", chain.bert)
+    preprocess(tmp_path / "pieces", tmp_path / "data")
+    teacher = train_teacher(tmp_path / "data", chain.bert, tmp_path / "teacher")
+    assert dump(tmp_path / "data", teacher) == 0
+    lengths = TopKReader(store(tmp_path / "data")).lengths
+    assert lengths[5] == 1  # end of sentence alone
+    assert math.isfinite(torch.load(train_student(tmp_path / "data", tmp_path / "student"), weights_only=True)
+                         ["extra_state"]["train_iterator"]["epoch"])  # fmt: skip
+
+
+def test_half_precision_batches_keep_the_stored_logits(chain):
+    """What --fp16 does to a batch, done to a batch of ours."""
+    from fairseq import utils
+
+    from fairseq_bert_kd.batch import TEACHER, decode_logits
+    from fairseq_bert_kd.data.distilled_pair_dataset import DistilledPairDataset
+
+    reader = TopKReader(store(chain.data))
+
+    class Pairs(torch.utils.data.Dataset):
+        def __len__(self):
+            return len(reader)
+
+    rows = DistilledPairDataset(Pairs(), [reader], 8).teacher_rows(np.array([4, 0]), width=60)
+    half = utils.apply_to_sample(lambda t: t.half() if t.dtype is torch.float32 else t, {TEACHER: rows})
+    assert torch.equal(half[TEACHER]["logit_bits"], rows["logit_bits"])
+    stored = reader.rows(4)[1].astype(np.float32)
+    assert np.array_equal(decode_logits(half[TEACHER]["logit_bits"])[0, : len(stored)].numpy(), stored)
