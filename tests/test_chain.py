@@ -53,7 +53,13 @@ def test_decoding_covers_every_sentence_and_gives_raw_text(chain, student):
 
 def test_score_reads_the_output_and_prints_signatures(chain, student, tmp_path, capsys):
     (tmp_path / "out").write_text(generate(chain, student), encoding="utf-8")
-    arguments = ["score", "--reference", str(chain.raw / "test.en"), "--lowercase", f"plain={tmp_path / 'out'}"]
+    arguments = [
+        "score",
+        "--reference",
+        str(chain.raw / "test.en"),
+        "--lowercase",
+        f"plain={tmp_path / 'out'}",
+    ]
     assert cli_main(arguments) == 0
     printed = capsys.readouterr().out
     assert re.search(r"^plain +1 +\d+\.\d\d ", printed, flags=re.M)
@@ -73,7 +79,9 @@ cli_main()
 """
 
 
-@pytest.mark.parametrize("arch", ["distilled_transformer_small", "distilled_lstm_small", "transformer_iwslt_de_en"])
+@pytest.mark.parametrize(
+    "arch", ["distilled_transformer_small", "distilled_lstm_small", "transformer_iwslt_de_en"]
+)
 def test_stock_fairseq_decodes_our_student_without_the_plugin(chain, tmp_path, arch):
     small = ["--encoder-embed-dim", 32, "--decoder-embed-dim", 32]
     if "lstm" in arch:
@@ -251,7 +259,9 @@ def test_distillation_with_fairseqs_own_task_is_refused(chain, tmp_path):
 
 def test_distillation_options_are_not_silently_dropped_by_another_criterion(chain, tmp_path, capsys):
     with pytest.raises(SystemExit):
-        train_student(chain.data, tmp_path / "student", "--criterion", "label_smoothed_cross_entropy", "--kd-topk", 4)
+        train_student(
+            chain.data, tmp_path / "student", "--criterion", "label_smoothed_cross_entropy", "--kd-topk", 4
+        )
     assert "unrecognized arguments: --kd-topk 4" in capsys.readouterr().err
 
 

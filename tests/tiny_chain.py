@@ -16,7 +16,30 @@ from tests.tokenization.tiny_tokenizers import build_tokenizer
 
 PLUGIN = Path(__file__).parents[1] / "fairseq_bert_kd"
 # whole pieces of the tiny BERT vocabulary
-WORDS = "a am an and are at auf der eat ein he in is man men near on people sit the to und".split()
+WORDS = [
+    "a",
+    "am",
+    "an",
+    "and",
+    "are",
+    "at",
+    "auf",
+    "der",
+    "eat",
+    "ein",
+    "he",
+    "in",
+    "is",
+    "man",
+    "men",
+    "near",
+    "on",
+    "people",
+    "sit",
+    "the",
+    "to",
+    "und",
+]
 
 # name -> tokenizer of tests/tokenization/tiny_tokenizers.py, config class, settings
 TEACHERS = {
@@ -38,7 +61,12 @@ def build_teacher_folder(name: str, folder: Path, max_positions: int = 64, dim: 
     if name == "distilbert":
         sizes = {"dim": dim, "n_layers": 2, "n_heads": 2, "hidden_dim": 2 * dim}
     else:
-        sizes = {"hidden_size": dim, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 2 * dim}
+        sizes = {
+            "hidden_size": dim,
+            "num_hidden_layers": 2,
+            "num_attention_heads": 2,
+            "intermediate_size": 2 * dim,
+        }
     if name in ("roberta", "xlmr"):
         settings = settings | {"pad_token_id": 1, "bos_token_id": 0, "eos_token_id": 2}
         max_positions += 2  # their positions start after the padding index
@@ -54,7 +82,9 @@ def write_corpus(folder: Path, train: int = 120, others: int = 20, seed: int = 0
     folder.mkdir(parents=True, exist_ok=True)
     for split, count in (("train", train), ("valid", others), ("test", others)):
         lines = [[rng.choice(WORDS) for _ in range(rng.randint(1, 8))] for _ in range(count)]
-        (folder / f"{split}.de").write_text("".join(" ".join(line) + "\n" for line in lines), encoding="utf-8")
+        (folder / f"{split}.de").write_text(
+            "".join(" ".join(line) + "\n" for line in lines), encoding="utf-8"
+        )
         (folder / f"{split}.en").write_text(
             "".join(" ".join(reversed(line)) + "\n" for line in lines), encoding="utf-8"
         )
@@ -80,7 +110,10 @@ def run_fairseq(tool: str, *arguments: object) -> str:
 
     command = getattr(fairseq_cli, tool).cli_main
     out = io.StringIO()
-    with mock.patch.object(sys, "argv", [f"fairseq-{tool}", *map(str, arguments)]), contextlib.redirect_stdout(out):
+    with (
+        mock.patch.object(sys, "argv", [f"fairseq-{tool}", *map(str, arguments)]),
+        contextlib.redirect_stdout(out),
+    ):
         command()
     return out.getvalue()
 

@@ -147,7 +147,9 @@ def check_options(args: argparse.Namespace) -> None:
     inputs = {os.path.realpath(name) for name in args.input if name != STANDARD_STREAM}
     for name in args.input:
         if name != STANDARD_STREAM and (not os.path.exists(name) or os.path.isdir(name)):
-            raise FileNotFoundError(f"input `{name}` does not exist, or is a folder. Check the path after --input.")
+            raise FileNotFoundError(
+                f"input `{name}` does not exist, or is a folder. Check the path after --input."
+            )
     seen: set[str] = set()
     for name in args.output:
         if name != STANDARD_STREAM:
@@ -171,7 +173,9 @@ def _check_output(name: str, inputs: set[str], seen: set[str], overwrite: bool) 
     if os.path.exists(path) and not os.path.isfile(path):  # a folder, a device
         raise ValueError(f"output `{name}` must be a file. Give a file's name, or - for standard output.")
     if os.path.exists(path) and not overwrite:
-        raise ValueError(f"output `{name}` exists already. Choose another name, or replace it with --overwrite.")
+        raise ValueError(
+            f"output `{name}` exists already. Choose another name, or replace it with --overwrite."
+        )
 
 
 def _check_parallel(names: Sequence[str], lines: Sequence[int]) -> None:
@@ -194,7 +198,7 @@ class _Output:
 
     def __enter__(self) -> "_Output":
         standard = self.target == STANDARD_STREAM
-        self.stream = sys.stdout.buffer if standard else open(self.temporary, "wb")  # noqa: SIM115
+        self.stream = sys.stdout.buffer if standard else open(self.temporary, "wb")
         return self
 
     def complete(self) -> None:

@@ -12,7 +12,8 @@ from fairseq.models.transformer.transformer_legacy import base_architecture as t
 def _preset(args, model, finish, **defaults):
     """Fill in what the user did not give, let the host fill in the rest, name the stock architecture."""
     for name, value in defaults.items():
-        if getattr(args, name, None) is None:
+        # a switch cannot be given as False, so the preset's True holds
+        if value is True or getattr(args, name, None) is None:
             setattr(args, name, value)
     finish(args)
     args.arch = model

@@ -15,7 +15,9 @@ class HfTokenizerConfig(FairseqDataclass):
 
     hf_tokenizer: Optional[str] = field(
         default=None,
-        metadata={"help": "folder or hub name of the Hugging Face tokenizer that the text was tokenised with"},
+        metadata={
+            "help": "folder or hub name of the Hugging Face tokenizer that the text was tokenised with"
+        },
     )
 
 

@@ -226,7 +226,10 @@ class _Codec(ABC):
         self.usable = frozenset(
             piece
             for piece in vocab
-            if piece and piece not in forbidden and not WHITE_SPACE.search(piece) and not BYTE_SYMBOL.search(piece)
+            if piece
+            and piece not in forbidden
+            and not WHITE_SPACE.search(piece)
+            and not BYTE_SYMBOL.search(piece)
         )
 
     def squeeze(self, text: str) -> str:
@@ -446,7 +449,9 @@ def _load(name: str) -> Any:
     transformers = import_transformers()
     try:
         loaded = transformers.AutoTokenizer.from_pretrained(name)
-    except Exception as error:  # transformers and its Rust part raise very different types, plain Exception too
+    except (
+        Exception
+    ) as error:  # transformers and its Rust part raise very different types, plain Exception too
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise ValueError(
             f"cannot load a tokenizer from `{name}`: it is neither a folder that holds one (tokenizer.json or "

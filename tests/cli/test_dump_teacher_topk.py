@@ -10,7 +10,14 @@ from fairseq.data import Dictionary, data_utils
 
 from fairseq_bert_kd.cli import dump_teacher_topk
 from fairseq_bert_kd.storage.topk_store import TopKReader, store_path
-from tests.tiny_chain import build_teacher_folder, dump, preprocess, tokenize_corpus, train_teacher, write_corpus
+from tests.tiny_chain import (
+    build_teacher_folder,
+    dump,
+    preprocess,
+    tokenize_corpus,
+    train_teacher,
+    write_corpus,
+)
 
 
 @pytest.fixture
@@ -39,7 +46,9 @@ def independent_logits(checkpoint, dictionary, source, target, hidden_positions)
     weights = state["model"]
     config = transformers.BertConfig(**{k: v for k, v in spec["config"].items() if k != "model_type"})
     bert = transformers.BertModel(config, add_pooling_layer=False).eval()
-    bert.load_state_dict({k.removeprefix("encoder."): v for k, v in weights.items() if k.startswith("encoder.")})
+    bert.load_state_dict(
+        {k.removeprefix("encoder."): v for k, v in weights.items() if k.startswith("encoder.")}
+    )
     cls, sep, mask = 2, 3, 4  # tests/tokenization/tiny_tokenizers.py
     target_ids = weights["target_ids"][target].tolist()
     for position in hidden_positions:
@@ -48,9 +57,15 @@ def independent_logits(checkpoint, dictionary, source, target, hidden_positions)
     segments = [0] * (len(source) + 1) + [1] * len(target)
     with torch.no_grad():
         hidden = bert(torch.tensor([ids]), token_type_ids=torch.tensor([segments]))[0][0, -len(target) :]
-        hidden = torch.nn.functional.gelu(hidden @ weights["head.dense.weight"].T + weights["head.dense.bias"])
+        hidden = torch.nn.functional.gelu(
+            hidden @ weights["head.dense.weight"].T + weights["head.dense.bias"]
+        )
         hidden = torch.nn.functional.layer_norm(
-            hidden, hidden.shape[-1:], weights["head.layer_norm.weight"], weights["head.layer_norm.bias"], 1e-12
+            hidden,
+            hidden.shape[-1:],
+            weights["head.layer_norm.weight"],
+            weights["head.layer_norm.bias"],
+            1e-12,
         )
         logits = hidden @ weights["head.projection.weight"].T + weights["head.projection.bias"]
     assert target_ids.count(sep) == (0 if len(target) - 1 in hidden_positions else 1)
@@ -75,7 +90,7 @@ def test_top_k_equals_an_independent_computation_for_every_position(chain, data,
             expected[:, never] = -math.inf
             expected = expected.log_softmax(-1)
             for position in hidden:
-                values, indices = expected[position].topk(8)
+                values, _ = expected[position].topk(8)
                 np.testing.assert_allclose(logits[position].astype(np.float32), values, atol=5e-3)
                 # ids up to ties within rounding
                 chosen = expected[position][torch.from_numpy(ids[position].astype(np.int64))]
@@ -96,7 +111,13 @@ def test_one_batch_or_many_give_the_same_rows(chain, data):
 
 def test_header_tells_where_the_rows_come_from(chain):
     info = TopKReader(store_path(chain.data, "train", "de", "en")).info
-    assert (info.k, info.passes, info.split, info.source_lang, info.target_lang) == (8, 7, "train", "de", "en")
+    assert (info.k, info.passes, info.split, info.source_lang, info.target_lang) == (
+        8,
+        7,
+        "train",
+        "de",
+        "en",
+    )
     assert info.mask_ratio == pytest.approx(0.15)
     assert info.teacher_digest == dump_teacher_topk.file_digest(str(chain.teacher))
     assert set(info.versions) == {"fairseq-bert-kd", "torch", "transformers", "numpy"}
@@ -147,7 +168,9 @@ def test_plan_scores_every_position_once_within_the_token_budget():
         items = [(made.sentences[i], made.passes[i]) for i in batch]
         assert max(sum(lengths[s]) for s, _ in items) * len(items) <= 70
         for sentence, number in items:
-            seen += [(sentence, position) for position in range(lengths[sentence][1]) if position % 4 == number]
+            seen += [
+                (sentence, position) for position in range(lengths[sentence][1]) if position % 4 == number
+            ]
     assert sorted(seen) == [(s, p) for s, (_, tgt) in enumerate(lengths) for p in range(tgt)]
     assert made.tokens == 2 * 5 + 4 * 10 + 4 * 12 + 1 * 1 + 4 * 35
 

@@ -84,7 +84,7 @@ def test_hidden_states_are_those_of_transformers_on_the_pair_as_its_own_tokenize
 
 def test_full_head_on_the_teachers_own_dictionary_gives_transformers_logits(teacher):
     """With untouched weights, our head scores a piece as the model's tied head does, less its bias."""
-    model, folder, tokenizer, task = teacher
+    model, folder, _tokenizer, _task = teacher
     hf_model = transformers.AutoModelForMaskedLM.from_pretrained(folder).eval()
     hidden = torch.randn(3, hf_model.get_output_embeddings().in_features)
     output = hf_model.get_output_embeddings()

@@ -99,7 +99,9 @@ def _roberta() -> tuple[Tokenizer, dict]:
 
 def _xlmr() -> tuple[Tokenizer, dict]:
     # nearly equal scores: the fewest pieces win, then the more frequent ones
-    scored = [(piece, -10 - rank / 100) for rank, piece in enumerate(_pieces(pre_tokenizers.Metaspace(), False))]
+    scored = [
+        (piece, -10 - rank / 100) for rank, piece in enumerate(_pieces(pre_tokenizers.Metaspace(), False))
+    ]
     tokenizer = Tokenizer(models.Unigram([(token, 0.0) for token in ROBERTA_SPECIALS] + scored, unk_id=3))
     # no normalizer: transformers 5 drops all but XLM-R's own from the file, transformers 4 keeps any
     tokenizer.pre_tokenizer = pre_tokenizers.Metaspace()
@@ -114,5 +116,13 @@ def _xlmr() -> tuple[Tokenizer, dict]:
 
 
 def _roberta_config(tokenizer_class: str) -> dict:
-    names = {"bos": "<s>", "cls": "<s>", "pad": "<pad>", "eos": "</s>", "sep": "</s>", "unk": "<unk>", "mask": "<mask>"}
+    names = {
+        "bos": "<s>",
+        "cls": "<s>",
+        "pad": "<pad>",
+        "eos": "</s>",
+        "sep": "</s>",
+        "unk": "<unk>",
+        "mask": "<mask>",
+    }
     return {f"{name}_token": token for name, token in names.items()} | {"tokenizer_class": tokenizer_class}

@@ -1,0 +1,139 @@
+import json
+import re
+
+import pytest
+from sacrebleu.metrics import BLEU, CHRF
+
+from fairseq_bert_kd.cli.main import cli_main
+from fairseq_bert_kd.cli.score_translations import format_table, parse_systems, read_hypotheses
+from tests.tokenization.tiny_tokenizers import build_tokenizer
+
+REFERENCE = [
+    "The man sits on a chair .",
+    "Two people eat in a restaurant .",
+    "He is standing near the house .",
+]
+GOOD = ["The man sits on a chair .", "Two people eat in the restaurant .", "He stands near the house ."]
+POOR = ["A man .", "Two people in the restaurant .", "He stands ."]
+
+
+@pytest.fixture
+def folder(tmp_path):
+    (tmp_path / "ref").write_text("\n".join(REFERENCE) + "\n", encoding="utf-8")
+    for name, texts in (("good", GOOD), ("poor", POOR)):
+        write_output(tmp_path / name, dict(enumerate(texts)))
+    return tmp_path
+
+
+def write_output(path, texts):
+    """As fairseq-generate prints it, in an order of its own."""
+    lines = []
+    for index, text in sorted(texts.items(), reverse=True):
+        lines += [
+            f"S-{index}\tsource",
+            f"T-{index}\tx",
+            f"H-{index}\t-0.5\tpieces {index}",
+            f"D-{index}\t-0.5\t{text}",
+        ]
+    path.write_text("\n".join(lines) + "\nGenerate test with beam=5\n", encoding="utf-8")
+
+
+def score(folder, *arguments):
+    return cli_main(["score", "--reference", str(folder / "ref"), *map(str, arguments)])
+
+
+def test_table_and_signature_are_sacrebleus(folder, capsys):
+    assert score(folder, f"good={folder / 'good'}", "--json", folder / "scores.json") == 0
+    bleu, chrf = BLEU(), CHRF()
+    expected = bleu.corpus_score(GOOD, [REFERENCE]).score, chrf.corpus_score(GOOD, [REFERENCE]).score
+    printed = capsys.readouterr().out
+    assert re.search(rf"good +1 +{expected[0]:.2f} +{expected[1]:.2f}", printed)
+    assert f"BLEU: {bleu.get_signature()}" in printed
+    stored = json.loads((folder / "scores.json").read_text())
+    assert stored["systems"]["good"][0]["bleu"] == pytest.approx(expected[0])
+
+
+def test_several_runs_give_mean_spread_and_gain(folder, capsys):
+    assert score(folder, f"a={folder / 'poor'}", f"b={folder / 'good'},{folder / 'poor'}") == 0
+    good, poor = (BLEU().corpus_score(texts, [REFERENCE]).score for texts in (GOOD, POOR))
+    mean, spread = (good + poor) / 2, abs(good - poor) / 2**0.5
+    printed = capsys.readouterr().out
+    assert f"{mean:.2f} ± {spread:.2f}" in printed
+    assert f"b against a: {mean - poor:+.2f} BLEU" in printed
+
+
+def test_length_ratio_is_hypothesis_over_reference(folder, capsys):
+    assert score(folder, folder / "poor") == 0
+    assert capsys.readouterr().out.split("\n")[2].endswith(f"{(3 + 6 + 3) / 21:.3f}")
+
+
+def test_lowercase_is_in_the_signature(folder, capsys):
+    write_output(folder / "upper", dict(enumerate(text.upper() for text in REFERENCE)))
+    assert score(folder, folder / "upper", "--lowercase") == 0
+    printed = capsys.readouterr().out
+    assert "100.00" in printed
+    assert "case:lc" in printed
+
+
+def test_pieces_are_decoded_on_request(folder, capsys):
+    build_tokenizer("bert_cased", folder / "bert")
+    from fairseq_bert_kd.tokenization.hf_tokenizer import HfTokenizer
+
+    tokenizer = HfTokenizer(str(folder / "bert"))
+    pieces = [" ".join(tokenizer.encode(text)) for text in REFERENCE]
+    (folder / "stock").write_text(
+        "".join(f"H-{i}\t-0.1\t{text}\n" for i, text in enumerate(pieces)), encoding="utf-8"
+    )
+    assert score(folder, folder / "stock", "--tokenizer", folder / "bert") == 0
+    assert "100.00" in capsys.readouterr().out
+
+
+def test_best_of_an_n_best_list_counts(folder):
+    path = folder / "nbest"
+    path.write_text("D-0\t-0.1\tbest\nD-0\t-0.9\tsecond\n", encoding="utf-8")
+    assert read_hypotheses(path, expected=1) == ["best"]
+
+
+def test_a_tab_or_line_separator_in_a_translation_stays(folder):
+    path = folder / "odd"
+    path.write_text("D-0\t-0.1\ta\tb\u2028c\n", encoding="utf-8")
+    assert read_hypotheses(path, expected=1) == ["a\tb\u2028c"]
+
+
+@pytest.mark.parametrize(
+    ("texts", "message"),
+    [
+        (
+            {0: "a", 1: "b"},
+            "translates 2 of 3 sentences, first missing: 2. fairseq drops the last partial batch",
+        ),
+        ({0: "a", 1: "b", 2: "c", 3: "d"}, "has sentence 3, the reference only 3 lines"),
+        ({}, "has no `D-` lines"),
+    ],
+)
+def test_output_of_other_sentences_is_refused(folder, capsys, texts, message):
+    write_output(folder / "bad", texts)
+    assert score(folder, folder / "bad") == 2
+    assert message in capsys.readouterr().err
+
+
+def test_missing_file_and_empty_reference_are_refused(folder, capsys):
+    assert score(folder, folder / "nothing") == 2
+    assert "nothing" in capsys.readouterr().err
+    (folder / "ref").write_text("")
+    assert score(folder, folder / "good") == 2
+    assert "is empty" in capsys.readouterr().err
+
+
+def test_labels():
+    assert parse_systems(["a=x,y", "z"]) == {"a": ["x", "y"], "z": ["z"]}
+    with pytest.raises(ValueError, match="label `a` is given twice"):
+        parse_systems(["a=x", "a=y"])
+    with pytest.raises(ValueError, match="names no file"):
+        parse_systems(["a="])
+
+
+def test_table_of_one_system_has_no_gain():
+    from fairseq_bert_kd.cli.score_translations import Score
+
+    assert "against" not in format_table({"a": [Score(1.0, 2.0, 1.0)]})

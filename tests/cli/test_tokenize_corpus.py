@@ -1,0 +1,212 @@
+"""The command on small files: content, order, refusals, and nothing left behind after a refusal."""
+
+import argparse
+import gzip
+import io
+import itertools
+import os
+import stat
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from fairseq_bert_kd.cli import tokenize_corpus
+from fairseq_bert_kd.cli.tokenize_corpus import cli_main, get_parser, main
+from tests.tokenization.tiny_tokenizers import build_tokenizer
+
+
+@pytest.fixture(scope="module")
+def tokenizer(tmp_path_factory: pytest.TempPathFactory) -> str:
+    folder = tmp_path_factory.mktemp("tokenizer") / "bert"
+    build_tokenizer("bert_uncased", folder)
+    return str(folder)
+
+
+@pytest.fixture
+def run(tokenizer: str):
+    def call(*argv: object, workers: int = 1) -> None:
+        main(get_parser().parse_args(["--tokenizer", tokenizer, "--workers", str(workers), *map(str, argv)]))
+
+    return call
+
+
+@pytest.fixture
+def text(tmp_path: Path) -> Path:
+    path = tmp_path / "in.txt"
+    path.write_bytes("The man\n\nDon't\r\n😀\u2028the\rman\nstanding".encode())
+    return path
+
+
+EXPECTED = "the man\n\ndon @@' @@t\n<0xF0> @@<0x9F> @@<0x98> @@<0x80> the man\nstanding\n"
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_one_line_for_one_line(run, text: Path, tmp_path: Path, capsys, workers: int):
+    run("--input", text, "--output", tmp_path / "out.txt", workers=workers)
+    # only the line feed ends a line: not U+2028, and a lone carriage return is white space
+    assert (tmp_path / "out.txt").read_bytes().decode() == EXPECTED
+    shown = capsys.readouterr().err
+    assert "in.txt: 5 lines, " in shown
+    assert "1 lines with byte symbols" in shown
+    assert "1 of 5 lines are empty; fairseq-preprocess keeps such a line as a lone end-of-sentence" in shown
+    assert "1 of 5 lines hold text that the tokenizer's vocabulary lacks" in shown
+    assert names(tmp_path) == ["in.txt", "out.txt"]
+
+
+def test_workers_keep_the_order(run, tmp_path: Path, monkeypatch):
+    monkeypatch.setattr(tokenize_corpus, "CHUNK_LINES", 7)  # many chunks
+    (tmp_path / "in").write_text(
+        "".join(f"{number} the man {'x' * (number % 50)}\n" for number in range(1003))
+    )
+    for workers in (1, 2):
+        run("--input", tmp_path / "in", "--output", tmp_path / f"out{workers}", workers=workers)
+    one = (tmp_path / "out1").read_bytes()
+    assert one == (tmp_path / "out2").read_bytes()
+    numbers = [
+        line.split(" the ")[0].replace(" ", "").replace("##", "") for line in one.decode().splitlines()
+    ]
+    assert numbers == [str(number) for number in range(1003)]
+
+
+def test_chunks_in_flight_are_bounded():
+    class Pool:
+        def submit(self, function, chunk):
+            return SimpleNamespace(result=lambda: (chunk, None))
+
+    taken = itertools.count()
+    encoded = tokenize_corpus._PoolEncoder(Pool(), in_flight=3)(taken)
+    assert [next(encoded)[0] for _ in range(5)] == [0, 1, 2, 3, 4]
+    assert next(taken) == 7  # 5 given back, 2 waiting
+
+
+def test_gzip_and_several_files(run, text: Path, tmp_path: Path):
+    (tmp_path / "in.gz").write_bytes(gzip.compress(text.read_bytes()))
+    run("--input", text, tmp_path / "in.gz", "--output", tmp_path / "a", tmp_path / "b", "--parallel")
+    assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes() != b""
+
+
+def test_standard_streams(run, monkeypatch, tmp_path: Path):
+    out = io.BytesIO()
+    monkeypatch.setattr(sys, "stdin", SimpleNamespace(buffer=io.BytesIO(b"The man\n")))
+    monkeypatch.setattr(sys, "stdout", SimpleNamespace(buffer=out, flush=lambda: None))
+    run("--input", "-", "--output", "-")
+    assert out.getvalue() == b"the man\n"
+
+
+def test_empty_file(run, tmp_path: Path):
+    (tmp_path / "in").touch()
+    run("--input", tmp_path / "in", "--output", tmp_path / "out")
+    assert (tmp_path / "out").read_bytes() == b""
+
+
+def test_overwrite_follows_a_link(run, text: Path, tmp_path: Path):
+    (tmp_path / "real").write_text("old")
+    (tmp_path / "link").symlink_to(tmp_path / "real")
+    run("--input", text, "--output", tmp_path / "link", "--overwrite")
+    assert (tmp_path / "link").is_symlink()
+    assert (tmp_path / "real").read_text().startswith("the man\n")
+    assert stat.S_IMODE((tmp_path / "real").stat().st_mode) & stat.S_IRUSR
+
+
+# -- refusals
+
+
+def test_existing_output(run, text: Path, tmp_path: Path):
+    (tmp_path / "out").write_text("old")
+    with pytest.raises(
+        ValueError, match=r"out` exists already\. Choose another name, or replace it with --overwrite"
+    ):
+        run("--input", text, "--output", tmp_path / "out")
+    assert (tmp_path / "out").read_text() == "old"
+
+
+def test_output_that_is_an_input(run, text: Path, tmp_path: Path):
+    with pytest.raises(ValueError, match="must not be an input as well"):
+        run("--input", text, "--output", tmp_path / "." / "in.txt", "--overwrite")
+    with pytest.raises(ValueError, match="is named twice"):
+        run("--input", text, text, "--output", tmp_path / "a", tmp_path / "a")
+
+
+def test_unequal_numbers_of_files(run, text: Path, tmp_path: Path):
+    with pytest.raises(ValueError, match="same number of files, but name 2 and 1"):
+        run("--input", text, text, "--output", tmp_path / "a")
+
+
+def test_output_names_that_cannot_be_written(run, text: Path, tmp_path: Path):
+    with pytest.raises(ValueError, match=r"ends in \.gz, but fairseq-preprocess reads plain text only"):
+        run("--input", text, "--output", tmp_path / "a.gz")
+    with pytest.raises(ValueError, match="must be a file"):
+        run("--input", text, "--output", tmp_path, "--overwrite")
+    with pytest.raises(ValueError, match="must be a file"):
+        run("--input", text, "--output", os.devnull, "--overwrite")
+    with pytest.raises(FileNotFoundError, match=r"the folder of output .* does not exist"):
+        run("--input", text, "--output", tmp_path / "no" / "a")
+
+
+def test_missing_input(run, tmp_path: Path):
+    with pytest.raises(FileNotFoundError, match=r"input .*nothing` does not exist"):
+        run("--input", tmp_path / "nothing", "--output", tmp_path / "out")
+
+
+def test_contradicting_options(run, text: Path, tmp_path: Path):
+    with pytest.raises(ValueError, match="--workers must be at least 1, but is 0"):
+        run("--input", text, "--output", tmp_path / "a", workers=0)
+    with pytest.raises(ValueError, match="--parallel compares exactly two inputs, but --input names 1"):
+        run("--input", text, "--output", tmp_path / "a", "--parallel")
+    with pytest.raises(ValueError, match="can serve one pair only, but --input names 2 files"):
+        run("--input", text, "-", "--output", tmp_path / "a", tmp_path / "b")
+
+
+def test_parallel_files_of_unequal_length(run, text: Path, tmp_path: Path):
+    (tmp_path / "short").write_text("a\n")
+    with pytest.raises(ValueError, match=r"in.txt` has 5 and .*short` has 1\. No output was written"):
+        run("--input", text, tmp_path / "short", "--output", tmp_path / "a", tmp_path / "b", "--parallel")
+    assert names(tmp_path) == ["in.txt", "short"]
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_text_that_is_not_utf8(run, tmp_path: Path, monkeypatch, workers: int):
+    monkeypatch.setattr(tokenize_corpus, "CHUNK_LINES", 2)
+    (tmp_path / "in").write_bytes(b"a\nb\nc\nd\nM\xe4nner\n")
+    with pytest.raises(ValueError, match="in`, line 5: text must be UTF-8, but byte 0xE4 at place 2"):
+        run("--input", tmp_path / "in", "--output", tmp_path / "out", workers=workers)
+    assert names(tmp_path) == ["in"]
+
+
+@pytest.mark.parametrize("content", [b"no gzip\n", gzip.compress(b"the man\n" * 99)[:-12]])
+def test_broken_gzip(run, tmp_path: Path, content: bytes):
+    (tmp_path / "in.gz").write_bytes(content)
+    with pytest.raises(ValueError, match="must be a complete gzip file"):
+        run("--input", tmp_path / "in.gz", "--output", tmp_path / "out")
+    assert names(tmp_path) == ["in.gz"]
+
+
+def test_status_and_message(tokenizer: str, text: Path, tmp_path: Path, capsys):
+    argv = [
+        "--tokenizer",
+        tokenizer,
+        "--workers",
+        "1",
+        "--input",
+        str(text),
+        "--output",
+        str(tmp_path / "out"),
+    ]
+    assert cli_main(argv) == 0
+    assert cli_main(argv) == 2
+    assert "fairseq-bert-kd tokenize: output" in capsys.readouterr().err
+
+
+def test_arguments_for_the_top_level_command():
+    parser = argparse.ArgumentParser()
+    tokenize_corpus.add_arguments(parser)
+    args = parser.parse_args(["--tokenizer", "t", "--input", "a", "--output", "b"])
+    assert args.workers == os.cpu_count()
+    assert "example:" in parser.format_help()
+    assert tokenize_corpus.HELP

@@ -1,0 +1,240 @@
+import multiprocessing
+
+import numpy as np
+import pytest
+import torch
+from fairseq import utils
+from fairseq.data import Dictionary, LanguagePairDataset, ListDataset
+from torch.utils.data import DataLoader
+
+from fairseq_bert_kd.batch import TEACHER, decode_logits, encode_logits
+from fairseq_bert_kd.data.distilled_pair_dataset import DistilledPairDataset
+from fairseq_bert_kd.storage.topk_store import StoreInfo, TopKReader, TopKWriter
+
+VOCAB = 1000
+POSITIONS = 20  # teacher ids are POSITIONS * sentence + position, then the same from the other end
+SENTENCES = 40
+RNG = np.random.default_rng(0)
+SRC_LENGTHS = RNG.integers(2, 12, SENTENCES).tolist()
+TGT_LENGTHS = RNG.integers(2, 12, SENTENCES).tolist()
+MISSING = (3, 30)
+
+
+def first_id(sentence, position):
+    return POSITIONS * sentence + position
+
+
+def teacher_row(sentence, position, k):
+    """Ids and float16 logits that say where they belong."""
+    own = first_id(sentence, position)
+    ids = [own, VOCAB - 1 - own, sentence, position][:k]
+    logits = -(np.arange(k) + sentence / 64 + position / 1024)
+    return ids, logits.astype(np.float16)
+
+
+def write_store(path, sentences, k):
+    """Store of some sentences of the corpus, in reversed order of writing."""
+    info = StoreInfo(
+        k=k, dictionary_size=VOCAB, dictionary_digest="0" * 64, split="train", source_lang="de",
+        target_lang="en", passes=7, teacher="t", teacher_digest="0" * 64, mask_ratio=0.15, versions={},
+    )  # fmt: skip
+    lengths = [0 if sentence in MISSING else TGT_LENGTHS[sentence] for sentence in sentences]
+    with TopKWriter(path, info, lengths) as writer:
+        for local in reversed(range(len(sentences))):
+            for position in range(lengths[local]):
+                ids, logits = teacher_row(sentences[local], position, k)
+                writer.write([local], [position], [ids], [logits])
+    return TopKReader(path)
+
+
+def language_pairs():
+    """Targets that say which sentence they are; the source has an unrelated length."""
+    dictionary = Dictionary()
+    for token in range(VOCAB - len(dictionary)):
+        dictionary.add_symbol(f"w{token}")
+    sources = [torch.tensor([10] * (n - 1) + [dictionary.eos()]) for n in SRC_LENGTHS]
+    targets = [torch.tensor([100 + i] * (n - 1) + [dictionary.eos()]) for i, n in enumerate(TGT_LENGTHS)]
+    return LanguagePairDataset(
+        ListDataset(sources, SRC_LENGTHS), SRC_LENGTHS, dictionary,
+        ListDataset(targets, TGT_LENGTHS), TGT_LENGTHS, dictionary, shuffle=True,
+    )  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def stores(tmp_path_factory):
+    """By name: one store of all sentences, or ``train`` of 25 and ``train1`` of 15."""
+    folder = tmp_path_factory.mktemp("stores")
+    everything = list(range(SENTENCES))
+    return {
+        "one": [write_store(folder / "train.topk", everything, k=4)],
+        "two": [
+            write_store(folder / "a.topk", everything[:25], k=4),
+            write_store(folder / "b.topk", everything[25:], k=3),
+        ],
+    }
+
+
+def shuffled_batches(dataset):
+    np.random.seed(1)
+    batches = dataset.batch_by_size(dataset.ordered_indices(), max_tokens=60, required_batch_size_multiple=8)
+    np.random.shuffle(batches)
+    return batches
+
+
+def assert_own_rows(batch, topk):
+    """Every row of the teacher stands beside the sentence and the position that it was written for."""
+    teacher = batch[TEACHER]
+    logits = decode_logits(teacher["logit_bits"])
+    assert teacher["ids"].shape == logits.shape == (*batch["target"].shape, topk)
+    for row, sentence in enumerate(batch["id"].tolist()):
+        for position in range(batch["target"].size(1)):
+            has_row = position < TGT_LENGTHS[sentence] and sentence not in MISSING
+            assert teacher["present"][row, position] == has_row
+            if not has_row:
+                assert teacher["ids"][row, position].tolist() == [0] * topk
+                assert logits[row, position].tolist() == [0.0] * topk
+                continue
+            expected_ids, expected_logits = teacher_row(sentence, position, topk)
+            assert teacher["ids"][row, position].tolist() == expected_ids
+            assert logits[row, position].tolist() == expected_logits.tolist()
+            if position < TGT_LENGTHS[sentence] - 1:
+                assert batch["target"][row, position] == 100 + sentence
+
+
+@pytest.mark.parametrize("layout", ["one", "two"])
+def test_every_sentence_meets_its_own_rows(stores, layout):
+    dataset = DistilledPairDataset(language_pairs(), stores[layout], topk=3)
+    seen, resorted = [], 0
+    for batch_ids in shuffled_batches(dataset):
+        batch = dataset.collater([dataset[index] for index in batch_ids])
+        resorted += batch["id"].tolist() != list(batch_ids)
+        assert_own_rows(batch, topk=3)
+        seen += batch["id"].tolist()
+    assert sorted(seen) == list(range(SENTENCES))
+    assert resorted > 2  # the host did change the order, or this test shows nothing
+
+
+def test_batch_by_hand(tmp_path):
+    info = StoreInfo(
+        k=2, dictionary_size=VOCAB, dictionary_digest="0" * 64, split="train", source_lang="de",
+        target_lang="en", passes=7, teacher="t", teacher_digest="0" * 64, mask_ratio=0.15, versions={},
+    )  # fmt: skip
+    with TopKWriter(tmp_path / "s", info, [1, 2]) as writer:
+        writer.write(
+            [0, 1, 1], [0, 0, 1], [[2, 9], [7, 8], [2, 5]], [[-0.5, -1.0], [-0.25, -2.0], [0.0, -8.0]]
+        )
+    dictionary = Dictionary()
+    for token in range(16):
+        dictionary.add_symbol(str(token))
+    sources, targets = [[5, 2], [5, 6, 2]], [[2], [7, 2]]
+    pairs = LanguagePairDataset(
+        ListDataset([torch.tensor(row) for row in sources]), [2, 3], dictionary,
+        ListDataset([torch.tensor(row) for row in targets]), [1, 2], dictionary,
+    )  # fmt: skip
+    dataset = DistilledPairDataset(pairs, [TopKReader(tmp_path / "s")], topk=2)
+    batch = dataset.collater([dataset[0], dataset[1]])
+    assert batch["id"].tolist() == [1, 0]  # longer source first
+    assert batch["target"].tolist() == [[7, 2], [2, dictionary.pad()]]
+    teacher = batch[TEACHER]
+    assert teacher["ids"].tolist() == [[[7, 8], [2, 5]], [[2, 9], [0, 0]]]
+    assert decode_logits(teacher["logit_bits"]).tolist() == [
+        [[-0.25, -2.0], [0.0, -8.0]],
+        [[-0.5, -1.0], [0.0, 0.0]],
+    ]
+    assert teacher["present"].tolist() == [[True, True], [True, False]]
+
+
+@pytest.mark.parametrize("topk", [1, 2, 4])
+def test_first_of_the_stored_tokens_are_taken(stores, topk):
+    dataset = DistilledPairDataset(language_pairs(), stores["one"], topk)
+    assert_own_rows(dataset.collater([dataset[index] for index in (8, 2, 5)]), topk)
+
+
+def test_batch_across_both_stores(stores):
+    dataset = DistilledPairDataset(language_pairs(), stores["two"], topk=2)
+    assert dataset.starts.tolist() == [0, 25, 40]
+    assert_own_rows(dataset.collater([dataset[index] for index in (39, 24, 25, 0, 26)]), topk=2)
+
+
+def test_missing_sentences_are_not_present(stores):
+    dataset = DistilledPairDataset(language_pairs(), stores["two"], topk=2)
+    batch = dataset.collater([dataset[index] for index in (3, 4, 30)])
+    present = dict(zip(batch["id"].tolist(), batch[TEACHER]["present"].any(1).tolist(), strict=True))
+    assert present == {3: False, 4: True, 30: False}
+
+
+def test_rows_are_as_wide_as_the_padded_target(stores):
+    dataset = DistilledPairDataset(language_pairs(), stores["one"], topk=2)
+    batch = dataset.collater([dataset[4], dataset[5]], pad_to_length={"source": 15, "target": 17})
+    assert batch["target"].shape == (2, 17)
+    assert_own_rows(batch, topk=2)
+
+
+def test_types(stores):
+    dataset = DistilledPairDataset(language_pairs(), stores["one"], topk=2)
+    teacher = dataset.collater([dataset[0]])[TEACHER]
+    types = {name: tensor.dtype for name, tensor in teacher.items()}
+    assert types == {"ids": torch.int32, "logit_bits": torch.int16, "present": torch.bool}
+
+
+def test_rest_of_the_batch_is_the_hosts(stores):
+    pairs = language_pairs()
+    dataset = DistilledPairDataset(pairs, stores["one"], topk=2)
+    samples = [dataset[index] for index in (7, 1, 9)]
+    ours, hosts = dataset.collater(samples), pairs.collater(samples)
+    assert set(ours) == {*hosts, TEACHER}
+    assert torch.equal(ours["target"], hosts["target"])
+    assert TEACHER not in ours["net_input"]  # the host passes that to the model
+
+
+def test_no_samples_give_an_empty_batch(stores):
+    assert DistilledPairDataset(language_pairs(), stores["one"], topk=2).collater([]) == {}
+
+
+def test_stores_of_another_number_of_sentences_are_caught(stores):
+    with pytest.raises(AssertionError, match="25"):
+        DistilledPairDataset(language_pairs(), stores["two"][:1], topk=2)
+
+
+def test_logits_survive_encoding_bit_for_bit():
+    every_bit_pattern = torch.arange(-(2**15), 2**15, dtype=torch.int32).to(torch.int16)
+    halves = every_bit_pattern.view(torch.float16)
+    finite = halves[halves.isfinite()]
+    assert torch.equal(encode_logits(halves), every_bit_pattern)
+    decoded = decode_logits(encode_logits(finite))
+    assert decoded.dtype == torch.float32
+    assert torch.equal(encode_logits(decoded.half()), encode_logits(finite))  # float16 -> 32 -> 16, -0 too
+    assert decode_logits(encode_logits(torch.tensor([-2.5, -1024.0]).half())).tolist() == [-2.5, -1024.0]
+
+
+@pytest.mark.parametrize("precision", [torch.float16, torch.bfloat16])
+def test_mixed_precision_leaves_the_teacher_alone(stores, precision):
+    dataset = DistilledPairDataset(language_pairs(), stores["one"], topk=2)
+    batch = dataset.collater([dataset[4], dataset[5]])
+    batch["control"] = torch.tensor([1.0])
+
+    def convert(tensor):  # as in fairseq/trainer.py, _fp_convert_sample
+        return tensor.to(dtype=precision) if tensor.dtype is torch.float32 else tensor
+
+    converted = utils.apply_to_sample(convert, batch)
+    assert converted["control"].dtype == precision
+    assert converted[TEACHER].keys() == {"ids", "logit_bits", "present"}
+    for name, tensor in batch[TEACHER].items():
+        assert converted[TEACHER][name].dtype == tensor.dtype
+        assert torch.equal(converted[TEACHER][name], tensor)
+    assert_own_rows(converted, topk=2)
+
+
+def test_spawned_worker_reads_the_same_rows(stores):
+    dataset = DistilledPairDataset(language_pairs(), stores["two"], topk=2)
+    loader = DataLoader(
+        dataset,
+        batch_sampler=[[24, 3, 25, 39], [30, 0, 1]],
+        collate_fn=dataset.collater,
+        num_workers=1,
+        multiprocessing_context=multiprocessing.get_context("spawn"),
+    )
+    batches = list(loader)
+    assert [sorted(batch["id"].tolist()) for batch in batches] == [[3, 24, 25, 39], [0, 1, 30]]
+    for batch in batches:
+        assert_own_rows(batch, topk=2)

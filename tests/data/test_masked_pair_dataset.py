@@ -1,0 +1,210 @@
+import functools
+import multiprocessing
+
+import numpy as np
+import pytest
+import torch
+from fairseq.data import ListDataset
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch.utils.data import DataLoader
+
+from fairseq_bert_kd.data.masked_pair_dataset import MaskedPairDataset
+from fairseq_bert_kd.functional.masking import replayable_mask
+
+PAD, EOS = 1, 2
+SOURCES = [[11, 12, 13, EOS], [14, EOS], [15, 16, EOS]]
+TARGETS = [[21, 22, EOS], [23, 24, 25, 26, EOS], [EOS]]
+
+
+def list_dataset(rows):
+    return ListDataset([torch.tensor(row) for row in rows], np.array([len(row) for row in rows]))
+
+
+def mask_from(mask_prob, seed, length, epoch, index):
+    return replayable_mask(length, mask_prob, seed, epoch, index)
+
+
+def last_is_masked(length, epoch, index):
+    return np.arange(length) == length - 1
+
+
+def epoch_and_index_in_binary(length, epoch, index):
+    """Bits of ``16 * epoch + index``, lowest first, so that a test can read them."""
+    return (16 * epoch + index) >> np.arange(length) & 1 == 1
+
+
+def dataset(sources=SOURCES, targets=TARGETS, mask=last_is_masked, shuffle_seed=None):
+    return MaskedPairDataset(list_dataset(sources), list_dataset(targets), mask, PAD, shuffle_seed)
+
+
+def constant_lengths(src_lengths, tgt_lengths, **settings):
+    """Pairs of these lengths, source without and target with end of sentence."""
+    sources = [[11] * length + [EOS] for length in src_lengths]
+    targets = [[21] * (length - 1) + [EOS] for length in tgt_lengths]
+    return dataset(sources, targets, **settings)
+
+
+def test_source_loses_its_end_of_sentence_and_target_keeps_it():
+    item = dataset()[1]
+    assert item["id"] == 1
+    assert item["source"].tolist() == [14]
+    assert item["target"].tolist() == [23, 24, 25, 26, EOS]
+    assert item["masked"].tolist() == [False, False, False, False, True]
+
+
+def test_batch_by_hand():
+    pairs = dataset()
+    batch = pairs.collater([pairs[2], pairs[0], pairs[1]])
+    assert batch["id"].tolist() == [2, 0, 1]
+    assert batch["nsentences"] == 3
+    assert batch["ntokens"] == (2 + 1) + (3 + 3) + (1 + 5)
+    inputs = batch["net_input"]
+    assert inputs["src_tokens"].tolist() == [[15, 16, PAD], [11, 12, 13], [14, PAD, PAD]]
+    assert inputs["src_lengths"].tolist() == [2, 3, 1]
+    assert inputs["tgt_lengths"].tolist() == [1, 3, 5]
+    assert batch["target"].tolist() == [
+        [EOS, PAD, PAD, PAD, PAD],
+        [21, 22, EOS, PAD, PAD],
+        [23, 24, 25, 26, EOS],
+    ]
+    assert torch.equal(inputs["tgt_tokens"], batch["target"])
+    assert inputs["masked"].int().tolist() == [[1, 0, 0, 0, 0], [0, 0, 1, 0, 0], [0, 0, 0, 0, 1]]
+    assert inputs["masked"].dtype == torch.bool
+    assert {inputs[name].dtype for name in inputs if name != "masked"} == {torch.int64}
+
+
+def test_no_samples_give_an_empty_batch():
+    assert dataset().collater([]) == {}
+
+
+def test_mask_is_false_on_padding():
+    pairs = dataset(mask=lambda length, epoch, index: np.ones(length, dtype=bool))
+    batch = pairs.collater([pairs[index] for index in range(3)])
+    assert torch.equal(batch["net_input"]["masked"], batch["target"] != PAD)
+
+
+def test_mask_is_drawn_for_the_target_the_epoch_and_the_sentence():
+    calls = []
+
+    def record(length, epoch, index):
+        calls.append((length, epoch, index))
+        return np.ones(length, dtype=bool)
+
+    pairs = dataset(mask=record)
+    pairs[2]
+    pairs.set_epoch(5)
+    pairs[1]
+    assert calls == [(1, 1, 2), (5, 5, 1)]  # the first epoch is 1
+
+
+def test_masks_change_with_the_epoch_and_return_with_it():
+    pairs = constant_lengths([3] * 4, [30] * 4, mask=functools.partial(mask_from, 0.3, 1))
+
+    def masks(epoch):
+        pairs.set_epoch(epoch)
+        return np.stack([pairs[index]["masked"] for index in range(4)])
+
+    first, second = masks(1), masks(2)
+    assert (first != second).any(axis=1).all()
+    np.testing.assert_array_equal(masks(1), first)
+
+
+@pytest.mark.parametrize("start", ["fork", "spawn"])
+def test_epoch_reaches_workers_that_stay_alive(start):
+    pairs = constant_lengths([1, 1], [8, 8], mask=epoch_and_index_in_binary)
+    loader = DataLoader(
+        pairs,
+        batch_size=1,
+        collate_fn=pairs.collater,
+        num_workers=1,
+        persistent_workers=True,
+        multiprocessing_context=multiprocessing.get_context(start),
+    )
+
+    def seen():
+        bits = torch.cat([batch["net_input"]["masked"] for batch in loader])
+        return (bits.int() * 2 ** torch.arange(8)).sum(1).tolist()
+
+    pairs.set_epoch(3)
+    assert seen() == [48, 49]
+    worker = loader._iterator._workers[0].pid
+    pairs.set_epoch(4)
+    assert seen() == [64, 65]
+    assert loader._iterator._workers[0].pid == worker  # the same one, or this test shows nothing
+
+
+def test_sizes_are_tokens_of_source_without_and_target_with_end_of_sentence():
+    pairs = dataset()
+    assert pairs.sizes.tolist() == [3 + 3, 1 + 5, 2 + 1]
+    assert [pairs.num_tokens(index) for index in range(3)] == [6, 6, 3]
+    assert [pairs.size(index) for index in range(3)] == [6, 6, 3]
+    assert pairs.num_tokens_vec(np.array([2, 0])).tolist() == [3, 6]
+    assert len(pairs) == 3
+
+
+def test_order_is_by_pair_length_then_corpus_order():
+    pairs = constant_lengths([5, 1, 2, 3, 1], [2, 2, 5, 1, 2])  # together 7, 3, 7, 4, 3
+    assert pairs.ordered_indices().tolist() == [1, 4, 3, 0, 2]
+
+
+def test_shuffling_mixes_equal_lengths_only_and_can_be_repeated():
+    src_lengths = [index % 3 for index in range(60)]
+    order = constant_lengths(src_lengths, [2] * 60, shuffle_seed=7).ordered_indices()
+    assert sorted(order) == list(range(60))
+    assert [src_lengths[index] for index in order] == [0] * 20 + [1] * 20 + [2] * 20
+    assert order[:20].tolist() != sorted(order[:20])
+    np.random.seed(3)  # the host's seed of the epoch has no say
+    again = constant_lengths(src_lengths, [2] * 60, shuffle_seed=7).ordered_indices()
+    other = constant_lengths(src_lengths, [2] * 60, shuffle_seed=8).ordered_indices()
+    assert again.tolist() == order.tolist()
+    assert other.tolist() != order.tolist()
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    lengths=st.lists(st.tuples(st.integers(0, 9), st.integers(1, 9)), min_size=1, max_size=40),
+    shuffle_seed=st.sampled_from([None, 1]),
+)
+def test_batches_cover_every_pair_once_within_the_token_limit(lengths, shuffle_seed):
+    pairs = constant_lengths(*zip(*lengths, strict=True), shuffle_seed=shuffle_seed)
+    indices = pairs.ordered_indices()
+    batches = pairs.batch_by_size(indices, max_tokens=60, required_batch_size_multiple=8)
+    assert sorted(np.concatenate(batches)) == list(range(len(lengths)))
+    assert all(len(batch) * pairs.sizes[batch].max() <= 60 for batch in batches)
+
+
+def test_pairs_over_the_limit_are_left_out_and_named():
+    kept, ignored = dataset().filter_indices_by_size(np.array([2, 0, 1]), 5)
+    assert list(kept) == [2]
+    assert sorted(ignored) == [0, 1]
+
+
+def test_empty_source():
+    pairs = dataset([[EOS], [11, EOS]], [[21, EOS], [22, EOS]])
+    assert pairs.sizes.tolist() == [2, 3]
+    inputs = pairs.collater([pairs[0], pairs[1]])["net_input"]
+    assert inputs["src_tokens"].tolist() == [[PAD], [11]]
+    assert inputs["src_lengths"].tolist() == [0, 1]
+
+
+def test_batch_of_empty_sources():
+    pairs = dataset([[EOS], [EOS]], [[21, EOS], [EOS]])
+    batch = pairs.collater([pairs[0], pairs[1]])
+    assert batch["net_input"]["src_tokens"].shape == (2, 0)
+    assert batch["net_input"]["src_lengths"].tolist() == [0, 0]
+    assert batch["ntokens"] == 3
+
+
+def test_corpora_of_unequal_length_are_refused():
+    with pytest.raises(
+        ValueError, match=r"source and target differ: 3 and 2 sentences; run fairseq-preprocess"
+    ):
+        dataset(SOURCES, TARGETS[:2])
+
+
+def test_corpus_is_not_modified():
+    pairs = dataset()
+    pairs.collater([pairs[index] for index in range(3)])["net_input"]["tgt_tokens"].fill_(99)
+    assert [row.tolist() for row in pairs.source] == SOURCES
+    assert [row.tolist() for row in pairs.target] == TARGETS

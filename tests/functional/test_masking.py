@@ -1,0 +1,141 @@
+import math
+
+import numpy as np
+import pytest
+
+from fairseq_bert_kd.functional.masking import draw_mask, replayable_mask, strided_masks
+
+
+def masks(count, length, mask_prob, seed=1):
+    return np.stack([replayable_mask(length, mask_prob, seed, 1, index) for index in range(count)])
+
+
+def assert_rate(masked, expected, sigmas=4.5):
+    """``masked`` is a bool array of independent draws with probability ``expected``."""
+    deviation = math.sqrt(expected * (1 - expected) / masked.size)
+    assert abs(masked.mean() - expected) < sigmas * deviation, (masked.mean(), expected, deviation)
+
+
+def test_rate():
+    # 0.85 ** 100 = 9e-8: drawing again has no influence on so long a target
+    assert_rate(masks(count=1000, length=100, mask_prob=0.15), 0.15)
+
+
+def test_end_of_sentence_is_masked_at_the_same_rate_as_any_other_position():
+    # conditioned on at least one of 6: 0.15 / (1 - 0.85 ** 6) = 0.2409
+    expected = 0.15 / (1 - 0.85**6)
+    drawn = masks(count=6000, length=6, mask_prob=0.15)
+    for position in range(6):
+        assert_rate(drawn[:, position], expected)
+
+
+def test_at_least_one_is_masked():
+    for length in (1, 2, 3):
+        assert masks(count=300, length=length, mask_prob=0.05).any(axis=1).all()
+
+
+def test_single_position_is_always_masked():
+    assert replayable_mask(1, 0.01, seed=1, epoch=1, index=0).tolist() == [True]
+
+
+def test_probability_one_masks_all():
+    assert replayable_mask(4, 1.0, seed=1, epoch=1, index=0).tolist() == [True] * 4
+
+
+def test_distribution_is_bernoulli_given_at_least_one():
+    # length 2, p = 0.3: 0.3 * 0.7 / 0.51, 0.7 * 0.3 / 0.51, 0.3 * 0.3 / 0.51. Forcing a random position
+    # when none is drawn would give (0.455, 0.455, 0.09).
+    drawn = masks(count=20_000, length=2, mask_prob=0.3)
+    expected = {(True, False): 0.411765, (False, True): 0.411765, (True, True): 0.176471}
+    for outcome, probability in expected.items():
+        assert_rate((drawn == outcome).all(axis=1), probability)
+
+
+def test_same_seed_epoch_and_index_give_the_same_mask():
+    first = replayable_mask(64, 0.15, seed=3, epoch=7, index=11)
+    np.random.seed(99)  # neither the global generator nor other masks have a say
+    replayable_mask(64, 0.15, seed=3, epoch=7, index=12)
+    assert first.dtype == np.bool_
+    assert first.shape == (64,)
+    np.testing.assert_array_equal(replayable_mask(64, 0.15, seed=3, epoch=7, index=11), first)
+
+
+def test_stream_is_numpys_default_generator_of_seed_epoch_and_index():
+    expected = np.random.default_rng([3, 7, 11]).random(64) < 0.15
+    assert expected.any()
+    np.testing.assert_array_equal(replayable_mask(64, 0.15, seed=3, epoch=7, index=11), expected)
+
+
+def test_global_random_state_is_left_alone():
+    np.random.seed(5)
+    expected = np.random.random(3)
+    np.random.seed(5)
+    replayable_mask(10, 0.15, seed=1, epoch=1, index=1)
+    np.testing.assert_array_equal(np.random.random(3), expected)
+
+
+@pytest.mark.parametrize("name", ["seed", "epoch", "index"])
+def test_streams_are_distinct(name):
+    others = {"seed": 1, "epoch": 1, "index": 1}
+    streams = {replayable_mask(64, 0.5, **(others | {name: value})).tobytes() for value in range(2000)}
+    assert len(streams) == 2000
+
+
+def test_seed_epoch_and_index_do_not_stand_for_each_other():
+    orders = [(1, 2, 3), (1, 3, 2), (2, 1, 3), (2, 3, 1), (3, 1, 2), (3, 2, 1)]
+    assert len({replayable_mask(64, 0.5, *order).tobytes() for order in orders}) == 6
+
+
+def test_seven_passes_over_ten_positions():
+    expected = [
+        [1, 0, 0, 0, 0, 0, 0, 1, 0, 0],
+        [0, 1, 0, 0, 0, 0, 0, 0, 1, 0],
+        [0, 0, 1, 0, 0, 0, 0, 0, 0, 1],
+        [0, 0, 0, 1, 0, 0, 0, 0, 0, 0],
+        [0, 0, 0, 0, 1, 0, 0, 0, 0, 0],
+        [0, 0, 0, 0, 0, 1, 0, 0, 0, 0],
+        [0, 0, 0, 0, 0, 0, 1, 0, 0, 0],
+    ]
+    assert strided_masks(10, 7).dtype == np.bool_
+    assert strided_masks(10, 7).astype(int).tolist() == expected
+
+
+@pytest.mark.parametrize("passes", range(1, 11))
+def test_passes_mask_every_position_once(passes):
+    for length in range(1, 41):
+        drawn = strided_masks(length, passes)
+        assert drawn.shape == (min(length, passes), length)
+        assert drawn.sum(axis=0).tolist() == [1] * length
+        assert drawn.any(axis=1).all()
+        # slow: pass of a position is its remainder
+        for position in range(length):
+            assert drawn[position % passes, position]
+
+
+@pytest.mark.parametrize("length", range(1, 8))
+def test_short_target_has_one_position_a_pass(length):
+    np.testing.assert_array_equal(strided_masks(length, 7), np.eye(length, dtype=bool))
+
+
+def test_one_pass_masks_everything():
+    assert strided_masks(3, 1).tolist() == [[True, True, True]]
+
+
+@pytest.mark.parametrize("mask_prob", [0.0, -0.1, 1.1, math.nan])
+def test_mask_probability_outside_its_range_is_refused(mask_prob):
+    with pytest.raises(
+        ValueError, match=r"mask probability must be in \(0, 1\], got .*; the paper uses 0.15"
+    ):
+        draw_mask(5, mask_prob, np.random.default_rng(0))
+
+
+@pytest.mark.parametrize("length", [0, -1])
+def test_target_without_any_position_is_refused(length):
+    with pytest.raises(ValueError, match=f"at least its end-of-sentence slot, got length {length}"):
+        draw_mask(length, 0.15, np.random.default_rng(0))
+
+
+@pytest.mark.parametrize("passes", [0, -7])
+def test_number_of_passes_below_one_is_refused(passes):
+    with pytest.raises(ValueError, match=f"passes must be at least 1, got {passes}; the paper uses 7"):
+        strided_masks(10, passes)
