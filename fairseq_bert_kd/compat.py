@@ -8,6 +8,7 @@ import importlib
 import importlib.util
 import os
 import pickle
+import re
 import subprocess
 import sys
 from typing import Any
@@ -26,12 +27,23 @@ class InstallationError(ImportError):
 
 
 def allow_fairseq_checkpoints() -> None:
-    """Let torch's safe loading read fairseq's own settings class, and nothing more.
+    """Let torch's safe loading read what fairseq itself puts into checkpoints, and nothing more.
 
-    torch >= 2.6 loads checkpoints with ``weights_only=True``; fairseq's carry an ``argparse.Namespace``
-    (a plain attribute holder), which must be allowed by name. Goes when fairseq stores plain dicts.
+    torch >= 2.6 loads checkpoints with ``weights_only=True``. fairseq's carry an ``argparse.Namespace``
+    (a plain attribute holder) and, after ``--eval-bleu``, the meters' numpy numbers and arrays; these are
+    allowed by name. numpy 2 moved ``numpy.core`` to ``numpy._core``, and a checkpoint may come from either.
+    Goes when fairseq stores plain dicts.
     """
-    torch.serialization.add_safe_globals([argparse.Namespace])
+    import numpy as np
+
+    multiarray = importlib.import_module(
+        "numpy._core.multiarray" if int(np.__version__.split(".")[0]) >= 2 else "numpy.core.multiarray"
+    )
+    allowed: list[Any] = [argparse.Namespace, np.ndarray, np.dtype]
+    allowed += [type(np.dtype(code)) for code in ("int64", "float64", "int32", "float32", "bool")]
+    for home in ("numpy._core.multiarray", "numpy.core.multiarray"):
+        allowed += [(getattr(multiarray, name), f"{home}.{name}") for name in ("_reconstruct", "scalar")]
+    torch.serialization.add_safe_globals(allowed)
 
 
 def load_checkpoint(path: str) -> dict[str, Any]:
@@ -48,14 +60,21 @@ def load_checkpoint(path: str) -> dict[str, Any]:
     allow_fairseq_checkpoints()
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
+    except OSError:
+        raise
+    except Exception as error:  # torch and pickle raise many types on a file that is something else
+        named = r"GLOBAL (?P<object>\S+)|but got <class '(?P<type>[^']+)'"
+        foreign = re.search(named, str(error)) if isinstance(error, pickle.UnpicklingError) else None
+        if foreign:
+            raise ValueError(
+                f"checkpoint `{path}` was refused: it carries objects other than tensors and settings "
+                f"({foreign['object'] or foreign['type']}), and loading them could run foreign code. None was run. Use a checkpoint that "
+                "fairseq-train wrote on a machine you trust."
+            ) from None
         raise ValueError(
-            f"checkpoint `{path}` was refused: it carries objects other than tensors and settings, "
-            f"and loading them could run foreign code. None was run. Use a checkpoint that fairseq-train "
-            f"wrote on a machine you trust. ({_first_line(error)})"
+            f"`{path}` is no readable torch checkpoint: it is damaged or something else; give the .pt file that "
+            "fairseq-train wrote"
         ) from None
-    except (RuntimeError, EOFError, ValueError) as error:
-        raise ValueError(f"`{path}` is no readable torch checkpoint: {_first_line(error)}") from None
     if not isinstance(state, dict) or "model" not in state or not (state.get("cfg") or state.get("args")):
         raise ValueError(f"`{path}` is no fairseq checkpoint: it lacks the entries `model` and `cfg`")
     return state

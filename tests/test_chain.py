@@ -135,6 +135,17 @@ def test_training_resumes_where_it_stopped(chain, tmp_path):
     assert values(parts, "loss") == values(whole, "loss")
 
 
+def test_student_resumes_and_decodes_after_validation_with_bleu(chain, tmp_path):
+    """--eval-bleu puts numpy numbers into checkpoints; loading stays safe."""
+    bleu = ["--eval-bleu", "--eval-bleu-args", '{"beam": 1, "max_len_b": 8}', "--best-checkpoint-metric", "bleu",
+            "--maximize-best-checkpoint-metric"]  # fmt: skip
+    train_student(chain.data, tmp_path / "student", *bleu, updates=2)
+    with logged("valid") as messages:
+        checkpoint = train_student(chain.data, tmp_path / "student", *bleu, updates=3)
+    assert values(messages, "num_updates") == [3]
+    assert len(hypotheses(generate(chain, checkpoint))) == 20
+
+
 def validate(chain, checkpoint, *arguments):
     with logged("valid") as messages:
         run_fairseq("validate", chain.data, "--user-dir", PLUGIN, "--path", checkpoint, "--max-tokens", 300, "--cpu",

@@ -45,7 +45,7 @@ def topk_soft_cross_entropy(
     Raises:
         ValueError: k above the vocabulary, or a temperature that is not positive.
     """
-    if temperature <= 0:
+    if not temperature > 0:
         raise ValueError(f"temperature must be positive, got {temperature}; the paper uses 5 and 10")
     if topk_ids.size(-1) > lprobs.size(-1):
         raise ValueError(f"k={topk_ids.size(-1)} teacher tokens exceed the vocabulary of {lprobs.size(-1)}")
@@ -95,7 +95,7 @@ def distillation_loss(
         target: ``(positions,)`` gold ids.
         padding_idx: marks the positions that do not count.
         topk_ids: ``(positions, k)`` integer ids, any valid id where ``present`` is False.
-        topk_logits: ``(positions, k)`` float, finite where ``present`` is False too.
+        topk_logits: ``(positions, k)`` float, anything where ``present`` is False.
         present: ``(positions,)`` bool, True where the teacher has a row.
         kd_weight: weight of the teacher's side, in [0, 1].
         temperature: divides the teacher's logits.
@@ -104,8 +104,9 @@ def distillation_loss(
     kept = target.ne(padding_idx)
     covered = kept & present
     label, nll = paper_label_smoothing(lprobs, target, epsilon)
+    # masked_fill before and after: an absent row may hold anything, and 0 * inf is nan in the gradient too
+    topk_logits = topk_logits.masked_fill(~covered[:, None], 0.0)
     teacher = topk_soft_cross_entropy(lprobs, topk_ids.long(), topk_logits, temperature)
-    # masked_fill, not multiplication: a padded row may hold inf, and 0 * inf is nan
     label, nll = label.masked_fill(~kept, 0.0), nll.masked_fill(~kept, 0.0)
     teacher = teacher.masked_fill(~covered, 0.0)
     total = torch.where(covered, (1.0 - kd_weight) * label + kd_weight * teacher, label)

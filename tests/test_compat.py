@@ -1,0 +1,259 @@
+import argparse
+import os
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+
+from fairseq_bert_kd import compat
+
+ROOT = Path(__file__).parents[1]
+
+
+# --- checkpoints
+
+
+class Foreign:
+    """Unpickling one calls ``action``."""
+
+    def __init__(self, *action):
+        self.action = action
+
+    def __reduce__(self):
+        return self.action[0], self.action[1:]
+
+
+class Stranger:
+    """An object of a class that torch does not know."""
+
+
+def save(path, **entries):
+    torch.save({"model": {"w": torch.zeros(2)}, "cfg": {"model": None}} | entries, path)
+    return str(path)
+
+
+def test_checkpoint_of_tensors_and_settings_is_read(tmp_path):
+    state = compat.load_checkpoint(save(tmp_path / "c.pt", extra_state={"epoch": 3}))
+    assert torch.equal(state["model"]["w"], torch.zeros(2))
+    assert state["extra_state"] == {"epoch": 3}
+
+
+def test_namespace_of_an_older_fairseq_is_read(tmp_path):
+    path = save(tmp_path / "c.pt", cfg=None, args=argparse.Namespace(arch="transformer", lr=[0.1]))
+    assert compat.load_checkpoint(path)["args"] == argparse.Namespace(arch="transformer", lr=[0.1])
+
+
+def test_numpy_numbers_and_arrays_of_fairseqs_meters_are_read(tmp_path):
+    meters = {"bleu": np.float64(31.5), "counts": np.arange(3), "totals": np.ones(2, np.float32)}
+    read = compat.load_checkpoint(save(tmp_path / "c.pt", extra_state=meters))["extra_state"]
+    assert read["bleu"] == 31.5
+    assert read["counts"].tolist() == [0, 1, 2]
+    assert read["totals"].dtype == np.float32
+
+
+def test_foreign_code_inside_a_numpy_array_is_refused_and_not_run(tmp_path):
+    trace = tmp_path / "was_run"
+    array = np.array([Foreign(open, str(trace), "w")], dtype=object)
+    path = save(tmp_path / "c.pt", extra_state=array)
+    with pytest.raises(ValueError, match="objects other than tensors and settings"):
+        compat.load_checkpoint(path)
+    assert not trace.exists()
+
+
+@pytest.mark.parametrize("zipped", [True, False], ids=["zip", "legacy"])
+@pytest.mark.parametrize("by", ["open", "os.system"])
+def test_foreign_code_is_refused_and_not_run(tmp_path, by, zipped):
+    trace = tmp_path / "was_run"
+    actions = {"open": (open, str(trace), "w"), "os.system": (os.system, f"touch {trace}")}
+    path = tmp_path / "c.pt"
+    state = {"model": {}, "cfg": {"a": 1}, "extra_state": Foreign(*actions[by])}
+    torch.save(state, path, _use_new_zipfile_serialization=zipped)
+    with pytest.raises(ValueError, match="objects other than tensors and settings") as refusal:
+        compat.load_checkpoint(str(path))
+    assert not trace.exists()
+    assert f"checkpoint `{path}` was refused" in str(refusal.value)
+    assert "None was run. Use a checkpoint that fairseq-train wrote" in str(refusal.value)
+
+    torch.load(path, weights_only=False)  # it would have, or this test shows nothing
+    assert trace.exists()
+
+
+def test_refusal_names_the_foreign_object_and_does_not_advise_to_load_it_anyway(tmp_path):
+    path = save(tmp_path / "c.pt", extra_state=Stranger())
+    with pytest.raises(ValueError, match="was refused") as refusal:
+        compat.load_checkpoint(path)
+    message = str(refusal.value)
+    assert "Stranger" in message
+    assert "\033" not in message  # torch's text comes with terminal colours
+    assert "do those steps" not in message
+    assert "weights_only" not in message
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"hello world\n", b"<html>404</html>", b"abc\n", b"\x80\x02X\x01", b"PK\x03\x04junk"],
+    ids=["empty", "text", "html", "letters", "cut pickle", "cut zip"],
+)
+def test_file_that_is_no_checkpoint_is_said_to_be_none(tmp_path, content):
+    path = tmp_path / "c.pt"
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match=r"`.*c\.pt` is no readable torch checkpoint") as refusal:
+        compat.load_checkpoint(str(path))
+    assert "foreign code" not in str(refusal.value)
+
+
+def test_half_a_checkpoint_is_refused(tmp_path):
+    path = Path(save(tmp_path / "c.pt"))
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    with pytest.raises(ValueError, match="is no readable torch checkpoint: "):
+        compat.load_checkpoint(str(path))
+
+
+@pytest.mark.parametrize(
+    "state",
+    [[1, 2], {"cfg": {"a": 1}}, {"model": {}}, {"model": {}, "cfg": None}],
+    ids=["list", "no model", "no settings", "empty settings"],
+)
+def test_torch_file_of_something_else_is_refused(tmp_path, state):
+    path = tmp_path / "c.pt"
+    torch.save(state, path)
+    with pytest.raises(ValueError, match="is no fairseq checkpoint: it lacks the entries `model` and `cfg`"):
+        compat.load_checkpoint(str(path))
+
+
+@pytest.mark.parametrize("name", ["absent.pt", "."], ids=["absent", "folder"])
+def test_missing_file_is_named(tmp_path, name):
+    with pytest.raises(
+        FileNotFoundError, match=r"does not exist; give the \.pt file that fairseq-train wrote"
+    ):
+        compat.load_checkpoint(str(tmp_path / name))
+
+
+# --- packages that are missing or broken
+
+
+def fake_importlib(monkeypatch, absent=(), error=None):
+    """compat finds every package but the absent ones, and importing any raises ``error``."""
+
+    def import_module(name):
+        raise error
+
+    monkeypatch.setattr(
+        compat,
+        "importlib",
+        SimpleNamespace(
+            import_module=import_module,
+            util=SimpleNamespace(find_spec=lambda name: None if name in absent else object()),
+        ),
+    )
+
+
+def test_missing_fairseq_is_said_with_its_command(monkeypatch):
+    fake_importlib(monkeypatch, absent=["fairseq"])
+    with pytest.raises(
+        compat.InstallationError, match="fairseq is not installed. Install it with:"
+    ) as refusal:
+        compat.require_fairseq()
+    assert str(refusal.value).splitlines()[1:] == [f"  {compat.FAIRSEQ_INSTALL}"]
+
+
+def test_fairseq_without_hydra_is_mended_by_hydra(monkeypatch):
+    fake_importlib(monkeypatch, absent=["hydra"], error=ModuleNotFoundError("No module named 'hydra'"))
+    with pytest.raises(compat.InstallationError, match="No module named 'hydra'") as refusal:
+        compat.require_fairseq()
+    assert str(refusal.value).splitlines()[1:] == ["  pip install hydra-core==1.3.2 omegaconf==2.3.0"]
+
+
+def test_fairseq_built_for_another_numpy_is_built_again(monkeypatch):
+    fake_importlib(monkeypatch, error=ValueError("numpy.dtype size changed, may indicate incompatibility"))
+    with pytest.raises(compat.InstallationError, match="numpy.dtype size changed") as refusal:
+        compat.require_fairseq()
+    assert "--force-reinstall --no-cache-dir" in str(refusal.value)
+
+
+def test_fairseq_that_works_is_accepted():
+    compat.require_fairseq()
+
+
+def test_missing_transformers_is_said_with_its_command(monkeypatch):
+    fake_importlib(monkeypatch, absent=["transformers"])
+    with pytest.raises(
+        compat.InstallationError, match=r"needs transformers\. .*\n  pip install transformers$"
+    ):
+        compat.import_transformers()
+
+
+def test_transformers_that_fails_by_itself_is_upgraded(monkeypatch):
+    fake_importlib(monkeypatch, absent=["torchaudio"], error=RuntimeError("no\nmore"))
+    with pytest.raises(compat.InstallationError, match=r"imported \(RuntimeError: no\)") as refusal:
+        compat.import_transformers()
+    assert str(refusal.value).endswith("\n  pip install --upgrade transformers")
+
+
+def test_transformers_that_works_is_returned():
+    assert compat.import_transformers().BertForMaskedLM.__name__ == "BertForMaskedLM"
+
+
+def test_absent_torchaudio_is_no_fault(monkeypatch):
+    fake_importlib(monkeypatch, absent=["torchaudio"])
+    assert compat.torchaudio_fault() == ""
+
+
+def test_installation_error_is_an_import_error():
+    assert issubclass(compat.InstallationError, ImportError)  # what the command line turns into one message
+
+
+# --- the same in a fresh interpreter, as a user meets it
+
+
+def write_package(folder, name, code):
+    (folder / name).mkdir(parents=True)
+    (folder / name / "__init__.py").write_text(code, encoding="utf-8")
+
+
+def run_command(fakes, *arguments):
+    """``python -m fairseq_bert_kd`` with the folder of fake packages in front of everything."""
+    environment = os.environ | {"PYTHONPATH": f"{fakes}{os.pathsep}{ROOT}"}
+    return subprocess.run(
+        [sys.executable, "-m", "fairseq_bert_kd", *map(str, arguments)],
+        cwd=fakes, env=environment, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+
+
+def test_broken_fairseq_is_one_message_with_one_command(tmp_path):
+    cause = "mutable default <class 'fairseq.dataclass.configs.CommonConfig'> for field common is not allowed"
+    write_package(tmp_path, "fairseq", f'raise ValueError("{cause}: use default_factory")\n')
+    checkpoint = save(tmp_path / "teacher.pt", cfg={"model": {"_name": "hf_masked_lm"}})
+    child = run_command(tmp_path, "dump", tmp_path, "--path", checkpoint)
+    assert child.returncode == 2
+    assert child.stdout == ""
+    assert "Traceback" not in child.stderr
+    version = sys.version.split()[0]
+    assert (
+        f"fairseq is installed but cannot be imported on Python {version} (ValueError: {cause}"
+        in child.stderr
+    )
+    assert child.stderr.endswith(f"Mend it with:\n  {compat.FAIRSEQ_INSTALL}\n")
+    assert child.stderr.count("pip install --no-build-isolation") == 1
+
+
+def test_broken_torchaudio_is_said_to_be_in_the_way_of_transformers(tmp_path):
+    cause = "libc10_cuda.so: cannot open shared object file: No such file or directory"
+    write_package(tmp_path, "torchaudio", f'raise OSError("{cause}")\n')
+    write_package(tmp_path, "transformers", "def __getattr__(name):\n    import torchaudio\n")
+    (tmp_path / "text").write_text("a\n", encoding="utf-8")
+    child = run_command(
+        tmp_path, "tokenize", "--tokenizer", tmp_path, "--input", tmp_path / "text", "--output", tmp_path / "out"
+    )  # fmt: skip
+    assert child.returncode == 2
+    assert "Traceback" not in child.stderr
+    assert (
+        f"torchaudio is installed but does not fit torch {torch.__version__} (OSError: {cause})"
+        in child.stderr
+    )
+    assert child.stderr.endswith("Mend it with:\n  pip uninstall --yes torchaudio\n")
+    assert not (tmp_path / "out").exists()
