@@ -76,12 +76,14 @@ def build_teacher_folder(name: str, folder: Path, max_positions: int = 64, dim: 
     return folder
 
 
-def write_corpus(folder: Path, train: int = 120, others: int = 20, seed: int = 0) -> None:
+def write_corpus(
+    folder: Path, train: int = 120, others: int = 20, seed: int = 0, lengths: tuple[int, int] = (1, 8)
+) -> None:
     """``{train,valid,test}.{de,en}``: the target is the source in reverse order."""
     rng = random.Random(seed)
     folder.mkdir(parents=True, exist_ok=True)
     for split, count in (("train", train), ("valid", others), ("test", others)):
-        lines = [[rng.choice(WORDS) for _ in range(rng.randint(1, 8))] for _ in range(count)]
+        lines = [[rng.choice(WORDS) for _ in range(rng.randint(*lengths))] for _ in range(count)]
         (folder / f"{split}.de").write_text(
             "".join(" ".join(line) + "\n" for line in lines), encoding="utf-8"
         )

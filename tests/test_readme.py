@@ -1,0 +1,64 @@
+"""The README's chain, command by command, on a tiny corpus and a tiny teacher."""
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+from tests.tiny_chain import build_teacher_folder, write_corpus
+
+README = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
+# Only amounts are made smaller, and the hub name becomes a folder.
+SMALLER = {
+    "TEACHER=bert-base-multilingual-cased": "TEACHER=bert",
+    "--max-update 100000": "--max-update 2 --cpu --num-workers 0",
+    "--total-num-update 100000": "--total-num-update 10",
+    "--warmup-updates 5000": "--warmup-updates 5",
+    "--beam 5": "--beam 2 --max-len-b 8",
+    "--required-batch-size-multiple 1": "--required-batch-size-multiple 1 --max-len-b 8",
+}
+
+
+def test_every_command_of_the_chain_runs(tmp_path):
+    chain = README[README.index("<!-- chain:") : README.index("<!-- end of chain -->")]
+    script = "\n".join(re.findall(r"```bash\n(.*?)```", chain, flags=re.S))
+    for printed, tried in SMALLER.items():
+        assert printed in script, f"the README no longer says {printed}"
+        script = script.replace(printed, tried)
+    build_teacher_folder("bert", tmp_path / "bert")
+    write_corpus(tmp_path / "text", train=60)
+    environment = {
+        **os.environ,
+        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
+        "OMP_NUM_THREADS": "1",
+    }
+    result = subprocess.run(
+        ["bash", "-euo", "pipefail", "-c", script],
+        cwd=tmp_path,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert result.returncode == 0, result.stdout[-1000:] + result.stderr[-3000:]
+    scores = re.findall(r"^student +1 +(\d+\.\d\d) ", result.stdout, flags=re.M)
+    assert len(scores) == 2
+    assert len(re.findall(r"^D-\d+\t", result.stdout, flags=re.M)) == 2  # fairseq-interactive
+
+
+def test_options_of_the_table_exist_with_their_defaults():
+    from fairseq_bert_kd.criterions.distillation_loss import DistillationConfig
+    from fairseq_bert_kd.models.masked_lm_teacher import HfMaskedLMConfig
+    from fairseq_bert_kd.tasks.conditional_masked_lm import ConditionalMaskedLMConfig
+    from fairseq_bert_kd.tokenization.bpe import HfTokenizerConfig
+
+    fields = {}
+    for config in (DistillationConfig, HfMaskedLMConfig, ConditionalMaskedLMConfig, HfTokenizerConfig):
+        fields |= config.__dataclass_fields__
+    rows = re.findall(r"^\| `--([a-z-]+)` \| ([^|]*)\|", README, flags=re.M)
+    assert len(rows) == 7
+    for option, default in rows:
+        field = fields[option.replace("-", "_")]
+        if match := re.match(r"[\d.]+", default):
+            assert field.default == float(match[0]), option
