@@ -13,7 +13,7 @@ OUT=${1:-"$HERE/out"}
 cd "$OUT"
 PLUGIN=$(fairseq-bert-kd --user-dir)
 
-TEACHER_UPDATES=${TEACHER_UPDATES:-1600}
+TEACHER_UPDATES=${TEACHER_UPDATES:-3000}
 STUDENT_UPDATES=${STUDENT_UPDATES:-700}
 
 printf 'Distilling BERT into a fairseq translation model: German to English, everything in %s\n' "$OUT"
@@ -30,9 +30,9 @@ QUIET=1 run_step preprocess fairseq-preprocess --user-dir "$PLUGIN" --task trans
 TRAINING=$TEACHER_UPDATES run_step teacher fairseq-train data-bin --user-dir "$PLUGIN" \
     --task conditional_masked_lm --criterion conditional_masked_lm --arch hf_masked_lm --teacher-model bert \
     --optimizer adam --adam-betas '(0.9, 0.98)' --clip-norm 1.0 \
-    --lr 1e-3 --lr-scheduler polynomial_decay --warmup-updates 150 --total-num-update "$TEACHER_UPDATES" \
-    --max-update "$TEACHER_UPDATES" --max-tokens 2048 --seed 1 --no-epoch-checkpoints \
-    --save-dir teacher --log-format simple --log-interval 100
+    --lr 2e-3 --lr-scheduler polynomial_decay --warmup-updates 100 --total-num-update "$TEACHER_UPDATES" \
+    --max-update "$TEACHER_UPDATES" --max-tokens 1024 --seed 1 --no-epoch-checkpoints \
+    --save-dir teacher --log-format simple --log-interval 250
 
 run_step dump fairseq-bert-kd dump data-bin --path teacher/checkpoint_last.pt --topk 8 --passes 7 --overwrite
 
