@@ -38,7 +38,7 @@ setup(
     ],
     extras_require={
         "test": ["pytest>=8", "hypothesis>=6", "pytest-cov>=5", "pytest-xdist>=3", "ruff", "mypy>=1.11"],
-        "tensorboard": ["tensorboard>=2.15"],
+        "tensorboard": ["tensorboardX>=2.6"],
     },
     entry_points={"console_scripts": ["fairseq-bert-kd = fairseq_bert_kd.cli.main:cli_main"]},
 )

@@ -115,7 +115,9 @@ def test_teacher_and_student_learn_to_reverse_a_sentence(tmp_path):
     preprocess(tmp_path / "pieces", data)
     schedule = ["--lr-scheduler", "inverse_sqrt", "--warmup-updates", 40, "--lr", 2e-3, "--max-tokens", 600]
     with logged("valid") as messages:
-        teacher = train_teacher(data, bert, tmp_path / "teacher", *schedule, "--cmlm-mask-prob", 0.3, updates=300)
+        teacher = train_teacher(
+            data, bert, tmp_path / "teacher", *schedule, "--cmlm-mask-prob", 0.3, updates=300
+        )
     assert values(messages, "masked_accuracy")[-1] > 90  # chance is 5 % of 22 words
     assert dump(data, teacher) == 0
     with logged("valid") as messages, logged("fairseq_bert_kd.tasks.translation_with_teacher") as ours:
@@ -281,6 +283,7 @@ def test_distillation_options_are_not_silently_dropped_by_another_criterion(chai
     ("arguments", "message"),
     [
         (["--cmlm-mask-prob", 0], r"--cmlm-mask-prob must be in \(0, 1\], got 0"),
+        (["--eval-bleu"], "--eval-bleu is for students"),
         (["--criterion", "cross_entropy"], "needs --criterion conditional_masked_lm"),
         (["--arch", "transformer"], "unrecognized arguments: --teacher-model"),
         (["--teacher-model", "no/such-model"], "no/such-model"),
@@ -298,6 +301,16 @@ def test_dictionary_of_unknown_symbols_is_refused(chain, tmp_path):
     preprocess(tmp_path / "raw", tmp_path / "data")
     with pytest.raises(ValueError, match=r"of \d+ are not: .*fairseq-bert-kd tokenize"):
         train_teacher(tmp_path / "data", chain.bert, tmp_path / "teacher")
+
+
+def test_sides_of_different_length_are_refused(chain, data, tmp_path):
+    for suffix in ("bin", "idx"):  # German of the training set, English of the test set
+        shutil.copy(data / f"test.de-en.en.{suffix}", data / f"train.de-en.en.{suffix}")
+    message = "source and target of split `train` have different numbers of sentences"
+    with pytest.raises(ValueError, match=message):
+        train_teacher(data, chain.bert, tmp_path / "teacher")
+    with pytest.raises(ValueError, match=message):
+        train_student(data, tmp_path / "student")
 
 
 def test_empty_lines_go_through_the_chain(chain, tmp_path):

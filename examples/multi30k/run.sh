@@ -89,4 +89,4 @@ for seed in $SEEDS; do
 done
 
 printf '\n== score: %s pairs, %s updates each, seeds %s\n' "$PAIRS" "$STUDENT_UPDATES" "$SEEDS"
-fairseq-bert-kd score --reference text/test.en --lowercase "plain=$PLAIN" "distilled=$DISTILLED" --json scores.json
+fairseq-bert-kd score --reference text/test.en --lowercase "plain=$PLAIN" "distilled=$DISTILLED" --json scores.json --overwrite

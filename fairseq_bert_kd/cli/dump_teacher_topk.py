@@ -18,6 +18,7 @@ from tqdm import tqdm
 
 import fairseq_bert_kd
 from fairseq_bert_kd import compat
+from fairseq_bert_kd.data.parallel_check import refuse_unequal_sides
 from fairseq_bert_kd.storage.topk_store import StoreInfo, TopKWriter, dictionary_digest, store_path
 
 logger = logging.getLogger(__name__)
@@ -268,7 +269,8 @@ def main(args: argparse.Namespace) -> None:
 
     from fairseq.tasks.translation import TranslationTask
 
-    TranslationTask.load_dataset(task, args.subset)
+    with refuse_unequal_sides(args.subset):
+        TranslationTask.load_dataset(task, args.subset)
     pairs = task.datasets[args.subset]
     src_lengths, tgt_lengths = (
         np.asarray(pairs.src_sizes, np.int64) - 1,

@@ -51,6 +51,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="compare without case: for uncased teachers, whose pieces have none",
     )
     parser.add_argument("--json", metavar="FILE", help="also write scores and signatures to this file")
+    parser.add_argument("--overwrite", action="store_true", help="replace an existing --json file")
 
 
 def get_parser() -> argparse.ArgumentParser:
@@ -146,6 +147,8 @@ def _decoded(hypotheses: Iterable[str], tokenizer: str) -> list[str]:
 
 
 def main(args: argparse.Namespace) -> None:
+    if args.json and Path(args.json).exists() and not args.overwrite:
+        raise FileExistsError(f"`{args.json}` exists; pass --overwrite to replace it")
     reference = _read_lines(args.reference)
     if not reference:
         raise ValueError(f"reference `{args.reference}` is empty")

@@ -10,6 +10,7 @@ from fairseq.tasks.translation import TranslationConfig, TranslationTask
 from omegaconf import II, open_dict
 
 from fairseq_bert_kd.data.masked_pair_dataset import MaskedPairDataset
+from fairseq_bert_kd.data.parallel_check import refuse_unequal_sides
 from fairseq_bert_kd.functional.masking import replayable_mask
 from fairseq_bert_kd.tokenization.dictionary import (
     TeacherVocabulary,
@@ -49,6 +50,10 @@ class ConditionalMaskedLMTask(TranslationTask):
         if not 0.0 < cfg.cmlm_mask_prob <= 1.0:
             raise ValueError(
                 f"--cmlm-mask-prob must be in (0, 1], got {cfg.cmlm_mask_prob}; the paper uses 0.15"
+            )
+        if cfg.eval_bleu:
+            raise ValueError(
+                "--eval-bleu is for students: a masked language model does not translate; leave it out"
             )
         super().__init__(cfg, src_dict, tgt_dict)
 
@@ -92,7 +97,8 @@ class ConditionalMaskedLMTask(TranslationTask):
                 )
 
     def load_dataset(self, split, epoch=1, combine=False, **kwargs):
-        super().load_dataset(split, epoch=epoch, combine=combine, **kwargs)
+        with refuse_unequal_sides(split):
+            super().load_dataset(split, epoch=epoch, combine=combine, **kwargs)
         pairs = self.datasets[split]
         training = split == self.cfg.train_subset
         self.datasets[split] = MaskedPairDataset(

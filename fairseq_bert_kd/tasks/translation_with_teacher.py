@@ -12,6 +12,7 @@ from fairseq.tasks.translation import TranslationConfig, TranslationTask
 
 from fairseq_bert_kd.data.complete_batches import CompleteBatchesDataset
 from fairseq_bert_kd.data.distilled_pair_dataset import DistilledPairDataset
+from fairseq_bert_kd.data.parallel_check import refuse_unequal_sides
 from fairseq_bert_kd.storage.topk_store import TopKReader, check_alignment, dictionary_digest, store_path
 
 logger = logging.getLogger(__name__)
@@ -39,7 +40,8 @@ class TranslationWithTeacherTask(TranslationTask):
         return criterion
 
     def load_dataset(self, split, epoch=1, combine=False, **kwargs):
-        super().load_dataset(split, epoch=epoch, combine=combine, **kwargs)
+        with refuse_unequal_sides(split):
+            super().load_dataset(split, epoch=epoch, combine=combine, **kwargs)
         pairs = self.datasets[split]
         if split == self.cfg.train_subset and self.teacher_topk:
             paths = utils.split_paths(self.cfg.data)

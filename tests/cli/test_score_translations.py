@@ -49,6 +49,8 @@ def test_table_and_signature_are_sacrebleus(folder, capsys):
     printed = capsys.readouterr().out
     assert re.search(rf"good +1 +{expected[0]:.2f} +{expected[1]:.2f}", printed)
     assert f"BLEU: {bleu.get_signature()}" in printed
+    assert score(folder, f"good={folder / 'good'}", "--json", folder / "scores.json") == 2
+    assert "exists; pass --overwrite" in capsys.readouterr().err
     stored = json.loads((folder / "scores.json").read_text())
     assert stored["systems"]["good"][0]["bleu"] == pytest.approx(expected[0])
 
