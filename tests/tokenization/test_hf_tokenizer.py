@@ -12,7 +12,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from transformers import AutoTokenizer
 
-from fairseq_bert_kd.tokenization.hf_tokenizer import FAIRSEQ_SPECIALS, HfTokenizer, PairTemplate
+from fairseq_bert_kd.tokenization.hf_tokenizer import HfTokenizer, PairTemplate
+from fairseq_bert_kd.tokenization.piece_codecs import FAIRSEQ_SPECIALS
 from tests.tokenization.tiny_tokenizers import KINDS, TEXT, build_tokenizer
 
 HOSTILE = [
