@@ -16,7 +16,8 @@ from typing import BinaryIO
 
 from tqdm import tqdm
 
-from fairseq_bert_kd.tokenization.hf_tokenizer import BYTE_SYMBOL, HfTokenizer
+from fairseq_bert_kd.tokenization.hf_tokenizer import HfTokenizer
+from fairseq_bert_kd.tokenization.piece_codecs import BYTE_SYMBOL
 
 HELP = "text to the teacher's pieces, losslessly, ready for fairseq-preprocess"
 EXAMPLE = """example:
