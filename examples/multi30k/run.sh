@@ -9,11 +9,12 @@
 # OUT_DIR      everything that is written
 #
 # SIZE=small   the first 10,000 pairs and a small student: hours on two CPU cores (default)
-# SIZE=full    all 29,000 pairs and a larger student: for a GPU
-# SEEDS="1 2 3"  seeds of the students
+# SIZE=full    all 29,000 pairs and longer training: for a GPU (not run by us yet)
+# SEEDS="1 2 3"   seeds of the students
+# TEMPERATURE=2   divides the teacher's logits; see README.md for the choice (the paper has 10)
 set -euo pipefail
 
-[ $# -eq 3 ] || { sed -n '2,15s/^# \{0,1\}//p' "${BASH_SOURCE[0]}"; exit 2; }
+[ $# -eq 3 ] || { sed -n '2,16s/^# \{0,1\}//p' "${BASH_SOURCE[0]}"; exit 2; }
 HERE=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 DATA=$(cd "$1" && pwd)
 TEACHER=$([ -d "$2" ] && cd "$2" && pwd || printf '%s' "$2")
@@ -22,14 +23,14 @@ mkdir -p "$3" && OUT=$(cd "$3" && pwd)
 cd "$OUT"
 PLUGIN=$(fairseq-bert-kd --user-dir)
 SEEDS=${SEEDS:-1 2 3}
+TEMPERATURE=${TEMPERATURE:-2}
 
 case ${SIZE:-small} in
-    small) PAIRS=10000 TEACHER_UPDATES=1000 TEACHER_LR=3e-4 TEACHER_TOKENS=2048
-           ARCH=distilled_transformer_small STUDENT_UPDATES=2000 STUDENT_LR=3e-3 STUDENT_TOKENS=2048 ;;
-    full)  PAIRS=29000 TEACHER_UPDATES=4000 TEACHER_LR=1e-4 TEACHER_TOKENS=8192
-           ARCH=distilled_transformer_small STUDENT_UPDATES=8000 STUDENT_LR=3e-3 STUDENT_TOKENS=4096 ;;
+    small) PAIRS=10000 T_UPDATES=1000 TEACHER_LR=3e-4 TEACHER_TOKENS=2048 S_UPDATES=2000 STUDENT_TOKENS=2048 ;;
+    full)  PAIRS=29000 T_UPDATES=4000 TEACHER_LR=1e-4 TEACHER_TOKENS=8192 S_UPDATES=8000 STUDENT_TOKENS=4096 ;;
     *) echo "SIZE is small or full, not '${SIZE}'"; exit 2 ;;
 esac
+TEACHER_UPDATES=${TEACHER_UPDATES:-$T_UPDATES} STUDENT_UPDATES=${STUDENT_UPDATES:-$S_UPDATES}
 # a data folder of another size would be reused without a word
 if [ -e size ] && [ "$(cat size)" != "$PAIRS" ]; then
     echo "$OUT holds a run on $(cat size) pairs; give another OUT_DIR for $PAIRS"; exit 2
@@ -68,10 +69,10 @@ train_student() {
     local name=$1 seed=$2; shift 2
     local run=$name.$seed
     TRAINING=$STUDENT_UPDATES run_step "$run" fairseq-train data-bin --user-dir "$PLUGIN" \
-        --task translation_with_teacher --arch "$ARCH" \
+        --task translation_with_teacher --arch distilled_transformer_small \
         --criterion label_smoothed_cross_entropy_with_distillation --label-smoothing 0.1 "$@" \
         --optimizer adam --adam-betas '(0.9,0.98)' --clip-norm 5.0 \
-        --lr "$STUDENT_LR" --lr-scheduler inverse_sqrt --warmup-updates 400 \
+        --lr 3e-3 --lr-scheduler inverse_sqrt --warmup-updates 400 \
         --max-update "$STUDENT_UPDATES" --max-tokens "$STUDENT_TOKENS" --seed "$seed" \
         --eval-bleu --eval-bleu-args '{"beam": 1}' --validate-interval-updates 400 --validate-interval 1000 \
         --best-checkpoint-metric bleu --maximize-best-checkpoint-metric \
@@ -84,7 +85,7 @@ train_student() {
 PLAIN='' DISTILLED=''
 for seed in $SEEDS; do
     train_student plain "$seed" --kd-weight 0
-    train_student distilled "$seed" --kd-weight 0.5 --kd-temperature 10 --kd-topk 8
+    train_student distilled "$seed" --kd-weight 0.5 --kd-temperature "$TEMPERATURE" --kd-topk 8
     PLAIN+=${PLAIN:+,}plain.$seed.out DISTILLED+=${DISTILLED:+,}distilled.$seed.out
 done
 

@@ -13,12 +13,13 @@ OUT=${1:-"$HERE/out"}
 cd "$OUT"
 PLUGIN=$(fairseq-bert-kd --user-dir)
 
+TRAIN_PAIRS=${TRAIN_PAIRS:-18000}
 TEACHER_UPDATES=${TEACHER_UPDATES:-3000}
-STUDENT_UPDATES=${STUDENT_UPDATES:-700}
+STUDENT_UPDATES=${STUDENT_UPDATES:-400}
 
 printf 'Distilling BERT into a fairseq translation model: German to English, everything in %s\n' "$OUT"
 
-run_step corpus python "$HERE/make_corpus.py" --out text --overwrite
+run_step corpus python "$HERE/make_corpus.py" --out text --train "$TRAIN_PAIRS" --overwrite
 run_step bert python "$HERE/make_teacher.py" --text text/train.de text/train.en --out bert
 
 run_step tokenize fairseq-bert-kd tokenize --tokenizer bert --overwrite \
@@ -45,13 +46,13 @@ train_student() {
         --optimizer adam --adam-betas '(0.9, 0.98)' --clip-norm 5.0 \
         --lr 3e-3 --lr-scheduler inverse_sqrt --warmup-updates 200 \
         --max-update "$STUDENT_UPDATES" --max-tokens 2048 --seed 1 --no-epoch-checkpoints \
-        --save-dir "$name" --log-format simple --log-interval 100
+        --save-dir "$name" --log-format simple --log-interval 50
     STDOUT_TO=$name.out run_step "$name-generate" fairseq-generate data-bin --user-dir "$PLUGIN" \
         --task translation_with_teacher --path "$name/checkpoint_last.pt" --gen-subset test \
-        --beam 5 --max-tokens 8192 --bpe hf_tokenizer --hf-tokenizer bert
+        --beam 5 --max-len-a 1.5 --max-len-b 10 --max-tokens 8192 --bpe hf_tokenizer --hf-tokenizer bert
 }
 train_student plain --kd-weight 0
-train_student distilled --kd-weight 0.5 --kd-temperature 10 --kd-topk 8
+train_student distilled --kd-weight 0.5 --kd-temperature 1 --kd-topk 8
 
 printf '\n== score: %s updates each, 1 seed, 2 CPU cores\n' "$STUDENT_UPDATES"
 fairseq-bert-kd score --reference text/test.en plain=plain.out distilled=distilled.out --json scores.json --overwrite
