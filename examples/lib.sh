@@ -33,19 +33,17 @@ run_step() {
     touch "$OUT/done/$name"
 }
 
-# One short line for every report of fairseq-train's simple log.
+# One short line for every report of fairseq-train's simple log, as it comes (some awks hold input back).
 show_training() {
-    awk -v total="$1" '
-        function value(name,  found) {
-            if (match($0, name "=[0-9.eE+-]+")) return substr($0, RSTART + length(name) + 1, RLENGTH - length(name) - 1)
-            return ""
-        }
-        /\| train_inner \|/ {
-            printf "   update %5d of %d  loss %s", value("num_updates"), total, value("loss")
-            if (value("masked_accuracy") != "") printf "  masked accuracy %s %%", value("masked_accuracy")
-            if (value("kd_loss") != "") printf "  teacher loss %s", value("kd_loss")
-            printf "  %s tokens/s\n", value("wps"); fflush()
-        }
-        /valid on .valid. subset/ { sub(/.*subset \| /, "   validation: "); print; fflush() }
-    '
+    local total=$1 line
+    field() { [[ $line =~ [\ ,]$1=([0-9.e+-]+) ]] && printf "$2" "${BASH_REMATCH[1]}"; }
+    while IFS= read -r line; do
+        case $line in
+            *'| train_inner |'*)
+                printf '   update%s of %s%s%s%s%s\n' "$(field num_updates ' %5d')" "$total" "$(field loss '  loss %s')" \
+                    "$(field masked_accuracy '  masked accuracy %s %%')" "$(field kd_loss '  teacher loss %s')" \
+                    "$(field wps '  %s tokens/s')" ;;
+            *"valid on 'valid' subset"*) printf '   validation:%s\n' "${line#*subset |}" ;;
+        esac
+    done
 }
