@@ -14,7 +14,7 @@ cd "$OUT"
 PLUGIN=$(fairseq-bert-kd --user-dir)
 
 TRAIN_PAIRS=${TRAIN_PAIRS:-18000}
-TEACHER_UPDATES=${TEACHER_UPDATES:-3000}
+TEACHER_UPDATES=${TEACHER_UPDATES:-6000}
 STUDENT_UPDATES=${STUDENT_UPDATES:-400}
 
 printf 'Distilling BERT into a fairseq translation model: German to English, everything in %s\n' "$OUT"
@@ -33,7 +33,7 @@ TRAINING=$TEACHER_UPDATES run_step teacher fairseq-train data-bin --user-dir "$P
     --optimizer adam --adam-betas '(0.9, 0.98)' --clip-norm 1.0 \
     --lr 2e-3 --lr-scheduler polynomial_decay --warmup-updates 100 --total-num-update "$TEACHER_UPDATES" \
     --max-update "$TEACHER_UPDATES" --max-tokens 1024 --seed 1 --no-epoch-checkpoints \
-    --save-dir teacher --log-format simple --log-interval 250
+    --save-dir teacher --log-format simple --log-interval 500
 
 run_step dump fairseq-bert-kd dump data-bin --path teacher/checkpoint_last.pt --topk 8 --passes 7 --overwrite
 
