@@ -13,7 +13,7 @@ PYTEST_ARGS ?=
 
 .PHONY: help setup test quickstart lint unit clean-quickstart clean
 help:
-	@echo 'make quickstart        the whole chain on a generated German-English corpus, about 10 minutes'
+	@echo 'make quickstart        the whole chain on a generated German-English corpus, about 9 minutes'
 	@echo 'make test              lint, types and tests'
 	@echo 'make clean-quickstart  remove what the quickstart wrote'
 	@echo 'make clean             remove .venv and caches too'

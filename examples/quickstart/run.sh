@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# The whole chain on a generated German-English corpus, about 10 minutes on two CPU cores: a small BERT is
+# The whole chain on a generated German-English corpus, about 9 minutes on two CPU cores: a small BERT is
 # trained from scratch as teacher, its soft labels are stored, and a distilled student stands beside a plain
 # one of the same size, data, seed and number of updates. Finished steps are not repeated.
 #
