@@ -1,64 +1,125 @@
 """``fairseq-bert-kd dump``: a teacher's top-k logits for every target position, stored beside the data."""
 
 import argparse
-import hashlib
 import logging
 import math
+import os
+import sys
 import time
-from collections.abc import Iterator
-from dataclasses import dataclass, field
 from importlib import metadata
+from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
-from torch import Tensor
 from tqdm import tqdm
 
 import fairseq_bert_kd
-from fairseq_bert_kd import compat
-from fairseq_bert_kd.data.parallel_check import refuse_unequal_sides
-from fairseq_bert_kd.storage.topk_store import StoreInfo, TopKWriter, dictionary_digest, store_path
+from fairseq_bert_kd.scoring import distributed
+from fairseq_bert_kd.scoring.store_dump import StoreDump
+from fairseq_bert_kd.scoring.teacher import Teacher, load_teacher
+from fairseq_bert_kd.storage.header import (
+    Shard,
+    StoreInfo,
+    dictionary_digest,
+    differing_fields,
+    record_dtype,
+    shard_path,
+    store_path,
+)
+from fairseq_bert_kd.storage.indexed_data import open_pairs, read_dictionary
+from fairseq_bert_kd.storage.topk_merge import merge_shards
+from fairseq_bert_kd.storage.topk_store import TopKReader
 
 logger = logging.getLogger(__name__)
 
 HELP = "store a teacher's top-k logits for every target position"
 EXAMPLE = "example: fairseq-bert-kd dump data-bin --path teacher/checkpoint_best.pt --topk 8 --passes 7"
 PRECISIONS = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
+MAX_TOKENS = {"cpu": 8192, "cuda": 32768}  # our choice; more does not make either faster
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.epilog = EXAMPLE
-    parser.add_argument("data", help="folder that fairseq-preprocess wrote; the store is written into it")
+    parser.add_argument(
+        "data",
+        help="folder that fairseq-preprocess wrote, or several separated by colons; stores go into them",
+    )
     parser.add_argument(
         "--path", required=True, help="checkpoint of a teacher (--task conditional_masked_lm)"
     )
-    parser.add_argument("--subset", default="train", help="split to score (default: %(default)s)")
     parser.add_argument(
+        "--subset",
+        default="train",
+        help="split to score, or several separated by commas (default: %(default)s)",
+    )
+    what = parser.add_argument_group("what is stored")
+    what.add_argument(
         "--topk", type=int, default=8, help="tokens per position (default: %(default)s, as in the paper)"
     )
-    parser.add_argument(
+    what.add_argument(
+        "--temperatures",
+        type=float,
+        nargs="+",
+        default=[1.0, 5.0, 10.0],
+        metavar="T",
+        help="a log-normaliser over the whole dictionary is stored for each: with it the mass outside the stored "
+        "tokens is exact (default: 1 5 10, the last two from the paper)",
+    )
+    what.add_argument(
+        "--gold", action="store_true", help="also store the gold token's logit, wherever it ranks"
+    )
+    what.add_argument(
+        "--samples",
+        type=int,
+        default=0,
+        metavar="R",
+        help="also store R tokens a position, drawn with replacement from the teacher's distribution at temperature 1 "
+        "outside the stored tokens; their share of the mass is what the stored ones leave (default: 0)",
+    )
+    what.add_argument("--seed", type=int, default=1, help="of these draws (default: %(default)s)")
+    what.add_argument(
         "--passes",
         type=int,
         default=7,
         help="each position is masked in one of this many passes, so 1/PASSES of a target is hidden at a time "
         "(default: %(default)s, as in the paper: close to the 15 %% of training)",
     )
-    parser.add_argument(
+    how = parser.add_argument_group("how it is computed")
+    how.add_argument(
         "--max-tokens",
         type=int,
-        default=8192,
-        help="source and target tokens of a batch, padding included (default: %(default)s)",
+        default=None,
+        help="source and target tokens of a batch, padding included (default: 32768 on a GPU, 8192 on a CPU)",
     )
-    parser.add_argument(
+    how.add_argument(
+        "--chunk-sentences",
+        type=int,
+        default=1024,
+        help="sentences that are sorted by length, scored and written together; what a crash loses "
+        "(default: %(default)s)",
+    )
+    how.add_argument(
         "--precision",
         choices=sorted(PRECISIONS),
         default=None,
         help="arithmetic of the teacher (default: fp16 on a GPU, fp32 on a CPU)",
     )
-    parser.add_argument("--cpu", action="store_true", help="do not use a GPU")
-    parser.add_argument("--overwrite", action="store_true", help="replace an existing store")
+    how.add_argument(
+        "--compile", action="store_true", help="compile the teacher's encoder with torch.compile"
+    )
+    how.add_argument("--cpu", action="store_true", help="do not use a GPU")
+    how.add_argument(
+        "--shard",
+        default="1/1",
+        metavar="I/N",
+        help="score only the I-th of N parts, on any machine and in any order; join them with `store merge`",
+    )
+    how.add_argument(
+        "--plan", action="store_true", help="print sizes and an estimate of the time; write nothing"
+    )
+    how.add_argument(
+        "--overwrite", action="store_true", help="replace an existing store, drop unfinished work"
+    )
 
 
 def get_parser() -> argparse.ArgumentParser:
@@ -67,277 +128,216 @@ def get_parser() -> argparse.ArgumentParser:
     return parser
 
 
-@dataclass
-class Teacher:
-    """A loaded C-MLM teacher.
-
-    Attributes:
-        model: the fairseq model, in evaluation mode.
-        task: its task, set up on the data folder to score.
-        digest: sha256 of the checkpoint file, hexadecimal.
-    """
-
-    model: Any
-    task: Any
-    digest: str
-
-
-@dataclass
-class Totals:
-    """Sums over scored positions."""
-
-    positions: int = 0
-    captured: float = 0.0  # probability mass of the stored tokens at temperature 1
-    gold_nll: float = 0.0  # nats
-    gold_correct: int = 0
-
-
-@dataclass
-class ScoringPlan:
-    """Which (sentence, pass) items are scored, in which batches.
-
-    Attributes:
-        sentences: ``(items,)`` corpus index.
-        passes: ``(items,)`` number of the pass.
-        batches: runs of items of similar length, longest first.
-        tokens: source and target tokens of all items.
-    """
-
-    sentences: NDArray[np.int64]
-    passes: NDArray[np.int64]
-    batches: list[NDArray[np.int64]] = field(default_factory=list)
-    tokens: int = 0
-
-
-def load_teacher(path: str, data: str) -> Teacher:
-    """Load a C-MLM teacher on a data folder; only the checkpoint is needed, not the original weights.
-
-    Raises:
-        ValueError: the checkpoint is no teacher, is unsafe, or was trained with other dictionaries.
-        FileNotFoundError: checkpoint or data folder missing.
-    """
-    state = compat.load_checkpoint(path)
-    settings = state.get("cfg") or {}
-    model_settings = settings.get("model")
-    name = (
-        model_settings.get("_name")
-        if isinstance(model_settings, dict)
-        else getattr(model_settings, "arch", "?")
-    )
-    if name != "hf_masked_lm":
-        raise ValueError(
-            f"checkpoint `{path}` is no teacher: it holds a `{name}` model, and a teacher is `hf_masked_lm`; "
-            "give the checkpoint that fairseq-train wrote with --task conditional_masked_lm"
-        )
-    fairseq_bert_kd.register()
-    from fairseq import checkpoint_utils
-
-    models, _, task = checkpoint_utils.load_model_ensemble_and_task([path], arg_overrides={"data": data})
-    return Teacher(models[0].eval(), task, file_digest(path))
-
-
-def plan_scoring(
-    src_lengths: NDArray[np.int64],
-    tgt_lengths: NDArray[np.int64],
-    scored: NDArray[np.bool_],
-    passes: int,
-    max_tokens: int,
-) -> ScoringPlan:
-    """Batches of similar length over all passes of all scored sentences.
-
-    Args:
-        src_lengths: ``(sentences,)`` without end of sentence.
-        tgt_lengths: ``(sentences,)`` with end of sentence.
-        scored: ``(sentences,)`` False for pairs that the teacher has no positions for.
-        passes: passes of a target that is long enough; a shorter one gets one pass a position.
-        max_tokens: token budget of a batch, padding included.
-    """
-    from fairseq.data import data_utils
-
-    pair_lengths = src_lengths + tgt_lengths
-    order = np.flatnonzero(scored)
-    order = order[np.argsort(-pair_lengths[order], kind="stable")]  # longest first: memory peaks at once
-    repeats = np.minimum(tgt_lengths[order], passes)
-    sentences = np.repeat(order, repeats)
-    first_item = np.cumsum(repeats) - repeats
-    pass_numbers = np.arange(len(sentences)) - np.repeat(first_item, repeats)
-    item_lengths = pair_lengths[sentences]
-    plan = ScoringPlan(sentences, pass_numbers, tokens=int(item_lengths.sum()))
-    if len(sentences):
-        if item_lengths[0] > max_tokens:
-            raise ValueError(
-                f"--max-tokens {max_tokens} is below the longest pair of {item_lengths[0]} tokens; raise it"
-            )
-        items = np.arange(len(sentences))
-        plan.batches = data_utils.batch_by_size(
-            items, None, num_tokens_vec=item_lengths, max_tokens=max_tokens
-        )
-    return plan
-
-
-def collate_items(
-    plan: ScoringPlan, batch: NDArray[np.int64], source: Any, target: Any, passes: int, pad: int
-) -> dict:
-    """The teacher's inputs for some items, right-padded; see `HfMaskedLM.forward` for the shapes."""
-    tokens = {}  # the passes of a sentence are neighbours: read it once
-    for sentence in np.unique(plan.sentences[batch]):
-        tokens[sentence] = source[sentence][:-1], target[sentence]
-    pairs = [tokens[sentence] for sentence in plan.sentences[batch]]
-    src_lengths = torch.tensor([len(src) for src, _ in pairs])
-    tgt_lengths = torch.tensor([len(tgt) for _, tgt in pairs])
-    src_tokens = torch.full((len(pairs), int(src_lengths.max())), pad)
-    tgt_tokens = torch.full((len(pairs), int(tgt_lengths.max())), pad)
-    for row, (src, tgt) in enumerate(pairs):
-        src_tokens[row, : len(src)] = src
-        tgt_tokens[row, : len(tgt)] = tgt
-    positions = torch.arange(tgt_tokens.size(1))
-    in_pass = positions % passes == torch.from_numpy(plan.passes[batch])[:, None]
-    return {
-        "src_tokens": src_tokens,
-        "src_lengths": src_lengths,
-        "tgt_tokens": tgt_tokens,
-        "tgt_lengths": tgt_lengths,
-        "masked": in_pass & (positions < tgt_lengths[:, None]),
-    }
-
-
-def never_a_target(dictionary: Any) -> Tensor:
-    """``(target dictionary,)`` bool: start, padding and the host's filler words, which no target holds."""
-    filler = [index in (dictionary.bos_index, dictionary.pad_index) for index in range(len(dictionary))]
-    for index, symbol in enumerate(dictionary.symbols):
-        filler[index] = filler[index] or symbol.startswith("madeupword")
-    return torch.tensor(filler)
-
-
-def score_batches(
-    teacher: Teacher,
-    plan: ScoringPlan,
-    pairs: Any,
-    topk: int,
-    passes: int,
-    device: torch.device,
-    totals: Totals,
-) -> Iterator[tuple[NDArray[np.int64], Tensor, Tensor, Tensor, int]]:
-    """Run the teacher; yield sentence ids, positions, top-k ids, top-k logits and tokens of each batch.
-
-    Logits are shifted by their log-normaliser over the whole dictionary, so they are log-probabilities
-    at temperature 1; any other temperature only needs them up to a constant.
-    """
-    dictionary = teacher.task.target_dictionary
-    barred = never_a_target(dictionary).to(device)
-    for batch in plan.batches:
-        inputs = collate_items(plan, batch, pairs.src, pairs.tgt, passes, dictionary.pad())
-        masked = inputs["masked"]
-        rows, positions = masked.nonzero(as_tuple=True)
-        gold = inputs["tgt_tokens"][masked].to(device)
-        n_tokens = int(inputs["src_lengths"].sum() + inputs["tgt_lengths"].sum())
-        with torch.inference_mode():
-            logits = teacher.model(**{name: tensor.to(device) for name, tensor in inputs.items()}).float()
-            if not torch.isfinite(logits).all():
-                sentence = plan.sentences[batch][rows[(~torch.isfinite(logits)).any(1).nonzero()[0, 0].cpu()]]
-                raise ValueError(
-                    f"the teacher gave a logit that is not finite for sentence {sentence}; "
-                    "score with --precision fp32 or bf16"
-                )
-            lprobs = logits.masked_fill_(barred, -math.inf).log_softmax(dim=-1)
-            topk_lprobs, topk_ids = lprobs.topk(topk, dim=-1)  # (positions, k), descending
-            totals.positions += len(gold)
-            totals.captured += topk_lprobs.exp().sum().item()
-            totals.gold_nll -= lprobs.gather(1, gold[:, None]).sum().item()
-            totals.gold_correct += int((topk_ids[:, 0] == gold).sum())
-        yield plan.sentences[batch][rows.numpy()], positions, topk_ids.cpu(), topk_lprobs.cpu(), n_tokens
-
-
 def main(args: argparse.Namespace) -> None:
-    for option, value in (("--topk", args.topk), ("--passes", args.passes)):
-        if value < 1:
-            raise ValueError(f"{option} must be at least 1, got {value}; the paper uses --topk 8 --passes 7")
-    teacher = load_teacher(args.path, args.data)
-    task, dictionary = teacher.task, teacher.task.target_dictionary
-    path = store_path(args.data, args.subset, task.cfg.source_lang, task.cfg.target_lang)
-    if path.exists() and not args.overwrite:  # the writer refuses too, but only after the plan is made
-        raise FileExistsError(f"top-k store `{path}` exists; pass --overwrite to replace it")
-    n_candidates = len(dictionary) - int(never_a_target(dictionary).sum())
-    if args.topk > n_candidates:
-        raise ValueError(
-            f"--topk {args.topk} is above the {n_candidates} symbols of the target dictionary that can be targets; "
-            "ask for fewer"
-        )
-    device = torch.device("cuda" if torch.cuda.is_available() and not args.cpu else "cpu")
+    check_arguments(args)
+    parse_shard(args.shard)
+    fairseq_bert_kd.register()
+    distributed.launch(dump_all, args, cpu=args.cpu, world_size=1 if args.plan else None)
+
+
+def dump_all(args: argparse.Namespace, rank: int, world_size: int) -> None:
+    """Score every split of every data folder, as one of ``world_size`` processes."""
+    on_gpu = torch.cuda.is_available() and not args.cpu
+    device = torch.device("cuda", torch.cuda.current_device()) if on_gpu else torch.device("cpu")
+    folders = args.data.split(":")
+    teacher = load_teacher(args.path, folders[0])
     precision = args.precision or ("fp16" if device.type == "cuda" else "fp32")
     teacher.model.to(device=device, dtype=PRECISIONS[precision])
+    if args.compile:
+        teacher.model.encoder = torch.compile(teacher.model.encoder, dynamic=True)
+    for folder in folders:
+        refuse_other_dictionaries(folder, teacher)
+        for subset in args.subset.split(","):
+            info = store_info(args, teacher, subset, precision, device)
+            pairs = open_pairs(folder, subset, info.source_lang, info.target_lang)
+            dump = StoreDump(teacher, pairs, info, device)
+            path = store_path(folder, subset, info.source_lang, info.target_lang)
+            if args.plan:
+                print_plan(dump, path, parse_shard(args.shard), args.shard)
+            else:
+                dump_split(dump, path, args, rank, world_size)
 
-    from fairseq.tasks.translation import TranslationTask
 
-    with refuse_unequal_sides(args.subset):
-        TranslationTask.load_dataset(task, args.subset)
-    pairs = task.datasets[args.subset]
-    src_lengths, tgt_lengths = (
-        np.asarray(pairs.src_sizes, np.int64) - 1,
-        np.asarray(pairs.tgt_sizes, np.int64),
-    )
-    limit = teacher.model.max_positions()
-    scored = src_lengths + tgt_lengths <= limit
-    if not scored.all():
-        logger.warning(
-            "%d of %d pairs (%.2f %%) are longer than the teacher's %d positions: stored as missing, students "
-            "learn them from labels alone",
-            (~scored).sum(),
-            len(scored),
-            100.0 * (~scored).mean(),
-            limit,
-        )
-    plan = plan_scoring(src_lengths, tgt_lengths, scored, args.passes, args.max_tokens)
-    info = StoreInfo(
+def dump_split(dump: StoreDump, path: Path, args: argparse.Namespace, rank: int, world_size: int) -> None:
+    """Write one store, or one shard of it; several processes share the work and the first joins it."""
+    asked = parse_shard(args.shard)
+    parts = [Shard(asked.index * world_size + i, asked.count * world_size) for i in range(world_size)]
+    part, started = parts[rank], time.perf_counter()
+    joined = asked.count == 1 and world_size > 1  # all parts are made here
+    if joined and not args.overwrite and path.exists():
+        refuse_other_store(path, dump)
+        work = False
+    else:
+        with progress_bar(dump, part, f"dump {dump.info.split}", rank) as bar:
+            work = dump.run(path, part, args.overwrite, bar.update)
+            rate = bar.n / max(time.perf_counter() - started, 1e-9)
+    distributed.wait_for_all(world_size)
+    if joined and rank == 0:
+        shards = [shard_path(path, part) for part in parts]
+        if work:
+            merge_shards(shards, path, args.overwrite)
+        for shard in shards:
+            shard.unlink(missing_ok=True)
+    distributed.wait_for_all(world_size)
+    if rank == 0:
+        if work:
+            seconds = time.perf_counter() - started
+            print(f"{seconds:.1f} s, {rate * world_size:,.0f} source and target tokens per second")
+        else:
+            print(f"{path if joined else shard_path(path, part)} is complete already: nothing to do")
+        for written in [path] if joined else [shard_path(path, part) for part in parts]:
+            report(written)
+
+
+def store_info(
+    args: argparse.Namespace, teacher: Teacher, subset: str, precision: str, device: torch.device
+) -> StoreInfo:
+    """What the store will say about itself."""
+    cfg, dictionary = teacher.task.cfg, teacher.task.target_dictionary
+    return StoreInfo(
         k=args.topk,
         dictionary_size=len(dictionary),
         dictionary_digest=dictionary_digest(dictionary.symbols),
-        split=args.subset,
-        source_lang=task.cfg.source_lang,
-        target_lang=task.cfg.target_lang,
+        split=subset,
+        source_lang=cfg.source_lang,
+        target_lang=cfg.target_lang,
         passes=args.passes,
-        teacher=args.path,
+        teacher="/".join(Path(args.path).absolute().parts[-2:]),
         teacher_digest=teacher.digest,
-        mask_ratio=task.cfg.cmlm_mask_prob,
+        mask_ratio=cfg.cmlm_mask_prob,
         versions={
             "fairseq-bert-kd": fairseq_bert_kd.__version__,
             **{name: metadata.version(name) for name in ("torch", "transformers", "numpy")},
         },
+        temperatures=tuple(sorted(set(args.temperatures))),
+        gold=args.gold,
+        samples=args.samples,
+        sample_seed=args.seed if args.samples else 0,
+        source_dictionary_digest=dictionary_digest(teacher.task.source_dictionary.symbols),
+        tokenizer_digest=teacher.model.digests.get("tokenizer", ""),
+        precision=precision + (" compiled" if args.compile else ""),
+        device=torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
+        max_tokens=args.max_tokens or MAX_TOKENS[device.type],
+        chunk_sentences=args.chunk_sentences,
     )
-    totals, started = Totals(), time.perf_counter()
-    with (
-        TopKWriter(path, info, np.where(scored, tgt_lengths, 0), overwrite=args.overwrite) as writer,
-        tqdm(total=plan.tokens, unit="tok", unit_scale=True, desc=f"dump {args.subset}") as progress,
+
+
+def check_arguments(args: argparse.Namespace) -> None:
+    """ValueError for numbers that cannot be meant."""
+    for option, value in (
+        ("--topk", args.topk),
+        ("--passes", args.passes),
+        ("--chunk-sentences", args.chunk_sentences),
     ):
-        for sentences, positions, topk_ids, topk_logits, n_tokens in score_batches(
-            teacher, plan, pairs, args.topk, args.passes, device, totals
-        ):
-            writer.write(sentences, positions.numpy(), topk_ids.numpy(), topk_logits.numpy())
-            progress.update(n_tokens)
-    report(path, totals, len(scored), int(scored.sum()), args, time.perf_counter() - started, plan.tokens)
+        if value < 1:
+            raise ValueError(f"{option} must be at least 1, got {value}; the paper uses --topk 8 --passes 7")
+    if args.samples < 0:
+        raise ValueError(f"--samples must not be negative, got {args.samples}")
+    bad = next((t for t in args.temperatures if not 0 < t < math.inf), None)
+    if bad is not None:
+        raise ValueError(f"--temperatures must be positive, got {bad:g}; the paper uses 5 and 10")
 
 
-def report(path, totals, sentences, covered, args, seconds, tokens) -> None:
-    """Print what was stored and how well the teacher knows the gold tokens."""
-    positions = max(totals.positions, 1)
+def parse_shard(text: str) -> Shard:
+    """``2/7`` as the second of seven."""
+    number, _, count = text.partition("/")
+    if not (number.isdecimal() and count.isdecimal() and 1 <= int(number) <= int(count)):
+        raise ValueError(f"--shard must be I/N with I from 1 to N, got `{text}`; for example --shard 2/7")
+    return Shard(int(number) - 1, int(count))
+
+
+def refuse_other_dictionaries(folder: str, teacher: Teacher) -> None:
+    """ValueError when a data folder has other dictionaries than the teacher; the host looks at the first only."""
+    for lang, dictionary in (
+        (teacher.task.cfg.source_lang, teacher.task.source_dictionary),
+        (teacher.task.cfg.target_lang, teacher.task.target_dictionary),
+    ):
+        path = Path(folder) / f"dict.{lang}.txt"
+        if path.exists() and read_dictionary(path) != dictionary.symbols:
+            raise ValueError(
+                f"{path} is not the dictionary that the teacher was trained with; binarise this folder with the "
+                "teacher's (fairseq-preprocess --srcdict/--tgtdict)"
+            )
+
+
+def refuse_other_store(path: Path, dump: StoreDump) -> None:
+    """FileExistsError unless the store is what this command would write."""
+    try:
+        reader = TopKReader(path)
+        differences = differing_fields(reader.info, dump.info)
+        if not differences and not (reader.lengths == dump.pairs.target.sizes).all():
+            differences = ["target sentences have other lengths"]
+    except ValueError as error:
+        differences = [str(error)]
+    if differences:
+        raise FileExistsError(
+            f"top-k store {path} exists and differs ({'; '.join(differences[:3])}); pass --overwrite to replace it"
+        )
+
+
+def progress_bar(dump: StoreDump, shard: Shard, label: str, rank: int) -> Any:
+    """Tokens of this process's shard."""
+    counts = dump.count(shard)
+    if counts["too_long"] and rank == 0:
+        logger.warning(
+            "%d of %d pairs (%.2f %%) are longer than the teacher's %d positions: stored as missing, students "
+            "learn them from labels alone",
+            counts["too_long"],
+            counts["sentences"],
+            100.0 * counts["too_long"] / counts["sentences"],
+            dump.limit,
+        )
+    return tqdm(
+        total=counts["tokens"], unit="tok", unit_scale=True, desc=label, disable=rank > 0, file=sys.stderr
+    )
+
+
+def print_plan(dump: StoreDump, path: Path, shard: Shard, name: str) -> None:
+    """Sizes, and a time from some measured batches."""
+    counts = dump.count(shard)
+    rate = dump.measure(shard)
+    free = os.statvfs(path.parent).f_bavail * os.statvfs(path.parent).f_frsize
+    print(f"{shard_path(path, shard)}: nothing written (--plan), shard {name}")
+    print(f"  sentences        {counts['sentences']:>15,}  ({counts['too_long']:,} too long for the teacher)")
+    print(f"  target positions {counts['positions']:>15,}")
+    print(f"  passes           {dump.info.passes:>15,}")
+    print(f"  tokens to score  {counts['tokens']:>15,}  source and target, over all passes")
     print(
-        f"{path}: {path.stat().st_size:,} bytes, {totals.positions:,} positions, k={args.topk}, {args.passes} passes"
+        f"  bytes            {counts['bytes']:>15,}  {record_dtype(dump.info).itemsize} a position; {free:,} free"
+    )
+    if rate:
+        seconds = counts["tokens"] / rate
+        print(
+            f"  estimated time   {_duration(seconds):>15}  at {rate:,.0f} tokens/s on one {dump.info.device}"
+        )
+
+
+def report(path: Path) -> None:
+    """Print what is in the store and how well the teacher knows the gold tokens."""
+    reader = TopKReader(path, shard=True)
+    info, layout, summary = reader.info, reader.header.layout, reader.header.summary
+    assert summary is not None
+    missing = summary["missing_sentences"]
+    covered, rows = len(reader) - sum(missing.values()), max(layout.rows, 1)
+    why = ", ".join(f"{count:,} {name.replace('_', ' ')}" for name, count in missing.items() if count)
+    print(
+        f"{path}: {layout.file_bytes:,} bytes, {layout.rows:,} positions, {layout.file_bytes / rows:.1f} bytes a "
+        f"position ({record_dtype(info).itemsize} without header and index), k={info.k}, {info.passes} passes"
     )
     print(
-        f"sentences with teacher rows: {covered:,} of {sentences:,} ({100.0 * covered / max(sentences, 1):.2f} %)"
+        f"sentences with teacher rows: {covered:,} of {len(reader):,} "
+        f"({100.0 * covered / max(len(reader), 1):.2f} %){'; missing: ' + why if why else ''}"
     )
-    print(
-        f"teacher on the gold tokens: accuracy {100.0 * totals.gold_correct / positions:.2f} %, perplexity "
-        f"{math.exp(totals.gold_nll / positions):.2f}; the top {args.topk} hold "
-        f"{100.0 * totals.captured / positions:.2f} % of its mass at temperature 1"
-    )
-    print(f"{seconds:.1f} s, {tokens / seconds:,.0f} source and target tokens per second")
+    if summary["gold_nll"] is not None:
+        print(
+            f"teacher on the gold tokens: accuracy {100.0 * summary['gold_accuracy']:.2f} %, perplexity "
+            f"{math.exp(min(summary['gold_nll'], 700)):.2f}"
+        )
+    for temperature, mass in zip(info.temperatures, summary["captured_mass"], strict=True):
+        if mass is not None:
+            print(f"the top {info.k} hold {100.0 * mass:.2f} % of its mass at temperature {temperature:g}")
 
 
-def file_digest(path: str) -> str:
-    """sha256 of a file, hexadecimal."""
-    with open(path, "rb") as file:
-        digest = hashlib.sha256()
-        for block in iter(lambda: file.read(1 << 20), b""):
-            digest.update(block)
-    return digest.hexdigest()
+def _duration(seconds: float) -> str:
+    hours, rest = divmod(round(seconds), 3600)
+    return f"{hours}:{rest // 60:02}:{rest % 60:02} h"

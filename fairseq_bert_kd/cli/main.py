@@ -13,11 +13,13 @@ COMMANDS = {
     "tokenize": "fairseq_bert_kd.cli.tokenize_corpus",
     "dump": "fairseq_bert_kd.cli.dump_teacher_topk",
     "score": "fairseq_bert_kd.cli.score_translations",
+    "store": "fairseq_bert_kd.cli.store_tools",
 }
 SUMMARIES = {  # so that --help does not import torch
     "tokenize": "text to the teacher's pieces, losslessly",
     "dump": "store a teacher's top-k logits for every target position",
     "score": "sacreBLEU of fairseq-generate's output on detokenised text",
+    "store": "verify, show, merge, convert the stored logits",
 }
 LIST_FORMAT = "\n".join(f"  {name:<10} {summary}" for name, summary in SUMMARIES.items())
 
@@ -41,7 +43,7 @@ def get_parser() -> argparse.ArgumentParser:
 
 
 def cli_main(argv: Sequence[str] | None = None) -> int:
-    """Run a subcommand; a mistake of the user's ends in one line on standard error and status 2."""
+    """Run a subcommand; its exit status. A mistake of the user's ends in one line on standard error and 2."""
     parser = get_parser()
     args = parser.parse_args(argv)
     if args.user_dir:
@@ -57,13 +59,13 @@ def cli_main(argv: Sequence[str] | None = None) -> int:
             prog=f"fairseq-bert-kd {args.command}", description=command.HELP
         )
         command.add_arguments(command_parser)
-        command.main(command_parser.parse_args(args.arguments))
-    except (ValueError, FileNotFoundError, FileExistsError, ImportError) as error:
+        status = command.main(command_parser.parse_args(args.arguments))
+    except BrokenPipeError:  # an OSError, so before them
+        return 1
+    except (ValueError, OSError, ImportError) as error:
         print(f"fairseq-bert-kd {args.command}: {error}", file=sys.stderr)
         return 2
-    except BrokenPipeError:
-        return 1
-    return 0
+    return status or 0
 
 
 if __name__ == "__main__":

@@ -20,13 +20,16 @@ class DistilledPairDataset(CompleteBatchesDataset):
         readers: stores of consecutive parts of the corpus (``train``, ``train1``, ...); all hold at
             least ``topk`` tokens.
         topk: teacher tokens per position to load.
+        upsample_first: how many times the host repeats the first part (``--upsample-primary``).
     """
 
-    def __init__(self, dataset, readers: Sequence[TopKReader], topk: int):
+    def __init__(self, dataset, readers: Sequence[TopKReader], topk: int, upsample_first: int = 1):
         super().__init__(dataset)
         self.readers = list(readers)
         self.topk = topk
-        self.starts = np.cumsum([0, *(len(reader) for reader in self.readers)])  # first id of each store
+        sizes = [len(reader) for reader in self.readers]
+        sizes[0] *= upsample_first
+        self.starts = np.cumsum([0, *sizes])  # first id of each part
         assert self.starts[-1] == len(dataset), (self.starts, len(dataset))
 
     def collater(self, samples, **kwargs):
@@ -43,10 +46,11 @@ class DistilledPairDataset(CompleteBatchesDataset):
         part = np.searchsorted(self.starts, sentence_ids, side="right") - 1  # [batch row -> store]
         for store in np.unique(part):
             rows = part == store
-            all_ids, all_logits, present[rows] = self.readers[store].gather(
-                sentence_ids[rows] - self.starts[store], width
-            )
-            ids[rows], logits[rows] = all_ids[..., : self.topk], all_logits[..., : self.topk]
+            reader = self.readers[store]
+            sentences = (sentence_ids[rows] - self.starts[store]) % len(
+                reader
+            )  # a repeated part begins again
+            ids[rows], logits[rows], present[rows] = reader.gather(sentences, width, self.topk)
         return {
             "ids": torch.from_numpy(ids),
             "logit_bits": encode_logits(torch.from_numpy(logits)),

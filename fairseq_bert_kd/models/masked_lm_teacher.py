@@ -167,10 +167,26 @@ class HfMaskedLM(BaseFairseqModel):
             self.target_ids,
             self.pair_format,
         )
-        segments = {"token_type_ids": pairs.token_type_ids} if self.uses_segments else {}
-        hidden = self.encoder(input_ids=pairs.input_ids, attention_mask=pairs.attention_mask, **segments)[0]
-        rows = masked.nonzero()[:, 0]
-        return self.head(hidden[rows, pairs.target_positions[masked]])
+        slots = masked.nonzero()[:, 0] * pairs.input_ids.size(1) + pairs.target_positions[masked]
+        features = self.slot_features(pairs.input_ids, pairs.token_type_ids, slots, pairs.attention_mask)
+        return self.head(features)
+
+    def slot_features(self, input_ids, token_type_ids, slots, attention_mask=None):
+        """Hidden states of some positions of an assembled batch, see `pair_input.PairInput`.
+
+        Args:
+            input_ids: ``(batch, pair_len)`` teacher ids.
+            token_type_ids: ``(batch, pair_len)``; left out for teachers without segments.
+            slots: ``(positions,)`` int64 places in the flattened ``(batch, pair_len)``.
+            attention_mask: ``(batch, pair_len)``, 1 on tokens; None where nothing is padded, which lets the
+                attention take its fastest path.
+
+        Returns:
+            ``(positions, hidden)``; the head makes logits of them.
+        """
+        segments = {"token_type_ids": token_type_ids} if self.uses_segments else {}
+        hidden = self.encoder(input_ids=input_ids, attention_mask=attention_mask, **segments)[0]
+        return hidden.flatten(0, 1).index_select(0, slots)
 
     def max_positions(self) -> int:
         """Longest pair in source and target tokens together, the teacher's own special tokens excluded."""

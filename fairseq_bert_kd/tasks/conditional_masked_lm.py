@@ -5,10 +5,12 @@ import json
 import logging
 from dataclasses import dataclass, field
 
+from fairseq import utils
 from fairseq.tasks import register_task
 from fairseq.tasks.translation import TranslationConfig, TranslationTask
 from omegaconf import II, open_dict
 
+from fairseq_bert_kd.data.corpus_parts import refuse_damaged_parts
 from fairseq_bert_kd.data.masked_pair_dataset import MaskedPairDataset
 from fairseq_bert_kd.data.parallel_check import refuse_unequal_sides
 from fairseq_bert_kd.functional.masking import replayable_mask
@@ -55,6 +57,9 @@ class ConditionalMaskedLMTask(TranslationTask):
             raise ValueError(
                 "--eval-bleu is for students: a masked language model does not translate; leave it out"
             )
+        if cfg.upsample_primary == -1:  # the host's default would make a corpus of several parts negative
+            with open_dict(cfg):
+                cfg.upsample_primary = 1
         super().__init__(cfg, src_dict, tgt_dict)
 
     def build_model(self, cfg, from_checkpoint=False):
@@ -97,6 +102,9 @@ class ConditionalMaskedLMTask(TranslationTask):
                 )
 
     def load_dataset(self, split, epoch=1, combine=False, **kwargs):
+        paths = utils.split_paths(self.cfg.data)
+        data_path = paths[(epoch - 1) % len(paths)] if split == self.cfg.train_subset else paths[0]
+        refuse_damaged_parts(self.cfg, data_path, split, combine)
         with refuse_unequal_sides(split):
             super().load_dataset(split, epoch=epoch, combine=combine, **kwargs)
         pairs = self.datasets[split]

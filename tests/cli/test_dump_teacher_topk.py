@@ -1,6 +1,10 @@
 import json
 import math
+import os
 import shutil
+import socket
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -8,8 +12,14 @@ import torch
 from fairseq import checkpoint_utils
 from fairseq.data import Dictionary, data_utils
 
-from fairseq_bert_kd.cli import dump_teacher_topk
-from fairseq_bert_kd.storage.topk_store import TopKReader, store_path
+from fairseq_bert_kd.scoring.chunk_scorer import ChunkScorer
+from fairseq_bert_kd.scoring.teacher import file_digest, never_a_target
+from fairseq_bert_kd.storage.header import STATUS_NAMES, Shard, shard_path, store_path
+from fairseq_bert_kd.storage.topk_merge import merge_shards
+from fairseq_bert_kd.storage.topk_store import TopKReader
+from fairseq_bert_kd.storage.topk_verify import verify_store
+from fairseq_bert_kd.storage.topk_writer import work_path
+from tests import tiny_chain
 from tests.tiny_chain import (
     build_teacher_folder,
     dump,
@@ -81,32 +91,35 @@ def test_top_k_equals_an_independent_computation_for_every_position(chain, data,
     never += [i for i, symbol in enumerate(dictionary.symbols) if symbol.startswith("madeupword")]
     assert len(reader) == len(targets) == 20
     for sentence in range(len(reader)):
-        ids, logits = reader.rows(sentence)
+        rows = reader.rows(sentence)
         source, target = sources[sentence], targets[sentence]
-        assert len(ids) == len(target)  # end of sentence included
+        assert len(rows) == len(target)  # end of sentence included
         for first in range(min(passes, len(target))):
             hidden = list(range(first, len(target), passes))
             expected = independent_logits(chain.teacher, dictionary, source, target, hidden)
             expected[:, never] = -math.inf
-            expected = expected.log_softmax(-1)
             for position in hidden:
-                values, _ = expected[position].topk(8)
-                np.testing.assert_allclose(logits[position].astype(np.float32), values, atol=5e-3)
+                logits = expected[position] - expected[position].max()
+                values, _ = logits.topk(8)
+                row = rows[position]
+                np.testing.assert_allclose(row["topk_logits"].astype(np.float32), values, atol=5e-3)
                 # ids up to ties within rounding
-                chosen = expected[position][torch.from_numpy(ids[position].astype(np.int64))]
+                chosen = logits[torch.from_numpy(row["topk_ids"].astype(np.int64))]
                 np.testing.assert_allclose(chosen, values, atol=1e-4)
+                normalisers = [torch.logsumexp(logits / t, 0) for t in (1.0, 5.0, 10.0)]
+                np.testing.assert_allclose(row["log_normalisers"], normalisers, atol=1e-3)
 
 
 def test_one_batch_or_many_give_the_same_rows(chain, data):
     assert dump(data, chain.teacher, "--subset", "test", "--max-tokens", 8192) == 0
     whole = TopKReader(store_path(data, "test", "de", "en"))
-    expected = [tuple(array.copy() for array in whole.rows(i)) for i in range(len(whole))]
+    expected = [whole.rows(i).copy() for i in range(len(whole))]
     assert dump(data, chain.teacher, "--subset", "test", "--max-tokens", 40, "--overwrite") == 0
     pieces = TopKReader(store_path(data, "test", "de", "en"))
-    for sentence, (_, logits) in enumerate(expected):
-        np.testing.assert_allclose(
-            pieces.rows(sentence)[1].astype(np.float32), logits.astype(np.float32), atol=5e-3
-        )
+    for sentence, rows in enumerate(expected):
+        for name in ("topk_logits", "log_normalisers"):
+            now = pieces.rows(sentence)[name].astype(np.float32)
+            np.testing.assert_allclose(now, rows[name].astype(np.float32), atol=5e-3)
 
 
 def test_header_tells_where_the_rows_come_from(chain):
@@ -119,7 +132,10 @@ def test_header_tells_where_the_rows_come_from(chain):
         "en",
     )
     assert info.mask_ratio == pytest.approx(0.15)
-    assert info.teacher_digest == dump_teacher_topk.file_digest(str(chain.teacher))
+    assert info.teacher_digest == file_digest(str(chain.teacher))
+    assert info.teacher == "teacher/checkpoint_last.pt"
+    assert (info.precision, info.device, info.temperatures) == ("fp32", "cpu", (1.0, 5.0, 10.0))
+    assert len(info.tokenizer_digest) == len(info.source_dictionary_digest) == 64
     assert set(info.versions) == {"fairseq-bert-kd", "torch", "transformers", "numpy"}
 
 
@@ -132,9 +148,9 @@ def test_the_original_weights_are_not_needed(chain, data, tmp_path):
 
 def test_half_precision_is_close(chain, data):
     assert dump(data, chain.teacher, "--subset", "valid") == 0
-    full = TopKReader(store_path(data, "valid", "de", "en")).rows(0)[1].astype(np.float32)
+    full = TopKReader(store_path(data, "valid", "de", "en")).rows(0)["topk_logits"].astype(np.float32)
     assert dump(data, chain.teacher, "--subset", "valid", "--precision", "bf16", "--overwrite") == 0
-    half = TopKReader(store_path(data, "valid", "de", "en")).rows(0)[1].astype(np.float32)
+    half = TopKReader(store_path(data, "valid", "de", "en")).rows(0)["topk_logits"].astype(np.float32)
     np.testing.assert_allclose(half, full, atol=0.1)
 
 
@@ -150,34 +166,14 @@ def test_pairs_beyond_the_positions_are_stored_as_missing(tmp_path, caplog, caps
     reader = TopKReader(store_path(tmp_path / "data", "train", "de", "en"))
     for sentence, (source, target) in enumerate(zip(sources, targets, strict=True)):
         assert reader.is_missing(sentence) == (len(source) - 1 + len(target) > 10)
+        assert STATUS_NAMES[reader.status(sentence)] == (
+            "too_long" if reader.is_missing(sentence) else "scored"
+        )
     covered = sum(not reader.is_missing(i) for i in range(60))
     assert 0 < covered < 60
-    assert f"sentences with teacher rows: {covered} of 60" in capsys.readouterr().out
-
-
-def plan(lengths, passes, max_tokens):
-    src, tgt = (np.array(side, np.int64) for side in zip(*lengths, strict=True))
-    return dump_teacher_topk.plan_scoring(src, tgt, np.ones(len(src), bool), passes, max_tokens)
-
-
-def test_plan_scores_every_position_once_within_the_token_budget():
-    lengths = [(3, 2), (1, 9), (8, 4), (0, 1), (5, 30)]
-    made = plan(lengths, passes=4, max_tokens=70)
-    seen = []
-    for batch in made.batches:
-        items = [(made.sentences[i], made.passes[i]) for i in batch]
-        assert max(sum(lengths[s]) for s, _ in items) * len(items) <= 70
-        for sentence, number in items:
-            seen += [
-                (sentence, position) for position in range(lengths[sentence][1]) if position % 4 == number
-            ]
-    assert sorted(seen) == [(s, p) for s, (_, tgt) in enumerate(lengths) for p in range(tgt)]
-    assert made.tokens == 2 * 5 + 4 * 10 + 4 * 12 + 1 * 1 + 4 * 35
-
-
-def test_plan_refuses_a_budget_below_the_longest_pair():
-    with pytest.raises(ValueError, match="--max-tokens 20 is below the longest pair of 35 tokens"):
-        plan([(5, 30)], passes=4, max_tokens=20)
+    assert f"sentences with teacher rows: {covered} of 60" in (out := capsys.readouterr().out)
+    assert f"missing: {60 - covered} too long" in out
+    assert f"{60 - covered} of 60 pairs" in caplog.text
 
 
 def refusal(capsys, data, checkpoint, *arguments):
@@ -185,11 +181,20 @@ def refusal(capsys, data, checkpoint, *arguments):
     return capsys.readouterr().err
 
 
-def test_existing_store_is_kept_unless_told(chain, capsys):
+def test_existing_store_of_other_settings_is_kept_unless_told(chain, capsys):
     path = store_path(chain.data, "train", "de", "en")
     before = path.read_bytes()
-    assert "exists; pass --overwrite" in refusal(capsys, chain.data, chain.teacher)
+    message = refusal(capsys, chain.data, chain.teacher, "--topk", 4)
+    assert "exists and differs (k: 8 against 4); pass --overwrite" in message
     assert path.read_bytes() == before
+
+
+def test_finished_store_is_left_alone_by_the_same_command(chain, capsys):
+    path = store_path(chain.data, "train", "de", "en")
+    before = path.stat()
+    assert dump(chain.data, chain.teacher) == 0
+    assert "is complete already: nothing to do" in capsys.readouterr().out
+    assert path.stat() == before
 
 
 def test_bad_arguments_are_refused_with_the_rule(chain, data, capsys):
@@ -205,11 +210,12 @@ def test_bad_arguments_are_refused_with_the_rule(chain, data, capsys):
 
 def test_whole_dictionary_can_be_stored(chain, data, capsys):
     dictionary, *_ = load_pairs(data, "valid")
-    candidates = len(dictionary) - int(dump_teacher_topk.never_a_target(dictionary).sum())
+    candidates = len(dictionary) - int(never_a_target(dictionary).sum())
     assert dump(data, chain.teacher, "--subset", "valid", "--topk", candidates) == 0
-    logits = TopKReader(store_path(data, "valid", "de", "en")).rows(0)[1].astype(np.float64)
-    np.testing.assert_allclose(np.exp(logits).sum(-1), 1.0, atol=5e-3)
-    assert "hold 100.00 % of its mass" in capsys.readouterr().out
+    rows = TopKReader(store_path(data, "valid", "de", "en")).rows(0)
+    probs = np.exp(rows["topk_logits"].astype(np.float64) - rows["log_normalisers"][:, :1])
+    np.testing.assert_allclose(probs.sum(-1), 1.0, atol=1e-6)  # exact: rounding is in the normaliser
+    assert "hold 100.00 % of its mass at temperature 1\n" in capsys.readouterr().out
 
 
 def test_data_of_another_dictionary_are_refused(chain, tmp_path, capsys):
@@ -248,3 +254,194 @@ class Touch:
 
     def __reduce__(self):
         return open, (self.path, "w")
+
+
+SMALL_CHUNKS = ("--chunk-sentences", 16, "--max-tokens", 120)
+
+
+@pytest.fixture(scope="module")
+def undisturbed(chain, tmp_path_factory):
+    """Bytes of a store of eight chunks, made in one go, with everything that can be stored."""
+    folder = tmp_path_factory.mktemp("undisturbed") / "data"
+    shutil.copytree(chain.data, folder)
+    assert dump(folder, chain.teacher, *SMALL_CHUNKS, "--gold", "--samples", 2, "--overwrite") == 0
+    path = store_path(folder, "train", "de", "en")
+    assert verify_store(path, folder) == []
+    return path.read_bytes()
+
+
+@pytest.mark.parametrize("order", [[1, 0], [6, 2, 4, 0, 1, 5, 3]])
+def test_shards_in_any_order_join_to_the_same_bytes(chain, data, undisturbed, order):
+    path, count = store_path(data, "train", "de", "en"), len(order)
+    for index in order:
+        assert (
+            dump(
+                data,
+                chain.teacher,
+                *SMALL_CHUNKS,
+                "--gold",
+                "--samples",
+                2,
+                "--shard",
+                f"{index + 1}/{count}",
+            )
+            == 0
+        )
+    assert not path.exists()
+    merge_shards([shard_path(path, Shard(index, count)) for index in order], path)
+    assert path.read_bytes() == undisturbed
+
+
+@pytest.mark.parametrize("batches", [0, 1, 7, 12])
+def test_interrupted_dump_goes_on_to_the_same_bytes(chain, data, undisturbed, batches, monkeypatch, caplog):
+    launch, left = ChunkScorer._launch, [batches]
+
+    def stop_after_some(self, prepared):
+        if not left[0]:
+            raise KeyboardInterrupt
+        left[0] -= 1
+        return launch(self, prepared)
+
+    options = (*SMALL_CHUNKS, "--gold", "--samples", 2)
+    path = store_path(data, "train", "de", "en")
+    with monkeypatch.context() as patched:
+        patched.setattr(ChunkScorer, "_launch", stop_after_some)
+        with pytest.raises(KeyboardInterrupt):
+            dump(data, chain.teacher, *options)
+    assert not path.exists()
+    assert work_path(path).exists()
+    assert dump(data, chain.teacher, *options) == 0
+    assert ("chunks are there already: going on" in caplog.text) == (batches > 7)
+    assert path.read_bytes() == undisturbed
+    assert not work_path(path).exists()
+
+
+def test_changed_data_are_scored_anew_after_an_interruption(chain, data, undisturbed, monkeypatch, caplog):
+    path = store_path(data, "train", "de", "en")
+    finish = "fairseq_bert_kd.storage.topk_writer.TopKWriter.finish"
+    with monkeypatch.context() as patched:
+        patched.setattr(finish, lambda self: (_ for _ in ()).throw(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            dump(data, chain.teacher, *SMALL_CHUNKS)
+    source = data / "train.de-en.de.bin"
+    content = bytearray(source.read_bytes())
+    content[0:2], content[2:4] = content[2:4], content[0:2]  # two source tokens of the first sentence
+    assert bytes(content) != source.read_bytes()
+    source.write_bytes(content)
+    assert dump(data, chain.teacher, *SMALL_CHUNKS) == 0
+    assert "the data changed since the dump began (sentence 0)" in caplog.text
+    assert verify_store(path, data) == []
+
+
+def test_unfinished_work_of_other_settings_is_refused_or_thrown_away(chain, data, monkeypatch, capsys):
+    monkeypatch.setattr(ChunkScorer, "score", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+    with pytest.raises(KeyboardInterrupt):
+        dump(data, chain.teacher)
+    monkeypatch.undo()
+    message = refusal(capsys, data, chain.teacher, "--topk", 5)
+    assert "unfinished work of a command with other settings (k: 8 against 5)" in message
+    assert dump(data, chain.teacher, "--topk", 5, "--overwrite") == 0
+    assert TopKReader(store_path(data, "train", "de", "en")).info.k == 5
+
+
+def test_sentence_with_a_value_that_is_not_finite_is_missing(chain, data, tmp_path, capsys):
+    state = torch.load(chain.teacher, weights_only=True)
+    _, sources, targets = load_pairs(data, "valid")
+    poisoned = int(targets[4][0])  # seen by the teacher wherever this token is not masked
+    row = state["model"]["target_ids"][poisoned]
+    state["model"]["encoder.embeddings.word_embeddings.weight"][row] = math.nan
+    torch.save(state, tmp_path / "poisoned.pt")
+    assert dump(data, tmp_path / "poisoned.pt", "--subset", "valid") == 0
+    reader = TopKReader(store_path(data, "valid", "de", "en"))
+    statuses = [STATUS_NAMES[reader.status(i)] for i in range(len(reader))]
+    for sentence, status in enumerate(statuses):
+        # shown to the teacher in some pass, as a source or a target token
+        in_target = (targets[sentence] == poisoned).sum()
+        shown = (sources[sentence] == poisoned).any() or (in_target and len(targets[sentence]) > in_target)
+        assert status == ("not_finite" if shown else "scored"), sentence
+    assert "not_finite" in statuses
+    assert "scored" in statuses
+    assert f"missing: {statuses.count('not_finite')} not finite" in capsys.readouterr().out
+    assert verify_store(reader.path, data) == []
+
+
+def test_gold_and_samples_are_stored(chain, data):
+    assert (
+        dump(data, chain.teacher, "--subset", "valid", "--gold", "--samples", 4, "--temperatures", 2, 1) == 0
+    )
+    reader = TopKReader(store_path(data, "valid", "de", "en"))
+    assert (reader.info.gold, reader.info.samples, reader.info.temperatures) == (True, 4, (1.0, 2.0))
+    _, _, targets = load_pairs(data, "valid")
+    nll = []
+    for sentence, target in enumerate(targets):
+        rows = reader.rows(sentence)
+        np.testing.assert_array_equal(rows["gold_id"], target.numpy())
+        nll.append(rows["log_normalisers"][:, 0] - rows["gold_logit"].astype(np.float32))
+    assert reader.header.summary["gold_nll"] == pytest.approx(np.concatenate(nll).mean(), rel=1e-3)
+    assert verify_store(reader.path, data) == []
+
+
+def test_plan_writes_nothing(chain, data, capsys):
+    before = sorted(data.iterdir())
+    assert dump(data, chain.teacher, "--plan", "--passes", 3) == 0
+    out = capsys.readouterr().out
+    _, sources, targets = load_pairs(data, "train")
+    positions = sum(len(target) for target in targets)
+    tokens = sum(
+        (len(source) - 1 + len(target)) * min(len(target), 3)
+        for source, target in zip(sources, targets, strict=True)
+    )
+    assert f"target positions {positions:>15,}" in out
+    assert f"tokens to score  {tokens:>15,}" in out
+    assert f"bytes            {positions * 44 + 25 * 120:>15,}" in out
+    assert "tokens/s on one cpu" in out
+    assert sorted(data.iterdir()) == before
+
+
+def test_several_splits_and_folders(chain, data, tmp_path):
+    shutil.copytree(data, tmp_path / "second")
+    assert dump(f"{data}:{tmp_path / 'second'}", chain.teacher, "--subset", "valid,test") == 0
+    for folder in (data, tmp_path / "second"):
+        for split in ("valid", "test"):
+            assert verify_store(store_path(folder, split, "de", "en"), folder) == []
+    first, second = (store_path(folder, "valid", "de", "en") for folder in (data, tmp_path / "second"))
+    assert first.read_bytes() == second.read_bytes()
+
+
+def test_folder_with_another_dictionary_is_refused(chain, data, tmp_path, capsys):
+    shutil.copytree(data, tmp_path / "second")
+    lines = (tmp_path / "second" / "dict.en.txt").read_text(encoding="utf-8").splitlines()
+    (tmp_path / "second" / "dict.en.txt").write_text(
+        "\n".join([lines[1], lines[0], *lines[2:]]), encoding="utf-8"
+    )
+    message = refusal(capsys, f"{data}:{tmp_path / 'second'}", chain.teacher, "--subset", "valid")
+    assert "second/dict.en.txt is not the dictionary that the teacher was trained with" in message
+
+
+@pytest.mark.parametrize("shard", ["0/2", "3/2", "2", "a/b", "1/0"])
+def test_impossible_shards_are_refused(chain, data, capsys, shard):
+    assert f"--shard must be I/N with I from 1 to N, got `{shard}`" in refusal(
+        capsys, data, chain.teacher, "--shard", shard
+    )
+
+
+def test_two_processes_under_torchrun_give_the_same_bytes(chain, data, undisturbed):
+    command = [
+        sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "--master_port", str(free_port()),
+        "-m", "fairseq_bert_kd", "dump", str(data), "--path", str(chain.teacher), "--cpu",
+        *map(str, SMALL_CHUNKS), "--gold", "--samples", "2",
+    ]  # fmt: skip
+    child = subprocess.run(
+        command, capture_output=True, text=True, check=False, cwd=tiny_chain.PLUGIN.parent,
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+    )  # fmt: skip
+    assert child.returncode == 0, child.stderr[-3000:]
+    assert "sentences with teacher rows: 120 of 120" in child.stdout
+    assert store_path(data, "train", "de", "en").read_bytes() == undisturbed
+    assert not list(data.glob("*.shard-*"))
+
+
+def free_port():
+    with socket.socket() as probe:
+        probe.bind(("localhost", 0))
+        return probe.getsockname()[1]

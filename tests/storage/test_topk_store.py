@@ -1,13 +1,12 @@
-"""Top-k store: what is written is read, in corpus order, and everything else is refused with a next step."""
+"""Reading a top-k store: what was written is read, in corpus order; everything else is refused with a next step."""
 
-import errno
 import hashlib
 import json
 import multiprocessing
 import os
 import pickle
+import resource
 import struct
-import tempfile
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,604 +16,779 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fairseq_bert_kd.storage.topk_store import (
+from fairseq_bert_kd.storage.header import (
     MAGIC,
+    NOT_FINITE,
+    NOT_IMPORTED,
+    Shard,
     StoreInfo,
-    TopKReader,
-    TopKWriter,
-    check_alignment,
     dictionary_digest,
+    encode_header,
+    new_digest,
+    record_dtype,
     store_path,
+    table_dtype,
 )
-
-SYMBOLS = ["<s>", "<pad>", "</s>", "<unk>", "a", "b", "c", "d", "e", "f"]
-INFO = StoreInfo(
-    k=2,
-    dictionary_size=10,
-    dictionary_digest=dictionary_digest(SYMBOLS),
-    split="train",
-    source_lang="de",
-    target_lang="en",
-    passes=7,
-    teacher="bert-base-multilingual-cased",
-    teacher_digest="ab" * 32,
-    mask_ratio=0.15,
-    versions={"numpy": "2.0", "straße": "ü"},
+from fairseq_bert_kd.storage.records import ChunkData, captured_mass, empty_records
+from fairseq_bert_kd.storage.topk_store import TopKReader
+from fairseq_bert_kd.storage.topk_writer import TopKWriter, work_path
+from tests.storage.store_factory import (
+    STORE_NAME,
+    Corpus,
+    make_corpus,
+    make_info,
+    make_symbols,
+    read_in_child,
+    write_sparse,
 )
-# Three sentences of 2, 0 (missing) and 1 rows.
-LENGTHS = [2, 0, 1]
-SENTENCES, POSITIONS = [0, 0, 2], [0, 1, 0]
-IDS = [[4, 5], [2, 9], [7, 0]]
-LOGITS = [[-0.5, -1.0], [-0.25, -2.5], [-1.0, -1.0]]
 
 
 @pytest.fixture
 def path(tmp_path):
-    return tmp_path / "train.de-en.en.topk"
+    return tmp_path / STORE_NAME
 
 
-@pytest.fixture
-def store(path):
-    write_store(path)
-    return path
+# Two sentences of 2 and 1 rows by hand: dictionary of 10, k=3, temperature 1, gold and one sample.
+# log(1 + e^-1 + e^-2) = 0.408 and log(3) = 1.099, so the log-normalisers below leave mass outside.
+HAND_INFO = make_info(10, temperatures=(1.0,), gold=True, samples=1)
+HAND_ROWS = [
+    ((0.5,), (4, 5, 6), (0, -1, -2), 5, -1, (7,), (-2.5,)),
+    ((0.5,), (9, 4, 0), (0, -1, -2), 3, -4, (8,), (-2,)),
+    ((1.25,), (1, 2, 3), (0, 0, 0), 4, 0, (0,), (-60000,)),
+]
 
 
-def write_store(path, info=INFO, **options):
-    with TopKWriter(path, info, LENGTHS, **options) as writer:
-        writer.write(SENTENCES, POSITIONS, IDS, LOGITS)
+def hand_data(**changes: Any) -> ChunkData:
+    """The rows by hand; ``changes`` to fields of row 1 (sentence 0, position 1)."""
+    records = np.array(HAND_ROWS, dtype=record_dtype(HAND_INFO))
+    for name, value in changes.items():
+        records[name][1] = value
+    hashes = np.array([[2**64 - 1, 7], [0, 2**63]], dtype=np.uint64)
+    return ChunkData(hashes[0], hashes[1], np.array([2, 1]), np.zeros(2, np.uint8), records)
 
 
-def write_random(path, k, size, lengths, seed=0, chunk=3):
-    """Rows in random order, ``chunk`` at a time; the ids and logits that were written, corpus order."""
-    rng = np.random.default_rng(seed)
-    rows = int(np.sum(lengths))
-    sentences = np.repeat(np.arange(len(lengths)), lengths)
-    positions = np.concatenate([np.arange(n) for n in lengths] or [np.zeros(0, dtype=int)])
-    ids = rng.integers(size, size=(rows, k))
-    logits = -np.sort(rng.exponential(4, size=(rows, k)).astype(np.float32), axis=1)
-    order = rng.permutation(rows)
-    with TopKWriter(path, replace(INFO, k=k, dictionary_size=size), lengths) as writer:
-        for start in range(0, rows, chunk):
-            part = order[start : start + chunk]
-            writer.write(sentences[part], positions[part], ids[part], logits[part])
-    return ids, logits.astype(np.float16)
+def write_hand(path, data):
+    with TopKWriter(path, HAND_INFO, data.lengths, make_symbols(10)) as writer:
+        writer.write_chunk(0, data, gold_correct=0, gold_nll=2.0)
+        return writer.finish()
 
 
-def only_file(path):
-    return [entry.name for entry in path.parent.iterdir()] == [path.name]
+# ---------------------------------------------------------------- what is written is read
 
 
-# Reading what was written
+def test_store_by_hand(path):
+    summary = write_hand(path, hand_data())
+    reader = TopKReader(path)
+    assert len(reader) == 2
+    assert reader.lengths.tolist() == [2, 1]
+    assert reader.rows(0)["topk_ids"].tolist() == [[4, 5, 6], [9, 4, 0]]
+    assert reader.rows(1)["topk_logits"].tolist() == [[0, 0, 0]]
+    assert reader.rows(0)["log_normalisers"].tolist() == [[0.5], [0.5]]
+    assert reader.rows(0)[["gold_id", "gold_logit"]].tolist() == [(5, -1), (3, -4)]
+    assert reader.rows(1)["sample_ids"].tolist() == [[0]]
+    assert reader.rows(1)["sample_logits"].tolist() == [[-60000]]
+    assert reader.hashes(0) == (2**64 - 1, 0)
+    assert reader.hashes(1) == (7, 2**63)
+    assert reader.symbols() == make_symbols(10)
+    assert reader.missing_sentences == 0
+    # 2 rows of (1 + e^-1 + e^-2) / e^0.5 = 0.91175 and one of 3 / e^1.25 = 0.85951
+    assert summary["captured_mass"] == pytest.approx([(2 * 0.911746 + 0.859514) / 3], abs=1e-6)
+    assert summary["gold_accuracy"] == 0
+    assert summary["gold_nll"] == pytest.approx(2 / 3)
+    assert summary["scored_rows"] == 3
+    assert reader.header.summary == summary
 
 
-def test_round_trip_by_hand(store):
-    reader = TopKReader(store)
-    assert len(reader) == 3
-    assert reader.info == INFO
-    assert reader.lengths.dtype == np.int64
-    assert reader.lengths.tolist() == [2, 0, 1]
-    ids, logits = reader.rows(0)
-    assert (ids.dtype, logits.dtype) == (np.uint16, np.float16)
-    assert ids.tolist() == [[4, 5], [2, 9]]
-    assert logits.tolist() == [[-0.5, -1.0], [-0.25, -2.5]]
-    assert [part.shape for part in reader.rows(1)] == [(0, 2), (0, 2)]
-    assert reader.rows(np.int64(2))[0].tolist() == [[7, 0]]
-    assert only_file(store)
-
-
-def test_missing_sentences_are_exposed(store):
-    reader = TopKReader(store)
-    assert [reader.is_missing(i) for i in range(3)] == [False, True, False]
-    assert reader.missing_sentences == 1
-
-
-def test_rows_are_read_only_views(store):
-    ids, logits = TopKReader(store).rows(0)
-    assert ids.base is not None
-    for part in (ids, logits):
-        with pytest.raises(ValueError, match="read-only"):
-            part[0, 0] = 1
-
-
-def test_bytes_of_the_documented_layout(store):
-    content = store.read_bytes()
-    magic, version, json_bytes = struct.unpack("<8sII", content[:16])
-    header = json.loads(content[16 : 16 + json_bytes].decode("utf-8"))
-    sections = header["sections"]
-    assert (magic, version) == (b"KDTOPK\r\n", 1)
-    assert header["versions"] == {"numpy": "2.0", "straße": "ü"}
-    assert (header["rows"], header["sentences"], header["missing_sentences"]) == (3, 3, 1)
-    assert (header["id_dtype"], header["logit_dtype"]) == ("uint16", "float16")
-    assert header["value_kind"].startswith("logits minus the log-normaliser over the whole dictionary")
-    assert (header["passes"], header["mask_ratio"], header["teacher_digest"]) == (7, 0.15, "ab" * 32)
-    assert sections["offsets"] == -(-(16 + json_bytes) // 64) * 64
-    assert sections["ids"] == sections["offsets"] + 64  # 4 int64 = 32 bytes
-    assert sections["logits"] == sections["ids"] + 64  # 6 uint16 = 12 bytes
-    assert not any(content[16 + json_bytes : sections["offsets"]])
-    assert struct.unpack_from("<4q", content, sections["offsets"]) == (0, 2, 2, 3)
-    assert struct.unpack_from("<6H", content, sections["ids"]) == (4, 5, 2, 9, 7, 0)
-    assert struct.unpack_from("<6e", content, sections["logits"]) == (-0.5, -1, -0.25, -2.5, -1, -1)
-    assert len(content) == sections["logits"] + 12
+def assert_same(reader, corpus):
+    """Everything that the reader says is what the corpus says, bit by bit."""
+    size = corpus.info.chunk_sentences
+    assert reader.info == corpus.info
+    assert len(reader) == len(corpus.lengths)
+    assert reader.lengths.tolist() == corpus.lengths.tolist()
+    for chunk in range(corpus.chunks):
+        data, first = corpus.chunk(chunk), 0
+        for j, length in enumerate(data.lengths):
+            i = chunk * size + j
+            rows = reader.rows(i)
+            assert rows.dtype == data.records.dtype
+            assert rows.tobytes() == data.records[first : first + length].tobytes()
+            assert reader.status(i) == data.status[j]
+            assert reader.is_missing(i) == (data.status[j] != 0)
+            assert reader.hashes(i) == (data.source_hashes[j], data.target_hashes[j])
+            first += length
 
 
 @pytest.mark.parametrize(
-    ("k", "size", "dtype"),
-    [(1, 7, np.uint16), (7, 7, np.uint16), (3, 65536, np.uint16), (3, 65537, np.int32), (1, 2**31, np.int32)],
+    ("size", "id_type"), [(4, np.uint16), (100, np.uint16), (65536, np.uint16), (65537, np.int32)]
 )
-def test_random_write_order_is_read_in_corpus_order(path, k, size, dtype):
-    lengths = [3, 1, 0, 5, 2]
-    ids, logits = write_random(path, k, size, lengths)
+@pytest.mark.parametrize("k", [1, 3])
+@pytest.mark.parametrize("gold", [False, True])
+def test_round_trip(path, size, id_type, k, gold):
+    corpus = make_corpus(
+        [2, 0, 3, 1, 1], dictionary_size=size, k=k, gold=gold, chunk_sentences=2, seed=size + k
+    )
+    corpus.write(path)
     reader = TopKReader(path)
-    ends = np.cumsum(lengths)
-    for i, (end, length) in enumerate(zip(ends, lengths, strict=True)):
-        stored_ids, stored_logits = reader.rows(i)
-        assert stored_ids.dtype == dtype
-        np.testing.assert_array_equal(stored_ids, ids[end - length : end])
-        np.testing.assert_array_equal(stored_logits, logits[end - length : end])
+    assert_same(reader, corpus)
+    assert reader.rows(2)["topk_ids"].dtype == id_type
+    assert reader.symbols() == corpus.symbols
 
 
-@pytest.mark.parametrize(("size", "largest"), [(65536, 65535), (65537, 65536)])
-def test_largest_id_survives(path, size, largest):
-    with TopKWriter(path, replace(INFO, k=1, dictionary_size=size), [1]) as writer:
-        writer.write([0], [0], [[largest]], [[0.0]])
-    assert TopKReader(path).rows(0)[0].tolist() == [[largest]]
+def test_highest_ids_survive(path):
+    for size in (65536, 65537):
+        corpus = make_corpus([1], 0.0, dictionary_size=size, k=2, temperatures=())
+        data = corpus.chunk(0)
+        data.records["topk_ids"] = [[size - 1, 32768]]
+        with corpus.open(path, overwrite=True) as writer:
+            writer.write_chunk(0, data)
+            writer.finish()
+        assert TopKReader(path).rows(0)["topk_ids"].tolist() == [[size - 1, 32768]]
+        assert TopKReader(path).gather([0], 1).topk_ids.tolist() == [[[size - 1, 32768]]]
 
 
-@pytest.mark.parametrize("lengths", [[], [0], [0, 0]])
-def test_store_without_rows(path, lengths):
-    with TopKWriter(path, INFO, lengths) as writer:
-        writer.write([], [], np.zeros((0, 2), dtype=np.int64), np.zeros((0, 2)))
-    reader = TopKReader(path)
-    assert len(reader) == reader.missing_sentences == len(lengths)
-    assert [part.shape for part in reader.gather(range(len(lengths)), 3)] == [
-        (len(lengths), 3, 2),
-        (len(lengths), 3, 2),
-        (len(lengths), 3),
-    ]
-
-
-def test_float16_keeps_half_a_percent_of_probability(path):
-    logits = -np.linspace(0, 16, 4096)[None]
-    with TopKWriter(path, replace(INFO, k=4096, dictionary_size=4096), [1]) as writer:
-        writer.write([0], [0], np.arange(4096)[None], logits)
-    stored = TopKReader(path).rows(0)[1].astype(np.float64)
-    assert np.abs(np.exp(stored - logits) - 1).max() < 0.005
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"dictionary_size": 1, "k": 1},
+        {"dictionary_size": 12, "k": 12},
+        {"dictionary_size": 12, "k": 12, "gold": True},
+        {"temperatures": ()},
+        {"temperatures": (0.1, 1.0, 2.0, 4.0, 100.0)},
+        {"samples": 1},
+        {"samples": 7, "gold": True},
+        {"chunk_sentences": 1},
+        {"chunk_sentences": 1000},
+        {"missing": 0.0},
+        {"missing": 1.0},
+        {"lengths": [0, 0, 0, 0, 0]},
+        {"lengths": []},
+        {"lengths": [1]},
+        {"lengths": [0], "missing": 1.0},
+        {"lengths": [400, 1]},
+    ],
+)
+def test_odd_stores(path, changes):
+    corpus = make_corpus(**changes)
+    summary = corpus.write(path)
+    assert_same(TopKReader(path), corpus)
+    statuses = [status for chunk in range(corpus.chunks) for status in corpus.chunk(chunk).status]
+    assert summary["missing_sentences"] == {"too_long": statuses.count(1), "not_finite": 0, "not_imported": 0}
+    assert TopKReader(path).missing_sentences == statuses.count(1)
 
 
 @settings(max_examples=40, deadline=None)
 @given(
-    lengths=st.lists(st.integers(0, 5), max_size=6),
-    k=st.integers(1, 4),
-    extra=st.sampled_from([0, 5, 65533, 65540]),
-    chunk=st.integers(1, 7),
-    seed=st.integers(0, 2**16),
+    lengths=st.lists(st.integers(0, 9), max_size=30),
+    chunk_sentences=st.integers(1, 8),
+    k=st.integers(1, 12),
+    gold=st.booleans(),
+    seed=st.integers(0, 99),
 )
-def test_any_store_round_trips(lengths, k, extra, chunk, seed):
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "store"
-        ids, logits = write_random(path, k, k + extra, lengths, seed, chunk)
-        reader = TopKReader(path)
-        assert reader.lengths.tolist() == lengths
-        read = [reader.rows(i) for i in range(len(lengths))]
-        np.testing.assert_array_equal(np.concatenate([np.zeros((0, k)), *(pair[0] for pair in read)]), ids)
-        np.testing.assert_array_equal(np.concatenate([np.zeros((0, k)), *(pair[1] for pair in read)]), logits)
+def test_any_store(tmp_path_factory, lengths, chunk_sentences, k, gold, seed):
+    path = tmp_path_factory.mktemp("any") / STORE_NAME
+    corpus = make_corpus(
+        lengths, seed=seed, dictionary_size=12, k=k, gold=gold, chunk_sentences=chunk_sentences
+    )
+    corpus.write(path)
+    assert_same(TopKReader(path), corpus)
 
 
-# Mini-batches
+def test_whole_dictionary_holds_all_mass(path):
+    corpus = make_corpus(missing=0.0, dictionary_size=12, k=12)
+    summary = corpus.write(path)
+    assert summary["captured_mass"] == pytest.approx([1, 1], abs=1e-6)
+    records = TopKReader(path).rows(0)
+    assert captured_mass(records, corpus.info, 5.0) == pytest.approx(np.ones(3), abs=1e-6)
+    assert (captured_mass(records, corpus.info, 5.0, k=2) < 0.9).all()
 
 
-def test_gather_by_hand(store):
-    ids, logits, present = TopKReader(store).gather([2, 0, 1], width=3)
-    assert (ids.dtype, logits.dtype, present.dtype) == (np.int32, np.float16, np.bool_)
-    assert ids.tolist() == [[[7, 0], [0, 0], [0, 0]], [[4, 5], [2, 9], [0, 0]], [[0, 0], [0, 0], [0, 0]]]
-    assert logits.tolist() == [
-        [[-1, -1], [0, 0], [0, 0]],
-        [[-0.5, -1], [-0.25, -2.5], [0, 0]],
-        [[0, 0], [0, 0], [0, 0]],
-    ]
-    assert present.tolist() == [[True, False, False], [True, True, False], [False, False, False]]
-
-
-@pytest.mark.parametrize("size", [50, 70000])
-def test_gather_equals_the_rows_of_each_sentence(path, size):
-    write_random(path, 3, size, [3, 1, 0, 5, 2])
+@pytest.mark.parametrize(
+    ("changes", "size"),
+    [
+        ({"k": 8, "dictionary_size": 100, "temperatures": (1.0,)}, 36),
+        ({"k": 8, "dictionary_size": 65536, "temperatures": (1.0,)}, 36),
+        ({"k": 8, "dictionary_size": 65537, "temperatures": (1.0,)}, 52),
+        ({"k": 8, "dictionary_size": 100, "temperatures": ()}, 32),
+        ({"k": 1, "dictionary_size": 100, "temperatures": (1.0, 2.0), "gold": True, "samples": 2}, 24),
+    ],
+)
+def test_record_bytes(path, changes, size):
+    corpus = make_corpus([3], **changes)
+    corpus.write(path)
     reader = TopKReader(path)
-    batch = np.array([4, 3, 3, 2, 0])
-    ids, logits, present = reader.gather(batch, width=6)
-    for i, sentence in enumerate(batch):
-        expected_ids, expected_logits = reader.rows(sentence)
-        n = len(expected_ids)
-        np.testing.assert_array_equal(ids[i, :n], expected_ids)
-        np.testing.assert_array_equal(logits[i, :n], expected_logits)
-        assert present[i].tolist() == [True] * n + [False] * (6 - n)
-        assert not ids[i, n:].any()
-        assert not logits[i, n:].any()
+    layout = reader.header.layout
+    assert record_dtype(corpus.info).itemsize == size
+    assert layout.ends["records"] - layout.starts["records"] == 3 * size
+    assert path.stat().st_size == layout.file_bytes
 
 
-def test_gather_of_nothing(store):
-    assert [part.shape for part in TopKReader(store).gather([], width=4)] == [(0, 4, 2), (0, 4, 2), (0, 4)]
+def test_every_reason_of_a_missing_sentence(path):
+    data = hand_data()
+    statuses = np.array([NOT_FINITE, NOT_IMPORTED], dtype=np.uint8)
+    data = ChunkData(
+        data.source_hashes, data.target_hashes, data.lengths, statuses, empty_records(3, HAND_INFO)
+    )
+    summary = write_hand(path, data)
+    assert summary["missing_sentences"] == {"too_long": 0, "not_finite": 1, "not_imported": 1}
+    reader = TopKReader(path)
+    assert (reader.status(0), reader.status(1)) == (2, 3)
+    assert reader.missing_sentences == 2
+    assert summary["captured_mass"] == [None]
+    assert not reader.gather([0, 1], 2).present.any()
 
 
-def test_gather_refuses_to_cut_a_sentence(store):
+def test_rows_are_read_only(path):
+    make_corpus().write(path)
+    with pytest.raises(ValueError, match="read-only"):
+        TopKReader(path).rows(0)["topk_ids"][:] = 0
+
+
+# ---------------------------------------------------------------- gather
+
+
+def slow_gather(corpus, reader, sentences, width, topk):
+    """One row after the other."""
+    shape = (len(sentences), width, topk)
+    ids, logits, present = np.zeros(shape, int), np.zeros(shape), np.zeros(shape[:2], bool)
+    for i, sentence in enumerate(sentences):
+        if reader.is_missing(sentence):
+            continue
+        for position, row in enumerate(reader.rows(sentence)):
+            present[i, position] = True
+            for j in range(topk):
+                ids[i, position, j] = row["topk_ids"][j]
+                logits[i, position, j] = row["topk_logits"][j]
+    return ids, logits, present
+
+
+@settings(max_examples=60, deadline=None)
+@given(data=st.data(), seed=st.integers(0, 30))
+def test_gather_equals_the_slow_version(tmp_path_factory, data, seed):
+    lengths = data.draw(st.lists(st.integers(0, 7), min_size=1, max_size=20))
+    corpus = make_corpus(lengths, missing=0.3, seed=seed)
+    path = tmp_path_factory.mktemp("gather") / STORE_NAME
+    corpus.write(path)
+    reader = TopKReader(path)
+    sentences = data.draw(st.lists(st.integers(0, len(lengths) - 1), max_size=12))
+    width = max([lengths[i] for i in sentences], default=0) + data.draw(st.integers(0, 3))
+    topk = data.draw(st.integers(1, 3))
+    found = reader.gather(np.array(sentences, dtype=np.int64), width, topk)
+    expected = slow_gather(corpus, reader, sentences, width, topk)
+    for part, wanted in zip(found, expected, strict=True):
+        assert part.shape == wanted.shape
+        assert part.tolist() == wanted.tolist()
+    assert found.topk_ids.dtype == np.uint16
+    assert found.topk_logits.dtype == np.float16
+
+
+def test_gather_by_hand(path):
+    write_hand(path, hand_data())
+    ids, logits, present = TopKReader(path).gather([1, 0, 1], 3, topk=2)
+    assert ids.tolist() == [[[1, 2], [0, 0], [0, 0]], [[4, 5], [9, 4], [0, 0]], [[1, 2], [0, 0], [0, 0]]]
+    assert logits[1].tolist() == [[0, -1], [0, -1], [0, 0]]
+    assert present.tolist() == [[True, False, False], [True, True, False], [True, False, False]]
+
+
+@pytest.mark.parametrize("dtype", [np.int32, np.uint16, np.int64, np.uint64])
+def test_gather_takes_any_integers(path, dtype):
+    write_hand(path, hand_data())
+    assert TopKReader(path).gather(np.array([1], dtype=dtype), 1).topk_ids.tolist() == [[[1, 2, 3]]]
+
+
+@pytest.mark.parametrize("k", [1, 3])
+def test_gather_of_more_tokens_than_stored_is_refused(path, k):
+    # fails with k=1: the one token is repeated without a word; with k=3 numpy's message names no option
+    make_corpus(k=k, missing=0.0).write(path)
+    with pytest.raises(ValueError, match=f"topk.* {k}"):
+        TopKReader(path).gather([0], 3, topk=k + 1)
+
+
+def test_sentences_outside(path):
+    make_corpus([2, 1]).write(path)
+    reader = TopKReader(path)
+    message = "sentence {} is not in top-k store .* of 2 sentences; pass a corpus index from 0"
+    for index in (2, -1, 2**40):
+        for method in (reader.rows, reader.hashes, reader.status, reader.is_missing):
+            with pytest.raises(IndexError, match=message.format(index)):
+                method(index)
+        with pytest.raises(IndexError, match=message.format(index)):
+            reader.gather([0, index], 2)
+    with pytest.raises(ValueError, match="sentence_ids must be integers, got float64"):
+        reader.gather([0.0], 2)
     with pytest.raises(ValueError, match="sentence 0 has 2, got width 1; pass the padded target length"):
-        TopKReader(store).gather([2, 0], width=1)
+        reader.gather([1, 0], 1)
 
 
-@pytest.mark.parametrize("index", [-1, 3])
-def test_sentences_out_of_range(store, index):
-    reader = TopKReader(store)
-    for call in (reader.rows, reader.is_missing, lambda i: reader.gather([0, i], width=2)):
-        with pytest.raises(IndexError, match=f"sentence {index} is not in top-k store .* of 3 sentences"):
-            call(index)
+# ---------------------------------------------------------------- other processes
 
 
-# Other processes
-
-
-def _rows_in_child(reader, queue):
-    queue.put((reader.rows(0)[0].tolist(), reader.gather([2], 1)[1].tolist()))
-
-
-@pytest.mark.parametrize("method", ["spawn", "fork"])
-def test_other_process_reads(store, method):
+@pytest.mark.parametrize("method", ["fork", "spawn", "forkserver"])
+def test_other_process_reads(path, method):
+    corpus = make_corpus()
+    corpus.write(path)
+    reader = TopKReader(path)
     context = multiprocessing.get_context(method)
     queue = context.Queue()
-    child = context.Process(target=_rows_in_child, args=(TopKReader(store), queue))
+    child = context.Process(target=read_in_child, args=(reader, queue))
     child.start()
-    assert queue.get(timeout=60) == ([[4, 5], [2, 9]], [[[-1.0, -1.0]]])
-    child.join(timeout=60)
+    found = queue.get(timeout=120)
+    child.join(timeout=120)
     assert child.exitcode == 0
+    rows = [reader.rows(index).tobytes() for index in range(len(reader))]
+    assert found == (rows, [part.tolist() for part in reader.gather(range(len(reader)), 9)])
 
 
-def test_pickle_holds_the_path_only(store, monkeypatch, tmp_path_factory):
-    monkeypatch.chdir(store.parent)
-    reader = TopKReader(store.name)
-    assert reader.lengths.tolist() == [2, 0, 1]  # cached, must not travel
+def test_pickle_holds_no_rows_and_an_absolute_path(path, monkeypatch, tmp_path_factory):
+    make_corpus([200] * 9, missing=0.0).write(path)
+    monkeypatch.chdir(path.parent)
+    reader = TopKReader(path.name)
     pickled = pickle.dumps(reader)
+    assert len(pickled) < 1000
     monkeypatch.chdir(tmp_path_factory.mktemp("elsewhere"))
     copy = pickle.loads(pickled)
-    assert reader.__getstate__() == {"path": store}
-    assert copy.rows(2)[0].tolist() == [[7, 0]]
-    assert copy.info == INFO
+    assert copy.path == path
+    assert copy.rows(8).tobytes() == reader.rows(8).tobytes()
 
 
-# What the writer refuses
+def test_copy_of_a_reader_refuses_another_store(path):
+    corpus = make_corpus()
+    corpus.write(path)
+    reader = TopKReader(path)
+    pickled, before = pickle.dumps(reader), reader.rows(2).tobytes()
+    replace(corpus, seed=1).write(path, overwrite=True)
+    assert reader.rows(2).tobytes() == before  # an open one goes on with the old file
+    with pytest.raises(ValueError, match="was replaced while it was in use; start the run again"):
+        pickle.loads(pickled)
+    corpus.write(path, overwrite=True)
+    assert pickle.loads(pickled).rows(2).tobytes() == before  # the same bytes again
+    path.unlink()
+    with pytest.raises(FileNotFoundError, match="does not exist; write it with `fairseq-bert-kd dump`"):
+        pickle.loads(pickled)
+
+
+# ---------------------------------------------------------------- opening is constant
+
+
+@pytest.mark.skipif(not Path("/proc/self/io").exists(), reason="needs Linux' counts of a process's reads")
+def test_opening_reads_as_much_of_a_large_store_as_of_a_small_one(path):
+    def opened(sentences, rows):
+        write_sparse(path, make_info(), sentences, rows, {})
+        before, faults = read_bytes(), resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+        reader = TopKReader(path)
+        after = read_bytes()
+        assert len(reader) == sentences
+        assert reader.header.layout.rows == rows
+        return after - before, resource.getrusage(resource.RUSAGE_SELF).ru_minflt - faults
+
+    def read_bytes():
+        with open("/proc/self/io", encoding="ascii") as counts:
+            return int(counts.readline().removeprefix("rchar: "))
+
+    opened(10, 100)
+    small, _ = opened(10, 100)
+    large, faults = opened(2**27, 2**32)  # an index of 1 GiB, 80 GiB of rows
+    assert small == large < 20_000
+    assert faults < 5_000  # going through the index alone would touch 262,144 pages
+
+
+# ---------------------------------------------------------------- files that are refused
+
+
+@pytest.fixture
+def store(path):
+    make_corpus().write(path)
+    return path
+
+
+def refused(path, message, kind=ValueError):
+    with pytest.raises(kind, match=message) as caught:
+        TopKReader(path)
+    assert "\n" not in str(caught.value)
+
+
+def test_absent_store_and_folder(path, tmp_path):
+    refused(path, "does not exist; write it with `fairseq-bert-kd dump`", FileNotFoundError)
+    refused(tmp_path, "does not exist", FileNotFoundError)  # a folder
+
+
+@pytest.mark.parametrize("content", [b"", b"KDT", b"0.5 0.25\n", b"PK\x03\x04" + bytes(200), b"\0" * 9000])
+def test_not_a_store(path, content):
+    path.write_bytes(content)
+    refused(path, "is not a top-k store: it begins with b.*check the path, or write a store with")
+
+
+def test_copy_in_text_mode(store):
+    store.write_bytes(store.read_bytes().replace(b"\r\n", b"\n"))
+    refused(store, r"is not a top-k store: it begins with b'KDTOPK\\n")
+
+
+def version_1(path, **fields):
+    old = {"teacher": "T.pt", "split": "train", "k": 8, "passes": 7} | fields
+    text = json.dumps(old).encode()
+    path.write_bytes(struct.pack("<8sII", b"KDTOPK\r\n", 1, len(text)) + text + bytes(300))
+
+
+def test_version_1_says_how_to_make_it_again(path):
+    version_1(path)
+    refused(
+        path,
+        f"^top-k store {path} has format version 1, this code reads version 2; rebuild it with "
+        f"`fairseq-bert-kd dump {path.parent} --path T.pt --subset train --topk 8 --passes 7 --overwrite`$",
+    )
+
+
+def test_command_of_version_1_can_be_pasted_into_a_shell(tmp_path):
+    # fails: neither the folder nor the teacher is quoted
+    folder = tmp_path / "my data"
+    folder.mkdir()
+    version_1(folder / STORE_NAME, teacher="my teacher.pt")
+    refused(folder / STORE_NAME, f"dump '{folder}' --path 'my teacher.pt' --subset train")
+
+
+@pytest.mark.parametrize("text", [b"{oops", b"[1, 2]", b'{"teacher": "T.pt"}', b"\xff\xfe"])
+def test_version_1_with_a_damaged_header(path, text):
+    path.write_bytes(struct.pack("<8sII", MAGIC, 1, len(text)) + text + bytes(300))
+    refused(path, "has format version 1, .*dump .* --path TEACHER.pt --subset train --overwrite`")
+
+
+@pytest.mark.parametrize("version", [3, 2**31])
+def test_newer_version(store, version):
+    content = store.read_bytes()
+    store.write_bytes(content[:8] + struct.pack("<I", version) + content[12:])
+    refused(
+        store, f"has format version {version}, this code reads version 2; upgrade fairseq-bert-kd, or rebuild"
+    )
+
+
+def test_other_byte_order(store):
+    content = store.read_bytes()
+    magic, version, size, digest = struct.unpack_from("<8sII16s", content)
+    store.write_bytes(struct.pack(">8sII16s", magic, version, size, digest) + content[32:])
+    refused(store, "has format version 33554432, this code reads version 2")
+
+
+@pytest.mark.parametrize("kept", [8, 15, 31, 32, 100, 4095, 4096, -1, -13])
+def test_truncated(store, kept):
+    content = store.read_bytes()[:kept]
+    store.write_bytes(content)
+    refused(
+        store, rf"is truncated: {len(content)} bytes, its header says \d+; copy it again or rebuild it with"
+    )
+
+
+@pytest.mark.parametrize("more", [1, 4096])
+def test_over_long(store, more):
+    size = store.stat().st_size
+    store.write_bytes(store.read_bytes() + bytes(more))
+    refused(store, f"is over-long: {size + more} bytes, its header says {size};")
+
+
+def test_unfinished_file(path):
+    corpus = make_corpus()
+    with corpus.open(path) as writer:
+        corpus.write_chunk(writer, 0)
+    refused(work_path(path), "is unfinished; run the command that writes it again, it goes on where it was")
+
+
+def test_one_shard_only(path):
+    corpus = make_corpus()
+    corpus.write(path, Shard(1, 2))
+    (shard,) = path.parent.iterdir()
+    assert shard.name == STORE_NAME + ".shard-2-of-2"
+    refused(shard, "is shard 2/2 of a store; join the shards with `fairseq-bert-kd store merge`")
+    reader = TopKReader(shard, shard=True)
+    assert len(reader) == 4  # chunk 1 of 3
+    assert pickle.loads(pickle.dumps(reader)).rows(1).tobytes() == reader.rows(1).tobytes()
+
+
+def change_header(path, edit, digest=True):
+    """Apply ``edit`` to the header's values; put its digest right when ``digest``."""
+    content = path.read_bytes()
+    prefix, size = content[:16], struct.unpack_from("<I", content, 12)[0]
+    values = json.loads(content[32 : 32 + size])
+    edit(values)
+    area = json.dumps(values, ensure_ascii=False).encode().ljust(size)
+    assert len(area) == size
+    made = hashlib.blake2b(prefix + area, digest_size=16).digest() if digest else content[16:32]
+    path.write_bytes(prefix + made + area + content[32 + size :])
+
+
+def setter(*keys_and_value):
+    *keys, last, value = keys_and_value
+
+    def edit(values):
+        for key in keys:
+            values = values[key]
+        values[last] = value
+
+    return edit
+
+
+def test_header_without_its_digest(store):
+    change_header(store, setter("info", "teacher", "bert-large"), digest=False)
+    refused(store, "is damaged: its header does not match the header's digest; copy it again or rebuild it")
+
+
+def test_unknown_keys_are_left_alone(store):
+    change_header(store, setter("a key of later", 1))
+    change_header(store, setter("info", "another", [1]))
+    assert TopKReader(store).info == make_info()
 
 
 @pytest.mark.parametrize(
-    ("changes", "message"),
+    ("edit", "message"),
     [
-        ({"k": 11}, r"k=11 exceeds the dictionary of 10 symbols; ask for less"),
-        ({"k": 0}, "k must be at least 1, got 0"),
-        ({"passes": 0}, "passes must be at least 1, got 0"),
-        ({"mask_ratio": 15.0}, "mask_ratio must be a share from 0 to 1, got 15.0"),
-        ({"mask_ratio": float("nan")}, "mask_ratio must be a share from 0 to 1, got nan"),
-        ({"dictionary_size": 2**31 + 1}, "dictionary_size must fit int32 ids"),
-        ({"teacher": None}, "teacher must be str, got None"),
-        ({"versions": ["2.0"]}, "versions must be dict, got"),
+        (setter("info", "k", "3"), "k must be int, got '3'"),
+        (setter("info", "k", 99), "k=99 exceeds the dictionary of 20"),
+        (setter("info", "k", 2), "the other fields give"),
+        (setter("info", "teacher", "bert-large"), "info_digest is .* the other fields give"),
+        (setter("info", "gold", True), "the other fields give"),
+        (
+            setter("info", "temperatures", [5.0, 1.0]),
+            "temperatures must be positive, ascending and different",
+        ),
+        (setter("info", "temperatures", [1.0, 2.0]), "info_digest is"),
+        (setter("info", "versions", None), "versions must be dict, got None"),
+        (setter("info", {}), "temperatures"),
+        (setter("info", []), ""),  # fails: AttributeError
+        (setter("info", "x"), ""),  # fails: AttributeError
+        (setter("rows", 28), "sections is|truncated"),
+        (setter("rows", -1), "impossible counts"),
+        (setter("sentences", 9), "has 9 sentences instead of 10"),
+        (setter("sentences", None), "impossible counts"),
+        (setter("corpus_sentences", 2**70), ""),  # fails: OverflowError
+        (setter("shard", [1, 1]), "impossible counts"),
+        (setter("shard", [0, 2]), "has 10 sentences instead of 6"),
+        (setter("shard", [0]), "count"),
+        (setter("value_kind", "probs"), "value_kind is 'probs', the other fields give 'logits'"),
+        (setter("mask_plan", "random"), "mask_plan is 'random'"),
+        (setter("digest", "md5"), "digest is 'md5'"),
+        (setter("record", []), "record is"),
+        (setter("record_bytes", 1), "record_bytes is 1"),
+        (setter("sections", {}), "dictionary"),
+        (setter("sections", "records", [0, 1]), "sections is"),
     ],
 )
-def test_impossible_info(path, changes, message):
-    with pytest.raises(ValueError, match=message):
-        TopKWriter(path, replace(INFO, **changes), LENGTHS)
-    assert not list(path.parent.iterdir())
+def test_header_that_contradicts_itself(store, edit, message):
+    change_header(store, edit)
+    refused(
+        store, f"is damaged: its header cannot be understood .*{message}.*copy it again or rebuild it with"
+    )
 
 
-@pytest.mark.parametrize(
-    ("lengths", "message"),
-    [
-        ([2, -1], "lengths must be .* not negative, got shape .2,., least -1"),
-        ([[2, 1]], r"lengths must be .* got shape \(1, 2\)"),
-        ([2.0, 1.0], "lengths must be integers, got float64"),
-    ],
-)
-def test_impossible_lengths(path, lengths, message):
-    with pytest.raises(ValueError, match=message):
-        TopKWriter(path, INFO, lengths)
-    assert not list(path.parent.iterdir())
+@pytest.mark.parametrize("text", [b"{oops", b"[1, 2]", b"\xff\xfe", b"null"])
+def test_header_of_another_make(store, text):
+    content = store.read_bytes()
+    prefix, size = content[:16], struct.unpack_from("<I", content, 12)[0]
+    area = text.ljust(size)
+    made = hashlib.blake2b(prefix + area, digest_size=16).digest()
+    store.write_bytes(prefix + made + area + content[32 + size :])
+    refused(store, "is damaged: its header cannot be understood")
+
+
+def test_finished_header_without_a_summary(store):
+    # fails: it opens, and missing_sentences raises AssertionError
+    change_header(store, setter("summary", None))
+    refused(store, "is damaged")
+
+
+@pytest.mark.parametrize(("place", "value"), [(0, 1), (10, 28), (10, -1), (10, 2**40)])
+def test_index_that_does_not_cover_the_rows(store, place, value):
+    layout, content = TopKReader(store).header.layout, bytearray(store.read_bytes())
+    struct.pack_into("<q", content, layout.starts["offsets"] + 8 * place, value)
+    store.write_bytes(content)
+    refused(store, r"is damaged: its index runs from row \d+ to -?\d+, not 0 to 29; copy it again")
+
+
+# ---------------------------------------------------------------- rows that are refused
 
 
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"sentences": [0, 0, 3]}, "sentence_ids must lie in the 3 sentences of the store, got 3"),
-        ({"sentences": [-1, 0, 2]}, "sentence_ids must lie in the 3 sentences of the store, got -1"),
-        ({"positions": [0, 2, 0]}, "sentence 0 has 2 rows, got position 2"),
-        ({"positions": [0, 1, -1]}, "sentence 2 has 1 rows, got position -1"),
-        ({"sentences": [0, 1, 2], "positions": [0, 0, 0]}, "sentence 1 has 0 rows, got position 0"),
-        ({"positions": [1, 1, 0]}, "a row is written once, got sentence 0, position 1 again"),
+        ({"topk_ids": [9, 10, 0]}, r"topk_ids must lie in the target dictionary of 10, got \[9, 10, 0\]"),
+        ({"topk_ids": [9, 4, 4]}, r"topk_ids must differ, got \[9, 4, 4\]"),
+        ({"topk_ids": [4, 9, 4]}, r"topk_ids must differ, got \[4, 9, 4\]"),
+        ({"topk_logits": [0, np.nan, -2]}, "topk_logits must be finite in float16"),
+        ({"topk_logits": [0, -1, -np.inf]}, "topk_logits must be finite in float16"),
+        ({"topk_logits": [0, -2, -1]}, r"topk_logits must descend, got \[0.0, -2.0, -1.0\]"),
+        ({"topk_logits": [0, 1, 2]}, "topk_logits must descend"),
+        ({"topk_logits": [-1, -1, -2]}, "topk_logits must begin with 0, the best of the row"),
+        ({"topk_logits": [1, -1, -2]}, "topk_logits must begin with 0"),
         (
-            {"ids": [[4, 5], [2, 10], [7, 0]]},
-            r"position 1: topk_ids must lie in the dictionary of 10;.*\[2, 10\]",
+            {"log_normalisers": 0.4},
+            r"the log-normaliser at temperature 1 must be at least the stored tokens'",
         ),
-        ({"ids": [[-1, 5], [2, 9], [7, 0]]}, r"sentence 0, position 0: topk_ids must lie .*\[-1, 5\]"),
-        ({"ids": [[4.0, 5.0]] * 3}, "topk_ids must be integers, got float64"),
-        ({"logits": [[0, -1], [0, -np.inf], [0, -1]]}, "sentence 0, position 1: topk_logits must be finite"),
-        ({"logits": [[0, -1], [0, -1], [np.nan, -1]]}, "sentence 2, position 0: topk_logits must be finite"),
-        ({"logits": [[0, -1e5], [0, -1], [0, -1]]}, r"must be finite in float16; .*\[0.0, -100000.0\]"),
+        ({"log_normalisers": np.nan}, "the log-normaliser at temperature 1"),
+        ({"log_normalisers": np.inf}, "the log-normaliser at temperature 1"),
+        ({"gold_id": 10}, r"gold_id must lie in the target dictionary of 10, got 10"),
         (
-            {"logits": [[0, -1], [0, -1], [-2, -1]]},
-            r"sentence 2, position 0: topk_logits must descend; .*\[-2, -1\]",
+            {"gold_id": 4, "gold_logit": -1.5},
+            r"gold_logit must fit the stored logits, got -1.5",
+        ),  # in the top k
+        ({"gold_logit": -1.5}, "gold_logit must fit the stored logits"),  # outside, above the last one
+        ({"gold_logit": np.nan}, "gold_logit must fit"),
+        ({"gold_logit": -np.inf}, "gold_logit must fit"),
+        ({"sample_ids": 10}, r"sample_ids must lie in the target dictionary of 10, got \[10\]"),
+        ({"sample_ids": 4}, r"sample_ids must lie outside the stored tokens, got \[4\]"),
+        ({"sample_ids": 3}, r"sample_ids must lie outside the stored tokens, got \[3\]"),  # the gold token
+        ({"sample_logits": -1.5}, "sample_logits must be finite and at most the last stored one"),
+        ({"sample_logits": np.nan}, "sample_logits must be finite"),
+    ],
+)
+def test_faulty_rows(path, change, message):
+    with TopKWriter(path, HAND_INFO, np.array([2, 1]), make_symbols(10)) as writer:
+        before = work_path(path).read_bytes()
+        with pytest.raises(ValueError, match=f"sentence 0, position 1: {message}"):
+            writer.write_chunk(0, hand_data(**change))
+        assert work_path(path).read_bytes() == before
+        writer.write_chunk(0, hand_data())  # still free
+        writer.finish()
+    assert TopKReader(path).rows(0)["topk_ids"].tolist() == [[4, 5, 6], [9, 4, 0]]
+
+
+def test_fault_names_the_sentence_in_the_corpus(path):
+    corpus = make_corpus(missing=0.0)
+    data = corpus.chunk(1)  # sentences 4 to 7 of 2, 4, 4 and 1 rows
+    data.records["topk_ids"][5] = 0
+    with (
+        corpus.open(path) as writer,
+        pytest.raises(ValueError, match="sentence 5, position 3: topk_ids must differ"),
+    ):
+        writer.write_chunk(1, data)
+
+
+def test_fault_after_empty_and_missing_sentences(path):
+    corpus = make_corpus([0, 2, 0, 3], missing=0.0)
+    data = corpus.chunk(0)
+    data.status[1] = NOT_FINITE
+    data.records[:2] = 0
+    data.records["topk_ids"][2] = 0
+    with (
+        corpus.open(path) as writer,
+        pytest.raises(ValueError, match="sentence 3, position 0: topk_ids must differ"),
+    ):
+        writer.write_chunk(0, data)
+
+
+def test_missing_sentence_with_rows(path):
+    data = hand_data()
+    data.status[0] = NOT_FINITE
+    with pytest.raises(ValueError, match="sentence 0, position 0: a missing sentence must hold zeros"):
+        write_hand(path, data)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"status": np.array([0, 9], np.uint8)}, "sentence 1: unknown status 9"),
+        (
+            {"lengths": np.array([1, 2])},
+            "chunk 0 has other lengths than the corpus; pass rows for every target token",
         ),
-        ({"logits": [[0.0], [0.0], [0.0]]}, r"must have shapes \(n,\), \(n,\), \(n, 2\), \(n, 2\), got"),
-        ({"positions": [0, 1]}, r"must have shapes"),
+        ({"records": empty_records(2, HAND_INFO)}, "2 sentences of 3 rows do not fit arrays of .2, 2, 2, 2."),
+        ({"source_hashes": np.zeros(3, np.uint64)}, "do not fit arrays of"),
+        # fail: written as 8 bytes a sentence, into the section behind; finish() publishes it
+        ({"status": np.zeros(2, np.int64)}, "status"),
+        ({"target_hashes": np.zeros(2, np.float32)}, "target_hashes"),
+        ({"records": empty_records(3, make_info(65537))}, "record|dtype|field"),
     ],
 )
-def test_refused_rows_leave_nothing_written(path, change, message):
-    good: dict[str, Any] = {"sentences": SENTENCES, "positions": POSITIONS, "ids": IDS, "logits": LOGITS}
-    with TopKWriter(path, INFO, LENGTHS) as writer:
-        with pytest.raises(ValueError, match=message):
-            writer.write(*{**good, **change}.values())
-        writer.write(*good.values())  # each row still free
-    assert TopKReader(path).rows(0)[0].tolist() == [[4, 5], [2, 9]]
+def test_arrays_of_a_wrong_shape_or_type(path, change, message):
+    data = replace(hand_data(), **change)
+    writer = TopKWriter(path, HAND_INFO, np.array([2, 1]), make_symbols(10))
+    with writer, pytest.raises((ValueError, TypeError), match=message):
+        writer.write_chunk(0, data)
 
 
-def test_row_of_an_earlier_call_is_not_written_again(path):
-    with TopKWriter(path, INFO, LENGTHS) as writer:
-        writer.write(SENTENCES, POSITIONS, IDS, LOGITS)
-        with pytest.raises(
-            ValueError, match="got sentence 2, position 0 again; check that the passes do not"
-        ):
-            writer.write([2], [0], [[1, 2]], [[0.0, -1.0]])
-    assert TopKReader(path).rows(2)[0].tolist() == [[7, 0]]
+def test_rows_at_the_edge_are_taken(path):
+    """Equal logits, a normaliser that is exactly the stored tokens', gold at the last logit."""
+    data = hand_data(
+        topk_logits=[0, 0, 0], log_normalisers=np.float32(np.log(3)), gold_logit=0, sample_logits=0
+    )
+    write_hand(path, data)
+    assert TopKReader(path).rows(0)["gold_logit"].tolist() == [-1, 0]
 
 
-def test_finish_names_the_first_row_that_was_not_written(path):
-    writer = TopKWriter(path, INFO, LENGTHS)
-    writer.write([0], [0], [[4, 5]], [[0.0, -1.0]])
-    with pytest.raises(
-        ValueError, match=r"2 of 3 rows were not written .* first sentence 0, position 1; score"
-    ):
-        writer.finish()
-    writer.write([0], [1], [[2, 9]], [[0.0, -1.0]])
-    with pytest.raises(ValueError, match=r"1 of 3 rows .* first sentence 2, position 0"):
-        writer.finish()
-    writer.write([2], [0], [[7, 0]], [[0.0, -1.0]])
-    assert not path.exists()
-    writer.finish()
-    assert TopKReader(path).lengths.tolist() == [2, 0, 1]
-    assert only_file(path)
-
-
-def test_explicit_finish_inside_with(path):
-    with TopKWriter(path, INFO, LENGTHS) as writer:
-        writer.write(SENTENCES, POSITIONS, IDS, LOGITS)
-        writer.finish()
-        with pytest.raises(AssertionError, match="was finished or discarded"):
-            writer.write([0], [0], [[4, 5]], [[0.0, -1.0]])
-    assert len(TopKReader(path)) == 3
-
-
-def test_incomplete_with_block_leaves_nothing(path):
-    with pytest.raises(ValueError, match="3 of 3 rows were not written"), TopKWriter(path, INFO, LENGTHS):
-        pass
-    assert not list(path.parent.iterdir())
-
-
-def test_exception_keeps_the_old_store(store):
-    def interrupted():
-        with TopKWriter(store, INFO, LENGTHS, overwrite=True) as writer:
-            writer.write([0], [0], [[1, 1]], [[0.0, -9.0]])
-            raise RuntimeError("out of memory")
-
-    before = store.read_bytes()
-    with pytest.raises(RuntimeError, match="out of memory"):
-        interrupted()
-    assert store.read_bytes() == before
-    assert only_file(store)
-
-
-def test_existing_store_is_replaced_only_when_asked(store):
-    before = store.read_bytes()
-    with pytest.raises(FileExistsError, match="exists; pass --overwrite to replace it"):
-        TopKWriter(store, INFO, LENGTHS)
-    assert store.read_bytes() == before
-    write_store(store, replace(INFO, teacher="another"), overwrite=True)
-    assert TopKReader(store).info.teacher == "another"
-    assert only_file(store)
-
-
-def test_store_that_appears_meanwhile_is_kept(path):
-    writer = TopKWriter(path, INFO, LENGTHS)
-    writer.write(SENTENCES, POSITIONS, IDS, LOGITS)
-    path.write_bytes(b"of another process")
-    with pytest.raises(FileExistsError, match="--overwrite"):
-        writer.finish()
-    writer.discard()
-    assert path.read_bytes() == b"of another process"
-    assert only_file(path)
-
-
-def test_folder_in_place_of_a_file(tmp_path):
-    with pytest.raises(FileExistsError, match="is a folder; choose a file name"):
-        TopKWriter(tmp_path, INFO, LENGTHS, overwrite=True)
-    with pytest.raises(FileNotFoundError, match=r"the folder of top-k store .* does not exist; run"):
-        TopKWriter(tmp_path / "absent" / "store", INFO, LENGTHS)
-
-
-@pytest.mark.skipif(not hasattr(os, "posix_fallocate"), reason="this system cannot reserve disk space")
-def test_full_disk_is_found_at_the_start(path, monkeypatch):
-    def full(*_):
-        raise OSError(errno.ENOSPC, "No space left on device")
-
-    monkeypatch.setattr(os, "posix_fallocate", full)
-    with pytest.raises(OSError, match="No space left"):
-        TopKWriter(path, INFO, LENGTHS)
-    assert not list(path.parent.iterdir())
-
-
-@pytest.mark.skipif(not hasattr(os, "posix_fallocate"), reason="this system cannot reserve disk space")
-def test_file_system_that_cannot_reserve(path, monkeypatch):
-    def unsupported(*_):
-        raise OSError(errno.EOPNOTSUPP, "not supported")
-
-    monkeypatch.setattr(os, "posix_fallocate", unsupported)
-    write_store(path)
-    assert len(TopKReader(path)) == 3
-
-
-# What the reader refuses
-
-
-def test_absent_store(path):
-    with pytest.raises(FileNotFoundError, match="does not exist; write it with `fairseq-bert-kd dump`"):
-        TopKReader(path)
-
-
-@pytest.mark.parametrize("content", [b"", b"KDT", b"0.5 0.25\n", b"PK\x03\x04" + bytes(200)])
-def test_not_a_store(path, content):
-    path.write_bytes(content)
-    with pytest.raises(ValueError, match="is not a top-k store: it begins with"):
-        TopKReader(path)
-
-
-def test_unfinished_file_is_not_a_store(path):
-    writer = TopKWriter(path, INFO, LENGTHS)
-    (temporary,) = path.parent.iterdir()
-    with pytest.raises(ValueError, match="is not a top-k store"):
-        TopKReader(temporary)
-    writer.discard()
-    assert not temporary.exists()
-
-
-@pytest.mark.parametrize(
-    ("version", "step"),
-    [(2, "upgrade the package or rebuild it with `fairseq-bert-kd dump`"), (0, "rebuild it with")],
-)
-def test_other_version(store, version, step):
-    content = store.read_bytes()
-    store.write_bytes(MAGIC + struct.pack("<I", version) + content[12:])
-    with pytest.raises(ValueError, match=f"format version {version}, this code reads version 1; {step}"):
-        TopKReader(store)
-
-
-@pytest.mark.parametrize("kept", [8, 15, 16, 100, -1, -13])
-def test_truncated_at_any_place(store, kept):
-    content = store.read_bytes()[:kept]
-    store.write_bytes(content)
-    with pytest.raises(
-        ValueError, match=rf"is truncated: {len(content)} bytes, its header says \d+; copy it again"
-    ):
-        TopKReader(store)
-
-
-def test_extended(store):
-    size = store.stat().st_size
-    store.write_bytes(store.read_bytes() + b"\0")
-    with pytest.raises(ValueError, match=f"is over-long: {size + 1} bytes, its header says {size};"):
-        TopKReader(store)
-
-
-def set_header(path, text):
-    """Replace the JSON text and keep the rest of the file."""
-    content = path.read_bytes()
-    (json_bytes,) = struct.unpack_from("<I", content, 12)
-    text = text.ljust(json_bytes)  # JSON allows spaces
-    assert len(text) == json_bytes
-    path.write_bytes(content[:16] + text + content[16 + json_bytes :])
-
-
-@pytest.mark.parametrize(
-    ("text", "message"),
-    [
-        (b"{oops", "is damaged: it is not JSON"),
-        (b"\xff\xfe", "is damaged: it is not JSON"),
-        (b"[1, 2]", "is damaged: it is a JSON list, not an object"),
-        (b'{"k": 2}', "is damaged: it lacks dictionary_size, dictionary_digest, split"),
-    ],
-)
-def test_corrupt_header(store, text, message):
-    set_header(store, text)
-    with pytest.raises(ValueError, match=message + ".*rebuild it with `fairseq-bert-kd dump`"):
-        TopKReader(store)
-
-
-@pytest.mark.parametrize(
-    ("field", "value", "message"),
-    [
-        ("k", "2", "k must be int, got '2'"),
-        ("k", 11, "k=11 exceeds the dictionary of 10"),
-        ("rows", -1, "rows is -1, not a count"),
-        ("sentences", None, "sentences is None, not a count"),
-        ("rows", 99, "sections is .* the other fields give|offsets run from 0 to 3, not 0 to 99|truncated"),
-        ("id_dtype", "int32", "id_dtype is 'int32', the other fields give 'uint16'"),
-        ("logit_dtype", "f4", "logit_dtype is 'f4', the other fields give 'float16'"),
-        ("value_kind", "probs", "value_kind is 'probs', the other fields give 'logits minus"),
-        ("sections", {}, "sections is {}, the other fields give"),
-    ],
-)
-def test_header_that_contradicts_itself(store, field, value, message):
-    content = store.read_bytes()
-    (json_bytes,) = struct.unpack_from("<I", content, 12)
-    header = json.loads(content[16 : 16 + json_bytes])
-    header[field] = value
-    set_header(store, json.dumps(header, ensure_ascii=False, separators=(",", ":")).encode())
-    with pytest.raises(ValueError, match=message):
-        TopKReader(store)
-
-
-def test_offsets_that_do_not_cover_the_rows(store):
-    content = store.read_bytes()
-    start = json.loads(content[16 : 16 + struct.unpack_from("<I", content, 12)[0]])["sections"]["offsets"]
-    store.write_bytes(content[: start + 24] + struct.pack("<q", 9) + content[start + 32 :])
-    with pytest.raises(ValueError, match="offsets run from 0 to 9, not 0 to 3"):
-        TopKReader(store)
-
-
-# Store and data
-
-
-def aligned(reader, **changes):
-    wanted = {
-        "lengths": np.array([2, 4, 1], dtype=np.int32),
-        "dictionary_size": 10,
-        "dictionary_digest": INFO.dictionary_digest,
-        "split": "train",
-        "source_lang": "de",
-        "target_lang": "en",
-        "topk": 2,
-    }
-    check_alignment(reader, **{**wanted, **changes})
-
-
-@pytest.mark.parametrize("topk", [1, 2])
-def test_aligned_data_pass_and_a_missing_sentence_is_no_difference(store, topk):
-    aligned(TopKReader(store), topk=topk)
+# ---------------------------------------------------------------- info, lengths and symbols that are refused
 
 
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"lengths": [2, 4]}, "is longer than the data: 3 sentences against 2; rebuild"),
-        ({"lengths": [2, 4, 1, 1]}, "is shorter than the data: 3 sentences against 4; rebuild"),
+        ({"k": 21}, "k=21 exceeds the dictionary of 20 symbols; ask for less"),
+        ({"k": 0}, "k must be at least 1, got 0"),
+        ({"k": True}, "k must be int, got True"),
+        ({"passes": 0}, "passes must be at least 1, got 0"),
+        ({"chunk_sentences": 0}, "chunk_sentences must be at least 1, got 0"),
+        ({"samples": -1}, "samples must not be negative, got -1"),
+        ({"mask_ratio": 15.0}, "mask_ratio must be a share from 0 to 1, got 15.0"),
+        ({"mask_ratio": float("nan")}, "mask_ratio must be a share from 0 to 1, got nan"),
         (
-            {"lengths": [2, 4, 2]},
-            r"has 1 rows for sentence 2, its target has 2 tokens .*\(1 sentences differ\)",
+            {"temperatures": (5.0, 1.0)},
+            r"temperatures must be positive, ascending and different, got \[5.0, 1.0\]",
         ),
-        (
-            {"lengths": [0, 4, 2]},
-            r"has 2 rows for sentence 0, its target has 0 tokens .*\(2 sentences differ\)",
-        ),
-        (
-            {"dictionary_size": 11},
-            "dictionary of 10 symbols, this one has 11; use that dictionary or rebuild",
-        ),
-        (
-            {"dictionary_digest": "0" * 64},
-            "another target dictionary of the same size .* this one 000000000000",
-        ),
-        ({"split": "valid"}, "was made for train de-en, the data are valid de-en; rebuild"),
-        ({"source_lang": "en", "target_lang": "de"}, "was made for train de-en, the data are train en-de"),
-        ({"topk": 3}, "holds the 2 best tokens, asked for 3; ask for 1 to 2 or rebuild"),
-        ({"topk": 0}, "asked for 0"),
+        ({"temperatures": (1.0, 1.0)}, "temperatures must be"),
+        ({"temperatures": (0.0,)}, "temperatures must be"),
+        ({"temperatures": (float("inf"),)}, "temperatures must be"),
+        ({"temperatures": (1,)}, "temperatures must be"),
+        ({"temperatures": [1.0]}, "temperatures must be tuple, got"),
+        ({"teacher": None}, "teacher must be str, got None"),
+        ({"versions": ["2.0"]}, "versions must be dict, got"),
+        ({"gold": 1}, "gold must be bool, got 1"),
+        ({"dictionary_digest": "00"}, "symbols are not the dictionary that info describes"),
     ],
 )
-def test_data_of_another_store(store, changes, message):
+def test_impossible_info(path, changes, message):
+    corpus = make_corpus()
     with pytest.raises(ValueError, match=message):
-        aligned(TopKReader(store), **changes)
+        Corpus(replace(corpus.info, **changes), corpus.lengths).open(path)
+    assert not list(path.parent.iterdir())
 
 
-# Names
+def test_dictionary_beyond_int32(path):
+    with pytest.raises(ValueError, match="dictionary_size must fit int32 ids, got 2147483649"):
+        TopKWriter(path, replace(make_info(), dictionary_size=2**31 + 1), np.array([1]), [])
+
+
+@pytest.mark.parametrize(
+    ("lengths", "message"),
+    [
+        ([2, -1], "lengths must be .* not negative, got int64 of shape .2,., least -1"),
+        ([[2, 1]], r"lengths must be .* got int64 of shape \(1, 2\)"),
+        ([2.0, 1.0], "lengths must be .* got float64"),
+    ],
+)
+def test_impossible_lengths(path, lengths, message):
+    with pytest.raises(ValueError, match=message):
+        TopKWriter(path, make_info(), np.array(lengths), make_symbols(20))
+    assert not list(path.parent.iterdir())
+
+
+def test_symbols_of_another_dictionary(path):
+    symbols = make_symbols(20)
+    for other in (symbols[:-1], [*symbols, "x"], symbols[::-1]):
+        with pytest.raises(ValueError, match="symbols are not the dictionary that info describes"):
+            TopKWriter(path, make_info(), np.array([1]), other)
+
+
+def test_symbol_with_a_line_feed(path):
+    symbols = [*make_symbols(19), "a\nb"]
+    info = replace(make_info(), dictionary_digest=dictionary_digest(symbols))
+    with pytest.raises(ValueError, match=r"must not hold a line feed, got 'a\\nb'; mend the dictionary"):
+        TopKWriter(path, info, np.array([1]), symbols)
+
+
+@pytest.mark.parametrize("odd", ["", " ", "\r", "\u2028", "\x00", "\udcff", "𝔘", "a" * 5000])
+def test_odd_symbols_survive(path, odd):
+    symbols = [*make_symbols(19), odd]
+    info = replace(make_info(), dictionary_digest=dictionary_digest(symbols))
+    with TopKWriter(path, info, np.array([], dtype=int), symbols) as writer:
+        writer.finish()
+    assert TopKReader(path).symbols() == symbols
+
+
+# ---------------------------------------------------------------- names and digests
 
 
 def test_store_path():
@@ -625,3 +799,43 @@ def test_dictionary_digest_depends_on_order_and_borders():
     expected = hashlib.sha256(b"\x01\0\0\0a\x02\0\0\0\xc3\xa9").hexdigest()
     assert dictionary_digest(iter(["a", "é"])) == expected
     assert len({dictionary_digest(s) for s in (["ab"], ["a", "b"], ["b", "a"], ["ab", ""])}) == 4
+
+
+def test_digests_of_a_file_as_the_format_says(store):
+    """Header, table and each chunk by hand, with nothing but struct, json and hashlib."""
+    content = store.read_bytes()
+    magic, version, size, digest = struct.unpack_from("<8sII16s", content)
+    assert (magic, version) == (b"KDTOPK\r\n", 2)
+    assert hashlib.blake2b(content[:16] + content[32 : 32 + size], digest_size=16).digest() == digest
+    header = json.loads(content[32 : 32 + size])
+    parts = {name: content[start:end] for name, (start, end) in header["sections"].items()}
+    assert hashlib.blake2b(parts["chunk_table"], digest_size=16).hexdigest() == header["table_digest"]
+    assert parts["dictionary"] == "".join(s + "\n" for s in make_symbols(20)).encode()
+    info_text = json.dumps(header["info"], sort_keys=True, separators=(",", ":")).encode()
+    info_digest = hashlib.blake2b(info_text, digest_size=16).digest()
+    entry_bytes = table_dtype(StoreInfo(**header["info"])).itemsize
+    offsets = struct.unpack(f"<{len(parts['offsets']) // 8}q", parts["offsets"])
+    for chunk, first in enumerate(range(0, 10, 4)):
+        last = min(first + 4, 10)
+        entry = parts["chunk_table"][chunk * entry_bytes : (chunk + 1) * entry_bytes]
+        made = hashlib.blake2b(info_digest + struct.pack("<q", chunk) + entry[16:], digest_size=16)
+        made.update(b"".join(struct.pack("<i", offsets[i + 1] - offsets[i]) for i in range(first, last)))
+        made.update(
+            parts["source_hashes"][8 * first : 8 * last] + parts["target_hashes"][8 * first : 8 * last]
+        )
+        row = header["record_bytes"]
+        made.update(
+            parts["status"][first:last] + parts["records"][offsets[first] * row : offsets[last] * row]
+        )
+        assert made.digest() == entry[:16]
+
+
+def test_header_is_as_large_in_an_unfinished_file(path):
+    corpus = make_corpus(temperatures=tuple(float(t) for t in range(1, 40)))
+    corpus.write(path)
+    header = TopKReader(path).header
+    unfinished = encode_header(corpus.info, header.shard, 10, header.layout)
+    assert len(unfinished) == 32 + header.layout.header_bytes
+    assert (32 + header.layout.header_bytes) % 4096 == 0
+    assert new_digest().digest_size == 16
+    assert os.path.getsize(path) == header.layout.file_bytes

@@ -1,0 +1,97 @@
+"""``fairseq-bert-kd store merge``: the shards of a dump as one store."""
+
+import argparse
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from fairseq_bert_kd.cli.store_tools import printable, progress_bar
+from fairseq_bert_kd.storage.topk_merge import merge_shards, store_of_shard
+from fairseq_bert_kd.storage.topk_store import TopKReader
+from fairseq_bert_kd.storage.topk_verify import verify_store
+
+HELP = """Join all shards of a dump (`fairseq-bert-kd dump --shard I/N`) to the store that a dump without shards gives,
+byte by byte. Goes on where an earlier merge was stopped."""
+EXAMPLE = "example: fairseq-bert-kd store merge data-bin/train.de-en.en.topk.shard-* --remove-shards"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.epilog = EXAMPLE
+    parser.add_argument("shards", nargs="+", metavar="SHARD", help="all shards, in any order")
+    parser.add_argument(
+        "--output", metavar="STORE", help="file to write (default: the shards' name without `.shard-I-of-N`)"
+    )
+    parser.add_argument("--overwrite", action="store_true", help="replace an existing store")
+    parser.add_argument(
+        "--remove-shards",
+        action="store_true",
+        help="delete the shards once the store is complete and on disk",
+    )
+
+
+def main(args: argparse.Namespace) -> None:
+    shards = [Path(path) for path in args.shards]
+    output = Path(args.output) if args.output is not None else default_output(shards)
+    _refuse_itself(shards, output)
+    layouts = [TopKReader(path, shard=True).header.layout for path in shards]
+    was_there = output.exists() and not args.overwrite  # then complete, or refused below
+    total = sum(layout.ends["records"] - layout.starts["records"] for layout in layouts)
+    with progress_bar(f"merge {output.name}", total) as bar:
+        summary = merge_shards(shards, output, args.overwrite, bar.update)
+    done = "was complete already" if was_there else f"merged from {len(shards)} shards"
+    rows, missing = sum(layout.rows for layout in layouts), sum(summary["missing_sentences"].values())
+    sentences = sum(layout.sentences for layout in layouts)
+    print(
+        printable(f"{output}: {done}: {sentences:,} sentences, {rows:,} rows, {missing:,} sentences missing")
+    )
+    if args.remove_shards:
+        if was_there:
+            _refuse_other_content(shards, output)
+        for path in shards:
+            path.unlink()
+        print(f"removed {len(shards)} shards")
+
+
+def default_output(shards: Sequence[Path]) -> Path:
+    """The name that all shards share.
+
+    Raises:
+        ValueError: they do not share one, or are not named like shards.
+    """
+    names = {store_of_shard(path) for path in shards}
+    if len(names) > 1:
+        raise ValueError(
+            f"the shards belong to several stores by their names ({', '.join(sorted(map(str, names))[:3])}); "
+            "give --output"
+        )
+    return names.pop()
+
+
+def _refuse_itself(shards: Sequence[Path], output: Path) -> None:
+    for path in shards:
+        if output.exists() and path.exists() and os.path.samefile(path, output):
+            raise ValueError(f"--output {output} is one of the shards; give another name")
+
+
+def _refuse_other_content(shards: Sequence[Path], output: Path) -> None:
+    """ValueError unless a store that was there before is sound and holds the very rows of the shards."""
+    problems = verify_store(output)
+    if problems:
+        raise ValueError(
+            f"the shards were kept, as {output} was there before and is damaged ({problems[0]}); "
+            "pass --overwrite to merge them again"
+        )
+    whole = TopKReader(output)
+    for reader in (TopKReader(path, shard=True) for path in shards):
+        shard = reader.header.shard
+        for local in range(reader.header.layout.chunks):
+            number = local * shard.count + shard.index
+            one, other = reader.chunk(local), whole.chunk(number)
+            pairs = ((getattr(one, name), getattr(other, name)) for name in vars(one))
+            if not all(np.array_equal(a.view(np.uint8), b.view(np.uint8)) for a, b in pairs):
+                raise ValueError(
+                    f"the shards were kept, as {output} was there before and holds other rows than {reader.path} in "
+                    f"chunk {number}; pass --overwrite to merge them again"
+                )

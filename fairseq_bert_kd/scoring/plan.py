@@ -1,0 +1,65 @@
+"""Which (sentence, pass) items are scored together: a function of the corpus and two options alone."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Items of one forward pass, longest first.
+
+    Attributes:
+        sentences: ``(items,)`` index within the chunk.
+        passes: ``(items,)`` number of the pass.
+        tokens: source and target tokens of the items.
+    """
+
+    sentences: NDArray[np.int64]
+    passes: NDArray[np.int64]
+    tokens: int
+
+
+def plan_chunk(
+    src_lengths: NDArray[np.int64],
+    tgt_lengths: NDArray[np.int64],
+    scored: NDArray[np.bool_],
+    passes: int,
+    max_tokens: int,
+) -> list[Batch]:
+    """Batches of similar length over all passes of a chunk's scored sentences.
+
+    Args:
+        src_lengths: ``(sentences,)`` without end of sentence.
+        tgt_lengths: ``(sentences,)`` with end of sentence.
+        scored: ``(sentences,)`` False for pairs that the teacher has no positions for.
+        passes: of a target that is long enough; a shorter one gets one pass a position.
+        max_tokens: source and target tokens of a batch, padding included.
+
+    Raises:
+        ValueError: a pair is longer than ``max_tokens``.
+    """
+    pair_lengths = src_lengths + tgt_lengths
+    order = np.flatnonzero(scored)
+    order = order[np.argsort(-pair_lengths[order], kind="stable")]
+    repeats = np.minimum(tgt_lengths[order], passes)
+    sentences = np.repeat(order, repeats)
+    numbers = np.arange(len(sentences)) - np.repeat(np.cumsum(repeats) - repeats, repeats)
+    lengths = pair_lengths[sentences]
+    batches, start = [], 0
+    while start < len(sentences):
+        longest = int(lengths[start])
+        if longest > max_tokens:
+            raise ValueError(f"--max-tokens {max_tokens} is below a pair of {longest} tokens; raise it")
+        end = min(start + max_tokens // max(longest, 1), len(sentences))
+        batches.append(Batch(sentences[start:end], numbers[start:end], int(lengths[start:end].sum())))
+        start = end
+    return batches
+
+
+def count_tokens(
+    src_lengths: NDArray[np.int64], tgt_lengths: NDArray[np.int64], scored: NDArray[np.bool_], passes: int
+) -> int:
+    """Source and target tokens of all items of `plan_chunk`."""
+    return int(((src_lengths + tgt_lengths) * np.minimum(tgt_lengths, passes))[scored].sum())

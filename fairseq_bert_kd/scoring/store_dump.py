@@ -1,0 +1,182 @@
+"""Scores one split and writes its store, or one shard of it."""
+
+import logging
+import time
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from fairseq_bert_kd.scoring.chunk_scorer import ChunkScorer, ScoredChunk
+from fairseq_bert_kd.scoring.plan import count_tokens
+from fairseq_bert_kd.scoring.teacher import Teacher, never_a_target
+from fairseq_bert_kd.storage.header import WHOLE, Shard, StoreInfo, record_dtype
+from fairseq_bert_kd.storage.indexed_data import Pairs, sentence_hash
+from fairseq_bert_kd.storage.records import ChunkData
+from fairseq_bert_kd.storage.topk_writer import TopKWriter
+
+logger = logging.getLogger(__name__)
+
+SYNC_SECONDS = 10.0  # a lost machine loses at most this and the chunk in work
+TRIAL_SECONDS = 10.0  # of measuring for an estimate
+
+
+class StoreDump:
+    """A teacher, a split and what to keep of it.
+
+    Args:
+        teacher: on its device.
+        pairs: both sides of the split.
+        info: of the store.
+        device: of the teacher.
+    """
+
+    def __init__(self, teacher: Teacher, pairs: Pairs, info: StoreInfo, device: torch.device):
+        self.pairs, self.info, self.device = pairs, info, device
+        dictionary = teacher.task.target_dictionary
+        self.symbols = dictionary.symbols
+        self.limit = teacher.model.max_positions()
+        barred = never_a_target(dictionary)
+        self._refuse_too_many(len(dictionary) - int(barred.sum()))
+        self._refuse_small_budget()
+        self.scorer = ChunkScorer(teacher.model, pairs, info, barred, dictionary.pad(), device)
+
+    @property
+    def sentences(self) -> int:
+        """In the whole corpus."""
+        return len(self.pairs.target)
+
+    def run(
+        self, path: Any, shard: Shard, overwrite: bool, progress: Callable[[int], Any] = lambda tokens: None
+    ) -> bool:
+        """Write a shard of the store, going on with unfinished work; whether there was anything to do.
+
+        Args:
+            path: final name of the whole store.
+            shard: which part to write.
+            overwrite: replace an existing store.
+            progress: told the tokens of each batch, and of the chunks that are there already.
+
+        Raises:
+            ValueError: unfinished work with other settings.
+            FileExistsError: another store has the name, or another process writes it.
+            OSError: no room on the disk.
+        """
+        writer = TopKWriter(path, self.info, self.pairs.target.sizes, self.symbols, shard, overwrite)
+        with writer, ThreadPoolExecutor(1) as background:
+            if writer.complete:
+                return False
+            left = self._unfinished(writer, progress)
+            pending: Future | None = None
+            synced = time.monotonic()
+            for chunk in self.scorer.score(left, progress):
+                if pending is not None:
+                    pending.result()
+                due = time.monotonic() - synced > SYNC_SECONDS
+                synced = time.monotonic() if due else synced
+                pending = background.submit(_write, writer, chunk, due)
+            if pending is not None:
+                pending.result()
+            writer.finish()
+        return True
+
+    def chunk_tokens(self, chunk: int) -> int:
+        """Source and target tokens of a chunk over all passes."""
+        src_lengths, tgt_lengths = self._lengths(chunk)
+        return count_tokens(
+            src_lengths, tgt_lengths, src_lengths + tgt_lengths <= self.limit, self.info.passes
+        )
+
+    def chunks(self, shard: Shard = WHOLE) -> range:
+        """Numbers of a shard's chunks."""
+        return range(shard.index, -(-self.sentences // self.info.chunk_sentences), shard.count)
+
+    def count(self, shard: Shard) -> dict[str, int]:
+        """Target positions, sentences, sentences beyond the teacher's positions, bytes, and tokens to compute."""
+        totals = dict.fromkeys(("positions", "sentences", "too_long", "tokens"), 0)
+        for chunk in self.chunks(shard):
+            src_lengths, tgt_lengths = self._lengths(chunk)
+            totals["positions"] += int(tgt_lengths.sum())
+            totals["sentences"] += len(tgt_lengths)
+            totals["too_long"] += int((src_lengths + tgt_lengths > self.limit).sum())
+            totals["tokens"] += self.chunk_tokens(chunk)
+        index_bytes = 25 * totals["sentences"]  # offset, two hashes, status
+        return totals | {"bytes": totals["positions"] * record_dtype(self.info).itemsize + index_bytes}
+
+    def measure(self, shard: Shard) -> float:
+        """Tokens per second over some batches of the shard, the first left out; 0 when there is nothing to score."""
+        chunks, measured = self.chunks(shard), []
+        middle = [*chunks[len(chunks) // 2 :], *chunks[: len(chunks) // 2]]
+        for prepared in self.scorer.prepared(iter(middle)):
+            if not hasattr(prepared, "tokens"):
+                continue  # a chunk of missing sentences
+            started = time.perf_counter()
+            list(self.scorer.finish_batch(prepared))
+            measured.append((prepared.tokens, time.perf_counter() - started))
+            if sum(seconds for _, seconds in measured) > TRIAL_SECONDS:
+                break
+        measured = measured[1:] or measured  # the first batch pays for what is made once
+        return sum(tokens for tokens, _ in measured) / max(sum(seconds for _, seconds in measured), 1e-9)
+
+    # ------------------------------------------------------------ inside
+
+    def _unfinished(self, writer: TopKWriter, progress: Callable[[int], Any]) -> list[int]:
+        """Chunks that earlier runs have not written, after a look at those that they have."""
+        left = []
+        for chunk in writer.chunks():
+            data = writer.read_chunk(chunk)
+            if data is None or not self._is_of_these_data(data, writer.sentences(chunk)):
+                left.append(chunk)
+            else:
+                progress(self.chunk_tokens(chunk))
+        done = len(writer.chunks()) - len(left)
+        if done:
+            logger.info("%d of %d chunks are there already: going on", done, len(writer.chunks()))
+        return left
+
+    def _is_of_these_data(self, data: ChunkData, sentences: range) -> bool:
+        """Whether the chunk was made from the sentences that are there now."""
+        for sentence, source, target in zip(sentences, data.source_hashes, data.target_hashes, strict=True):
+            now = sentence_hash(self.pairs.source[sentence]), sentence_hash(self.pairs.target[sentence])
+            if now != (source, target):
+                logger.warning(
+                    "the data changed since the dump began (sentence %d): scoring it anew", sentence
+                )
+                return False
+        return True
+
+    def _lengths(self, chunk: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """``(sentences,)`` source lengths without and target lengths with end of sentence."""
+        part = slice(chunk * self.info.chunk_sentences, (chunk + 1) * self.info.chunk_sentences)
+        return self.pairs.source.sizes[part].astype(np.int64) - 1, self.pairs.target.sizes[part].astype(
+            np.int64
+        )
+
+    def _refuse_too_many(self, candidates: int) -> None:
+        info = self.info
+        needed = info.k + info.gold * (info.samples > 0) + (info.samples > 0)
+        if needed > candidates:
+            extras = " with the gold token and one to draw" if needed > info.k else ""
+            raise ValueError(
+                f"--topk {info.k} is above the {candidates} symbols of the target dictionary that can be "
+                f"targets{extras}; ask for fewer"
+            )
+
+    def _refuse_small_budget(self) -> None:
+        longest = 0
+        for chunk in self.chunks():
+            lengths = sum(self._lengths(chunk))
+            longest = max(longest, int(lengths[lengths <= self.limit].max(initial=0)))  # type: ignore[index]
+        if longest > self.info.max_tokens:
+            raise ValueError(
+                f"--max-tokens {self.info.max_tokens} is below the longest pair of {longest} tokens; raise it"
+            )
+
+
+def _write(writer: TopKWriter, chunk: ScoredChunk, sync: bool) -> None:
+    writer.write_chunk(chunk.number, chunk.data, chunk.gold_correct, chunk.gold_nll)
+    if sync:
+        writer.sync()
