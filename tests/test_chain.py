@@ -1,9 +1,11 @@
 """The chain as its users run it: learning, decoding with and without the plugin, resuming, bad input."""
 
+import json
 import math
 import os
 import re
 import shutil
+import struct
 import subprocess
 import sys
 
@@ -12,7 +14,11 @@ import pytest
 import torch
 
 from fairseq_bert_kd.cli.main import cli_main
-from fairseq_bert_kd.storage.topk_store import TopKReader, TopKWriter, store_path
+from fairseq_bert_kd.storage.header import dictionary_digest, store_path
+from fairseq_bert_kd.storage.indexed_data import IndexedTokens
+from fairseq_bert_kd.storage.records import ChunkData
+from fairseq_bert_kd.storage.topk_store import TopKReader
+from fairseq_bert_kd.storage.topk_writer import TopKWriter
 from tests.tiny_chain import (
     PLUGIN,
     build_teacher_folder,
@@ -122,7 +128,8 @@ def test_teacher_and_student_learn_to_reverse_a_sentence(tmp_path):
     assert dump(data, teacher) == 0
     with logged("valid") as messages, logged("fairseq_bert_kd.tasks.translation_with_teacher") as ours:
         train_student(data, tmp_path / "student", *schedule, "--kd-temperature", 1, updates=300)
-    assert "1500 of 1500 sentences covered" in ours[0]
+    assert "belongs to these data: 1000 sentences compared by hash" in ours[0]
+    assert "1500 of 1500 sentences covered" in ours[1]
     assert values(messages, "ppl")[-1] < 2  # chance is 22
 
 
@@ -210,17 +217,28 @@ def store(data):
     return store_path(data, "train", "de", "en")
 
 
-def rewrite(data, sentences=None, **changes):
-    """Replace the training store by one with other header fields or fewer sentences."""
+def rewrite(data, sentences=None, symbols=None, **changes):
+    """Replace the training store by one with other header fields, dictionary or fewer sentences."""
     import dataclasses
 
     reader = TopKReader(store(data))
+    symbols = symbols or reader.symbols()
+    changes |= {"dictionary_size": len(symbols), "dictionary_digest": dictionary_digest(symbols)}
     info = dataclasses.replace(reader.info, **changes)
-    lengths = reader.lengths[:sentences]
-    rows = [(i, *(array.copy() for array in reader.rows(i))) for i in range(len(lengths))]
-    with TopKWriter(store(data), info, lengths, overwrite=True) as writer:
-        for i, ids, logits in rows:
-            writer.write(np.full(len(ids), i), np.arange(len(ids)), ids, logits)
+    whole = reader.chunk(0)
+    assert len(whole.status) == len(reader)
+    kept = slice(sentences)
+    lengths = whole.lengths[kept].copy()
+    arrays = (whole.source_hashes[kept], whole.target_hashes[kept], lengths, whole.status[kept])
+    data_kept = ChunkData(*(array.copy() for array in arrays), whole.records[: lengths.sum()].copy())
+    with TopKWriter(store(data), info, lengths, symbols, overwrite=True) as writer:
+        writer.write_chunk(0, data_kept)
+        writer.finish()
+
+
+def changed_symbols(data):
+    symbols = TopKReader(store(data)).symbols()
+    return [*symbols[:6], "Unfug", *symbols[7:]]
 
 
 def test_missing_store_names_file_and_command(data, tmp_path):
@@ -237,8 +255,7 @@ def test_plain_training_needs_no_store(data, tmp_path):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"dictionary_digest": "0" * 64}, "another target dictionary of the same size"),
-        ({"dictionary_size": 9999}, "a target dictionary of 9999 symbols"),
+        ({"source_dictionary_digest": "0" * 64}, "made with another source dictionary"),
         ({"split": "valid"}, "was made for valid de-en, the data are train de-en"),
         ({"target_lang": "fr"}, "was made for train de-fr"),
         ({"sentences": 100}, "shorter than the data: 100 sentences against 120"),
@@ -246,18 +263,102 @@ def test_plain_training_needs_no_store(data, tmp_path):
 )
 def test_store_of_other_data_is_refused(data, tmp_path, changes, message):
     rewrite(data, **changes)
+    with pytest.raises(ValueError, match=message) as error:
+        train_student(data, tmp_path / "student")
+    assert f"fairseq-bert-kd dump {data}" in str(error.value)
+
+
+def test_dictionary_that_differs_is_named_with_its_line(data, tmp_path):
+    rewrite(data, symbols=changed_symbols(data))
+    there = TopKReader(store(data)).symbols()[6]
+    here = (data / "dict.en.txt").read_text(encoding="utf-8").split("\n")[2].split(" ")[0]
+    assert there == "Unfug"
+    message = rf"symbol 6 \(line 3 of dict\.en\.txt\) was `Unfug`, it is `{re.escape(here)}` here"
     with pytest.raises(ValueError, match=message):
         train_student(data, tmp_path / "student")
+
+
+@pytest.mark.parametrize("side", ["de", "en"])
+def test_other_sentences_of_the_same_length_are_refused_by_number(data, tmp_path, side):
+    path = data / f"train.de-en.{side}.bin"
+    content = np.frombuffer(path.read_bytes(), "<u2").copy()
+    sizes = [len(item) for item in IndexedTokens(data / f"train.de-en.{side}")]
+    place = sum(sizes[:17])
+    content[place] = content[place] + 1 if sizes[17] > 1 else content[place]
+    assert sizes[17] > 1
+    path.write_bytes(content.tobytes())
+    name = {"de": "source", "en": "target"}[side]
+    message = (
+        rf"the {name} of sentence 17 \(line 18 of the text\) has other tokens here.*fairseq-bert-kd dump"
+    )
+    with pytest.raises(ValueError, match=message):
+        train_student(data, tmp_path / "student")
+    assert train_student(data, tmp_path / "plain", "--kd-weight", 0).exists()
+
+
+def test_all_sentences_can_be_compared(chain, tmp_path, caplog):
+    train_student(chain.data, tmp_path / "student", "--kd-check", "all")
+    assert "belongs to these data: 120 sentences compared by hash" in caplog.text
+
+
+def test_tokenizer_of_the_teacher_is_compared(chain, tmp_path, caplog):
+    from tests.tokenization.tiny_tokenizers import build_tokenizer
+
+    assert train_student(chain.data, tmp_path / "student", "--kd-tokenizer", chain.bert).exists()
+    (tmp_path / "other").mkdir()
+    build_tokenizer("roberta", tmp_path / "other")
+    with pytest.raises(ValueError, match="from a teacher with another tokenizer than"):
+        train_student(chain.data, tmp_path / "refused", "--kd-tokenizer", tmp_path / "other")
+
+
+def test_store_of_the_first_version_is_refused_with_the_command_that_rebuilds_it(data, tmp_path):
+    header = json.dumps({"teacher": "t/checkpoint_best.pt", "split": "train", "k": 8, "passes": 7}).encode()
+    store(data).write_bytes(struct.pack("<8sII", b"KDTOPK\r\n", 1, len(header)) + header + bytes(1000))
+    command = f"`fairseq-bert-kd dump {data} --path t/checkpoint_best.pt --subset train --topk 8 --passes 7 --overwrite`"
+    with pytest.raises(ValueError, match=re.escape(command)):
+        train_student(data, tmp_path / "student")
+
+
+def test_index_that_the_host_damaged_is_refused(data, tmp_path, capsys, chain):
+    index = data / "train.de-en.de.idx"
+    content = bytearray(index.read_bytes())
+    count = struct.unpack_from("<Q", content, 18)[0]
+    struct.pack_into(
+        "<q", content, 26 + 4 * count + 8 * 40, 100 - 2**32
+    )  # a position that went through int32
+    index.write_bytes(content)
+    message = "train.de-en.de.idx is damaged from sentence 40 on"
+    for train in (train_student, lambda *folders: train_teacher(folders[0], chain.bert, folders[1])):
+        with pytest.raises(ValueError, match=message):
+            train(data, tmp_path / "out")
+    assert dump(data, chain.teacher, "--overwrite") == 2
+    assert message in capsys.readouterr().err
+
+
+def test_parts_of_a_corpus_with_the_first_one_repeated(chain, data, tmp_path, caplog):
+    for path in data.glob("valid.de-en.*"):
+        shutil.copy(path, data / path.name.replace("valid", "train1"))
+    assert dump(data, chain.teacher, "--subset", "train1") == 0
+    for repeats in (None, 1, 3):
+        caplog.clear()
+        options = [] if repeats is None else ["--upsample-primary", repeats]
+        train_student(data, tmp_path / f"student{repeats}", *options, updates=1)
+        assert "teacher rows for train1" in caplog.text
+
+
+def test_truncated_sources_keep_their_teacher(chain, tmp_path):
+    options = ["--truncate-source", "--max-source-positions", 5]
+    assert train_student(chain.data, tmp_path / "student", *options).exists()
 
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--kd-topk", 9], "holds the 8 best tokens, asked for 9"),
+        (["--kd-topk", 9], "holds the 8 best tokens, --kd-topk asks for 9"),
         (["--kd-weight", 1.5], r"--kd-weight must be in \[0, 1\], got 1.5"),
         (["--kd-temperature", -1], "--kd-temperature must be positive, got -1"),
         (["--left-pad-target"], "--left-pad-target moves target tokens"),
-        (["--upsample-primary", 2], "--upsample-primary moves target tokens"),
+        (["--upsample-primary", 0], "--upsample-primary must be at least 1, got 0"),
         (["--num-batch-buckets", 2], "--num-batch-buckets moves target tokens"),
     ],
 )
@@ -347,5 +448,5 @@ def test_half_precision_batches_keep_the_stored_logits(chain):
     rows = DistilledPairDataset(Pairs(), [reader], 8).teacher_rows(np.array([4, 0]), width=60)
     half = utils.apply_to_sample(lambda t: t.half() if t.dtype is torch.float32 else t, {TEACHER: rows})
     assert torch.equal(half[TEACHER]["logit_bits"], rows["logit_bits"])
-    stored = reader.rows(4)[1].astype(np.float32)
+    stored = reader.rows(4)["topk_logits"].astype(np.float32)
     assert np.array_equal(decode_logits(half[TEACHER]["logit_bits"])[0, : len(stored)].numpy(), stored)

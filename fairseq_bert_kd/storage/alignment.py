@@ -134,8 +134,8 @@ def sampled_sentences(sentences: int) -> NDArray[np.int64]:
     """Up to `SAMPLED_SENTENCES` indices: the first, the last and others drawn with a fixed seed, ascending."""
     if sentences <= SAMPLED_SENTENCES:
         return np.arange(sentences)
-    drawn = np.random.default_rng(0).choice(sentences, SAMPLED_SENTENCES - 2, replace=False)
-    return np.unique(np.concatenate([drawn, [0, sentences - 1]]))
+    between = np.random.default_rng(0).choice(sentences - 2, SAMPLED_SENTENCES - 2, replace=False) + 1
+    return np.concatenate([[0], np.sort(between), [sentences - 1]])
 
 
 def _symbol(symbols: Sequence[str], index: int) -> str:

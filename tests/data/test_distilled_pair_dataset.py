@@ -9,7 +9,10 @@ from torch.utils.data import DataLoader
 
 from fairseq_bert_kd.batch import TEACHER, decode_logits, encode_logits
 from fairseq_bert_kd.data.distilled_pair_dataset import DistilledPairDataset
-from fairseq_bert_kd.storage.topk_store import StoreInfo, TopKReader, TopKWriter
+from fairseq_bert_kd.storage.header import SCORED, TOO_LONG, StoreInfo, dictionary_digest
+from fairseq_bert_kd.storage.records import ChunkData, empty_records
+from fairseq_bert_kd.storage.topk_store import TopKReader
+from fairseq_bert_kd.storage.topk_writer import TopKWriter
 
 VOCAB = 1000
 POSITIONS = 20  # teacher ids are POSITIONS * sentence + position, then the same from the other end
@@ -26,24 +29,40 @@ def first_id(sentence, position):
 
 def teacher_row(sentence, position, k):
     """Ids and float16 logits that say where they belong."""
-    own = first_id(sentence, position)
-    ids = [own, VOCAB - 1 - own, sentence, position][:k]
-    logits = -(np.arange(k) + sentence / 64 + position / 1024)
+    ids = [(first_id(sentence, position) + 301 * rank) % VOCAB for rank in range(k)]
+    logits = -np.arange(k) * (1 + sentence / 64 + position / 1024)
     return ids, logits.astype(np.float16)
 
 
 def write_store(path, sentences, k):
-    """Store of some sentences of the corpus, in reversed order of writing."""
+    """Store of some sentences of the corpus."""
+    rows = [
+        [teacher_row(sentence, position, k) for position in range(TGT_LENGTHS[sentence])]
+        for sentence in sentences
+    ]
+    return write_rows(path, k, rows, missing=[sentence in MISSING for sentence in sentences])
+
+
+def write_rows(path, k, rows, missing):
+    """Store of the given ``(ids, logits)`` of every position of every sentence, in chunks of seven."""
+    symbols = [str(index) for index in range(VOCAB)]
     info = StoreInfo(
-        k=k, dictionary_size=VOCAB, dictionary_digest="0" * 64, split="train", source_lang="de",
+        k=k, dictionary_size=VOCAB, dictionary_digest=dictionary_digest(symbols), split="train", source_lang="de",
         target_lang="en", passes=7, teacher="t", teacher_digest="0" * 64, mask_ratio=0.15, versions={},
+        temperatures=(), chunk_sentences=7,
     )  # fmt: skip
-    lengths = [0 if sentence in MISSING else TGT_LENGTHS[sentence] for sentence in sentences]
-    with TopKWriter(path, info, lengths) as writer:
-        for local in reversed(range(len(sentences))):
-            for position in range(lengths[local]):
-                ids, logits = teacher_row(sentences[local], position, k)
-                writer.write([local], [position], [ids], [logits])
+    with TopKWriter(path, info, np.array([len(sentence) for sentence in rows]), symbols) as writer:
+        for chunk in reversed(writer.chunks()):
+            sentences = writer.sentences(chunk)
+            records = empty_records(int(writer.lengths(chunk).sum()), info)
+            flat = [(missing[i], row) for i in sentences for row in rows[i]]
+            for record, (absent, (ids, logits)) in zip(records, flat, strict=True):
+                if not absent:
+                    record["topk_ids"], record["topk_logits"] = ids, logits
+            status = np.array([TOO_LONG if missing[i] else SCORED for i in sentences], np.uint8)
+            hashes = np.zeros(len(sentences), "<u8")
+            writer.write_chunk(chunk, ChunkData(hashes, hashes, writer.lengths(chunk), status, records))
+        writer.finish()
     return TopKReader(path)
 
 
@@ -115,14 +134,8 @@ def test_every_sentence_meets_its_own_rows(stores, layout):
 
 
 def test_batch_by_hand(tmp_path):
-    info = StoreInfo(
-        k=2, dictionary_size=VOCAB, dictionary_digest="0" * 64, split="train", source_lang="de",
-        target_lang="en", passes=7, teacher="t", teacher_digest="0" * 64, mask_ratio=0.15, versions={},
-    )  # fmt: skip
-    with TopKWriter(tmp_path / "s", info, [1, 2]) as writer:
-        writer.write(
-            [0, 1, 1], [0, 0, 1], [[2, 9], [7, 8], [2, 5]], [[-0.5, -1.0], [-0.25, -2.0], [0.0, -8.0]]
-        )
+    rows = [[([2, 9], [0.0, -1.0])], [([7, 8], [0.0, -2.0]), ([2, 5], [0.0, -8.0])]]
+    reader = write_rows(tmp_path / "s", 2, rows, missing=[False, False])
     dictionary = Dictionary()
     for token in range(16):
         dictionary.add_symbol(str(token))
@@ -131,15 +144,15 @@ def test_batch_by_hand(tmp_path):
         ListDataset([torch.tensor(row) for row in sources]), [2, 3], dictionary,
         ListDataset([torch.tensor(row) for row in targets]), [1, 2], dictionary,
     )  # fmt: skip
-    dataset = DistilledPairDataset(pairs, [TopKReader(tmp_path / "s")], topk=2)
+    dataset = DistilledPairDataset(pairs, [reader], topk=2)
     batch = dataset.collater([dataset[0], dataset[1]])
     assert batch["id"].tolist() == [1, 0]  # longer source first
     assert batch["target"].tolist() == [[7, 2], [2, dictionary.pad()]]
     teacher = batch[TEACHER]
     assert teacher["ids"].tolist() == [[[7, 8], [2, 5]], [[2, 9], [0, 0]]]
     assert decode_logits(teacher["logit_bits"]).tolist() == [
-        [[-0.25, -2.0], [0.0, -8.0]],
-        [[-0.5, -1.0], [0.0, 0.0]],
+        [[0.0, -2.0], [0.0, -8.0]],
+        [[0.0, -1.0], [0.0, 0.0]],
     ]
     assert teacher["present"].tolist() == [[True, True], [True, False]]
 
@@ -194,6 +207,19 @@ def test_no_samples_give_an_empty_batch(stores):
 def test_stores_of_another_number_of_sentences_are_caught(stores):
     with pytest.raises(AssertionError, match="25"):
         DistilledPairDataset(language_pairs(), stores["two"][:1], topk=2)
+
+
+def test_repeated_first_part_meets_its_rows_again(stores):
+    """As the host's --upsample-primary: its ids count through every repetition."""
+    repeated = ListDataset([None] * (3 * 25 + 15), [1] * (3 * 25 + 15))
+    dataset = DistilledPairDataset(repeated, stores["two"], topk=2, upsample_first=3)
+    assert dataset.starts.tolist() == [0, 75, 90]
+    once = DistilledPairDataset(language_pairs(), stores["two"], topk=2).teacher_rows(
+        np.array([7, 7, 24, 0, 25, 39]), width=12
+    )
+    again = dataset.teacher_rows(np.array([7, 57, 49, 50, 75, 89]), width=12)
+    for name in once:
+        assert torch.equal(once[name], again[name])
 
 
 def test_logits_survive_encoding_bit_for_bit():
