@@ -55,7 +55,7 @@ def teacher_rows(
     Args:
         logits: ``(rows, vocab)`` float32; overwritten.
         gold: ``(rows,)`` int64.
-        barred: ``(vocab,)`` bool, symbols that no target holds; they get no mass.
+        barred: ``(n,)`` int64, symbols that no target holds; they get no mass.
         k: tokens to keep.
         temperatures: positive.
         uniforms: ``(rows, samples)`` float64 in [0, 1); one token outside the stored ones is drawn for each,
@@ -65,15 +65,14 @@ def teacher_rows(
     Raises:
         ValueError: fewer tokens with mass than are to be kept and drawn.
     """
-    candidates = logits.size(1) - int(barred.sum())
+    candidates = logits.size(1) - len(barred)
     needed = k + (1 if keep_gold else 0) + (1 if uniforms is not None else 0)
     if k > candidates or (uniforms is not None and needed > candidates):
         raise ValueError(
             f"k={k} needs {needed} tokens with mass, the dictionary has {candidates}; ask for less"
         )
-    finite = torch.isfinite(logits).all(dim=1)
-    logits.masked_fill_(~finite[:, None], 0.0)
-    logits.masked_fill_(barred, -math.inf)
+    finite = logits.sum(dim=1).isfinite()  # one NaN or infinity is enough; much faster than to ask for each
+    logits.index_fill_(1, barred, -math.inf)
     best, topk_ids = logits.topk(k, dim=1)
     logits -= best[:, :1]  # from here on relative to the best
     exact = best - best[:, :1]
@@ -111,9 +110,10 @@ def teacher_rows(
 def _sums_of_powers(logits: Tensor, temperatures: Sequence[float]) -> list[Tensor]:
     """``sum exp(logits / T)`` over each row, whose largest is 0, for each temperature: ``(rows,)`` each."""
     known: dict[float, Tensor] = {}
+    scratch = torch.empty_like(logits)  # used again and again: fresh memory costs more than the arithmetic
     for temperature in temperatures:
         if temperature not in known:
-            known[temperature] = torch.exp(logits / temperature).sum(dim=1)
+            known[temperature] = torch.div(logits, temperature, out=scratch).exp_().sum(dim=1)
     return [known[temperature] for temperature in temperatures]
 
 

@@ -103,7 +103,7 @@ class ChunkScorer:
         model: an `HfMaskedLM` in evaluation mode on its device.
         pairs: both sides of the corpus, see `indexed_data.Pairs`.
         info: of the store that is being made.
-        barred: ``(target dictionary,)`` bool, symbols that no target holds.
+        barred: ``(n,)`` ids that no target holds.
         pad: padding index of the dictionaries.
         device: of the model.
     """

@@ -40,7 +40,7 @@ class StoreDump:
         self.symbols = dictionary.symbols
         self.limit = teacher.model.max_positions()
         barred = never_a_target(dictionary)
-        self._refuse_too_many(len(dictionary) - int(barred.sum()))
+        self._refuse_too_many(len(dictionary) - len(barred))
         self._refuse_small_budget()
         self.scorer = ChunkScorer(teacher.model, pairs, info, barred, dictionary.pad(), device)
 

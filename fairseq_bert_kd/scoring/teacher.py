@@ -54,11 +54,11 @@ def load_teacher(path: str, data: str) -> Teacher:
 
 
 def never_a_target(dictionary: Any) -> Tensor:
-    """``(target dictionary,)`` bool: start, padding and the host's filler words, which no target holds."""
+    """``(n,)`` ids of start, padding and the host's filler words, which no target holds."""
     filler = [index in (dictionary.bos_index, dictionary.pad_index) for index in range(len(dictionary))]
     for index, symbol in enumerate(dictionary.symbols):
         filler[index] = filler[index] or symbol.startswith("madeupword")
-    return torch.tensor(filler)
+    return torch.tensor(filler).nonzero().squeeze(1)
 
 
 def file_digest(path: str) -> str:

@@ -165,3 +165,8 @@ def read_in_child(reader: TopKReader, queue: Any) -> None:
         queue.put((rows, [part.tolist() for part in reader.gather(range(len(reader)), 9)]))
     except Exception as error:
         queue.put(repr(error))
+
+
+def tokens_in_child(tokens: Any, queue: Any) -> None:
+    """All sentences of data that came from another process, for `multiprocessing`."""
+    queue.put([tokens[index].tolist() for index in range(len(tokens))])

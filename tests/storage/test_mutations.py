@@ -400,6 +400,8 @@ MUTATORS = [
 # ---------------------------------------------------------------- the test
 
 
+# fails, but for some bases in the long run only: a float among the header's byte positions (sections.dictionary)
+# ends in a TypeError of verify_store and of the reader
 def test_mutants(base, tmp_path, request):
     path = tmp_path / "mutant"
     refused, same, kinds, silent, crashed = 0, 0, Counter(), [], []
