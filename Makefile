@@ -10,11 +10,14 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := PIP_CONSTRAINT= $(BIN)/python -m pip --disable-pip-version-check
 PYTEST_ARGS ?=
+BENCHMARK_ARGS ?=
 
-.PHONY: help setup test quickstart lint unit clean-quickstart clean
+.PHONY: help setup test test-long quickstart benchmarks lint unit clean-quickstart clean
 help:
 	@echo 'make quickstart        the whole chain on a generated German-English corpus, about 9 minutes'
 	@echo 'make test              lint, types and tests'
+	@echo 'make test-long         crash and mutation tests of the store at their full counts'
+	@echo 'make benchmarks        the tables of docs/benchmarks.md, on this machine'
 	@echo 'make clean-quickstart  remove what the quickstart wrote'
 	@echo 'make clean             remove .venv and caches too'
 
@@ -40,6 +43,13 @@ unit: setup
 	$(BIN)/python -m pytest $(PYTEST_ARGS)
 
 test: lint unit
+
+test-long: setup
+	KD_LONG_TESTS=1 $(BIN)/python -m pytest --no-cov -v $(PYTEST_ARGS) tests/storage/test_crashes.py \
+		tests/storage/test_mutations.py tests/storage/test_topk_writer.py tests/cli/test_dump_kills.py
+
+benchmarks: setup
+	$(BIN)/python -m benchmarks $(BENCHMARK_ARGS)
 
 quickstart: setup
 	PATH="$(CURDIR)/$(BIN):$$PATH" bash examples/quickstart/run.sh

@@ -37,7 +37,8 @@ setup(
         "packaging",
     ],
     extras_require={
-        "test": ["pytest>=8", "hypothesis>=6", "pytest-cov>=5", "pytest-xdist>=3", "ruff", "mypy>=1.11"],
+        "test": ["pytest>=8", "hypothesis>=6", "pytest-cov>=5", "pytest-xdist>=3", "ruff", "mypy>=1.11", "pyarrow>=14"],
+        "export": ["pyarrow>=14"],
         "tensorboard": ["tensorboardX>=2.6"],
     },
     entry_points={"console_scripts": ["fairseq-bert-kd = fairseq_bert_kd.cli.main:cli_main"]},

@@ -51,13 +51,20 @@ def test_options_of_the_table_exist_with_their_defaults():
     from fairseq_bert_kd.criterions.distillation_loss import DistillationConfig
     from fairseq_bert_kd.models.masked_lm_teacher import HfMaskedLMConfig
     from fairseq_bert_kd.tasks.conditional_masked_lm import ConditionalMaskedLMConfig
+    from fairseq_bert_kd.tasks.translation_with_teacher import TranslationWithTeacherConfig
     from fairseq_bert_kd.tokenization.bpe import HfTokenizerConfig
 
     fields = {}
-    for config in (DistillationConfig, HfMaskedLMConfig, ConditionalMaskedLMConfig, HfTokenizerConfig):
+    for config in (
+        DistillationConfig,
+        HfMaskedLMConfig,
+        ConditionalMaskedLMConfig,
+        HfTokenizerConfig,
+        TranslationWithTeacherConfig,
+    ):
         fields |= config.__dataclass_fields__
     rows = re.findall(r"^\| `--([a-z-]+)` \| ([^|]*)\|", README, flags=re.M)
-    assert len(rows) == 7
+    assert len(rows) == 9
     for option, default in rows:
         field = fields[option.replace("-", "_")]
         if match := re.match(r"[\d.]+", default):

@@ -4,6 +4,7 @@ import hashlib
 import json
 import math
 import os
+import shlex
 import struct
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
@@ -356,7 +357,9 @@ def read_header(file: BinaryIO, path: Path, unfinished: bool = False) -> Header:
         raise damaged(path, "its header does not match the header's digest")
     try:
         values = json.loads(area.decode("utf-8"))
-        header = _parse(values, header_bytes, digest.hex(), path)
+        header = _parse(values, header_bytes, digest.hex())
+        if (header.summary is None) != unfinished:
+            raise ValueError("its summary does not fit its magic")
     except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
         raise damaged(path, f"its header cannot be understood ({type(error).__name__}: {error})") from error
     if size != header.layout.file_bytes:
@@ -402,8 +405,8 @@ def damaged(path: Path, what: str) -> ValueError:
 def rebuild_command(path: Path, options: str = "") -> str:
     """How to make the store again, as far as its name and its header tell."""
     split = path.name.split(".", 1)[0]
-    options = options or f"--path TEACHER.pt --subset {split}"
-    return f"rebuild it with `fairseq-bert-kd dump {path.parent} {options} --overwrite`"
+    options = options or f"--path TEACHER.pt --subset {shlex.quote(split)}"
+    return f"rebuild it with `fairseq-bert-kd dump {shlex.quote(str(path.parent))} {options} --overwrite`"
 
 
 # ---------------------------------------------------------------- inside
@@ -448,7 +451,7 @@ def _describe(dtype: np.dtype[Any]) -> list[list[Any]]:
     return described
 
 
-def _parse(values: Any, header_bytes: int, digest: str, path: Path) -> Header:
+def _parse(values: Any, header_bytes: int, digest: str) -> Header:
     if not isinstance(values, dict):
         raise ValueError(f"a JSON {type(values).__name__} instead of an object")
     # keys that this version does not know are left alone: they must not change the meaning of the others
@@ -458,7 +461,7 @@ def _parse(values: Any, header_bytes: int, digest: str, path: Path) -> Header:
     check_info(info)
     shard = Shard(*values["shard"])
     counts = (values["corpus_sentences"], values["sentences"], values["rows"], shard.index, shard.count)
-    if not all(isinstance(n, int) and n >= 0 for n in counts) or shard.index >= shard.count:
+    if not all(type(n) is int and n >= 0 for n in counts) or shard.index >= shard.count:
         raise ValueError(f"impossible counts {counts}")
     dictionary_start, dictionary_end = values["sections"]["dictionary"]
     layout = make_layout(
@@ -470,7 +473,7 @@ def _parse(values: Any, header_bytes: int, digest: str, path: Path) -> Header:
     summary, table_digest = values["summary"], values["table_digest"]
     derived = _header_fields(info, shard, values["corpus_sentences"], layout, summary, table_digest)
     for name in derived.keys() - {"info"}:
-        if values[name] != derived[name]:
+        if json.dumps(values[name], sort_keys=True) != json.dumps(derived[name], sort_keys=True):
             raise ValueError(f"{name} is {values[name]!r}, the other fields give {derived[name]!r}")
     return Header(info, shard, values["corpus_sentences"], layout, summary, digest, table_digest)
 
@@ -491,7 +494,7 @@ def _wrong_version(file: BinaryIO, path: Path, version: int, json_bytes: int) ->
             old = json.loads(file.read(min(json_bytes, 1 << 20)))
             rebuild = rebuild_command(
                 path,
-                f"--path {old['teacher']} --subset {old['split']} --topk {old['k']} --passes {old['passes']}",
+                f"--path {shlex.quote(old['teacher'])} --subset {old['split']} --topk {old['k']} --passes {old['passes']}",
             )
         except (ValueError, KeyError, TypeError):
             pass  # then without its options

@@ -32,7 +32,7 @@ class IndexedTokens:
     """
 
     def __init__(self, prefix: str | Path):
-        self.prefix = str(prefix)
+        self.prefix = str(Path(prefix).absolute())
         index, data = Path(f"{self.prefix}.idx"), Path(f"{self.prefix}.bin")
         for path in (index, data):
             if not path.is_file():
@@ -166,15 +166,22 @@ def read_dictionary(path: str | Path) -> list[str]:
             f"dictionary {path} does not exist; give the folder that fairseq-preprocess wrote"
         )
     symbols = list(_SPECIAL_SYMBOLS)
+    known = set(symbols)
     with open(path, encoding="utf-8") as lines:
         for number, line in enumerate(lines, start=1):
-            symbol, _, last = line.rstrip().rpartition(" ")
-            if last == "#fairseq:overwrite":
-                symbol, _, last = symbol.rpartition(" ")
-            if not symbol or not last.lstrip("-").isdigit():
+            try:
+                symbol, count = line.rstrip().rsplit(" ", 1)
+                overwrites = count == "#fairseq:overwrite"
+                if overwrites:
+                    symbol, count = symbol.rsplit(" ", 1)
+                int(count)
+            except ValueError:
                 raise ValueError(
                     f"{path}, line {number}: expected `symbol count`, got {line.rstrip()!r}; mend the line"
-                )
+                ) from None
+            if symbol in known and not overwrites:
+                raise ValueError(f"{path}, line {number}: {symbol!r} is there twice; remove one of the lines")
+            known.add(symbol)
             symbols.append(symbol)
     return symbols
 

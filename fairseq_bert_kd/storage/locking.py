@@ -17,3 +17,9 @@ def lock_exclusively(file: Any) -> bool:
     except BlockingIOError:
         return False
     return True
+
+
+def unlock(file: Any) -> None:
+    """Give the lock back, although a forked process may still hold the file open."""
+    if fcntl is not None:
+        fcntl.flock(file.fileno(), fcntl.LOCK_UN)

@@ -9,7 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fairseq_bert_kd.storage.header import (
+    HASH_DTYPE,
     SCORED,
+    STATUS_DTYPE,
     STATUS_NAMES,
     StoreInfo,
     info_digest,
@@ -106,6 +108,15 @@ def refuse_faulty(data: ChunkData, info: StoreInfo, first_sentence: int = 0) -> 
         raise ValueError(
             f"{sentences} sentences of {int(data.lengths.sum())} rows do not fit arrays of {shapes}"
         )
+    expected = {
+        "source_hashes": HASH_DTYPE,
+        "target_hashes": HASH_DTYPE,
+        "status": STATUS_DTYPE,
+        "records": record_dtype(info),
+    }
+    for name, dtype in expected.items():
+        if getattr(data, name).dtype != dtype:
+            raise ValueError(f"{name} must be of type {dtype}, got {getattr(data, name).dtype}")
     if (data.status >= len(STATUS_NAMES)).any():
         sentence = int((data.status >= len(STATUS_NAMES)).argmax())
         raise ValueError(f"sentence {first_sentence + sentence}: unknown status {data.status[sentence]}")

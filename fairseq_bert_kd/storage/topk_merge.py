@@ -66,9 +66,10 @@ def merge_shards(
             reader, local = readers[chunk % len(readers)], chunk // len(readers)
             entry, data = reader.chunk_table[local], reader.chunk(local)
             if chunk_digest(chunk, entry, data, reader.info) != entry["digest"].tobytes():
+                writer.discard()  # it may have been laid out from a damaged index
                 raise damaged(reader.path, f"chunk {chunk} does not match its digest")
             if not writer.is_done(chunk):
-                writer.write_chunk(chunk, data, int(entry["gold_correct"]), float(entry["gold_nll"]))
+                writer.copy_chunk(chunk, data, entry)
             unsynced += data.records.nbytes
             progress(data.records.nbytes)
             if unsynced > _SYNC_BYTES:
@@ -82,6 +83,9 @@ def _refuse_unfit(readers: Sequence[TopKReader]) -> None:
     if not readers:
         raise ValueError("no shards given; name the files `*.shard-*` of one store")
     first = readers[0]
+    for reader in readers:
+        if (reader.lengths < 0).any():
+            raise damaged(reader.path, "its index is not ascending")
     for reader in readers[1:]:
         differences = differing_fields(first.info, reader.info)
         if reader.header.shard.count != first.header.shard.count:

@@ -150,7 +150,7 @@ class TopKReader:
 
         Raises:
             IndexError: a sentence that is not in ``range(len(self))``.
-            ValueError: a sentence with more than ``width`` rows.
+            ValueError: a sentence with more than ``width`` rows, or more tokens than are stored.
         """
         sentences = np.asarray(sentence_ids)
         if sentences.size and sentences.dtype.kind not in "iu":
@@ -168,6 +168,8 @@ class TopKReader:
                 "pass the padded target length, end of sentence included"
             )
         k = self.info.k if topk is None else topk
+        if not 1 <= k <= self.info.k:
+            raise ValueError(f"topk must be from 1 to the stored {self.info.k}, got {k}")
         steps = np.arange(width)
         kept = np.where(self._status[sentences] == SCORED, lengths, 0)
         present = steps < kept[:, None]  # (batch, width)

@@ -34,7 +34,7 @@ from fairseq_bert_kd.storage.header import (
     summarise,
     table_dtype,
 )
-from fairseq_bert_kd.storage.locking import lock_exclusively
+from fairseq_bert_kd.storage.locking import lock_exclusively, unlock
 from fairseq_bert_kd.storage.records import ChunkData, chunk_digest, refuse_faulty, table_entry
 
 _BLOCK = 1 << 20  # sentences or table entries handled together
@@ -148,7 +148,14 @@ class TopKWriter:
                 f"chunk {chunk} has other lengths than the corpus; pass rows for every target token"
             )
         refuse_faulty(data, self.info, self.sentences(chunk).start)
-        entry = table_entry(chunk, data, self.info, gold_correct, gold_nll)
+        self.copy_chunk(chunk, data, table_entry(chunk, data, self.info, gold_correct, gold_nll))
+
+    def copy_chunk(self, chunk: int, data: ChunkData, entry: NDArray[Any]) -> None:
+        """Write a chunk that another file holds, with its table entry; both were checked by the caller.
+
+        Raises:
+            OSError: as in `write_chunk`.
+        """
         for place, array in self._places(chunk, data):
             self._write(place, np.ascontiguousarray(array))
         local = chunk // self.shard.count
@@ -192,6 +199,7 @@ class TopKWriter:
     def close(self) -> None:
         """Let go of the work file, which stays for the next run."""
         if self._file is not None:
+            unlock(self._file)
             self._file.close()
             self._file = None
 
@@ -222,7 +230,7 @@ class TopKWriter:
         try:
             with open(self.path, "rb") as file:
                 found = read_header(file, self.path)
-            differences = self._differences(found)
+                differences = self._differences(found) or self._moved_sentences(file)
         except ValueError as error:
             differences = [str(error)]
         if differences:
@@ -269,7 +277,7 @@ class TopKWriter:
         assert file is not None
         found = _header_of_work(file, path)
         if found is not None:
-            differences = self._differences(found) or self._moved_sentences()
+            differences = self._differences(found) or self._moved_sentences(file)
             if not differences:
                 return
             if not self._overwrite:
@@ -279,7 +287,7 @@ class TopKWriter:
                 )
         if found is not None or os.fstat(file.fileno()).st_size != self.layout.file_bytes:
             file.truncate(0)
-        _reserve(file, self.layout.file_bytes)
+        _reserve(file, path, self.layout.file_bytes)
         self._write(self.layout.starts["dictionary"], self._dictionary)
         place = self.layout.starts["offsets"]
         for offsets in self._offset_blocks():
@@ -290,11 +298,11 @@ class TopKWriter:
         self.sync()
         _sync_folder(path.parent)
 
-    def _moved_sentences(self) -> list[str]:
-        """Differences between the work file's offsets and the corpus as it is now."""
+    def _moved_sentences(self, file: BinaryIO) -> list[str]:
+        """Differences between a file's offsets and the corpus as it is now."""
         place = self.layout.starts["offsets"]
         for offsets in self._offset_blocks():
-            if self._read(place, offsets.nbytes) != offsets.tobytes():
+            if os.pread(file.fileno(), offsets.nbytes, place) != offsets.tobytes():
                 return ["target sentences have other lengths"]
             place += offsets.nbytes
         return []
@@ -371,7 +379,7 @@ class TopKWriter:
         return b"".join(parts)
 
     def _write(self, place: int, content: Any) -> None:
-        view = memoryview(content.tobytes() if isinstance(content, np.ndarray) else content)
+        view = memoryview(content.tobytes() if isinstance(content, (np.ndarray, np.generic)) else content)
         while view:
             written = os.pwrite(self._descriptor(), view, place)
             place, view = place + written, view[written:]
@@ -388,20 +396,19 @@ def _header_of_work(file: BinaryIO, path: Path) -> Header | None:
     return None
 
 
-def _reserve(file: BinaryIO, size: int) -> None:
+def _reserve(file: BinaryIO, path: Path, size: int) -> None:
     """Give the file its size, new bytes zero; a full disk fails here rather than hours later."""
-    file.truncate(size)
-    if hasattr(os, "posix_fallocate"):
-        try:
+    try:
+        file.truncate(size)
+        if hasattr(os, "posix_fallocate"):
             os.posix_fallocate(file.fileno(), 0, size)
-        except OSError as error:
-            if error.errno in (errno.ENOSPC, errno.EFBIG, errno.EDQUOT):
-                file.truncate(0)
-                raise OSError(
-                    error.errno, f"no room for {size:,} bytes ({os.strerror(error.errno)})", file.name
-                ) from None
-            if error.errno not in (errno.EOPNOTSUPP, errno.EINVAL):  # file systems that cannot reserve
-                raise
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EFBIG, errno.EDQUOT):
+            file.truncate(0)
+            reason = os.strerror(error.errno)
+            raise OSError(error.errno, f"no room for {size:,} bytes ({reason})", str(path)) from None
+        if error.errno not in (errno.EOPNOTSUPP, errno.EINVAL):  # file systems that cannot reserve
+            raise
 
 
 def _sync_folder(folder: Path) -> None:
