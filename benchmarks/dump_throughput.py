@@ -26,7 +26,7 @@ from benchmarks.table import Row
 from fairseq_bert_kd.functional.pair_input import PairFormat
 from fairseq_bert_kd.scoring.store_dump import StoreDump
 from fairseq_bert_kd.scoring.teacher import Teacher
-from fairseq_bert_kd.storage.header import WHOLE, StoreInfo, dictionary_digest
+from fairseq_bert_kd.storage.store_info import WHOLE, StoreInfo, dictionary_digest
 from fairseq_bert_kd.storage.indexed_data import Pairs
 
 SHAPES = {

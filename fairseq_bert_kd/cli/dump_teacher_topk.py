@@ -17,7 +17,8 @@ import fairseq_bert_kd
 from fairseq_bert_kd.scoring import distributed
 from fairseq_bert_kd.scoring.store_dump import StoreDump
 from fairseq_bert_kd.scoring.teacher import Teacher, load_teacher
-from fairseq_bert_kd.storage.header import (
+from fairseq_bert_kd.storage.indexed_data import open_pairs, read_dictionary
+from fairseq_bert_kd.storage.store_info import (
     Shard,
     StoreInfo,
     dictionary_digest,
@@ -26,7 +27,6 @@ from fairseq_bert_kd.storage.header import (
     shard_path,
     store_path,
 )
-from fairseq_bert_kd.storage.indexed_data import open_pairs, read_dictionary
 from fairseq_bert_kd.storage.topk_merge import merge_shards
 from fairseq_bert_kd.storage.topk_store import TopKReader
 

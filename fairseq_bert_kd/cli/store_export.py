@@ -20,16 +20,9 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from fairseq_bert_kd.storage.header import (
-    SCORED,
-    STATUS_NAMES,
-    VALUE_KIND,
-    VALUE_ORIGIN,
-    Header,
-    StoreInfo,
-    damaged,
-)
+from fairseq_bert_kd.storage.header import Header, damaged
 from fairseq_bert_kd.storage.records import ChunkData, chunk_digest, empty_records, export_columns
+from fairseq_bert_kd.storage.store_info import SCORED, STATUS_NAMES, VALUE_KIND, VALUE_ORIGIN, StoreInfo
 from fairseq_bert_kd.storage.topk_store import TopKReader
 
 HELP = "a store as an Arrow or Parquet table, for analysis with pandas"

@@ -18,7 +18,9 @@ from tqdm import tqdm
 
 import fairseq_bert_kd
 from fairseq_bert_kd.cli.authors_shelve import Dump, load_pair, unwrap
-from fairseq_bert_kd.storage.header import (
+from fairseq_bert_kd.storage.indexed_data import Pairs, open_pairs, read_dictionary, sentence_hash
+from fairseq_bert_kd.storage.records import ChunkData, empty_records
+from fairseq_bert_kd.storage.store_info import (
     NOT_FINITE,
     NOT_IMPORTED,
     SCORED,
@@ -26,8 +28,6 @@ from fairseq_bert_kd.storage.header import (
     dictionary_digest,
     store_path,
 )
-from fairseq_bert_kd.storage.indexed_data import Pairs, open_pairs, read_dictionary, sentence_hash
-from fairseq_bert_kd.storage.records import ChunkData, empty_records
 from fairseq_bert_kd.storage.topk_writer import TopKWriter
 
 logger = logging.getLogger(__name__)

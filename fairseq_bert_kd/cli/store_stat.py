@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from fairseq_bert_kd.cli.store_tools import printable, progress_bar
-from fairseq_bert_kd.storage.header import VERSION, Header, record_dtype
+from fairseq_bert_kd.storage.header import VERSION, Header
+from fairseq_bert_kd.storage.store_info import record_dtype
 from fairseq_bert_kd.storage.topk_stat import (
     BINS,
     ENOUGH_MASS,

@@ -19,9 +19,9 @@ from torch import Tensor
 from fairseq_bert_kd.functional.pair_input import assemble_pairs
 from fairseq_bert_kd.functional.teacher_rows import TeacherRows, teacher_rows
 from fairseq_bert_kd.scoring.plan import Batch, plan_chunk
-from fairseq_bert_kd.storage.header import NOT_FINITE, SCORED, TOO_LONG, StoreInfo
 from fairseq_bert_kd.storage.indexed_data import Pairs, sentence_hash
 from fairseq_bert_kd.storage.records import ChunkData, empty_records
+from fairseq_bert_kd.storage.store_info import NOT_FINITE, SCORED, TOO_LONG, StoreInfo
 
 AHEAD = 4  # batches prepared in advance
 IN_FLIGHT = 2  # batches whose results are still on a GPU

@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 from fairseq_bert_kd.scoring.chunk_scorer import ChunkScorer, ScoredChunk
 from fairseq_bert_kd.scoring.plan import count_tokens
 from fairseq_bert_kd.scoring.teacher import Teacher, never_a_target
-from fairseq_bert_kd.storage.header import WHOLE, Shard, StoreInfo, record_dtype
 from fairseq_bert_kd.storage.indexed_data import Pairs, sentence_hash
 from fairseq_bert_kd.storage.records import ChunkData
+from fairseq_bert_kd.storage.store_info import WHOLE, Shard, StoreInfo, record_dtype
 from fairseq_bert_kd.storage.topk_writer import TopKWriter
 
 logger = logging.getLogger(__name__)

@@ -6,8 +6,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from fairseq_bert_kd.storage.header import dictionary_digest, rebuild_command
+from fairseq_bert_kd.storage.header import rebuild_command
 from fairseq_bert_kd.storage.indexed_data import sentence_hash
+from fairseq_bert_kd.storage.store_info import dictionary_digest
 from fairseq_bert_kd.storage.topk_store import TopKReader
 
 SAMPLED_SENTENCES = 1000  # whose ids are compared by default

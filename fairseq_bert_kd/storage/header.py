@@ -1,110 +1,44 @@
-"""Header, record layout and digests of the top-k store; the format's specification is docs/store_format.md."""
+"""Header and layout of the top-k store; the format's specification is docs/store_format.md."""
 
-import hashlib
 import json
 import math
 import os
 import shlex
 import struct
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
-from typing import Any, BinaryIO, get_origin
+from typing import Any, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
 
+from fairseq_bert_kd.storage.store_info import (
+    DIGEST,
+    HASH_DTYPE,
+    MASK_PLAN,
+    OFFSET_DTYPE,
+    STATUS_DTYPE,
+    STATUS_NAMES,
+    VALUE_KIND,
+    VALUE_ORIGIN,
+    Shard,
+    StoreInfo,
+    check_info,
+    info_digest,
+    new_digest,
+    record_dtype,
+    shard_sentences,
+    table_dtype,
+)
+
 MAGIC = b"KDTOPK\r\n"  # the line end shows a copy in text mode
 WORK_MAGIC = b"KDTOPKw\n"  # an unfinished file
 VERSION = 2
-VALUE_KIND = "logits"
-VALUE_ORIGIN = "best logit of the row"
-MASK_PLAN = "strided"  # position t of a target was masked and scored in pass t mod passes
-DIGEST = "blake2b"
-DIGEST_BYTES = 16
-HASH_DTYPE = np.dtype("<u8")  # of a sentence's ids
-LOGIT_DTYPE = np.dtype("<f2")
-NORMALISER_DTYPE = np.dtype("<f4")
-OFFSET_DTYPE = np.dtype("<i8")
-STATUS_DTYPE = np.dtype("u1")
-SCORED = 0  # status of a sentence; all others are missing
-TOO_LONG = 1
-NOT_FINITE = 2
-NOT_IMPORTED = 3
-STATUS_NAMES = ("scored", "too_long", "not_finite", "not_imported")
-
 _PREFIX = struct.Struct("<8sII16s")  # magic, version, bytes of the JSON area, digest
 _SECTION_ALIGNMENT = 64  # bytes, one cache line
 _HEADER_ALIGNMENT = 4096
 _HEADER_ROOM = 1024  # bytes for the counts that are known last
-_ID_LIMIT = 2**31
-
-
-@dataclass(frozen=True)
-class StoreInfo:
-    """What the creator of a store says about it; equal for all shards of a dump.
-
-    Attributes:
-        k: teacher tokens per row.
-        dictionary_size: symbols of the student's target dictionary, special ones included.
-        dictionary_digest: of the same symbols, see `dictionary_digest`.
-        split: "train", for example.
-        source_lang: as in the data's file names.
-        target_lang: as in the data's file names.
-        passes: mask plan; position t of a sentence was masked and scored in pass ``t % passes``.
-        teacher: name of the teacher.
-        teacher_digest: sha256 of the teacher's checkpoint, hexadecimal, or "" where it is not known.
-        mask_ratio: share of target tokens masked while the teacher was trained, 0 to 1.
-        versions: tool to version.
-        temperatures: those with a log-normaliser in each row, positive, ascending; empty where not known.
-        gold: whether each row holds the gold token and its logit.
-        samples: tokens in each row that were drawn from the teacher outside the stored ones.
-        sample_seed: of these draws.
-        source_dictionary_digest: as ``dictionary_digest``, for the source side.
-        tokenizer_digest: of the teacher's tokenizer, or "" where it is not known.
-        precision: the teacher's arithmetic, "fp32" for example, or "".
-        device: kind of device that the teacher ran on, or "".
-        max_tokens: token budget of a batch, 0 where not known; with ``chunk_sentences`` it fixes the batches.
-        chunk_sentences: sentences that are scored, written and checked together.
-        origin: "dump", or what was imported.
-    """
-
-    k: int
-    dictionary_size: int
-    dictionary_digest: str
-    split: str
-    source_lang: str
-    target_lang: str
-    passes: int
-    teacher: str
-    teacher_digest: str
-    mask_ratio: float
-    versions: dict[str, str]
-    temperatures: tuple[float, ...] = (1.0, 5.0, 10.0)
-    gold: bool = False
-    samples: int = 0
-    sample_seed: int = 0
-    source_dictionary_digest: str = ""
-    tokenizer_digest: str = ""
-    precision: str = ""
-    device: str = ""
-    max_tokens: int = 0
-    chunk_sentences: int = 1024
-    origin: str = "dump"
-
-
-@dataclass(frozen=True, order=True)
-class Shard:
-    """Shard ``index`` of ``count``, from 0; it holds the chunks c with ``c % count == index``."""
-
-    index: int
-    count: int
-
-    def __str__(self) -> str:
-        return f"{self.index + 1}/{self.count}"
-
-
-WHOLE = Shard(0, 1)  # the corpus in one file
 
 
 @dataclass(frozen=True)
@@ -162,98 +96,12 @@ class Header:
     table_digest: str = field(default="")
 
 
-# ---------------------------------------------------------------- names and digests
-
-
-def store_path(data_dir: str | os.PathLike[str], split: str, source_lang: str, target_lang: str) -> Path:
-    """Where the store of a split lies: ``train.de-en.en.topk`` beside the binarised data."""
-    return Path(data_dir) / f"{split}.{source_lang}-{target_lang}.{target_lang}.topk"
-
-
-def shard_path(path: str | os.PathLike[str], shard: Shard) -> Path:
-    """Where a shard of a store lies; the store itself when there is one shard only."""
-    path = Path(path)
-    if shard.count == 1:
-        return path
-    return path.with_name(f"{path.name}.shard-{shard.index + 1}-of-{shard.count}")
-
-
-def dictionary_digest(symbols: Iterable[str]) -> str:
-    """sha256 of the symbols in id order, hexadecimal; each is preceded by its uint32 length in bytes."""
-    digest = hashlib.sha256()
-    for symbol in symbols:
-        encoded = symbol.encode("utf-8", errors="surrogatepass")
-        digest.update(struct.pack("<I", len(encoded)) + encoded)
-    return digest.hexdigest()
-
-
-def new_digest() -> Any:
-    """The hash that protects headers, tables and chunks."""
-    return hashlib.blake2b(digest_size=DIGEST_BYTES)
-
-
-# ---------------------------------------------------------------- types
-
-
-def info_digest(info: StoreInfo) -> bytes:
-    """Digest of everything that the creator says, as JSON with sorted keys, without spaces, in ASCII."""
-    digest = new_digest()
-    digest.update(json.dumps(asdict(info), sort_keys=True, separators=(",", ":"), allow_nan=False).encode())
-    return bytes(digest.digest())
-
-
-def id_dtype(dictionary_size: int) -> np.dtype[Any]:
-    """uint16 where all ids fit, int32 else."""
-    return np.dtype("<u2" if dictionary_size <= 2**16 else "<i4")
-
-
-def record_dtype(info: StoreInfo) -> np.dtype[Any]:
-    """A row: packed, without padding."""
-    ids = id_dtype(info.dictionary_size)
-    parts: list[tuple] = []
-    if info.temperatures:
-        parts.append(("log_normalisers", NORMALISER_DTYPE, (len(info.temperatures),)))
-    parts += [("topk_ids", ids, (info.k,)), ("topk_logits", LOGIT_DTYPE, (info.k,))]
-    if info.gold:
-        parts += [("gold_id", ids), ("gold_logit", LOGIT_DTYPE)]
-    if info.samples:
-        parts += [("sample_ids", ids, (info.samples,)), ("sample_logits", LOGIT_DTYPE, (info.samples,))]
-    return np.dtype(parts)
-
-
-def table_dtype(info: StoreInfo) -> np.dtype[Any]:
-    """An entry of the chunk table: the digest covers the entry's other fields and the chunk's data.
-
-    ``gold_correct`` is -1 and ``gold_nll`` NaN where the gold tokens were not looked at.
-    """
-    return np.dtype(
-        [
-            ("digest", "u1", (DIGEST_BYTES,)),
-            ("scored_rows", "<i8"),
-            ("gold_correct", "<i8"),
-            ("gold_nll", "<f8"),  # nats at temperature 1, summed
-            ("captured", "<f8", (len(info.temperatures),)),  # mass of the top k, summed
-            ("missing", "<i8", (len(STATUS_NAMES) - 1,)),  # sentences, by status
-        ]
-    )
-
-
-# ---------------------------------------------------------------- layout
-
-
 def encode_dictionary(symbols: Sequence[str]) -> bytes:
     """The dictionary section: UTF-8, a line feed after each symbol."""
     bad = next((symbol for symbol in symbols if "\n" in symbol), None)
     if bad is not None:
         raise ValueError(f"a dictionary symbol must not hold a line feed, got {bad!r}; mend the dictionary")
     return "".join(symbol + "\n" for symbol in symbols).encode("utf-8", errors="surrogatepass")
-
-
-def shard_sentences(corpus_sentences: int, chunk_sentences: int, shard: Shard) -> int:
-    """Sentences in a shard."""
-    whole, rest = divmod(corpus_sentences, chunk_sentences)
-    full_chunks = len(range(shard.index, whole, shard.count))
-    return full_chunks * chunk_sentences + (rest if rest and whole % shard.count == shard.index else 0)
 
 
 def make_layout(
@@ -367,36 +215,6 @@ def read_header(file: BinaryIO, path: Path, unfinished: bool = False) -> Header:
     return header
 
 
-def differing_fields(one: StoreInfo, other: StoreInfo) -> list[str]:
-    """``field: value against value`` for each that differs."""
-    pairs = [(item.name, getattr(one, item.name), getattr(other, item.name)) for item in fields(StoreInfo)]
-    return [f"{name}: {a!r} against {b!r}" for name, a, b in pairs if a != b]
-
-
-def check_info(info: StoreInfo) -> None:
-    """Raise ValueError for a field of a wrong type or an impossible number."""
-    for item in fields(info):
-        value, kind = getattr(info, item.name), get_origin(item.type) or item.type
-        allowed = (int, float) if kind is float else kind
-        if not isinstance(value, allowed) or (kind is int and isinstance(value, bool)):  # type: ignore[arg-type]
-            raise ValueError(f"{item.name} must be {getattr(kind, '__name__', kind)}, got {value!r}")
-    for name in ("k", "dictionary_size", "passes", "chunk_sentences"):
-        if getattr(info, name) < 1:
-            raise ValueError(f"{name} must be at least 1, got {getattr(info, name)}")
-    if info.samples < 0:
-        raise ValueError(f"samples must not be negative, got {info.samples}")
-    if info.k > info.dictionary_size:
-        raise ValueError(f"k={info.k} exceeds the dictionary of {info.dictionary_size} symbols; ask for less")
-    if info.dictionary_size > _ID_LIMIT:
-        raise ValueError(f"dictionary_size must fit int32 ids, got {info.dictionary_size}")
-    if not 0 <= info.mask_ratio <= 1:
-        raise ValueError(f"mask_ratio must be a share from 0 to 1, got {info.mask_ratio}")
-    temperatures = info.temperatures
-    positive = all(isinstance(t, float) and 0 < t < math.inf for t in temperatures)
-    if not positive or list(temperatures) != sorted(set(temperatures)):
-        raise ValueError(f"temperatures must be positive, ascending and different, got {list(temperatures)}")
-
-
 def damaged(path: Path, what: str) -> ValueError:
     """The error for a file that is not as it was written."""
     return ValueError(f"top-k store {path} is damaged: {what}; copy it again or {rebuild_command(path)}")
@@ -407,9 +225,6 @@ def rebuild_command(path: Path, options: str = "") -> str:
     split = path.name.split(".", 1)[0]
     options = options or f"--path TEACHER.pt --subset {shlex.quote(split)}"
     return f"rebuild it with `fairseq-bert-kd dump {shlex.quote(str(path.parent))} {options} --overwrite`"
-
-
-# ---------------------------------------------------------------- inside
 
 
 def _header_fields(

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fairseq_bert_kd.storage.header import (
+from fairseq_bert_kd.storage.store_info import (
     HASH_DTYPE,
     SCORED,
     STATUS_DTYPE,

@@ -11,16 +11,16 @@ from typing import Any, BinaryIO, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from fairseq_bert_kd.storage.header import (
+from fairseq_bert_kd.storage.header import Header
+from fairseq_bert_kd.storage.records import ChunkData
+from fairseq_bert_kd.storage.store_info import (
     HASH_DTYPE,
     OFFSET_DTYPE,
     STATUS_DTYPE,
-    Header,
     dictionary_digest,
     record_dtype,
     table_dtype,
 )
-from fairseq_bert_kd.storage.records import ChunkData
 
 
 class ChunkPlace(NamedTuple):

@@ -7,8 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from fairseq_bert_kd.storage.header import WHOLE, damaged, differing_fields
+from fairseq_bert_kd.storage.header import damaged
 from fairseq_bert_kd.storage.records import chunk_digest
+from fairseq_bert_kd.storage.store_info import WHOLE, differing_fields
 from fairseq_bert_kd.storage.topk_store import TopKReader
 from fairseq_bert_kd.storage.topk_writer import TopKWriter
 

@@ -13,8 +13,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fairseq_bert_kd.storage.header import StoreInfo, damaged
+from fairseq_bert_kd.storage.header import damaged
 from fairseq_bert_kd.storage.records import ChunkData, chunk_digest
+from fairseq_bert_kd.storage.store_info import StoreInfo
 from fairseq_bert_kd.storage.topk_store import TopKReader
 
 BINS = 10  # of a histogram

@@ -11,20 +11,18 @@ from typing import Any, NamedTuple, SupportsIndex
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from fairseq_bert_kd.storage.header import (
+from fairseq_bert_kd.storage.header import Header, damaged, read_header
+from fairseq_bert_kd.storage.records import ChunkData
+from fairseq_bert_kd.storage.store_info import (
     HASH_DTYPE,
     OFFSET_DTYPE,
     SCORED,
     STATUS_DTYPE,
-    Header,
     StoreInfo,
-    damaged,
     id_dtype,
-    read_header,
     record_dtype,
     table_dtype,
 )
-from fairseq_bert_kd.storage.records import ChunkData
 
 
 class TeacherRows(NamedTuple):

@@ -10,9 +10,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fairseq_bert_kd.storage.header import OFFSET_DTYPE, new_digest, read_header, record_dtype, summarise
+from fairseq_bert_kd.storage.header import read_header, summarise
 from fairseq_bert_kd.storage.records import ChunkData, chunk_digest, refuse_faulty, table_entry
 from fairseq_bert_kd.storage.store_file import ChunkPlace, StoreFile
+from fairseq_bert_kd.storage.store_info import OFFSET_DTYPE, new_digest, record_dtype
 from fairseq_bert_kd.storage.topk_against_data import DataSide, open_data, sentence_problems
 
 MOST_LINES = 20  # problems of one kind that are told

@@ -15,27 +15,29 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fairseq_bert_kd.storage.header import (
+    Header,
+    encode_dictionary,
+    encode_header,
+    plan_layout,
+    read_header,
+    summarise,
+)
+from fairseq_bert_kd.storage.locking import lock_exclusively, unlock
+from fairseq_bert_kd.storage.records import ChunkData, chunk_digest, refuse_faulty, table_entry
+from fairseq_bert_kd.storage.store_info import (
     OFFSET_DTYPE,
     WHOLE,
-    Header,
     Shard,
     StoreInfo,
     check_info,
     dictionary_digest,
     differing_fields,
-    encode_dictionary,
-    encode_header,
     new_digest,
-    plan_layout,
-    read_header,
     record_dtype,
     shard_path,
     shard_sentences,
-    summarise,
     table_dtype,
 )
-from fairseq_bert_kd.storage.locking import lock_exclusively, unlock
-from fairseq_bert_kd.storage.records import ChunkData, chunk_digest, refuse_faulty, table_entry
 
 _BLOCK = 1 << 20  # sentences or table entries handled together
 

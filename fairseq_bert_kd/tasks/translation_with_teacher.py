@@ -22,7 +22,7 @@ from fairseq_bert_kd.storage.alignment import (
     check_settings,
     check_tokenizer,
 )
-from fairseq_bert_kd.storage.header import store_path
+from fairseq_bert_kd.storage.store_info import store_path
 from fairseq_bert_kd.storage.topk_store import TopKReader
 from fairseq_bert_kd.tokenization.hf_tokenizer import HfTokenizer
 

@@ -9,7 +9,7 @@ import time
 
 import pytest
 
-from fairseq_bert_kd.storage.header import Shard, shard_path, store_path
+from fairseq_bert_kd.storage.store_info import Shard, shard_path, store_path
 from fairseq_bert_kd.storage.topk_merge import merge_shards
 from tests.tiny_chain import dump
 

@@ -14,7 +14,7 @@ from fairseq.data import Dictionary, data_utils
 
 from fairseq_bert_kd.scoring.chunk_scorer import ChunkScorer
 from fairseq_bert_kd.scoring.teacher import file_digest, never_a_target
-from fairseq_bert_kd.storage.header import STATUS_NAMES, Shard, shard_path, store_path
+from fairseq_bert_kd.storage.store_info import STATUS_NAMES, Shard, shard_path, store_path
 from fairseq_bert_kd.storage.topk_merge import merge_shards
 from fairseq_bert_kd.storage.topk_store import TopKReader
 from fairseq_bert_kd.storage.topk_verify import verify_store

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from fairseq_bert_kd.cli import store_export
-from fairseq_bert_kd.storage.header import (
+from fairseq_bert_kd.storage.records import ChunkData, empty_records
+from fairseq_bert_kd.storage.store_info import (
     SCORED,
     STATUS_NAMES,
     Shard,
@@ -15,7 +16,6 @@ from fairseq_bert_kd.storage.header import (
     dictionary_digest,
     shard_path,
 )
-from fairseq_bert_kd.storage.records import ChunkData, empty_records
 from fairseq_bert_kd.storage.topk_store import TopKReader
 from fairseq_bert_kd.storage.topk_writer import TopKWriter
 

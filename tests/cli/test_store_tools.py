@@ -11,7 +11,7 @@ import pytest
 from fairseq_bert_kd.cli import store_tools, store_verify
 from fairseq_bert_kd.cli.main import cli_main
 from fairseq_bert_kd.cli.store_show import _aligned, _width
-from fairseq_bert_kd.storage.header import Shard, dictionary_digest
+from fairseq_bert_kd.storage.store_info import Shard, dictionary_digest
 from fairseq_bert_kd.storage.topk_store import TopKReader
 from tests.storage.small_stores import (
     NAME,

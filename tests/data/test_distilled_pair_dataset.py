@@ -9,8 +9,8 @@ from torch.utils.data import DataLoader
 
 from fairseq_bert_kd.batch import TEACHER, decode_logits, encode_logits
 from fairseq_bert_kd.data.distilled_pair_dataset import DistilledPairDataset
-from fairseq_bert_kd.storage.header import SCORED, TOO_LONG, StoreInfo, dictionary_digest
 from fairseq_bert_kd.storage.records import ChunkData, empty_records
+from fairseq_bert_kd.storage.store_info import SCORED, TOO_LONG, StoreInfo, dictionary_digest
 from fairseq_bert_kd.storage.topk_store import TopKReader
 from fairseq_bert_kd.storage.topk_writer import TopKWriter
 

@@ -19,7 +19,9 @@ def random_logits(rows=20, vocab=VOCAB, spread=3.0, seed=0):
 
 def make(logits, k=4, temperatures=(1.0, 5.0, 10.0), barred=(), gold=None, **options):
     gold = torch.full((len(logits),), logits.size(1) - 1) if gold is None else gold
-    return teacher_rows(logits.clone(), gold, torch.tensor(list(barred), dtype=torch.int64), k, temperatures, **options)
+    return teacher_rows(
+        logits.clone(), gold, torch.tensor(list(barred), dtype=torch.int64), k, temperatures, **options
+    )
 
 
 def test_by_hand():

@@ -8,21 +8,23 @@ from typing import Any
 import numpy as np
 
 from fairseq_bert_kd.storage.header import (
-    OFFSET_DTYPE,
-    SCORED,
-    WHOLE,
-    Shard,
-    StoreInfo,
-    dictionary_digest,
     encode_dictionary,
     encode_header,
-    new_digest,
     plan_layout,
     read_header,
     summarise,
 )
 from fairseq_bert_kd.storage.indexed_data import sentence_hash
 from fairseq_bert_kd.storage.records import ChunkData, empty_records, table_entry
+from fairseq_bert_kd.storage.store_info import (
+    OFFSET_DTYPE,
+    SCORED,
+    WHOLE,
+    Shard,
+    StoreInfo,
+    dictionary_digest,
+    new_digest,
+)
 from fairseq_bert_kd.storage.topk_writer import TopKWriter
 
 SYMBOLS = ["<s>", "<pad>", "</s>", "<unk>", "a", "b", "c", "d", "e", "f"]

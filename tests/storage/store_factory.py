@@ -9,20 +9,22 @@ from typing import Any
 import numpy as np
 
 from fairseq_bert_kd.storage.header import (
-    SCORED,
-    TOO_LONG,
     Header,
-    Shard,
-    StoreInfo,
-    dictionary_digest,
     encode_dictionary,
     encode_header,
     plan_layout,
     read_header,
     summarise,
-    table_dtype,
 )
 from fairseq_bert_kd.storage.records import ChunkData, empty_records
+from fairseq_bert_kd.storage.store_info import (
+    SCORED,
+    TOO_LONG,
+    Shard,
+    StoreInfo,
+    dictionary_digest,
+    table_dtype,
+)
 from fairseq_bert_kd.storage.topk_store import TopKReader
 from fairseq_bert_kd.storage.topk_writer import TopKWriter
 

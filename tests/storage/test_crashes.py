@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from fairseq_bert_kd.storage.header import Shard, shard_path
+from fairseq_bert_kd.storage.store_info import Shard, shard_path
 from fairseq_bert_kd.storage.topk_merge import merge_shards
 from fairseq_bert_kd.storage.topk_verify import verify_store
 from fairseq_bert_kd.storage.topk_writer import work_path

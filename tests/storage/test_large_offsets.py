@@ -8,7 +8,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from fairseq_bert_kd.storage.header import record_dtype
+from fairseq_bert_kd.storage.store_info import record_dtype
 from fairseq_bert_kd.storage.topk_store import TopKReader
 from tests.storage.store_factory import STORE_NAME, make_info, random_records, write_sparse
 

@@ -18,7 +18,8 @@ from typing import Any
 
 import pytest
 
-from fairseq_bert_kd.storage.header import WHOLE, Layout, Shard, record_dtype, shard_path, table_dtype
+from fairseq_bert_kd.storage.header import Layout
+from fairseq_bert_kd.storage.store_info import WHOLE, Shard, record_dtype, shard_path, table_dtype
 from fairseq_bert_kd.storage.topk_store import TopKReader
 from fairseq_bert_kd.storage.topk_verify import verify_store
 from tests.storage.store_factory import STORE_NAME, make_corpus

@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from fairseq_bert_kd.storage.header import Shard
+from fairseq_bert_kd.storage.store_info import Shard
 from fairseq_bert_kd.storage.topk_stat import (
     BINS,
     checked_chunk,

@@ -16,20 +16,19 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fairseq_bert_kd.storage.header import (
-    MAGIC,
+from fairseq_bert_kd.storage.header import MAGIC, encode_header
+from fairseq_bert_kd.storage.records import ChunkData, captured_mass, empty_records
+from fairseq_bert_kd.storage.store_info import (
     NOT_FINITE,
     NOT_IMPORTED,
     Shard,
     StoreInfo,
     dictionary_digest,
-    encode_header,
     new_digest,
     record_dtype,
     store_path,
     table_dtype,
 )
-from fairseq_bert_kd.storage.records import ChunkData, captured_mass, empty_records
 from fairseq_bert_kd.storage.topk_store import TopKReader
 from fairseq_bert_kd.storage.topk_writer import TopKWriter, work_path
 from tests.storage.store_factory import (

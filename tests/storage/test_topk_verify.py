@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 
 from fairseq_bert_kd.storage import header as header_module
-from fairseq_bert_kd.storage.header import Shard, dictionary_digest
 from fairseq_bert_kd.storage.records import table_entry
+from fairseq_bert_kd.storage.store_info import Shard, dictionary_digest
 from fairseq_bert_kd.storage.topk_verify import verify_store
 from tests.storage.small_stores import (
     NAME,

@@ -17,7 +17,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fairseq_bert_kd.storage.header import Shard, shard_path
+from fairseq_bert_kd.storage.store_info import Shard, shard_path
 from fairseq_bert_kd.storage.topk_merge import merge_shards, store_of_shard
 from fairseq_bert_kd.storage.topk_store import TopKReader
 from fairseq_bert_kd.storage.topk_verify import verify_store
