@@ -16,13 +16,20 @@ SMALLER = {
     "--total-num-update 100000": "--total-num-update 10",
     "--warmup-updates 5000": "--warmup-updates 5",
     "--beam 5": "--beam 2 --max-len-b 8",
+    "fairseq-bert-kd dump data-bin --path teacher/checkpoint_best.pt --shard 2/3": "for i in 3 1 2; do "
+    "fairseq-bert-kd dump data-bin --path teacher/checkpoint_best.pt --shard $i/3; done",
     "--required-batch-size-multiple 1": "--required-batch-size-multiple 1 --max-len-b 8",
 }
 
 
+def blocks(name):
+    """The commands between ``<!-- name:`` and ``<!-- end of name -->``."""
+    part = README[README.index(f"<!-- {name}:") : README.index(f"<!-- end of {name} -->")]
+    return "\n".join(re.findall(r"```bash\n(.*?)```", part, flags=re.S))
+
+
 def test_every_command_of_the_chain_runs(tmp_path):
-    chain = README[README.index("<!-- chain:") : README.index("<!-- end of chain -->")]
-    script = "\n".join(re.findall(r"```bash\n(.*?)```", chain, flags=re.S))
+    script = blocks("chain") + blocks("store")
     for printed, tried in SMALLER.items():
         assert printed in script, f"the README no longer says {printed}"
         script = script.replace(printed, tried)
@@ -44,6 +51,8 @@ def test_every_command_of_the_chain_runs(tmp_path):
     assert result.returncode == 0, result.stdout[-1000:] + result.stderr[-3000:]
     scores = re.findall(r"^student +1 +(\d+\.\d\d) ", result.stdout, flags=re.M)
     assert len(scores) == 2
+    assert result.stdout.count("all well: 60 sentences") == 1
+    assert "suggested --kd-topk" in result.stdout
     assert len(re.findall(r"^D-\d+\t", result.stdout, flags=re.M)) == 2  # fairseq-interactive
 
 

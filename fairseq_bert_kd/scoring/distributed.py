@@ -2,10 +2,14 @@
 
 import os
 from collections.abc import Callable
+from datetime import timedelta
 from typing import Any
 
 import torch
 from omegaconf import OmegaConf
+
+PATIENCE = timedelta(days=30)  # a process may wait for another one's shard; NCCL would give up after minutes
+_patient_group: list[Any] = []
 
 
 def launch(work: Callable[..., None], args: Any, cpu: bool, world_size: int | None = None) -> None:
@@ -50,11 +54,12 @@ def launch(work: Callable[..., None], args: Any, cpu: bool, world_size: int | No
 def wait_for_all(world_size: int) -> None:
     """A barrier; nothing with one process."""
     if world_size > 1:
-        torch.distributed.barrier()
+        torch.distributed.barrier(_patient_group[0])
 
 
 def _work_in_process(cfg: Any, work: Callable[..., None], args: Any) -> None:
     import fairseq_bert_kd
 
     fairseq_bert_kd.register()
+    _patient_group.append(torch.distributed.new_group(backend="gloo", timeout=PATIENCE))
     work(args, cfg.distributed_training.distributed_rank, cfg.distributed_training.distributed_world_size)

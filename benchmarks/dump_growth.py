@@ -1,0 +1,79 @@
+"""Memory and rate of the dump on corpora of 1, 10 and 100 times the size.
+
+The teacher is tiny and each target is scored in one pass, so that what grows would show. Each size runs in a new
+process, which reports its peak resident memory above what it had before the dump (`ru_maxrss`, mapped files
+included).
+"""
+
+import multiprocessing
+import resource
+import tempfile
+import time
+from pathlib import Path
+
+import torch
+from fairseq.data import indexed_dataset
+
+from benchmarks.dump_throughput import make_pairs, make_teacher
+from benchmarks.table import Row
+from fairseq_bert_kd.scoring.store_dump import StoreDump
+from fairseq_bert_kd.storage.indexed_data import IndexedTokens, Pairs
+from fairseq_bert_kd.storage.store_info import WHOLE, StoreInfo, dictionary_digest
+
+DICTIONARY = 1000
+
+
+def write_corpus(folder: Path, sentences: int) -> None:
+    """Both sides in fairseq's mmap format."""
+    for name, side in zip(("source", "target"), make_pairs(sentences, DICTIONARY), strict=True):
+        builder = indexed_dataset.make_builder(str(folder / f"{name}.bin"), "mmap", vocab_size=DICTIONARY)
+        for index in range(len(side)):
+            builder.add_item(torch.from_numpy(side[index].astype("int64")))
+        builder.finalize(str(folder / f"{name}.idx"))
+
+
+def dump_in_child(folder: str, answer) -> None:
+    """Put tokens per second, positions and MiB above the start into ``answer``."""
+    torch.set_num_threads(1)
+    teacher = make_teacher("tiny", DICTIONARY, torch.device("cpu"), torch.float32)
+    symbols = teacher.task.target_dictionary.symbols
+    info = StoreInfo(
+        k=8, dictionary_size=DICTIONARY, dictionary_digest=dictionary_digest(symbols), split="train", source_lang="a",
+        target_lang="b", passes=1, teacher="tiny", teacher_digest="", mask_ratio=0.15, versions={}, max_tokens=8192,
+    )  # fmt: skip
+    pairs = Pairs(IndexedTokens(f"{folder}/source"), IndexedTokens(f"{folder}/target"))
+    dump = StoreDump(teacher, pairs, info, torch.device("cpu"))
+    counts = dump.count(WHOLE)
+    list(dump.scorer.score([0]))  # what is made once
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    started = time.perf_counter()
+    dump.run(f"{folder}/store", WHOLE, overwrite=True)
+    seconds = time.perf_counter() - started
+    after = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    answer.put((counts["tokens"] / seconds, counts["positions"], (after - before) / 1024))
+
+
+def run(quick: bool) -> list[Row]:
+    """A row for each size."""
+    sizes = (500, 5_000) if quick else (2_000, 20_000, 200_000)
+    context, rows, first = multiprocessing.get_context("spawn"), [], 0.0
+    for size in sizes:
+        with tempfile.TemporaryDirectory() as folder:
+            write_corpus(Path(folder), size)
+            answer = context.Queue()
+            child = context.Process(target=dump_in_child, args=(folder, answer))
+            child.start()
+            rate, positions, grown = answer.get()
+            child.join()
+        first = first or rate
+        rows.append(
+            Row(
+                "growth of the dump",
+                f"{size:,} sentences, {positions:,} positions, tiny teacher, one core: tokens per second; peak memory "
+                "above the start",
+                f"{rate:,.0f} ({rate / first:.2f} of the first); {grown:.1f} MiB",
+                "-",
+                None,
+            )
+        )
+    return rows
