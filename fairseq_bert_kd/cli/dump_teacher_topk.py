@@ -164,27 +164,28 @@ def dump_split(dump: StoreDump, path: Path, args: argparse.Namespace, rank: int,
     parts = [Shard(asked.index * world_size + i, asked.count * world_size) for i in range(world_size)]
     part, started = parts[rank], time.perf_counter()
     joined = asked.count == 1 and world_size > 1  # all parts are made here
-    if joined and not args.overwrite and path.exists():
+    finished = joined and not args.overwrite and path.exists()
+    if finished:
         refuse_other_store(path, dump)
-        work = False
+        tokens = 0
     else:
         with progress_bar(dump, part, f"dump {dump.info.split}", rank) as bar:
-            work = dump.run(path, part, args.overwrite, bar.update)
-            rate = bar.n / max(time.perf_counter() - started, 1e-9)
+            tokens = dump.run(path, part, args.overwrite, bar.update)
+            rate = tokens / max(time.perf_counter() - started, 1e-9)
     distributed.wait_for_all(world_size)
     if joined and rank == 0:
         shards = [shard_path(path, part) for part in parts]
-        if work:
+        if not finished:
             merge_shards(shards, path, args.overwrite)
         for shard in shards:
             shard.unlink(missing_ok=True)
     distributed.wait_for_all(world_size)
     if rank == 0:
-        if work:
+        if tokens:
             seconds = time.perf_counter() - started
             print(f"{seconds:.1f} s, {rate * world_size:,.0f} source and target tokens per second")
         else:
-            print(f"{path if joined else shard_path(path, part)} is complete already: nothing to do")
+            print(f"{path if joined else shard_path(path, part)} is complete already: nothing to score")
         for written in [path] if joined else [shard_path(path, part) for part in parts]:
             report(written)
 

@@ -51,8 +51,8 @@ class StoreDump:
 
     def run(
         self, path: Any, shard: Shard, overwrite: bool, progress: Callable[[int], Any] = lambda tokens: None
-    ) -> bool:
-        """Write a shard of the store, going on with unfinished work; whether there was anything to do.
+    ) -> int:
+        """Write a shard of the store, going on with unfinished work; the tokens that were still to be scored.
 
         Args:
             path: final name of the whole store.
@@ -68,8 +68,9 @@ class StoreDump:
         writer = TopKWriter(path, self.info, self.pairs.target.sizes, self.symbols, shard, overwrite)
         with writer, ThreadPoolExecutor(1) as background:
             if writer.complete:
-                return False
+                return 0
             left = self._unfinished(writer, progress)
+            tokens = sum(map(self.chunk_tokens, left))
             pending: Future | None = None
             synced = time.monotonic()
             for chunk in self.scorer.score(left, progress):
@@ -81,7 +82,7 @@ class StoreDump:
             if pending is not None:
                 pending.result()
             writer.finish()
-        return True
+        return tokens
 
     def chunk_tokens(self, chunk: int) -> int:
         """Source and target tokens of a chunk over all passes."""
@@ -145,7 +146,7 @@ class StoreDump:
                 logger.warning(
                     "the data changed since the dump began (sentence %d): scoring it anew", sentence
                 )
-                return False
+                return 0
         return True
 
     def _lengths(self, chunk: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:

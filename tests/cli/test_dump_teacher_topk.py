@@ -193,7 +193,7 @@ def test_finished_store_is_left_alone_by_the_same_command(chain, capsys):
     path = store_path(chain.data, "train", "de", "en")
     before = path.stat()
     assert dump(chain.data, chain.teacher) == 0
-    assert "is complete already: nothing to do" in capsys.readouterr().out
+    assert "is complete already: nothing to score" in capsys.readouterr().out
     assert path.stat() == before
 
 
@@ -425,7 +425,11 @@ def test_impossible_shards_are_refused(chain, data, capsys, shard):
     )
 
 
-def test_two_processes_under_torchrun_give_the_same_bytes(chain, data, undisturbed):
+@pytest.mark.parametrize("before", [(), ("1/2",), ("1/2", "2/2")])
+def test_two_processes_under_torchrun_give_the_same_bytes(chain, data, undisturbed, before):
+    """Also when a run before was lost after some shards, or all of them, and before they were joined."""
+    for shard in before:
+        assert dump(data, chain.teacher, *SMALL_CHUNKS, "--gold", "--samples", 2, "--shard", shard) == 0
     command = [
         sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "--master_port", str(free_port()),
         "-m", "fairseq_bert_kd", "dump", str(data), "--path", str(chain.teacher), "--cpu",
