@@ -37,7 +37,15 @@ setup(
         "packaging",
     ],
     extras_require={
-        "test": ["pytest>=8", "hypothesis>=6", "pytest-cov>=5", "pytest-xdist>=3", "ruff", "mypy>=1.11", "pyarrow>=14"],
+        "test": [
+            "pytest>=8",
+            "hypothesis>=6",
+            "pytest-cov>=5",
+            "pytest-xdist>=3",
+            "ruff",
+            "mypy>=1.11",
+            "pyarrow>=14",
+        ],
         "export": ["pyarrow>=14"],
         "tensorboard": ["tensorboardX>=2.6"],
     },

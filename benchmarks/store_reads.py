@@ -9,18 +9,22 @@ Cold: all files are dropped from the page cache and opened anew, and opening cou
 a virtual machine the host may still hold the bytes. fairseq reads its whole files when it opens them.
 """
 
+import os
+import statistics
+import tempfile
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from fairseq.data.indexed_dataset import MMapIndexedDataset, MMapIndexedDatasetBuilder
 
 from benchmarks.authors_format import AuthorsReader, write_authors_shelve
-from benchmarks.synthetic import LONGEST, Corpus, forget, make_info, scratch, store_in, write_fairseq
-from benchmarks.table import Row, spread
+from benchmarks.synthetic import TOKENS, make_info, write_store
+from benchmarks.table import Row
 from fairseq_bert_kd.storage.header import record_dtype
 from fairseq_bert_kd.storage.topk_store import TopKReader
 
@@ -30,6 +34,7 @@ BATCH = 64  # sentences, of gather
 GOAL_AUTHORS, GOAL_FAIRSEQ = 30, 1.0
 _TURNS = 5
 _RECORD = record_dtype(make_info(K))
+_NO_OPENING = "cold, opening not counted"
 
 
 @dataclass(frozen=True)
@@ -54,48 +59,50 @@ class Way:
 def run(quick: bool) -> list[Row]:
     """Rates of all ways, and this store's against the others."""
     sentences, share = (400, 0.25) if quick else (20_000, 0.1)
-    with scratch() as folder:
-        ways = _prepare(folder, sentences, share)
-        order = [int(i) for i in np.random.default_rng(2).permutation(sentences)]
+    with tempfile.TemporaryDirectory() as name:
+        ways = _prepare(Path(name), sentences, share)
+        order = np.random.default_rng(2).permutation(sentences).tolist()
         rates: dict[str, dict[str, list[float]]] = {}
         for turn in range(2 if quick else _TURNS):
-            turned = ways[turn % len(ways) :] + ways[: turn % len(ways)]
-            for way in turned:
+            first = turn % len(ways)
+            for way in ways[first:] + ways[:first]:
                 for state, rate in _rates(way, order).items():
                     rates.setdefault(state, {}).setdefault(way.name, []).append(rate)
-    rows = []
-    for state in ("warm", "cold", "cold, opening not counted"):
-        rows += _rows_of(state, rates[state])
-    return rows
+    return [row for state in ("warm", "cold", _NO_OPENING) for row in _rows_of(state, rates[state])]
 
 
 def _prepare(folder: Path, sentences: int, share: float) -> list[Way]:
-    ours, theirs, wide = store_in(folder), folder / "authors", folder / "authors-wide"
-    Corpus(sentences, K).write(ours)
-    reader = TopKReader(ours)
-    write_fairseq(folder / "fairseq", reader)
-    few = range(int(sentences * share))
-    write_authors_shelve(theirs, (_pair(reader.rows(sentence)) for sentence in few))
-    wide_corpus = folder / "wide"
-    wide_corpus.mkdir()
-    Corpus(len(few), AUTHORS_K).write(store_in(wide_corpus))
-    wide_reader = TopKReader(store_in(wide_corpus))
-    write_authors_shelve(wide, (_pair(wide_reader.rows(sentence)) for sentence in few))
+    ours, wide, few = folder / "ours", folder / "wide", int(sentences * share)
+    write_store(ours, make_info(K), sentences)
+    write_store(wide, make_info(AUTHORS_K), few)
+    _write_fairseq(folder / "fairseq", TopKReader(ours))
+    for path, name in ((ours, "authors"), (wide, "authors-wide")):
+        reader = TopKReader(path)
+        write_authors_shelve(folder / name, (_pair(reader.rows(sentence)) for sentence in range(few)))
 
-    def shelve_way(name: str, path: Path, read: Callable[[Any, list[int]], None]) -> Way:
-        files = sorted(path.parent.glob(f"{path.name}.*"))
-        return Way(name, files, lambda: AuthorsReader(path, K), read, share)
+    def own(form: str, read: Callable[[Any, list[int]], None]) -> Way:
+        return Way(f"this store, {form}", [ours], lambda: TopKReader(ours), read)
 
-    fairseq_files = [folder / "fairseq.bin", folder / "fairseq.idx"]
+    def host(form: str, read: Callable[[Any, list[int]], None]) -> Way:
+        prefix = folder / "fairseq"
+        files = [Path(f"{prefix}.bin"), Path(f"{prefix}.idx")]
+        return Way(f"fairseq, {form}", files, lambda: MMapIndexedDataset(str(prefix)), read)
+
+    def authors(form: str, name: str, read: Callable[[Any, list[int]], None]) -> Way:
+        files = sorted(folder.glob(f"{name}.*"))
+        assert files, name
+        return Way(f"authors', {form}", files, lambda: AuthorsReader(folder / name, K), read, share)
+
     return [
-        Way("this store, bytes", [ours], lambda: TopKReader(ours), _read_bytes),
-        Way("this store, decoded", [ours], lambda: TopKReader(ours), _read_decoded),
-        Way(f"this store, gather of {BATCH}", [ours], lambda: TopKReader(ours), _read_batches),
-        Way("fairseq, bytes", fairseq_files, lambda: _open_fairseq(folder / "fairseq"), _read_fairseq),
-        Way("fairseq, decoded", fairseq_files, lambda: _open_fairseq(folder / "fairseq"), _decode_fairseq),
-        shelve_way(f"authors', k={K} stored", theirs, _read_authors),
-        shelve_way(f"authors', k={K} stored, weights_only off", theirs, _read_authors_pickled),
-        shelve_way(f"authors', k={AUTHORS_K} stored", wide, _read_authors),
+        own("bytes", _read_bytes),
+        own("decoded", _read_decoded),
+        own(f"gather of {BATCH}", _read_batches),
+        host("bytes", _read_fairseq),
+        host("decoded", _decode_fairseq),
+        authors(f"{K} stored", "authors", _read_authors),
+        authors(f"{K} stored, weights_only off", "authors", _read_authors_pickled),
+        authors(f"{AUTHORS_K} stored, {K} kept", "authors-wide", _read_authors),
+        authors(f"{AUTHORS_K} stored, {K} kept, weights_only off", "authors-wide", _read_authors_pickled),
     ]
 
 
@@ -103,7 +110,7 @@ def _rates(way: Way, order: list[int]) -> dict[str, float]:
     """Sentences per second, in each state of the cache."""
     few = int(len(order) * way.share)
     order = [sentence for sentence in order if sentence < few]  # a part has the first sentences only
-    forget(*way.files)
+    _forget(way.files)
     start = time.perf_counter()
     opened = way.open()
     ready = time.perf_counter()
@@ -116,30 +123,54 @@ def _rates(way: Way, order: list[int]) -> dict[str, float]:
     count = len(order)
     return {
         "cold": count / (cold - start),
-        "cold, opening not counted": count / (cold - ready),
+        _NO_OPENING: count / (cold - ready),
         "warm": count / (warm - cold),
     }
 
 
-def _rows_of(state: str, rates: dict[str, list[float]]) -> Iterable[Row]:
+def _rows_of(state: str, rates: dict[str, list[float]]) -> Iterator[Row]:
     for name, values in rates.items():
-        yield Row("reads", f"{state}: {name}", f"{spread(values, '{:,.0f}')} sentences/s")
-    against = [("bytes", "fairseq, bytes", GOAL_FAIRSEQ), ("decoded", "fairseq, decoded", GOAL_FAIRSEQ)]
+        yield Row("reads", f"{state}: {name}", f"{_spread(values, ',.0f')} sentences/s", "-", None)
+    against = [(form, f"fairseq, {form}", GOAL_FAIRSEQ) for form in ("bytes", "decoded")]
     against += [("decoded", name, GOAL_AUTHORS) for name in rates if name.startswith("authors")]
     for form, other, goal in against:
         pairs = zip(rates[f"this store, {form}"], rates[other], strict=True)
         ratios = [ours / theirs for ours, theirs in pairs]
-        judged = state != "cold, opening not counted"  # fairseq has read everything by then
+        judged = state != _NO_OPENING  # fairseq has read everything by then
         yield Row(
             "reads",
-            f"{state}: this store, {form}, against {other}",
-            f"{spread(ratios)} times",
+            f"{state}: this store, {form}, over {other}",
+            f"{_spread(ratios, '.2f')} times",
             f"at least {goal:g}" if judged else "-",
-            float(np.median(ratios)) >= goal if judged else None,
+            statistics.median(ratios) >= goal if judged else None,
         )
 
 
+def _spread(values: list[float], form: str) -> str:
+    middle = statistics.median(values)
+    return f"{middle:{form}} ({min(values):{form}} to {max(values):{form}})"
+
+
 # ---------------------------------------------------------------- the ways
+
+
+def _forget(files: list[Path]) -> None:
+    """Drop files from the page cache."""
+    for path in files:
+        descriptor = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)  # a page that is not on disk stays
+            os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
+        finally:
+            os.close(descriptor)
+
+
+def _write_fairseq(prefix: Path, reader: TopKReader) -> None:
+    """The store's record bytes as fairseq's indexed data set of uint16."""
+    builder = MMapIndexedDatasetBuilder(f"{prefix}.bin", dtype=np.uint16)
+    for sentence in range(len(reader)):
+        builder.add_item(torch.from_numpy(reader.rows(sentence).copy().view(np.uint16)))
+    builder.finalize(f"{prefix}.idx")
 
 
 def _read_bytes(reader: TopKReader, order: list[int]) -> None:
@@ -154,13 +185,7 @@ def _read_decoded(reader: TopKReader, order: list[int]) -> None:
 
 def _read_batches(reader: TopKReader, order: list[int]) -> None:
     for start in range(0, len(order), BATCH):
-        reader.gather(order[start : start + BATCH], LONGEST)
-
-
-def _open_fairseq(prefix: Path) -> Any:
-    from fairseq.data.indexed_dataset import MMapIndexedDataset
-
-    return MMapIndexedDataset(str(prefix))
+        reader.gather(order[start : start + BATCH], TOKENS)
 
 
 def _read_fairseq(dataset: Any, order: list[int]) -> None:

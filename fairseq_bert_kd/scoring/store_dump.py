@@ -146,7 +146,7 @@ class StoreDump:
                 logger.warning(
                     "the data changed since the dump began (sentence %d): scoring it anew", sentence
                 )
-                return 0
+                return False
         return True
 
     def _lengths(self, chunk: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:

@@ -287,6 +287,7 @@ class Disk:
             self.synced, self.pending = target.read_bytes(), []
 
     def _replace(self, source, target):
+        assert not self.pending, "published before all of it was on disk"
         self.synced, self.pending = None, []
 
     def left(self, size, dice):

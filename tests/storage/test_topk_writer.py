@@ -203,7 +203,7 @@ def test_second_writer_in_another_process_is_refused(path):
 
 @needs_fork
 def test_closed_work_is_free_although_a_child_process_lives(path):
-    # fails: the child that was forked meanwhile (a loader's worker, say) holds the lock too
+    # a child that was forked meanwhile, a loader's worker say, inherits the lock
     writer = CORPUS.open(path)
     child = os.fork()
     if child == 0:
@@ -274,7 +274,7 @@ def test_complete_store_is_recognised(path, whole):
     [
         (make_corpus(teacher="bert-large"), "teacher: 'bert-base-multilingual-cased' against 'bert-large'"),
         (make_corpus([3, 0, 5, 1, 2, 4, 4, 1, 7, 3]), "29 target tokens against 30"),
-        # fails: taken for complete, so a corpus in another order keeps the old corpus's store
+        # a corpus in another order
         (make_corpus([0, 3, 5, 1, 2, 4, 4, 1, 7, 2]), "lengths"),
     ],
 )
@@ -538,8 +538,8 @@ def test_merge_of_absent_unfinished_or_other_length_shards(path):
     ("section", "byte"),
     [
         ("dictionary", 9),
-        ("offsets", 8),  # fails: the work with the damaged lengths stands in the way of the mended shard
-        ("offsets", 9),  # fails: the message speaks of lengths that the user should pass
+        ("offsets", 8),  # other lengths: no work may stand in the way of the mended shard
+        ("offsets", 9),  # a negative length
         ("source_hashes", 9),
         ("target_hashes", 9),
         ("status", 3),
@@ -572,7 +572,7 @@ def test_merge_replaces_only_when_asked(path, whole):
 
 
 def test_merge_keeps_what_another_machine_summed_up(path, whole, monkeypatch):
-    # fails: the masses are summed again; on a processor whose exp rounds otherwise the bytes would differ
+    # a processor may round exp otherwise
     from fairseq_bert_kd.storage import records
 
     shards = write_shards(CORPUS, path, 2)
@@ -625,7 +625,6 @@ def small_disk(size):
 
 
 def test_disk_full_at_the_start(whole):
-    # fails: the message ends in the number of a descriptor instead of the file's name
     corpus = make_corpus([100] * 40)
     with small_disk("64k") as folder:
         path = folder / STORE_NAME
@@ -678,7 +677,7 @@ def limited(size, function, *args, **options):
 
 @needs_fork
 def test_limit_on_the_size_of_files(path, old_store):
-    # fails: ftruncate finds the limit before posix_fallocate, so neither the file nor the size are named
+    # ftruncate finds the limit before posix_fallocate
     text = in_child(lambda: limited(5000, CORPUS.write, path, overwrite=True))
     assert path.read_bytes() == old_store
     CORPUS.write(path, overwrite=True)
