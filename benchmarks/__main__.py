@@ -12,8 +12,6 @@ import time
 from importlib import metadata
 from pathlib import Path
 
-import torch
-
 from benchmarks.table import markdown
 
 MODULES = {
@@ -36,6 +34,8 @@ def machine() -> str:
     mount = subprocess.run(
         ["df", "--output=fstype", tempfile.gettempdir()], capture_output=True, text=True, check=False
     ).stdout.split()
+    import torch  # here, so that the benchmarks' child processes do not pay for it
+
     gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else "none"
     versions = {name: metadata.version(name) for name in ("numpy", "torch", "transformers", "fairseq-fixed")}
     return "\n".join(

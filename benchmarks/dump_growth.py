@@ -1,12 +1,10 @@
 """Memory and rate of the dump on corpora of 1, 10 and 100 times the size.
 
 The teacher is tiny and each target is scored in one pass, so that what grows would show. Each size runs in a new
-process, which reports its peak resident memory above what it had before the dump (`ru_maxrss`, mapped files
-included).
+process, which reports its peak resident memory above what it had before the dump.
 """
 
 import multiprocessing
-import resource
 import tempfile
 import time
 from pathlib import Path
@@ -15,6 +13,7 @@ import torch
 from fairseq.data import indexed_dataset
 
 from benchmarks.dump_throughput import make_pairs, make_teacher
+from benchmarks.memory import peak_growth
 from benchmarks.table import Row
 from fairseq_bert_kd.scoring.store_dump import StoreDump
 from fairseq_bert_kd.storage.indexed_data import IndexedTokens, Pairs
@@ -45,12 +44,10 @@ def dump_in_child(folder: str, answer) -> None:
     dump = StoreDump(teacher, pairs, info, torch.device("cpu"))
     counts = dump.count(WHOLE)
     list(dump.scorer.score([0]))  # what is made once
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     started = time.perf_counter()
-    dump.run(f"{folder}/store", WHOLE, overwrite=True)
-    seconds = time.perf_counter() - started
-    after = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    answer.put((counts["tokens"] / seconds, counts["positions"], (after - before) / 1024))
+    with peak_growth() as grown:
+        dump.run(f"{folder}/store", WHOLE, overwrite=True)
+    answer.put((counts["tokens"] / (time.perf_counter() - started), counts["positions"], grown[0]))
 
 
 def run(quick: bool) -> list[Row]:

@@ -205,7 +205,7 @@ LAST_RATES: dict[str, float] = {}  # tokens per second of the dumps of the last 
 def run(quick: bool, shape: str = "minilm") -> list[Row]:
     """All rows; small and few when ``quick``."""
     on_gpu = torch.cuda.is_available()
-    sentences, rounds = (20, 1) if quick else (20_000 if on_gpu else 300, 5)
+    sentences, rounds = (20, 1) if quick else (20_000 if on_gpu else 250, 3)
     rows = []
     for dictionary_size in (8_000, 30_000):
         rows += measure(shape, dictionary_size, sentences, rounds, "fp16" if on_gpu else "fp32")

@@ -1,19 +1,18 @@
 """Writing, verifying and merging stores of 1, 10 and 100 times the size, and what follows for large corpora.
 
-Each step runs in a new process, which reports its peak resident memory (``ru_maxrss``) above what it had before the
-step; mapped pages count.
+Each step runs in a new process, which reports its peak resident memory above what it had before the step.
 """
 
 import math
 import multiprocessing
 import os
-import resource
 import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from benchmarks.memory import peak_growth
 from benchmarks.synthetic import TOKENS, make_info, write_store
 from benchmarks.table import Row
 from fairseq_bert_kd.storage.store_info import Shard, shard_path
@@ -55,11 +54,10 @@ def in_child(step: str, folder: Path, sentences: int, answer: Any) -> None:
     """Put seconds and MiB above the start into ``answer``."""
     with tempfile.TemporaryDirectory() as warm_up:  # what is made once
         write(Path(warm_up), 1024)
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     started = time.perf_counter()
-    STEPS[step](folder, sentences)
-    seconds = time.perf_counter() - started
-    answer.put((seconds, (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024))
+    with peak_growth() as grown:
+        STEPS[step](folder, sentences)
+    answer.put((time.perf_counter() - started, grown[0]))
 
 
 def run(quick: bool) -> list[Row]:

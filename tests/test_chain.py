@@ -346,6 +346,21 @@ def test_parts_of_a_corpus_with_the_first_one_repeated(chain, data, tmp_path, ca
         assert "teacher rows for train1" in caplog.text
 
 
+def test_prepended_symbols_are_refused(chain, tmp_path, monkeypatch):
+    """As tasks that build on the host's translation do with language ids."""
+    import functools
+
+    from fairseq.tasks import translation
+
+    prepending = functools.partial(translation.load_langpair_dataset, prepend_bos=True)
+    monkeypatch.setattr(translation, "load_langpair_dataset", prepending)
+    with pytest.raises(
+        ValueError, match="target 0 of train.de-en.en.topk has .* an option prepends or appends symbols"
+    ):
+        train_student(chain.data, tmp_path / "student")
+    assert train_student(chain.data, tmp_path / "plain", "--kd-weight", 0).exists()
+
+
 def test_truncated_sources_keep_their_teacher(chain, tmp_path):
     options = ["--truncate-source", "--max-source-positions", 5]
     assert train_student(chain.data, tmp_path / "student", *options).exists()

@@ -40,6 +40,9 @@ class DistilledPairDataset(CompleteBatchesDataset):
 
     def teacher_rows(self, sentence_ids: np.ndarray, width: int) -> dict[str, torch.Tensor]:
         """Rows of the sentences, in their order; shapes and types as in `fairseq_bert_kd.batch`."""
+        if len(self.readers) == 1:
+            rows = self.readers[0].gather(sentence_ids, width, self.topk)
+            return _as_tensors(rows.topk_ids.astype(np.int32), rows.topk_logits.copy(), rows.present)
         shape = (len(sentence_ids), width, self.topk)
         ids, logits = np.zeros(shape, np.int32), np.zeros(shape, np.float16)
         present = np.zeros(shape[:2], np.bool_)
@@ -51,8 +54,12 @@ class DistilledPairDataset(CompleteBatchesDataset):
                 reader
             )  # a repeated part begins again
             ids[rows], logits[rows], present[rows] = reader.gather(sentences, width, self.topk)
-        return {
-            "ids": torch.from_numpy(ids),
-            "logit_bits": encode_logits(torch.from_numpy(logits)),
-            "present": torch.from_numpy(present),
-        }
+        return _as_tensors(ids, logits, present)
+
+
+def _as_tensors(ids: np.ndarray, logits: np.ndarray, present: np.ndarray) -> dict[str, torch.Tensor]:
+    return {
+        "ids": torch.from_numpy(ids),
+        "logit_bits": encode_logits(torch.from_numpy(logits)),
+        "present": torch.from_numpy(present),
+    }

@@ -101,20 +101,25 @@ class StoreFile:
 
     def places(self) -> Iterator[ChunkPlace]:
         """All chunks in the file's order."""
-        size, shard = self.info.chunk_sentences, self.header.shard
-        for local in range(self.header.layout.chunks):
-            number = local * shard.count + shard.index
-            sentences = min(size, self.header.layout.sentences - local * size)
-            yield ChunkPlace(local, number, local * size, number * size, sentences)
+        return map(self.place, range(self.header.layout.chunks))
 
-    def chunk(self, place: ChunkPlace) -> ChunkData:
-        """A chunk's data.
+    def place(self, local: int) -> ChunkPlace:
+        """A chunk by its number in this file."""
+        size, shard = self.info.chunk_sentences, self.header.shard
+        number = local * shard.count + shard.index
+        sentences = min(size, self.header.layout.sentences - local * size)
+        return ChunkPlace(local, number, local * size, number * size, sentences)
+
+    def lengths(self, place: ChunkPlace) -> NDArray[np.int64]:
+        """``(sentences,)`` rows of a chunk's sentences.
 
         Raises:
-            ValueError: the index descends within the chunk, or leaves the file's rows.
+            ValueError: as in `chunk`.
         """
-        first, count = place.first_local, place.sentences
-        offsets = self.items("offsets", OFFSET_DTYPE, first, count + 1)
+        return np.diff(self._offsets(place))
+
+    def _offsets(self, place: ChunkPlace) -> NDArray[np.int64]:
+        offsets = self.items("offsets", OFFSET_DTYPE, place.first_local, place.sentences + 1)
         lengths, rows = np.diff(offsets), self.header.layout.rows
         bad = (lengths < 0) | (offsets[:-1] < 0) | (offsets[1:] > rows)
         if bad.any():
@@ -123,10 +128,19 @@ class StoreFile:
                 f"{place}: the index is wrong at sentence {place.first + i}, whose rows go from {offsets[i]} to "
                 f"{offsets[i + 1]} of {rows}"
             )
+        return offsets
+
+    def chunk(self, place: ChunkPlace) -> ChunkData:
+        """A chunk's data.
+
+        Raises:
+            ValueError: the index descends within the chunk, or leaves the file's rows.
+        """
+        first, count, offsets = place.first_local, place.sentences, self._offsets(place)
         return ChunkData(
             self.items("source_hashes", HASH_DTYPE, first, count),
             self.items("target_hashes", HASH_DTYPE, first, count),
-            lengths,
+            np.diff(offsets),
             self.items("status", STATUS_DTYPE, first, count),
             self.items("records", record_dtype(self.info), int(offsets[0]), int(offsets[-1] - offsets[0])),
         )

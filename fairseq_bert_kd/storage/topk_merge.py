@@ -2,15 +2,16 @@
 
 import os
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from fairseq_bert_kd.storage.header import damaged
-from fairseq_bert_kd.storage.records import chunk_digest
+from fairseq_bert_kd.storage.header import damaged, read_header
+from fairseq_bert_kd.storage.records import ChunkData, chunk_digest
+from fairseq_bert_kd.storage.store_file import StoreFile
 from fairseq_bert_kd.storage.store_info import WHOLE, differing_fields
-from fairseq_bert_kd.storage.topk_store import TopKReader
 from fairseq_bert_kd.storage.topk_writer import TopKWriter
 
 _SYNC_BYTES = 1 << 28  # brought to disk together
@@ -21,7 +22,7 @@ class _JoinedLengths:
 
     dtype = np.dtype(np.int64)
 
-    def __init__(self, shards: Sequence[TopKReader]):
+    def __init__(self, shards: Sequence[StoreFile]):
         self.shards = shards
         self.chunk_sentences = shards[0].info.chunk_sentences
 
@@ -31,7 +32,11 @@ class _JoinedLengths:
     def __getitem__(self, sentences: slice) -> Any:
         chunk, offset = divmod(sentences.start, self.chunk_sentences)
         assert offset == 0, sentences
-        return self.shards[chunk % len(self.shards)].chunk(chunk // len(self.shards)).lengths
+        shard = self.shards[chunk % len(self.shards)]
+        try:
+            return shard.lengths(shard.place(chunk // len(self.shards)))
+        except ValueError as error:
+            raise damaged(shard.path, str(error)) from None
 
 
 def merge_shards(
@@ -53,54 +58,75 @@ def merge_shards(
         ValueError: shards of different dumps, one missing or given twice, or a damaged one.
         FileExistsError: another file has the name ``output``.
     """
-    readers = sorted((TopKReader(path, shard=True) for path in shard_paths), key=lambda r: r.header.shard)
-    _refuse_unfit(readers)
-    first = readers[0]
-    writer = TopKWriter(output, first.info, _JoinedLengths(readers), first.symbols(), WHOLE, overwrite)  # type: ignore[arg-type]
-    with writer:
-        if writer.complete:
-            summary = TopKReader(writer.path).header.summary
-            assert summary is not None
-            return summary
-        unsynced = 0
-        for chunk in writer.chunks():
-            reader, local = readers[chunk % len(readers)], chunk // len(readers)
-            entry, data = reader.chunk_table[local], reader.chunk(local)
-            if chunk_digest(chunk, entry, data, reader.info) != entry["digest"].tobytes():
-                writer.discard()  # it may have been laid out from a damaged index
-                raise damaged(reader.path, f"chunk {chunk} does not match its digest")
-            if not writer.is_done(chunk):
-                writer.copy_chunk(chunk, data, entry)
-            unsynced += data.records.nbytes
-            progress(data.records.nbytes)
-            if unsynced > _SYNC_BYTES:
-                writer.sync()
-                unsynced = 0
-        return writer.finish()
+    with ExitStack() as files:
+        shards = []
+        for path in map(Path, shard_paths):
+            if not path.is_file():
+                raise FileNotFoundError(
+                    f"shard {path} does not exist; make it with `fairseq-bert-kd dump --shard`"
+                )
+            file = files.enter_context(open(path, "rb"))
+            shards.append(StoreFile(path, file, read_header(file, path)))
+        shards.sort(key=lambda shard: shard.header.shard)
+        _refuse_unfit(shards)
+        lengths: Any = _JoinedLengths(shards)
+        with TopKWriter(output, shards[0].info, lengths, _symbols(shards[0]), WHOLE, overwrite) as writer:
+            if writer.complete:
+                with open(writer.path, "rb") as file:
+                    return read_header(file, writer.path).summary or {}
+            return _copy(shards, writer, progress)
 
 
-def _refuse_unfit(readers: Sequence[TopKReader]) -> None:
+def _copy(shards: Sequence[StoreFile], writer: TopKWriter, progress: Callable[[int], Any]) -> dict[str, Any]:
+    """Copy every chunk that is not there yet, and publish."""
+    tables, unsynced = [shard.table() for shard in shards], 0
+    for chunk in writer.chunks():
+        shard, local = shards[chunk % len(shards)], chunk // len(shards)
+        entry, data = tables[chunk % len(shards)][local], _chunk(shard, local)
+        if data is None or chunk_digest(chunk, entry, data, shard.info) != entry["digest"].tobytes():
+            writer.discard()  # it may have been laid out from a damaged index
+            raise damaged(shard.path, f"chunk {chunk} does not match its digest")
+        if not writer.is_done(chunk):
+            writer.copy_chunk(chunk, data, entry)
+        unsynced += data.records.nbytes
+        progress(data.records.nbytes)
+        if unsynced > _SYNC_BYTES:
+            writer.sync()
+            unsynced = 0
+    return writer.finish()
+
+
+def _chunk(shard: StoreFile, local: int) -> ChunkData | None:
+    try:
+        return shard.chunk(shard.place(local))
+    except ValueError:
+        return None
+
+
+def _symbols(shard: StoreFile) -> list[str]:
+    try:
+        return shard.symbols()
+    except ValueError as error:
+        raise damaged(shard.path, f"its dictionary: {error}") from None
+
+
+def _refuse_unfit(shards: Sequence[StoreFile]) -> None:
     """ValueError unless these are all the shards of one dump, each once."""
-    if not readers:
+    if not shards:
         raise ValueError("no shards given; name the files `*.shard-*` of one store")
-    first = readers[0]
-    for reader in readers:
-        if (reader.lengths < 0).any():
-            raise damaged(reader.path, "its index is not ascending")
-    for reader in readers[1:]:
-        differences = differing_fields(first.info, reader.info)
-        if reader.header.shard.count != first.header.shard.count:
-            differences.append(f"shard {first.header.shard} against {reader.header.shard}")
-        if reader.header.corpus_sentences != first.header.corpus_sentences:
+    first = shards[0]
+    for shard in shards[1:]:
+        differences = differing_fields(first.info, shard.info)
+        if shard.header.shard.count != first.header.shard.count:
+            differences.append(f"shard {first.header.shard} against {shard.header.shard}")
+        if shard.header.corpus_sentences != first.header.corpus_sentences:
             differences.append("another number of sentences")
-        if not differences and reader.symbols() != first.symbols():
-            differences.append("another dictionary")
         if differences:
             raise ValueError(
-                f"{reader.path} and {first.path} are not of one dump ({'; '.join(differences[:3])}); "
+                f"{shard.path} and {first.path} are not of one dump ({'; '.join(differences[:3])}); "
                 "make all shards with the same command but for --shard"
             )
-    present = [reader.header.shard.index for reader in readers]
+    present = [shard.header.shard.index for shard in shards]
     count = first.header.shard.count
     absent = sorted(set(range(count)) - set(present))
     if absent:

@@ -19,7 +19,6 @@ from fairseq_bert_kd.storage.store_info import (
     SCORED,
     STATUS_DTYPE,
     StoreInfo,
-    id_dtype,
     record_dtype,
     table_dtype,
 )
@@ -29,7 +28,7 @@ class TeacherRows(NamedTuple):
     """Rows of a mini-batch, padded with zeros.
 
     Attributes:
-        topk_ids: ``(batch, width, k)`` in the stored type.
+        topk_ids: ``(batch, width, k)`` in the stored type; a view, like the logits.
         topk_logits: ``(batch, width, k)`` float16, the row's best is 0.
         present: ``(batch, width)`` bool, True where the teacher scored the position.
     """
@@ -77,6 +76,7 @@ class TopKReader:
         self._target_hashes = self._section("target_hashes", HASH_DTYPE)
         self._status = self._section("status", STATUS_DTYPE)
         self._records = self._section("records", record_dtype(self.info))
+        self._rows = self._records.view(np.uint8).reshape(len(self._records), self._records.dtype.itemsize)
         self.chunk_table = self._section("chunk_table", table_dtype(self.info))
         first, last, rows = self._offsets[0], self._offsets[-1], self.header.layout.rows
         if first != 0 or last != rows:
@@ -168,15 +168,14 @@ class TopKReader:
         k = self.info.k if topk is None else topk
         if not 1 <= k <= self.info.k:
             raise ValueError(f"topk must be from 1 to the stored {self.info.k}, got {k}")
-        steps = np.arange(width)
         kept = np.where(self._status[sentences] == SCORED, lengths, 0)
-        present = steps < kept[:, None]  # (batch, width)
-        records = self._records[(starts[:, None] + steps)[present]]  # (present rows,)
-        ids = np.zeros((*present.shape, k), dtype=id_dtype(self.info.dictionary_size))
-        logits = np.zeros(ids.shape, dtype=np.float16)
-        ids[present] = records["topk_ids"][:, :k]
-        logits[present] = records["topk_logits"][:, :k]
-        return TeacherRows(ids, logits, present)
+        # bytes, since numpy copies a structured type field by field
+        raw = np.zeros((len(sentences), width, self._records.dtype.itemsize), dtype=np.uint8)
+        for target, start, count in zip(raw, starts.tolist(), kept.tolist(), strict=True):
+            target[:count] = self._rows[start : start + count]
+        records = raw.view(self._records.dtype)[:, :, 0]  # (batch, width)
+        present = np.arange(width) < kept[:, None]
+        return TeacherRows(records["topk_ids"][..., :k], records["topk_logits"][..., :k], present)
 
     def __getstate__(self) -> dict[str, Any]:
         return {

@@ -83,6 +83,7 @@ class TranslationWithTeacherTask(TranslationTask):
             parts = corpus_parts(self.cfg, data_path, split, combine)
             readers = [self._open_store(data_path, part, prefix) for part, prefix in parts]
             repeats = self.cfg.upsample_primary if len(readers) > 1 else 1
+            _refuse_changed_targets(pairs, readers, repeats)
             self.datasets[split] = DistilledPairDataset(pairs, readers, self.teacher_topk, repeats)
         else:
             self.datasets[split] = CompleteBatchesDataset(pairs)
@@ -139,3 +140,19 @@ class TranslationWithTeacherTask(TranslationTask):
                 f"--upsample-primary must be at least 1, got {self.cfg.upsample_primary}: it repeats the first part of "
                 "the corpus"
             )
+
+
+def _refuse_changed_targets(pairs, readers, repeats):
+    """Refuse targets that the task made longer or shorter than in their files, as prepended symbols would."""
+    start = 0
+    for reader, times in zip(readers, [repeats, *[1] * len(readers)], strict=False):
+        for _ in range(times):
+            differs = np.asarray(pairs.tgt_sizes[start : start + len(reader)]) != reader.lengths
+            if differs.any():
+                sentence = int(differs.argmax())
+                raise ValueError(
+                    f"target {sentence} of {reader.path.name} has {pairs.tgt_sizes[start + sentence]} tokens in training and "
+                    f"{reader.lengths[sentence]} in its file: an option prepends or appends symbols (a language id, for "
+                    "example), and teacher rows would stand beside the wrong tokens; leave it out"
+                )
+            start += len(reader)

@@ -108,6 +108,7 @@ def test_killed_at_random_and_started_again_until_it_ends(chain, folder, work):
         assert path.read_bytes() == expected
         assert not list(data.glob("*.partial"))
     clean(data)
+    print(f"{kills} kills of {work.__name__} at random times")
 
 
 @pytest.mark.parametrize("work", [dump_whole, dump_shards_and_merge])
@@ -125,6 +126,7 @@ def test_killed_before_a_file_changes(chain, folder, work):
         assert path.read_bytes() == expected
     assert kills >= 3
     clean(data)
+    print(f"{kills} kills of {work.__name__} before single changes of its files")
 
 
 def clean(data):

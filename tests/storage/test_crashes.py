@@ -21,8 +21,8 @@ from tests.storage.store_factory import STORE_NAME, make_corpus
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
 
 LONG = bool(os.environ.get("KD_LONG_TESTS"))
-LENGTHS = np.random.default_rng(0).integers(0, 6, 80 if LONG else 28)
-CORPUS = make_corpus(LENGTHS, chunk_sentences=2)  # 14 chunks, or 40
+LENGTHS = np.random.default_rng(0).integers(0, 6, 80 if LONG else 24)
+CORPUS = make_corpus(LENGTHS, chunk_sentences=2)  # 12 chunks, or 40
 OLD = make_corpus(LENGTHS, chunk_sentences=2, teacher="old")
 CALLS = ("pwrite", "fsync", "replace", "posix_fallocate")  # all through which the writer changes the disk
 # a call that is torn is a write of which half arrives; other calls do not happen then. "before" is the same as
@@ -240,13 +240,12 @@ def test_kills_at_random_times(path, whole, shards, kind):
     times, kills = random.Random(0), 0
     for _ in range(300 if LONG else 40):
         path.unlink()
-        kills += run_for(job, times.uniform(0, 1.2 * usual))
+        kills += run_for(job, times.uniform(0, 0.8 * usual))
         assert not path.exists() or path.read_bytes() == whole
         job()
         assert path.read_bytes() == whole
         assert os.listdir(path.parent) == [path.name]
-    assert kills >= 1  # how many depends on the machine
-    print(f"{kills} kills of {kind} at random times")
+    print(f"{kills} kills of {kind} at random times")  # how many depends on the machine
 
 
 # ---------------------------------------------------------------- power failures
@@ -293,10 +292,13 @@ class Disk:
     def left(self, size, dice):
         """Bytes of the file after the failure, ``size`` bytes long when it was never synced."""
         content = bytearray(bytes(size) if self.synced is None else self.synced)
+        share = dice.choice([0.1, 0.5, 0.9])
         for place, written in self.pending:
+            whole = dice.random() < share
             for start in range(0, len(written), 512):
                 block = written[start : start + 512]
-                if dice.random() < 0.5:
+                inside = place + start + len(block) <= len(content)
+                if inside and (whole or dice.random() < share / 2):
                     content[place + start : place + start + len(block)] = block
         return bytes(content)
 
@@ -308,27 +310,27 @@ def test_power_failures(path, whole, shards, kind, monkeypatch):
         return CORPUS.write(path) if kind == "write" else merge_shards(shards, path)
 
     failures, dice = 0, random.Random(1)
-    turn = -1
-    while True:
-        turn += 1 if LONG else dice.randint(1, 2)
-        path.unlink(missing_ok=True)
-        with monkeypatch.context() as patch:
-            disk = Disk(patch, turn)
-            try:
-                job()
-                break
-            except PowerFailure:
-                failures += 1
-        if not path.exists():
-            unsynced_size = dice.choice([0, 4096, len(whole) // 2, len(whole)])
-            work_path(path).write_bytes(
-                disk.left(unsynced_size, dice) if disk.synced is None else disk.left(0, dice)
-            )
-        job()
-        assert path.read_bytes() == whole, f"other bytes after a power failure at call {turn}"
-        assert os.listdir(path.parent) == [path.name]
-    assert path.read_bytes() == whole
-    assert failures > 50
+    sizes = [0, 4096, len(whole) // 2, *[len(whole)] * 4]  # of a file that was never synced
+    begins = CORPUS.chunks + 8  # calls until the header of the work file is on disk; most can go wrong there
+    for turn in range(10**6):
+        for _ in range(8 if LONG or turn < begins else 1):
+            path.unlink(missing_ok=True)
+            with monkeypatch.context() as patch:
+                disk = Disk(patch, turn)
+                try:
+                    job()
+                except PowerFailure:
+                    failures += 1
+            if path.exists():  # published, or not killed at all
+                assert path.read_bytes() == whole
+            else:
+                work_path(path).write_bytes(disk.left(dice.choice(sizes), dice))
+            job()
+            assert path.read_bytes() == whole, f"other bytes after a power failure at call {turn}"
+            assert os.listdir(path.parent) == [path.name]
+        if next(disk.calls) <= turn:
+            break  # the job ended before
+    assert failures > 150
     print(f"{failures} power failures")
 
 

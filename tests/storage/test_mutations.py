@@ -100,6 +100,10 @@ BASES = {
     "plain": (WHOLE, {}),
     "gold and samples": (WHOLE, {"gold": True, "samples": 2, "seed": 1}),
     "shard": (Shard(1, 2), {"gold": True, "lengths": [3, 2, 4, 1] * 4, "seed": 2}),
+    "nothing summed up": (
+        WHOLE,
+        {"temperatures": (), "missing": 0.0, "seed": 4},
+    ),  # the table's digest counts
     "two sentences a chunk": (WHOLE, {"lengths": [2] * 10, "missing": 0.0, "chunk_sentences": 2, "seed": 3}),
 }
 
