@@ -383,7 +383,10 @@ class TopKWriter:
     def _write(self, place: int, content: Any) -> None:
         view = memoryview(content.tobytes() if isinstance(content, (np.ndarray, np.generic)) else content)
         while view:
-            written = os.pwrite(self._descriptor(), view, place)
+            try:
+                written = os.pwrite(self._descriptor(), view, place)
+            except OSError as error:
+                raise OSError(error.errno, error.strerror, str(work_path(self.path))) from None
             place, view = place + written, view[written:]
 
 
