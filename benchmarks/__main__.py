@@ -43,7 +43,8 @@ def machine() -> str:
             f"- {cpu}, {os.cpu_count()} cores, {memory:.0f} GiB, temporary files on {mount[-1] if mount else '?'}; GPU: {gpu}",
             f"- Python {platform.python_version()}, "
             + ", ".join(f"{name} {v}" for name, v in versions.items()),
-            f"- `python -m benchmarks {shlex.join(sys.argv[1:])}`, {time.strftime('%Y-%m-%d')}",
+            f"- `python -m benchmarks {shlex.join(sys.argv[1:])}`, {time.strftime('%Y-%m-%d')}; load of the machine "
+            f"before it: {os.getloadavg()[0]:.1f}",
         ]
     )
 
@@ -52,18 +53,29 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(MODULES)} (default: all)")
     parser.add_argument("--quick", action="store_true", help="small sizes, to see that it runs")
-    parser.add_argument("--markdown", help="also write the tables to this file")
+    parser.add_argument(
+        "--tokens-per-second",
+        type=float,
+        metavar="RATE",
+        help="of a dump on the device to plan for; with growth, gives the sizing table without running dump",
+    )
+    parser.add_argument("--markdown", metavar="FILE", help="also write the tables to this file")
     args = parser.parse_args()
     unknown = set(args.names) - set(MODULES)
+    if args.tokens_per_second is not None and not args.tokens_per_second > 0:
+        parser.error(f"--tokens-per-second must be above 0, got {args.tokens_per_second:g}")
     if unknown:
         parser.error(f"no benchmark {', '.join(sorted(unknown))}; there are {', '.join(MODULES)}")
     parts = [machine()]
-    for name in args.names or MODULES:
+    for name in [name for name in MODULES if not args.names or name in args.names]:
         print(f"{name} ...", file=sys.stderr, flush=True)
         parts.append(markdown(importlib.import_module(MODULES[name]).run(args.quick)))
     growth, dump = (sys.modules.get(MODULES[name]) for name in ("growth", "dump"))
-    if growth and dump and growth.LAST_RATES and dump.LAST_RATES:
-        parts += [growth.sizing(rate, device) for device, rate in dump.LAST_RATES.items()]
+    if growth and growth.LAST_RATES:
+        devices = dict(dump.LAST_RATES) if dump else {}
+        if args.tokens_per_second:
+            devices["the rate that was given"] = args.tokens_per_second
+        parts += [growth.sizing(rate, device) for device, rate in devices.items()]
     text = "\n\n".join(parts) + "\n"
     print(text)
     if args.markdown:

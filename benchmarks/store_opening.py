@@ -3,7 +3,7 @@
 The store is real (every byte written); fairseq's mmap dataset of the same size stands beside it.
 """
 
-import multiprocessing
+import os
 import pickle
 import statistics
 import tempfile
@@ -15,6 +15,8 @@ import numpy as np
 import torch
 from fairseq.data import indexed_dataset
 
+from benchmarks.child import in_new_process
+from benchmarks.sparse import opening_seconds
 from benchmarks.synthetic import TOKENS, make_info, write_store
 from benchmarks.table import Row
 from fairseq_bert_kd.storage.topk_store import TopKReader
@@ -25,25 +27,20 @@ GOAL_SECONDS = 0.010
 def resident_bytes() -> int:
     """Of this process."""
     with open("/proc/self/statm", encoding="ascii") as file:
-        return int(file.read().split()[1]) * 4096
+        return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
-def open_in_worker(pickled: bytes, answer: Any) -> None:
-    """Seconds of unpickling, which opens the file."""
+def open_in_worker(pickled: bytes) -> float:
+    """Seconds of unpickling, which opens the file; its modules are imported before."""
     started = time.perf_counter()
     reader = pickle.loads(pickled)
     seconds = time.perf_counter() - started
-    answer.put((seconds, len(reader)))
+    assert len(reader) > 0
+    return seconds
 
 
 def seconds_in_worker(reader: Any, method: str) -> float:
-    context = multiprocessing.get_context(method)
-    answer = context.Queue()
-    worker = context.Process(target=open_in_worker, args=(pickle.dumps(reader), answer))
-    worker.start()
-    seconds, _ = answer.get()
-    worker.join()
-    return seconds
+    return in_new_process(open_in_worker, pickle.dumps(reader), method=method)
 
 
 def write_host(prefix: Path, size: int) -> None:
@@ -63,12 +60,9 @@ def run(quick: bool) -> list[Row]:
         write_store(path, make_info(), size // (36 * TOKENS + 25))
         what = f"a store of {path.stat().st_size / 1e9:.2f} GB"
         before = resident_bytes()
-        reader, times = TopKReader(path), []
+        reader = TopKReader(path)
         grown = resident_bytes() - before
-        for _ in range(20):
-            started = time.perf_counter()
-            TopKReader(path)
-            times.append(time.perf_counter() - started)
+        times = opening_seconds(path)
         here = statistics.median(times)
         workers = {method: seconds_in_worker(reader, method) for method in ("spawn", "forkserver")}
         write_host(host, size)
