@@ -9,7 +9,7 @@ PIP_ARGS ?=
 VENV := .venv
 BIN := $(VENV)/bin
 PIP := PIP_CONSTRAINT= $(BIN)/python -m pip --disable-pip-version-check
-PYTEST_ARGS ?=
+PYTEST_ARGS ?= -n auto
 BENCHMARK_ARGS ?=
 
 .PHONY: help setup test test-long quickstart benchmarks lint unit clean-quickstart clean

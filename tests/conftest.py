@@ -6,6 +6,8 @@ import pytest
 
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # fairseq forks; the library warns otherwise
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # tests need no network
+# before torch is imported: tests fork, and a pool of OpenMP threads does not survive that
+os.environ["OMP_NUM_THREADS"] = "1"
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,7 @@ from tests.tiny_chain import dump
 LONG = bool(os.environ.get("KD_LONG_TESTS"))
 OPTIONS = ("--chunk-sentences", 8, "--max-tokens", 100, "--gold", "--samples", 2, "--temperatures", 1)
 SHARDS = (Shard(0, 2), Shard(1, 2))
+PATIENCE = 300  # seconds until a child counts as hanging; it takes one or two
 CALLS = ("pwrite", "fsync", "replace")  # what changes files
 
 
@@ -41,7 +42,14 @@ def run_in_child(work, kill_after=None, kill_at_call=None):
     if kill_after is not None:
         time.sleep(kill_after)
         os.kill(child, signal.SIGKILL)
-    _, status = os.waitpid(child, 0)
+    deadline = time.monotonic() + PATIENCE
+    while not (status := os.waitpid(child, os.WNOHANG))[0]:
+        if time.monotonic() > deadline:
+            os.kill(child, signal.SIGKILL)
+            os.waitpid(child, 0)
+            pytest.fail(f"the child process hangs (more than {PATIENCE} s)")
+        time.sleep(0.005)
+    status = status[1]
     if os.WIFSIGNALED(status):
         assert os.WTERMSIG(status) == signal.SIGKILL
         return False
