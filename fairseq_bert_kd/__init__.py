@@ -20,6 +20,7 @@ def register() -> None:
 
     compat.require_fairseq()
     compat.allow_fairseq_checkpoints()
+    compat.broadcast_to_own_workers()
     import fairseq_bert_kd.criterions.cmlm_loss
     import fairseq_bert_kd.criterions.distillation_loss
     import fairseq_bert_kd.models.masked_lm_teacher

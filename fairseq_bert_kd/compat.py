@@ -46,6 +46,24 @@ def allow_fairseq_checkpoints() -> None:
     torch.serialization.add_safe_globals(allowed)
 
 
+def broadcast_to_own_workers() -> None:
+    """Let several workers resume: what worker 0 read safely from a checkpoint reaches the others.
+
+    fairseq serialises that state with ``torch.save`` and reads it with ``torch.load``, which since torch 2.6
+    refuses the settings in it (omegaconf), so every worker but the first dies. The bytes come from our own
+    worker 0 and never from a file; torch's broadcast of Python objects sends them as they are.
+    Goes when fairseq names ``weights_only`` in ``fairseq.distributed.utils._broadcast_object_slow``.
+    """
+    utils: Any = importlib.import_module("fairseq.distributed.utils")
+
+    def broadcast(obj: Any, src_rank: int, group: Any, dist_device: torch.device) -> Any:
+        held = [obj]
+        torch.distributed.broadcast_object_list(held, src=src_rank, group=group, device=dist_device)
+        return held[0]
+
+    utils._broadcast_object_slow = broadcast
+
+
 def load_checkpoint(path: str) -> dict[str, Any]:
     """Read a fairseq checkpoint on the CPU without running any code that it may carry.
 

@@ -19,6 +19,7 @@ from fairseq_bert_kd.scoring.store_dump import StoreDump
 from fairseq_bert_kd.scoring.teacher import Teacher, load_teacher
 from fairseq_bert_kd.storage.indexed_data import open_pairs, read_dictionary
 from fairseq_bert_kd.storage.store_info import (
+    DEFAULT_NAME,
     Shard,
     StoreInfo,
     dictionary_digest,
@@ -51,6 +52,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--subset",
         default="train",
         help="split to score, or several separated by commas (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--name",
+        default=DEFAULT_NAME,
+        help="of the store among several of the same data (other teachers, other --passes), SPLIT.SRC-TGT.TGT.NAME.topk; "
+        "training mixes them with --kd-stores (default: none)",
     )
     what = parser.add_argument_group("what is stored")
     what.add_argument(
@@ -151,7 +158,7 @@ def dump_all(args: argparse.Namespace, rank: int, world_size: int) -> None:
             info = store_info(args, teacher, subset, precision, device)
             pairs = open_pairs(folder, subset, info.source_lang, info.target_lang)
             dump = StoreDump(teacher, pairs, info, device)
-            path = store_path(folder, subset, info.source_lang, info.target_lang)
+            path = store_path(folder, subset, info.source_lang, info.target_lang, args.name)
             if args.plan:
                 print_plan(dump, path, parse_shard(args.shard), args.shard)
             else:
@@ -232,6 +239,7 @@ def check_arguments(args: argparse.Namespace) -> None:
     ):
         if value < 1:
             raise ValueError(f"{option} must be at least 1, got {value}; the paper uses --topk 8 --passes 7")
+    store_path(args.data, args.subset, "a", "b", args.name)  # refuses a name that is none
     if args.samples < 0:
         raise ValueError(f"--samples must not be negative, got {args.samples}")
     bad = next((t for t in args.temperatures if not 0 < t < math.inf), None)

@@ -1,52 +1,50 @@
-"""Criterion ``label_smoothed_cross_entropy_with_distillation`` (Chen et al. 2020, Eq. 5)."""
+"""Criterion ``label_smoothed_cross_entropy_with_distillation`` (Chen et al. 2020, Eq. 5, and its relatives)."""
 
+import logging
 import math
-from dataclasses import dataclass, field
+from dataclasses import replace
+from typing import Any
 
+import torch
 from fairseq.criterions import register_criterion
-from fairseq.criterions.label_smoothed_cross_entropy import (
-    LabelSmoothedCrossEntropyCriterion,
-    LabelSmoothedCrossEntropyCriterionConfig,
-)
+from fairseq.criterions.label_smoothed_cross_entropy import LabelSmoothedCrossEntropyCriterion
 from fairseq.logging import metrics
+from fairseq.utils import get_perplexity
 
-from fairseq_bert_kd.batch import TEACHER, decode_logits
-from fairseq_bert_kd.functional.soft_targets import distillation_loss
+from fairseq_bert_kd.batch import TEACHER, TeacherNeeds
+from fairseq_bert_kd.criterions.distillation_options import (
+    DistillationConfig,
+    check_changing_temperature,
+    check_objective,
+    check_schedule,
+)
+from fairseq_bert_kd.criterions.student_projection import (
+    Projection,
+    features_only,
+    projection_of,
+    scores_of,
+)
+from fairseq_bert_kd.functional import soft_targets
+from fairseq_bert_kd.functional.chunked_projection import chunk_positions, chunked_sums
+from fairseq_bert_kd.functional.distillation import (
+    Objective,
+    distillation_sums,
+    wanted_scores,
+)
+from fairseq_bert_kd.functional.schedules import Schedule
+from fairseq_bert_kd.functional.student_scores import student_scores
+from fairseq_bert_kd.functional.teacher_targets import teacher_targets
 
-LOGGED = ("kd_loss", "label_loss", "kd_positions")
-
-
-@dataclass
-class DistillationConfig(LabelSmoothedCrossEntropyCriterionConfig):
-    """Options of ``label_smoothed_cross_entropy`` and the teacher's side."""
-
-    kd_weight: float = field(
-        default=0.5,
-        metadata={
-            "help": "weight of the teacher's side: loss = (1 - W) * label-smoothed cross-entropy + W * cross-entropy "
-            "against the teacher; 0.5 for De-En in the paper, 0.1 for its other tasks; 0 is plain training"
-        },
-    )
-    kd_temperature: float = field(
-        default=10.0,
-        metadata={
-            "help": "divides the teacher's logits before their softmax over the top k; the student's logits are "
-            "never divided and the loss is not multiplied by T^2; 10 for De-En and Gigaword in the paper, else 5"
-        },
-    )
-    kd_topk: int = field(
-        default=8,
-        metadata={"help": "teacher tokens per position, at most what the store holds; 8 in the paper"},
-    )
+logger = logging.getLogger(__name__)
 
 
 @register_criterion("label_smoothed_cross_entropy_with_distillation", dataclass=DistillationConfig)
 class LabelSmoothedCrossEntropyWithDistillationCriterion(LabelSmoothedCrossEntropyCriterion):
-    """Labels and a teacher's soft targets in training; labels alone in validation.
+    """Labels and teachers' soft targets in training; labels alone in validation.
 
-    With ``kd_weight`` 0, and in validation, this is fairseq's ``label_smoothed_cross_entropy`` itself,
-    so validation losses compare with those of a plain run. In training the label side smooths as in the
-    authors' code, see `fairseq_bert_kd.functional.soft_targets.paper_label_smoothing`.
+    With ``kd_weight`` 0, during the warm-up, and in validation, this is fairseq's ``label_smoothed_cross_entropy`` itself,
+    so validation losses compare with those of a plain run. In training the label side smooths as in the authors' code, see
+    `fairseq_bert_kd.functional.distillation.distillation_sums`.
     """
 
     def __init__(
@@ -59,82 +57,219 @@ class LabelSmoothedCrossEntropyWithDistillationCriterion(LabelSmoothedCrossEntro
         kd_weight=0.5,
         kd_temperature=10.0,
         kd_topk=8,
+        kd_objective="paper",
+        kd_square_temperature=False,
+        kd_approximate_tail=False,
+        kd_schedule="constant",
+        kd_schedule_updates=0,
+        kd_weight_end=None,
+        kd_temperature_end=None,
+        kd_warmup_updates=0,
+        kd_token_weight="none",
+        kd_projection="auto",
     ):
         super().__init__(task, sentence_avg, label_smoothing, ignore_prefix_size, report_accuracy)
-        if not 0.0 <= kd_weight <= 1.0:
-            raise ValueError(f"--kd-weight must be in [0, 1], got {kd_weight}; the paper uses 0.5 and 0.1")
-        if not kd_temperature > 0.0:
-            raise ValueError(
-                f"--kd-temperature must be positive, got {kd_temperature}; the paper uses 10 and 5"
-            )
-        if kd_topk < 1:
-            raise ValueError(f"--kd-topk must be at least 1, got {kd_topk}; the paper uses 8")
-        self.kd_weight = kd_weight
-        self.kd_temperature = kd_temperature
         self.kd_topk = kd_topk
+        self.kd_warmup_updates = kd_warmup_updates
+        self.kd_projection = str(kd_projection)
+        self.objective = Objective(
+            str(kd_objective),
+            kd_temperature,
+            kd_weight,
+            kd_square_temperature,
+            kd_approximate_tail,
+            str(kd_token_weight),
+            label_smoothing,
+            sum(symbol.startswith("madeupword") for symbol in task.target_dictionary.symbols) + 2,
+        )
+        ends = (kd_weight_end, kd_temperature_end)
+        check_objective(self.objective, kd_topk, kd_warmup_updates, ends, self.kd_projection)
+        shape = str(kd_schedule)
+        check_schedule(shape, kd_schedule_updates, ends)
+        self.weights, self.temperatures = (
+            Schedule(start, start if end is None else end, shape, kd_schedule_updates)
+            for start, end in zip((kd_weight, kd_temperature), ends, strict=True)
+        )
+        if not self.temperatures.constant:
+            check_changing_temperature(self.objective)
+        self.update = 0
+        self._told: set[str] = set()
 
     @property
-    def teacher_topk(self) -> int:
-        """Teacher tokens per position that training needs; 0 when it needs no teacher."""
-        return self.kd_topk if self.kd_weight > 0.0 else 0
+    def teacher_needs(self) -> TeacherNeeds | None:
+        """What training needs of each teacher; None when it needs none."""
+        name, token_weight = self.objective.name, self.objective.token_weight
+        if max(self.weights.start, self.weights.end) == 0.0:
+            return None
+        temperatures = []
+        if name in ("tail-bucket", "sampled") and not self.objective.approximate_tail:
+            temperatures.append((f"--kd-objective {name}", self.objective.temperature))
+        if name == "sampled":
+            temperatures.append((f"--kd-objective {name}", 1.0))
+        if token_weight != "none":
+            temperatures.append((f"--kd-token-weight {token_weight}", 1.0))
+        return TeacherNeeds(
+            self.kd_topk, tuple(temperatures), self.objective.temperature, name == "sampled", name == "full"
+        )
+
+    def set_num_updates(self, update: int) -> None:
+        """Tell the schedules how far training is; the task does so before every step."""
+        self.update = update
 
     def forward(self, model, sample, reduce=True):
         """Loss summed over target tokens, its denominator, and what to log."""
-        if not self.teacher_topk or not model.training:
-            return super().forward(model, sample, reduce=reduce)
+        objective = self._objective_now()
+        if not model.training or objective.weight == 0.0:
+            return self._without_teacher(model, sample, reduce, objective)
         if TEACHER not in sample:
             raise ValueError(
                 "--kd-weight is above 0 but the batch has no teacher rows; train with "
                 "--task translation_with_teacher, which attaches them"
             )
-        net_output = model(**sample["net_input"])
-        lprobs, target = self.get_lprobs_and_target(model, net_output, sample)
-        teacher = {
-            # (positions, k) or (positions,), the same prefix left out as in the targets
-            name: rows[:, self.ignore_prefix_size :].flatten(0, 1)
-            for name, rows in sample[TEACHER].items()
-        }
-        losses = distillation_loss(
-            lprobs,
-            target,
-            teacher["ids"],
-            decode_logits(teacher["logit_bits"]),
-            teacher["present"],
-            self.padding_idx,
-            self.kd_weight,
-            self.kd_temperature,
-            self.eps,
-        )
+        sums = self._sums(model, sample, objective)
+        loss = sums.pop("loss")
         sample_size = sample["target"].size(0) if self.sentence_avg else sample["ntokens"]
         logging_output = {
-            "loss": losses.total.data,
-            "nll_loss": losses.nll.data,
-            "label_loss": losses.label.data,
-            "kd_loss": losses.teacher.data,
-            "kd_positions": losses.covered.data,
+            "loss": loss.data,
+            **sums,
             "ntokens": sample["ntokens"],
             "nsentences": sample["target"].size(0),
             "sample_size": sample_size,
         }
-        if self.report_accuracy:
-            n_correct, total = self.compute_accuracy(model, net_output, sample)
-            logging_output["n_correct"] = n_correct.item()
-            logging_output["total"] = total.item()
-        return losses.total, sample_size, logging_output
+        if not self.report_accuracy:
+            del logging_output["n_correct"], logging_output["total"]
+        return loss, sample_size, logging_output
+
+    def _objective_now(self) -> Objective:
+        """The objective at this update."""
+        update = self.update - self.kd_warmup_updates
+        if update < 0 and self.training:
+            return replace(self.objective, weight=0.0)
+        return replace(
+            self.objective, weight=self.weights.value(update), temperature=self.temperatures.value(update)
+        )
+
+    def _without_teacher(self, model, sample, reduce, objective):
+        """The host's criterion; in validation with what there is to compare with a teacher, for the log alone."""
+        if model.training or TEACHER not in sample:
+            return super().forward(model, sample, reduce=reduce)
+        net_output = model(**sample["net_input"])
+        answered = _Answered(model, net_output)
+        loss, sample_size, logging_output = super().forward(answered, sample, reduce=reduce)
+        with torch.no_grad():
+            sums = self._plain_sums(model, net_output, sample, objective)
+        compared = {name: value for name, value in sums.items() if name.startswith("kd_")}
+        return loss, sample_size, logging_output | compared
+
+    def _sums(self, model, sample, objective):
+        """See `distillation_sums`."""
+        projection = self._projection(model, sample, objective)
+        if projection is None:
+            return self._plain_sums(model, model(**sample["net_input"]), sample, objective)
+        with features_only(projection):
+            features = model(**sample["net_input"])[0][:, self.ignore_prefix_size :].flatten(0, 1)
+        target = self._target(sample)
+        kept = target.ne(self.padding_idx).nonzero().squeeze(1)  # padding is not worth a projection
+        target, features = target.index_select(0, kept), features.index_select(0, kept)
+        teachers = [teacher_targets(rows, self.ignore_prefix_size, kept) for rows in sample[TEACHER]]
+        everything = torch.ones_like(target, dtype=torch.bool)
+        vocab = projection.weight.size(0)
+
+        def loss(scores, rows):
+            chosen = [teacher.select(rows) for teacher in teachers]
+            return distillation_sums(scores, target[rows], everything[rows], chosen, objective, vocab)
+
+        wanted = wanted_scores(target, teachers, objective)
+        return chunked_sums(features, projection.weight, projection.bias, wanted, loss)
+
+    def _plain_sums(self, model, net_output, sample, objective):
+        """The same from all logits."""
+        logits = scores_of(model, net_output)
+        logits = logits[:, self.ignore_prefix_size :].flatten(0, 1)
+        target = self._target(sample)
+        teachers = [teacher_targets(rows, self.ignore_prefix_size) for rows in sample[TEACHER]]
+        losses = None
+        if objective.name == "full":
+            losses = [self._full_loss(logits, teacher, objective) for teacher in teachers]
+        scores = student_scores(logits, wanted_scores(target, teachers, objective))
+        kept = target.ne(self.padding_idx)
+        return distillation_sums(scores, target, kept, teachers, objective, logits.size(-1), losses)
+
+    def _full_loss(self, logits, teacher, objective):
+        if teacher.full_logits is None:
+            raise ValueError(
+                "--kd-objective full needs the teacher's whole distribution, which no store holds; add "
+                "--kd-live-teacher CHECKPOINT"
+            )
+        return soft_targets.full(logits.float(), teacher.full_logits.float(), objective.temperature)
+
+    def _target(self, sample):
+        return sample["target"][:, self.ignore_prefix_size :].flatten()
+
+    def _projection(self, model, sample, objective) -> Projection | None:
+        """The student's output projection, if the loss is to do it by chunks."""
+        if self.kd_projection == "plain" or objective.name == "full":
+            return None
+        found = projection_of(model)
+        if isinstance(found, str):
+            self._tell("the student projects onto its dictionary itself, all logits at once: %s", found)
+            return None
+        positions = sample["target"].numel()
+        if self.kd_projection == "auto" and chunk_positions(positions, len(found.weight)) >= positions:
+            return None
+        self._tell("output projection and loss are done in chunks of positions%s", "")
+        return found
+
+    def _tell(self, message: str, reason: str) -> None:
+        """Log once."""
+        if message not in self._told:
+            self._told.add(message)
+            logger.info(message, reason)
 
     @classmethod
     def reduce_metrics(cls, logging_outputs) -> None:
-        """The host's metrics, and in training the two sides of the loss (base 2) and the coverage.
+        """The host's metrics, and beside a teacher the two sides of the loss (base 2) and how they compare.
 
-        ``nll_loss`` and ``ppl`` are of the gold tokens alone; ``kd_coverage`` is the share of target
-        tokens that have a teacher row, in percent.
+        ``nll_loss`` and ``ppl`` are of the gold tokens alone. See README, "What is logged".
         """
         super().reduce_metrics(logging_outputs)
         if not any("kd_positions" in log for log in logging_outputs):
             return
-        teacher, label, covered = (sum(log.get(key, 0) for log in logging_outputs) for key in LOGGED)
-        covered = int(covered)
-        ntokens = max(sum(log.get("ntokens", 0) for log in logging_outputs), 1)
-        metrics.log_scalar("label_loss", label / ntokens / math.log(2), ntokens, round=3)
-        metrics.log_scalar("kd_loss", teacher / max(covered, 1) / math.log(2), covered, round=3)
+        sums: dict[str, Any] = {
+            key: sum(log.get(key, 0) for log in logging_outputs)
+            for key in {key for log in logging_outputs for key in log}
+        }
+        ntokens = max(sums["ntokens"], 1)
+        covered, rows = int(sums["kd_positions"]), int(sums["kd_rows"])
+        if "label_loss" in sums:
+            metrics.log_scalar("label_loss", sums["label_loss"] / ntokens / math.log(2), ntokens, round=3)
+        metrics.log_scalar("kd_loss", sums["kd_loss"] / max(covered, 1) / math.log(2), covered, round=3)
         metrics.log_scalar("kd_coverage", 100.0 * covered / ntokens, ntokens, round=2)
+
+        def percent(name: str, share: Any) -> None:
+            metrics.log_scalar(name, 100.0 * share / max(rows, 1), rows, round=2)
+
+        percent("kd_agreement", sums["kd_agreement"])
+        percent("kd_student_tail", sums["kd_student_tail"])
+        if "kd_captured" in sums:
+            percent("kd_captured", sums["kd_captured"])
+            percent("kd_teacher_tail", rows - sums["kd_captured"])
+        if "kd_teacher_nll" in sums:
+            for who in ("teacher", "gold"):
+                nll = f"kd_{who}_nll"
+                metrics.log_scalar(nll, sums[nll] / max(rows, 1) / math.log(2), rows, round=3)
+            metrics.log_derived("kd_teacher_ppl", lambda meters: get_perplexity(meters["kd_teacher_nll"].avg))
+            metrics.log_derived("kd_student_ppl", lambda meters: get_perplexity(meters["kd_gold_nll"].avg))
+
+
+class _Answered:
+    """A model whose forward pass was made already."""
+
+    def __init__(self, model, net_output):
+        self._model, self._net_output = model, net_output
+
+    def __call__(self, **_):
+        return self._net_output
+
+    def __getattr__(self, name):
+        return getattr(self._model, name)

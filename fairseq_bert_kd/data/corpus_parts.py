@@ -1,11 +1,11 @@
-"""The files that make up a split, and faults of the host in them."""
+"""The files that make up a corpus, and faults in them that the host does not see."""
 
 import itertools
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
-from fairseq.data import indexed_dataset
+from fairseq.data import Dictionary, indexed_dataset
 
 from fairseq_bert_kd.storage.indexed_data import IndexedTokens, is_mmap
 
@@ -40,3 +40,29 @@ def refuse_damaged_parts(cfg: Any, data_path: str, split: str, combine: bool) ->
             side = prefix + lang
             if indexed_dataset.MMapIndexedDataset.exists(side) and is_mmap(side):
                 IndexedTokens(side).check()
+
+
+def refuse_other_dictionaries(data_paths: Sequence[str], dictionaries: dict[str, Dictionary]) -> None:
+    """Raise ValueError for a data folder that was binarised with other dictionaries than the first one.
+
+    The host reads the ids of all folders (``a:b``) with the dictionaries of the first; another one would turn
+    every word into a different one, without a word. A folder without dictionaries passes, and counts may differ.
+
+    Args:
+        data_paths: the folders.
+        dictionaries: of the first folder, by language.
+    """
+    for folder in data_paths[1:]:
+        for language, first in dictionaries.items():
+            path = os.path.join(folder, f"dict.{language}.txt")
+            if not os.path.isfile(path):
+                continue
+            here, there = Dictionary.load(path).symbols, first.symbols
+            pairs = itertools.zip_longest(here, there, fillvalue="(none)")
+            for number, (symbol, expected) in enumerate(pairs):
+                if symbol != expected:
+                    raise ValueError(
+                        f"dict.{language}.txt in {folder} is another dictionary: symbol {number} is `{symbol}` there and "
+                        f"`{expected}` in {data_paths[0]} ({len(here)} and {len(there)} symbols); binarise all folders "
+                        "with the same dictionaries (fairseq-preprocess --srcdict/--tgtdict)"
+                    )

@@ -1,113 +1,222 @@
-"""Losses against a teacher's top-k logits (Chen et al. 2020, Eq. 4 and 5; exact forms from their code)."""
+"""What a student loses against a teacher, each objective a pure function of a few numbers per position.
 
-from typing import NamedTuple
+Notation: ``t`` teacher logits, ``z`` student logits, ``V`` the dictionary, ``K`` the teacher's k best tokens, ``T`` the
+temperature, ``p`` and ``q`` the distributions of teacher and student at temperature T over V, ``P`` and ``Q`` their masses
+on K. Logits may be shifted by any constant per position, the same one in logits and log-normalisers
+(``log sum over V of exp(z / T)``). Teacher's tensors carry no gradient. Every function returns ``(positions,)`` in nats.
+
+What each is, compared with the full divergence ``KL(p || q)``:
+
+==============  ======================================================================================================
+paper           biased: the teacher is renormalised over K, the student is not tempered
+renormalised    biased: the same with a tempered student; its optimum has no mass outside K
+conditional     exact within K, blind to the rest: how much mass the student leaves to V - K does not matter
+tail_bucket     a lower bound, monotone in k, equal at k = V; asks for the right mass outside K, not where it lies
+sampled         unbiased, in value and gradient, over the drawn tokens; has variance instead
+full            the divergence itself
+==============  ======================================================================================================
+"""
+
+import math
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
-
-class DistillationLoss(NamedTuple):
-    """Sums over the positions that are no padding, each a scalar.
-
-    Attributes:
-        total: what is minimised.
-        label: label-smoothed cross-entropy against the gold tokens.
-        nll: cross-entropy against the gold tokens, no smoothing.
-        teacher: soft cross-entropy against the teacher, over covered positions.
-        covered: number of positions that have teacher rows, int64.
-    """
-
-    total: Tensor
-    label: Tensor
-    nll: Tensor
-    teacher: Tensor
-    covered: Tensor
+LEAST_TAIL = 1e-7  # float32 cannot tell a smaller remaining mass from rounding
 
 
-def topk_soft_cross_entropy(
-    lprobs: Tensor, topk_ids: Tensor, topk_logits: Tensor, temperature: float
+def paper(
+    student_logits: Tensor, student_log_normaliser: Tensor, logits: Tensor, temperature: float
 ) -> Tensor:
-    """Cross-entropy of the student against the teacher's k best tokens, per position.
+    """``-sum_K softmax_K(t / T) log softmax_V(z)`` (authors' onmt/utils/loss.py, ``kd_loss``).
 
-    ``-sum_k softmax(topk_logits / temperature)_k * lprobs[topk_ids_k]``: the teacher is renormalised over
-    its k tokens and divided by the temperature; the student is neither; there is no T^2 factor
-    (authors' onmt/utils/loss.py, ``kd_loss``).
+    Only the teacher is divided by T and there is no T^2 factor. At T = 1 and k = V it is the full cross-entropy.
 
     Args:
-        lprobs: ``(positions, vocab)`` student log-probabilities at temperature 1.
-        topk_ids: ``(positions, k)`` int64.
-        topk_logits: ``(positions, k)`` teacher logits up to a constant per position, not probabilities.
-        temperature: positive; 10 for De-En in the paper.
+        student_logits: ``(positions, k)`` at the teacher's tokens.
+        student_log_normaliser: ``(positions,)`` at temperature 1.
+        logits: ``(positions, k)`` of the teacher.
+        temperature: positive; 5 and 10 in the paper.
+    """
+    probs = torch.softmax(logits / temperature, dim=-1)
+    return _expectation(probs, student_log_normaliser[:, None] - student_logits)
+
+
+def renormalised(
+    student_logits: Tensor, student_log_normaliser: Tensor, logits: Tensor, temperature: float
+) -> Tensor:
+    """``-sum_K softmax_K(t / T) log softmax_V(z / T)``, as multilingual-kd and FBK have it.
+
+    A teacher cut to K and rescaled is another teacher: the student is told that V - K has no mass at all. At k = V it is
+    the full cross-entropy, which is the full KL plus the teacher's entropy.
+
+    Args:
+        student_logits: ``(positions, k)`` at the teacher's tokens.
+        student_log_normaliser: ``(positions,)`` at temperature T.
+        logits: ``(positions, k)`` of the teacher.
+        temperature: positive.
+    """
+    probs = torch.softmax(logits / temperature, dim=-1)
+    return _expectation(probs, student_log_normaliser[:, None] - student_logits / temperature)
+
+
+def conditional(student_logits: Tensor, logits: Tensor, temperature: float) -> Tensor:
+    """``KL(softmax_K(t / T) || softmax_K(z / T))``: both sides over K only, as MaxText and ModelOpt have it.
+
+    Never negative; at k = V the full KL. Needs no normaliser, and leaves the student's mass outside K free.
+
+    Args:
+        student_logits: ``(positions, k)`` at the teacher's tokens.
+        logits: ``(positions, k)`` of the teacher.
+        temperature: positive.
+    """
+    log_probs = torch.log_softmax(logits / temperature, dim=-1)
+    return _expectation(log_probs.exp(), log_probs - torch.log_softmax(student_logits / temperature, dim=-1))
+
+
+def tail_bucket(
+    student_logits: Tensor,
+    student_log_normaliser: Tensor,
+    logits: Tensor,
+    log_normaliser: Tensor,
+    temperature: float,
+) -> Tensor:
+    """``sum_K p (log p - log q) + (1 - P) (log(1 - P) - log(1 - Q))``: the KL of k + 1 buckets.
+
+    By the log-sum inequality never above the full KL, growing with k, equal at k = V; never negative. The true tail
+    needs the teacher's log-normaliser at T itself: the tail's mass at another temperature says little about it.
+    ``log(1 - Q)`` comes from ``log(-expm1(log Q))``; masses below 1e-7 count as 1e-7.
+
+    Args:
+        student_logits: ``(positions, k)`` at the teacher's tokens.
+        student_log_normaliser: ``(positions,)`` at temperature T.
+        logits: ``(positions, k)`` of the teacher.
+        log_normaliser: ``(positions,)`` of the teacher at temperature T.
+        temperature: positive.
+    """
+    log_probs = logits / temperature - log_normaliser[:, None]
+    student_log_probs = student_logits / temperature - student_log_normaliser[:, None]
+    head = _expectation(log_probs.exp(), log_probs - student_log_probs)
+    tail = tail_mass(log_probs)
+    log_tail, student_log_tail = log_tail_mass(log_probs), log_tail_mass(student_log_probs)
+    return head + torch.where(tail > 0, tail * (log_tail - student_log_tail), torch.zeros_like(tail))
+
+
+def sampled(
+    student_logits: Tensor,
+    student_log_normaliser: Tensor,
+    logits: Tensor,
+    log_normaliser: Tensor,
+    student_sample_logits: Tensor,
+    sample_logits: Tensor,
+    unit_log_normaliser: Tensor,
+    temperature: float,
+) -> Tensor:
+    """An unbiased estimate of the full KL from the stored tokens and r tokens drawn from the rest.
+
+    ``sum_K p (log p - log q) + R / r * sum_v p(v) / p1(v) (log p(v) - log q(v))``: the draws v come from the teacher at
+    temperature 1 outside K, where its mass is R, and ``p1`` are its probabilities there (docs/store_format.md). Anshumann
+    et al. 2025 ("Sparse logit sampling") draw all tokens so; here K is exact and only the rest is drawn, which leaves less
+    variance. Single values may be negative. Value and gradient are right in the mean over draws.
+
+    Args:
+        student_logits: ``(positions, stored)`` at every stored token, k and possibly gold.
+        student_log_normaliser: ``(positions,)`` at temperature T.
+        logits: ``(positions, stored)`` of the teacher; minus infinity for a token that is there twice.
+        log_normaliser: ``(positions,)`` of the teacher at temperature T.
+        student_sample_logits: ``(positions, r)`` at the drawn tokens.
+        sample_logits: ``(positions, r)`` of the teacher.
+        unit_log_normaliser: ``(positions,)`` of the teacher at temperature 1.
+        temperature: positive.
+    """
+    log_probs = logits / temperature - log_normaliser[:, None]
+    stored = _expectation(
+        log_probs.exp(), log_probs - student_logits / temperature + student_log_normaliser[:, None]
+    )
+    rest = tail_mass(logits - unit_log_normaliser[:, None])  # (positions,) at temperature 1
+    drawn = sample_logits / temperature - log_normaliser[:, None]
+    ratios = torch.exp(drawn - sample_logits + unit_log_normaliser[:, None])  # p / p1
+    differences = drawn - student_sample_logits / temperature + student_log_normaliser[:, None]
+    return stored + rest * _expectation(ratios / sample_logits.size(-1), differences)
+
+
+def full(student_logits: Tensor, logits: Tensor, temperature: float) -> Tensor:
+    """``KL(softmax(t / T) || softmax(z / T))`` over the whole dictionary (Hinton et al. 2015, without their T^2).
+
+    Args:
+        student_logits: ``(positions, V)``.
+        logits: ``(positions, V)`` of the teacher; minus infinity for symbols without mass.
+        temperature: positive.
+    """
+    return conditional(student_logits, logits, temperature)
+
+
+def log_normaliser_between(
+    log_normalisers: Tensor, temperatures: Sequence[float], temperature: float, log_symbols: float
+) -> Tensor:
+    """An upper bound on the teacher's log-normaliser at a temperature that was not stored.
+
+    ``log sum exp(b t)`` is convex in ``b = 1 / T``, so the chord between two neighbouring stored temperatures lies above
+    it. At b = 0 it is known without a store: the logarithm of the number of symbols. The tail comes out too heavy, by how
+    much depends on the teacher; dump with that temperature for the exact one.
+
+    Args:
+        log_normalisers: ``(positions, temperatures)``.
+        temperatures: of the columns.
+        temperature: at least the smallest of them.
+        log_symbols: logarithm of the number of symbols that have mass.
 
     Returns:
-        ``(positions,)`` in nats.
+        ``(positions,)``.
 
     Raises:
-        ValueError: k above the vocabulary, or a temperature that is not positive.
+        ValueError: a temperature below all stored ones.
     """
-    if not temperature > 0:
-        raise ValueError(f"temperature must be positive, got {temperature}; the paper uses 5 and 10")
-    if topk_ids.size(-1) > lprobs.size(-1):
-        raise ValueError(f"k={topk_ids.size(-1)} teacher tokens exceed the vocabulary of {lprobs.size(-1)}")
-    teacher_probs = torch.softmax(topk_logits.to(lprobs.dtype) / temperature, dim=-1)
-    return -(teacher_probs * lprobs.gather(-1, topk_ids)).sum(dim=-1)
+    inverse = 1.0 / temperature
+    points = sorted([(1.0 / stored, column) for column, stored in enumerate(temperatures)])
+    above = next(((b, column) for b, column in points if b >= inverse * (1 - 1e-9)), None)
+    if above is None:
+        raise ValueError(
+            f"temperature {temperature:g} is below all that the store has ({listed(temperatures)}), and nothing bounds the "
+            f"tail there; choose a higher --kd-temperature, or dump again with --temperatures {temperature:g}"
+        )
+    below = [(b, column) for b, column in points if b < above[0]]
+    lower_b, lower = (below[-1][0], log_normalisers[:, below[-1][1]]) if below else (0.0, None)
+    share = (inverse - lower_b) / (above[0] - lower_b)
+    upper = log_normalisers[:, above[1]]
+    return share * upper + (1.0 - share) * (lower if lower is not None else log_symbols)
 
 
-def paper_label_smoothing(lprobs: Tensor, target: Tensor, epsilon: float) -> tuple[Tensor, Tensor]:
-    """Label-smoothed cross-entropy as in the authors' distillation loss, per position.
-
-    ``(1 - eps) * nll + eps / (V - 2) * sum_w -lprobs[w]``, gold and padding ids included in the sum.
-    fairseq's own form is ``(1 - eps - eps / (V - 1)) * nll + eps / (V - 1) * sum_w -lprobs[w]``; the two
-    differ by about ``eps / V``.
-
-    Args:
-        lprobs: ``(positions, vocab)`` student log-probabilities.
-        target: ``(positions,)`` gold ids.
-        epsilon: label smoothing, 0.1 in the paper.
-
-    Returns:
-        Smoothed loss and plain negative log-likelihood, each ``(positions,)`` in nats.
-    """
-    nll = -lprobs.gather(-1, target[:, None]).squeeze(-1)
-    if epsilon == 0.0:
-        return nll, nll
-    return (1.0 - epsilon) * nll - epsilon / (lprobs.size(-1) - 2) * lprobs.sum(dim=-1), nll
+def column_of(temperatures: Sequence[float], temperature: float) -> int | None:
+    """Place of a temperature in a store's grid; None when it is not there."""
+    return next(
+        (i for i, stored in enumerate(temperatures) if math.isclose(stored, temperature, rel_tol=1e-6)), None
+    )
 
 
-def distillation_loss(
-    lprobs: Tensor,
-    target: Tensor,
-    topk_ids: Tensor,
-    topk_logits: Tensor,
-    present: Tensor,
-    padding_idx: int,
-    kd_weight: float,
-    temperature: float,
-    epsilon: float,
-) -> DistillationLoss:
-    """``(1 - kd_weight) * label loss + kd_weight * teacher loss`` (Chen et al. 2020, Eq. 5).
+def tail_mass(log_probs: Tensor) -> Tensor:
+    """``1 - sum exp``, not below 0: ``(positions, k)`` log-probabilities to ``(positions,)``."""
+    return (1.0 - log_probs.exp().sum(dim=-1)).clamp(min=0.0)
 
-    A position without a teacher row counts its label loss in full, so that it weighs as much as it
-    would in plain training; the authors drop such sentences instead.
 
-    Args:
-        lprobs: ``(positions, vocab)`` student log-probabilities.
-        target: ``(positions,)`` gold ids.
-        padding_idx: marks the positions that do not count.
-        topk_ids: ``(positions, k)`` integer ids, any valid id where ``present`` is False.
-        topk_logits: ``(positions, k)`` float, anything where ``present`` is False.
-        present: ``(positions,)`` bool, True where the teacher has a row.
-        kd_weight: weight of the teacher's side, in [0, 1].
-        temperature: divides the teacher's logits.
-        epsilon: label smoothing.
-    """
-    kept = target.ne(padding_idx)
-    covered = kept & present
-    label, nll = paper_label_smoothing(lprobs, target, epsilon)
-    # masked_fill before and after: an absent row may hold anything, and 0 * inf is nan in the gradient too
-    topk_logits = topk_logits.masked_fill(~covered[:, None], 0.0)
-    teacher = topk_soft_cross_entropy(lprobs, topk_ids.long(), topk_logits, temperature)
-    label, nll = label.masked_fill(~kept, 0.0), nll.masked_fill(~kept, 0.0)
-    teacher = teacher.masked_fill(~covered, 0.0)
-    total = torch.where(covered, (1.0 - kd_weight) * label + kd_weight * teacher, label)
-    return DistillationLoss(total.sum(), label.sum(), nll.sum(), teacher.sum(), covered.sum())
+def log_tail_mass(log_probs: Tensor) -> Tensor:
+    """``log(1 - sum exp)``, of at least `LEAST_TAIL`: ``(positions, k)`` log-probabilities to ``(positions,)``."""
+    log_mass = torch.logsumexp(log_probs, dim=-1).clamp(max=math.log1p(-LEAST_TAIL))
+    return torch.log(-torch.expm1(log_mass))
+
+
+def bucket_entropy(log_probs: Tensor) -> Tensor:
+    """Entropy of the k tokens and one bucket for the rest, nats: ``(positions,)``."""
+    tail = tail_mass(log_probs)
+    return -_expectation(log_probs.exp(), log_probs) - torch.xlogy(tail, tail)
+
+
+def _expectation(probs: Tensor, values: Tensor) -> Tensor:
+    """``sum probs * values`` over the last dimension, where nothing times infinity is nothing, in the gradient too."""
+    return (probs * torch.where(probs > 0, values, torch.zeros_like(values))).sum(dim=-1)
+
+
+def listed(temperatures: Sequence[float]) -> str:
+    """For messages."""
+    return ", ".join(f"{temperature:g}" for temperature in temperatures) or "none"

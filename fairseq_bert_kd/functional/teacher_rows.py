@@ -53,7 +53,8 @@ def teacher_rows(
     to one, and what is outside the stored tokens is exact to float32.
 
     Args:
-        logits: ``(rows, vocab)`` float32; overwritten.
+        logits: ``(rows, vocab)`` float32; overwritten: afterwards relative to the row's best, minus infinity where
+            barred.
         gold: ``(rows,)`` int64.
         barred: ``(n,)`` int64, symbols that no target holds; they get no mass.
         k: tokens to keep.

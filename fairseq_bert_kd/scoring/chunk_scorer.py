@@ -16,8 +16,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from fairseq_bert_kd.functional.pair_input import assemble_pairs
 from fairseq_bert_kd.functional.teacher_rows import TeacherRows, teacher_rows
+from fairseq_bert_kd.scoring.batches import BatchLayout, LaidOut, draw_uniforms, pinned, slices
 from fairseq_bert_kd.scoring.plan import Batch, plan_chunk
 from fairseq_bert_kd.storage.indexed_data import Pairs, sentence_hash
 from fairseq_bert_kd.storage.records import ChunkData, empty_records
@@ -25,7 +25,6 @@ from fairseq_bert_kd.storage.store_info import NOT_FINITE, SCORED, TOO_LONG, Sto
 
 AHEAD = 4  # batches prepared in advance
 IN_FLIGHT = 2  # batches whose results are still on a GPU
-SLICE_LOGITS = 1 << 26  # logits in memory together, 256 MiB in float32
 
 
 @dataclass
@@ -112,9 +111,8 @@ class ChunkScorer:
         self, model: Any, pairs: Pairs, info: StoreInfo, barred: Tensor, pad: int, device: torch.device
     ):
         self.model, self.pairs, self.info = model, pairs, info
-        self.barred, self.pad, self.device = barred.to(device), pad, device
-        # batches are laid out on the CPU: there it takes no synchronisation with the device
-        self._source_ids, self._target_ids = model.source_ids.cpu(), model.target_ids.cpu()
+        self.barred, self.device = barred.to(device), device
+        self._layout = BatchLayout(model, info.passes, pad)
         self._limit = model.max_positions()
 
     def score(self, chunks: Iterable[int], progress: Any = None) -> Iterator[ScoredChunk]:
@@ -184,8 +182,7 @@ class ChunkScorer:
 
     def slices(self, rows: int) -> Iterator[slice]:
         """Parts of a batch's rows whose logits fit into memory together."""
-        step = max(SLICE_LOGITS // self.info.dictionary_size, 1)
-        return (slice(start, start + step) for start in range(0, rows, step))
+        return slices(rows, self.info.dictionary_size)
 
     # ------------------------------------------------------------ before the teacher
 
@@ -219,50 +216,31 @@ class ChunkScorer:
 
     def _prepare(self, chunk: _OpenChunk, batch: Batch) -> _Prepared:
         """Lay out a batch on the CPU."""
-        source = _pad([chunk.sources[i] for i in batch.sentences], self.pad)
-        target = _pad([chunk.targets[i] for i in batch.sentences], self.pad)
-        src_lengths = torch.tensor([len(chunk.sources[i]) for i in batch.sentences])
-        tgt_lengths = torch.from_numpy(chunk.tgt_lengths[batch.sentences])
-        positions = torch.arange(target.size(1))
-        in_pass = positions % self.info.passes == torch.from_numpy(batch.passes)[:, None]
-        masked = in_pass & (positions < tgt_lengths[:, None])
-        layout = assemble_pairs(
-            source, src_lengths, target, tgt_lengths, masked,
-            self._source_ids, self._target_ids, self.model.pair_format,
-        )  # fmt: skip
-        items, places = masked.nonzero(as_tuple=True)
-        inputs = {"input_ids": layout.input_ids, "token_type_ids": layout.token_type_ids}
-        if not bool(layout.attention_mask.all()):
-            inputs["attention_mask"] = layout.attention_mask
+        laid_out = self._layout.lay_out(batch, chunk.sources, chunk.targets)
         ends = np.cumsum(chunk.tgt_lengths)
-        starts = (ends - chunk.tgt_lengths)[batch.sentences]
-        rows = starts[items.numpy()] + places.numpy()
+        rows = (ends - chunk.tgt_lengths)[laid_out.sentences] + laid_out.places
         return _Prepared(
-            {name: self._pin(tensor) for name, tensor in inputs.items()},
-            self._pin(items * layout.input_ids.size(1) + layout.target_positions[masked]),
-            self._pin(target[masked]),
+            {name: self._pin(tensor) for name, tensor in laid_out.inputs.items()},
+            self._pin(laid_out.slots),
+            self._pin(laid_out.gold),
             rows,
-            self._uniforms(chunk, batch, items, places),
+            self._uniforms(chunk, laid_out),
             chunk,
             batch.tokens,
         )
 
-    def _uniforms(self, chunk: _OpenChunk, batch: Batch, items: Tensor, places: Tensor) -> Tensor | None:
+    def _uniforms(self, chunk: _OpenChunk, laid_out: LaidOut) -> Tensor | None:
         """``(rows, samples)`` numbers that depend on seed, sentence and position alone."""
-        if not self.info.samples:
+        info = self.info
+        if not info.samples:
             return None
-        drawn = {
-            i: np.random.default_rng([self.info.sample_seed, chunk.first_sentence + i]).random(
-                (int(chunk.tgt_lengths[i]), self.info.samples)
-            )
-            for i in map(int, np.unique(batch.sentences))
-        }
-        sentences = batch.sentences[items.numpy()]
-        rows = [drawn[int(i)][place] for i, place in zip(sentences, places.numpy(), strict=True)]
-        return self._pin(torch.from_numpy(np.array(rows)))
+        drawn = draw_uniforms(
+            laid_out, chunk.targets, info.samples, lambda i: [info.sample_seed, chunk.first_sentence + i]
+        )
+        return self._pin(drawn)
 
     def _pin(self, tensor: Tensor) -> Tensor:
-        return tensor.pin_memory() if self.device.type == "cuda" else tensor
+        return pinned(tensor, self.device)
 
     def _to_device(self, tensor: Tensor) -> Tensor:
         return tensor.to(self.device, non_blocking=True)
@@ -341,8 +319,3 @@ class ChunkScorer:
 
 def _hashes(sentences: Iterable[NDArray[Any]]) -> NDArray[np.uint64]:
     return np.array([sentence_hash(tokens) for tokens in sentences], dtype="<u8")
-
-
-def _pad(sequences: list[Tensor], pad: int) -> Tensor:
-    """``(batch, longest)``, padded on the right."""
-    return torch.nn.utils.rnn.pad_sequence(sequences, batch_first=True, padding_value=float(pad))

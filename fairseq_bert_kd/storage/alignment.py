@@ -33,6 +33,41 @@ def check_settings(reader: TopKReader, split: str, source_lang: str, target_lang
         )
 
 
+def check_contents(
+    reader: TopKReader, topk: int, temperatures: Sequence[tuple[str, float]], samples: bool
+) -> None:
+    """Refuse a store whose rows lack what an objective needs.
+
+    Args:
+        reader: the store.
+        topk: ``--kd-topk``.
+        temperatures: option and temperature at which a log-normaliser is needed.
+        samples: tokens drawn from the rest are needed, and with them all stored tokens.
+
+    Raises:
+        ValueError: what is missing, and what to run.
+    """
+    name, info = f"top-k store {reader.path}", reader.info
+    stored = ", ".join(f"{value:g}" for value in info.temperatures) or "none"
+    for option, temperature in temperatures:
+        if not np.isclose(info.temperatures, temperature, rtol=1e-6, atol=0).any():
+            raise ValueError(
+                f"{option} needs the teacher's mass outside the stored tokens at temperature {temperature:g}; {name} has it "
+                f"at {stored}: choose one of these with --kd-temperature, or {rebuild_command(reader.path)} --temperatures "
+                f"{' '.join(f'{value:g}' for value in sorted({*info.temperatures, temperature}))}"
+            )
+    if samples and not info.samples:
+        raise ValueError(
+            f"--kd-objective sampled needs tokens drawn from the teacher, {name} has none; {rebuild_command(reader.path)} "
+            "--samples 8, or choose another objective"
+        )
+    if samples and topk != info.k:
+        raise ValueError(
+            f"--kd-objective sampled needs every stored token, because the others were drawn outside of these: {name} holds "
+            f"{info.k}, --kd-topk asks for {topk}; set --kd-topk {info.k}"
+        )
+
+
 def check_dictionaries(reader: TopKReader, source: Sequence[str], target: Sequence[str]) -> None:
     """Refuse a store that was made with other dictionaries.
 

@@ -222,8 +222,10 @@ def damaged(path: Path, what: str) -> ValueError:
 
 def rebuild_command(path: Path, options: str = "") -> str:
     """How to make the store again, as far as its name and its header tell."""
-    split = path.name.split(".", 1)[0]
+    split, *rest = path.name.split(".")
     options = options or f"--path TEACHER.pt --subset {shlex.quote(split)}"
+    if len(rest) > 3 and rest[3] == "topk":  # SPLIT.SRC-TGT.TGT.NAME.topk
+        options += f" --name {shlex.quote(rest[2])}"
     return f"rebuild it with `fairseq-bert-kd dump {shlex.quote(str(path.parent))} {options} --overwrite`"
 
 

@@ -4,6 +4,7 @@ import hashlib
 import json
 import math
 import os
+import re
 import struct
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, fields
@@ -28,6 +29,7 @@ NOT_FINITE = 2
 NOT_IMPORTED = 3
 STATUS_NAMES = ("scored", "too_long", "not_finite", "not_imported")
 _ID_LIMIT = 2**31
+DEFAULT_NAME = "default"  # of a store that is the only one of its data
 
 
 @dataclass(frozen=True)
@@ -97,9 +99,27 @@ class Shard:
 WHOLE = Shard(0, 1)  # the corpus in one file
 
 
-def store_path(data_dir: str | os.PathLike[str], split: str, source_lang: str, target_lang: str) -> Path:
-    """Where the store of a split lies: ``train.de-en.en.topk`` beside the binarised data."""
-    return Path(data_dir) / f"{split}.{source_lang}-{target_lang}.{target_lang}.topk"
+def store_path(
+    data_dir: str | os.PathLike[str], split: str, source_lang: str, target_lang: str, name: str = DEFAULT_NAME
+) -> Path:
+    """Where the store of a split lies: ``train.de-en.en.topk`` beside the binarised data.
+
+    Args:
+        data_dir: folder of the data.
+        split: "train", for example.
+        source_lang: as in the data's file names.
+        target_lang: as in the data's file names.
+        name: of the store among several of the same data, ``train.de-en.en.NAME.topk``.
+
+    Raises:
+        ValueError: a name with other signs than letters, digits, ``_`` and ``-``.
+    """
+    if not re.fullmatch(r"[A-Za-z0-9_-]+", name):
+        raise ValueError(
+            f"a store's name is of letters, digits, _ and -, got `{name}`; it becomes part of a file name"
+        )
+    middle = "" if name == DEFAULT_NAME else f".{name}"
+    return Path(data_dir) / f"{split}.{source_lang}-{target_lang}.{target_lang}{middle}.topk"
 
 
 def shard_path(path: str | os.PathLike[str], shard: Shard) -> Path:

@@ -139,16 +139,35 @@ class TopKReader:
         return ChunkData(*hashes, np.diff(offsets), self._status[first:last], records)
 
     def gather(self, sentence_ids: ArrayLike, width: int, topk: int | None = None) -> TeacherRows:
-        """Rows of a mini-batch.
+        """The best tokens of a mini-batch, see `gather_records`.
+
+        Args:
+            sentence_ids: ``(batch,)``.
+            width: positions of the result.
+            topk: tokens of the result, the best ones; by default all.
+
+        Raises:
+            ValueError: more tokens than are stored.
+        """
+        k = self.info.k if topk is None else topk
+        if not 1 <= k <= self.info.k:
+            raise ValueError(f"topk must be from 1 to the stored {self.info.k}, got {k}")
+        records, present = self.gather_records(sentence_ids, width)
+        return TeacherRows(records["topk_ids"][..., :k], records["topk_logits"][..., :k], present)
+
+    def gather_records(self, sentence_ids: ArrayLike, width: int) -> tuple[NDArray[Any], NDArray[np.bool_]]:
+        """Rows of a mini-batch, padded with zeros.
 
         Args:
             sentence_ids: ``(batch,)`` corpus indices, in any order, repeats allowed.
             width: positions of the result, at least the rows of the longest sentence.
-            topk: tokens of the result, the best ones; by default all.
+
+        Returns:
+            ``(batch, width)`` records, and where the teacher scored the position, bool.
 
         Raises:
             IndexError: a sentence that is not in ``range(len(self))``.
-            ValueError: a sentence with more than ``width`` rows, or more tokens than are stored.
+            ValueError: a sentence with more than ``width`` rows.
         """
         sentences = np.asarray(sentence_ids)
         if sentences.size and sentences.dtype.kind not in "iu":
@@ -165,17 +184,13 @@ class TopKReader:
                 f"width must cover every row: sentence {sentences[i]} has {lengths[i]}, got width {width}; "
                 "pass the padded target length, end of sentence included"
             )
-        k = self.info.k if topk is None else topk
-        if not 1 <= k <= self.info.k:
-            raise ValueError(f"topk must be from 1 to the stored {self.info.k}, got {k}")
         kept = np.where(self._status[sentences] == SCORED, lengths, 0)
         # bytes, since numpy copies a structured type field by field
         raw = np.zeros((len(sentences), width, self._records.dtype.itemsize), dtype=np.uint8)
         for target, start, count in zip(raw, starts.tolist(), kept.tolist(), strict=True):
             target[:count] = self._rows[start : start + count]
         records = raw.view(self._records.dtype)[:, :, 0]  # (batch, width)
-        present = np.arange(width) < kept[:, None]
-        return TeacherRows(records["topk_ids"][..., :k], records["topk_logits"][..., :k], present)
+        return records, np.arange(width) < kept[:, None]
 
     def __getstate__(self) -> dict[str, Any]:
         return {

@@ -10,7 +10,7 @@ from fairseq.tasks import register_task
 from fairseq.tasks.translation import TranslationConfig, TranslationTask
 from omegaconf import II, open_dict
 
-from fairseq_bert_kd.data.corpus_parts import refuse_damaged_parts
+from fairseq_bert_kd.data.corpus_parts import refuse_damaged_parts, refuse_other_dictionaries
 from fairseq_bert_kd.data.masked_pair_dataset import MaskedPairDataset
 from fairseq_bert_kd.data.parallel_check import refuse_unequal_sides
 from fairseq_bert_kd.functional.masking import replayable_mask
@@ -61,6 +61,8 @@ class ConditionalMaskedLMTask(TranslationTask):
             with open_dict(cfg):
                 cfg.upsample_primary = 1
         super().__init__(cfg, src_dict, tgt_dict)
+        dictionaries = {cfg.source_lang: src_dict, cfg.target_lang: tgt_dict}
+        refuse_other_dictionaries(utils.split_paths(cfg.data), dictionaries)
 
     def build_model(self, cfg, from_checkpoint=False):
         """Build the teacher and write its description into ``cfg``, which the checkpoint stores."""

@@ -1,7 +1,8 @@
-"""Task ``translation_with_teacher``: fairseq's translation with a teacher's rows beside the targets."""
+"""Task ``translation_with_teacher``: fairseq's translation with teachers' rows beside the targets."""
 
 import logging
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Optional
 
 import numpy as np
@@ -12,17 +13,21 @@ from fairseq.tasks import register_task
 from fairseq.tasks.translation import TranslationConfig, TranslationTask
 from omegaconf import open_dict
 
+from fairseq_bert_kd.batch import TEACHER, TeacherNeeds
 from fairseq_bert_kd.data.complete_batches import CompleteBatchesDataset
-from fairseq_bert_kd.data.corpus_parts import corpus_parts, refuse_damaged_parts
+from fairseq_bert_kd.data.corpus_parts import corpus_parts, refuse_damaged_parts, refuse_other_dictionaries
 from fairseq_bert_kd.data.distilled_pair_dataset import DistilledPairDataset
 from fairseq_bert_kd.data.parallel_check import refuse_unequal_sides
+from fairseq_bert_kd.data.store_rows import StoreRows
+from fairseq_bert_kd.scoring.live_teaching import LiveTeaching
 from fairseq_bert_kd.storage.alignment import (
+    check_contents,
     check_dictionaries,
     check_sentences,
     check_settings,
     check_tokenizer,
 )
-from fairseq_bert_kd.storage.store_info import store_path
+from fairseq_bert_kd.storage.store_info import DEFAULT_NAME, store_path
 from fairseq_bert_kd.storage.topk_store import TopKReader
 from fairseq_bert_kd.tokenization.hf_tokenizer import HfTokenizer
 
@@ -31,7 +36,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass
 class TranslationWithTeacherConfig(TranslationConfig):
-    """Options of ``translation``, and how the store is checked; the teacher's others are the criterion's."""
+    """Options of ``translation``, and where the teachers' rows come from; their other options are the criterion's."""
 
     kd_check: ChoiceEnum(["sampled", "all"]) = field(  # type: ignore[valid-type]
         default="sampled",
@@ -46,29 +51,78 @@ class TranslationWithTeacherConfig(TranslationConfig):
             "help": "folder or hub name of the tokenizer that made the pieces: refuse a store whose teacher had another"
         },
     )
+    kd_stores: Optional[str] = field(
+        default=None,
+        metadata={
+            "help": "names of the stores to learn from, separated by commas: `default` is SPLIT.SRC-TGT.TGT.topk, NAME is "
+            "SPLIT.SRC-TGT.TGT.NAME.topk (dump --name NAME); their losses are mixed (default: `default`, or none with "
+            "--kd-live-teacher)"
+        },
+    )
+    kd_store_weights: Optional[str] = field(
+        default=None,
+        metadata={
+            "help": "weights of --kd-stores, separated by commas, and one more at the end for a live teacher; at each position "
+            "they are scaled to 1 over the teachers that have a row (default: equal)"
+        },
+    )
+    kd_live_teacher: Optional[str] = field(
+        default=None,
+        metadata={
+            "help": "checkpoint of a teacher to run in the training loop, where no store exists or for --kd-objective full; "
+            "costs --kd-live-passes forward passes of it for every batch"
+        },
+    )
+    kd_live_passes: int = field(
+        default=7, metadata={"help": "passes of the live teacher, as --passes of dump (paper: 7)"}
+    )
+    kd_live_samples: int = field(
+        default=8, metadata={"help": "tokens a position that a live teacher draws for --kd-objective sampled"}
+    )
+    kd_live_max_tokens: int = field(
+        default=8192, metadata={"help": "source and target tokens of a forward pass of the live teacher"}
+    )
 
 
 @register_task("translation_with_teacher", dataclass=TranslationWithTeacherConfig)
 class TranslationWithTeacherTask(TranslationTask):
-    """Everything of ``translation``, and teacher rows on the training data when the criterion needs them.
+    """Everything of ``translation``, and teachers' rows on the training data when the criterion needs them.
 
-    Batches cover every sentence, in training and in decoding.
+    Validation data get rows too where their store exists, for the log alone. Batches cover every sentence, in training and
+    in decoding.
     """
 
-    teacher_topk = 0  # teacher tokens per position, known once the criterion is built
+    teacher_needs: TeacherNeeds | None = None  # known once the criterion is built
 
     def __init__(self, cfg, src_dict, tgt_dict):
         if cfg.upsample_primary == -1:  # the host's default would make a corpus of several parts negative
             with open_dict(cfg):
                 cfg.upsample_primary = 1
         super().__init__(cfg, src_dict, tgt_dict)
+        dictionaries = {cfg.source_lang: src_dict, cfg.target_lang: tgt_dict}
+        refuse_other_dictionaries(utils.split_paths(cfg.data), dictionaries)
         self._checked = set()  # stores that were compared with their data
+        self._all_folders_checked = False
+        self.live_teaching = None
+        stores = cfg.kd_stores if cfg.kd_stores or cfg.kd_live_teacher else DEFAULT_NAME
+        self.store_names = stores.split(",") if stores else []
+        self.teacher_weights = _parse_weights(
+            cfg.kd_store_weights, len(self.store_names) + bool(cfg.kd_live_teacher)
+        )
 
     def build_criterion(self, cfg, *args, **kwargs):
         criterion = super().build_criterion(cfg, *args, **kwargs)
-        self.teacher_topk = getattr(criterion, "teacher_topk", 0)
-        if self.teacher_topk:
-            self._check_options()
+        self.teacher_needs = getattr(criterion, "teacher_needs", None)
+        if self.teacher_needs:
+            self._check_options(self.teacher_needs)
+            if self.cfg.kd_live_teacher and self.live_teaching is None:
+                self.live_teaching = LiveTeaching(
+                    self.cfg,
+                    self.src_dict.symbols,
+                    self.tgt_dict.symbols,
+                    self.teacher_needs,
+                    self.teacher_weights[-1],
+                )
         return criterion
 
     def load_dataset(self, split, epoch=1, combine=False, **kwargs):
@@ -79,25 +133,90 @@ class TranslationWithTeacherTask(TranslationTask):
         with refuse_unequal_sides(split):
             super().load_dataset(split, epoch=epoch, combine=combine, **kwargs)
         pairs = self.datasets[split]
-        if training and self.teacher_topk:
-            parts = corpus_parts(self.cfg, data_path, split, combine)
-            readers = [self._open_store(data_path, part, prefix) for part, prefix in parts]
-            repeats = self.cfg.upsample_primary if len(readers) > 1 else 1
-            _refuse_changed_targets(pairs, readers, repeats)
-            self.datasets[split] = DistilledPairDataset(pairs, readers, self.teacher_topk, repeats)
-        else:
+        needs = self.teacher_needs
+        names = self.store_names if needs else []
+        parts = list(corpus_parts(self.cfg, data_path, split, combine)) if names else []
+        if training and names and not self._all_folders_checked:
+            self._check_other_folders(paths, data_path, split, combine)
+        if not training and not all(
+            self._store_path(data_path, part, name).exists() for part, _ in parts for name in names
+        ):
+            names = []  # what validation has no store for, it does not compare
+        if not names or needs is None:
             self.datasets[split] = CompleteBatchesDataset(pairs)
+            return
+        repeats = self.cfg.upsample_primary if training and len(parts) > 1 else 1
+        teachers = []
+        for name, weight in zip(names, self.teacher_weights, strict=False):
+            readers = [self._open_store(data_path, part, prefix, name) for part, prefix in parts]
+            _refuse_changed_targets(pairs, readers, repeats)
+            teachers.append(StoreRows(readers, needs, weight, repeats))
+        self.datasets[split] = DistilledPairDataset(pairs, teachers)
 
-    def _open_store(self, data_path, part, prefix):
+    def train_step(self, sample, model, criterion, optimizer, update_num, ignore_grad=False):
+        if hasattr(criterion, "set_num_updates"):
+            criterion.set_num_updates(update_num)
+        if self.teacher_needs and self.store_names and (ignore_grad or TEACHER not in sample):
+            sample = self._stand_in(sample)
+        if self.live_teaching is not None:
+            rows = self.live_teaching.rows(sample, model, optimizer, update_num)
+            sample = {**sample, TEACHER: [*sample.get(TEACHER, []), rows]}  # a batch may come again
+        return super().train_step(sample, model, criterion, optimizer, update_num, ignore_grad)
+
+    def _stand_in(self, sample):
+        """A training batch for a worker that has none left while others have.
+
+        The host then takes a batch that it saw before and ignores its gradient; in the first epoch it is one of
+        validation, which has no teacher rows, and all workers must log the same sums.
+        """
+        pairs = self.datasets[self.cfg.train_subset]
+        batch = pairs.collater([pairs[0]])
+        return utils.move_to_cuda(batch) if sample["target"].is_cuda else batch
+
+    def _store_path(self, data_path, part, name) -> Path:
+        return store_path(data_path, part, self.cfg.source_lang, self.cfg.target_lang, name)
+
+    def _check_other_folders(self, paths, data_path, split, combine):
+        """Refuse at once what would end the run in a later epoch: a data folder without a store that fits."""
+        for path in paths:
+            if path != data_path:
+                for part, prefix in corpus_parts(self.cfg, path, split, combine):
+                    for name in self.store_names:
+                        self._check_store(TopKReader(self._store_path(path, part, name)), part, prefix)
+        self._all_folders_checked = True
+
+    def _check_header(self, reader, part):
+        """Refuse a store of other data or with too little in it, as far as its header tells."""
+        needs = self.teacher_needs
+        assert needs is not None
+        check_settings(reader, part, self.cfg.source_lang, self.cfg.target_lang, needs.topk)
+        check_contents(reader, needs.topk, needs.temperatures, needs.samples)
+        check_dictionaries(reader, self.src_dict.symbols, self.tgt_dict.symbols)
+        if self.cfg.kd_tokenizer:
+            digest = HfTokenizer(self.cfg.kd_tokenizer).digest()
+            check_tokenizer(reader, digest, self.cfg.kd_tokenizer)
+
+    def _open_store(self, data_path, part, prefix, name):
         """Open the store of one part of the split (``train``, ``train1``, ...) and prove that it fits."""
+        reader = TopKReader(self._store_path(data_path, part, name))
+        self._check_store(reader, part, prefix)
+        missing = reader.missing_sentences
+        logger.info(
+            "teacher rows for %s: %s, k=%d of %d, %d of %d sentences covered",
+            part,
+            reader.path,
+            self.teacher_needs.topk if self.teacher_needs else 0,
+            reader.info.k,
+            len(reader) - missing,
+            len(reader),
+        )
+        return reader
+
+    def _check_store(self, reader, part, prefix):
+        """Refuse a store that does not belong to these files; once, though an epoch opens it again."""
         source, target = self.cfg.source_lang, self.cfg.target_lang
-        reader = TopKReader(store_path(data_path, part, source, target))
-        if reader.header.digest not in self._checked:  # once, though an epoch loads it again
-            check_settings(reader, part, source, target, self.teacher_topk)
-            check_dictionaries(reader, self.src_dict.symbols, self.tgt_dict.symbols)
-            if self.cfg.kd_tokenizer:
-                digest = HfTokenizer(self.cfg.kd_tokenizer).digest()
-                check_tokenizer(reader, digest, self.cfg.kd_tokenizer)
+        if (reader.path, reader.header.digest) not in self._checked:
+            self._check_header(reader, part)
             # the files themselves: what the task does to a source (--truncate-source) is not the teacher's
             sources, targets = (
                 data_utils.load_indexed_dataset(prefix + lang, dictionary, self.cfg.dataset_impl)
@@ -110,21 +229,10 @@ class TranslationWithTeacherTask(TranslationTask):
                 everything=str(self.cfg.kd_check) == "all",
             )
             logger.info("%s belongs to these data: %d sentences compared by hash", reader.path, compared)
-            self._checked.add(reader.header.digest)
-        missing = reader.missing_sentences
-        logger.info(
-            "teacher rows for %s: %s, k=%d of %d, %d of %d sentences covered",
-            part,
-            reader.path,
-            self.teacher_topk,
-            reader.info.k,
-            len(reader) - missing,
-            len(reader),
-        )
-        return reader
+            self._checked.add((reader.path, reader.header.digest))
 
-    def _check_options(self):
-        """Refuse what would shift targets against their teacher rows."""
+    def _check_options(self, needs):
+        """Refuse what would shift targets against their teacher rows, and options that contradict each other."""
         refused = {
             "--left-pad-target": self.cfg.left_pad_target,
             "--num-batch-buckets": self.cfg.num_batch_buckets > 0,
@@ -140,6 +248,27 @@ class TranslationWithTeacherTask(TranslationTask):
                 f"--upsample-primary must be at least 1, got {self.cfg.upsample_primary}: it repeats the first part of "
                 "the corpus"
             )
+        if needs.full and (self.store_names or not self.cfg.kd_live_teacher):
+            raise ValueError(
+                "--kd-objective full needs the teacher's whole distribution, which no store holds: give --kd-live-teacher "
+                "CHECKPOINT and no --kd-stores"
+            )
+
+
+def _parse_weights(text, count):
+    """Positive numbers, one for each teacher."""
+    if text is None:
+        return [1.0] * count
+    try:
+        weights = [float(part) for part in text.split(",")]
+    except ValueError:
+        weights = []
+    if len(weights) != count or not all(0 < weight < float("inf") for weight in weights):
+        raise ValueError(
+            f"--kd-store-weights needs {count} positive numbers separated by commas, one for each of --kd-stores and one for "
+            f"a live teacher, got `{text}`"
+        )
+    return weights
 
 
 def _refuse_changed_targets(pairs, readers, repeats):

@@ -7,8 +7,9 @@ from fairseq import utils
 from fairseq.data import Dictionary, LanguagePairDataset, ListDataset
 from torch.utils.data import DataLoader
 
-from fairseq_bert_kd.batch import TEACHER, decode_logits, encode_logits
+from fairseq_bert_kd.batch import TEACHER, TeacherNeeds, decode_logits, encode_logits
 from fairseq_bert_kd.data.distilled_pair_dataset import DistilledPairDataset
+from fairseq_bert_kd.data.store_rows import StoreRows
 from fairseq_bert_kd.storage.records import ChunkData, empty_records
 from fairseq_bert_kd.storage.store_info import SCORED, TOO_LONG, StoreInfo, dictionary_digest
 from fairseq_bert_kd.storage.topk_store import TopKReader
@@ -93,6 +94,10 @@ def stores(tmp_path_factory):
     }
 
 
+def distilled(readers, topk, pairs=None):
+    return DistilledPairDataset(pairs or language_pairs(), [StoreRows(readers, TeacherNeeds(topk))])
+
+
 def shuffled_batches(dataset):
     np.random.seed(1)
     batches = dataset.batch_by_size(dataset.ordered_indices(), max_tokens=60, required_batch_size_multiple=8)
@@ -102,7 +107,7 @@ def shuffled_batches(dataset):
 
 def assert_own_rows(batch, topk):
     """Every row of the teacher stands beside the sentence and the position that it was written for."""
-    teacher = batch[TEACHER]
+    [teacher] = batch[TEACHER]
     logits = decode_logits(teacher["logit_bits"])
     assert teacher["ids"].shape == logits.shape == (*batch["target"].shape, topk)
     for row, sentence in enumerate(batch["id"].tolist()):
@@ -122,7 +127,7 @@ def assert_own_rows(batch, topk):
 
 @pytest.mark.parametrize("layout", ["one", "two"])
 def test_every_sentence_meets_its_own_rows(stores, layout):
-    dataset = DistilledPairDataset(language_pairs(), stores[layout], topk=3)
+    dataset = distilled(stores[layout], 3)
     seen, resorted = [], 0
     for batch_ids in shuffled_batches(dataset):
         batch = dataset.collater([dataset[index] for index in batch_ids])
@@ -144,11 +149,11 @@ def test_batch_by_hand(tmp_path):
         ListDataset([torch.tensor(row) for row in sources]), [2, 3], dictionary,
         ListDataset([torch.tensor(row) for row in targets]), [1, 2], dictionary,
     )  # fmt: skip
-    dataset = DistilledPairDataset(pairs, [reader], topk=2)
+    dataset = distilled([reader], 2, pairs)
     batch = dataset.collater([dataset[0], dataset[1]])
     assert batch["id"].tolist() == [1, 0]  # longer source first
     assert batch["target"].tolist() == [[7, 2], [2, dictionary.pad()]]
-    teacher = batch[TEACHER]
+    [teacher] = batch[TEACHER]
     assert teacher["ids"].tolist() == [[[7, 8], [2, 5]], [[2, 9], [0, 0]]]
     assert decode_logits(teacher["logit_bits"]).tolist() == [
         [[0.0, -2.0], [0.0, -8.0]],
@@ -159,40 +164,40 @@ def test_batch_by_hand(tmp_path):
 
 @pytest.mark.parametrize("topk", [1, 2, 4])
 def test_first_of_the_stored_tokens_are_taken(stores, topk):
-    dataset = DistilledPairDataset(language_pairs(), stores["one"], topk)
+    dataset = distilled(stores["one"], topk)
     assert_own_rows(dataset.collater([dataset[index] for index in (8, 2, 5)]), topk)
 
 
 def test_batch_across_both_stores(stores):
-    dataset = DistilledPairDataset(language_pairs(), stores["two"], topk=2)
-    assert dataset.starts.tolist() == [0, 25, 40]
+    dataset = distilled(stores["two"], 2)
     assert_own_rows(dataset.collater([dataset[index] for index in (39, 24, 25, 0, 26)]), topk=2)
 
 
 def test_missing_sentences_are_not_present(stores):
-    dataset = DistilledPairDataset(language_pairs(), stores["two"], topk=2)
+    dataset = distilled(stores["two"], 2)
     batch = dataset.collater([dataset[index] for index in (3, 4, 30)])
-    present = dict(zip(batch["id"].tolist(), batch[TEACHER]["present"].any(1).tolist(), strict=True))
+    present = dict(zip(batch["id"].tolist(), batch[TEACHER][0]["present"].any(1).tolist(), strict=True))
     assert present == {3: False, 4: True, 30: False}
 
 
 def test_rows_are_as_wide_as_the_padded_target(stores):
-    dataset = DistilledPairDataset(language_pairs(), stores["one"], topk=2)
+    dataset = distilled(stores["one"], 2)
     batch = dataset.collater([dataset[4], dataset[5]], pad_to_length={"source": 15, "target": 17})
     assert batch["target"].shape == (2, 17)
     assert_own_rows(batch, topk=2)
 
 
 def test_types(stores):
-    dataset = DistilledPairDataset(language_pairs(), stores["one"], topk=2)
-    teacher = dataset.collater([dataset[0]])[TEACHER]
-    types = {name: tensor.dtype for name, tensor in teacher.items()}
+    dataset = distilled(stores["one"], 2)
+    [teacher] = dataset.collater([dataset[0]])[TEACHER]
+    types = {name: tensor.dtype for name, tensor in teacher.items() if isinstance(tensor, torch.Tensor)}
     assert types == {"ids": torch.int32, "logit_bits": torch.int16, "present": torch.bool}
+    assert (teacher["temperatures"], teacher["weight"], teacher["gold_stored"]) == ((), 1.0, False)
 
 
 def test_rest_of_the_batch_is_the_hosts(stores):
     pairs = language_pairs()
-    dataset = DistilledPairDataset(pairs, stores["one"], topk=2)
+    dataset = distilled(stores["one"], 2, pairs)
     samples = [dataset[index] for index in (7, 1, 9)]
     ours, hosts = dataset.collater(samples), pairs.collater(samples)
     assert set(ours) == {*hosts, TEACHER}
@@ -201,25 +206,34 @@ def test_rest_of_the_batch_is_the_hosts(stores):
 
 
 def test_no_samples_give_an_empty_batch(stores):
-    assert DistilledPairDataset(language_pairs(), stores["one"], topk=2).collater([]) == {}
+    assert distilled(stores["one"], 2).collater([]) == {}
 
 
 def test_stores_of_another_number_of_sentences_are_caught(stores):
     with pytest.raises(AssertionError, match="25"):
-        DistilledPairDataset(language_pairs(), stores["two"][:1], topk=2)
+        distilled(stores["two"][:1], 2)
 
 
 def test_repeated_first_part_meets_its_rows_again(stores):
     """As the host's --upsample-primary: its ids count through every repetition."""
-    repeated = ListDataset([None] * (3 * 25 + 15), [1] * (3 * 25 + 15))
-    dataset = DistilledPairDataset(repeated, stores["two"], topk=2, upsample_first=3)
-    assert dataset.starts.tolist() == [0, 75, 90]
-    once = DistilledPairDataset(language_pairs(), stores["two"], topk=2).teacher_rows(
-        np.array([7, 7, 24, 0, 25, 39]), width=12
-    )
-    again = dataset.teacher_rows(np.array([7, 57, 49, 50, 75, 89]), width=12)
-    for name in once:
+    repeated = StoreRows(stores["two"], TeacherNeeds(2), upsample_first=3)
+    assert len(repeated) == 3 * 25 + 15
+    once = StoreRows(stores["two"], TeacherNeeds(2)).entry(np.array([7, 7, 24, 0, 25, 39]), width=12)
+    again = repeated.entry(np.array([7, 57, 49, 50, 75, 89]), width=12)
+    for name in ("ids", "logit_bits", "present"):
         assert torch.equal(once[name], again[name])
+
+
+def test_several_teachers_stand_in_their_order(stores):
+    teachers = [
+        StoreRows(stores["one"], TeacherNeeds(2), weight=0.25),
+        StoreRows(stores["two"], TeacherNeeds(3)),
+    ]
+    dataset = DistilledPairDataset(language_pairs(), teachers)
+    first, second = dataset.collater([dataset[4], dataset[26]])[TEACHER]
+    assert (first["weight"], second["weight"]) == (0.25, 1.0)
+    assert (first["ids"].size(-1), second["ids"].size(-1)) == (2, 3)
+    assert torch.equal(first["ids"], second["ids"][..., :2])
 
 
 def test_logits_survive_encoding_bit_for_bit():
@@ -235,7 +249,7 @@ def test_logits_survive_encoding_bit_for_bit():
 
 @pytest.mark.parametrize("precision", [torch.float16, torch.bfloat16])
 def test_mixed_precision_leaves_the_teacher_alone(stores, precision):
-    dataset = DistilledPairDataset(language_pairs(), stores["one"], topk=2)
+    dataset = distilled(stores["one"], 2)
     batch = dataset.collater([dataset[4], dataset[5]])
     batch["control"] = torch.tensor([1.0])
 
@@ -244,15 +258,16 @@ def test_mixed_precision_leaves_the_teacher_alone(stores, precision):
 
     converted = utils.apply_to_sample(convert, batch)
     assert converted["control"].dtype == precision
-    assert converted[TEACHER].keys() == {"ids", "logit_bits", "present"}
-    for name, tensor in batch[TEACHER].items():
-        assert converted[TEACHER][name].dtype == tensor.dtype
-        assert torch.equal(converted[TEACHER][name], tensor)
+    assert converted[TEACHER][0].keys() == batch[TEACHER][0].keys()
+    for name in ("ids", "logit_bits", "present"):
+        ours, original = converted[TEACHER][0][name], batch[TEACHER][0][name]
+        assert ours.dtype == original.dtype
+        assert torch.equal(ours, original)
     assert_own_rows(converted, topk=2)
 
 
 def test_spawned_worker_reads_the_same_rows(stores):
-    dataset = DistilledPairDataset(language_pairs(), stores["two"], topk=2)
+    dataset = distilled(stores["two"], 2)
     loader = DataLoader(
         dataset,
         batch_sampler=[[24, 3, 25, 39], [30, 0, 1]],

@@ -111,6 +111,17 @@ def test_barred_symbols_get_no_mass():
     np.testing.assert_allclose(rows.log_normalisers[:, 0], expected, atol=1e-3)
 
 
+def test_logits_are_left_relative_to_the_best_without_barred_symbols():
+    logits = random_logits(rows=3)
+    logits[:, 3] = 100.0
+    expected = logits.clone()
+    expected[:, 3] = -math.inf
+    expected -= expected.max(dim=1, keepdim=True).values
+    uniforms = torch.rand(3, 2, dtype=torch.float64)
+    teacher_rows(logits, torch.zeros(3, dtype=torch.int64), torch.tensor([3]), 4, (1.0, 5.0), uniforms)
+    assert torch.equal(logits, expected)
+
+
 @pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
 def test_row_that_is_not_finite_is_marked_and_zero(bad):
     logits = random_logits(rows=3)

@@ -85,7 +85,7 @@ def test_help_says_what_weighs_and_divides_what():
         name: field.metadata.get("help", "")
         for name, field in DistillationConfig.__dataclass_fields__.items()
     }
-    assert "loss = (1 - W) * label-smoothed cross-entropy + W * cross-entropy against" in helps["kd_weight"]
+    assert "loss = (1 - W) * label-smoothed cross-entropy + W * loss against" in helps["kd_weight"]
     assert "divides the teacher's logits" in helps["kd_temperature"]
     assert "at most what the store holds" in helps["kd_topk"]
 

@@ -1,0 +1,40 @@
+"""Numbers that change over training: the teacher's weight and temperature."""
+
+import math
+from dataclasses import dataclass
+
+SHAPES = ("constant", "linear", "cosine")
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """From ``start`` to ``end`` over some updates, then ``end``.
+
+    With ``x = min(u / updates, 1)`` at update ``u`` (counted from the end of the warm-up): linear
+    ``start + (end - start) x``; cosine ``start + (end - start) (1 - cos(pi x)) / 2``; constant is ``start``.
+
+    Attributes:
+        start: first value.
+        end: last value.
+        shape: of `SHAPES`.
+        updates: that the way takes, positive unless constant.
+    """
+
+    start: float
+    end: float
+    shape: str = "constant"
+    updates: int = 0
+
+    def value(self, update: int) -> float:
+        """At an update, counted from 0."""
+        if self.shape == "constant":
+            return self.start
+        x = min(max(update, 0) / self.updates, 1.0)
+        if self.shape == "cosine":
+            x = (1.0 - math.cos(math.pi * x)) / 2.0
+        return self.start + (self.end - self.start) * x
+
+    @property
+    def constant(self) -> bool:
+        """Whether the value never changes."""
+        return self.shape == "constant" or self.start == self.end

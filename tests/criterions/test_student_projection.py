@@ -1,0 +1,245 @@
+import argparse
+
+import pytest
+import torch
+from fairseq.data import Dictionary
+from fairseq.distributed import LegacyDistributedDataParallel, ModuleProxyWrapper
+from fairseq.models.fconv import FConvModel, fconv_iwslt_de_en
+from fairseq.models.lstm import LSTMModel
+from fairseq.models.lstm import base_architecture as lstm_defaults
+from fairseq.models.transformer import TransformerDecoder, TransformerModel
+from fairseq.models.transformer.transformer_legacy import tiny_architecture
+
+from fairseq_bert_kd.batch import TEACHER, encode_logits
+from fairseq_bert_kd.criterions.distillation_loss import LabelSmoothedCrossEntropyWithDistillationCriterion
+from fairseq_bert_kd.criterions.student_projection import (
+    Projection,
+    features_only,
+    gives_logits,
+    projection_of,
+    scores_of,
+)
+
+VOCAB, DIM = 20, 8
+
+
+class Task:
+    def __init__(self):
+        self.source_dictionary = self.target_dictionary = Dictionary()
+        for token in range(VOCAB - len(self.target_dictionary)):
+            self.target_dictionary.add_symbol(str(token))
+
+
+def transformer(**options):
+    settings = {
+        "encoder_embed_dim": DIM, "encoder_ffn_embed_dim": 8, "encoder_attention_heads": 2, "encoder_layers": 1,
+        "decoder_embed_dim": DIM, "decoder_ffn_embed_dim": 8, "decoder_attention_heads": 2, "decoder_layers": 1,
+        "dropout": 0.0, "max_source_positions": 16, "max_target_positions": 16,
+    } | options  # fmt: skip
+    args = argparse.Namespace(**settings)
+    tiny_architecture(args)
+    torch.manual_seed(0)
+    return TransformerModel.build_model(args, Task()).train()
+
+
+def lstm(**options):
+    sizes = {
+        f"{side}_{what}": DIM for side in ("encoder", "decoder") for what in ("embed_dim", "hidden_size")
+    }
+    args = argparse.Namespace(
+        **(
+            sizes
+            | {"decoder_out_embed_dim": DIM, "dropout": 0.0, "decoder_attention": "1", "criterion": "any"}
+            | options
+        )
+    )
+    lstm_defaults(args)
+    args.max_source_positions = args.max_target_positions = 16
+    torch.manual_seed(0)
+    return LSTMModel.build_model(args, Task()).train()
+
+
+def fconv():
+    args = argparse.Namespace(encoder_layers="[(8, 3)]", decoder_layers="[(8, 3)]", dropout=0.0)
+    fconv_iwslt_de_en(args)
+    args.max_source_positions = args.max_target_positions = 16
+    torch.manual_seed(0)
+    return FConvModel.build_model(args, Task()).train()
+
+
+ADAPTIVE = {
+    "adaptive_softmax_cutoff": "10",
+    "share_decoder_input_output_embed": False,
+    "adaptive_softmax_dropout": 0.0,
+}
+STUDENTS = {
+    "transformer": lambda: transformer(),
+    "transformer, tied": lambda: transformer(share_all_embeddings=True),
+    "lstm": lambda: lstm(),
+    "lstm, another size before the projection": lambda: lstm(decoder_out_embed_dim=6),
+    "lstm, tied": lambda: lstm(share_all_embeddings=True),
+}
+
+
+def sample():
+    generator = torch.Generator().manual_seed(1)
+    target = torch.randint(4, VOCAB, (3, 5), generator=generator)
+    target[1, 3:] = target[2, 4:] = 1
+    previous = torch.cat([torch.full((3, 1), 2), target[:, :-1]], dim=1)
+    source = torch.randint(4, VOCAB, (3, 6), generator=generator)
+    ids = torch.rand(3, 5, VOCAB, generator=generator).topk(4).indices
+    logits = -torch.rand(3, 5, 4, generator=generator).cumsum(-1)
+    return {
+        "net_input": {
+            "src_tokens": source,
+            "src_lengths": torch.full((3,), 6),
+            "prev_output_tokens": previous,
+        },
+        "target": target,
+        "ntokens": int(target.ne(1).sum()),
+        TEACHER: [{"ids": ids.int(), "logit_bits": encode_logits(logits.half()), "present": target.ne(1)}],
+    }
+
+
+def loss_and_gradients(model, projection):
+    criterion = LabelSmoothedCrossEntropyWithDistillationCriterion(
+        Task(), sentence_avg=False, label_smoothing=0.1, kd_topk=4, kd_projection=projection
+    ).train()
+    model.zero_grad()
+    loss, _, _ = criterion(model, sample())
+    loss.backward()
+    return loss, {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
+
+
+@pytest.mark.parametrize("name", STUDENTS)
+def test_chunked_loss_and_gradients_are_the_plain_ones(name):
+    model = STUDENTS[name]()
+    assert isinstance(projection_of(model), Projection)
+    assert gives_logits(model)
+    loss, gradients = loss_and_gradients(model, "chunked")
+    expected_loss, expected = loss_and_gradients(model, "plain")
+    torch.testing.assert_close(loss, expected_loss)
+    assert gradients.keys() == expected.keys()
+    assert len(expected) > 5
+    for key, gradient in expected.items():
+        torch.testing.assert_close(gradients[key], gradient, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", STUDENTS)
+def test_projection_of_features_is_what_the_model_returns(name):
+    model = STUDENTS[name]().eval()
+    projection = projection_of(model)
+    logits = model(**sample()["net_input"])[0]
+    with features_only(projection):
+        features = model(**sample()["net_input"])[0]
+    torch.testing.assert_close(
+        torch.nn.functional.linear(features, projection.weight, projection.bias), logits
+    )
+    torch.testing.assert_close(model(**sample()["net_input"])[0], logits)  # and afterwards it is as before
+
+
+def test_adaptive_softmax_gives_the_hosts_probabilities():
+    model = transformer(**ADAPTIVE).eval()
+    net_output = model(**sample()["net_input"])
+    with torch.no_grad():
+        expected = model.get_normalized_probs(net_output, log_probs=True)
+    torch.testing.assert_close(scores_of(model, net_output), expected)
+
+
+def test_output_layer_comes_back_after_an_error():
+    model = transformer()
+    with pytest.raises(RuntimeError, match="oops"), features_only(projection_of(model)):
+        raise RuntimeError("oops")
+    assert model(**sample()["net_input"])[0].size(-1) == VOCAB
+
+
+class CopyDecoder(TransformerDecoder):
+    def output_layer(self, features):
+        return torch.log_softmax(super().output_layer(features), -1)
+
+
+class OwnNormalisation(TransformerModel):
+    def get_normalized_probs(self, net_output, log_probs, sample=None):
+        return torch.log_softmax(2 * net_output[0], -1)
+
+
+def with_class(model, kind):
+    model.__class__ = kind
+    return model
+
+
+def copying():
+    model = transformer()
+    model.decoder.__class__ = CopyDecoder
+    return model
+
+
+def find_unused():
+    model = transformer()
+    model.find_unused_parameters = True
+    return model
+
+
+def scaled_projection():
+    class Scaled(torch.nn.Linear):
+        def forward(self, features):
+            return 2 * super().forward(features)
+
+    model = transformer()
+    model.decoder.output_projection.__class__ = Scaled
+    return model
+
+
+OTHERS = {
+    "adaptive softmax": (lambda: transformer(**ADAPTIVE), "the student has an adaptive softmax", False),
+    "copy mechanism": (copying, "the output layer of CopyDecoder is not a plain projection", True),
+    "own probabilities": (
+        lambda: with_class(transformer(), OwnNormalisation), "TransformerDecoderBase is not a plain projection", False,
+    ),
+    "unused parameters": (find_unused, "--find-unused-parameters", True),
+    "own projection": (scaled_projection, "is a Scaled, not a plain linear layer", True),
+    "convolutional": (fconv, "FConvDecoder is not a plain projection", True),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_other_students_project_themselves(name):
+    build, reason, logits = OTHERS[name]
+    model = build()
+    assert reason in projection_of(model)
+    assert gives_logits(model) == logits
+    loss, gradients = loss_and_gradients(model, "chunked")  # falls back
+    expected, expected_gradients = loss_and_gradients(model, "plain")
+    assert torch.equal(loss, expected)
+    assert all(torch.equal(gradients[key], value) for key, value in expected_gradients.items())
+    # and the plain form asks the model for its probabilities
+    batch = sample()
+    lprobs = model.get_normalized_probs(model(**batch["net_input"]), log_probs=True)
+    teacher = batch[TEACHER][0]
+    weights = (teacher["logit_bits"].view(torch.float16).float() / 10).softmax(-1)
+    soft = -(weights * lprobs.gather(-1, teacher["ids"].long())).sum(-1)
+    nll = -lprobs.gather(-1, batch["target"][..., None])[..., 0]
+    label = 0.9 * nll - 0.1 / (VOCAB - 2) * lprobs.sum(-1)
+    both = torch.where(batch["target"].ne(1), 0.5 * label + 0.5 * soft, 0.0).sum()
+    torch.testing.assert_close(loss, both, rtol=1e-4, atol=1e-4)
+
+
+def test_projection_is_found_inside_the_hosts_wrapper():
+    model = transformer()
+    wrapped = ModuleProxyWrapper(LegacyDistributedDataParallel(model, process_group=None, buffer_size=2**10))
+    assert projection_of(wrapped).weight is model.decoder.output_projection.weight
+    loss, gradients = loss_and_gradients(model, "plain")
+    wrapped_loss, wrapped_gradients = loss_and_gradients(wrapped, "chunked")
+    torch.testing.assert_close(wrapped_loss, loss)
+    torch.testing.assert_close(
+        list(wrapped_gradients.values()), list(gradients.values()), rtol=1e-4, atol=1e-6
+    )
+
+
+def test_unknown_wrapper_is_left_alone():
+    class Sharded(torch.nn.Module):
+        def __init__(self, module):
+            super().__init__()
+            self.module = module
+
+    assert "Sharded is no encoder-decoder that is known here" in projection_of(Sharded(transformer()))

@@ -1,0 +1,107 @@
+import numpy as np
+import pytest
+import torch
+
+from fairseq_bert_kd.batch import TeacherNeeds, decode_logits, decode_normalisers
+from fairseq_bert_kd.data.store_rows import StoreRows
+from fairseq_bert_kd.storage.topk_store import TopKReader
+from tests.storage.store_factory import make_corpus
+
+ALL = TeacherNeeds(3, samples=True)
+
+
+def reader(path, **changes):
+    make_corpus(**changes).write(path)
+    return TopKReader(path)
+
+
+@pytest.fixture
+def rich(tmp_path):
+    """Ten sentences, the fourth and others missing; k=3, two temperatures, gold, two samples."""
+    return reader(tmp_path / "rich", gold=True, samples=2)
+
+
+def assert_rows_of(entry, row, store, sentence):
+    """Row ``row`` of the entry is the sentence of the store, field by field."""
+    records = store.rows(sentence)
+    there = 0 if store.is_missing(sentence) else len(records)
+    assert entry["present"][row].tolist() == [i < there for i in range(entry["present"].size(1))]
+    fields = {
+        "ids": (entry["ids"], "topk_ids"),
+        "logits": (decode_logits(entry["logit_bits"]), "topk_logits"),
+        "normalisers": (decode_normalisers(entry["normaliser_bits"]), "log_normalisers"),
+        "gold": (decode_logits(entry["gold_logit_bits"]), "gold_logit"),
+        "sample ids": (entry["sample_ids"], "sample_ids"),
+        "sample logits": (decode_logits(entry["sample_logit_bits"]), "sample_logits"),
+    }
+    for name, (values, field) in fields.items():
+        assert np.array_equal(values[row, :there].numpy(), records[field][:there]), name
+        assert not values[row, there:].any(), name
+
+
+def test_every_field_arrives_bit_for_bit(rich):
+    sentences = np.array([8, 0, 4, 3, 0])
+    entry = StoreRows([rich], ALL).entry(sentences, width=9)
+    for row, sentence in enumerate(sentences):
+        assert_rows_of(entry, row, rich, int(sentence))
+    assert entry["temperatures"] == (1.0, 5.0)
+    assert entry["gold_stored"]
+    assert any(rich.is_missing(int(i)) for i in sentences) or rich.missing_sentences == 0
+
+
+def test_every_sentence_of_several_parts(rich, tmp_path):
+    other = reader(tmp_path / "other", gold=True, samples=2, seed=5)
+    entry = StoreRows([rich, other], ALL).entry(np.arange(20), width=9)
+    for sentence in range(20):
+        assert_rows_of(entry, sentence, (rich, other)[sentence // 10], sentence % 10)
+
+
+def test_numbers_that_the_host_would_round_travel_as_integers(rich):
+    entry = StoreRows([rich], ALL).entry(np.arange(10), width=9)
+    tensors = {name: value.dtype for name, value in entry.items() if isinstance(value, torch.Tensor)}
+    assert tensors == {
+        "ids": torch.int32, "logit_bits": torch.int16, "present": torch.bool, "normaliser_bits": torch.int32,
+        "gold_logit_bits": torch.int16, "sample_ids": torch.int32, "sample_logit_bits": torch.int16,
+    }  # fmt: skip
+
+
+def test_what_is_not_needed_is_not_read(rich):
+    entry = StoreRows([rich], TeacherNeeds(2)).entry(np.arange(3), width=9)
+    assert "sample_ids" not in entry
+    assert entry["ids"].size(-1) == entry["logit_bits"].size(-1) == 2
+
+
+def test_parts_that_know_less_leave_it_out(rich, tmp_path):
+    other = reader(tmp_path / "other", temperatures=(5.0, 7.0))
+    rows = StoreRows([rich, other], TeacherNeeds(3))
+    assert rows.temperatures == (5.0,)
+    entry = rows.entry(np.array([0, 12]), width=9)
+    assert "gold_logit_bits" not in entry
+    assert not entry["gold_stored"]
+    for row, (store, column) in enumerate([(rich, 1), (other, 0)]):
+        expected = store.rows((0, 2)[row])["log_normalisers"][:, column]
+        found = decode_normalisers(entry["normaliser_bits"])[row, : len(expected), 0]
+        assert np.array_equal(found.numpy(), expected) or store.is_missing((0, 2)[row])
+
+
+def test_no_temperatures_at_all(tmp_path):
+    entry = StoreRows([reader(tmp_path / "bare", temperatures=())], TeacherNeeds(3)).entry(
+        np.arange(2), width=5
+    )
+    assert entry["temperatures"] == ()
+    assert "normaliser_bits" not in entry
+
+
+def test_tensors_belong_to_the_batch_alone(rich):
+    """A worker may write into them, and they may be pinned, though the store is read-only."""
+    entry = StoreRows([rich], ALL).entry(np.arange(4), width=9)
+    for value in entry.values():
+        if isinstance(value, torch.Tensor):
+            assert value.is_contiguous()
+            value.zero_()
+    assert_rows_of(StoreRows([rich], ALL).entry(np.array([0]), width=9), 0, rich, 0)
+
+
+def test_sentence_beyond_the_store_is_refused(rich):
+    with pytest.raises(IndexError, match="sentence 10 is not in top-k store"):
+        StoreRows([rich], ALL).entry(np.array([10]), width=9)
