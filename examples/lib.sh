@@ -15,6 +15,7 @@ run_step() {
     fi
     printf '\n== %s\n$ %s\n' "$name" "$line"
     local log="$OUT/logs/$name.log" start=$SECONDS status=0
+    mkdir -p "$(dirname "$log")"
     if [ -n "${TRAINING:-}" ]; then
         "${FAIRSEQ_QUIET[@]}" "$@" 2>&1 | tee "$log" | show_training "$TRAINING" || status=$?
     elif [ -n "${STDOUT_TO:-}" ]; then
@@ -30,7 +31,7 @@ run_step() {
         exit "$status"
     fi
     printf '# %s (%s s)\n%s\n' "$name" "$((SECONDS - start))" "$line" >> "$OUT/commands.sh"
-    touch "$OUT/done/$name"
+    mkdir -p "$(dirname "$OUT/done/$name")" && touch "$OUT/done/$name"
 }
 
 # One short line for every report of fairseq-train's simple log, as it comes (some awks hold input back).
