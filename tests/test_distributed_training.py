@@ -134,18 +134,18 @@ def test_teacher(chain, calm_bert, workers, tmp_path, batch_size, backend):
 
 
 @pytest.mark.parametrize(
-    ("model", "batch_size", "backend"),
+    ("model", "batch_size", "backend", "projection"),
     [
-        (TIED, EVEN, "legacy_ddp"),
-        (TIED, ODD, "legacy_ddp"),
-        (TIED, ODD, "pytorch_ddp"),
-        (UNTIED, ODD, "legacy_ddp"),
+        (TIED, EVEN, "legacy_ddp", "plain"),
+        (TIED, ODD, "legacy_ddp", "chunked"),
+        (TIED, ODD, "pytorch_ddp", "chunked"),
+        (UNTIED, ODD, "legacy_ddp", "chunked"),
     ],
 )
-def test_student(data, chain, workers, tmp_path, model, batch_size, backend):
+def test_student(data, chain, workers, tmp_path, model, batch_size, backend, projection):
     """An odd number of batches leaves one worker without in the last update; the host gives it a stand-in."""
     bleu = (*BLEU, "--bpe", "hf_tokenizer", "--hf-tokenizer", chain.bert)
-    arguments = student(batch_size, *model, *bleu)
+    arguments = student(batch_size, *model, *bleu, "--kd-projection", projection)
     one = in_one(data, tmp_path / "one", *arguments)
     output = workers.run("train", *training(data, tmp_path / "two", *arguments, "--ddp-backend", backend),
                          pytorch_ddp=backend == "pytorch_ddp")  # fmt: skip

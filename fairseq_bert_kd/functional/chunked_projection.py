@@ -53,7 +53,8 @@ def chunked_sums(
     """
     names: list[str] = []
     chunk = chunk or chunk_positions(len(features), len(weight))
-    values = _ChunkedSums.apply(features, weight, bias, wanted, loss, chunk, names)
+    learn = torch.is_grad_enabled()  # always off inside
+    values = _ChunkedSums.apply(features, weight, bias, wanted, loss, chunk, names, learn)
     return dict(zip(names, values, strict=True))
 
 
@@ -67,12 +68,12 @@ class _ChunkedSums(torch.autograd.Function):
     @staticmethod
     def forward(
         ctx: Any, features: Tensor, weight: Tensor, bias: Tensor | None, wanted: Wanted, loss: Loss, chunk: int,
-        names: list[str],
+        names: list[str], learn: bool,
     ) -> Any:  # fmt: skip
         ctx.types = [None if tensor is None else tensor.dtype for tensor in (features, weight, bias)]
         features, weight, bias = _as_autocast(features, weight, bias)
         chunks = _Chunks(features, weight, bias, wanted, loss, chunk)
-        learn = any(ctx.needs_input_grad)
+        learn = learn and any(ctx.needs_input_grad)
         ctx.late = chunks if learn and chunks.features.dtype == torch.float16 else None
         sums, ctx.gradients = chunks.run(ctx.needs_input_grad if learn and ctx.late is None else None)
         names.extend(sums)
@@ -87,7 +88,7 @@ class _ChunkedSums(torch.autograd.Function):
     def backward(ctx: Any, *by: Any) -> Any:
         scale = by[ctx.place]
         if scale is None:
-            return (None,) * 7
+            return (None,) * 8
         if ctx.late is not None:
             _, ctx.gradients = ctx.late.run(ctx.needs_input_grad, scale)
             scale = None
@@ -98,7 +99,7 @@ class _ChunkedSums(torch.autograd.Function):
             if tensor is not None:
                 tensor = (tensor if scale is None else tensor.mul_(scale)).to(dtype)
             results.append(tensor)
-        return (*results, None, None, None, None)
+        return (*results, None, None, None, None, None)
 
 
 class _Chunks:

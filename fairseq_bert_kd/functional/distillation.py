@@ -143,7 +143,12 @@ def _teacher_logits(
         drawn = teacher.sample_ids if objective.name == "sampled" else None
         sizes += [teacher.ids.size(1), 0 if drawn is None else drawn.size(1)]
     parts = scores.logits.split(sizes, dim=1)[1:]
-    return list(zip(parts[::2], parts[1::2], strict=True))
+    found = []
+    for teacher, at, at_drawn in zip(teachers, parts[::2], parts[1::2], strict=True):
+        # a row that is not there names token 0, which a student may rule out: minus infinity is nan going back
+        absent = ~teacher.present[:, None]
+        found.append((at.masked_fill(absent, 0), at_drawn.masked_fill(absent, 0)))
+    return found
 
 
 def _teacher_loss(
@@ -218,7 +223,7 @@ def _tail_normaliser(teacher: TeacherTargets, objective: Objective, vocab: int) 
 
 def _shares(teachers: Sequence[TeacherTargets]) -> list[Tensor]:
     """Each teacher's weight among those that have a row, ``(positions,)`` each; 0 where it has none."""
-    weights = [teacher.present * teacher.weight for teacher in teachers]
+    weights = [teacher.present.to(teacher.logits.dtype) * teacher.weight for teacher in teachers]
     if len(weights) == 1:
         return [teachers[0].present.to(teachers[0].logits.dtype)]
     together = torch.stack(weights).sum(dim=0)

@@ -29,7 +29,9 @@ class Schedule:
         """At an update, counted from 0."""
         if self.shape == "constant":
             return self.start
-        x = min(max(update, 0) / self.updates, 1.0)
+        if update >= self.updates:
+            return self.end  # the formula may miss it by rounding
+        x = max(update, 0) / self.updates
         if self.shape == "cosine":
             x = (1.0 - math.cos(math.pi * x)) / 2.0
         return self.start + (self.end - self.start) * x

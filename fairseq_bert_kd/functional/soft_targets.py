@@ -118,7 +118,8 @@ def sampled(
     ``sum_K p (log p - log q) + R / r * sum_v p(v) / p1(v) (log p(v) - log q(v))``: the draws v come from the teacher at
     temperature 1 outside K, where its mass is R, and ``p1`` are its probabilities there (docs/store_format.md). Anshumann
     et al. 2025 ("Sparse logit sampling") draw all tokens so; here K is exact and only the rest is drawn, which leaves less
-    variance. Single values may be negative. Value and gradient are right in the mean over draws.
+    variance. Single values may be negative. Value and gradient are right in the mean over draws, but for rows with R below
+    1e-6, which float32 does not know well enough to carry to another T: there the draws share the rest's mass at T.
 
     Args:
         student_logits: ``(positions, stored)`` at every stored token, k and possibly gold.
@@ -134,11 +135,16 @@ def sampled(
     stored = _expectation(
         log_probs.exp(), log_probs - student_logits / temperature + student_log_normaliser[:, None]
     )
-    rest = tail_mass(logits - unit_log_normaliser[:, None])  # (positions,) at temperature 1
+    rest = tail_mass(logits - unit_log_normaliser[:, None])[:, None]  # (positions, 1) at temperature 1
     drawn = sample_logits / temperature - log_normaliser[:, None]
-    ratios = torch.exp(drawn - sample_logits + unit_log_normaliser[:, None])  # p / p1
+    log_ratios = drawn - sample_logits + unit_log_normaliser[:, None]  # p / p1
+    # a rest within rounding times a ratio without bound is anything, nan too: share out its mass at T among the draws
+    shared = tail_mass(log_probs)[:, None] * torch.softmax(log_ratios, dim=-1)
+    weights = torch.where(
+        rest > 10 * LEAST_TAIL, rest * torch.exp(log_ratios) / sample_logits.size(-1), shared
+    )
     differences = drawn - student_sample_logits / temperature + student_log_normaliser[:, None]
-    return stored + rest * _expectation(ratios / sample_logits.size(-1), differences)
+    return stored + _expectation(weights, differences)
 
 
 def full(student_logits: Tensor, logits: Tensor, temperature: float) -> Tensor:

@@ -119,15 +119,16 @@ def gradient(
     for rows in scratch.blocks:
         block = logits[rows]
         if by_tempered is not None:
-            second = torch.sub(block, best[rows], out=scratch.view(-1, block)).div_(wanted.temperature)
-            second.sub_(scores.tempered_log_normaliser[rows, None]).exp_()
-            second.mul_(by_tempered[rows, None] / wanted.temperature)
+            second = torch.sub(block, best[rows], out=scratch.view(-1, block)).div_(wanted.temperature).exp_()
+            factor = by_tempered[rows] / wanted.temperature
+            second.mul_((factor * torch.exp(-scores.tempered_log_normaliser[rows]))[:, None])
         result = out[rows] if in_place else scratch.view(0, block)
         if by.log_normaliser is None:
             result.zero_()
         else:
-            torch.sub(block, best[rows] + scores.log_normaliser[rows, None], out=result).exp_()
-            result.mul_(by.log_normaliser[rows, None])
+            # best and normaliser one after the other: their sum would round the normaliser to the size of the logits
+            torch.sub(block, best[rows], out=result).exp_()
+            result.mul_((by.log_normaliser[rows] * torch.exp(-scores.log_normaliser[rows]))[:, None])
         if by_tempered is not None:
             result.add_(second)
         if by.total is not None:

@@ -1,0 +1,339 @@
+"""Projection and loss in chunks, beside the plain form: `student_scores` of all logits."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from fairseq_bert_kd.functional import chunked_projection
+from fairseq_bert_kd.functional.chunked_projection import chunk_positions, chunked_sums
+from fairseq_bert_kd.functional.distillation import Objective, distillation_sums, wanted_scores
+from fairseq_bert_kd.functional.student_scores import student_scores
+from tests.functional.slow_losses import DOUBLE, rows_of, targets_of, teacher_rows_of, to_type
+
+N, DIM, VOCAB = 8, 5, 13
+OBJECTIVES = [
+    Objective("paper"),
+    Objective("paper", epsilon=0.0, weight=0.9),
+    Objective("renormalised", 2.0, square_temperature=True),
+    Objective("renormalised", 1.0),
+    Objective("conditional", 2.0),
+    Objective("tail-bucket", 2.0, token_weight="entropy"),
+    Objective("tail-bucket", 1.0),
+    Objective("sampled", 2.0, epsilon=0.0),
+    Objective("sampled", 1.0, token_weight="confidence"),
+]
+some_objectives = pytest.mark.parametrize("objective", OBJECTIVES, ids=str)
+
+
+class Example:
+    """Features, projection and teachers; every chunk differs from the others."""
+
+    def __init__(self, objective, positions=N, dtype=DOUBLE, bias=True, exact=None):
+        self.objective = objective
+        self.features = rows_of(positions, DIM, 1).to(dtype).requires_grad_()
+        self.weight = rows_of(VOCAB, DIM, 2, spread=0.7).to(dtype).requires_grad_()
+        self.bias = rows_of(1, VOCAB, 3)[0].to(dtype).requires_grad_() if bias else None
+        self.target = torch.arange(positions) * 5 % VOCAB
+        missing = torch.arange(positions) % 3 != 1
+        exact = exact or (DOUBLE if dtype == DOUBLE else torch.float32)
+        self.teachers = [
+            to_type(
+                targets_of(
+                    teacher_rows_of(positions, VOCAB, seed), k, gold=self.target, gold_stored=True, samples=2,
+                    weight=weight, present=present,
+                ),
+                exact,
+            )
+            for seed, k, weight, present in ((4, 3, 1.0, missing), (5, 2, 2.5, ~missing | (self.target > 6)))
+        ]  # fmt: skip
+        self.wanted = wanted_scores(self.target, self.teachers, objective)
+
+    @property
+    def leaves(self):
+        return [tensor for tensor in (self.features, self.weight, self.bias) if tensor is not None]
+
+    def loss(self, scores, rows):
+        teachers = [teacher.select(rows) for teacher in self.teachers]
+        kept = torch.ones_like(self.target, dtype=torch.bool)
+        return distillation_sums(scores, self.target[rows], kept[rows], teachers, self.objective, VOCAB)
+
+    def plain(self):
+        scores = student_scores(F.linear(self.features, self.weight, self.bias), self.wanted)
+        return self.loss(scores, slice(None))
+
+    def chunked(self, chunk=3):
+        return chunked_sums(self.features, self.weight, self.bias, self.wanted, self.loss, chunk)
+
+    def gradients(self, total):
+        return torch.autograd.grad(total, self.leaves)
+
+
+def assert_same(ours, expected, **tolerance):
+    assert ours.keys() == expected.keys()
+    for name in ours:
+        torch.testing.assert_close(ours[name], expected[name], **tolerance)
+
+
+def assert_all_close(ours, expected, eps=None):
+    """Within ``eps`` of each tensor's largest entry; of the same types."""
+    for one, other in zip(ours, expected, strict=True):
+        assert one.dtype == other.dtype
+        tolerance = {} if eps is None else {"rtol": 0, "atol": eps * float(other.abs().max())}
+        torch.testing.assert_close(one, other, **tolerance)
+
+
+@some_objectives
+@pytest.mark.parametrize("chunk", [1, 3, N, N + 7])
+@pytest.mark.parametrize("bias", [True, False])
+def test_equals_the_plain_form(objective, chunk, bias):
+    example = Example(objective, bias=bias)
+    ours, plain = example.chunked(chunk), example.plain()
+    assert_same(ours, plain)
+    assert_all_close(example.gradients(ours["loss"]), example.gradients(plain["loss"]))
+
+
+@some_objectives
+def test_float32(objective):
+    example = Example(objective, dtype=torch.float32)
+    ours, plain = example.chunked(), example.plain()
+    assert_same(ours, plain, rtol=1e-5, atol=1e-5)
+    assert_all_close(example.gradients(ours["loss"]), example.gradients(plain["loss"]), 2e-6)
+
+
+@some_objectives
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_half_precision(objective, dtype):
+    example = Example(objective, dtype=dtype)
+    ours, plain = example.chunked(), example.plain()
+    assert_same(ours, plain, rtol=1e-5, atol=1e-4)  # the same logits, and sums in float32
+    # the plain form rounds a product over all positions, ours one of each chunk: half an eps for each of 3
+    assert_all_close(
+        example.gradients(ours["loss"]), example.gradients(plain["loss"]), 2 * torch.finfo(dtype).eps
+    )
+
+
+@some_objectives
+def test_autocast(objective):
+    example = Example(objective, dtype=torch.float32)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        ours, plain = example.chunked(), example.plain()
+    assert_same(ours, plain, rtol=1e-5, atol=1e-4)
+    gradients, expected = example.gradients(ours["loss"]), example.gradients(plain["loss"])
+    assert all(gradient.dtype == torch.float32 for gradient in gradients)
+    assert_all_close(gradients, expected, 2 * torch.finfo(torch.bfloat16).eps)
+    without = example.chunked()
+    assert (without["loss"] - ours["loss"]).abs() > 1e-5  # autocast did something
+
+
+def test_autocast_is_left_on_and_the_loss_runs_without():
+    example, seen = Example(OBJECTIVES[0], dtype=torch.float32), []
+    plain_loss = example.loss
+    example.loss = lambda *arguments: (
+        seen.append(torch.is_autocast_enabled("cpu")),
+        plain_loss(*arguments),
+    )[1]
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        example.chunked()
+        assert torch.is_autocast_enabled("cpu")
+    assert seen == [False] * 3
+
+
+@some_objectives
+def test_empty_batch(objective):
+    example = Example(objective, positions=0)
+    ours, plain = example.chunked(), example.plain()
+    assert_same(ours, plain)
+    assert ours["loss"] == 0.0
+    for gradient, leaf in zip(example.gradients(ours["loss"]), example.leaves, strict=True):
+        assert torch.equal(gradient, torch.zeros_like(leaf))
+
+
+@pytest.mark.parametrize("dtype", [DOUBLE, torch.float32, torch.float16, torch.bfloat16])
+def test_total_in_a_larger_expression(dtype):
+    example = Example(OBJECTIVES[2], dtype=dtype)
+    results = []
+    for form in (example.chunked, example.plain):
+        total = form()["loss"]
+        results.append(example.gradients(0.25 * total + (total / 100.0) ** 2))
+    assert_all_close(*results, 1e-12 if dtype == DOUBLE else 3 * torch.finfo(dtype).eps)
+
+
+@pytest.mark.parametrize("scale", [0.0, -3.0, 128.0])
+@pytest.mark.parametrize("dtype", [DOUBLE, torch.float16])
+def test_scaled_total(scale, dtype):
+    example = Example(OBJECTIVES[5], dtype=dtype)
+    results = [example.gradients(form()["loss"] * scale) for form in (example.chunked, example.plain)]
+    assert_all_close(*results, 1e-12 if dtype == DOUBLE else 2 * torch.finfo(dtype).eps)
+
+
+def test_loss_scale_saves_gradients_that_float16_would_lose():
+    # gradients of at most 1e-8 by a logit, while the least float16 is 6e-8
+    exact, half = Example(OBJECTIVES[5], exact=torch.float32), Example(OBJECTIVES[5], dtype=torch.float16)
+    for old, new in zip(exact.leaves, half.leaves, strict=True):
+        old.data = new.data.double()
+    for example in (exact, half):
+        whole = example.loss
+        example.loss = lambda scores, rows, whole=whole: {"loss": 1e-8 * whole(scores, rows)["loss"]}
+    expected = exact.gradients(exact.plain()["loss"])
+    assert all((gradient != 0).all() for gradient in expected)
+    assert not any(gradient.any() for gradient in half.gradients(half.chunked()["loss"]))
+    scaled = half.gradients(half.chunked()["loss"] * 2.0**15)
+    for ours, right in zip(scaled, expected, strict=True):
+        assert ours.dtype == torch.float16
+        assert (ours.double() / 2**15 - right).abs().max() < 0.01 * right.abs().max()
+
+
+@pytest.mark.parametrize("dtype", [DOUBLE, torch.float16])
+def test_weight_that_is_an_embedding_too(dtype):
+    example = Example(OBJECTIVES[6], dtype=dtype, bias=False)
+    tokens, results = torch.arange(N) % 4, []
+    for form in (example.chunked, example.plain):
+        example.features = F.embedding(tokens, example.weight).tanh()
+        results.append(torch.autograd.grad(form()["loss"], [example.weight]))
+    assert_all_close(*results, 1e-12 if dtype == DOUBLE else 2 * torch.finfo(dtype).eps)
+    example.features = example.features.detach()
+    [alone] = torch.autograd.grad(example.chunked()["loss"], [example.weight])
+    assert (alone - results[0][0]).abs().max() > 0.01  # both uses count
+
+
+@pytest.mark.parametrize("learnt", [(0,), (1,), (2,), (0, 2), (1, 2)])
+@pytest.mark.parametrize("dtype", [DOUBLE, torch.float16])
+def test_only_some_are_learnt(learnt, dtype):
+    example = Example(OBJECTIVES[3], dtype=dtype)
+    for index, leaf in enumerate(example.leaves):
+        leaf.requires_grad_(index in learnt)
+    chosen = [example.leaves[index] for index in learnt]
+    results = [torch.autograd.grad(form()["loss"], chosen) for form in (example.chunked, example.plain)]
+    assert_all_close(*results, 1e-12 if dtype == DOUBLE else 2 * torch.finfo(dtype).eps)
+
+
+@pytest.mark.parametrize("dtype", [DOUBLE, torch.float16])
+def test_without_gradients(dtype):
+    example = Example(OBJECTIVES[0], dtype=dtype)
+    expected = example.plain()
+    with torch.no_grad():
+        assert_same(example.chunked(), expected, rtol=1e-5, atol=1e-4)
+        assert not example.chunked()["loss"].requires_grad
+    for leaf in example.leaves:
+        leaf.requires_grad_(False)
+    assert not example.chunked()["loss"].requires_grad
+
+
+def test_no_gradient_is_computed_where_none_can_be_asked_for(monkeypatch):
+    example = Example(OBJECTIVES[0])
+
+    def refused(*_, **__):
+        raise AssertionError("gradient computed")
+
+    monkeypatch.setattr(chunked_projection, "gradient", refused)
+    with torch.no_grad():
+        example.chunked()
+    with pytest.raises(AssertionError, match="gradient computed"):
+        example.chunked()
+
+
+@pytest.mark.parametrize("dtype", [DOUBLE, torch.float16])
+def test_only_the_total_is_differentiable(dtype):
+    sums = Example(OBJECTIVES[5], dtype=dtype).chunked()
+    assert [name for name, value in sums.items() if value.requires_grad] == ["loss"]
+    assert len(sums) > 8
+    assert sums["kd_positions"].dtype == torch.int64
+
+
+@pytest.mark.parametrize("dtype", [DOUBLE, torch.float16])
+def test_going_back_again_is_refused(dtype):
+    example = Example(OBJECTIVES[0], dtype=dtype)
+    total = example.chunked()["loss"]
+    torch.autograd.grad(total, example.leaves, retain_graph=True)
+    with pytest.raises(AssertionError, match="the gradient was taken before; run the forward pass again"):
+        torch.autograd.grad(total, example.leaves)
+
+
+@pytest.mark.parametrize("dtype", [DOUBLE, torch.float16])
+def test_inputs_are_not_modified(dtype):
+    example = Example(OBJECTIVES[5], dtype=dtype)
+    before = [leaf.detach().clone() for leaf in example.leaves]
+    example.gradients(example.chunked()["loss"] * 2.0)
+    assert all(torch.equal(leaf, copy) for leaf, copy in zip(example.leaves, before, strict=True))
+    assert all(leaf._version == 0 for leaf in example.leaves)
+
+
+def test_features_that_are_not_contiguous():
+    example = Example(OBJECTIVES[5])
+    base = rows_of(DIM, N, 1).requires_grad_()
+    example.features = base.t()
+    results = [torch.autograd.grad(form()["loss"], [base]) for form in (example.chunked, example.plain)]
+    assert_all_close(*results)
+
+
+class LargestTensor(TorchDispatchMode):
+    """Number of elements of the largest floating tensor that an operation made."""
+
+    def __init__(self):
+        super().__init__()
+        self.elements = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        result = func(*args, **(kwargs or {}))
+        for tensor in result if isinstance(result, (tuple, list)) else [result]:
+            if isinstance(tensor, torch.Tensor) and tensor.is_floating_point():
+                self.elements = max(self.elements, tensor.untyped_storage().nbytes() // tensor.itemsize)
+        return result
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
+def test_all_logits_are_never_there_at_once(dtype):
+    positions, chunk = 400, 20
+    example = Example(Objective("tail-bucket", 2.0), positions=positions, dtype=dtype)
+    for form, at_least, at_most in (
+        (example.plain, positions * VOCAB, positions * VOCAB),
+        # features, and what teachers say of all positions, are larger than a chunk's logits here
+        (lambda: example.chunked(chunk), chunk * VOCAB, positions * DIM),
+    ):
+        with LargestTensor() as largest:
+            example.gradients(form()["loss"])
+        assert at_least <= largest.elements <= at_most
+
+
+def test_a_chunks_logits_are_the_largest_thing_where_the_vocabulary_is_large():
+    positions, vocab, chunk = 40, 2000, 4
+    features, weight = (
+        torch.randn(positions, 4, requires_grad=True),
+        torch.randn(vocab, 4, requires_grad=True),
+    )
+    wanted = Example(OBJECTIVES[0], positions=positions).wanted
+    with LargestTensor() as largest:
+        sums = chunked_sums(
+            features, weight, None, wanted, lambda scores, _: {"loss": scores.log_normaliser.sum()}, chunk
+        )
+        sums["loss"].backward()
+    assert largest.elements == max(chunk * vocab, weight.numel())
+    logits = (features @ weight.t()).detach()
+    expected = torch.logsumexp(logits - logits.amax(dim=1, keepdim=True), dim=1).sum()
+    torch.testing.assert_close(sums["loss"].detach(), expected)
+
+
+@pytest.mark.parametrize(
+    ("positions", "vocab", "expected"),
+    [
+        (0, 30_000, 1),
+        (1, 30_000, 1),
+        (500, 30_000, 500),  # 15 million logits: one chunk
+        (600, 30_000, 300),
+        (4096, 32_768, 512),  # 8 chunks of 2 ** 24
+        (100_000, 32_768, 6250),  # would be 196 chunks: 16
+        (3, 1 << 24, 1),
+    ],
+)
+def test_default_size_of_a_chunk(positions, vocab, expected):
+    assert chunk_positions(positions, vocab) == expected
+
+
+def test_default_chunk_is_used(monkeypatch):
+    monkeypatch.setattr(chunked_projection, "CHUNK_LOGITS", 3 * VOCAB)
+    example, slices = Example(OBJECTIVES[0]), []
+    plain_loss = example.loss
+    example.loss = lambda scores, rows: (slices.append(rows), plain_loss(scores, rows))[1]
+    assert_same(example.chunked(chunk=None), example.plain())
+    assert slices[:3] == [slice(0, 3), slice(3, 6), slice(6, 9)]
