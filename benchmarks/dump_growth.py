@@ -22,10 +22,12 @@ from fairseq_bert_kd.storage.store_info import WHOLE, StoreInfo, dictionary_dige
 DICTIONARY = 1000
 
 
-def write_corpus(folder: Path, sentences: int) -> None:
+def write_corpus(folder: Path, pairs: Pairs, dictionary_size: int) -> None:
     """Both sides in fairseq's mmap format."""
-    for name, side in zip(("source", "target"), make_pairs(sentences, DICTIONARY), strict=True):
-        builder = indexed_dataset.make_builder(str(folder / f"{name}.bin"), "mmap", vocab_size=DICTIONARY)
+    for name, side in zip(("source", "target"), pairs, strict=True):
+        builder = indexed_dataset.make_builder(
+            str(folder / f"{name}.bin"), "mmap", vocab_size=dictionary_size
+        )
         for index in range(len(side)):
             builder.add_item(torch.from_numpy(side[index].astype("int64")))
         builder.finalize(str(folder / f"{name}.idx"))
@@ -56,7 +58,7 @@ def run(quick: bool) -> list[Row]:
     context, rows, first = multiprocessing.get_context("spawn"), [], 0.0
     for size in sizes:
         with tempfile.TemporaryDirectory() as folder:
-            write_corpus(Path(folder), size)
+            write_corpus(Path(folder), make_pairs(size, DICTIONARY), DICTIONARY)
             answer = context.Queue()
             child = context.Process(target=dump_in_child, args=(folder, answer))
             child.start()

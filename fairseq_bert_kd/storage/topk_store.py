@@ -76,7 +76,8 @@ class TopKReader:
         self._target_hashes = self._section("target_hashes", HASH_DTYPE)
         self._status = self._section("status", STATUS_DTYPE)
         self._records = self._section("records", record_dtype(self.info))
-        self._rows = self._records.view(np.uint8).reshape(len(self._records), self._records.dtype.itemsize)
+        # numpy copies a structured type field by field, and bytes without a type at once
+        self._rows = self._records.view(np.dtype((np.void, self._records.dtype.itemsize)))
         self.chunk_table = self._section("chunk_table", table_dtype(self.info))
         first, last, rows = self._offsets[0], self._offsets[-1], self.header.layout.rows
         if first != 0 or last != rows:
@@ -185,12 +186,11 @@ class TopKReader:
                 "pass the padded target length, end of sentence included"
             )
         kept = np.where(self._status[sentences] == SCORED, lengths, 0)
-        # bytes, since numpy copies a structured type field by field
-        raw = np.zeros((len(sentences), width, self._records.dtype.itemsize), dtype=np.uint8)
-        for target, start, count in zip(raw, starts.tolist(), kept.tolist(), strict=True):
-            target[:count] = self._rows[start : start + count]
-        records = raw.view(self._records.dtype)[:, :, 0]  # (batch, width)
-        return records, np.arange(width) < kept[:, None]
+        columns = np.arange(width)
+        present = columns < kept[:, None]  # (batch, width)
+        rows = np.zeros(present.shape, dtype=self._rows.dtype)
+        rows[present] = self._rows.take((starts[:, None] + columns)[present])
+        return rows.view(self._records.dtype), present
 
     def __getstate__(self) -> dict[str, Any]:
         return {
