@@ -45,7 +45,9 @@ setup(
             "ruff",
             "mypy>=1.11",
             "pyarrow>=14",
+            "accelerate>=1.1",
         ],
+        "benchmarks": ["accelerate>=1.1"],  # for transformers' Trainer
         "export": ["pyarrow>=14"],
         "tensorboard": ["tensorboardX>=2.6"],
     },

@@ -2,6 +2,7 @@
 
 import argparse
 import importlib
+import importlib.util
 import os
 import platform
 import shlex
@@ -21,6 +22,9 @@ MODULES = {
     "growth": "benchmarks.store_growth",
     "dump": "benchmarks.dump_throughput",
     "dump-growth": "benchmarks.dump_growth",
+    "step": "benchmarks.training_step",
+    "loading": "benchmarks.data_loading",
+    "teacher-training": "benchmarks.teacher_training",
 }
 
 
@@ -37,7 +41,9 @@ def machine() -> str:
     import torch  # here, so that the benchmarks' child processes do not pay for it
 
     gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else "none"
-    versions = {name: metadata.version(name) for name in ("numpy", "torch", "transformers", "fairseq-fixed")}
+    names = ["numpy", "torch", "transformers", "fairseq-fixed"]
+    names += ["accelerate"] if importlib.util.find_spec("accelerate") else []
+    versions = {name: metadata.version(name) for name in names}
     return "\n".join(
         [
             f"- {cpu}, {os.cpu_count()} cores, {memory:.0f} GiB, temporary files on {mount[-1] if mount else '?'}; GPU: {gpu}",

@@ -18,8 +18,9 @@ class ConditionalMaskedLMCriterion(FairseqCriterion):
         masked = sample["net_input"].get("masked")
         if masked is None:
             raise ValueError("--criterion conditional_masked_lm needs --task conditional_masked_lm")
-        logits = model(**sample["net_input"])  # (masked positions, target dictionary)
+        # before the model runs: on a GPU this waits for the device, and would hold the backward pass up
         target = sample["target"][masked]
+        logits = model(**sample["net_input"])  # (masked positions, target dictionary)
         loss = F.cross_entropy(logits.float(), target, reduction="sum" if reduce else "none")
         n_masked = target.numel()
         with torch.no_grad():

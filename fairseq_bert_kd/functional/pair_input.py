@@ -87,14 +87,14 @@ def assemble_pairs(
     pair_len = n_prefix + src_len + n_middle + tgt_len
     # one column more than needed: padding is written there and cut off
     input_ids = torch.full((batch, pair_len + 1), pair_format.pad, dtype=torch.int64, device=device)
-    if n_prefix:
-        input_ids[:, :n_prefix] = torch.tensor(pair_format.prefix, device=device)
+    for column, token in enumerate(pair_format.prefix):  # numbers: a list would wait for its way to a GPU
+        input_ids[:, column] = token
     src_columns = (n_prefix + src_offsets).expand(batch, src_len).masked_fill(~src_present, pair_len)
     input_ids.scatter_(1, src_columns, source_ids[src_tokens])
 
     target_start = n_prefix + src_lengths[:, None] + n_middle  # (batch, 1)
-    middle = torch.tensor(pair_format.middle, dtype=torch.int64, device=device).expand(batch, n_middle)
-    input_ids.scatter_(1, target_start - n_middle + torch.arange(n_middle, device=device), middle)
+    for place, token in enumerate(pair_format.middle):
+        input_ids.scatter_(1, target_start - n_middle + place, token)
 
     target_positions = target_start + tgt_offsets  # (batch, tgt_len)
     shown = target_ids[tgt_tokens].masked_fill(masked, pair_format.mask)

@@ -11,6 +11,7 @@ from fairseq.models import BaseFairseqModel, register_model
 from torch import Tensor, nn
 
 from fairseq_bert_kd import compat
+from fairseq_bert_kd.functional.last_layer import output_rows
 from fairseq_bert_kd.functional.pair_input import PairFormat, assemble_pairs
 
 logger = logging.getLogger(__name__)
@@ -167,7 +168,8 @@ class HfMaskedLM(BaseFairseqModel):
             self.target_ids,
             self.pair_format,
         )
-        slots = masked.nonzero()[:, 0] * pairs.input_ids.size(1) + pairs.target_positions[masked]
+        rows, columns = masked.nonzero(as_tuple=True)  # once: on a GPU it waits for the device
+        slots = rows * pairs.input_ids.size(1) + pairs.target_positions[rows, columns]
         features = self.slot_features(pairs.input_ids, pairs.token_type_ids, slots, pairs.attention_mask)
         return self.head(features)
 
@@ -182,11 +184,13 @@ class HfMaskedLM(BaseFairseqModel):
                 attention take its fastest path.
 
         Returns:
-            ``(positions, hidden)``; the head makes logits of them.
+            ``(positions, hidden)``; the head makes logits of them. The encoder's last layer runs at these
+            positions only, as far as it can (`last_layer`).
         """
-        segments = {"token_type_ids": token_type_ids} if self.uses_segments else {}
-        hidden = self.encoder(input_ids=input_ids, attention_mask=attention_mask, **segments)[0]
-        return hidden.flatten(0, 1).index_select(0, slots)
+        inputs = {"input_ids": input_ids, "attention_mask": attention_mask}
+        if self.uses_segments:
+            inputs["token_type_ids"] = token_type_ids
+        return output_rows(self.encoder, slots, **inputs)
 
     def max_positions(self) -> int:
         """Longest pair in source and target tokens together, the teacher's own special tokens excluded."""
