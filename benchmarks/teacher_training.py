@@ -181,7 +181,8 @@ def memory_rows(setup: "Setup", names: tuple[str, ...]) -> Iterator[Row]:
 
 def describe(setup: "Setup") -> str:
     precision = "fp16 autocast" if setup.amp else "fp32"
-    return f"{setup.shape}, dictionary {setup.vocabulary:,}, batches of {setup.max_tokens:,}, {precision}, {setup.device.type}"
+    device = f"cpu ({torch.get_num_threads()} threads)" if setup.device.type == "cpu" else setup.device.type
+    return f"{setup.shape}, dictionary {setup.vocabulary:,}, batches of {setup.max_tokens:,}, {precision}, {device}"
 
 
 def spread(values: list[float], form: str) -> str:

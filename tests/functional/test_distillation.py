@@ -69,8 +69,8 @@ def test_metrics_by_hand():
 
 def test_metrics_at_another_temperature():
     teacher = TEACHER._replace(
-        log_normalisers=torch.cat([TEACHER.log_normalisers, torch.full((6, 1), math.log(4.0))], 1).double(),
-        temperatures=(1.0, 2.0),
+        log_normalisers=torch.cat([torch.full((6, 1), math.log(4.0)), TEACHER.log_normalisers], 1).double(),
+        temperatures=(2.0, 1.0),
     )
     sums = sums_of(STUDENT, GOLD, [teacher], Objective("tail-bucket", 2.0))
     # (1 + sqrt(1 / 3)) / 4 each
