@@ -60,5 +60,9 @@ while (($(jobs -rp | wc -l) > 0)); do wait -n; done
 
 printf '\n== score: %s updates each, seeds %s, %s CPU cores\n' "$STUDENT_UPDATES" "$SEEDS" "$(nproc)"
 SYSTEMS=()
-for name in "${NAMES[@]}"; do for seed in $SEEDS; do SYSTEMS+=("$name=objectives/$name.$seed.out"); done; done
+for name in "${NAMES[@]}"; do
+    outputs=
+    for seed in $SEEDS; do outputs+="${outputs:+,}objectives/$name.$seed.out"; done
+    SYSTEMS+=("$name=$outputs")
+done
 fairseq-bert-kd score --reference text/test.en "${SYSTEMS[@]}" --json objectives/scores.json --overwrite
