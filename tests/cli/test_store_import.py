@@ -18,7 +18,7 @@ from benchmarks.authors_dump import SpecialIds, dump_hiddens, dump_topk
 from benchmarks.authors_format import DUMB, PLATFORM, AuthorsReader, open_shelve, saved, write_authors_shelve
 from fairseq_bert_kd.cli import store_import
 from fairseq_bert_kd.cli.authors_shelve import load_pair, unwrap
-from fairseq_bert_kd.functional.soft_targets import topk_soft_cross_entropy
+from fairseq_bert_kd.functional.soft_targets import paper
 from fairseq_bert_kd.storage.indexed_data import open_pairs, sentence_hash
 from fairseq_bert_kd.storage.store_info import NOT_FINITE, NOT_IMPORTED, SCORED
 from fairseq_bert_kd.storage.topk_store import TopKReader
@@ -142,8 +142,9 @@ def loss(world, seed=1):
             torch.from_numpy(records["topk_ids"].astype(np.int64)),
             torch.from_numpy(records["topk_logits"].copy()),
         )
-        original.append(topk_soft_cross_entropy(lprobs, *theirs, 10.0))
-        imported.append(topk_soft_cross_entropy(lprobs, *ours, 10.0))
+        for losses, (tokens, values) in ((original, theirs), (imported, ours)):
+            normaliser = torch.zeros(len(lprobs), dtype=torch.float64)
+            losses.append(paper(lprobs.gather(1, tokens), normaliser, values.double(), 10.0))
     return torch.cat(original), torch.cat(imported)
 
 
