@@ -7,6 +7,8 @@ from setuptools import find_packages, setup
 
 HERE = Path(__file__).parent
 VERSION = re.search(r'__version__ = "([^"]+)"', (HERE / "fairseq_bert_kd/__init__.py").read_text())[1]
+REPORT = ["jinja2>=3.1", "matplotlib>=3.8", "rouge-score>=0.1.2"]
+DOCS = ["sphinx>=8", "myst-parser>=4", "furo>=2024.8"]
 
 setup(
     name="fairseq-bert-kd",
@@ -46,7 +48,12 @@ setup(
             "mypy>=1.11",
             "pyarrow>=14",
             "accelerate>=1.1",
+            *REPORT,
+            *DOCS,
+            "ctranslate2>=4.5",
         ],
+        "report": REPORT,
+        "docs": DOCS,
         "benchmarks": ["accelerate>=1.1"],  # for transformers' Trainer
         "export": ["pyarrow>=14"],
         "tensorboard": ["tensorboardX>=2.6"],
