@@ -31,7 +31,7 @@ TITLE=$(title)
 cd "$OUT"
 PLUGIN=$(fairseq-bert-kd --user-dir)
 CORES=$(getconf _NPROCESSORS_ONLN)
-[ "$JOBS" -eq 1 ] || export OMP_NUM_THREADS=${OMP_NUM_THREADS:-$((CORES / JOBS > 0 ? CORES / JOBS : 1))}
+THREADS=${OMP_NUM_THREADS:-$((CORES / JOBS > 0 ? CORES / JOBS : 1))}   # of a student
 
 # ---- what the folder is ------------------------------------------------------------------------------------
 describe_experiment() {
@@ -215,7 +215,7 @@ run_rows() {
                 wait_for_students 1; need_data data-beam
             fi
             wait_for_students "$JOBS"
-            train_student "$name" "$seed" &
+            OMP_NUM_THREADS=$THREADS train_student "$name" "$seed" &
         done
     done
     wait_for_students 1
