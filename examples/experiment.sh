@@ -24,8 +24,8 @@ SIZE=${SIZE:-laptop}
 declare -F "size_$SIZE" > /dev/null || { echo "SIZE=$SIZE is not among $(declare -F | sed -n 's/.* size_//p' | paste -sd' ')"; exit 2; }
 
 "size_$SIZE"
-default SEEDS='1 2 3' JOBS=1 METRIC=bleu LOWERCASE=1 BLEU_TOKENIZE=13a DECODE='--beam 5 --max-len-a 1.5 --max-len-b 10' \
-    STUDENT_ARCH=distilled_transformer_small STUDENT_EXTRA='' TEACHER_EXTRA='' TEACHER_NAME="$(basename "$TEACHER")"
+default SEEDS='1 2 3' JOBS=1 METRIC=bleu LOWERCASE=1 BLEU_TOKENIZE=13a DECODE='--beam 5 --max-len-a 1.2 --max-len-b 10' \
+    STUDENT_ARCH=distilled_transformer_small STUDENT_SCHEDULE=inverse_sqrt STUDENT_EXTRA='' TEACHER_EXTRA='' TEACHER_NAME="$(basename "$TEACHER")"
 TITLE=$(title)
 . "$EXAMPLES/lib.sh"
 cd "$OUT"
@@ -159,7 +159,8 @@ system() {
 }
 
 train_student() { # SYSTEM SEED: training, then the outputs of validation and test set
-    local name=$1 seed=$2 run=students/$1.$2 stores=()
+    local name=$1 seed=$2 run=students/$1.$2 stores=() schedule=(--lr-scheduler "$STUDENT_SCHEDULE")
+    [ "$STUDENT_SCHEDULE" = inverse_sqrt ] || schedule+=(--total-num-update "$STUDENT_UPDATES")
     mkdir -p "$run"
     [ -z "${STORE[$name]}" ] || [ "${DATA[$name]}" = data-separate ] || stores=(--kd-stores "${STORE[$name]}")
     python -c 'import json, sys
@@ -175,9 +176,9 @@ json.dump(record, open(sys.argv[1], "w", encoding="utf-8"), indent=1, ensure_asc
         --task translation_with_teacher --arch "$STUDENT_ARCH" \
         --criterion label_smoothed_cross_entropy_with_distillation --label-smoothing 0.1 "${stores[@]}" \
         --optimizer adam --adam-betas '(0.9,0.98)' --clip-norm 5.0 \
-        --lr "$STUDENT_LR" --lr-scheduler inverse_sqrt --warmup-updates "$STUDENT_WARMUP" \
+        --lr "$STUDENT_LR" "${schedule[@]}" --warmup-updates "$STUDENT_WARMUP" \
         --max-update "$STUDENT_UPDATES" --max-tokens "$STUDENT_TOKENS" --seed "$seed" \
-        --eval-bleu --eval-bleu-args '{"beam": 1, "max_len_a": 1.5, "max_len_b": 10}' \
+        --eval-bleu --eval-bleu-args '{"beam": 1, "max_len_a": 1.2, "max_len_b": 10}' \
         --best-checkpoint-metric bleu --maximize-best-checkpoint-metric \
         --validate-interval 10000 --validate-interval-updates "$STUDENT_VALIDATE" \
         --save-interval 10000 --save-interval-updates "$STUDENT_VALIDATE" --keep-interval-updates 1 --no-epoch-checkpoints \
