@@ -192,11 +192,13 @@ json.dump(record, open(sys.argv[1], "w", encoding="utf-8"), indent=1, ensure_asc
     done
 }
 
-# run_rows ROW...: a row is a system, a group of systems, or `all`. Baselines come with what is compared with them.
+# run_rows ROW...: a row is a system, a group of systems, `all`, or `store:NAME` for a teacher and its store alone.
+# Baselines come with what is compared with them.
 run_rows() {
     local -A wanted=()
     local row name seed found
     for row in "$@"; do
+        if [[ $row = store:* ]] && [ -n "${STORE_TEACHER[${row#store:}]:-}" ]; then need_store "${row#store:}"; continue; fi
         found=
         for name in "${SYSTEMS[@]}"; do
             if [ "$row" = all ] || [ "$row" = "$name" ] || [ "$row" = "${GROUP[$name]}" ]; then

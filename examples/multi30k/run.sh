@@ -21,9 +21,9 @@ title() { printf 'Multi30k German–English, first %s training pairs' "$PAIRS"; 
 
 # --max-tokens counts the longer side of a pair
 size_laptop() {
-    default PAIRS=5000 TEACHER_UPDATES=800 TEACHER_LR=3e-4 TEACHER_WARMUP=80 TEACHER_TOKENS=2048 TEACHER_VALIDATE=200 \
+    default PAIRS=5000 TEACHER_UPDATES=1200 TEACHER_LR=3e-4 TEACHER_WARMUP=80 TEACHER_TOKENS=2048 TEACHER_VALIDATE=300 \
         STUDENT_UPDATES=2000 STUDENT_LR=3e-3 STUDENT_WARMUP=200 STUDENT_TOKENS=2048 STUDENT_VALIDATE=250 \
-        STUDENT_SCHEDULE=polynomial_decay STUDENT_EXTRA='--dropout 0.3'
+        STUDENT_SCHEDULE=polynomial_decay STUDENT_EXTRA='--dropout 0.3' TEACHER_EXTRA='--cmlm-mask-prob 0.4'   # few updates: more to learn from each
 }
 size_gpu() {
     default PAIRS=29000 TEACHER_UPDATES=4000 TEACHER_LR=1e-4 TEACHER_WARMUP=400 TEACHER_TOKENS=8192 TEACHER_VALIDATE=500 \
