@@ -6,7 +6,7 @@ STORED=(--topk "$STORE_TOPK" --temperatures 1 2 5 10 --gold)
 
 # NAME DATA OPTIONS...
 teacher teacher data-bin
-teacher teacher-left-to-right data-bin --teacher-attention left-to-right
+teacher teacher-left-to-right data-bin --teacher-attention left-to-right --cmlm-mask-prob 0.15
 teacher teacher-small data-bin --teacher-layers "${SMALL_TEACHER_LAYERS:-3}"
 teacher teacher-random data-bin --teacher-random-weights
 teacher teacher-separate data-separate
