@@ -1,4 +1,4 @@
-"""Every branch on "which version is installed". Nothing here imports fairseq or transformers on import.
+"""Every branch on "which version is installed". Nothing here imports torch, fairseq or transformers on import.
 
 Each function names its reason and when it can go.
 """
@@ -12,8 +12,6 @@ import re
 import subprocess
 import sys
 from typing import Any
-
-import torch
 
 FAIRSEQ_REQUIREMENT = "fairseq-fixed==0.12.3.1"
 FAIRSEQ_INSTALL = (
@@ -35,6 +33,7 @@ def allow_fairseq_checkpoints() -> None:
     Goes when fairseq stores plain dicts.
     """
     import numpy as np
+    import torch
 
     multiarray = importlib.import_module(
         "numpy._core.multiarray" if int(np.__version__.split(".")[0]) >= 2 else "numpy.core.multiarray"
@@ -54,6 +53,8 @@ def broadcast_to_own_workers() -> None:
     worker 0 and never from a file; torch's broadcast of Python objects sends them as they are.
     Goes when fairseq names ``weights_only`` in ``fairseq.distributed.utils._broadcast_object_slow``.
     """
+    import torch
+
     utils: Any = importlib.import_module("fairseq.distributed.utils")
 
     def broadcast(obj: Any, src_rank: int, group: Any, dist_device: torch.device) -> Any:
@@ -75,6 +76,8 @@ def load_checkpoint(path: str) -> dict[str, Any]:
         raise FileNotFoundError(
             f"checkpoint `{path}` does not exist; give the .pt file that fairseq-train wrote"
         )
+    import torch
+
     allow_fairseq_checkpoints()
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
@@ -144,6 +147,8 @@ def import_transformers() -> Any:
     except Exception as error:
         broken = torchaudio_fault()
         if broken:
+            import torch
+
             raise InstallationError(
                 f"torchaudio is installed but does not fit torch {torch.__version__} ({broken}), and it "
                 "stops transformers from loading. Text models do not need it. Mend it with:\n"
