@@ -1,5 +1,6 @@
 """A student in CTranslate2: the same translations as fairseq's, in int8 too, and served without torch."""
 
+import math
 import os
 import re
 import subprocess
@@ -201,6 +202,45 @@ def test_comparison_prints_its_table(chain, served):
     assert rows[2][0] == "CTranslate2, int8"
     assert all(float(speed) > 0 for _, speed, _ in rows)
     assert "BLEU: nrefs:1|case:mixed" in result.stdout
+
+
+def test_with_the_plugin_loading_stays_safe(served, tmp_path):
+    command = [
+        Path(sys.executable).with_name("ct2-fairseq-converter"), "--user_dir", PLUGIN, "--model_path",
+        served / "student.pt", "--data_dir", served / "dictionaries", "--source_lang", "de",
+        "--target_lang", "en", "--output_dir", tmp_path / "out",
+    ]  # fmt: skip
+    result = subprocess.run(
+        list(map(str, command)), capture_output=True, text=True, check=False,
+        env=os.environ | {"PYTHONPATH": str(PLUGIN.parent)},
+    )  # fmt: skip
+    assert result.returncode == 0, result.stderr[-2000:]
+    assert (tmp_path / "out" / "model.bin").read_bytes() == (served / "float32" / "model.bin").read_bytes()
+
+
+def test_post_norm_student_with_dictionaries_of_its_own_scores_alike(chain, tmp_path):
+    """Log-probabilities of the references: they do not ask for a student that has learned something."""
+    tokenize_corpus(chain.raw, tmp_path / "pieces", chain.bert)
+    preprocess(tmp_path / "pieces", tmp_path / "data", "--thresholdsrc", 20)
+    small = ["--encoder-embed-dim", 32, "--decoder-embed-dim", 32, "--kd-weight", 0]
+    student = train_student(
+        tmp_path / "data", tmp_path / "student", "--arch", "transformer_iwslt_de_en", *small, updates=20
+    )
+    assert cli_main(["export-student", str(student), "--output", str(tmp_path / "student.pt")]) == 0
+    convert(tmp_path, tmp_path / "student.pt", tmp_path / "float32")
+    assert (tmp_path / "float32" / "source_vocabulary.json").is_file()  # not shared
+    output = run_fairseq(
+        "generate", tmp_path / "data", "--user-dir", PLUGIN, "--task", "translation_with_teacher", "--path", student,
+        "--score-reference", "--cpu",
+    )  # fmt: skip
+    theirs = dict(re.findall(r"^P-(\d+)\t(.*)$", output, flags=re.M))
+    translator = ctranslate2.Translator(str(tmp_path / "float32"), intra_threads=1)
+    targets = [line.split() for line in (tmp_path / "pieces" / "test.en").read_text().split("\n")[:-1]]
+    scores = translator.score_batch(pieces(tmp_path), targets)
+    assert len(scores) == len(theirs) == 20
+    for number, score in enumerate(scores):
+        expected = [math.log(2) * float(value) for value in theirs[str(number)].split()]  # printed in bits
+        assert score.log_probs == pytest.approx(expected, abs=1e-3)
 
 
 def test_lstm_student_is_exported_but_refused_by_ctranslate2(chain, tmp_path):
