@@ -19,7 +19,6 @@ fairseq_bert_kd.register()  # before autodoc imports single modules
 
 project = "fairseq_bert_kd"
 release = version = fairseq_bert_kd.__version__
-copyright = "MIT licence"
 root_doc = "docs/index"
 include_patterns = ["README.md", "CHANGELOG.md", "docs/**.md", "examples/*/README.md"]
 exclude_patterns = ["build", ".venv", "**/out"]
@@ -43,3 +42,4 @@ html_css_files = ["narrow.css"]
 html_extra_path = ["_root"]  # the folder's own index.html leads to docs/index.html
 html_copy_source = False
 html_show_sphinx = False
+html_show_copyright = False

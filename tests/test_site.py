@@ -127,6 +127,7 @@ def test_options_are_those_of_the_dataclasses(site):
     )
     assert "--kd-square-temperature (a switch, off by default)" in shown
     assert "--arch distilled_lstm_small" in shown
+    assert "Shared embeddings need fairseq-preprocess --joined-dictionary." in shown
     assert "--label-smoothing" not in shown  # fairseq's own
 
 

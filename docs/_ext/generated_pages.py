@@ -161,8 +161,12 @@ def summary(documented: Any) -> str:
 
 
 def markdown(text: str) -> str:
-    """Plain text in Markdown: no tags, options as code."""
-    return re.sub(r"(?<![`\w-])--[a-z][a-z-]+\b", r"`\g<0>`", text.replace("<", "\\<"))
+    """Plain text in Markdown: no tags, options as code; what is code already stays."""
+    parts = re.split(r"(`[^`]*`)", text)
+    parts[::2] = [
+        re.sub(r"(?<![\w-])--[a-z][a-z-]+\b", r"`\g<0>`", part.replace("<", "\\<")) for part in parts[::2]
+    ]
+    return "".join(parts)
 
 
 def setup(app: Sphinx) -> dict[str, bool]:
