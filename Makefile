@@ -12,12 +12,13 @@ PIP := PIP_CONSTRAINT= $(BIN)/python -m pip --disable-pip-version-check
 PYTEST_ARGS ?= -n auto
 BENCHMARK_ARGS ?=
 
-.PHONY: help setup test test-long quickstart benchmarks lint unit clean-quickstart clean
+.PHONY: help setup test test-long quickstart benchmarks docs lint unit clean-quickstart clean
 help:
 	@echo 'make quickstart        the whole chain on a generated German-English corpus, about 9 minutes'
 	@echo 'make test              lint, types and tests'
 	@echo 'make test-long         crash and mutation tests of the store at their full counts'
 	@echo 'make benchmarks        the tables of docs/benchmarks.md, on this machine'
+	@echo 'make docs              the documentation as a site, into build/docs'
 	@echo 'make clean-quickstart  remove what the quickstart wrote'
 	@echo 'make clean             remove .venv and caches too'
 
@@ -50,6 +51,10 @@ test-long: setup
 
 benchmarks: setup
 	$(BIN)/python -m benchmarks $(BENCHMARK_ARGS)
+
+docs: setup
+	$(BIN)/python -m sphinx -W --keep-going -q -c docs -d build/doctrees . build/docs
+	@echo 'build/docs/index.html'
 
 quickstart: setup
 	PATH="$(CURDIR)/$(BIN):$$PATH" bash examples/quickstart/run.sh

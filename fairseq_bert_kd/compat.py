@@ -1,4 +1,4 @@
-"""Every branch on "which version is installed". Nothing here imports fairseq or transformers on import.
+"""Every branch on "which version is installed". Nothing here imports torch, fairseq or transformers on import.
 
 Each function names its reason and when it can go.
 """
@@ -13,11 +13,13 @@ import re
 import subprocess
 import sys
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch
+if TYPE_CHECKING:
+    import torch
 
-PairAttention = Callable[[torch.Tensor, torch.dtype], torch.Tensor]  # see `pair_attention_form`
+# see `pair_attention_form`
+PairAttention = Callable[["torch.Tensor", "torch.dtype"], "torch.Tensor"]
 
 FAIRSEQ_REQUIREMENT = "fairseq-fixed==0.12.3.1"
 FAIRSEQ_INSTALL = (
@@ -39,6 +41,7 @@ def allow_fairseq_checkpoints() -> None:
     Goes when fairseq stores plain dicts.
     """
     import numpy as np
+    import torch
 
     multiarray = importlib.import_module(
         "numpy._core.multiarray" if int(np.__version__.split(".")[0]) >= 2 else "numpy.core.multiarray"
@@ -58,6 +61,8 @@ def broadcast_to_own_workers() -> None:
     worker 0 and never from a file; torch's broadcast of Python objects sends them as they are.
     Goes when fairseq names ``weights_only`` in ``fairseq.distributed.utils._broadcast_object_slow``.
     """
+    import torch
+
     utils: Any = importlib.import_module("fairseq.distributed.utils")
 
     def broadcast(obj: Any, src_rank: int, group: Any, dist_device: torch.device) -> Any:
@@ -79,6 +84,8 @@ def load_checkpoint(path: str) -> dict[str, Any]:
         raise FileNotFoundError(
             f"checkpoint `{path}` does not exist; give the .pt file that fairseq-train wrote"
         )
+    import torch
+
     allow_fairseq_checkpoints()
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
@@ -148,6 +155,8 @@ def import_transformers() -> Any:
     except Exception as error:
         broken = torchaudio_fault()
         if broken:
+            import torch
+
             raise InstallationError(
                 f"torchaudio is installed but does not fit torch {torch.__version__} ({broken}), and it "
                 "stops transformers from loading. Text models do not need it. Mend it with:\n"
@@ -241,17 +250,21 @@ def pair_attention_form(encoder: Any) -> PairAttention | None:
     return next((form for form in (_added_to_scores, _of_ones) if _obeys(encoder, form)), None)
 
 
-def _added_to_scores(allowed: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+def _added_to_scores(allowed: "torch.Tensor", dtype: "torch.dtype") -> "torch.Tensor":
+    import torch
+
     scores = torch.zeros(allowed.shape, dtype=dtype, device=allowed.device)
     return scores.masked_fill_(~allowed, torch.finfo(dtype).min)[:, None]
 
 
-def _of_ones(allowed: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+def _of_ones(allowed: "torch.Tensor", dtype: "torch.dtype") -> "torch.Tensor":
     return allowed.to(dtype)
 
 
 def _obeys(encoder: Any, form: PairAttention) -> bool:
     """Whether slot i of four depends on slot j if and only if the mask allows it."""
+    import torch
+
     allowed = torch.tensor([[1, 1, 0, 0], [1, 1, 0, 0], [1, 1, 1, 0], [1, 1, 1, 1]], dtype=torch.bool)
     weights, padding = next(encoder.parameters()), encoder.config.pad_token_id
     *tokens, other = [token for token in range(6) if token != padding][:5]

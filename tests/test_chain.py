@@ -336,14 +336,52 @@ def test_index_that_the_host_damaged_is_refused(data, tmp_path, capsys, chain):
 
 
 def test_parts_of_a_corpus_with_the_first_one_repeated(chain, data, tmp_path, caplog):
-    for path in data.glob("valid.de-en.*"):
-        shutil.copy(path, data / path.name.replace("valid", "train1"))
+    add_part(data)
     assert dump(data, chain.teacher, "--subset", "train1") == 0
     for repeats in (None, 1, 3):
         caplog.clear()
         options = [] if repeats is None else ["--upsample-primary", repeats]
         train_student(data, tmp_path / f"student{repeats}", *options, updates=1)
         assert "teacher rows for train1" in caplog.text
+
+
+def add_part(data):
+    """``train1``: the validation set again, without a store."""
+    for path in data.glob("valid.de-en.*"):
+        shutil.copy(path, data / path.name.replace("valid", "train1"))
+
+
+def test_part_without_a_store_is_learned_from_labels_when_asked(chain, data, tmp_path):
+    add_part(data)
+    with pytest.raises(FileNotFoundError, match="train1.de-en.en.topk does not exist"):
+        train_student(data, tmp_path / "refused")
+    with logged("fairseq_bert_kd.tasks.translation_with_teacher") as ours, logged("train_inner") as steps:
+        # one batch holds everything: 20 sentences beside 120, then beside 240
+        for repeats in (1, 2):
+            options = ["--kd-label-only", "train1", "--upsample-primary", repeats, "--log-interval", 1]
+            train_student(data, tmp_path / f"{repeats}", *options, "--max-tokens", 9999,
+                          "--required-batch-size-multiple", 1, "--log-format", "simple",
+                          updates=1)  # fmt: skip
+    assert "no teacher rows for train1: 20 sentences of --kd-label-only" in ours
+    lengths = {}
+    for part in ("train", "train1"):
+        targets = IndexedTokens(data / f"{part}.de-en.en")
+        lengths[part] = sum(len(targets[i]) for i in range(len(targets)))
+    expected = [100 * r * lengths["train"] / (r * lengths["train"] + lengths["train1"]) for r in (1, 2)]
+    assert values(steps, "kd_coverage") == pytest.approx(expected, abs=0.01)
+
+
+@pytest.mark.parametrize(
+    ("names", "message"),
+    [
+        ("trian1", "--kd-label-only names `trian1`, but the training corpus has the parts train, train1"),
+        ("train,train1", "names every part of the training corpus .train, train1., .* use --kd-weight 0"),
+    ],
+)
+def test_wrong_names_of_parts_without_a_store_are_refused(chain, data, tmp_path, names, message):
+    add_part(data)
+    with pytest.raises(ValueError, match=message):
+        train_student(data, tmp_path / "student", "--kd-label-only", names)
 
 
 def test_prepended_symbols_are_refused(chain, tmp_path, monkeypatch):

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from fairseq_bert_kd.batch import TeacherNeeds, encode_logits, encode_normalisers
+from fairseq_bert_kd.data.absent_rows import AbsentRows
 from fairseq_bert_kd.storage.topk_store import TopKReader
 
 
@@ -16,7 +17,8 @@ class StoreRows:
     """One teacher's rows for a corpus, by sentence.
 
     Args:
-        readers: stores of consecutive parts of the corpus (``train``, ``train1``, ...); each has what is needed.
+        readers: stores of consecutive parts of the corpus (``train``, ``train1``, ...), or parts without one; each has
+            what is needed.
         needs: of the criterion.
         weight: of this teacher among several.
         upsample_first: how many times the host repeats the first part (``--upsample-primary``).
@@ -26,7 +28,11 @@ class StoreRows:
     """
 
     def __init__(
-        self, readers: Sequence[TopKReader], needs: TeacherNeeds, weight: float = 1.0, upsample_first: int = 1
+        self,
+        readers: Sequence[TopKReader | AbsentRows],
+        needs: TeacherNeeds,
+        weight: float = 1.0,
+        upsample_first: int = 1,
     ):
         self.readers = list(readers)
         self.topk, self.weight = needs.topk, weight

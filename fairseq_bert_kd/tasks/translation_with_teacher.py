@@ -14,6 +14,7 @@ from fairseq.tasks.translation import TranslationConfig, TranslationTask
 from omegaconf import open_dict
 
 from fairseq_bert_kd.batch import TEACHER, TeacherNeeds
+from fairseq_bert_kd.data.absent_rows import AbsentRows
 from fairseq_bert_kd.data.complete_batches import CompleteBatchesDataset
 from fairseq_bert_kd.data.corpus_parts import corpus_parts, refuse_damaged_parts, refuse_other_dictionaries
 from fairseq_bert_kd.data.distilled_pair_dataset import DistilledPairDataset
@@ -66,6 +67,13 @@ class TranslationWithTeacherConfig(TranslationConfig):
             "they are scaled to 1 over the teachers that have a row (default: equal)"
         },
     )
+    kd_label_only: Optional[str] = field(
+        default=None,
+        metadata={
+            "help": "parts of the training corpus (train1, ...) that no teacher has scored, separated by commas: they have no "
+            "store and are learned from labels alone (default: none, and a part without its store is refused)"
+        },
+    )
     kd_live_teacher: Optional[str] = field(
         default=None,
         metadata={
@@ -110,6 +118,7 @@ class TranslationWithTeacherTask(TranslationTask):
         self.live_teaching = None
         stores = cfg.kd_stores if cfg.kd_stores or cfg.kd_live_teacher else DEFAULT_NAME
         self.store_names = stores.split(",") if stores else []
+        self.label_only = set(cfg.kd_label_only.split(",")) if cfg.kd_label_only else set()
         self.teacher_weights = _parse_weights(
             cfg.kd_store_weights, len(self.store_names) + bool(cfg.kd_live_teacher)
         )
@@ -140,6 +149,8 @@ class TranslationWithTeacherTask(TranslationTask):
         needs = self.teacher_needs
         names = self.store_names if needs else []
         parts = list(corpus_parts(self.cfg, data_path, split, combine)) if names else []
+        if training and names:
+            self._check_label_only([part for part, _ in parts])
         if training and names and not self._all_folders_checked:
             self._check_other_folders(paths, data_path, split, combine)
         if not training and not all(
@@ -152,7 +163,7 @@ class TranslationWithTeacherTask(TranslationTask):
         repeats = self.cfg.upsample_primary if training and len(parts) > 1 else 1
         teachers = []
         for name, weight in zip(names, self.teacher_weights, strict=False):
-            readers = [self._open_store(data_path, part, prefix, name) for part, prefix in parts]
+            readers = self._open_stores(data_path, parts, name)
             _refuse_changed_targets(pairs, readers, repeats)
             teachers.append(StoreRows(readers, needs, weight, repeats))
         self.datasets[split] = DistilledPairDataset(pairs, teachers)
@@ -185,7 +196,7 @@ class TranslationWithTeacherTask(TranslationTask):
         for path in paths:
             if path != data_path:
                 for part, prefix in corpus_parts(self.cfg, path, split, combine):
-                    for name in self.store_names:
+                    for name in self.store_names if part not in self.label_only else []:
                         self._check_store(TopKReader(self._store_path(path, part, name)), part, prefix)
         self._all_folders_checked = True
 
@@ -199,6 +210,38 @@ class TranslationWithTeacherTask(TranslationTask):
         if self.cfg.kd_tokenizer:
             digest = HfTokenizer(self.cfg.kd_tokenizer).digest()
             check_tokenizer(reader, digest, self.cfg.kd_tokenizer)
+
+    def _check_label_only(self, parts):
+        """Refuse names of parts that are not there, and a corpus without any store."""
+        unknown = sorted(self.label_only - set(parts))
+        if unknown:
+            raise ValueError(
+                f"--kd-label-only names `{unknown[0]}`, but the training corpus has the parts {', '.join(parts)}; "
+                "correct the name"
+            )
+        if self.label_only.issuperset(parts):
+            raise ValueError(
+                f"--kd-label-only names every part of the training corpus ({', '.join(parts)}), so no teacher is left; "
+                "use --kd-weight 0 for plain training"
+            )
+
+    def _open_stores(self, data_path, parts, name):
+        """A store for each part; of --kd-label-only, one without rows."""
+        readers = {
+            part: self._open_store(data_path, part, prefix, name)
+            for part, prefix in parts
+            if part not in self.label_only
+        }
+        info = next(iter(readers.values())).info
+        for part, prefix in parts:
+            if part in self.label_only:
+                side = prefix + self.cfg.target_lang
+                targets = data_utils.load_indexed_dataset(side, self.tgt_dict, self.cfg.dataset_impl)
+                readers[part] = AbsentRows(
+                    self._store_path(data_path, part, name), info, np.asarray(targets.sizes)
+                )
+                logger.info("no teacher rows for %s: %d sentences of --kd-label-only", part, len(targets))
+        return [readers[part] for part, _ in parts]
 
     def _open_store(self, data_path, part, prefix, name):
         """Open the store of one part of the split (``train``, ``train1``, ...) and prove that it fits."""

@@ -3,6 +3,7 @@ import pytest
 import torch
 
 from fairseq_bert_kd.batch import TeacherNeeds, decode_logits, decode_normalisers
+from fairseq_bert_kd.data.absent_rows import AbsentRows
 from fairseq_bert_kd.data.store_rows import StoreRows
 from fairseq_bert_kd.storage.topk_store import TopKReader
 from tests.storage.store_factory import make_corpus
@@ -54,6 +55,18 @@ def test_every_sentence_of_several_parts(rich, tmp_path):
     entry = StoreRows([rich, other], ALL).entry(np.arange(20), width=9)
     for sentence in range(20):
         assert_rows_of(entry, sentence, (rich, other)[sentence // 10], sentence % 10)
+
+
+def test_part_without_a_store_has_zeros_beside_the_other(rich):
+    lengths = [3, 1]
+    absent = AbsentRows("nowhere", rich.info, lengths)
+    entry = StoreRows([rich, absent], ALL, upsample_first=2).entry(np.array([21, 4, 20]), width=9)
+    assert len(absent) == 2
+    assert absent.lengths.tolist() == lengths
+    assert_rows_of(entry, 1, rich, 4)
+    for name in ("ids", "logit_bits", "normaliser_bits", "gold_logit_bits", "sample_ids", "present"):
+        assert not entry[name][[0, 2]].any(), name
+    assert entry["gold_stored"]
 
 
 def test_numbers_that_the_host_would_round_travel_as_integers(rich):

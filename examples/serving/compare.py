@@ -1,0 +1,182 @@
+"""One student in fairseq and in CTranslate2, and its teacher: speed, size, BLEU, equal translations.
+
+The ways of translating take turns; their speeds are of decoding alone, without start, tokenizer or files.
+"""
+
+import argparse
+import os
+import re
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import ctranslate2
+from sacrebleu.metrics import BLEU
+
+from fairseq_bert_kd.cli.score_translations import read_hypotheses
+from fairseq_bert_kd.compat import load_checkpoint
+from fairseq_bert_kd.tokenization.hf_tokenizer import HfTokenizer
+
+COMPARED = {"CTranslate2, float32": "float32", "CTranslate2, int8": "int8"}
+
+
+@dataclass
+class Way:
+    """A way of translating.
+
+    Attributes:
+        size: bytes on disk of what it loads.
+        pieces: of the best hypothesis of every sentence.
+        seconds: of each turn.
+    """
+
+    size: int
+    pieces: list[str] = field(default_factory=list)
+    seconds: list[float] = field(default_factory=list)
+
+
+def get_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("data", help="data-bin with the dictionaries and the test set")
+    parser.add_argument("--student", required=True, help="written by `fairseq-bert-kd export-student`")
+    parser.add_argument("--float32", required=True, help="folder of ct2-fairseq-converter")
+    parser.add_argument("--int8", required=True, help="the same with --quantization int8")
+    parser.add_argument("--source", required=True, help="raw source text of the test set")
+    parser.add_argument("--reference", required=True, help="raw target text of the test set")
+    parser.add_argument("--tokenizer", required=True, help="the teacher's: folder or hub name")
+    parser.add_argument("--teacher", help="its checkpoint, to score the test set with")
+    parser.add_argument("--lowercase", action="store_true", help="BLEU without case, for uncased teachers")
+    parser.add_argument("--beam", type=int, default=5)
+    parser.add_argument("--lenpen", type=float, default=0.6)
+    parser.add_argument("--max-len-b", type=int, default=200)
+    parser.add_argument("--batch-size", type=int, default=32, help="sentences")
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--turns", type=int, default=3)
+    return parser
+
+
+def translate_with_fairseq(args: argparse.Namespace, way: Way, expected: int) -> None:
+    """A run of stock ``fairseq-generate``; it times its own decoding."""
+    command = [
+        *("fairseq-generate", args.data, "--path", args.student, "--gen-subset", "test", "--cpu"),
+        *("--beam", args.beam, "--lenpen", args.lenpen, "--max-len-b", args.max_len_b),
+        *("--batch-size", args.batch_size, "--required-batch-size-multiple", 1, "--num-workers", 0),
+    ]
+    # the file is our own export; stock fairseq cannot read it with torch's safe loading
+    environment = os.environ | {"OMP_NUM_THREADS": str(args.threads), "TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD": "1"}
+    done = subprocess.run(
+        list(map(str, command)), env=environment, capture_output=True, text=True, check=False
+    )
+    timed = re.search(
+        r"Translated [\d,]+ sentences \([\d,]+ tokens\) in ([\d.]+)s", done.stdout + done.stderr
+    )
+    if done.returncode or not timed:
+        sys.exit(f"fairseq-generate failed:\n{done.stderr[-2000:]}")
+    with tempfile.TemporaryDirectory() as folder:
+        output = Path(folder, "out")
+        output.write_text(done.stdout, encoding="utf-8")
+        way.pieces = read_hypotheses(output, expected, pieces=True)
+    way.seconds.append(float(timed[1]))
+
+
+def translate_with_ctranslate2(
+    args: argparse.Namespace, way: Way, translator: ctranslate2.Translator, sources: list[list[str]]
+) -> None:
+    started = time.monotonic()
+    results = translator.translate_batch(
+        sources,
+        beam_size=args.beam,
+        length_penalty=args.lenpen,
+        max_decoding_length=args.max_len_b,
+        max_batch_size=args.batch_size,
+    )
+    way.seconds.append(time.monotonic() - started)
+    way.pieces = [" ".join(result.hypotheses[0]) for result in results]
+
+
+def score_with_teacher(args: argparse.Namespace) -> tuple[int, float]:
+    """Parameters of the teacher, and seconds of its seven passes over the test set (``dump``, with its start)."""
+    weights = load_checkpoint(args.teacher)["model"].values()
+    parameters = sum({tensor.data_ptr(): tensor.numel() for tensor in weights}.values())
+    with tempfile.TemporaryDirectory() as folder:
+        for path in Path(args.data).iterdir():
+            if path.name.startswith(("dict.", "test.")) and path.suffix != ".topk":
+                shutil.copy(path, folder)
+        command = ["fairseq-bert-kd", "dump", folder, "--path", args.teacher, "--subset", "test", "--cpu"]
+        started = time.monotonic()
+        subprocess.run(
+            command,
+            env=os.environ | {"OMP_NUM_THREADS": str(args.threads)},
+            check=True,
+            stdout=subprocess.DEVNULL,
+        )
+        return parameters, time.monotonic() - started
+
+
+def folder_size(folder: str) -> int:
+    return sum(path.stat().st_size for path in Path(folder).iterdir())
+
+
+def measure(args: argparse.Namespace, tokenizer: HfTokenizer) -> dict[str, Way]:
+    """All ways, `args.turns` times in turn; the first to run warms nothing of the others."""
+    sources = tokenizer.encode_batch(lines_of(args.source))
+    folders = {"float32": args.float32, "int8": args.int8}
+    translators = {
+        kind: ctranslate2.Translator(folder, compute_type=kind, intra_threads=args.threads)
+        for kind, folder in folders.items()
+    }
+    ways = {"fairseq, float32": Way(os.path.getsize(args.student))}
+    ways |= {name: Way(folder_size(folders[kind])) for name, kind in COMPARED.items()}
+    for _ in range(args.turns):
+        translate_with_fairseq(args, ways["fairseq, float32"], len(sources))
+        for name, kind in COMPARED.items():
+            translate_with_ctranslate2(args, ways[name], translators[kind], sources)
+    return ways
+
+
+def table(ways: dict[str, Way], references: list[str], tokenizer: HfTokenizer, lowercase: bool) -> list[str]:
+    """Markdown; speeds as the median of the turns, ratios turn by turn."""
+    first = ways["fairseq, float32"]
+    bleu = BLEU(lowercase=lowercase)
+    rows = [
+        "| | sentences/s | against fairseq | on disk | BLEU | same as fairseq |",
+        "|---|---|---|---|---|---|",
+    ]
+    for name, way in ways.items():
+        ratios = [base / own for base, own in zip(first.seconds, way.seconds, strict=True)]
+        score = bleu.corpus_score([tokenizer.decode(line) for line in way.pieces], [references]).score
+        same = sum(map(str.__eq__, way.pieces, first.pieces))
+        rows.append(
+            f"| {name} | {len(references) / statistics.median(way.seconds):.1f} | {statistics.median(ratios):.2f} "
+            f"({min(ratios):.2f} to {max(ratios):.2f}) | {way.size / 1e6:.1f} MB | {score:.2f} | "
+            f"{same:,} of {len(references):,} |"
+        )
+    return [*rows, "", f"BLEU: {bleu.get_signature()}"]
+
+
+def lines_of(path: str) -> list[str]:
+    return Path(path).read_text(encoding="utf-8").removesuffix("\n").split("\n")
+
+
+def main() -> None:
+    args = get_parser().parse_args()
+    references = lines_of(args.reference)
+    if len(references) != len(lines_of(args.source)):
+        sys.exit(f"`{args.source}` and `{args.reference}` must have the same number of lines")
+    tokenizer = HfTokenizer(args.tokenizer)
+    print("\n".join(table(measure(args, tokenizer), references, tokenizer, args.lowercase)))
+    if args.teacher:
+        parameters, seconds = score_with_teacher(args)
+        print(
+            f"teacher: {parameters:,} parameters, {parameters * 4 / 1e6:.1f} MB in float32; its seven passes over the "
+            f"test set took {seconds:.0f} s with their start ({len(references) / seconds:.1f} sentences/s)"
+        )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,136 @@
+"""``fairseq-bert-kd export-student``: a student's checkpoint for programs that do not know this plugin."""
+
+import argparse
+import os
+from pathlib import Path
+from typing import Any
+
+from fairseq_bert_kd.compat import load_checkpoint
+
+HELP = "rewrite a student's checkpoint for stock fairseq and CTranslate2: weights and fairseq's own settings only"
+EXAMPLE = "example: fairseq-bert-kd export-student student/checkpoint_best.pt --output student.pt"
+# our names -> the host's that decode the same
+HOST_TASKS = {"translation_with_teacher": "translation"}
+HOST_CRITERIONS = {"label_smoothed_cross_entropy_with_distillation": "label_smoothed_cross_entropy"}
+TEACHER_TASK = "conditional_masked_lm"
+OUR_PREFIXES = ("kd_", "cmlm_", "teacher_")
+OF_THE_MACHINE = {"user_dir", "save_dir", "restore_file", "finetune_from_model", "tensorboard_logdir"}
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.epilog = EXAMPLE
+    parser.add_argument("checkpoint", help="of a student, by fairseq-train or fairseq-hydra-train")
+    parser.add_argument("--output", required=True, metavar="FILE", help="checkpoint to write")
+    parser.add_argument("--overwrite", action="store_true", help="replace an existing --output")
+
+
+def get_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="fairseq-bert-kd export-student", description=HELP)
+    add_arguments(parser)
+    return parser
+
+
+def main(args: argparse.Namespace) -> None:
+    """Write the checkpoint under a temporary name, then under its own.
+
+    Raises:
+        FileNotFoundError: no such checkpoint, or no folder for the output.
+        FileExistsError: the output exists.
+        ValueError: the checkpoint is no student's, or holds more than tensors and settings.
+    """
+    output = Path(args.output)
+    if not output.parent.is_dir():
+        raise FileNotFoundError(f"the folder of --output `{output}` does not exist. Create it first.")
+    if output.exists() and os.path.exists(args.checkpoint) and output.samefile(args.checkpoint):
+        raise ValueError(f"--output `{output}` must not be the checkpoint itself. Choose another name.")
+    if output.exists() and not args.overwrite:
+        raise FileExistsError(f"`{output}` exists; pass --overwrite to replace it")
+    state = exported(load_checkpoint(args.checkpoint), args.checkpoint)
+    import torch
+
+    temporary = output.with_name(f"{output.name}.{os.getpid()}.tmp")
+    try:
+        torch.save(state, temporary)
+        os.replace(temporary, output)
+    finally:
+        temporary.unlink(missing_ok=True)
+    settings = state["args"]
+    print(
+        f"{output}: {settings.arch}, {_parameters(state['model']):,} parameters, "
+        f"{os.path.getsize(output):,} bytes (before: {os.path.getsize(args.checkpoint):,})"
+    )
+
+
+def exported(state: dict[str, Any], name: str) -> dict[str, Any]:
+    """The checkpoint in fairseq's oldest layout (``args``), which its own tools and CTranslate2 read.
+
+    Args:
+        state: checkpoint of a student.
+        name: of it, for messages.
+
+    Returns:
+        Weights, settings and what fairseq asks of every checkpoint; no optimizer, no option of ours.
+
+    Raises:
+        ValueError: the checkpoint is a teacher's.
+    """
+    settings = _settings(state)
+    if settings.get("task") == TEACHER_TASK:
+        raise ValueError(
+            f"`{name}` is a teacher (task {TEACHER_TASK}), which nothing but this plugin can load. "
+            "Give the checkpoint of a student."
+        )
+    if not settings.get("arch"):
+        raise ValueError(
+            f"`{name}` does not name its architecture; give a checkpoint that fairseq-train wrote"
+        )
+    kept = {
+        key: value
+        for key, value in settings.items()
+        if not key.startswith(OUR_PREFIXES) and key not in OF_THE_MACHINE
+    }
+    kept["task"] = HOST_TASKS.get(settings.get("task", ""), settings.get("task", "translation"))
+    kept["criterion"] = HOST_CRITERIONS.get(settings.get("criterion", ""), settings.get("criterion"))
+    history = state["optimizer_history"][-1]
+    return {
+        "args": argparse.Namespace(**kept),
+        "cfg": None,
+        "model": state["model"],
+        "criterion": None,
+        "optimizer_history": [
+            {
+                "criterion_name": "LabelSmoothedCrossEntropyCriterion",
+                "optimizer_name": history.get("optimizer_name"),
+                "lr_scheduler_state": {},
+                "num_updates": history.get("num_updates", 0),
+            }
+        ],
+        "task_state": {},
+        "extra_state": {"train_iterator": {"epoch": 1, "iterations_in_epoch": 0}},
+        "last_optimizer_state": None,
+    }
+
+
+def _settings(state: dict[str, Any]) -> dict[str, Any]:
+    """Flat settings, whoever wrote them: argparse (all in one Namespace) or hydra (one dict a part)."""
+    cfg = state.get("cfg") or {}
+    given = state.get("args") or cfg["model"]
+    task = _as_dict(cfg.get("task"))
+    if isinstance(given, argparse.Namespace):
+        settings = _as_dict(given)
+    else:
+        named = {key: _as_dict(cfg.get(key)).get("_name") for key in ("task", "criterion")}
+        settings = {**task, **given, **named, "arch": given.get("_name")}
+    for side in ("source_lang", "target_lang"):  # None: to be read from the data's file names
+        settings[side] = settings.get(side) or task.get(side)
+    return settings
+
+
+def _as_dict(part: argparse.Namespace | dict[str, Any] | None) -> dict[str, Any]:
+    return dict(vars(part) if isinstance(part, argparse.Namespace) else part or {})
+
+
+def _parameters(weights: dict[str, Any]) -> int:
+    """Numbers in the weights, a shared tensor once, fairseq's version marks not at all."""
+    shared = {t.data_ptr(): t.numel() for name, t in weights.items() if not name.endswith("version")}
+    return sum(shared.values())

@@ -1,0 +1,31 @@
+"""The part of a corpus that no teacher has scored."""
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from fairseq_bert_kd.storage.store_info import StoreInfo, record_dtype
+
+
+class AbsentRows:
+    """In the place of a `TopKReader`: no sentence has a row, so the student learns them from labels alone.
+
+    Args:
+        path: where the store would be, for messages.
+        info: of the stores of the other parts, whose fields it has.
+        lengths: ``(sentences,)`` tokens of each target, end of sentence included.
+    """
+
+    def __init__(self, path: Any, info: StoreInfo, lengths: ArrayLike):
+        self.path, self.info = path, info
+        self.lengths: NDArray[np.int64] = np.asarray(lengths, dtype=np.int64)
+
+    def __len__(self) -> int:
+        """Sentences."""
+        return len(self.lengths)
+
+    def gather_records(self, sentence_ids: ArrayLike, width: int) -> tuple[NDArray[Any], NDArray[np.bool_]]:
+        """``(batch, width)`` empty records, and False everywhere."""
+        shape = (len(np.asarray(sentence_ids)), width)
+        return np.zeros(shape, record_dtype(self.info)), np.zeros(shape, dtype=bool)

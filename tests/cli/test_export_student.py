@@ -1,0 +1,137 @@
+"""A student for programs that do not know this plugin: what is kept, what is left out, what is refused."""
+
+import argparse
+import re
+
+import pytest
+import torch
+
+from fairseq_bert_kd.cli.export_student import exported
+from fairseq_bert_kd.cli.main import cli_main
+from fairseq_bert_kd.compat import load_checkpoint
+from tests.tiny_chain import train_student
+
+
+@pytest.fixture(scope="module")
+def student(chain, tmp_path_factory):
+    return train_student(chain.data, tmp_path_factory.mktemp("student"))
+
+
+def export(checkpoint, output, *arguments):
+    return cli_main(["export-student", str(checkpoint), "--output", str(output), *arguments])
+
+
+def test_weights_stay_and_everything_of_ours_goes(student, tmp_path, capsys):
+    assert export(student, tmp_path / "out.pt") == 0
+    before, after = load_checkpoint(str(student)), load_checkpoint(str(tmp_path / "out.pt"))
+    assert list(before["model"]) == list(after["model"])
+    assert all(torch.equal(before["model"][name], after["model"][name]) for name in before["model"])
+    settings = vars(after["args"])
+    assert settings["task"] == "translation"
+    assert settings["criterion"] == "label_smoothed_cross_entropy"
+    assert not [name for name in settings if name.startswith(("kd_", "cmlm_", "teacher_"))]
+    assert not {"user_dir", "save_dir"} & set(settings)
+    assert settings["encoder_normalize_before"] is True
+    assert after["last_optimizer_state"] is None
+    # Adam keeps two numbers for each weight
+    assert (tmp_path / "out.pt").stat().st_size < 0.5 * student.stat().st_size
+    parameters = sum(
+        {w.data_ptr(): w.numel() for name, w in after["model"].items() if "version" not in name}.values()
+    )
+    assert f"out.pt: transformer, {parameters:,} parameters" in capsys.readouterr().out
+
+
+def test_settings_of_hydra_are_made_flat():
+    state = {
+        "args": None,
+        "cfg": {
+            "model": {"_name": "transformer", "encoder_embed_dim": 32},
+            "task": {"_name": "translation_with_teacher", "source_lang": "de", "kd_check": "all"},
+            "criterion": {"_name": "label_smoothed_cross_entropy_with_distillation"},
+        },
+        "model": {},
+        "optimizer_history": [{"num_updates": 7, "optimizer_name": "FairseqAdam"}],
+    }
+    result = exported(state, "student.pt")
+    assert vars(result["args"]) == {
+        "_name": "transformer",
+        "arch": "transformer",
+        "encoder_embed_dim": 32,
+        "task": "translation",
+        "source_lang": "de",
+        "target_lang": None,
+        "criterion": "label_smoothed_cross_entropy",
+    }
+    assert result["optimizer_history"][0]["num_updates"] == 7
+
+
+def test_languages_known_to_the_task_alone_are_kept():
+    """As hydra and later fairseqs leave them; fairseq-train without -s and -t writes none."""
+    cfg = {
+        "model": argparse.Namespace(arch="a", task="translation", source_lang=None),
+        "task": {"source_lang": "de"},
+    }
+    result = exported({"args": None, "cfg": cfg, "model": {}, "optimizer_history": [{}]}, "x")["args"]
+    assert (result.source_lang, result.target_lang) == ("de", None)
+
+
+def test_student_of_another_task_keeps_it():
+    args = argparse.Namespace(
+        arch="transformer", task="translation_lev", criterion="nat_loss", user_dir="there"
+    )
+    state = {"args": args, "model": {}, "optimizer_history": [{}]}
+    assert vars(exported(state, "x")["args"]) == {
+        "arch": "transformer", "task": "translation_lev", "criterion": "nat_loss",
+        "source_lang": None, "target_lang": None,
+    }  # fmt: skip
+
+
+def test_exported_student_can_be_exported_again(student, tmp_path):
+    assert export(student, tmp_path / "once.pt") == 0
+    assert export(tmp_path / "once.pt", tmp_path / "twice.pt") == 0
+    once, twice = (load_checkpoint(str(tmp_path / name)) for name in ("once.pt", "twice.pt"))
+    assert once["args"] == twice["args"]
+
+
+def test_teacher_is_refused(chain, tmp_path, capsys):
+    assert export(chain.teacher, tmp_path / "out.pt") == 2
+    assert "is a teacher (task conditional_masked_lm)" in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
+
+
+def test_checkpoint_without_architecture_is_refused():
+    state = {"args": argparse.Namespace(task="translation"), "model": {}, "optimizer_history": [{}]}
+    with pytest.raises(ValueError, match="`x.pt` does not name its architecture"):
+        exported(state, "x.pt")
+
+
+def test_nothing_is_overwritten_unless_asked(student, tmp_path, capsys):
+    (tmp_path / "out.pt").write_text("mine")
+    assert export(student, tmp_path / "out.pt") == 2
+    assert "exists; pass --overwrite to replace it" in capsys.readouterr().err
+    assert (tmp_path / "out.pt").read_text() == "mine"
+    assert export(student, tmp_path / "out.pt", "--overwrite") == 0
+    assert [path.name for path in tmp_path.iterdir()] == ["out.pt"]
+
+
+def test_checkpoint_is_not_its_own_output(student, tmp_path, capsys):
+    before = student.read_bytes()
+    (tmp_path / "link.pt").symlink_to(student)
+    assert export(student, tmp_path / "link.pt", "--overwrite") == 2
+    assert "must not be the checkpoint itself" in capsys.readouterr().err
+    assert student.read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("checkpoint", "output", "message"),
+    [
+        ("missing.pt", "out.pt", "checkpoint `.*missing.pt` does not exist"),
+        ("text.pt", "out.pt", "is no readable torch checkpoint"),
+        ("text.pt", "no/such/out.pt", "the folder of --output `.*no/such/out.pt` does not exist"),
+    ],
+)
+def test_what_cannot_work_is_said(tmp_path, capsys, checkpoint, output, message):
+    (tmp_path / "text.pt").write_text("words")
+    assert export(tmp_path / checkpoint, tmp_path / output) == 2
+    assert re.search(message, capsys.readouterr().err)
+    assert [path.name for path in tmp_path.iterdir()] == ["text.pt"]
