@@ -14,12 +14,14 @@ COMMANDS = {
     "dump": "fairseq_bert_kd.cli.dump_teacher_topk",
     "score": "fairseq_bert_kd.cli.score_translations",
     "store": "fairseq_bert_kd.cli.store_tools",
+    "report": "fairseq_bert_kd.cli.report",
 }
 SUMMARIES = {  # so that --help does not import torch
     "tokenize": "text to the teacher's pieces, losslessly",
     "dump": "store a teacher's top-k logits for every target position",
     "score": "sacreBLEU of fairseq-generate's output on detokenised text",
     "store": "verify, show, merge, convert the stored logits",
+    "report": "experiments as one page, figures and a results file",
 }
 LIST_FORMAT = "\n".join(f"  {name:<10} {summary}" for name, summary in SUMMARIES.items())
 
