@@ -1,5 +1,6 @@
 """Systems against their baselines: gains, their spread, and honest words for them."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -10,6 +11,19 @@ from fairseq_bert_kd.report.results import Results, Spread, seeds_of, spread
 from fairseq_bert_kd.report.significance import p_values
 
 SIGNIFICANT = 0.05
+# of the groups of examples/systems.sh, in the order of a report; others follow under their own names
+GROUP_TITLES = {
+    "topk": "Teacher tokens per position, k",
+    "temperature": "Temperature, T",
+    "weight": "Weight of the teacher",
+    "passes": "Passes of the teacher",
+    "objective": "Objective",
+    "teacher": "Teacher",
+    "dictionary": "Joined or separate dictionaries",
+    "student": "Student",
+    "sequence": "Sequence-level distillation",
+    "pairs": "Training pairs",
+}
 
 
 @dataclass(frozen=True)
@@ -48,7 +62,7 @@ class SystemRow:
 
 
 def system_rows(results: Results, notes: Notes) -> dict[str, list[SystemRow]]:
-    """Rows by group, the main group first; within it the baseline, then the main system."""
+    """Rows by group, the main group first and then those of `GROUP_TITLES`; baseline and main system lead theirs."""
     experiment = results.experiment
     groups: dict[str, dict[str, list[Run]]] = {MAIN_GROUP: {}}
     for run in experiment.runs:
@@ -57,11 +71,12 @@ def system_rows(results: Results, notes: Notes) -> dict[str, list[SystemRow]]:
     first = (experiment.baseline, experiment.main)
     rows = {}
     for group, systems in groups.items():
-        made = [_row(results, runs, seeds, group == MAIN_GROUP, notes) for runs in systems.values()]
+        made = [_row(results, runs, seeds, notes) for runs in systems.values()]
         made.sort(key=lambda row: (first.index(row.system) if row.system in first else 2, *_order(row)))
         rows[group] = made
     _note_absent(results, rows, notes)
-    return {group: made for group, made in rows.items() if made}
+    order = [*(group for group in (MAIN_GROUP, *GROUP_TITLES) if group in rows), *rows]
+    return {group: rows[group] for group in dict.fromkeys(order) if rows[group]}
 
 
 def verdict(row: SystemRow) -> str:
@@ -96,7 +111,7 @@ def metric_name(key: str) -> str:
     return NAMES[key]
 
 
-def _row(results: Results, runs: Sequence[Run], seeds: Sequence[int], test: bool, notes: Notes) -> SystemRow:
+def _row(results: Results, runs: Sequence[Run], seeds: Sequence[int], notes: Notes) -> SystemRow:
     run = runs[0]
     scores = results.scores_of(run.system)
     baseline = run.baseline if run.baseline != run.system else None
@@ -118,6 +133,7 @@ def _row(results: Results, runs: Sequence[Run], seeds: Sequence[int], test: bool
         for key in results.metrics.keys
         if scores
     }
+    test = run.group == MAIN_GROUP or run.system == results.experiment.main
     p, signature = _tested(results, run.system, baseline) if test and baseline and gains else ({}, "")
     return SystemRow(
         run.system, run.label, run.value, baseline, run.options, scores, spreads, gains, p, signature, missing
@@ -142,9 +158,9 @@ def _note_absent(results: Results, rows: dict[str, list[SystemRow]], notes: Note
             notes.add("", f"no run of the {role} `{system}`: the main comparison cannot be made")
 
 
-def _order(row: SystemRow) -> tuple[int, float, str]:
-    """By value where it is a number, then by label."""
+def _order(row: SystemRow) -> tuple[float, str, bool, str]:
+    """By value where it is a number; else a baseline before those that are compared with it; then by label."""
     try:
-        return 0, float(row.value), row.label
+        return float(row.value), "", False, row.label
     except ValueError:
-        return 1, 0.0, row.label
+        return math.inf, row.baseline or row.system, row.baseline is not None, row.label

@@ -106,7 +106,10 @@ def system_curve(runs: list[Run], logs: dict[str, TrainingLog], kind: CurveKind)
 def read_teacher_logs(experiment: Experiment, notes: Notes) -> list[TeacherLog]:
     """One for each ``logs/teacher*.log``; the best validation is the one with the lowest loss."""
     found = []
-    paths = sorted((experiment.folder / "logs").glob("teacher*.log"))
+    paths = sorted(
+        (experiment.folder / "logs").glob("teacher*.log"),
+        key=lambda path: (path.stem != "teacher", path.stem),
+    )
     if not paths:
         notes.add(
             "logs/teacher.log", "not there: masked accuracy and perplexity of the teacher are not known"

@@ -7,12 +7,11 @@ from typing import Any
 import fairseq_bert_kd
 from fairseq_bert_kd.report import formats
 from fairseq_bert_kd.report.choose_sentences import CONTRAST, LONGEST, SHORTEST
-from fairseq_bert_kd.report.comparison import SIGNIFICANT, verdict
+from fairseq_bert_kd.report.comparison import GROUP_TITLES, SIGNIFICANT, verdict
 from fairseq_bert_kd.report.experiment import MAIN_GROUP
 from fairseq_bert_kd.report.extras import import_extra
 from fairseq_bert_kd.report.length_bins import BINS
 from fairseq_bert_kd.report.metrics import NAMES
-from fairseq_bert_kd.report.panels import GROUP_TITLES
 from fairseq_bert_kd.report.plot_style import Panel, svg
 from fairseq_bert_kd.report.plots import signed
 from fairseq_bert_kd.report.section import Section

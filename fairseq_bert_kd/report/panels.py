@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 
-from fairseq_bert_kd.report.comparison import SystemRow
+from fairseq_bert_kd.report.comparison import GROUP_TITLES, SystemRow
 from fairseq_bert_kd.report.curves import (
     STUDENT_CURVES,
     TEACHER_CURVES,
@@ -20,18 +20,7 @@ from fairseq_bert_kd.report.results import Results
 from fairseq_bert_kd.report.stores import StoreStat
 from fairseq_bert_kd.report.training_log import TrainingLog
 
-GROUP_TITLES = {
-    "topk": "Teacher tokens per position, k",
-    "temperature": "Temperature, T",
-    "weight": "Weight of the teacher",
-    "passes": "Passes of the teacher",
-    "objective": "Objective",
-    "teacher": "Teacher",
-    "dictionary": "Joined or separate dictionaries",
-    "student": "Student",
-    "sequence": "Sequence-level distillation",
-    "pairs": "Training pairs",
-}
+_SHORT = {"topk": "k", "temperature": "T", "weight": "weight", "passes": "passes"}
 _GROUP_OPTIONS = {"topk": "--kd-topk", "temperature": "--kd-temperature", "weight": "--kd-weight"}
 
 
@@ -138,7 +127,7 @@ def value_panels(
         )
         yield Panel(
             f"score-against-{group}",
-            f"{unit} against {title[0].lower()}{title[1:]}",
+            f"{unit} against {_SHORT.get(group, group)}",
             f"Dots are seeds ({min(map(len, points.values()))} to {max(map(len, points.values()))} a value), the line joins their "
             "means; dashed: the baseline, with a band of one standard deviation.",
             f"{unit} by {title}: {listed}.",

@@ -12,6 +12,7 @@ from fairseq_bert_kd.report.extras import import_extra
 PANEL = (360, 265)  # CSS pixels; a panel fits a phone, and wide pages set several side by side
 _POINT = 72  # of matplotlib's SVG, an inch
 _PNG_DPI = 150
+_PNG_COLUMNS = 2  # more would be small at the width of a README
 _LINES = (
     "--",
     "-",
@@ -99,7 +100,7 @@ def svg(panel: Panel) -> str:
 
 
 def write_png(path: Path, panels: Sequence[Panel], size: tuple[int, int] = PANEL) -> None:
-    """Panels side by side on white, in a few colours so that the file stays small.
+    """Panels on white, two in a row, in few colours so that the file stays small.
 
     Args:
         path: replaced where it exists.
@@ -109,21 +110,25 @@ def write_png(path: Path, panels: Sequence[Panel], size: tuple[int, int] = PANEL
     image = import_extra("PIL.Image")
     figure, grid = _figure(len(panels), PAPER, size)
     with _style(PAPER, path.stem):
-        for axes, panel in zip(grid, panels, strict=True):
+        for axes, panel in zip(grid, panels, strict=False):
             _draw(axes, panel, PAPER)
+        for axes in grid[len(panels) :]:
+            axes.remove()
         buffer = io.BytesIO()
         figure.savefig(buffer, format="png", dpi=_PNG_DPI, facecolor="white")
     picture = image.open(buffer).convert("RGB").quantize(colors=64, dither=image.Dither.NONE)
     picture.save(path, format="PNG", optimize=True)
 
 
-def _figure(columns: int, palette: Palette, size: tuple[int, int]) -> tuple[Any, list[Any]]:
-    """A figure without any global state, and its axes from left to right."""
+def _figure(panels: int, palette: Palette, size: tuple[int, int]) -> tuple[Any, list[Any]]:
+    """A figure without any global state, and its axes row by row; the last row may have one too many."""
+    columns = min(panels, _PNG_COLUMNS)
+    rows = -(-panels // columns)
     with _style(palette, ""):
         module = import_extra("matplotlib.figure")
-        inches = (columns * size[0] / _POINT, size[1] / _POINT)
+        inches = (columns * size[0] / _POINT, rows * size[1] / _POINT)
         figure = module.Figure(figsize=inches, layout="constrained")
-        return figure, list(figure.subplots(1, columns, squeeze=False)[0])
+        return figure, list(figure.subplots(rows, columns, squeeze=False).flat)
 
 
 def _draw(axes: Any, panel: Panel, palette: Palette) -> None:

@@ -210,7 +210,7 @@ def _name_at_the_right(axes: Any, ends: Sequence[tuple[float, float, str, str]],
 
 def _spread_axis(axes: Any, values: Sequence[float]) -> None:
     """A logarithmic x axis, ticks at powers of two, where the values lie far apart."""
-    if min(values) > 0 and max(values) / min(values) > _SPREAD_OUT:
+    if min(values) >= 1 and max(values) / min(values) > _SPREAD_OUT:
         axes.set_xscale("log", base=2)
         axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
         axes.xaxis.set_minor_locator(_ticker().NullLocator())

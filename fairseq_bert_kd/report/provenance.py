@@ -10,6 +10,7 @@ import fairseq_bert_kd
 from fairseq_bert_kd.report.experiment import Experiment
 from fairseq_bert_kd.report.notes import Notes
 from fairseq_bert_kd.report.stores import StoreStat
+from fairseq_bert_kd.storage.topk_stat import token_counts
 
 SUBSETS = ("train", "valid", "test")
 _LIBRARIES = ("sacrebleu", "rouge-score", "numpy", "matplotlib")
@@ -55,7 +56,9 @@ def store_record(stat: StoreStat) -> dict[str, Any]:
         "k": info.k,
         "passes": info.passes,
         "temperatures": list(info.temperatures),
-        "captured_mass": {f"{t:g}": masses for t, masses in stat.mass.items()},
+        "captured_mass": {
+            f"{t:g}": {str(k): masses[k - 1] for k in token_counts(info.k)} for t, masses in stat.mass.items()
+        },
         "gold_accuracy": stat.gold_accuracy,
         "gold_perplexity": stat.gold_perplexity,
         "scored_share": stat.scored_share,

@@ -68,11 +68,35 @@ def test_groups_and_their_order(folder):
     for k in (16, 2, 1):
         add_run(folder, f"topk-{k}", 1, WORSE, group="topk", value=str(k), label=f"k = {k}")
     add_run(folder, "odd", 1, WORSE, group="topk", baseline="gone")
+    for name in ("z", "a"):
+        add_run(
+            folder,
+            f"plain-{name}",
+            1,
+            WORSE,
+            group="student",
+            baseline=f"plain-{name}",
+            label=f"plain, {name}",
+        )
+        add_run(
+            folder,
+            f"distilled-{name}",
+            1,
+            BETTER,
+            group="student",
+            baseline=f"plain-{name}",
+            label=f"kd, {name}",
+        )
     add_run(folder, "alone", 1, WORSE, group="teacher", baseline=None)
     _, rows, notes = read(folder)
-    assert [[row.system for row in made] for made in rows.values()] == [
-        ["plain", "distilled"], ["alone"], ["topk-1", "topk-2", "topk-16", "odd"],
-    ]  # fmt: skip
+    assert list(rows) == ["main", "topk", "teacher", "student"]
+    assert {group: [row.system for row in made] for group, made in rows.items()} == {
+        "main": ["plain", "distilled"],
+        "teacher": ["alone"],
+        "topk": ["topk-1", "topk-2", "topk-16", "odd"],
+        "student": ["plain-a", "distilled-a", "plain-z", "distilled-z"],
+    }
+    assert rows["student"][1].gain.mean == bleu(BETTER) - bleu(WORSE)
     assert rows["topk"][0].p == {}  # ablations are not tested
     told = [(note.where, note.text) for note in notes]
     assert ("students/alone", "names no baseline: no gain") in told
@@ -117,6 +141,12 @@ def test_the_main_comparison_may_be_absent(tmp_path):
     assert Note("", "no run of the baseline `none`: the main comparison cannot be made") in notes
     assert Note("", "no run of the main system `nothing`: the main comparison cannot be made") in notes
     assert len(rows["main"]) == 2
+
+
+def test_the_main_system_is_tested_whatever_its_group(folder):
+    for seed in (1, 2):
+        add_run(folder, "distilled", seed, BETTER, group="objective")
+    assert set(read(folder)[1]["objective"][0].p) == {1, 2}
 
 
 @pytest.mark.parametrize(

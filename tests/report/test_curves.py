@@ -57,8 +57,8 @@ def test_teachers(folder):
     write_text(folder / "logs/teacher-small.log", lines)  # the last validation, logged again, is the worst
     _, teachers, notes = read(folder, read_teacher_logs)
     assert [(t.name, t.updates, t.accuracy, t.perplexity) for t in teachers] == [
-        ("teacher-small", 400, 50.5, 4.0),
         ("teacher", 400, 62.4, 4.0),
+        ("teacher-small", 400, 50.5, 4.0),
     ]
     assert notes == [Note("logs/teacher-small.log", "cut short or still running: it ends after 600 updates")]
 

@@ -237,6 +237,8 @@ def test_results_file(folder, tmp_path):
     assert len(experiment["text_sha256"]) == 6
     store = experiment["stores"]["default"]
     assert store["digest"] == TopKReader(folder / "data-bin/train.de-en.en.topk").header.digest
+    assert list(store["captured_mass"]["1"]) == ["1", "2", "3"]
+    assert store["captured_mass"]["1"]["3"] == pytest.approx(7 / 8, rel=1e-3)
     assert experiment["teachers"]["teacher"]["masked_accuracy"] == 62.4
     plain = next(run for run in experiment["runs"] if (run["system"], run["seed"]) == ("plain", 1))
     assert plain["updates_trained"] == 400

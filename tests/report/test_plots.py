@@ -80,6 +80,9 @@ def test_png_is_small_and_has_the_panels_side_by_side(tmp_path):
     assert (tmp_path / "x.png").stat().st_size < 60_000
     with image.open(tmp_path / "x.png") as picture:
         assert picture.size == (1500, 552)
+    write_png(tmp_path / "y.png", [panel(name) for name in ("curves", "values", "mass")])
+    with image.open(tmp_path / "y.png") as picture:
+        assert picture.size == (1500, 1104)  # two in a row
 
 
 def axes_of(name, **changes):
