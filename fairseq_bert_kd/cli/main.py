@@ -15,6 +15,7 @@ COMMANDS = {
     "score": "fairseq_bert_kd.cli.score_translations",
     "store": "fairseq_bert_kd.cli.store_tools",
     "export-student": "fairseq_bert_kd.cli.export_student",
+    "report": "fairseq_bert_kd.cli.report",
 }
 SUMMARIES = {  # so that --help does not import torch
     "tokenize": "text to the teacher's pieces, losslessly",
@@ -22,6 +23,7 @@ SUMMARIES = {  # so that --help does not import torch
     "score": "sacreBLEU of fairseq-generate's output on detokenised text",
     "store": "verify, show, merge, convert the stored logits",
     "export-student": "a student's checkpoint for stock fairseq and CTranslate2",
+    "report": "experiments as one page, figures and a results file",
 }
 LIST_FORMAT = "\n".join(f"  {name:<15} {summary}" for name, summary in SUMMARIES.items())
 

@@ -9,6 +9,8 @@ from pathlib import Path
 
 from sacrebleu.metrics import BLEU, CHRF
 
+from fairseq_bert_kd.report.hypotheses import read_hypotheses, read_lines
+
 HELP = "sacreBLEU and chrF of fairseq-generate's output on detokenised text, with signatures"
 EXAMPLE = (
     "example: fairseq-bert-kd score --reference test.en --lowercase plain=plain.1.out,plain.2.out "
@@ -60,43 +62,6 @@ def get_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def read_hypotheses(path: str | Path, expected: int, pieces: bool = False) -> list[str]:
-    """Best hypothesis of every sentence, in corpus order.
-
-    Args:
-        path: output of fairseq-generate (without ``--quiet``).
-        expected: number of sentences that must be there.
-        pieces: take the ``H-`` lines (pieces) instead of the detokenised ``D-`` lines.
-
-    Raises:
-        ValueError: sentences missing, repeated beyond n-best, or no hypotheses at all.
-    """
-    prefix = "H-" if pieces else "D-"
-    hypotheses: dict[int, str] = {}
-    with open(path, encoding="utf-8", newline="\n") as lines:
-        for line in lines:
-            if line.startswith(prefix):
-                key, _, text = line.rstrip("\n").split("\t", 2)
-                hypotheses.setdefault(int(key[2:]), text)  # n-best lists are best first
-    if not hypotheses:
-        raise ValueError(
-            f"`{path}` has no `{prefix}` lines; give the output of fairseq-generate (without --quiet)"
-        )
-    missing = sorted(set(range(expected)) - set(hypotheses))
-    beyond = sorted(set(hypotheses) - set(range(expected)))
-    if missing:
-        raise ValueError(
-            f"`{path}` translates {len(hypotheses)} of {expected} sentences, first missing: {missing[0]}. "
-            "fairseq drops the last partial batch: decode with --required-batch-size-multiple 1, or with "
-            "--user-dir and --task translation_with_teacher; or the run was cut short"
-        )
-    if beyond:
-        raise ValueError(
-            f"`{path}` has sentence {beyond[0]}, the reference only {expected} lines; give its own reference"
-        )
-    return [hypotheses[index] for index in range(expected)]
-
-
 def parse_systems(arguments: Sequence[str]) -> dict[str, list[str]]:
     """``LABEL=FILE[,FILE...]`` to files by label; a bare ``FILE`` is its own label."""
     systems: dict[str, list[str]] = {}
@@ -134,11 +99,6 @@ def _spread(values: Sequence[float]) -> str:
     return f"{mean:.2f} ± {statistics.stdev(values):.2f}" if len(values) > 1 else f"{mean:.2f}"
 
 
-def _read_lines(path: str) -> list[str]:
-    with open(path, encoding="utf-8", newline="\n") as lines:
-        return [line.rstrip("\r\n") for line in lines]
-
-
 def _decoded(hypotheses: Iterable[str], tokenizer: str) -> list[str]:
     from fairseq_bert_kd.tokenization.hf_tokenizer import HfTokenizer
 
@@ -149,7 +109,7 @@ def _decoded(hypotheses: Iterable[str], tokenizer: str) -> list[str]:
 def main(args: argparse.Namespace) -> None:
     if args.json and Path(args.json).exists() and not args.overwrite:
         raise FileExistsError(f"`{args.json}` exists; pass --overwrite to replace it")
-    reference = _read_lines(args.reference)
+    reference = read_lines(args.reference)
     if not reference:
         raise ValueError(f"reference `{args.reference}` is empty")
     bleu, chrf = BLEU(lowercase=args.lowercase), CHRF(lowercase=args.lowercase)

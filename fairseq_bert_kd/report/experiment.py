@@ -1,0 +1,219 @@
+"""Reads an experiment's folder: ``experiment.json``, ``steps.jsonl`` and the ``run.json`` of every student."""
+
+import json
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from fairseq_bert_kd.report.notes import Notes
+
+FORMAT = 1
+MAIN_GROUP = "main"  # of run.json; every other group is an ablation
+
+
+@dataclass(frozen=True)
+class Step:
+    """A finished step.
+
+    Attributes:
+        name: "teacher", "students/plain.1" and so on.
+        seconds: it took.
+        ended: UTC, as written.
+    """
+
+    name: str
+    seconds: float
+    ended: str
+
+
+@dataclass(frozen=True)
+class Run:
+    """A student with a seed, trained or not.
+
+    Attributes:
+        name: of its folder, ``SYSTEM.SEED``.
+        system: runs of the same system differ in their seeds.
+        seed: of training.
+        label: how tables call the system.
+        group: rows of a table; "main" or an ablation's.
+        value: what the group varies, as text.
+        baseline: system that it is compared with; None, or itself, for a baseline.
+        updates: it was asked to train.
+        options: of fairseq-train that make the system.
+        store: name of its teacher store, or None.
+        teacher: folder of its teacher, or None.
+    """
+
+    name: str
+    system: str
+    seed: int
+    label: str
+    group: str
+    value: str
+    baseline: str | None
+    updates: int
+    options: str
+    store: str | None
+    teacher: str | None
+
+    def option(self, name: str) -> str | None:
+        """Value of the last ``--name value`` among the options."""
+        found = re.findall(rf"(?:^|\s){re.escape(name)}[=\s]+(\S+)", self.options)
+        return found[-1] if found else None
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """What stands in ``experiment.json``, and the folder's runs and steps.
+
+    Attributes:
+        folder: of the experiment.
+        task: name of the data.
+        size: "laptop" and so on.
+        title: for people.
+        source_lang: ending of the source texts.
+        target_lang: ending of the target texts.
+        metric: "bleu" or "rouge".
+        lowercase: compare without case.
+        bleu_tokenize: sacreBLEU's tokenizer.
+        baseline: system of the main comparison.
+        main: system of the main comparison.
+        teacher: name.
+        hardware: in words.
+        code: commit or version.
+        command: that made the folder.
+        runs: by system and seed.
+        steps: that finished, the last of each name.
+    """
+
+    folder: Path
+    task: str
+    size: str
+    title: str
+    source_lang: str
+    target_lang: str
+    metric: str
+    lowercase: bool
+    bleu_tokenize: str
+    baseline: str
+    main: str
+    teacher: str
+    hardware: str
+    code: str
+    command: str
+    runs: tuple[Run, ...]
+    steps: tuple[Step, ...]
+
+    def text(self, subset: str, language: str) -> Path:
+        """Raw text of a side."""
+        return self.folder / "text" / f"{subset}.{language}"
+
+    def log(self, step: str) -> Path:
+        """Log of a step."""
+        return self.folder / "logs" / f"{step}.log"
+
+    def output(self, run: Run, subset: str) -> Path:
+        """What fairseq-generate printed for a run."""
+        return self.folder / "outputs" / f"{run.name}.{subset}.out"
+
+
+_TEXT, _OPTIONAL = (str,), (str, type(None))
+_EXPERIMENT_FIELDS: dict[str, tuple[type, ...]] = {
+    **dict.fromkeys(
+        ("task", "size", "title", "source_lang", "target_lang", "metric", "baseline", "main"), _TEXT
+    ),
+    **dict.fromkeys(("teacher", "hardware", "code", "command"), _TEXT),
+    "lowercase": (bool,),
+}
+_RUN_FIELDS: dict[str, tuple[type, ...]] = {
+    "system": _TEXT, "seed": (int,), "label": _TEXT, "group": _TEXT, "value": _TEXT, "baseline": _OPTIONAL,
+    "updates": (int,), "options": _TEXT, "store": _OPTIONAL, "teacher": _OPTIONAL,
+}  # fmt: skip
+
+
+def read_experiment(folder: str | Path, notes: Notes) -> Experiment:
+    """An experiment as far as it has come; broken runs and steps go to the notes.
+
+    Raises:
+        ValueError: the folder is no experiment, or its ``experiment.json`` cannot be used.
+    """
+    folder = Path(folder)
+    path = folder / "experiment.json"
+    if not path.is_file():
+        raise ValueError(
+            f"`{folder}` is no experiment: it has no experiment.json; give a folder that examples/*/run.sh wrote"
+        )
+    record = _read_json(path)
+    if record.get("format") != FORMAT:
+        raise ValueError(f"`{path}` has format {record.get('format')!r}, this code reads format {FORMAT}")
+    _check_fields(path, record, _EXPERIMENT_FIELDS)
+    values = {name: record[name] for name in _EXPERIMENT_FIELDS}
+    return Experiment(
+        folder=folder,
+        **values,
+        bleu_tokenize=str(record.get("bleu_tokenize", "13a")),
+        runs=tuple(_read_runs(folder, notes)),
+        steps=tuple(_read_steps(folder, notes)),
+    )
+
+
+def _read_runs(folder: Path, notes: Notes) -> Iterator[Run]:
+    runs: dict[tuple[str, int], Run] = {}
+    for path in sorted((folder / "students").glob("*/run.json")):
+        where = f"students/{path.parent.name}"
+        try:
+            record = _read_json(path)
+            _check_fields(path, record, _RUN_FIELDS)
+        except ValueError as error:
+            notes.add(where, f"left out: {error}")
+            continue
+        run = Run(name=path.parent.name, **{name: record[name] for name in _RUN_FIELDS})
+        if run.name != f"{run.system}.{run.seed}":
+            notes.add(where, f"its run.json says {run.system}.{run.seed}; that is taken")
+        if (run.system, run.seed) in runs:
+            notes.add(where, f"left out: {runs[run.system, run.seed].name} is the same system and seed")
+            continue
+        runs[run.system, run.seed] = run
+    if not runs:
+        notes.add("", "no run has begun yet: students/*/run.json is not there")
+    yield from (runs[key] for key in sorted(runs))
+
+
+def _read_steps(folder: Path, notes: Notes) -> Iterator[Step]:
+    path = folder / "steps.jsonl"
+    steps: dict[str, Step] = {}
+    if not path.is_file():
+        notes.add("steps.jsonl", "not there: the times of the steps are not known")
+        return
+    for number, line in enumerate(path.read_text(encoding="utf-8", errors="replace").splitlines(), start=1):
+        try:
+            record = json.loads(line)
+            step = Step(str(record["step"]), float(record["seconds"]), str(record.get("ended", "")))
+        except (ValueError, TypeError, KeyError):
+            notes.add("steps.jsonl", f"line {number} cannot be read and is left out: {line[:80]!r}")
+            continue
+        steps.pop(step.name, None)  # a repeated step counts where it came last
+        steps[step.name] = step
+    yield from steps.values()
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        record = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:  # of JSON or of UTF-8
+        raise ValueError(f"`{path}` is no readable JSON ({error}); write it again") from None
+    if not isinstance(record, dict):
+        raise ValueError(f"`{path}` must hold a JSON object, got {type(record).__name__}; write it again")
+    return record
+
+
+def _check_fields(path: Path, record: dict[str, Any], fields: dict[str, tuple[type, ...]]) -> None:
+    for name, kinds in fields.items():
+        if name not in record:
+            raise ValueError(f"`{path}` lacks `{name}`; add it")
+        value = record[name]
+        if not isinstance(value, kinds) or (isinstance(value, bool) and bool not in kinds):
+            kind = " or ".join("null" if kind is type(None) else kind.__name__ for kind in kinds)
+            raise ValueError(f"`{path}`: `{name}` must be {kind}, got {value!r}; mend it")

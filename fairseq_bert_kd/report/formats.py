@@ -1,0 +1,72 @@
+"""How numbers and foreign text stand in the page."""
+
+import math
+import unicodedata
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from fairseq_bert_kd.report.plots import signed
+from fairseq_bert_kd.report.results import Spread
+
+_HARMLESS = "\u200c\u200d\u200e\u200f"  # joiners and marks of direction, which scripts need
+_HIDDEN = {"Cc", "Cf", "Cs", "Zl", "Zp"}
+
+
+def visible(value: Any) -> Any:
+    """A string with control characters, overrides of direction and lone surrogates as their escapes."""
+    if not isinstance(value, str) or hasattr(value, "__html__"):
+        return value
+    return "".join(
+        c if c in _HARMLESS or unicodedata.category(c) not in _HIDDEN else c.encode("unicode_escape").decode()
+        for c in value
+    )
+
+
+def spread_text(value: Spread | None, digits: int = 2, sign: bool = False) -> str:
+    """``31.46 ± 0.85`` in one piece; the mean alone of a single value, a dash for none."""
+    if value is None:
+        return "–"
+    mean = signed(value.mean, digits) if sign else f"{value.mean:.{digits}f}"
+    return mean if value.sd is None else f"{mean}\u00a0±\u00a0{value.sd:.{digits}f}"
+
+
+def p_text(p: float) -> str:
+    """Three digits; the least that 1,000 resamples can give is 0.001."""
+    return f"{p:.3f}"
+
+
+def list_text(values: Iterable[object]) -> str:
+    """``1, 2, 3``."""
+    return ", ".join(map(str, values))
+
+
+def duration(seconds: float) -> str:
+    """``42 s``, ``22 min 14 s`` or ``1 h 05 min``."""
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60:02d} s"
+    minutes = round(seconds / 60)
+    return f"{minutes // 60:,} h {minutes % 60:02d} min"
+
+
+def percent(share: float | None, digits: int = 1) -> str:
+    """``91.2 %``; what rounds to nothing as ``<0.1 %``, a dash for None."""
+    if share is None:
+        return "–"
+    least = 0.5 * 10**-digits / 100
+    return f"{100 * share:.{digits}f} %" if share == 0 or share >= least else f"<{10**-digits:g} %"
+
+
+def gain_scale(gains: Sequence[float]) -> tuple[float, float]:
+    """Ends of an axis that holds all gains and zero, a little wider."""
+    low, high = min([0.0, *gains]), max([0.0, *gains])
+    room = 0.08 * (high - low) or 1.0
+    return low - room, high + room
+
+
+def gain_ticks(scale: tuple[float, float]) -> tuple[float, float]:
+    """The outermost round numbers inside a scale."""
+    step = 10.0 ** math.floor(math.log10(max(scale[1] - scale[0], 1e-9)))
+    return math.ceil(scale[0] / step) * step, math.floor(scale[1] / step) * step

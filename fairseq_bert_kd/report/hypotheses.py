@@ -1,0 +1,52 @@
+"""Reads what fairseq-generate printed, and plain text."""
+
+from pathlib import Path
+
+
+def read_lines(path: str | Path) -> list[str]:
+    """Lines of a text as fairseq counts them: only a line feed ends one."""
+    with open(path, encoding="utf-8", newline="\n") as lines:
+        return [line.rstrip("\r\n") for line in lines]
+
+
+def read_hypotheses(path: str | Path, expected: int, pieces: bool = False) -> list[str]:
+    """Best hypothesis of every sentence, in corpus order.
+
+    Args:
+        path: output of fairseq-generate (without ``--quiet``).
+        expected: number of sentences that must be there.
+        pieces: take the ``H-`` lines (pieces) instead of the detokenised ``D-`` lines.
+
+    Raises:
+        ValueError: sentences missing, repeated beyond n-best, a line cut in its middle, or no hypotheses at all.
+    """
+    prefix = "H-" if pieces else "D-"
+    hypotheses: dict[int, str] = {}
+    with open(path, encoding="utf-8", newline="\n") as lines:
+        for line in lines:
+            if not line.startswith(prefix):
+                continue
+            fields = line.rstrip("\n").split("\t", 2)
+            if len(fields) < 3 or not fields[0][2:].isdecimal():
+                raise ValueError(
+                    f"`{path}` has a broken line {line.rstrip()!r}, `{prefix}NUMBER score text` was expected; "
+                    "the run was cut short, decode again"
+                )
+            hypotheses.setdefault(int(fields[0][2:]), fields[2])  # n-best lists are best first
+    if not hypotheses:
+        raise ValueError(
+            f"`{path}` has no `{prefix}` lines; give the output of fairseq-generate (without --quiet)"
+        )
+    missing = sorted(set(range(expected)) - set(hypotheses))
+    beyond = sorted(set(hypotheses) - set(range(expected)))
+    if missing:
+        raise ValueError(
+            f"`{path}` translates {len(hypotheses)} of {expected} sentences, first missing: {missing[0]}. "
+            "fairseq drops the last partial batch: decode with --required-batch-size-multiple 1, or with "
+            "--user-dir and --task translation_with_teacher; or the run was cut short"
+        )
+    if beyond:
+        raise ValueError(
+            f"`{path}` has sentence {beyond[0]}, the reference only {expected} lines; give its own reference"
+        )
+    return [hypotheses[index] for index in range(expected)]

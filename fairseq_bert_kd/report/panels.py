@@ -1,0 +1,177 @@
+"""The panels of an experiment: which plots there are, with titles and captions."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
+
+from fairseq_bert_kd.report.comparison import GROUP_TITLES, SystemRow
+from fairseq_bert_kd.report.curves import (
+    STUDENT_CURVES,
+    TEACHER_CURVES,
+    SystemCurve,
+    TeacherLog,
+    system_curve,
+)
+from fairseq_bert_kd.report.experiment import MAIN_GROUP, Experiment
+from fairseq_bert_kd.report.length_bins import LengthBin
+from fairseq_bert_kd.report.metrics import NAMES
+from fairseq_bert_kd.report.plot_style import Panel
+from fairseq_bert_kd.report.plots import draw_curves, draw_gains, draw_lengths, draw_mass, draw_values, signed
+from fairseq_bert_kd.report.results import Results
+from fairseq_bert_kd.report.stores import StoreStat
+from fairseq_bert_kd.report.training_log import TrainingLog
+
+_SHORT = {"topk": "k", "temperature": "T", "weight": "weight", "passes": "passes"}
+_GROUP_OPTIONS = {"topk": "--kd-topk", "temperature": "--kd-temperature", "weight": "--kd-weight"}
+
+
+def curve_panels(experiment: Experiment, logs: Mapping[str, TrainingLog]) -> Iterator[Panel]:
+    """Learning curves of baseline and main system."""
+    by_system = {
+        system: [run for run in experiment.runs if run.system == system]
+        for system in (experiment.baseline, experiment.main)
+    }
+    for kind in STUDENT_CURVES:
+        found = [system_curve(runs, dict(logs), kind) for runs in by_system.values() if runs]
+        curves = [curve for curve in found if curve]
+        if not curves or not any(len(points) > 1 for curve in curves for points in curve.by_seed.values()):
+            continue
+        seeds = "; ".join(f"{curve.label}: {_seeds(curve.by_seed)}" for curve in curves)
+        ends = "; ".join(f"{curve.label} ends at {_last(curve):.2f}" for curve in curves)
+        yield Panel(
+            f"curve-{kind.part}-{kind.name.replace('_', '-')}",
+            kind.title,
+            f"Mean over the seeds thick, each seed thin. {seeds}.",
+            f"{kind.title} against updates. {ends}.",
+            partial(draw_curves, curves=curves, perplexity=kind.perplexity),
+        )
+
+
+def teacher_panels(teachers: Sequence[TeacherLog]) -> Iterator[Panel]:
+    """Masked accuracy of the teachers while they trained."""
+    for kind in TEACHER_CURVES:
+        curves = [
+            SystemCurve(teacher.name, teacher.name, {1: teacher.log.curve(kind.part, kind.name)})
+            for teacher in teachers
+        ]
+        curves = [curve for curve in curves if len(curve.by_seed[1]) > 1]
+        if curves:
+            ends = "; ".join(f"{curve.label} ends at {_last(curve):.1f}" for curve in curves)
+            yield Panel(
+                "teacher-masked-accuracy",
+                kind.title,
+                "Share of the masked target pieces of the validation set that the teacher fills in rightly.",
+                f"{kind.title} against updates. {ends}.",
+                partial(draw_curves, curves=curves, perplexity=False, first=1),
+            )
+
+
+def length_panel(
+    results: Results, bins: Sequence[LengthBin], labels: tuple[str, str], seeds: Sequence[int]
+) -> Panel:
+    """Gain by length of the reference; ``labels`` of main system and baseline."""
+    unit = NAMES[results.main_metric]
+    listed = "; ".join(
+        f"{item.shortest} to {item.longest} words {signed(item.gain)} ({signed(item.low)} to {signed(item.high)})"
+        for item in bins
+    )
+    return Panel(
+        "gain-by-length",
+        f"Gain by length of the reference, {unit}",
+        f"{labels[0]} against {labels[1]}, mean of the gains of {_seeds(seeds)}; bars: 95 % "
+        "bootstrap confidence over the bin’s sentences. Words as sacreBLEU’s 13a tokenizer counts them.",
+        f"Gain by length of the reference: {listed}.",
+        partial(draw_lengths, bins=bins, unit=unit),
+    )
+
+
+def mass_panel(stat: StoreStat) -> Panel:
+    """Captured mass against k at each stored temperature."""
+    ends = "; ".join(f"T = {t:g}: {100 * values[-1]:.1f} %" for t, values in stat.mass.items())
+    return Panel(
+        "captured-mass",
+        "Captured mass against k",
+        f"Mean over {stat.looked_at:,} training positions of the store “{stat.name}”: probability of the teacher’s k best "
+        "tokens, of the whole dictionary’s.",
+        f"Captured mass of all {stat.reader.info.k} stored tokens: {ends}.",
+        partial(draw_mass, masses=stat.mass),
+    )
+
+
+def value_panels(
+    results: Results, rows: Mapping[str, Sequence[SystemRow]], stores: Mapping[str, StoreStat]
+) -> Iterator[Panel]:
+    """Score against what a group varies, for every group of numbers; the main system is one of the points."""
+    unit, experiment = NAMES[results.main_metric], results.experiment
+    main = results.scores_of(experiment.main)
+    for group, systems in rows.items():
+        values = [_number(row.value) for row in systems]
+        if group == MAIN_GROUP or None in values or len(set(values)) < len(values):
+            continue
+        points = {
+            value: list(row.scores.values())
+            for value, row in zip(values, systems, strict=True)
+            if value is not None and row.scores
+        }
+        own = _main_value(experiment, group, stores)
+        if own is not None and own not in points and main:
+            points[own] = list(main.values())
+        if len(points) < 2:
+            continue
+        base = next(
+            (row for made in rows.values() for row in made if row.system == experiment.baseline), None
+        )
+        baseline = (base.label, base.spreads[results.main_metric]) if base and base.spreads else None
+        title = GROUP_TITLES.get(group, group)
+        listed = "; ".join(
+            f"{value:g}: {sum(scores) / len(scores):.2f}" for value, scores in sorted(points.items())
+        )
+        yield Panel(
+            f"score-against-{group}",
+            f"{unit} against {_SHORT.get(group, group)}",
+            f"Dots are seeds ({min(map(len, points.values()))} to {max(map(len, points.values()))} a value), the line joins their "
+            "means; dashed: the baseline, with a band of one standard deviation.",
+            f"{unit} by {title}: {listed}.",
+            partial(
+                draw_values, points=points, baseline=baseline, labels=(title, f"{unit}, {results.subset} set")
+            ),
+        )
+
+
+def gains_panel(results: Results, rows: Mapping[str, Sequence[SystemRow]]) -> Panel | None:
+    """Gains of all systems over their baselines."""
+    found = [(row.label, list(row.gains.values())) for made in rows.values() for row in made if row.gains]
+    if not found:
+        return None
+    unit = NAMES[results.main_metric]
+    return Panel(
+        "gains", f"Gain over the baseline, {unit}", "Dots are seeds, bars their means.", "",
+        partial(draw_gains, rows=found, unit=unit),
+    )  # fmt: skip
+
+
+def _main_value(experiment: Experiment, group: str, stores: Mapping[str, StoreStat]) -> float | None:
+    """Where the main system stands among a group's values."""
+    runs = [run for run in experiment.runs if run.system == experiment.main]
+    if not runs:
+        return None
+    if group == "passes":
+        stat = stores.get(runs[0].store or "")
+        return float(stat.reader.info.passes) if stat else None
+    return _number(runs[0].option(_GROUP_OPTIONS[group]) or "") if group in _GROUP_OPTIONS else None
+
+
+def _number(text: str) -> float | None:
+    try:
+        return float(text)
+    except ValueError:
+        return None
+
+
+def _last(curve: SystemCurve) -> float:
+    mean = curve.mean or next(iter(curve.by_seed.values()))
+    return mean[max(mean)]
+
+
+def _seeds(seeds: Sequence[int] | Mapping[int, object]) -> str:
+    listed = sorted(seeds)
+    return f"{len(listed)} seed{'s' if len(listed) > 1 else ''} ({', '.join(map(str, listed))})"

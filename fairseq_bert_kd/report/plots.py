@@ -1,0 +1,228 @@
+"""What is drawn: learning curves, gain by length, captured mass, score against k and T, gains of all systems."""
+
+from collections.abc import Mapping, Sequence
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+
+from fairseq_bert_kd.report.curves import SystemCurve
+from fairseq_bert_kd.report.extras import import_extra
+from fairseq_bert_kd.report.length_bins import LengthBin
+from fairseq_bert_kd.report.plot_style import Palette
+from fairseq_bert_kd.report.results import Spread
+
+_WARM_UP = 0.15  # of the updates; what lies above the rest of the curve there is cut off
+_SPREAD_OUT = 6.0  # a ratio of the largest to the smallest value from which an axis is logarithmic
+
+
+def draw_curves(
+    axes: Any, palette: Palette, curves: Sequence[SystemCurve], perplexity: bool, first: int = 0
+) -> None:
+    """Seeds thin, their mean thick; each line is named, where there are several.
+
+    Args:
+        axes: to draw on.
+        palette: colours.
+        curves: one a system.
+        perplexity: also give 2 to the power of the values, on the right.
+        first: place of the first curve's colour in the palette.
+    """
+    ends = []
+    for index, curve in enumerate(curves, start=first):
+        style = palette.line(index)
+        for points in curve.by_seed.values():
+            if len(curve.by_seed) > 1:
+                axes.plot(list(points), list(points.values()), linewidth=0.8, alpha=0.45, **style)
+        mean = curve.mean or next(iter(curve.by_seed.values()))
+        few = {"marker": "o", "markersize": 3} if len(mean) < 25 else {}
+        axes.plot(list(mean), list(mean.values()), linewidth=2, **style, **few)
+        last = max(mean)
+        ends.append((last, mean[last], curve.label, style["color"]))
+    _limit_to_the_later_part(axes, curves)
+    axes.set_xlabel("updates")
+    axes.xaxis.set_major_locator(_ticker().MaxNLocator(5, integer=True))
+    axes.xaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
+    if perplexity:
+        right = axes.secondary_yaxis("right", functions=(lambda bits: 2**bits, _log2))
+        right.set_ylabel("perplexity")
+        right.yaxis.set_major_locator(_ticker().MaxNLocator(5))
+        right.yaxis.set_major_formatter(lambda value, _: f"{value:.3g}")
+        right.spines["right"].set_visible(False)
+    if perplexity:  # the right side is taken; falling curves leave this corner free
+        handles = [axes.plot([], [], linewidth=2, **palette.line(first + i))[0] for i in range(len(curves))]
+        labels = [curve.label for curve in curves]
+        axes.legend(
+            handles, labels, loc="upper right", frameon=False, labelcolor="linecolor", handlelength=2.2
+        )
+    elif len(ends) > 1:
+        _name_at_the_right(axes, ends)
+
+
+def draw_lengths(axes: Any, palette: Palette, bins: Sequence[LengthBin], unit: str) -> None:
+    """The gain of each bin with its confidence interval."""
+    places = range(len(bins))
+    gains = [item.gain for item in bins]
+    low = [max(item.gain - item.low, 0) for item in bins]
+    high = [max(item.high - item.gain, 0) for item in bins]
+    axes.axhline(0, color=palette.muted, linewidth=1)
+    axes.errorbar(
+        places,
+        gains,
+        yerr=[low, high],
+        fmt="o",
+        markersize=6,
+        capsize=4,
+        linewidth=1.6,
+        color=palette.series[1],
+    )
+    for place, gain in zip(places, gains, strict=True):
+        axes.annotate(
+            signed(gain, 1),
+            (place, gain),
+            xytext=(7, 0),
+            textcoords="offset points",
+            va="center",
+            fontsize=11,
+        )
+    axes.set_xlim(-0.4, len(bins) - 0.25)
+    axes.set_xticks(places, [f"{_range(item)}\nn = {item.sentences:,}" for item in bins])
+    axes.set_xlabel("words of the reference")
+    axes.set_ylabel(f"gain, {unit}")
+
+
+def draw_mass(axes: Any, palette: Palette, masses: Mapping[float, Sequence[float]]) -> None:
+    """Captured mass against k, a line for each temperature."""
+    ends = []
+    for index, (temperature, values) in enumerate(masses.items()):
+        style = palette.line(index + 1)
+        tokens = range(1, len(values) + 1)
+        axes.plot(tokens, [100 * value for value in values], linewidth=2, **style)
+        ends.append((len(values), 100 * values[-1], f"T = {temperature:g}", style["color"]))
+    _spread_axis(axes, [end[0] for end in ends] + [1])
+    axes.set_ylim(0, 102)
+    axes.set_xlabel("k, tokens of a position")
+    axes.set_ylabel("% of the teacher’s probability")
+    _name_at_the_right(axes, ends)
+
+
+def draw_values(
+    axes: Any,
+    palette: Palette,
+    points: Mapping[float, Sequence[float]],
+    baseline: tuple[str, Spread] | None,
+    labels: tuple[str, str],
+) -> None:
+    """Scores of systems against the value that their group varies: every seed, and the mean.
+
+    Args:
+        axes: to draw on.
+        palette: colours.
+        points: scores of all seeds by value.
+        baseline: name and score, drawn as a line with a band of one standard deviation.
+        labels: of the axes.
+    """
+    values = sorted(points)
+    means = [sum(points[value]) / len(points[value]) for value in values]
+    for value in values:
+        axes.plot([value] * len(points[value]), points[value], ".", color=palette.series[1], alpha=0.6)
+    axes.plot(values, means, linewidth=1.8, markersize=7, **palette.mark(1), linestyle="-")
+    if baseline:
+        name, score = baseline
+        axes.axhline(score.mean, linewidth=1.6, **palette.line(0))
+        if score.sd is not None:
+            band = (score.mean - score.sd, score.mean + score.sd)
+            axes.axhspan(*band, color=palette.series[0], alpha=0.15, linewidth=0)
+        above = score.mean >= max(means)
+        axes.annotate(
+            name, (0.99, score.mean), xycoords=("axes fraction", "data"), xytext=(0, 4 if above else -4),
+            textcoords="offset points", ha="right", va="bottom" if above else "top", color=palette.series[0],
+        )  # fmt: skip
+    _spread_axis(axes, values)
+    axes.set_xticks(values, [f"{value:g}" for value in values])
+    axes.margins(x=0.08, y=0.12)
+    axes.set_xlabel(labels[0])
+    axes.set_ylabel(labels[1])
+
+
+def draw_gains(axes: Any, palette: Palette, rows: Sequence[tuple[str, Sequence[float]]], unit: str) -> None:
+    """Gains of systems over their baselines, one row each: every seed, and the mean."""
+    axes.axvline(0, color=palette.muted, linewidth=1)
+    axes.grid(axis="x")
+    axes.grid(visible=False, axis="y")
+    for place, (_, gains) in enumerate(rows):
+        axes.plot(
+            gains,
+            [place] * len(gains),
+            "o",
+            markersize=5,
+            color=palette.series[1],
+            alpha=0.45,
+            markeredgewidth=0,
+        )
+        axes.plot(
+            [sum(gains) / len(gains)],
+            [place],
+            "|",
+            markersize=14,
+            markeredgewidth=2.5,
+            color=palette.series[1],
+        )
+    axes.set_yticks(range(len(rows)), [label for label, _ in rows])
+    axes.tick_params(axis="y", length=0, labelcolor=palette.ink)
+    axes.spines["left"].set_visible(False)
+    axes.set_ylim(len(rows) - 0.4, -0.6)
+    axes.set_xlabel(f"gain, {unit}")
+
+
+def signed(value: float, digits: int = 2) -> str:
+    """``+0.35`` or ``−0.35``, with a real minus; ``0.00`` for what rounds to nothing."""
+    text = f"{abs(value):.{digits}f}"
+    return text if not float(text) else ("+" if value > 0 else "−") + text
+
+
+def _limit_to_the_later_part(axes: Any, curves: Sequence[SystemCurve]) -> None:
+    """Cut off the first updates' values where they would flatten everything else; falling curves only."""
+    points = [pair for curve in curves for seed in curve.by_seed.values() for pair in seed.items()]
+    start = _WARM_UP * max(update for update, _ in points)
+    later = [value for update, value in points if update >= start]
+    low, high = min(later), max(later)
+    room = 0.12 * (high - low) or 0.5
+    axes.set_ylim(low - room, high + room)
+    axes.set_xlim(left=0)
+
+
+def _name_at_the_right(axes: Any, ends: Sequence[tuple[float, float, str, str]], gap: float = 13) -> None:
+    """Names beside the ends, pushed apart where they would overlap; ``gap`` in points."""
+    axes.figure.draw_without_rendering()  # so that data has a place
+    points = 72 / axes.figure.dpi
+    places = [axes.transData.transform((x, y))[1] * points for x, y, _, _ in ends]
+    order = sorted(range(len(ends)), key=lambda i: places[i])
+    moved = dict(enumerate(places))
+    for before, after in pairwise(order):
+        moved[after] = max(moved[after], moved[before] + gap)
+    for i, (x, y, label, colour) in enumerate(ends):
+        axes.annotate(
+            label, (x, y), xytext=(6, moved[i] - places[i]), textcoords="offset points", va="center", color=colour,
+            fontweight="bold", annotation_clip=False,
+        )  # fmt: skip
+
+
+def _spread_axis(axes: Any, values: Sequence[float]) -> None:
+    """A logarithmic x axis, ticks at powers of two, where the values lie far apart."""
+    if min(values) >= 1 and max(values) / min(values) > _SPREAD_OUT:
+        axes.set_xscale("log", base=2)
+        axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
+        axes.xaxis.set_minor_locator(_ticker().NullLocator())
+
+
+def _range(item: LengthBin) -> str:
+    return f"{item.shortest}–{item.longest}" if item.longest > item.shortest else str(item.shortest)
+
+
+def _log2(value: Any) -> Any:
+    return np.log2(np.maximum(value, 1e-9))
+
+
+def _ticker() -> Any:
+    return import_extra("matplotlib.ticker")

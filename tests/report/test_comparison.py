@@ -1,0 +1,225 @@
+from dataclasses import replace
+
+import pytest
+from sacrebleu.metrics import BLEU
+
+from fairseq_bert_kd.report.comparison import SystemRow, system_rows, verdict
+from fairseq_bert_kd.report.experiment import read_experiment
+from fairseq_bert_kd.report.notes import Note, Notes
+from fairseq_bert_kd.report.results import Spread, read_results, spread
+from tests.report.small_experiments import (
+    BETTER,
+    REFERENCE,
+    WORSE,
+    add_run,
+    experiment_record,
+    write_experiment,
+    write_json,
+    write_output,
+    write_text,
+)
+
+
+@pytest.fixture
+def folder(tmp_path):
+    return write_experiment(tmp_path / "out", store=False)
+
+
+def read(folder, subset="test"):
+    notes = Notes(folder)
+    results = read_results(read_experiment(folder, notes), subset, notes)
+    return results, system_rows(results, notes) if results else {}, notes
+
+
+def bleu(texts):
+    return BLEU().corpus_score(texts, [REFERENCE]).score
+
+
+def test_gains_are_paired_by_seed(folder):
+    write_output(folder / "outputs/distilled.2.test.out", REFERENCE)
+    results, rows, notes = read(folder)
+    plain, distilled = rows["main"]
+    gains = {1: bleu(BETTER) - bleu(WORSE), 2: bleu(REFERENCE) - bleu(WORSE)}
+    assert notes == []
+    assert plain.scores == {1: bleu(WORSE), 2: bleu(WORSE)}
+    assert plain.spreads["bleu"] == Spread(pytest.approx(bleu(WORSE)), 0.0, 2)
+    assert (plain.gains, plain.baseline, plain.gain, plain.p) == ({}, None, None, {})
+    assert distilled.gains == pytest.approx(gains)
+    assert distilled.gain.mean == pytest.approx(sum(gains.values()) / 2)
+    assert distilled.gain.sd == pytest.approx(abs(gains[2] - gains[1]) / 2**0.5)  # n - 1 = 1
+    assert set(distilled.p) == {1, 2}
+    assert results.main_metric == "bleu"
+
+
+def test_only_seeds_that_both_have_count(folder):
+    (folder / "outputs/plain.2.test.out").unlink()
+    add_run(folder, "distilled", 3, BETTER)
+    _, rows, notes = read(folder)
+    distilled = rows["main"][1]
+    assert (list(distilled.scores), list(distilled.gains), distilled.gain.sd) == ([1, 2, 3], [1], None)
+    assert rows["main"][0].missing == [2, 3]
+    assert notes == [
+        Note("outputs/plain.2.test.out", "not there: the run is not scored"),
+        Note("students/plain", "no score with seed 2, 3; its mean is over 1 seed"),
+    ]
+
+
+def test_groups_and_their_order(folder):
+    for k in (16, 2, 1):
+        add_run(folder, f"topk-{k}", 1, WORSE, group="topk", value=str(k), label=f"k = {k}")
+    add_run(folder, "odd", 1, WORSE, group="topk", baseline="gone")
+    for name in ("z", "a"):
+        add_run(
+            folder,
+            f"plain-{name}",
+            1,
+            WORSE,
+            group="student",
+            baseline=f"plain-{name}",
+            label=f"plain, {name}",
+        )
+        add_run(
+            folder,
+            f"distilled-{name}",
+            1,
+            BETTER,
+            group="student",
+            baseline=f"plain-{name}",
+            label=f"kd, {name}",
+        )
+    add_run(folder, "alone", 1, WORSE, group="teacher", baseline=None)
+    _, rows, notes = read(folder)
+    assert list(rows) == ["main", "topk", "teacher", "student"]
+    assert {group: [row.system for row in made] for group, made in rows.items()} == {
+        "main": ["plain", "distilled"],
+        "teacher": ["alone"],
+        "topk": ["topk-1", "topk-2", "topk-16", "odd"],
+        "student": ["plain-a", "distilled-a", "plain-z", "distilled-z"],
+    }
+    assert rows["student"][1].gain.mean == bleu(BETTER) - bleu(WORSE)
+    assert rows["topk"][0].p == {}  # ablations are not tested
+    told = [(note.where, note.text) for note in notes]
+    assert ("students/alone", "names no baseline: no gain") in told
+    assert (
+        "students/odd", "no run of its baseline `gone` has a score with the same seed: no gain",
+    ) in told  # fmt: skip
+
+
+def test_outputs_that_cannot_be_scored_are_noted_and_the_rest_is_shown(folder):
+    write_output(folder / "outputs/plain.1.test.out", WORSE[:4])
+    write_output(folder / "outputs/plain.2.test.out", [*WORSE, "one more"])
+    write_text(folder / "outputs/distilled.2.test.out", ["nothing"])
+    results, _, notes = read(folder)
+    assert list(results.outputs) == ["distilled.1"]
+    told = {note.where: note.text for note in notes}
+    assert "translates 4 of 6 sentences, first missing: 4" in told["outputs/plain.1.test.out"]
+    assert "has sentence 6, the reference only 6 lines" in told["outputs/plain.2.test.out"]
+    assert "has no `D-` lines" in told["outputs/distilled.2.test.out"]
+    assert str(folder) not in "".join(told.values())
+
+
+@pytest.mark.parametrize(("content", "told"), [(None, "cannot be read"), ("", "the reference is empty")])
+def test_without_a_reference_nothing_is_scored(folder, content, told):
+    path = folder / "text/test.en"
+    path.unlink()
+    if content is not None:
+        path.write_text(content)
+    results, _, notes = read(folder)
+    assert results is None
+    assert told in notes[0].text
+
+
+def test_a_source_of_another_length_is_not_shown(folder):
+    write_text(folder / "text/test.de", ["one"])
+    results, _, notes = read(folder)
+    assert results.sources is None
+    assert notes == [Note("text/test.de", "has 1 lines, the reference 6; the source is not shown")]
+
+
+def test_the_main_comparison_may_be_absent(tmp_path):
+    _, rows, notes = read(write_experiment(tmp_path / "out", store=False, baseline="none", main="nothing"))
+    assert Note("", "no run of the baseline `none`: the main comparison cannot be made") in notes
+    assert Note("", "no run of the main system `nothing`: the main comparison cannot be made") in notes
+    assert len(rows["main"]) == 2
+
+
+def test_the_main_system_is_tested_whatever_its_group(folder):
+    for seed in (1, 2):
+        add_run(folder, "distilled", seed, BETTER, group="objective")
+    assert set(read(folder)[1]["objective"][0].p) == {1, 2}
+
+
+@pytest.mark.parametrize(
+    ("changes", "metric", "told"),
+    [
+        (
+            {"metric": "comet"},
+            "chrf2",
+            "`comet` cannot be computed here (bleu and rouge can); chrF2 is compared",
+        ),
+        ({"bleu_tokenize": "13b"}, "bleu", "13a is taken"),
+    ],
+)
+def test_a_metric_that_cannot_be_computed(folder, changes, metric, told):
+    write_json(folder / "experiment.json", experiment_record(**changes))
+    results, rows, notes = read(folder)
+    assert results.main_metric == metric
+    assert told in notes[0].text
+    assert rows["main"][1].gain.mean > 0
+
+
+def test_rouge(folder):
+    write_json(folder / "experiment.json", experiment_record(metric="rouge"))
+    results, rows, _ = read(folder)
+    assert results.main_metric == "rougeL"
+    assert list(rows["main"][0].spreads) == ["rouge1", "rouge2", "rougeL", "chrf2", "length_ratio"]
+    assert rows["main"][1].test.startswith("paired bootstrap of sentence F1|bs:1000|seed:12345")
+
+
+def test_without_rouge_score(folder, monkeypatch):
+    import sys
+
+    monkeypatch.setitem(sys.modules, "rouge_score.rouge_scorer", None)
+    write_json(folder / "experiment.json", experiment_record(metric="rouge"))
+    results, _, notes = read(folder)
+    assert results.main_metric == "chrf2"
+    assert notes[0].text.startswith(
+        "ROUGE cannot be computed, chrF2 is compared instead: a report needs rouge-score"
+    )
+
+
+ROW = SystemRow("x", "x", "", "plain", "", {}, {}, {}, {}, "", [])
+
+
+@pytest.mark.parametrize(
+    ("gains", "p", "words"),
+    [
+        ([], [], "there is nothing to compare yet"),
+        (
+            [2.0], [0.01],
+            "one seed only (p < 0.05 over resampled sentences): the spread between seeds is not known, and a difference "
+            "may be noise",
+        ),
+        ([2.0], [0.3], "one seed only (p ≥ 0.05 over resampled sentences): the spread"),
+        ([1.0, -0.5, 0.1], [0.01, 0.2, 0.9], "within the spread of the seeds (p < 0.05 in 1 of 3 seeds): no difference is shown"),
+        ([0.0, 0.0], [1.0, 1.0], "within the spread of the seeds (p < 0.05 in 0 of 2 seeds)"),
+        (
+            [1.0, 1.2, 1.4], [0.01, 0.02, 0.03],
+            "better with every seed, and each time beyond resampling noise (p < 0.05 in 3 of 3 seeds)",
+        ),
+        (
+            [1.0, 1.2, 1.4], [0.01, 0.2, 0.03],
+            "better with every seed, beyond resampling noise in only 2 of them (p < 0.05 in 2 of 3 seeds)",
+        ),
+        ([-1.0, -1.2], [0.3, 0.2], "worse with every seed, within resampling noise each time (p < 0.05 in 0 of 2 seeds)"),
+        ([-0.1, 1.0, 1.1, 1.0], [0.9, 0.01, 0.01, 0.01], "better on average, but not with every seed, beyond resampling noise in only 3"),
+    ],
+)  # fmt: skip
+def test_words(gains, p, words):
+    row = replace(ROW, gains=dict(enumerate(gains)), p=dict(enumerate(p)))
+    assert verdict(row).startswith(words)
+
+
+def test_spread_by_hand():
+    assert spread([1.0, 2.0, 6.0]) == Spread(3.0, pytest.approx(7**0.5), 3)
+    assert spread([4.0]) == Spread(4.0, None, 1)

@@ -1,0 +1,87 @@
+import json
+
+import pytest
+
+from fairseq_bert_kd.report.experiment import read_experiment
+from fairseq_bert_kd.report.notes import Note, Notes
+from tests.report.small_experiments import experiment_record, run_record, write_experiment, write_json
+
+
+@pytest.fixture
+def folder(tmp_path):
+    return write_experiment(tmp_path / "out", store=False)
+
+
+def read(folder):
+    notes = Notes(folder)
+    return read_experiment(folder, notes), notes
+
+
+def test_all_of_it(folder):
+    experiment, notes = read(folder)
+    assert notes == []
+    assert experiment.title == "Toy German-English"
+    assert experiment.bleu_tokenize == "13a"
+    assert [run.name for run in experiment.runs] == ["distilled.1", "distilled.2", "plain.1", "plain.2"]
+    assert experiment.runs[0].option("--kd-topk") == "3"
+    assert experiment.runs[0].option("--kd") is None
+    assert experiment.steps[0].name == "teacher"
+    assert experiment.output(experiment.runs[0], "test") == folder / "outputs" / "distilled.1.test.out"
+
+
+def test_a_folder_that_is_no_experiment(tmp_path):
+    with pytest.raises(ValueError, match="is no experiment: it has no experiment.json; give a folder that"):
+        read(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [
+        ("{", "is no readable JSON"),
+        ("[]", "must hold a JSON object, got list"),
+        (json.dumps(experiment_record(format=2)), "has format 2, this code reads format 1"),
+        (json.dumps(experiment_record(lowercase="no")), "`lowercase` must be bool, got 'no'"),
+        (json.dumps({"format": 1}), "lacks `task`; add it"),
+    ],
+)
+def test_an_experiment_file_that_cannot_be_used(folder, content, told):
+    (folder / "experiment.json").write_text(content)
+    with pytest.raises(ValueError, match="experiment.json") as error:
+        read(folder)
+    assert told in str(error.value)
+
+
+def test_broken_runs_are_left_out_and_noted(folder):
+    (folder / "students/plain.1/run.json").write_text("{")
+    write_json(folder / "students/plain.2/run.json", run_record("plain", 2) | {"seed": True})
+    write_json(folder / "students/again/run.json", run_record("distilled", 1))
+    experiment, notes = read(folder)
+    assert [run.name for run in experiment.runs] == ["again", "distilled.2"]
+    told = {note.where: note.text for note in notes}
+    assert "is no readable JSON" in told["students/plain.1"]
+    assert "left out: `students/plain.2/run.json`: `seed` must be int, got True" in told["students/plain.2"]
+    assert told["students/distilled.1"] == "left out: again is the same system and seed"
+    assert Note("students/again", "its run.json says distilled.1; that is taken") in notes
+
+
+def test_steps_cut_short_and_repeated(folder):
+    path = folder / "steps.jsonl"
+    path.write_text(path.read_text() + '{"step": "teacher", "seconds": 1, "ended": ""}\n{"step": "du')
+    experiment, notes = read(folder)
+    assert (experiment.steps[-1].name, experiment.steps[-1].seconds) == ("teacher", 1)
+    assert notes[0].text.startswith("line 6 cannot be read and is left out: ")
+    path.unlink()
+    assert read(folder)[1] == [Note("steps.jsonl", "not there: the times of the steps are not known")]
+
+
+def test_before_the_first_run(tmp_path):
+    experiment, notes = read(write_experiment(tmp_path, runs=False, store=False))
+    assert experiment.runs == ()
+    assert notes == [Note("", "no run has begun yet: students/*/run.json is not there")]
+
+
+def test_notes_say_things_once_and_without_the_folders_path(tmp_path):
+    notes = Notes(tmp_path)
+    for _ in range(2):
+        notes.add("x", ValueError(f"`{tmp_path}/data-bin/dict.txt` is gone"))
+    assert notes == [Note("x", "`data-bin/dict.txt` is gone")]

@@ -1,0 +1,254 @@
+import json
+import re
+from html.parser import HTMLParser
+
+import pytest
+
+from fairseq_bert_kd.report.experiment import read_experiment
+from fairseq_bert_kd.report.notes import Notes
+from fairseq_bert_kd.report.page import render, slugs
+from fairseq_bert_kd.report.provenance import file_digest, note_other_data, text_digests
+from fairseq_bert_kd.report.results_file import experiment_record, write_results
+from fairseq_bert_kd.report.section import Choices, make_section
+from fairseq_bert_kd.storage.topk_store import TopKReader
+from tests.report.small_experiments import (
+    BETTER,
+    REFERENCE,
+    WORSE,
+    add_run,
+    write_experiment,
+    write_output,
+    write_text,
+)
+
+VOID = {"meta", "br", "hr", "img", "link", "input", "line", "circle", "path", "use", "rect"}
+
+
+class Page(HTMLParser):
+    """What a browser would make of a page."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.open, self.tags, self.headings, self.words = [], [], [], []
+        self.feed(text)
+        assert self.open == []
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append((tag, dict(attrs)))
+        if tag not in VOID:
+            self.open.append(tag)
+        if re.fullmatch("h[1-6]", tag):
+            self.headings.append(int(tag[1]))
+
+    def handle_startendtag(self, tag, attrs):
+        self.tags.append((tag, dict(attrs)))
+
+    def handle_endtag(self, tag):
+        if tag not in VOID:
+            assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        if self.open and self.open[-1] != "style":
+            self.words.append(data)
+
+    @property
+    def text(self):
+        return " ".join(" ".join(self.words).split())
+
+    def all(self, tag):
+        return [attributes for name, attributes in self.tags if name == tag]
+
+
+def section_of(folder, **choices):
+    notes = Notes(folder)
+    return make_section(read_experiment(folder, notes), notes, Choices(**choices))
+
+
+@pytest.fixture
+def folder(tmp_path):
+    return write_experiment(tmp_path / "out")
+
+
+@pytest.fixture(scope="module")
+def complete(tmp_path_factory):
+    """Section and page of an experiment that lacks nothing; read only."""
+    section = section_of(write_experiment(tmp_path_factory.mktemp("complete") / "out"), sentences=(0,))
+    return section, render([section])
+
+
+def test_a_complete_experiment(complete):
+    section, text = complete
+    page = Page(text)
+    distilled = section.main
+    assert section.notes == []
+    assert "The student distilled scores" in page.text
+    gain = distilled.gain.mean
+    assert (
+        f"a difference of +{gain:.2f} ± 0.00 BLEU (mean ± sd of the gains of 2 seeds), better with every seed"
+        in page.text
+    )
+    for part in (
+        "Main table", "Learning curves", "Length of the target, k and T", "Teachers and their stores",
+        "Sentences that differ most", "What the teacher sees", "Time", "Missing or odd",
+    ):  # fmt: skip
+        assert part in page.text
+    assert "62.4 %" in page.text
+    assert "13 min 32 s" in page.text
+    assert "Nothing was found missing" in page.text
+    assert str(section.results.metrics.bleu.get_signature()) in page.text
+    assert "nrefs:1|bs:1000|seed:12345|case:mixed" in page.text
+    assert [panel.name for panel in section.curves] == [
+        "curve-train-nll-loss", "curve-valid-nll-loss", "curve-valid-loss", "curve-valid-bleu",
+    ]  # fmt: skip
+
+
+def test_the_page_needs_nothing_else_and_is_accessible(complete):
+    _, text = complete
+    page = Page(text)
+    assert not re.search(r"https?://|<script|<link|@import|url\((?!#)|src=", text)
+    assert page.headings[0] == 1
+    assert page.headings.count(1) == 1
+    assert all(after <= before + 1 for before, after in zip(page.headings, page.headings[1:], strict=False))
+    assert all(cell.get("scope") in ("col", "row") for cell in page.all("th"))
+    assert page.all("th")
+    identifiers = [attributes["id"] for _, attributes in page.tags if "id" in attributes]
+    assert len(identifiers) == len(set(identifiers))
+    assert len(page.all("figcaption")) == len(page.all("figure")) > 4
+    assert all(graphic.get("aria-label") for graphic in page.all("svg"))
+    assert page.all("html") == [{"lang": "en-GB"}]
+    targets = {link["href"][1:] for link in page.all("a")}
+    assert targets <= set(identifiers)
+
+
+def test_the_same_folder_gives_the_same_bytes(complete):
+    section, text = complete
+    assert render([section_of(section.experiment.folder, sentences=(0,))]) == text
+
+
+NASTY = '</script><b onclick="x">&amp; \x1b[31m \u202e שלום'
+
+
+def test_what_comes_from_data_is_text(folder):
+    reference = [NASTY, "", *REFERENCE[2:]]
+    write_text(folder / "text/test.en", reference)
+    write_text(folder / "text/test.de", [""] + [NASTY] * 5)
+    for seed in (1, 2):
+        write_output(folder / f"outputs/plain.{seed}.test.out", [f"{NASTY} x", "not empty", *WORSE[2:]])
+        write_output(folder / f"outputs/distilled.{seed}.test.out", ["", "", *BETTER[2:]])
+    add_run(folder, "odd", 1, WORSE, label=NASTY, group=NASTY, options=NASTY, value=NASTY)
+    record = json.loads((folder / "experiment.json").read_text())
+    record |= dict.fromkeys(("title", "teacher", "hardware", "code", "command", "size"), NASTY)
+    (folder / "experiment.json").write_text(json.dumps(record))
+    text = render([section_of(folder)])
+    page = Page(text)
+    assert not {"b", "script"} & {tag for tag, _ in page.tags}
+    assert "\x1b" not in text
+    assert "\u202e" not in text
+    assert r"&lt;/script&gt;&lt;b onclick=&#34;x&#34;&gt;&amp;amp; \x1b[31m \u202e שלום" in text
+    assert "(empty)" in page.text
+    assert {"dir": "auto"} in page.all("dd")
+
+
+def test_names_of_runs_from_elsewhere_cannot_break_out_of_a_figure(folder):
+    for seed in (1, 2):
+        add_run(folder, "distilled", seed, BETTER, label=NASTY)
+    page = Page(render([section_of(folder)]))
+    assert not {"b", "script"} & {tag for tag, _ in page.tags}
+
+
+@pytest.mark.parametrize(
+    ("remove", "absent", "told"),
+    [
+        ("outputs", "Main table", "not there: the run is not scored"),
+        ("logs", "Learning curves", "not there: no learning curve"),
+        ("data-bin", "What the teacher sees", "no readable store of the training set"),
+        ("text", "Main table", "nothing is scored"),
+        ("steps.jsonl", "Wall-clock", "the times of the steps are not known"),
+        ("students", "Main table", "no run has begun yet"),
+    ],
+)
+def test_half_finished_experiments_say_what_is_missing_and_show_the_rest(folder, remove, absent, told):
+    import shutil
+
+    path = folder / remove
+    shutil.rmtree(path) if path.is_dir() else path.unlink()
+    page = Page(render([section_of(folder)]))
+    assert absent not in page.text
+    assert told in page.text
+    assert "Missing or odd" in page.text
+
+
+def test_an_experiment_that_has_just_begun(tmp_path):
+    folder = write_experiment(tmp_path / "out", runs=False, store=False)
+    for name in ("text", "logs"):
+        (folder / name).rename(tmp_path / name)
+    section = section_of(folder)
+    assert "there is nothing to compare yet" in Page(render([section])).text
+    record = experiment_record(section)
+    assert (record["runs"], record["compared"]) == ([], {})
+
+
+def test_several_experiments_have_a_summary(tmp_path):
+    sections = [
+        section_of(write_experiment(tmp_path / "a")),
+        section_of(write_experiment(tmp_path / "b", title="Another", size="gpu")),
+        section_of(write_experiment(tmp_path / "c", title="Begun", size="gpu", runs=False)),
+        section_of(write_experiment(tmp_path / "d", title="Summaries", task="ü x", metric="rouge")),
+    ]
+    assert slugs(sections) == ["toy-laptop", "toy-gpu", "toy-gpu-2", "--x"]
+    text = render(sections)
+    page = Page(text)
+    assert "Experiments" in page.text
+    assert page.headings.count(2) == 5
+    assert "not there yet" in page.text
+    assert f"{sections[3].main.gain.mean:+.2f} ± 0.00 ROUGE-L" in page.text.replace("\u00a0", " ")
+    identifiers = [attributes["id"] for _, attributes in page.tags if "id" in attributes]
+    assert len(identifiers) == len(set(identifiers))
+
+
+def test_other_data_under_the_same_name_is_told(tmp_path):
+    folders = [
+        write_experiment(tmp_path / name, size=size)
+        for name, size in (("a", "laptop"), ("b", "laptop"), ("c", "gpu"))
+    ]
+    write_text(folders[1] / "text/train.en", ["other"])
+    write_text(folders[2] / "text/train.en", ["more"])
+    write_text(folders[2] / "text/test.en", REFERENCE[::-1])
+    notes = [Notes(folder) for folder in folders]
+    experiments = [read_experiment(folder, told) for folder, told in zip(folders, notes, strict=True)]
+    note_other_data(experiments, [text_digests(experiment) for experiment in experiments], notes)
+    assert [[note.where for note in told] for told in notes] == [[], ["train.en"], ["test.en"]]
+    assert "other data than in “Toy German-English” under the same task name `toy`" in notes[1][0].text
+
+
+def test_results_file(folder, tmp_path):
+    section = section_of(folder)
+    write_output(folder / "outputs/plain.1.valid.out", WORSE)
+    write_results(tmp_path / "one.json", [section])
+    write_results(tmp_path / "two.json", [section_of(folder, subset="valid")])
+    record = json.loads((tmp_path / "one.json").read_text())
+    assert list(record) == ["format", "written_by", "versions", "experiments"]
+    assert {"python", "fairseq-bert-kd", "sacrebleu", "numpy"} <= set(record["versions"])
+    (experiment,) = record["experiments"]
+    assert experiment["code"] == "abc123"
+    assert experiment["hardware"] == "2 CPU cores, no GPU"
+    assert experiment["seconds"]["teacher"] == 812
+    assert experiment["text_sha256"]["test.en"] == file_digest(folder / "text/test.en")
+    assert len(experiment["text_sha256"]) == 6
+    store = experiment["stores"]["default"]
+    assert store["digest"] == TopKReader(folder / "data-bin/train.de-en.en.topk").header.digest
+    assert list(store["captured_mass"]["1"]) == ["1", "2", "3"]
+    assert store["captured_mass"]["1"]["3"] == pytest.approx(7 / 8, rel=1e-3)
+    assert experiment["teachers"]["teacher"]["masked_accuracy"] == 62.4
+    plain = next(run for run in experiment["runs"] if (run["system"], run["seed"]) == ("plain", 1))
+    assert plain["updates_trained"] == 400
+    assert plain["finished"] is True
+    assert plain["scores"]["test"] == section.results.outputs["plain.1"].scores
+    assert plain["scores"]["valid"] == plain["scores"]["test"]  # the same texts
+    compared = experiment["compared"]
+    assert (compared["subset"], compared["metric"]) == ("test", "bleu")
+    assert compared["systems"]["distilled"]["mean_gain"] == section.main.gain.mean
+    assert compared["systems"]["distilled"]["p"].keys() == {"1", "2"}
+    other = json.loads((tmp_path / "two.json").read_text())["experiments"][0]
+    assert other["compared"]["subset"] == "valid"
+    assert other["runs"] == experiment["runs"]  # scores of both subsets, whatever the page is about

@@ -1,0 +1,121 @@
+import re
+import xml.etree.ElementTree
+from functools import partial
+from itertools import pairwise
+
+import pytest
+
+from fairseq_bert_kd.report.curves import SystemCurve
+from fairseq_bert_kd.report.length_bins import LengthBin
+from fairseq_bert_kd.report.plot_style import PAPER, Panel, _figure, svg, write_png
+from fairseq_bert_kd.report.plots import draw_curves, draw_gains, draw_lengths, draw_mass, draw_values
+from fairseq_bert_kd.report.results import Spread
+
+CURVES = [
+    SystemCurve("plain", "plain", {1: {100: 6.0, 200: 4.0, 300: 3.0}, 2: {100: 6.5, 200: 4.5, 300: 3.5}}),
+    SystemCurve("kd", "dis<tilled", {1: {100: 6.0, 200: 4.0, 300: 2.0}}),
+]
+BINS = [LengthBin(1, 5, 20, -1.0, -2.5, 0.2), LengthBin(6, 6, 21, 2.0, 1.0, 3.0)]
+DRAWN = {
+    "curves": partial(draw_curves, curves=CURVES, perplexity=False),
+    "perplexity": partial(draw_curves, curves=CURVES, perplexity=True),
+    "lengths": partial(draw_lengths, bins=BINS, unit="BLEU"),
+    "mass": partial(draw_mass, masses={1.0: [0.5, 0.75, 0.875], 10.0: [0.1, 0.2, 0.25]}),
+    "values": partial(
+        draw_values,
+        points={1.0: [30.0, 31.0], 64.0: [32.0]},
+        baseline=("plain", Spread(29.0, 0.5, 3)),
+        labels=("k", "BLEU"),
+    ),
+    "gains": partial(draw_gains, rows=[("k = 1", [0.1, -0.2]), ("k = 2", [1.0])], unit="BLEU"),
+}
+
+
+def panel(name, **changes):
+    return Panel(name, f"title of {name}", "caption", f'what "{name}" shows', DRAWN[name])._replace(**changes)
+
+
+@pytest.mark.parametrize("name", DRAWN)
+def test_svg_takes_everything_from_the_page(name):
+    text = svg(panel(name))
+    root = xml.etree.ElementTree.fromstring(text)
+    assert root.attrib["role"] == "img"
+    assert root.attrib["aria-label"] == f'what "{name}" shows'
+    assert not re.search(r"https?:|url\((?!#)|@import|<script|DejaVu", text)
+    colours = set(re.findall(r"#[0-9a-f]{6}\b", text))
+    assert not colours  # only variables, so that dark pages can set them
+    assert "var(--ink)" in text
+    identifiers = re.findall(r' id="([^"]+)"', text)
+    assert len(identifiers) == len(set(identifiers))
+    assert all(f"#{identifier}" in text for identifier in identifiers)
+
+
+def test_svg_is_the_same_every_time_and_shares_no_names_with_others():
+    assert svg(panel("curves")) == svg(panel("curves"))
+    names = [
+        set(re.findall(r' id="([^"]+)"', svg(panel("curves")._replace(name=name))))
+        for name in ("one", "other")
+    ]
+    assert names[0]
+    assert not names[0] & names[1]
+
+
+def test_svg_escapes_labels():
+    text = svg(panel("curves", title="a < b & c", alt='"><script>'))
+    assert "dis&lt;tilled" in text
+    assert "a &lt; b &amp; c" in text
+    assert "<script" not in text
+
+
+@pytest.mark.parametrize("label", ["$k$", r"$\foo$", "100 $"])
+def test_a_dollar_is_no_formula(label):
+    text = svg(panel("gains", title=label, draw=partial(draw_gains, rows=[(label, [1.0])], unit=label)))
+    assert text.count(f">{label}<") == 2
+    assert f"gain, {label}" in text
+
+
+def test_png_is_small_and_has_the_panels_side_by_side(tmp_path):
+    image = pytest.importorskip("PIL.Image")
+    write_png(tmp_path / "x.png", [panel("curves"), panel("values")])
+    assert (tmp_path / "x.png").stat().st_size < 60_000
+    with image.open(tmp_path / "x.png") as picture:
+        assert picture.size == (1500, 552)
+    write_png(tmp_path / "y.png", [panel(name) for name in ("curves", "values", "mass")])
+    with image.open(tmp_path / "y.png") as picture:
+        assert picture.size == (1500, 1104)  # two in a row
+
+
+def axes_of(name, **changes):
+    figure, (axes,) = _figure(1, PAPER, (360, 265))
+    partial(DRAWN[name], **changes)(axes, PAPER)
+    figure.draw_without_rendering()
+    return axes
+
+
+def test_learning_curves_draw_each_seed_and_the_mean():
+    axes = axes_of("curves")
+    drawn = [
+        line.get_ydata().tolist() if hasattr(line.get_ydata(), "tolist") else list(line.get_ydata())
+        for line in axes.lines
+    ]
+    assert drawn == [[6.0, 4.0, 3.0], [6.5, 4.5, 3.5], [6.25, 4.25, 3.25], [6.0, 4.0, 2.0]]
+    assert {text.get_text() for text in axes.texts} == {"plain", "dis<tilled"}
+
+
+def test_names_at_the_ends_do_not_overlap():
+    close = [SystemCurve(name, name, {1: {100: 1.0, 200: 2.0 + i / 1000}}) for i, name in enumerate("abc")]
+    axes = axes_of("curves", curves=close)
+    boxes = sorted(text.get_window_extent().y0 for text in axes.texts)
+    assert min(b - a for a, b in pairwise(boxes)) > 12
+
+
+def test_far_values_get_a_logarithmic_axis():
+    assert axes_of("values").get_xscale() == "log"
+    assert axes_of("values", points={1.0: [1.0], 5.0: [2.0]}).get_xscale() == "linear"
+    assert axes_of("values", points={0.0: [1.0], 5.0: [2.0]}).get_xscale() == "linear"
+
+
+def test_one_point_can_be_drawn():
+    axes_of("curves", curves=[SystemCurve("x", "x", {1: {100: 3.0}})])
+    axes_of("mass", masses={1.0: [0.5]})
+    axes_of("lengths", bins=BINS[:1])
