@@ -75,7 +75,11 @@ def test_multi30k_runs_on_packed_text_row_by_row(tmp_path):
     arguments = tmp_path / "raw", bert, tmp_path / "out"
     run("multi30k/run.sh", *arguments, SEEDS="1 2", JOBS="2", **SMALL)
     results = json.loads((tmp_path / "out" / "results.json").read_text())
-    assert set(results["experiments"][0]["scores"]) == {"plain", "distilled"}
+    (experiment,) = results["experiments"]
+    assert {(run["system"], run["seed"]) for run in experiment["runs"]} == {
+        (system, seed) for system in ("plain", "distilled") for seed in (1, 2)
+    }
+    assert all("bleu" in run["scores"]["test"] for run in experiment["runs"])
     printed = run("multi30k/run.sh", *arguments, "topk-1", SEEDS="1", **SMALL)
     assert printed.count("$ fairseq-train") == 1  # the baseline, the teacher and its store were there
     settings = json.loads((tmp_path / "out" / "students" / "topk-1.1" / "run.json").read_text())
