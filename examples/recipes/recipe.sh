@@ -36,7 +36,10 @@ paper_batches() {
 
 # paper_decoding: beam 4 and length penalty 0.6 (the paper; its code's example has beam 5). fairseq divides by
 # length^0.6, the authors by ((5 + length) / 6)^0.6. The limit of length is ours.
-paper_decoding() { default BEAM=4; default DECODE="--beam $BEAM --lenpen 0.6 --max-len-a 1.5 --max-len-b 10"; }
+paper_decoding() {
+    default BEAM=4 MAX_LEN_A=1.5
+    default DECODE="--beam $BEAM --lenpen 0.6 --max-len-a $MAX_LEN_A --max-len-b 10"
+}
 
 # official_files FILE ARCHIVE URL: the folder that holds FILE, in OFFICIAL: DATA_DIR, or what ARCHIVE in it holds (a tar
 # or zip file, unpacked to OUT_DIR/official); with FETCH=1 the archive is fetched from URL first.
