@@ -3,7 +3,10 @@
 #
 # A task's run.sh sets TASK, SOURCE and TARGET (languages), defines `title`, `prepare_text` (which writes
 # text/{train,valid,test}.LANGUAGE) and one function of settings for each size (`size_laptop`, `size_gpu`,
-# `size_paper`), and ends in `. experiment.sh "$@"`. systems.sh names the students.
+# `size_paper`), and ends in `. experiment.sh "$@"`. systems.sh names the students. It may also define `after_tokenize`
+# and `after_students` (further steps), `task_systems` (further rows), and set TEST_SETS (names in text/ beside `test`).
+#
+# DRY_RUN=1 prepares the text and shows the commands without running them; REPORT=0 leaves the report out.
 
 usage() { sed -n '2,/^set -euo/p' "$0" | sed -n 's/^# \{0,1\}//p'; exit 2; }
 default() { # NAME=VALUE...: settings that the environment does not give
@@ -24,8 +27,9 @@ SIZE=${SIZE:-laptop}
 declare -F "size_$SIZE" > /dev/null || { echo "SIZE=$SIZE is not among $(declare -F | sed -n 's/.* size_//p' | paste -sd' ')"; exit 2; }
 
 "size_$SIZE"
-default SEEDS='1 2 3' JOBS=1 METRIC=bleu LOWERCASE=1 BLEU_TOKENIZE=13a DECODE='--beam 5 --max-len-a 1.2 --max-len-b 10' \
+default SEEDS='1 2 3' JOBS=1 REPORT=1 TEST_SETS=test CONTINUE_FROM='' METRIC=bleu LOWERCASE=1 BLEU_TOKENIZE=13a MAX_LEN_A=1.2 \
     STUDENT_ARCH=distilled_transformer_small STUDENT_SCHEDULE=inverse_sqrt STUDENT_EXTRA='' TEACHER_EXTRA='' TEACHER_NAME="$(basename "$TEACHER")"
+default DECODE="--beam 5 --max-len-a $MAX_LEN_A --max-len-b 10"
 TITLE=$(title)
 . "$EXAMPLES/lib.sh"
 cd "$OUT"
@@ -75,17 +79,24 @@ describe_experiment
 
 # ---- data: `data-bin` with one dictionary of both languages, `data-separate` with two, `data-beam` -----------
 binarise() { # FOLDER PIECES OPTIONS...: PIECES holds train, valid and test
-    local folder=$1 pieces=$2; shift 2
+    local folder=$1 pieces=$2 set tests=; shift 2
+    for set in $TEST_SETS; do tests+=${tests:+,}$pieces/$set; done
     QUIET=1 run_step "preprocess${folder#data-bin}" fairseq-preprocess --user-dir "$PLUGIN" --task translation_with_teacher \
         --source-lang "$SOURCE" --target-lang "$TARGET" --trainpref "$pieces/train" --validpref "$pieces/valid" \
-        --testpref "$pieces/test" "$@" --destdir "$folder" --workers "$CORES"
+        --testpref "$tests" "$@" --destdir "$folder" --workers "$CORES"
 }
 declare -A READY=()
 once() { [ -z "${READY[$1]:-}" ] && READY[$1]=1; }   # true the first time
 need_data() {
     once "data $1" || return 0
-    once tokenize && mkdir -p pieces && run_step tokenize fairseq-bert-kd tokenize --tokenizer "$TEACHER" --overwrite \
-        --input text/{train,valid,test}.{"$SOURCE","$TARGET"} --output pieces/{train,valid,test}.{"$SOURCE","$TARGET"}
+    if once tokenize; then
+        local files=() set
+        for set in train valid $TEST_SETS; do files+=("$set.$SOURCE" "$set.$TARGET"); done
+        mkdir -p pieces
+        run_step tokenize fairseq-bert-kd tokenize --tokenizer "$TEACHER" --overwrite \
+            --input "${files[@]/#/text/}" --output "${files[@]/#/pieces/}"
+        if declare -F after_tokenize > /dev/null; then after_tokenize; fi
+    fi
     case $1 in
         data-bin) binarise data-bin pieces --joined-dictionary ;;
         data-separate) binarise data-separate pieces ;;
@@ -100,9 +111,13 @@ need_beam_data() {
     STDOUT_TO=outputs/beam.train.out run_step beam fairseq-generate data-bin --user-dir "$PLUGIN" \
         --task translation_with_teacher --path "$teacher_student/checkpoint_best.pt" --gen-subset train \
         $DECODE --max-tokens 8192
-    mkdir -p pieces-beam
-    cp pieces/{train."$SOURCE",{valid,test}.{"$SOURCE","$TARGET"}} pieces-beam/
-    grep '^H-' outputs/beam.train.out | cut -c3- | sort -n -k1,1 | cut -f3 > pieces-beam/train."$TARGET"
+    local set
+    if [ -z "${DRY_RUN:-}" ]; then
+        mkdir -p pieces-beam
+        cp "pieces/train.$SOURCE" pieces-beam/
+        for set in valid $TEST_SETS; do cp "pieces/$set.$SOURCE" "pieces/$set.$TARGET" pieces-beam/; done
+        grep '^H-' outputs/beam.train.out | cut -c3- | sort -n -k1,1 | cut -f3 > pieces-beam/train."$TARGET"
+    fi
     binarise data-beam pieces-beam --srcdict "data-bin/dict.$SOURCE.txt" --tgtdict "data-bin/dict.$TARGET.txt"
 }
 
@@ -140,16 +155,19 @@ need_store() { # NAME
 
 # ---- students -----------------------------------------------------------------------------------------------
 declare -a SYSTEMS=()
-declare -A GROUP=() LABEL=() VALUE=() BASELINE=() DATA=() STORE=() OPTIONS=()
-# system NAME key=value... -- OPTIONS...: keys are group, label, value, baseline, data, store ("" for none)
+declare -A GROUP=() LABEL=() VALUE=() BASELINE=() DATA=() STORE=() OPTIONS=() UPDATES=() AFTER=() SAME=()
+# system NAME key=value... -- OPTIONS...: keys are group, label, value, baseline, data, store ("" for none), updates,
+# after (the system whose best checkpoint of the same seed it continues from; "" for none, default CONTINUE_FROM) and
+# same (the system whose run it is, compared here with another baseline)
 system() {
     local name=$1; shift
     SYSTEMS+=("$name"); GROUP[$name]=main LABEL[$name]=$name VALUE[$name]='' BASELINE[$name]=plain
-    DATA[$name]=data-bin STORE[$name]=default
+    DATA[$name]=data-bin STORE[$name]=default UPDATES[$name]=$STUDENT_UPDATES AFTER[$name]=$CONTINUE_FROM SAME[$name]=''
     while [ "$1" != -- ]; do
         case $1 in
             group=*) GROUP[$name]=${1#*=} ;; label=*) LABEL[$name]=${1#*=} ;; value=*) VALUE[$name]=${1#*=} ;;
             baseline=*) BASELINE[$name]=${1#*=} ;; data=*) DATA[$name]=${1#*=} ;; store=*) STORE[$name]=${1#*=} ;;
+            updates=*) UPDATES[$name]=${1#*=} ;; after=*) AFTER[$name]=${1#*=} ;; same=*) SAME[$name]=${1#*=} ;;
             *) echo "system $name: what is '$1'?"; exit 2 ;;
         esac
         shift
@@ -158,51 +176,83 @@ system() {
     OPTIONS[$name]=$*
 }
 
-train_student() { # SYSTEM SEED: training, then the outputs of validation and test set
-    local name=$1 seed=$2 run=students/$1.$2 stores=() schedule=(--lr-scheduler "$STUDENT_SCHEDULE")
-    [ "$STUDENT_SCHEDULE" = inverse_sqrt ] || schedule+=(--total-num-update "$STUDENT_UPDATES")
-    mkdir -p "$run"
-    [ -z "${STORE[$name]}" ] || [ "${DATA[$name]}" = data-separate ] || stores=(--kd-stores "${STORE[$name]}")
+describe_student() { # SYSTEM SEED
+    local name=$1
     python -c 'import json, sys
-keys = ("system", "seed", "label", "group", "value", "baseline", "updates", "options", "store", "teacher")
+keys = ("system", "seed", "label", "group", "value", "baseline", "updates", "options", "store", "teacher", "continues")
 record = dict(zip(keys, sys.argv[2:], strict=True))
 record |= {"seed": int(record["seed"]), "updates": int(record["updates"])}
-record |= {key: record[key] or None for key in ("store", "teacher")}
-json.dump(record, open(sys.argv[1], "w", encoding="utf-8"), indent=1, ensure_ascii=False)' "$run/run.json" \
-        "$name" "$seed" "${LABEL[$name]}" "${GROUP[$name]}" "${VALUE[$name]}" "${BASELINE[$name]}" "$STUDENT_UPDATES" \
-        "${OPTIONS[$name]}" "${STORE[$name]}" "${STORE[$name]:+${STORE_TEACHER[${STORE[$name]:-default}]}}"
+record |= {key: record[key] or None for key in ("store", "teacher", "continues")}
+json.dump(record, open(sys.argv[1], "w", encoding="utf-8"), indent=1, ensure_ascii=False)' "students/$name.$2/run.json" \
+        "$name" "$2" "${LABEL[$name]}" "${GROUP[$name]}" "${VALUE[$name]}" "${BASELINE[$name]}" "${UPDATES[$name]}" \
+        "${OPTIONS[$name]}" "${STORE[$name]}" "${STORE[$name]:+${STORE_TEACHER[${STORE[$name]:-default}]}}" "${AFTER[$name]}"
+}
+train_student() { # SYSTEM SEED: training, then the outputs of validation and test sets
+    local name=$1 seed=$2 run=students/$1.$2 more=() schedule=(--lr-scheduler "$STUDENT_SCHEDULE")
+    [ "$STUDENT_SCHEDULE" = inverse_sqrt ] || schedule+=(--total-num-update "${UPDATES[$name]}")
+    [ -z "${STORE[$name]}" ] || [ "${DATA[$name]}" = data-separate ] || more=(--kd-stores "${STORE[$name]}")
+    [ -z "${AFTER[$name]}" ] || more+=(--finetune-from-model "students/${AFTER[$name]}.$seed/checkpoint_best.pt")
     # shellcheck disable=SC2086
     QUIET=1 run_step "$run" fairseq-train "${DATA[$name]}" --user-dir "$PLUGIN" \
         --task translation_with_teacher --arch "$STUDENT_ARCH" \
-        --criterion label_smoothed_cross_entropy_with_distillation --label-smoothing 0.1 "${stores[@]}" \
+        --criterion label_smoothed_cross_entropy_with_distillation --label-smoothing 0.1 "${more[@]}" \
         --optimizer adam --adam-betas '(0.9,0.98)' --clip-norm 5.0 \
         --lr "$STUDENT_LR" "${schedule[@]}" --warmup-updates "$STUDENT_WARMUP" \
-        --max-update "$STUDENT_UPDATES" --max-tokens "$STUDENT_TOKENS" --seed "$seed" \
-        --eval-bleu --eval-bleu-args '{"beam": 1, "max_len_a": 1.2, "max_len_b": 10}' \
+        --max-update "${UPDATES[$name]}" --max-tokens "$STUDENT_TOKENS" --seed "$seed" \
+        --eval-bleu --eval-bleu-args "{\"beam\": 1, \"max_len_a\": $MAX_LEN_A, \"max_len_b\": 10}" \
         --best-checkpoint-metric bleu --maximize-best-checkpoint-metric \
         --validate-interval 10000 --validate-interval-updates "$STUDENT_VALIDATE" \
         --save-interval 10000 --save-interval-updates "$STUDENT_VALIDATE" --keep-interval-updates 1 --no-epoch-checkpoints \
         --save-dir "$run" --log-interval 50 --log-format simple $STUDENT_EXTRA ${OPTIONS[$name]}
-    local subset
-    for subset in valid test; do
-        # shellcheck disable=SC2086
-        STDOUT_TO=outputs/$name.$seed.$subset.out run_step "outputs/$name.$seed.$subset" fairseq-generate "${DATA[$name]}" \
-            --user-dir "$PLUGIN" --task translation_with_teacher --path "$run/checkpoint_best.pt" --gen-subset "$subset" \
-            $DECODE --max-tokens 8192 --bpe hf_tokenizer --hf-tokenizer "$TEACHER"
-    done
+    local set number=
+    decode valid valid
+    for set in $TEST_SETS; do decode "$set" "test$number"; number=$((number + 1)); done
+}
+decode() { # SET SUBSET: of train_student's student; fairseq calls several test sets test, test1, ...
+    # shellcheck disable=SC2086
+    STDOUT_TO=outputs/$name.$seed.$1.out run_step "outputs/$name.$seed.$1" fairseq-generate "${DATA[$name]}" \
+        --user-dir "$PLUGIN" --task translation_with_teacher --path "$run/checkpoint_best.pt" --gen-subset "$2" \
+        $DECODE --max-tokens 8192 --bpe hf_tokenizer --hf-tokenizer "$TEACHER"
+}
+share_student() { # SYSTEM SEED: the run of another system under its own name, in relative links
+    local name=$1.$2 other=${SAME[$1]}.$2 file set
+    mkdir -p logs/students outputs
+    ln -sfn "../$other/checkpoint_best.pt" "students/$name/checkpoint_best.pt"
+    ln -sfn "$other.log" "logs/students/$name.log"
+    for set in valid $TEST_SETS; do ln -sfn "$other.$set.out" "outputs/$name.$set.out"; done
+}
+start_student() { # SYSTEM SEED: once, after the one whose checkpoint or run it needs
+    local name=$1 seed=$2 earlier=${SAME[$1]:-${AFTER[$1]}}
+    once "student $name.$seed" || return 0
+    if [ -n "$earlier" ]; then
+        start_student "$earlier" "$seed"
+        [ -e "done/outputs/$earlier.$seed.test" ] || wait_for_students 1
+    fi
+    mkdir -p "students/$name.$seed"
+    describe_student "$name" "$seed"
+    if [ -n "${SAME[$name]}" ]; then share_student "$name" "$seed"; return; fi
+    if [ "${DATA[$name]}" = data-beam ]; then
+        wait_for_students 1; need_data data-beam
+    fi
+    wait_for_students "$JOBS"
+    OMP_NUM_THREADS=$THREADS train_student "$name" "$seed" &
 }
 
 # run_rows ROW...: a row is a system, a group of systems, `all`, or `store:NAME` for a teacher and its store alone.
 # Baselines come with what is compared with them.
 run_rows() {
     local -A wanted=()
-    local row name seed found
+    local row name seed found earlier
     for row in "$@"; do
         if [[ $row = store:* ]] && [ -n "${STORE_TEACHER[${row#store:}]:-}" ]; then need_store "${row#store:}"; continue; fi
         found=
         for name in "${SYSTEMS[@]}"; do
             if [ "$row" = all ] || [ "$row" = "$name" ] || [ "$row" = "${GROUP[$name]}" ]; then
                 found=1 wanted[$name]=1 wanted[${BASELINE[$name]}]=1
+                for earlier in "$name" "${BASELINE[$name]}"; do
+                    earlier=${SAME[$earlier]:-${AFTER[$earlier]}}
+                    [ -z "$earlier" ] || wanted[$earlier]=1
+                done
             fi
         done
         [ -n "$found" ] || { echo "no system and no group is called '$row'; there are: ${SYSTEMS[*]}"; exit 2; }
@@ -213,12 +263,7 @@ run_rows() {
     done
     for seed in $SEEDS; do
         for name in "${SYSTEMS[@]}"; do
-            [ -n "${wanted[$name]:-}" ] || continue
-            if [ "${DATA[$name]}" = data-beam ]; then
-                wait_for_students 1; need_data data-beam
-            fi
-            wait_for_students "$JOBS"
-            OMP_NUM_THREADS=$THREADS train_student "$name" "$seed" &
+            [ -z "${wanted[$name]:-}" ] || start_student "$name" "$seed"
         done
     done
     wait_for_students 1
@@ -228,5 +273,8 @@ wait_for_students() { while (($(jobs -rp | wc -l) >= $1)); do wait -n; done; }
 . "$EXAMPLES/systems.sh"
 [ -e text/ready ] || { mkdir -p text; prepare_text; touch text/ready; }
 run_rows "${ROWS[@]}"
-fairseq-bert-kd report "$OUT" --out "$OUT/report.html" --results "$OUT/results.json" --figures "$OUT/figures" --overwrite
-printf '\nThe report: %s\n' "$OUT/report.html"
+if declare -F after_students > /dev/null; then after_students; fi
+if [ "$REPORT" != 0 ] && [ -z "${DRY_RUN:-}" ]; then
+    fairseq-bert-kd report "$OUT" --out "$OUT/report.html" --results "$OUT/results.json" --figures "$OUT/figures" --overwrite
+    printf '\nThe report: %s\n' "$OUT/report.html"
+fi

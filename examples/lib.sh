@@ -6,6 +6,7 @@ FAIRSEQ_QUIET=(env PYTHONWARNINGS=ignore TOKENIZERS_PARALLELISM=true TRANSFORMER
 
 # run_step NAME COMMAND...: run the command unless it finished before; note it in commands.sh and steps.jsonl.
 # STDOUT_TO=FILE sends its standard output there, TRAINING=UPDATES shows a training's progress, QUIET=1 nothing.
+# With DRY_RUN=1 the command is only shown.
 run_step() {
     local name=$1; shift
     local line; printf -v line '%q ' "$@"; line="${line% }${STDOUT_TO:+ > $STDOUT_TO}"
@@ -14,6 +15,7 @@ run_step() {
         return
     fi
     printf '\n== %s\n$ %s\n' "$name" "$line"
+    [ -z "${DRY_RUN:-}" ] || return 0
     local log="$OUT/logs/$name.log" start=$SECONDS status=0
     mkdir -p "$(dirname "$log")"
     if [ -n "${TRAINING:-}" ]; then

@@ -34,6 +34,8 @@ kd() {
     printf '%s' "${rest[*]}"
 }
 
+if declare -F task_systems > /dev/null; then task_systems; fi
+
 system plain label='plain' store= -- --kd-weight 0
 system distilled label='distilled' -- $(kd)
 
@@ -58,20 +60,21 @@ for objective in renormalised conditional tail-bucket; do
 done
 system sampled group=objective label='sampled (k = 8, 8 draws)' store=samples -- $(kd --kd-objective sampled --kd-topk 8)
 
-# one dictionary or two (separate embeddings on both sides of the student, so it has its own baseline)
+# one dictionary or two (separate embeddings on both sides of the student, so it has its own baseline and start)
 SEPARATE='--arch transformer --encoder-embed-dim 128 --decoder-embed-dim 128 --encoder-ffn-embed-dim 512
     --decoder-ffn-embed-dim 512 --encoder-attention-heads 4 --decoder-attention-heads 4 --encoder-layers 3
     --decoder-layers 3 --dropout 0.2 --encoder-normalize-before --decoder-normalize-before
     --share-decoder-input-output-embed'
-system plain-separate group=dictionary label='plain, two dictionaries' data=data-separate store= -- --kd-weight 0 $SEPARATE
+system plain-separate group=dictionary label='plain, two dictionaries' data=data-separate store= after= \
+    -- --kd-weight 0 $SEPARATE
 system distilled-separate group=dictionary label='distilled, two dictionaries' baseline=plain-separate data=data-separate \
-    store=separate -- $(kd) $SEPARATE
+    store=separate after= -- $(kd) $SEPARATE
 
-# what the student is; each beside a plain one of its own kind
+# what the student is; each beside a plain one of its own kind, from the start
 student_kind() { # NAME LABEL OPTIONS...
     local name=$1 label=$2; shift 2
-    system "plain-$name" group=student label="plain, $label" store= baseline="plain-$name" -- --kd-weight 0 "$@"
-    system "distilled-$name" group=student label="distilled, $label" baseline="plain-$name" -- $(kd) "$@"
+    system "plain-$name" group=student label="plain, $label" store= baseline="plain-$name" after= -- --kd-weight 0 "$@"
+    system "distilled-$name" group=student label="distilled, $label" baseline="plain-$name" after= -- $(kd) "$@"
 }
 student_kind tiny '2+2 layers of 64' --encoder-layers 2 --decoder-layers 2 --encoder-embed-dim 64 --decoder-embed-dim 64 \
     --encoder-ffn-embed-dim 256 --decoder-ffn-embed-dim 256 --encoder-attention-heads 2 --decoder-attention-heads 2
