@@ -267,6 +267,12 @@ run_rows() {
         done
     done
     wait_for_students 1
+    for seed in $SEEDS; do   # a student that failed while another one was being started
+        for name in "${SYSTEMS[@]}"; do
+            [ -n "${wanted[$name]:-}" ] && [ -z "${SAME[$name]}${DRY_RUN:-}" ] || continue
+            [ -e "done/outputs/$name.$seed.${TEST_SETS%% *}" ] || { echo "student $name.$seed failed, see $OUT/logs"; exit 1; }
+        done
+    done
 }
 wait_for_students() { while (($(jobs -rp | wc -l) >= $1)); do wait -n; done; }
 
