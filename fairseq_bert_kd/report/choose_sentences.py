@@ -6,20 +6,23 @@ from numpy.typing import NDArray
 from fairseq_bert_kd.report.soft_labels import temperature_of
 from fairseq_bert_kd.report.stores import ROWS, StoreStat
 from fairseq_bert_kd.storage.records import ChunkData
-from fairseq_bert_kd.storage.store_info import SCORED
+from fairseq_bert_kd.storage.store_info import PREFIX_PLAN, SCORED, STRIDED_PLAN
 from fairseq_bert_kd.storage.topk_stat import checked_chunk, sampled_chunks, token_probs
 
 SHORTEST = 6  # target pieces, end of sentence included
 LONGEST = 16
-CONTRAST = "left-to-right"  # name of the store that others are compared with, as in examples/systems.sh
 
 
 def comparable(stat: StoreStat, stores: dict[str, StoreStat]) -> StoreStat | None:
-    """The left-to-right teacher's store, where there is one of the same sentences and dictionary."""
-    other = stores.get(CONTRAST)
-    if other is None or other is stat or other.data != stat.data or len(other.reader) != len(stat.reader):
-        return None
-    return other if other.reader.info.dictionary_digest == stat.reader.info.dictionary_digest else None
+    """A left-to-right teacher's store of the same sentences and dictionary, the first by name; None without one."""
+    mine = stat.reader.info
+    for other in stores.values():
+        info = other.reader.info
+        same = other.data == stat.data and len(other.reader) == len(stat.reader)
+        same = same and info.dictionary_digest == mine.dictionary_digest
+        if same and (mine.mask_plan, info.mask_plan) == (STRIDED_PLAN, PREFIX_PLAN):
+            return other
+    return None
 
 
 def choose_sentences(stat: StoreStat, other: StoreStat | None, count: int) -> list[int]:

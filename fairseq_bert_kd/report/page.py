@@ -6,7 +6,7 @@ from typing import Any
 
 import fairseq_bert_kd
 from fairseq_bert_kd.report import formats
-from fairseq_bert_kd.report.choose_sentences import CONTRAST, LONGEST, SHORTEST
+from fairseq_bert_kd.report.choose_sentences import LONGEST, SHORTEST
 from fairseq_bert_kd.report.comparison import GROUP_TITLES, SIGNIFICANT, verdict
 from fairseq_bert_kd.report.experiment import MAIN_GROUP
 from fairseq_bert_kd.report.extras import import_extra
@@ -18,6 +18,7 @@ from fairseq_bert_kd.report.section import Section
 from fairseq_bert_kd.report.significance import RESAMPLES
 from fairseq_bert_kd.report.soft_labels import temperature_of
 from fairseq_bert_kd.report.step_times import step_rows
+from fairseq_bert_kd.storage.store_info import PREFIX_PLAN, scoring_plan
 
 TEMPLATES = Path(__file__).parent / "templates"
 
@@ -80,7 +81,8 @@ def render(sections: Sequence[Section]) -> str:
         "SIGNIFICANT": SIGNIFICANT,
         "RESAMPLES": RESAMPLES,
         "BINS": BINS,
-        "CONTRAST": CONTRAST,
+        "PREFIX_PLAN": PREFIX_PLAN,
+        "scoring_plan": scoring_plan,
         "LENGTHS": (SHORTEST, LONGEST),
     }
     return environment.get_template("page.html").render(

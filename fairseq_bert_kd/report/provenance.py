@@ -55,6 +55,7 @@ def store_record(stat: StoreStat) -> dict[str, Any]:
         "teacher_digest": info.teacher_digest,
         "k": info.k,
         "passes": info.passes,
+        "mask_plan": info.mask_plan,
         "temperatures": list(info.temperatures),
         "captured_mass": {
             f"{t:g}": {str(k): masses[k - 1] for k in token_counts(info.k)} for t, masses in stat.mass.items()

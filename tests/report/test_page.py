@@ -20,6 +20,7 @@ from tests.report.small_experiments import (
     write_output,
     write_text,
 )
+from tests.storage.small_stores import make_info, write_store
 
 VOID = {"meta", "br", "hr", "img", "link", "input", "line", "circle", "path", "use", "rect"}
 
@@ -93,6 +94,8 @@ def test_a_complete_experiment(complete):
     ):  # fmt: skip
         assert part in page.text
     assert "62.4 %" in page.text
+    assert "7 passes" in page.text
+    assert "the other pieces on both sides are seen" in page.text
     assert "13 min 32 s" in page.text
     assert "Nothing was found missing" in page.text
     assert str(section.results.metrics.bleu.get_signature()) in page.text
@@ -100,6 +103,18 @@ def test_a_complete_experiment(complete):
     assert [panel.name for panel in section.curves] == [
         "curve-train-nll-loss", "curve-valid-nll-loss", "curve-valid-loss", "curve-valid-bleu",
     ]  # fmt: skip
+
+
+def test_beside_a_left_to_right_teacher(folder):
+    info = make_info(gold=True, mask_plan="left-to-right", passes=1)
+    write_store(folder / "data-bin/train.de-en.en.l2r.topk", info)
+    page = Page(render([section_of(folder, sentences=(0,))]))
+    assert (
+        "The hollow bar is the left-to-right teacher’s probability of the same piece (store l2r )"
+        in page.text
+    )
+    assert "left-to-right: 25.0 %" in page.text
+    assert "1 pass, left to right" in page.text
 
 
 def test_the_page_needs_nothing_else_and_is_accessible(complete):

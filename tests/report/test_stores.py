@@ -149,7 +149,7 @@ def test_data_of_another_text_is_not_shown(folder):
 
 def left_to_right(folder, logit):
     """A store beside the default one whose gold token has another logit."""
-    info = make_info(gold=True)
+    info = make_info(gold=True, mask_plan="left-to-right", passes=1)
     parts = make_parts(info)
     for chunk in parts.chunks:
         chunk.records["gold_logit"][chunk.scored] = logit
@@ -166,9 +166,13 @@ def test_beside_the_left_to_right_teacher(folder):
     assert found.positions[0].gold_prob == pytest.approx(1 / 4, rel=1e-3)
     assert found.positions[0].gold_other == pytest.approx(1 / 8, rel=1e-3)
     assert found.positions[0].tokens[0].other == pytest.approx(1 / 2, rel=1e-3)
+    write_store(folder / "data-bin/train.de-en.en.again.topk", make_info(gold=True))
+    assert (
+        comparable(stores["default"], stores_of(folder)[1]).name == "left-to-right"
+    )  # not another bidirectional one
     path = folder / "data-bin/train.de-en.en.left-to-right.topk"
     path.unlink()
-    write_store(path, pairs=PAIRS[:3])
+    write_store(path, make_info(mask_plan="left-to-right", passes=1), pairs=PAIRS[:3])
     assert comparable(stores["default"], stores_of(folder)[1]) is None  # another corpus
 
 
