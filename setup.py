@@ -18,6 +18,7 @@ setup(
     long_description_content_type="text/markdown",
     license="MIT",
     packages=find_packages(include=["fairseq_bert_kd", "fairseq_bert_kd.*"]),
+    package_data={"fairseq_bert_kd.report": ["templates/*"]},
     python_requires=">=3.10,<3.13",
     # fairseq itself is left to the user: its declared requirements pull a torchaudio that breaks
     # transformers, and the version that runs on Python 3.11+ has another name (see README, Installation).

@@ -3,6 +3,7 @@
 import gzip
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -12,20 +13,20 @@ import pytest
 from tests.tiny_chain import build_teacher_folder, write_corpus
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
+DOCS = EXAMPLES.parent / "docs"
+
+
+def environment(**settings):
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    return {**os.environ, "PATH": path, "OMP_NUM_THREADS": "1", **settings}
 
 
 def run(script, *arguments, **settings):
-    environment = {
-        **os.environ,
-        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
-        "OMP_NUM_THREADS": "1",
-        **settings,
-    }
     result = subprocess.run(
         ["bash", EXAMPLES / script, *map(str, arguments)],
         capture_output=True,
         text=True,
-        env=environment,
+        env=environment(**settings),
         check=False,
     )
     assert result.returncode == 0, result.stdout[-3000:] + result.stderr[-1000:]
@@ -87,6 +88,15 @@ def test_multi30k_runs_on_packed_text_row_by_row(tmp_path):
     assert settings["store"] == "default"
     assert "--kd-topk 1 " in settings["options"] + " "
     assert (tmp_path / "out" / "report.html").exists()
+    (command,) = re.findall(
+        r"<!-- report: .*?```bash\n(.*?)```", (DOCS / "report.md").read_text(), flags=re.S
+    )
+    subprocess.run(
+        ["bash", "-c", command.replace(" OUT ", " out ")], cwd=tmp_path, check=True, env=environment()
+    )
+    assert (tmp_path / "report.html").stat().st_size > 10_000
+    assert json.loads((tmp_path / "results.json").read_text())["experiments"]
+    assert list((tmp_path / "figures").glob("*.png"))
 
 
 def refused(script, *arguments, **settings):
