@@ -51,7 +51,9 @@ setup(
             *REPORT,
             *DOCS,
             "ctranslate2>=4.5",
+            "sacremoses>=0.1",
         ],
+        "recipes": ["sacremoses>=0.1"],  # tokenised BLEU by the rules of Moses
         "report": REPORT,
         "docs": DOCS,
         "benchmarks": ["accelerate>=1.1"],  # for transformers' Trainer

@@ -4,8 +4,8 @@
 mkdir -p "$OUT/logs" "$OUT/done"
 FAIRSEQ_QUIET=(env PYTHONWARNINGS=ignore TOKENIZERS_PARALLELISM=true TRANSFORMERS_VERBOSITY=error)
 
-# run_step NAME COMMAND...: run the command unless it finished before; note it in commands.sh.
-# STDOUT_TO=FILE sends its standard output there, TRAINING=UPDATES shows a training's progress.
+# run_step NAME COMMAND...: run the command unless it finished before; note it in commands.sh and steps.jsonl.
+# STDOUT_TO=FILE sends its standard output there, TRAINING=UPDATES shows a training's progress, QUIET=1 nothing.
 run_step() {
     local name=$1; shift
     local line; printf -v line '%q ' "$@"; line="${line% }${STDOUT_TO:+ > $STDOUT_TO}"
@@ -19,6 +19,7 @@ run_step() {
     if [ -n "${TRAINING:-}" ]; then
         "${FAIRSEQ_QUIET[@]}" "$@" 2>&1 | tee "$log" | show_training "$TRAINING" || status=$?
     elif [ -n "${STDOUT_TO:-}" ]; then
+        mkdir -p "$(dirname "$STDOUT_TO")"
         "${FAIRSEQ_QUIET[@]}" "$@" > "$STDOUT_TO" 2> "$log" || status=$?
     elif [ -n "${QUIET:-}" ]; then
         "${FAIRSEQ_QUIET[@]}" "$@" > "$log" 2>&1 || status=$?
@@ -31,6 +32,11 @@ run_step() {
         exit "$status"
     fi
     printf '# %s (%s s)\n%s\n' "$name" "$((SECONDS - start))" "$line" >> "$OUT/commands.sh"
+    python -c 'import json, sys, time
+step, seconds, command = sys.argv[1:]
+ended = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+print(json.dumps({"step": step, "seconds": int(seconds), "command": command, "ended": ended}))' \
+        "$name" "$((SECONDS - start))" "$line" >> "$OUT/steps.jsonl"
     mkdir -p "$(dirname "$OUT/done/$name")" && touch "$OUT/done/$name"
 }
 

@@ -3,15 +3,24 @@
 Each function names its reason and when it can go.
 """
 
+from __future__ import annotations
+
 import argparse
 import importlib
 import importlib.util
+import json
 import os
 import pickle
 import re
 import subprocess
 import sys
-from typing import Any
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:  # the tokenizer also runs where torch is not installed
+    import torch
+
+PairAttention = Callable[["torch.Tensor", "torch.dtype"], "torch.Tensor"]  # see `pair_attention_form`
 
 FAIRSEQ_REQUIREMENT = "fairseq-fixed==0.12.3.1"
 FAIRSEQ_INSTALL = (
@@ -192,11 +201,30 @@ def masked_lm_from_pretrained(path_or_name: str) -> tuple[Any, list[str]]:
             path_or_name, output_loading_info=True
         )
     except (OSError, ValueError, KeyError) as error:
-        raise ValueError(
-            f"cannot load `{path_or_name}` as a masked language model: {_first_line(error)} "
-            "Give a folder that holds config.json and the weights, or a hub name (which needs a network)."
-        ) from error
+        raise _no_masked_lm(path_or_name, "config.json and the weights", error) from error
     return model.float(), sorted(info["missing_keys"])
+
+
+def masked_lm_with_random_weights(path_or_name: str) -> Any:
+    """The architecture of a folder or hub name with the weights of its config's own initialisation, in float32.
+
+    Raises:
+        ValueError: its config cannot be loaded, or is of no masked language model.
+    """
+    transformers = import_transformers()
+    try:
+        config = transformers.AutoConfig.from_pretrained(path_or_name)
+        return masked_lm_from_config(config_settings(config))
+    except (OSError, ValueError, KeyError) as error:
+        raise _no_masked_lm(path_or_name, "config.json", error) from error
+
+
+def config_settings(config: Any) -> dict[str, Any]:
+    """What `masked_lm_from_config` needs of a transformers config, without version, origin and arithmetic."""
+    settings = json.loads(config.to_json_string(use_diff=False))
+    for key in ("transformers_version", "_name_or_path", "architectures", "dtype", "torch_dtype"):
+        settings.pop(key, None)
+    return settings
 
 
 def masked_lm_from_config(settings: dict[str, Any]) -> Any:
@@ -205,6 +233,64 @@ def masked_lm_from_config(settings: dict[str, Any]) -> Any:
     settings = dict(settings)
     config = transformers.AutoConfig.for_model(settings.pop("model_type"), **settings)
     return transformers.AutoModelForMaskedLM.from_config(config).float()
+
+
+def pair_attention_form(encoder: Any) -> PairAttention | None:
+    """How an encoder takes a mask that says which slot attends to which; None where it takes none.
+
+    transformers 5 takes what is added to the attention's scores, ``(batch, 1, length, length)``; 4.x takes ones and
+    zeros, ``(batch, length, length)``; and some models of either take neither, or look at a part of it only. So the
+    encoder is tried on four tokens: a slot's output must depend on those slots that it may attend to, exactly.
+    Goes when the oldest transformers that we support takes one form for all models.
+
+    Returns:
+        ``(mask, dtype)`` to what the encoder takes, ``mask`` being ``(batch, length, length)`` bool.
+    """
+    if getattr(encoder.config, "local_attention", None):
+        return None  # ModernBERT: the mask would take the place of the window of its local layers
+    return next((form for form in (_added_to_scores, _of_ones) if _obeys(encoder, form)), None)
+
+
+def _added_to_scores(allowed: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+    import torch
+
+    scores = torch.zeros(allowed.shape, dtype=dtype, device=allowed.device)
+    return scores.masked_fill_(~allowed, torch.finfo(dtype).min)[:, None]
+
+
+def _of_ones(allowed: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+    return allowed.to(dtype)
+
+
+def _obeys(encoder: Any, form: PairAttention) -> bool:
+    """Whether slot i of four depends on slot j if and only if the mask allows it."""
+    import torch
+
+    allowed = torch.tensor([[1, 1, 0, 0], [1, 1, 0, 0], [1, 1, 1, 0], [1, 1, 1, 1]], dtype=torch.bool)
+    weights, padding = next(encoder.parameters()), encoder.config.pad_token_id
+    *tokens, other = [token for token in range(6) if token != padding][:5]
+    inputs = torch.tensor([tokens] * 5)
+    inputs[range(1, 5), range(4)] = other  # row j + 1 differs from the first in slot j
+    mask, was_training = form(allowed[None], weights.dtype).to(weights.device), encoder.training
+    encoder.eval()
+    try:
+        with torch.no_grad():  # one by one: in a batch, equal rows may differ in their last bits
+            first, *others = [
+                encoder(input_ids=row[None].to(weights.device), attention_mask=mask)[0][0] for row in inputs
+            ]
+    except (RuntimeError, ValueError, TypeError, IndexError, AttributeError, KeyError):
+        return False
+    finally:
+        encoder.train(was_training)
+    depends = torch.stack([(states != first).any(dim=1) for states in others], dim=1)  # (i, j)
+    return torch.equal(depends.cpu(), allowed)
+
+
+def _no_masked_lm(path_or_name: str, needed: str, error: BaseException) -> ValueError:
+    return ValueError(
+        f"cannot load `{path_or_name}` as a masked language model: {_first_line(error)} "
+        f"Give a folder that holds {needed}, or a hub name (which needs a network)."
+    )
 
 
 def _first_line(error: BaseException) -> str:

@@ -257,3 +257,69 @@ def test_broken_torchaudio_is_said_to_be_in_the_way_of_transformers(tmp_path):
     )
     assert child.stderr.endswith("Mend it with:\n  pip uninstall --yes torchaudio\n")
     assert not (tmp_path / "out").exists()
+
+
+# --- attention masks
+
+
+def small_encoder(model_type, implementation="eager", **settings):
+    import transformers
+
+    sizes = {"vocab_size": 20, "hidden_size": 8, "num_hidden_layers": 2, "num_attention_heads": 2}
+    sizes |= {"intermediate_size": 16, "hidden_dim": 16, "pad_token_id": 0}
+    config = transformers.AutoConfig.for_model(model_type, **sizes | settings)
+    model = transformers.AutoModelForMaskedLM.from_config(config, attn_implementation=implementation)
+    return model.base_model
+
+
+@pytest.mark.parametrize("implementation", ["eager", "sdpa"])
+@pytest.mark.parametrize("model_type", ["bert", "camembert", "roberta", "xlm-roberta"])
+def test_form_of_a_pair_mask_makes_slots_depend_on_what_it_allows(model_type, implementation):
+    """Any pattern, not only the one that the form was found with: here slot 3 sees itself and slot 0."""
+    encoder = small_encoder(model_type, implementation).eval()
+    form = compat.pair_attention_form(encoder)
+    allowed = torch.eye(4, dtype=torch.bool)
+    allowed[3, 0] = True
+    ids = torch.tensor([[5, 6, 7, 8]])
+    mask = form(allowed[None], torch.float32)
+    before = encoder(input_ids=ids, attention_mask=mask)[0][0]
+    for slot, seen_by in ((0, [0, 3]), (1, [1]), (2, [2]), (3, [3])):
+        other = ids.clone()
+        other[0, slot] = 9
+        after = encoder(input_ids=other, attention_mask=mask)[0][0]
+        assert (after != before).any(dim=1).nonzero().flatten().tolist() == seen_by
+
+
+@pytest.mark.parametrize("model_type", ["deberta", "deberta-v2"])
+def test_encoder_that_takes_no_pair_mask_has_no_form(model_type):
+    assert compat.pair_attention_form(small_encoder(model_type)) is None
+
+
+def test_window_of_local_layers_is_not_lifted():
+    special = dict.fromkeys(("bos_token_id", "eos_token_id", "cls_token_id", "sep_token_id"), 1)
+    assert compat.pair_attention_form(small_encoder("modernbert", **special)) is None
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_looking_for_the_form_leaves_mode_and_random_numbers_alone(training):
+    encoder, state = small_encoder("bert").train(training), torch.get_rng_state()
+    assert compat.pair_attention_form(encoder) is not None
+    assert all(module.training == training for module in encoder.modules())
+    assert torch.equal(torch.get_rng_state(), state)
+    assert all(weights.grad is None for weights in encoder.parameters())
+
+
+class Heedless(torch.nn.Module):
+    """An encoder that takes every mask and looks at none."""
+
+    def __init__(self):
+        super().__init__()
+        self.config = SimpleNamespace(pad_token_id=None)
+        self.embeddings = torch.nn.Embedding(6, 4)
+
+    def forward(self, input_ids, attention_mask):
+        return (self.embeddings(input_ids).cumsum(dim=1),)
+
+
+def test_encoder_that_ignores_the_mask_has_no_form():
+    assert compat.pair_attention_form(Heedless()) is None

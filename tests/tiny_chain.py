@@ -45,6 +45,7 @@ WORDS = [
 TEACHERS = {
     "bert": ("bert_uncased", transformers.BertConfig, {}),
     "distilbert": ("bert_uncased", transformers.DistilBertConfig, {}),
+    "electra": ("bert_uncased", transformers.ElectraConfig, {"embedding_size": 16}),
     "roberta": ("roberta", transformers.RobertaConfig, {"type_vocab_size": 1}),
     "xlmr": ("xlmr", transformers.XLMRobertaConfig, {"type_vocab_size": 1}),
 }

@@ -16,7 +16,7 @@ OUT=$(cd "$OUT" && pwd)
 cd "$OUT"
 PLUGIN=$(fairseq-bert-kd --user-dir)
 mkdir -p objectives
-export OMP_NUM_THREADS=${OMP_NUM_THREADS:-$(($(nproc) / JOBS > 0 ? $(nproc) / JOBS : 1))}
+export OMP_NUM_THREADS=${OMP_NUM_THREADS:-$(($(getconf _NPROCESSORS_ONLN) / JOBS > 0 ? $(getconf _NPROCESSORS_ONLN) / JOBS : 1))}
 
 for split in train valid; do
     run_step "dump-all-$split" fairseq-bert-kd dump data-bin --path teacher/checkpoint_last.pt --name all --subset $split \
@@ -58,7 +58,7 @@ for seed in $SEEDS; do
 done
 while (($(jobs -rp | wc -l) > 0)); do wait -n; done
 
-printf '\n== score: %s updates each, seeds %s, %s CPU cores\n' "$STUDENT_UPDATES" "$SEEDS" "$(nproc)"
+printf '\n== score: %s updates each, seeds %s, %s CPU cores\n' "$STUDENT_UPDATES" "$SEEDS" "$(getconf _NPROCESSORS_ONLN)"
 SYSTEMS=()
 for name in "${NAMES[@]}"; do
     outputs=

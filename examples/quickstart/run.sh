@@ -54,7 +54,7 @@ train_student() {
 train_student plain --kd-weight 0
 train_student distilled --kd-weight 0.5 --kd-temperature 1 --kd-topk 8
 
-printf '\n== score: %s updates each, 1 seed, %s CPU cores\n' "$STUDENT_UPDATES" "$(nproc)"
+printf '\n== score: %s updates each, 1 seed, %s CPU cores\n' "$STUDENT_UPDATES" "$(getconf _NPROCESSORS_ONLN)"
 fairseq-bert-kd score --reference text/test.en plain=plain.out distilled=distilled.out --json scores.json --overwrite
 printf '\nThe first three translations of the distilled student:\n'
 for id in 0 1 2; do grep -P "^(S|T|D)-$id\t" distilled.out | sed 's/^D-\([0-9]*\)\t[^\t]*/D-\1/'; done

@@ -14,17 +14,22 @@ import torch
 from tqdm import tqdm
 
 import fairseq_bert_kd
+from fairseq_bert_kd.functional.left_to_right import LEFT_TO_RIGHT
 from fairseq_bert_kd.scoring import distributed
+from fairseq_bert_kd.scoring.plan import number_of_passes
 from fairseq_bert_kd.scoring.store_dump import StoreDump
 from fairseq_bert_kd.scoring.teacher import Teacher, load_teacher
 from fairseq_bert_kd.storage.indexed_data import open_pairs, read_dictionary
 from fairseq_bert_kd.storage.store_info import (
     DEFAULT_NAME,
+    PREFIX_PLAN,
+    STRIDED_PLAN,
     Shard,
     StoreInfo,
     dictionary_digest,
     differing_fields,
     record_dtype,
+    scoring_plan,
     shard_path,
     store_path,
 )
@@ -87,9 +92,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     what.add_argument(
         "--passes",
         type=int,
-        default=7,
+        default=None,
         help="each position is masked in one of this many passes, so 1/PASSES of a target is hidden at a time "
-        "(default: %(default)s, as in the paper: close to the 15 %% of training)",
+        "(default: 7, as in the paper: close to the 15 %% of training); not applicable to a left-to-right teacher, "
+        "which hides nothing and needs one",
     )
     how = parser.add_argument_group("how it is computed")
     how.add_argument(
@@ -202,6 +208,7 @@ def store_info(
 ) -> StoreInfo:
     """What the store will say about itself."""
     cfg, dictionary = teacher.task.cfg, teacher.task.target_dictionary
+    left_to_right = teacher.model.attention == LEFT_TO_RIGHT
     return StoreInfo(
         k=args.topk,
         dictionary_size=len(dictionary),
@@ -209,10 +216,10 @@ def store_info(
         split=subset,
         source_lang=cfg.source_lang,
         target_lang=cfg.target_lang,
-        passes=args.passes,
+        passes=number_of_passes(teacher.model, args.passes, "--passes"),
         teacher="/".join(Path(args.path).absolute().parts[-2:]),
         teacher_digest=teacher.digest,
-        mask_ratio=cfg.cmlm_mask_prob,
+        mask_ratio=0.0 if left_to_right else cfg.cmlm_mask_prob,
         versions={
             "fairseq-bert-kd": fairseq_bert_kd.__version__,
             **{name: metadata.version(name) for name in ("torch", "transformers", "numpy")},
@@ -227,6 +234,7 @@ def store_info(
         device=torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
         max_tokens=args.max_tokens or MAX_TOKENS[device.type],
         chunk_sentences=args.chunk_sentences,
+        mask_plan=PREFIX_PLAN if left_to_right else STRIDED_PLAN,
     )
 
 
@@ -237,7 +245,7 @@ def check_arguments(args: argparse.Namespace) -> None:
         ("--passes", args.passes),
         ("--chunk-sentences", args.chunk_sentences),
     ):
-        if value < 1:
+        if value is not None and value < 1:
             raise ValueError(f"{option} must be at least 1, got {value}; the paper uses --topk 8 --passes 7")
     store_path(args.data, args.subset, "a", "b", args.name)  # refuses a name that is none
     if args.samples < 0:
@@ -331,7 +339,7 @@ def report(path: Path) -> None:
     why = ", ".join(f"{count:,} {name.replace('_', ' ')}" for name, count in missing.items() if count)
     print(
         f"{path}: {layout.file_bytes:,} bytes, {layout.rows:,} positions, {layout.file_bytes / rows:.1f} bytes a "
-        f"position ({record_dtype(info).itemsize} without header and index), k={info.k}, {info.passes} passes"
+        f"position ({record_dtype(info).itemsize} without header and index), k={info.k}, {scoring_plan(info)}"
     )
     print(
         f"sentences with teacher rows: {covered:,} of {len(reader):,} "

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from fairseq_bert_kd.cli.store_tools import printable
 from fairseq_bert_kd.storage.header import Header, damaged
 from fairseq_bert_kd.storage.indexed_data import IndexedTokens, data_prefixes, read_dictionary, sentence_hash
-from fairseq_bert_kd.storage.store_info import STATUS_NAMES, StoreInfo, dictionary_digest
+from fairseq_bert_kd.storage.store_info import PREFIX_PLAN, STATUS_NAMES, StoreInfo, dictionary_digest
 from fairseq_bert_kd.storage.topk_stat import checked_chunk, token_probs
 from fairseq_bert_kd.storage.topk_store import TopKReader
 
@@ -185,9 +185,10 @@ def _lines(
 
 def _heading(path: Path, header: Header, sentence: Sentence, temperature: float) -> Iterator[str]:
     info = header.info
+    plan = " (left to right)" if info.mask_plan == PREFIX_PLAN else ""
     yield printable(
         f"sentence {sentence.number} of {path.name} ({info.split}, {info.source_lang} -> {info.target_lang}), "
-        f"{len(sentence.records)} positions, teacher {info.teacher}, T={temperature:g}"
+        f"{len(sentence.records)} positions, teacher {info.teacher}{plan}, T={temperature:g}"
     )
     if sentence.status != 0:
         name = STATUS_NAMES[sentence.status] if sentence.status < len(STATUS_NAMES) else str(sentence.status)

@@ -10,7 +10,7 @@ from typing import Any
 
 from fairseq_bert_kd.cli.store_tools import printable, progress_bar
 from fairseq_bert_kd.storage.header import VERSION, Header
-from fairseq_bert_kd.storage.store_info import record_dtype
+from fairseq_bert_kd.storage.store_info import PREFIX_PLAN, record_dtype, scoring_plan
 from fairseq_bert_kd.storage.topk_stat import (
     BINS,
     ENOUGH_MASS,
@@ -79,7 +79,7 @@ def _facts(header: Header) -> Iterator[tuple[str, str]]:
     yield "teacher", f"{info.teacher} ({sha})"
     how = [word for word in (info.precision, info.device and f"on {info.device}") if word]
     how += [f"batches of {info.max_tokens:,} tokens"] if info.max_tokens else []
-    yield "scored", f"in {info.passes} passes, {' '.join(how) or 'precision and device not known'}"
+    yield "scored", f"in {scoring_plan(info)}, {' '.join(how) or 'precision and device not known'}"
     yield "mask ratio", f"{100 * info.mask_ratio:g} % of target tokens while the teacher was trained"
     known = ("gold token",) if info.gold else ()
     drawn = (f"{info.samples} drawn tokens (seed {info.sample_seed})",) if info.samples else ()
@@ -102,7 +102,8 @@ def _facts(header: Header) -> Iterator[tuple[str, str]]:
         yield "on gold", "not known"
     else:
         accuracy, perplexity = summary["gold_accuracy"], _perplexity(summary["gold_nll"])
-        yield "on gold", f"accuracy {100 * accuracy:.2f} %, perplexity {perplexity:.4g} (each token masked)"
+        seen = "from the left" if info.mask_plan == PREFIX_PLAN else "each token masked"
+        yield "on gold", f"accuracy {100 * accuracy:.2f} %, perplexity {perplexity:.4g} ({seen})"
     yield "origin", f"{info.origin}; {', '.join(f'{tool} {v}' for tool, v in sorted(info.versions.items()))}"
 
 

@@ -11,7 +11,10 @@ from fairseq.logging import metrics
 
 @register_criterion("conditional_masked_lm")
 class ConditionalMaskedLMCriterion(FairseqCriterion):
-    """Mean cross-entropy over the masked target positions of the update (``sample_size`` counts them)."""
+    """Mean cross-entropy over the masked target positions of the update (``sample_size`` counts them).
+
+    For a left-to-right teacher these are all target positions, and ``masked_accuracy`` is over all of them.
+    """
 
     def forward(self, model, sample, reduce=True):
         """Loss summed over masked positions, their number, and what to log."""

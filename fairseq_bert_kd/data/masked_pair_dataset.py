@@ -1,4 +1,4 @@
-"""Sentence pairs with masked target positions: what the C-MLM teacher is trained and asked on."""
+"""Sentence pairs with target positions to predict: what the teacher is trained and asked on."""
 
 from collections.abc import Callable
 from typing import Optional
@@ -17,7 +17,7 @@ class MaskedPairDataset(FairseqDataset):
     Args:
         source: indexed dataset of source ids, each ending with end of sentence.
         target: indexed dataset of target ids, each ending with end of sentence.
-        mask: ``(length, epoch, index) -> (length,) bool``.
+        mask: ``(length, epoch, index) -> (length,) bool``, target positions to predict.
         pad: padding index of both dictionaries.
         shuffle_seed: mix equally long pairs, in an order drawn from this; None keeps corpus order.
     """

@@ -9,15 +9,17 @@ from typing import Any, Optional
 
 from torch import Tensor, nn
 
-# model type -> owner of the layers, and the module of a layer that comes when its attention is over: all that this
-# one takes, and all that comes after it, is position by position
+from fairseq_bert_kd.functional.encoder_layers import layer_owner
+
+# model type -> the module of a layer that comes when its attention is over: all that this one takes, and all that
+# comes after it, is position by position
 _AFTER_ATTENTION = {
-    "bert": ("encoder", "attention.output"),
-    "camembert": ("encoder", "attention.output"),
-    "electra": ("encoder", "attention.output"),
-    "roberta": ("encoder", "attention.output"),
-    "xlm-roberta": ("encoder", "attention.output"),
-    "distilbert": ("transformer", "sa_layer_norm"),
+    "bert": "attention.output",
+    "camembert": "attention.output",
+    "electra": "attention.output",
+    "roberta": "attention.output",
+    "xlm-roberta": "attention.output",
+    "distilbert": "sa_layer_norm",
 }
 
 
@@ -30,7 +32,7 @@ def output_rows(encoder: Any, rows: Tensor, **inputs: Any) -> Tensor:
     Args:
         encoder: a transformers encoder.
         rows: ``(rows,)`` int64 places in the flattened ``(batch, length)``.
-        **inputs: of the encoder by name, ``(batch, length)``.
+        **inputs: of the encoder by name.
 
     Returns:
         ``(rows, hidden)``.
@@ -55,13 +57,12 @@ def output_rows(encoder: Any, rows: Tensor, **inputs: Any) -> Tensor:
 def after_attention(encoder: Any) -> Optional[nn.Module]:
     """The module of the last layer from which on positions are independent; None where that is not known."""
     config = encoder.config
-    if config.model_type not in _AFTER_ATTENTION:
+    owner, part = layer_owner(encoder), _AFTER_ATTENTION.get(config.model_type)
+    if owner is None or part is None:
         return None
     if getattr(config, "is_decoder", False) or getattr(config, "chunk_size_feed_forward", 0):
         return None  # cross attention would follow; the feed forward would be cut along the rows
-    owner_name, part = _AFTER_ATTENTION[config.model_type]
-    owner = encoder.get_submodule(owner_name)
-    layer = owner.layer[-1]
+    layer: Any = owner.layer[-1]  # type: ignore[index]
     if any(getattr(module, "gradient_checkpointing", False) for module in (owner, layer)):
         return None  # the layer runs again in the backward pass, when the hook is gone
     return layer.get_submodule(part)

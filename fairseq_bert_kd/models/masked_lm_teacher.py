@@ -6,20 +6,22 @@ from dataclasses import dataclass, field
 from typing import Any, Optional
 
 import torch
-from fairseq.dataclass import FairseqDataclass
+from fairseq.dataclass import ChoiceEnum, FairseqDataclass
 from fairseq.models import BaseFairseqModel, register_model
 from torch import Tensor, nn
 
 from fairseq_bert_kd import compat
+from fairseq_bert_kd.functional.encoder_layers import keep_first_layers
 from fairseq_bert_kd.functional.last_layer import output_rows
-from fairseq_bert_kd.functional.pair_input import PairFormat, assemble_pairs
+from fairseq_bert_kd.functional.left_to_right import ATTENTIONS, BIDIRECTIONAL, LEFT_TO_RIGHT, teacher_input
+from fairseq_bert_kd.functional.pair_input import PairFormat
 
 logger = logging.getLogger(__name__)
 
 
 @dataclass
 class HfMaskedLMConfig(FairseqDataclass):
-    """Where the pre-trained model comes from."""
+    """Where the pre-trained model comes from, how much of it is used, and what it may look at."""
 
     teacher_model: Optional[str] = field(
         default=None,
@@ -29,11 +31,33 @@ class HfMaskedLMConfig(FairseqDataclass):
         default=None,
         metadata={"help": "folder or hub name of its tokenizer (default: the same as --teacher-model)"},
     )
+    teacher_attention: ChoiceEnum(ATTENTIONS) = field(  # type: ignore[valid-type]
+        default=BIDIRECTIONAL,
+        metadata={
+            "help": "what the prediction of a target token may use: both sides of it (the paper's C-MLM), or the source "
+            "and the target's tokens before it, without mask tokens and in one pass (the paper's BERT_l2r; it does not "
+            "say how that masks attention, this prefix language model is our choice)"
+        },
+    )
+    teacher_layers: Optional[int] = field(
+        default=None,
+        metadata={
+            "help": "keep the first N layers of the pre-trained model only (default: all; the paper's BERT_sm has 6, "
+            "it does not say which; the first ones are our choice)"
+        },
+    )
+    teacher_random_weights: bool = field(
+        default=False,
+        metadata={
+            "help": "start from the random weights of the model's own initialisation instead of the pre-trained ones: "
+            "same architecture and tokenizer, drawn from --seed"
+        },
+    )
     teacher_spec: Optional[str] = field(
         default=None,
         metadata={
-            "help": "not for users: JSON with the teacher's architecture and special ids, written into the "
-            "checkpoint so that it loads where the original weights and tokenizer are not"
+            "help": "not for users: JSON with the teacher's architecture, attention and special ids, written into "
+            "the checkpoint so that it loads where the original weights and tokenizer are not"
         },
     )
 
@@ -86,6 +110,10 @@ class HfMaskedLM(BaseFairseqModel):
         target_ids: ``(target dictionary,)`` teacher id of each target symbol.
         pair_format: the teacher's special ids.
         digests: what the maps were made with (tokenizer, source and target dictionary), by name.
+        attention: one of `left_to_right.ATTENTIONS`.
+
+    Raises:
+        ValueError: the teacher cannot look from left to right only, or its head is not known.
     """
 
     def __init__(
@@ -95,12 +123,15 @@ class HfMaskedLM(BaseFairseqModel):
         target_ids: Tensor,
         pair_format: PairFormat,
         digests: dict[str, str],
+        attention: str = BIDIRECTIONAL,
     ):
         super().__init__()
         self.encoder = masked_lm.base_model
         self.head = take_head(masked_lm, vocab_size=len(target_ids))
         self.pair_format = pair_format
         self.digests = digests
+        self.attention = attention
+        self._pair_attention = _pair_attention(self.encoder, pair_format, attention)
         self.register_buffer("source_ids", source_ids)
         self.register_buffer("target_ids", target_ids)
         self.uses_segments = getattr(masked_lm.config, "type_vocab_size", 0) > 1
@@ -116,17 +147,20 @@ class HfMaskedLM(BaseFairseqModel):
             )  # filled on load
             pair_format = PairFormat.from_dict(spec["pair_format"])
             masked_lm = compat.masked_lm_from_config(spec["config"])
-            return cls(masked_lm, source_ids, target_ids, pair_format, spec["digests"])
+            attention = spec.get("attention", BIDIRECTIONAL)  # older checkpoints do not say
+            return cls(masked_lm, source_ids, target_ids, pair_format, spec["digests"], attention)
         vocabulary = getattr(task, "teacher_vocabulary", None)
         if vocabulary is None:
             raise ValueError("--arch hf_masked_lm is trained with --task conditional_masked_lm")
-        masked_lm, missing = compat.masked_lm_from_pretrained(cfg.teacher_model)
-        _check_missing(masked_lm, missing, cfg.teacher_model)
-        source_ids, target_ids = (
-            torch.from_numpy(vocabulary.source_ids),
-            torch.from_numpy(vocabulary.target_ids),
+        source_ids, target_ids = map(torch.from_numpy, (vocabulary.source_ids, vocabulary.target_ids))
+        model = cls(
+            _starting_point(cfg),
+            source_ids,
+            target_ids,
+            vocabulary.pair_format,
+            vocabulary.digests,
+            str(cfg.teacher_attention),
         )
-        model = cls(masked_lm, source_ids, target_ids, vocabulary.pair_format, vocabulary.digests)
         embeddings = model.encoder.get_input_embeddings().weight
         largest = max(int(source_ids.max()), int(target_ids.max()))
         if largest >= embeddings.size(0):
@@ -139,26 +173,30 @@ class HfMaskedLM(BaseFairseqModel):
 
     def spec(self) -> str:
         """JSON for ``teacher_spec``: what `build_model` needs beside the weights."""
-        settings = json.loads(self.encoder.config.to_json_string(use_diff=False))
-        for key in ("transformers_version", "_name_or_path", "architectures", "dtype", "torch_dtype"):
-            settings.pop(key, None)
-        spec = {"config": settings, "pair_format": self.pair_format.to_dict(), "digests": self.digests}
+        spec = {
+            "config": compat.config_settings(self.encoder.config),
+            "pair_format": self.pair_format.to_dict(),
+            "digests": self.digests,
+            "attention": self.attention,
+        }
         return json.dumps(spec, sort_keys=True)
 
     def forward(self, src_tokens, src_lengths, tgt_tokens, tgt_lengths, masked):
-        """Logits of the masked target positions only.
+        """Logits of the target positions that are to be predicted only.
 
         Args:
             src_tokens: ``(batch, src_len)`` source ids without end of sentence, right-padded.
             src_lengths: ``(batch,)``.
             tgt_tokens: ``(batch, tgt_len)`` target ids with end of sentence, right-padded.
             tgt_lengths: ``(batch,)``, end of sentence included.
-            masked: ``(batch, tgt_len)`` bool.
+            masked: ``(batch, tgt_len)`` bool, positions to predict; a bidirectional teacher sees its mask token
+                there, from a left-to-right one they need not be hidden.
 
         Returns:
-            ``(masked positions, target dictionary)``, in row-major order of ``masked``.
+            ``(positions, target dictionary)``, in row-major order of ``masked``.
         """
-        pairs = assemble_pairs(
+        inputs = teacher_input(
+            self.attention,
             src_tokens,
             src_lengths,
             tgt_tokens,
@@ -169,24 +207,26 @@ class HfMaskedLM(BaseFairseqModel):
             self.pair_format,
         )
         rows, columns = masked.nonzero(as_tuple=True)  # once: on a GPU it waits for the device
-        slots = rows * pairs.input_ids.size(1) + pairs.target_positions[rows, columns]
-        features = self.slot_features(pairs.input_ids, pairs.token_type_ids, slots, pairs.attention_mask)
+        slots = rows * inputs.input_ids.size(1) + inputs.prediction_columns[rows, columns]
+        features = self.slot_features(inputs.input_ids, inputs.token_type_ids, slots, inputs.attention_mask)
         return self.head(features)
 
     def slot_features(self, input_ids, token_type_ids, slots, attention_mask=None):
-        """Hidden states of some positions of an assembled batch, see `pair_input.PairInput`.
+        """Hidden states of some positions of an assembled batch, see `left_to_right.TeacherInput`.
 
         Args:
             input_ids: ``(batch, pair_len)`` teacher ids.
             token_type_ids: ``(batch, pair_len)``; left out for teachers without segments.
             slots: ``(positions,)`` int64 places in the flattened ``(batch, pair_len)``.
             attention_mask: ``(batch, pair_len)``, 1 on tokens; None where nothing is padded, which lets the
-                attention take its fastest path.
+                attention take its fastest path. Of a left-to-right teacher `left_to_right.prefix_attention`.
 
         Returns:
             ``(positions, hidden)``; the head makes logits of them. The encoder's last layer runs at these
             positions only, as far as it can (`last_layer`).
         """
+        if self._pair_attention is not None:
+            attention_mask = self._pair_attention(attention_mask, next(self.encoder.parameters()).dtype)
         inputs = {"input_ids": input_ids, "attention_mask": attention_mask}
         if self.uses_segments:
             inputs["token_type_ids"] = token_type_ids
@@ -195,6 +235,48 @@ class HfMaskedLM(BaseFairseqModel):
     def max_positions(self) -> int:
         """Longest pair in source and target tokens together, the teacher's own special tokens excluded."""
         return encoder_positions(self.encoder) - self.pair_format.overhead
+
+
+def _starting_point(cfg: Any) -> Any:
+    """The transformers model that a teacher's training starts from."""
+    if cfg.teacher_random_weights:
+        masked_lm = compat.masked_lm_with_random_weights(cfg.teacher_model)
+        logger.info(
+            "--teacher-random-weights: the teacher has the architecture of `%s` and random weights, drawn by its own "
+            "initialisation; nothing pre-trained was loaded",
+            cfg.teacher_model,
+        )
+    else:
+        masked_lm, missing = compat.masked_lm_from_pretrained(cfg.teacher_model)
+        _check_missing(masked_lm, missing, cfg.teacher_model)
+    if cfg.teacher_layers is not None:
+        layers = keep_first_layers(masked_lm.base_model, cfg.teacher_layers)
+        logger.info("--teacher-layers: the first %d of %d layers", cfg.teacher_layers, layers)
+    return masked_lm
+
+
+def _pair_attention(encoder: Any, pair_format: PairFormat, attention: str) -> Optional[compat.PairAttention]:
+    """How a left-to-right teacher's encoder takes its mask; None for a bidirectional one."""
+    if attention == BIDIRECTIONAL:
+        return None
+    if attention != LEFT_TO_RIGHT:
+        raise ValueError(
+            f"the teacher's attention must be {' or '.join(ATTENTIONS)}, got `{attention}`: the checkpoint is of a "
+            "newer version; upgrade fairseq-bert-kd"
+        )
+    if not pair_format.middle:
+        raise ValueError(
+            "--teacher-attention left-to-right predicts the first target token at the separator after the source, and "
+            "the teacher's tokenizer writes none; use another teacher, or leave it out"
+        )
+    form = compat.pair_attention_form(encoder)
+    if form is None:
+        raise ValueError(
+            f"--teacher-attention left-to-right does not work with model type `{encoder.config.model_type}`: with the "
+            "installed transformers, its attention cannot be told which slot may see which; use a BERT, RoBERTa, "
+            "XLM-R or ELECTRA teacher, or leave it out"
+        )
+    return form
 
 
 def encoder_positions(encoder: Any) -> int:

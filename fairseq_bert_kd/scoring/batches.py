@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from fairseq_bert_kd.functional.pair_input import assemble_pairs
+from fairseq_bert_kd.functional.left_to_right import teacher_input
 from fairseq_bert_kd.scoring.plan import Batch
 
 SLICE_LOGITS = 1 << 26  # logits in memory together, 256 MiB in float32
@@ -17,11 +17,11 @@ SLICE_LOGITS = 1 << 26  # logits in memory together, 256 MiB in float32
 
 @dataclass(frozen=True)
 class LaidOut:
-    """A batch on the CPU; a row is a masked target position of an item.
+    """A batch on the CPU; a row is a target position that is predicted in an item.
 
     Attributes:
-        inputs: of the encoder; ``attention_mask`` is absent when there is no padding.
-        slots: ``(rows,)`` masked positions in the flattened ``(items, pair_len)``.
+        inputs: of the encoder; ``attention_mask`` is absent when every slot may see all.
+        slots: ``(rows,)`` where they are predicted in the flattened ``(items, pair_len)``.
         gold: ``(rows,)`` target ids.
         sentences: ``(rows,)`` index of the sentence, as in the plan.
         places: ``(rows,)`` position within its target.
@@ -35,9 +35,9 @@ class LaidOut:
 
 
 class BatchLayout:
-    """Masks position t of a target in pass ``t % passes`` and translates both sides to the teacher's ids.
+    """Predicts position t of a target in pass ``t % passes`` and translates both sides to the teacher's ids.
 
-    Works on the CPU, where it takes no synchronisation with the device.
+    A bidirectional teacher sees its mask token at the positions of the pass, a left-to-right one sees no mask. Works on the CPU, where it takes no synchronisation with the device.
 
     Args:
         model: an `HfMaskedLM`.
@@ -47,6 +47,7 @@ class BatchLayout:
 
     def __init__(self, model: Any, passes: int, pad: int):
         self.passes, self.pad = passes, pad
+        self._attention = model.attention
         self._source_ids, self._target_ids = model.source_ids.cpu(), model.target_ids.cpu()
         self._pair_format = model.pair_format
 
@@ -63,17 +64,17 @@ class BatchLayout:
         src_lengths, tgt_lengths = _lengths(batch_sources), _lengths(batch_targets)
         positions = torch.arange(target.size(1))
         in_pass = positions % self.passes == torch.from_numpy(batch.passes)[:, None]
-        masked = in_pass & (positions < tgt_lengths[:, None])
-        pairs = assemble_pairs(
-            source, src_lengths, target, tgt_lengths, masked,
+        predicted = in_pass & (positions < tgt_lengths[:, None])
+        pairs = teacher_input(
+            self._attention, source, src_lengths, target, tgt_lengths, predicted,
             self._source_ids, self._target_ids, self._pair_format,
         )  # fmt: skip
-        items, places = masked.nonzero(as_tuple=True)
+        items, places = predicted.nonzero(as_tuple=True)
         inputs = {"input_ids": pairs.input_ids, "token_type_ids": pairs.token_type_ids}
         if not bool(pairs.attention_mask.all()):
             inputs["attention_mask"] = pairs.attention_mask
-        slots = items * pairs.input_ids.size(1) + pairs.target_positions[masked]
-        return LaidOut(inputs, slots, target[masked], batch.sentences[items.numpy()], places.numpy())
+        slots = items * pairs.input_ids.size(1) + pairs.prediction_columns[predicted]
+        return LaidOut(inputs, slots, target[predicted], batch.sentences[items.numpy()], places.numpy())
 
     def _padded(self, sentences: list[Tensor]) -> Tensor:
         """``(batch, longest)``, padded on the right."""

@@ -13,7 +13,7 @@ from torch import Tensor
 from fairseq_bert_kd.batch import encode_logits
 from fairseq_bert_kd.functional.teacher_rows import TeacherRows, teacher_rows
 from fairseq_bert_kd.scoring.batches import BatchLayout, LaidOut, draw_uniforms, pinned, slices
-from fairseq_bert_kd.scoring.plan import Batch, plan_chunk
+from fairseq_bert_kd.scoring.plan import Batch, number_of_passes, plan_chunk
 from fairseq_bert_kd.scoring.teacher import Teacher, load_teacher, never_a_target
 
 
@@ -61,7 +61,8 @@ class LiveTeacher:
 
     Args:
         teacher: that it takes over: model in evaluation mode, frozen, cast to ``precision``.
-        passes: position t of a target is masked, and scored, in pass ``t % passes``; the paper uses 7.
+        passes: position t of a target is masked, and scored, in pass ``t % passes``; None for the paper's 7, or the one
+            of a left-to-right teacher, which masks nothing.
         max_tokens: source and target tokens that go through the teacher together, padding included; a pair that is
             longer raises it for its mini-batch.
         topk: tokens of a row.
@@ -79,7 +80,7 @@ class LiveTeacher:
     def __init__(
         self,
         teacher: Teacher,
-        passes: int,
+        passes: int | None,
         max_tokens: int,
         topk: int,
         temperatures: Sequence[float],
@@ -90,7 +91,8 @@ class LiveTeacher:
     ):
         dictionary = teacher.task.target_dictionary
         self.symbols = len(dictionary)
-        self.passes, self.max_tokens, self.topk = passes, max_tokens, topk
+        self.passes = number_of_passes(teacher.model, passes, "passes of a live teacher (--kd-live-passes)")
+        self.max_tokens, self.topk = max_tokens, topk
         self.temperatures = tuple(sorted({float(temperature) for temperature in temperatures}))
         self.samples, self.seed, self.full = samples, seed, full
         barred = never_a_target(dictionary)
@@ -99,7 +101,7 @@ class LiveTeacher:
         self.model = teacher.model.eval().requires_grad_(False)
         self.set_precision(precision)
         self._barred = barred.to(self.model.target_ids.device)
-        self._layout = BatchLayout(self.model, passes, self._pad)
+        self._layout = BatchLayout(self.model, self.passes, self._pad)
         self._limit = self.model.max_positions()
 
     def set_precision(self, precision: torch.dtype | None) -> None:

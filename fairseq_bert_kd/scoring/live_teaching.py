@@ -50,7 +50,14 @@ class LiveTeaching:
             samples=cfg.kd_live_samples if needs.samples else 0,
             full=needs.full,
         )
-        logger.info("live teacher %s: %d passes over every batch", cfg.kd_live_teacher, cfg.kd_live_passes)
+        passes = self.teacher.passes
+        logger.info(
+            "live teacher %s (%s): %d pass%s over every batch",
+            cfg.kd_live_teacher,
+            self.teacher.model.attention,
+            passes,
+            "es" * (passes > 1),
+        )
 
     def rows(self, sample: dict[str, Any], model: Any, optimizer: Any, update: int) -> dict[str, Any]:
         """The teacher's entry of the mini-batch, see `fairseq_bert_kd.batch`."""

@@ -1,9 +1,14 @@
 """Which (sentence, pass) items are scored together: a function of the corpus and two options alone."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+from fairseq_bert_kd.functional.left_to_right import LEFT_TO_RIGHT
+
+DEFAULT_PASSES = 7  # of the paper
 
 
 @dataclass(frozen=True)
@@ -63,3 +68,24 @@ def count_tokens(
 ) -> int:
     """Source and target tokens of all items of `plan_chunk`."""
     return int(((src_lengths + tgt_lengths) * np.minimum(tgt_lengths, passes))[scored].sum())
+
+
+def number_of_passes(model: Any, asked: int | None, option: str) -> int:
+    """Passes over each pair: what was asked for, or what suits the teacher.
+
+    Args:
+        model: an `HfMaskedLM`.
+        asked: None where nothing was given: 7 passes of a bidirectional teacher, the only one of a left-to-right one.
+        option: for the message.
+
+    Raises:
+        ValueError: several passes of a left-to-right teacher.
+    """
+    if model.attention != LEFT_TO_RIGHT:
+        return DEFAULT_PASSES if asked is None else asked
+    if asked not in (None, 1):
+        raise ValueError(
+            f"{option} must be 1 for this teacher, got {asked}: it was trained with --teacher-attention left-to-right, "
+            f"hides nothing behind mask tokens and predicts every position in one pass; leave {option} out"
+        )
+    return 1

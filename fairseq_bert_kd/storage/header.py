@@ -6,7 +6,7 @@ import os
 import shlex
 import struct
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -16,7 +16,6 @@ from numpy.typing import NDArray
 from fairseq_bert_kd.storage.store_info import (
     DIGEST,
     HASH_DTYPE,
-    MASK_PLAN,
     OFFSET_DTYPE,
     STATUS_DTYPE,
     STATUS_NAMES,
@@ -29,6 +28,7 @@ from fairseq_bert_kd.storage.store_info import (
     new_digest,
     record_dtype,
     shard_sentences,
+    stated_fields,
     table_dtype,
 )
 
@@ -238,7 +238,7 @@ def _header_fields(
     table_digest: str,
 ) -> dict[str, Any]:
     return {
-        "info": asdict(info) | {"temperatures": list(info.temperatures)},
+        "info": stated_fields(info),
         "info_digest": info_digest(info).hex(),
         "shard": [shard.index, shard.count],
         "corpus_sentences": corpus_sentences,
@@ -246,7 +246,7 @@ def _header_fields(
         "rows": layout.rows,
         "value_kind": VALUE_KIND,
         "value_origin": VALUE_ORIGIN,
-        "mask_plan": MASK_PLAN,
+        "mask_plan": info.mask_plan,
         "digest": DIGEST,
         "record": _describe(record_dtype(info)),
         "record_bytes": record_dtype(info).itemsize,

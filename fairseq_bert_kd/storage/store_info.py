@@ -15,7 +15,9 @@ import numpy as np
 
 VALUE_KIND = "logits"
 VALUE_ORIGIN = "best logit of the row"
-MASK_PLAN = "strided"  # position t of a target was masked and scored in pass t mod passes
+STRIDED_PLAN = "strided"  # position t of a target was masked and scored in pass t mod passes
+PREFIX_PLAN = "left-to-right"  # nothing was masked: position t was scored from the source and positions < t
+MASK_PLANS = (STRIDED_PLAN, PREFIX_PLAN)
 DIGEST = "blake2b"
 DIGEST_BYTES = 16
 HASH_DTYPE = np.dtype("<u8")  # of a sentence's ids
@@ -43,7 +45,7 @@ class StoreInfo:
         split: "train", for example.
         source_lang: as in the data's file names.
         target_lang: as in the data's file names.
-        passes: mask plan; position t of a sentence was masked and scored in pass ``t % passes``.
+        passes: over each sentence, see ``mask_plan``; 1 when left-to-right.
         teacher: name of the teacher.
         teacher_digest: sha256 of the teacher's checkpoint, hexadecimal, or "" where it is not known.
         mask_ratio: share of target tokens masked while the teacher was trained, 0 to 1.
@@ -59,6 +61,7 @@ class StoreInfo:
         max_tokens: token budget of a batch, 0 where not known; with ``chunk_sentences`` it fixes the batches.
         chunk_sentences: sentences that are scored, written and checked together.
         origin: "dump", or what was imported.
+        mask_plan: one of `MASK_PLANS`, what the teacher could see.
     """
 
     k: int
@@ -83,6 +86,7 @@ class StoreInfo:
     max_tokens: int = 0
     chunk_sentences: int = 1024
     origin: str = "dump"
+    mask_plan: str = STRIDED_PLAN
 
 
 @dataclass(frozen=True, order=True)
@@ -144,10 +148,20 @@ def new_digest() -> Any:
     return hashlib.blake2b(digest_size=DIGEST_BYTES)
 
 
+def stated_fields(info: StoreInfo) -> dict[str, Any]:
+    """What a header's ``info`` holds; ``mask_plan`` only where it is not strided, which stores of before it leave out."""
+    stated = asdict(info) | {"temperatures": list(info.temperatures)}
+    if info.mask_plan == STRIDED_PLAN:
+        del stated["mask_plan"]
+    return stated
+
+
 def info_digest(info: StoreInfo) -> bytes:
     """Digest of everything that the creator says, as JSON with sorted keys, without spaces, in ASCII."""
     digest = new_digest()
-    digest.update(json.dumps(asdict(info), sort_keys=True, separators=(",", ":"), allow_nan=False).encode())
+    digest.update(
+        json.dumps(stated_fields(info), sort_keys=True, separators=(",", ":"), allow_nan=False).encode()
+    )
     return bytes(digest.digest())
 
 
@@ -194,6 +208,11 @@ def shard_sentences(corpus_sentences: int, chunk_sentences: int, shard: Shard) -
     return full_chunks * chunk_sentences + (rest if rest and whole % shard.count == shard.index else 0)
 
 
+def scoring_plan(info: StoreInfo) -> str:
+    """``7 passes``, or ``1 pass, left to right``; for reports."""
+    return "1 pass, left to right" if info.mask_plan == PREFIX_PLAN else f"{info.passes} passes"
+
+
 def differing_fields(one: StoreInfo, other: StoreInfo) -> list[str]:
     """``field: value against value`` for each that differs."""
     pairs = [(item.name, getattr(one, item.name), getattr(other, item.name)) for item in fields(StoreInfo)]
@@ -210,6 +229,10 @@ def check_info(info: StoreInfo) -> None:
     for name in ("k", "dictionary_size", "passes", "chunk_sentences"):
         if getattr(info, name) < 1:
             raise ValueError(f"{name} must be at least 1, got {getattr(info, name)}")
+    if info.mask_plan not in MASK_PLANS:
+        raise ValueError(f"mask_plan must be {' or '.join(MASK_PLANS)}, got {info.mask_plan!r}")
+    if info.mask_plan == PREFIX_PLAN and info.passes != 1:
+        raise ValueError(f"a left-to-right store was scored in 1 pass, got passes={info.passes}")
     if info.samples < 0:
         raise ValueError(f"samples must not be negative, got {info.samples}")
     if info.k > info.dictionary_size:

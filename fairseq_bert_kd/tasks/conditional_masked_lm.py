@@ -5,6 +5,7 @@ import json
 import logging
 from dataclasses import dataclass, field
 
+import numpy as np
 from fairseq import utils
 from fairseq.tasks import register_task
 from fairseq.tasks.translation import TranslationConfig, TranslationTask
@@ -13,6 +14,7 @@ from omegaconf import II, open_dict
 from fairseq_bert_kd.data.corpus_parts import refuse_damaged_parts, refuse_other_dictionaries
 from fairseq_bert_kd.data.masked_pair_dataset import MaskedPairDataset
 from fairseq_bert_kd.data.parallel_check import refuse_unequal_sides
+from fairseq_bert_kd.functional.left_to_right import LEFT_TO_RIGHT
 from fairseq_bert_kd.functional.masking import replayable_mask
 from fairseq_bert_kd.tokenization.dictionary import (
     TeacherVocabulary,
@@ -24,6 +26,7 @@ from fairseq_bert_kd.tokenization.hf_tokenizer import HfTokenizer
 logger = logging.getLogger(__name__)
 
 VALIDATION_EPOCH = 0  # training epochs count from 1, so validation masks are fixed and their own
+DEFAULT_MASK_PROB = 0.15  # of the paper
 
 
 @dataclass
@@ -31,9 +34,10 @@ class ConditionalMaskedLMConfig(TranslationConfig):
     """Options of ``translation`` and the masking."""
 
     cmlm_mask_prob: float = field(
-        default=0.15,
+        default=DEFAULT_MASK_PROB,
         metadata={
-            "help": "probability of masking each target position, end of sentence included (paper: 0.15)"
+            "help": "probability of masking each target position, end of sentence included (paper: 0.15); not "
+            "applicable to --teacher-attention left-to-right, which learns from every position"
         },
     )
     cmlm_seed: int = II("common.seed")
@@ -42,6 +46,8 @@ class ConditionalMaskedLMConfig(TranslationConfig):
 @register_task("conditional_masked_lm", dataclass=ConditionalMaskedLMConfig)
 class ConditionalMaskedLMTask(TranslationTask):
     """Source and target in one input, only target tokens masked (Chen et al. 2020, Section 3.1).
+
+    A left-to-right teacher is trained on every target position instead, none of them masked.
 
     Reads the folder that fairseq-preprocess wrote for the student.
     """
@@ -61,6 +67,7 @@ class ConditionalMaskedLMTask(TranslationTask):
             with open_dict(cfg):
                 cfg.upsample_primary = 1
         super().__init__(cfg, src_dict, tgt_dict)
+        self._left_to_right = False  # known once the model is built
         dictionaries = {cfg.source_lang: src_dict, cfg.target_lang: tgt_dict}
         refuse_other_dictionaries(utils.split_paths(cfg.data), dictionaries)
 
@@ -77,9 +84,14 @@ class ConditionalMaskedLMTask(TranslationTask):
                 raise ValueError(
                     "--arch hf_masked_lm needs --teacher-model: a folder or hub name of a masked LM"
                 )
+            self._refuse_unused_probability(cfg)
             tokenizer = HfTokenizer(cfg.teacher_tokenizer or cfg.teacher_model)
             self.teacher_vocabulary = teacher_vocabulary(tokenizer, self.src_dict, self.tgt_dict)
         model = super().build_model(cfg, from_checkpoint)
+        self._left_to_right = model.attention == LEFT_TO_RIGHT
+        assert not (self._left_to_right and self.datasets), (
+            "data that were loaded before the model are masked"
+        )
         if not cfg.teacher_spec:
             with open_dict(cfg):
                 cfg.teacher_spec = model.spec()
@@ -92,6 +104,13 @@ class ConditionalMaskedLMTask(TranslationTask):
                 f"task conditional_masked_lm needs --criterion conditional_masked_lm, not `{name}`"
             )
         return super().build_criterion(cfg, *args, **kwargs)
+
+    def _refuse_unused_probability(self, cfg):
+        if str(cfg.teacher_attention) == LEFT_TO_RIGHT and self.cfg.cmlm_mask_prob != DEFAULT_MASK_PROB:
+            raise ValueError(
+                f"--cmlm-mask-prob {self.cfg.cmlm_mask_prob} has no effect with --teacher-attention left-to-right, which "
+                "masks nothing and learns from every target position; leave one of them out"
+            )
 
     def _check_dictionaries(self, digests):
         """Refuse a checkpoint that was trained with other dictionaries than those of the data folder."""
@@ -111,10 +130,11 @@ class ConditionalMaskedLMTask(TranslationTask):
             super().load_dataset(split, epoch=epoch, combine=combine, **kwargs)
         pairs = self.datasets[split]
         training = split == self.cfg.train_subset
+        mask = functools.partial(_mask_for_split, training, self.cfg.cmlm_mask_prob, self.cfg.cmlm_seed)
         self.datasets[split] = MaskedPairDataset(
             pairs.src,
             pairs.tgt,
-            functools.partial(_mask_for_split, training, self.cfg.cmlm_mask_prob, self.cfg.cmlm_seed),
+            _every_position if self._left_to_right else mask,
             pad=self.tgt_dict.pad(),
             shuffle_seed=self.cfg.cmlm_seed if training else None,
         )
@@ -141,3 +161,7 @@ class ConditionalMaskedLMTask(TranslationTask):
 
 def _mask_for_split(training, mask_prob, seed, length, epoch, index):
     return replayable_mask(length, mask_prob, seed, epoch if training else VALIDATION_EPOCH, index)
+
+
+def _every_position(length, epoch, index):
+    return np.ones(length, dtype=np.bool_)

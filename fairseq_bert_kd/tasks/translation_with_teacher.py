@@ -81,8 +81,12 @@ class TranslationWithTeacherConfig(TranslationConfig):
             "costs --kd-live-passes forward passes of it for every batch"
         },
     )
-    kd_live_passes: int = field(
-        default=7, metadata={"help": "passes of the live teacher, as --passes of dump (paper: 7)"}
+    kd_live_passes: Optional[int] = field(
+        default=None,
+        metadata={
+            "help": "passes of the live teacher, as --passes of dump (default: 7, as in the paper; not applicable to a "
+            "left-to-right teacher, which needs one)"
+        },
     )
     kd_live_samples: int = field(
         default=8, metadata={"help": "tokens a position that a live teacher draws for --kd-objective sampled"}

@@ -7,6 +7,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from tests.tiny_chain import build_teacher_folder, write_corpus
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
@@ -50,15 +52,82 @@ def test_quickstart_runs_and_a_second_run_reuses_what_is_there(tmp_path):
     assert "$ fairseq" not in again
 
 
-def test_multi30k_runs_on_packed_text(tmp_path):
-    write_corpus(tmp_path / "raw", train=60)
-    for path in (tmp_path / "raw").iterdir():
+SMALL = {
+    "PAIRS": "60",
+    "STORE_TOPK": "16",
+    "TEACHER_UPDATES": "2",
+    "TEACHER_VALIDATE": "1",
+    "STUDENT_UPDATES": "2",
+    "STUDENT_VALIDATE": "1",
+}
+
+
+def packed(folder):
+    for path in folder.iterdir():
         (path.parent / f"{path.name}.gz").write_bytes(gzip.compress(path.read_bytes()))
         path.unlink()
+
+
+def test_multi30k_runs_on_packed_text_row_by_row(tmp_path):
+    write_corpus(tmp_path / "raw", train=60)
+    packed(tmp_path / "raw")
     bert = build_teacher_folder("bert", tmp_path / "bert")
-    run(
-        "multi30k/run.sh", tmp_path / "raw", bert, tmp_path / "out",
-        SEEDS="1 2", TEACHER_UPDATES="2", STUDENT_UPDATES="2",
-    )  # fmt: skip
-    systems = json.loads((tmp_path / "out" / "scores.json").read_text())["systems"]
-    assert {label: len(runs) for label, runs in systems.items()} == {"plain": 2, "distilled": 2}
+    arguments = tmp_path / "raw", bert, tmp_path / "out"
+    run("multi30k/run.sh", *arguments, SEEDS="1 2", JOBS="2", **SMALL)
+    results = json.loads((tmp_path / "out" / "results.json").read_text())
+    assert set(results["experiments"][0]["scores"]) == {"plain", "distilled"}
+    printed = run("multi30k/run.sh", *arguments, "topk-1", SEEDS="1", **SMALL)
+    assert printed.count("$ fairseq-train") == 1  # the baseline, the teacher and its store were there
+    settings = json.loads((tmp_path / "out" / "students" / "topk-1.1" / "run.json").read_text())
+    assert settings["group"] == "topk"
+    assert settings["store"] == "default"
+    assert "--kd-topk 1 " in settings["options"] + " "
+    assert (tmp_path / "out" / "report.html").exists()
+
+
+def refused(script, *arguments, **settings):
+    """The text is prepared, then a row that does not exist ends the script."""
+    with pytest.raises(AssertionError, match="no system and no group is called 'nothing'"):
+        run(script, *arguments, "nothing", **{**SMALL, **settings})
+
+
+def test_ted_takes_pairs_of_which_neither_side_is_too_long(tmp_path):
+    raw = tmp_path / "raw"
+    raw.mkdir()
+    for split in ("train", "valid", "test"):
+        (raw / f"{split}.de").write_text("a b c\nd\ne f\ng h\n", encoding="utf-8")
+        (raw / f"{split}.en").write_text("A\nD E F\nE F\nG\n", encoding="utf-8")
+    packed(raw)
+    refused("ted_de-en/run.sh", raw, "bert", tmp_path / "out", MAX_WORDS="2", PAIRS="1", TEST_PAIRS="3")
+    text = {path.name: path.read_text(encoding="utf-8") for path in (tmp_path / "out" / "text").iterdir()}
+    assert (text["train.de"], text["train.en"]) == ("e f\n", "E F\n")
+    assert text["valid.de"] == "e f\ng h\n"
+    assert text["test.de"] == "a b c\nd\ne f\n"
+
+
+def test_acl_titles_splits_columns_and_cuts_abstracts(tmp_path):
+    raw = tmp_path / "raw"
+    raw.mkdir()
+    for split in ("train", "valid", "test"):
+        (raw / f"{split}.tsv").write_text("one two three\tTitle A\nfour\tTitle B\n", encoding="utf-8")
+    packed(raw)
+    refused("acl_titles/run.sh", raw, "bert", tmp_path / "out", WORDS="2", PAIRS="1")
+    text = {path.name: path.read_text(encoding="utf-8") for path in (tmp_path / "out" / "text").iterdir()}
+    assert (text["train.abstract"], text["train.title"]) == ("one two\n", "Title A\n")
+    assert (text["test.abstract"], text["test.title"]) == ("one two\nfour\n", "Title A\nTitle B\n")
+    assert json.loads((tmp_path / "out" / "experiment.json").read_text())["metric"] == "rouge"
+
+
+def test_tatoeba_takes_the_first_pairs_and_a_folder_keeps_its_experiment(tmp_path):
+    write_corpus(tmp_path / "raw", train=60)
+    refused("tatoeba_de-en/run.sh", tmp_path / "raw", "bert", tmp_path / "out", PAIRS="7")
+    assert len((tmp_path / "out" / "text" / "train.de").read_text(encoding="utf-8").splitlines()) == 7
+    with pytest.raises(AssertionError, match="differs in title; give another OUT_DIR"):
+        run("tatoeba_de-en/run.sh", tmp_path / "raw", "bert", tmp_path / "out", "main", **SMALL)
+
+
+def test_an_unknown_size_and_missing_arguments_are_refused(tmp_path):
+    with pytest.raises(AssertionError, match="SIZE=huge is not among gpu laptop paper"):
+        run("multi30k/run.sh", tmp_path, "bert", tmp_path / "out", SIZE="huge")
+    with pytest.raises(AssertionError, match="DATA_DIR TEACHER_DIR OUT_DIR"):
+        run("multi30k/run.sh", tmp_path)

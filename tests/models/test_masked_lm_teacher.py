@@ -10,56 +10,23 @@ from omegaconf import OmegaConf
 from fairseq_bert_kd.models.masked_lm_teacher import HfMaskedLM, HfMaskedLMConfig, encoder_positions
 from fairseq_bert_kd.tokenization.dictionary import teacher_vocabulary
 from fairseq_bert_kd.tokenization.hf_tokenizer import HfTokenizer
+from tests.models.small_teachers import SOURCE, TARGET, Task, build_teacher, inputs_of, rebuild
 from tests.tiny_chain import TEACHERS, build_teacher_folder
-
-SOURCE = ["zwei kinder", "ein haus"]
-TARGET = ["two men stand", "a house"]
-
-
-class Task:
-    """The part of a fairseq task that `build_model` looks at."""
-
-    def __init__(self, source, target, vocabulary=None):
-        self.source_dictionary, self.target_dictionary = source, target
-        self.teacher_vocabulary = vocabulary
 
 
 @pytest.fixture(params=TEACHERS)
 def teacher(request, tmp_path):
     """A fresh teacher in evaluation mode, its folder, tokenizer and task."""
     folder = build_teacher_folder(request.param, tmp_path / request.param)
-    tokenizer = HfTokenizer(str(folder))
-    source, target = Dictionary(), Dictionary()
-    for dictionary, lines in ((source, SOURCE), (target, TARGET)):
-        for line in lines:
-            for piece in tokenizer.encode(line):
-                dictionary.add_symbol(piece)
-    task = Task(source, target, teacher_vocabulary(tokenizer, source, target))
-    config = OmegaConf.structured(HfMaskedLMConfig(teacher_model=str(folder)))
-    return HfMaskedLM.build_model(config, task).eval(), folder, tokenizer, task
-
-
-def encode(tokenizer, dictionary, lines, eos):
-    """Student ids, right-padded, and lengths."""
-    rows = [[dictionary.index(piece) for piece in tokenizer.encode(line)] for line in lines]
-    rows = [row + [dictionary.eos()] * eos for row in rows]
-    lengths = torch.tensor([len(row) for row in rows])
-    padded = [row + [dictionary.pad()] * (int(lengths.max()) - len(row)) for row in rows]
-    return torch.tensor(padded), lengths
+    model, tokenizer, task = build_teacher(folder)
+    return model, folder, tokenizer, task
 
 
 def batch(tokenizer, task):
-    src_tokens, src_lengths = encode(tokenizer, task.source_dictionary, SOURCE, eos=False)
-    tgt_tokens, tgt_lengths = encode(tokenizer, task.target_dictionary, TARGET, eos=True)
-    masked = torch.zeros(tgt_tokens.shape, dtype=torch.bool)
-    masked[0, 0] = masked[1, tgt_lengths[1] - 1] = True  # a first token and an end of sentence
-    return {
-        "src_tokens": src_tokens,
-        "src_lengths": src_lengths,
-        "tgt_tokens": tgt_tokens,
-        "tgt_lengths": tgt_lengths,
-        "masked": masked,
-    }
+    inputs = inputs_of(tokenizer, task)
+    masked = torch.zeros_like(inputs["masked"])
+    masked[0, 0] = masked[1, inputs["tgt_lengths"][1] - 1] = True  # a first token and an end of sentence
+    return inputs | {"masked": masked}
 
 
 def test_hidden_states_are_those_of_transformers_on_the_pair_as_its_own_tokenizer_writes_it(teacher):
@@ -86,7 +53,7 @@ def test_full_head_on_the_teachers_own_dictionary_gives_transformers_logits(teac
     """With untouched weights, our head scores a piece as the model's tied head does, less its bias."""
     model, folder, _tokenizer, _task = teacher
     hf_model = transformers.AutoModelForMaskedLM.from_pretrained(folder).eval()
-    hidden = torch.randn(3, hf_model.get_output_embeddings().in_features)
+    hidden = torch.randn(3, model.head.dense.in_features)
     output = hf_model.get_output_embeddings()
     transformed = model.head.layer_norm(model.head.activation(model.head.dense(hidden)))
     all_scores = transformed @ output.weight.T  # (3, teacher vocabulary)
@@ -146,10 +113,9 @@ def test_padding_changes_nothing(teacher):
 
 def test_checkpoint_description_rebuilds_the_model_without_the_folder(teacher, tmp_path):
     model, folder, tokenizer, task = teacher
-    config = OmegaConf.structured(HfMaskedLMConfig(teacher_model="gone", teacher_spec=model.spec()))
-    state = model.state_dict()
+    spec, state = model.spec(), model.state_dict()
     folder.rename(tmp_path / "moved away")
-    rebuilt = HfMaskedLM.build_model(config, Task(task.source_dictionary, task.target_dictionary)).eval()
+    rebuilt = rebuild(spec, task)
     rebuilt.load_state_dict(state)
     inputs = batch(tokenizer, task)
     assert torch.equal(rebuilt(**inputs), model(**inputs))

@@ -1,0 +1,232 @@
+# The chain of an experiment, shared by examples/*/run.sh: data, teachers, stores, students, outputs, report, each
+# made once and only when a student asks for it. The folder that comes out is what `fairseq-bert-kd report` reads.
+#
+# A task's run.sh sets TASK, SOURCE and TARGET (languages), defines `title`, `prepare_text` (which writes
+# text/{train,valid,test}.LANGUAGE) and one function of settings for each size (`size_laptop`, `size_gpu`,
+# `size_paper`), and ends in `. experiment.sh "$@"`. systems.sh names the students.
+
+usage() { sed -n '2,/^set -euo/p' "$0" | sed -n 's/^# \{0,1\}//p'; exit 2; }
+default() { # NAME=VALUE...: settings that the environment does not give
+    local setting name
+    for setting in "$@"; do
+        name=${setting%%=*}
+        [ -n "${!name+given}" ] || declare -g "$setting"
+    done
+}
+[ $# -ge 3 ] || usage
+EXAMPLES=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+DATA_DIR=$(cd "$1" && pwd)
+TEACHER=$([ -d "$2" ] && cd "$2" && pwd || printf '%s' "$2")
+mkdir -p "$3" && OUT=$(cd "$3" && pwd)
+shift 3
+ROWS=("$@"); [ $# -gt 0 ] || ROWS=(main)
+SIZE=${SIZE:-laptop}
+declare -F "size_$SIZE" > /dev/null || { echo "SIZE=$SIZE is not among $(declare -F | sed -n 's/.* size_//p' | paste -sd' ')"; exit 2; }
+
+"size_$SIZE"
+default SEEDS='1 2 3' JOBS=1 METRIC=bleu LOWERCASE=1 BLEU_TOKENIZE=13a DECODE='--beam 5 --max-len-a 1.2 --max-len-b 10' \
+    STUDENT_ARCH=distilled_transformer_small STUDENT_SCHEDULE=inverse_sqrt STUDENT_EXTRA='' TEACHER_EXTRA='' TEACHER_NAME="$(basename "$TEACHER")"
+TITLE=$(title)
+. "$EXAMPLES/lib.sh"
+cd "$OUT"
+PLUGIN=$(fairseq-bert-kd --user-dir)
+CORES=$(getconf _NPROCESSORS_ONLN)
+THREADS=${OMP_NUM_THREADS:-$((CORES / JOBS > 0 ? CORES / JOBS : 1))}   # of a student
+
+# ---- what the folder is ------------------------------------------------------------------------------------
+describe_experiment() {
+    python - "$@" <<'PY'
+import json, os, subprocess, sys
+import fairseq_bert_kd
+
+def first_line(command):
+    try:
+        return subprocess.run(command, capture_output=True, text=True, check=True, shell=True).stdout.split("\n")[0].strip()
+    except subprocess.CalledProcessError:
+        return ""
+
+cpu = first_line("lscpu | sed -n 's/^Model name: *//p'") or "unknown processor"
+gpus = [line for line in first_line("nvidia-smi --query-gpu=name --format=csv,noheader | paste -sd,").split(",") if line]
+hardware = f"{os.cpu_count()} CPU cores ({cpu}), " + (f"{len(gpus)} x {gpus[0]}" if gpus else "no GPU")
+code = first_line(f"git -C '{os.path.dirname(fairseq_bert_kd.__file__)}' rev-parse --short=12 HEAD 2>/dev/null")
+task = os.environ["TASK"]
+record = {
+    "format": 1, "task": task, "size": os.environ["SIZE"], "title": os.environ["TITLE"],
+    "source_lang": os.environ["SOURCE"], "target_lang": os.environ["TARGET"],
+    "metric": os.environ["METRIC"], "lowercase": os.environ["LOWERCASE"] == "1",
+    "bleu_tokenize": os.environ["BLEU_TOKENIZE"], "baseline": "plain", "main": "distilled",
+    "teacher": os.environ["TEACHER_NAME"], "hardware": hardware, "code": code or fairseq_bert_kd.__version__,
+    "command": f"SIZE={os.environ['SIZE']} bash examples/{task}/run.sh DATA_DIR TEACHER_DIR OUT_DIR",
+}
+path = "experiment.json"
+if os.path.exists(path):
+    before = json.load(open(path, encoding="utf-8"))
+    differing = [key for key in ("task", "title", "source_lang", "target_lang", "metric") if before[key] != record[key]]
+    if differing:
+        sys.exit(f"{os.getcwd()} holds {before['title']!r} and differs in {', '.join(differing)}; give another OUT_DIR")
+else:
+    with open(path, "w", encoding="utf-8") as file:
+        json.dump(record, file, indent=1, ensure_ascii=False)
+        file.write("\n")
+PY
+}
+export TASK TITLE SIZE SOURCE TARGET METRIC LOWERCASE BLEU_TOKENIZE TEACHER_NAME
+describe_experiment
+
+# ---- data: `data-bin` with one dictionary of both languages, `data-separate` with two, `data-beam` -----------
+binarise() { # FOLDER PIECES OPTIONS...: PIECES holds train, valid and test
+    local folder=$1 pieces=$2; shift 2
+    QUIET=1 run_step "preprocess${folder#data-bin}" fairseq-preprocess --user-dir "$PLUGIN" --task translation_with_teacher \
+        --source-lang "$SOURCE" --target-lang "$TARGET" --trainpref "$pieces/train" --validpref "$pieces/valid" \
+        --testpref "$pieces/test" "$@" --destdir "$folder" --workers "$CORES"
+}
+declare -A READY=()
+once() { [ -z "${READY[$1]:-}" ] && READY[$1]=1; }   # true the first time
+need_data() {
+    once "data $1" || return 0
+    once tokenize && mkdir -p pieces && run_step tokenize fairseq-bert-kd tokenize --tokenizer "$TEACHER" --overwrite \
+        --input text/{train,valid,test}.{"$SOURCE","$TARGET"} --output pieces/{train,valid,test}.{"$SOURCE","$TARGET"}
+    case $1 in
+        data-bin) binarise data-bin pieces --joined-dictionary ;;
+        data-separate) binarise data-separate pieces ;;
+        data-beam) need_beam_data ;;
+        *) echo "no data folder is called '$1'"; exit 2 ;;
+    esac
+}
+# Sequence-level distillation (Kim & Rush, 2016): the plain student's own beam search replaces the training targets.
+need_beam_data() {
+    local teacher_student=students/plain.${SEEDS%% *}
+    need_data data-bin
+    STDOUT_TO=outputs/beam.train.out run_step beam fairseq-generate data-bin --user-dir "$PLUGIN" \
+        --task translation_with_teacher --path "$teacher_student/checkpoint_best.pt" --gen-subset train \
+        $DECODE --max-tokens 8192
+    mkdir -p pieces-beam
+    cp pieces/{train."$SOURCE",{valid,test}.{"$SOURCE","$TARGET"}} pieces-beam/
+    grep '^H-' outputs/beam.train.out | cut -c3- | sort -n -k1,1 | cut -f3 > pieces-beam/train."$TARGET"
+    binarise data-beam pieces-beam --srcdict "data-bin/dict.$SOURCE.txt" --tgtdict "data-bin/dict.$TARGET.txt"
+}
+
+# ---- teachers and stores ------------------------------------------------------------------------------------
+declare -A TEACHER_DATA=() TEACHER_OPTIONS=() STORE_TEACHER=() STORE_OPTIONS=()
+teacher() { TEACHER_DATA[$1]=$2; TEACHER_OPTIONS[$1]="${*:3}"; }      # NAME DATA OPTIONS...
+store() { STORE_TEACHER[$1]=$2; STORE_OPTIONS[$1]="${*:3}"; }         # NAME TEACHER OPTIONS...
+
+need_teacher() {
+    once "teacher $1" || return 0
+    local name=$1 data=${TEACHER_DATA[$1]}
+    need_data "$data"
+    # shellcheck disable=SC2086
+    TRAINING=$TEACHER_UPDATES run_step "$name" fairseq-train "$data" --user-dir "$PLUGIN" \
+        --task conditional_masked_lm --criterion conditional_masked_lm --arch hf_masked_lm --teacher-model "$TEACHER" \
+        --optimizer adam --adam-betas '(0.9,0.98)' --weight-decay 0.01 --clip-norm 1.0 \
+        --lr "$TEACHER_LR" --lr-scheduler polynomial_decay --warmup-updates "$TEACHER_WARMUP" \
+        --total-num-update "$TEACHER_UPDATES" --max-update "$TEACHER_UPDATES" --max-tokens "$TEACHER_TOKENS" \
+        --validate-interval 10000 --validate-interval-updates "$TEACHER_VALIDATE" \
+        --save-interval 10000 --save-interval-updates "$TEACHER_VALIDATE" --keep-interval-updates 1 --no-epoch-checkpoints \
+        --save-dir "$name" --log-interval 20 --log-format simple --seed 1 $TEACHER_EXTRA ${TEACHER_OPTIONS[$name]}
+}
+need_store() { # NAME
+    once "store $1" || return 0
+    local name=$1 teacher=${STORE_TEACHER[$1]} step
+    need_teacher "$teacher"
+    local data=${TEACHER_DATA[$teacher]} named=()
+    [ "$name" = default ] || named=(--name "$name")
+    [ "$data" = data-separate ] && named=()
+    step=dump-$name
+    # shellcheck disable=SC2086
+    run_step "${step%-default}" fairseq-bert-kd dump "$data" --path "$teacher/checkpoint_best.pt" "${named[@]}" \
+        --overwrite ${STORE_OPTIONS[$name]}
+}
+
+# ---- students -----------------------------------------------------------------------------------------------
+declare -a SYSTEMS=()
+declare -A GROUP=() LABEL=() VALUE=() BASELINE=() DATA=() STORE=() OPTIONS=()
+# system NAME key=value... -- OPTIONS...: keys are group, label, value, baseline, data, store ("" for none)
+system() {
+    local name=$1; shift
+    SYSTEMS+=("$name"); GROUP[$name]=main LABEL[$name]=$name VALUE[$name]='' BASELINE[$name]=plain
+    DATA[$name]=data-bin STORE[$name]=default
+    while [ "$1" != -- ]; do
+        case $1 in
+            group=*) GROUP[$name]=${1#*=} ;; label=*) LABEL[$name]=${1#*=} ;; value=*) VALUE[$name]=${1#*=} ;;
+            baseline=*) BASELINE[$name]=${1#*=} ;; data=*) DATA[$name]=${1#*=} ;; store=*) STORE[$name]=${1#*=} ;;
+            *) echo "system $name: what is '$1'?"; exit 2 ;;
+        esac
+        shift
+    done
+    shift
+    OPTIONS[$name]=$*
+}
+
+train_student() { # SYSTEM SEED: training, then the outputs of validation and test set
+    local name=$1 seed=$2 run=students/$1.$2 stores=() schedule=(--lr-scheduler "$STUDENT_SCHEDULE")
+    [ "$STUDENT_SCHEDULE" = inverse_sqrt ] || schedule+=(--total-num-update "$STUDENT_UPDATES")
+    mkdir -p "$run"
+    [ -z "${STORE[$name]}" ] || [ "${DATA[$name]}" = data-separate ] || stores=(--kd-stores "${STORE[$name]}")
+    python -c 'import json, sys
+keys = ("system", "seed", "label", "group", "value", "baseline", "updates", "options", "store", "teacher")
+record = dict(zip(keys, sys.argv[2:], strict=True))
+record |= {"seed": int(record["seed"]), "updates": int(record["updates"])}
+record |= {key: record[key] or None for key in ("store", "teacher")}
+json.dump(record, open(sys.argv[1], "w", encoding="utf-8"), indent=1, ensure_ascii=False)' "$run/run.json" \
+        "$name" "$seed" "${LABEL[$name]}" "${GROUP[$name]}" "${VALUE[$name]}" "${BASELINE[$name]}" "$STUDENT_UPDATES" \
+        "${OPTIONS[$name]}" "${STORE[$name]}" "${STORE[$name]:+${STORE_TEACHER[${STORE[$name]:-default}]}}"
+    # shellcheck disable=SC2086
+    QUIET=1 run_step "$run" fairseq-train "${DATA[$name]}" --user-dir "$PLUGIN" \
+        --task translation_with_teacher --arch "$STUDENT_ARCH" \
+        --criterion label_smoothed_cross_entropy_with_distillation --label-smoothing 0.1 "${stores[@]}" \
+        --optimizer adam --adam-betas '(0.9,0.98)' --clip-norm 5.0 \
+        --lr "$STUDENT_LR" "${schedule[@]}" --warmup-updates "$STUDENT_WARMUP" \
+        --max-update "$STUDENT_UPDATES" --max-tokens "$STUDENT_TOKENS" --seed "$seed" \
+        --eval-bleu --eval-bleu-args '{"beam": 1, "max_len_a": 1.2, "max_len_b": 10}' \
+        --best-checkpoint-metric bleu --maximize-best-checkpoint-metric \
+        --validate-interval 10000 --validate-interval-updates "$STUDENT_VALIDATE" \
+        --save-interval 10000 --save-interval-updates "$STUDENT_VALIDATE" --keep-interval-updates 1 --no-epoch-checkpoints \
+        --save-dir "$run" --log-interval 50 --log-format simple $STUDENT_EXTRA ${OPTIONS[$name]}
+    local subset
+    for subset in valid test; do
+        # shellcheck disable=SC2086
+        STDOUT_TO=outputs/$name.$seed.$subset.out run_step "outputs/$name.$seed.$subset" fairseq-generate "${DATA[$name]}" \
+            --user-dir "$PLUGIN" --task translation_with_teacher --path "$run/checkpoint_best.pt" --gen-subset "$subset" \
+            $DECODE --max-tokens 8192 --bpe hf_tokenizer --hf-tokenizer "$TEACHER"
+    done
+}
+
+# run_rows ROW...: a row is a system, a group of systems, `all`, or `store:NAME` for a teacher and its store alone.
+# Baselines come with what is compared with them.
+run_rows() {
+    local -A wanted=()
+    local row name seed found
+    for row in "$@"; do
+        if [[ $row = store:* ]] && [ -n "${STORE_TEACHER[${row#store:}]:-}" ]; then need_store "${row#store:}"; continue; fi
+        found=
+        for name in "${SYSTEMS[@]}"; do
+            if [ "$row" = all ] || [ "$row" = "$name" ] || [ "$row" = "${GROUP[$name]}" ]; then
+                found=1 wanted[$name]=1 wanted[${BASELINE[$name]}]=1
+            fi
+        done
+        [ -n "$found" ] || { echo "no system and no group is called '$row'; there are: ${SYSTEMS[*]}"; exit 2; }
+    done
+    for name in "${SYSTEMS[@]}"; do
+        [ -n "${wanted[$name]:-}" ] && [ "${DATA[$name]}" != data-beam ] && need_data "${DATA[$name]}"
+        [ -n "${wanted[$name]:-}" ] && [ -n "${STORE[$name]}" ] && need_store "${STORE[$name]}"
+    done
+    for seed in $SEEDS; do
+        for name in "${SYSTEMS[@]}"; do
+            [ -n "${wanted[$name]:-}" ] || continue
+            if [ "${DATA[$name]}" = data-beam ]; then
+                wait_for_students 1; need_data data-beam
+            fi
+            wait_for_students "$JOBS"
+            OMP_NUM_THREADS=$THREADS train_student "$name" "$seed" &
+        done
+    done
+    wait_for_students 1
+}
+wait_for_students() { while (($(jobs -rp | wc -l) >= $1)); do wait -n; done; }
+
+. "$EXAMPLES/systems.sh"
+[ -e text/ready ] || { mkdir -p text; prepare_text; touch text/ready; }
+run_rows "${ROWS[@]}"
+fairseq-bert-kd report "$OUT" --out "$OUT/report.html" --results "$OUT/results.json" --figures "$OUT/figures" --overwrite
+printf '\nThe report: %s\n' "$OUT/report.html"

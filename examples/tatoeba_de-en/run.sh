@@ -1,0 +1,42 @@
+#!/usr/bin/env bash
+# Tatoeba German-English (short everyday sentences): how the gain changes with the amount of data.
+# Finished steps are not repeated.
+#
+#   PAIRS=20000 bash examples/tatoeba_de-en/run.sh DATA_DIR TEACHER_DIR OUT_DIR [ROW...]
+#
+# DATA_DIR     {train,valid,test}.{de,en} or the same with .gz, raw text
+# TEACHER_DIR  a transformers masked language model: a folder, or a hub name where there is a network
+# OUT_DIR      everything that is written; another one for each PAIRS
+# ROW          a system or a group of ../systems.sh, or `all` (default: main, plain against distilled)
+#
+# SIZE=laptop  the first 5,000 pairs and a small student: hours on two CPU cores (default)
+# SIZE=gpu     all 164,676 pairs and a larger student, for one GPU (not run by us yet)
+# SEEDS="1 2 3"   seeds of the students         JOBS=1   students trained side by side
+# PAIRS, TEMPERATURE=1, WEIGHT=0.5, TOPK=8 and every other setting below can be given in the same way.
+set -euo pipefail
+
+TASK=tatoeba_de-en SOURCE=de TARGET=en
+title() { printf 'Tatoeba German–English, first %s training pairs' "$PAIRS"; }
+
+size_laptop() {
+    default PAIRS=5000 TEACHER_UPDATES=800 TEACHER_LR=3e-4 TEACHER_WARMUP=80 TEACHER_TOKENS=2048 TEACHER_VALIDATE=200 \
+        STUDENT_UPDATES=2000 STUDENT_LR=3e-3 STUDENT_WARMUP=400 STUDENT_TOKENS=2048 STUDENT_VALIDATE=250
+}
+size_gpu() {
+    default PAIRS=164676 TEACHER_UPDATES=8000 TEACHER_LR=1e-4 TEACHER_WARMUP=800 TEACHER_TOKENS=8192 TEACHER_VALIDATE=1000 \
+        STUDENT_UPDATES=16000 STUDENT_LR=2e-3 STUDENT_WARMUP=1000 STUDENT_TOKENS=8192 STUDENT_VALIDATE=1000 \
+        STUDENT_EXTRA='--encoder-embed-dim 256 --decoder-embed-dim 256 --encoder-ffn-embed-dim 1024
+            --decoder-ffn-embed-dim 1024 --dropout 0.3'
+}
+
+unpacked() { if [ -e "$DATA_DIR/$1.gz" ]; then gzip -dc "$DATA_DIR/$1.gz"; else cat "$DATA_DIR/$1"; fi; }
+prepare_text() {
+    local language
+    for language in de en; do
+        unpacked "train.$language" | sed -n "1,${PAIRS}p" > "text/train.$language"
+        unpacked "valid.$language" > "text/valid.$language"
+        unpacked "test.$language" > "text/test.$language"
+    done
+}
+
+. "$(dirname "${BASH_SOURCE[0]}")/../experiment.sh" "$@"
