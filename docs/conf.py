@@ -20,7 +20,7 @@ fairseq_bert_kd.register()  # before autodoc imports single modules
 project = "fairseq_bert_kd"
 release = version = fairseq_bert_kd.__version__
 root_doc = "docs/index"
-include_patterns = ["README.md", "CHANGELOG.md", "docs/**.md", "examples/*/README.md"]
+include_patterns = ["README.md", "CHANGELOG.md", "docs/**.md", "examples/README.md", "examples/*/README.md"]
 exclude_patterns = ["build", ".venv", "**/out"]
 
 extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "generated_pages"]

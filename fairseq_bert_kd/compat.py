@@ -3,6 +3,8 @@
 Each function names its reason and when it can go.
 """
 
+from __future__ import annotations
+
 import argparse
 import importlib
 import importlib.util
@@ -15,11 +17,10 @@ import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-if TYPE_CHECKING:
+if TYPE_CHECKING:  # the tokenizer also runs where torch is not installed
     import torch
 
-# see `pair_attention_form`
-PairAttention = Callable[["torch.Tensor", "torch.dtype"], "torch.Tensor"]
+PairAttention = Callable[["torch.Tensor", "torch.dtype"], "torch.Tensor"]  # see `pair_attention_form`
 
 FAIRSEQ_REQUIREMENT = "fairseq-fixed==0.12.3.1"
 FAIRSEQ_INSTALL = (
@@ -250,14 +251,14 @@ def pair_attention_form(encoder: Any) -> PairAttention | None:
     return next((form for form in (_added_to_scores, _of_ones) if _obeys(encoder, form)), None)
 
 
-def _added_to_scores(allowed: "torch.Tensor", dtype: "torch.dtype") -> "torch.Tensor":
+def _added_to_scores(allowed: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
     import torch
 
     scores = torch.zeros(allowed.shape, dtype=dtype, device=allowed.device)
     return scores.masked_fill_(~allowed, torch.finfo(dtype).min)[:, None]
 
 
-def _of_ones(allowed: "torch.Tensor", dtype: "torch.dtype") -> "torch.Tensor":
+def _of_ones(allowed: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
     return allowed.to(dtype)
 
 

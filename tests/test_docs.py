@@ -17,7 +17,7 @@ import pytest
 from tests.tiny_chain import PLUGIN, train_student
 
 ROOT = PLUGIN.parent
-PAGES = sorted([*(ROOT / "docs").glob("*.md"), *(ROOT / "examples").glob("*/README.md")])
+PAGES = sorted([*(ROOT / "docs").rglob("*.md"), *(ROOT / "examples").rglob("README.md")])
 FENCE = re.compile(r"^( *)```(\w*)[^\n]*\n(.*?)^\1```$", flags=re.M | re.S)
 SHELLS = {"sh", "shell", "console", "zsh", "bash"}
 OPENED = re.compile(r"<!-- (\w+): (tests/[\w/]+\.py)[^>]*-->")

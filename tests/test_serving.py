@@ -187,7 +187,7 @@ def test_comparison_prints_its_table(chain, served):
     arguments = [
         served / "data", "--student", served / "student.pt", "--float32", served / "float32",
         "--int8", served / "int8", "--source", served / "raw" / "test.de", "--reference", served / "raw" / "test.en",
-        "--tokenizer", chain.bert, "--max-len-b", 40, "--turns", 2,
+        "--tokenizer", chain.bert, "--max-len-b", 40, "--turns", 2, "--processor-time",
     ]  # fmt: skip
     environment = os.environ | {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
     result = subprocess.run(
@@ -202,6 +202,22 @@ def test_comparison_prints_its_table(chain, served):
     assert rows[2][0] == "CTranslate2, int8"
     assert all(float(speed) > 0 for _, speed, _ in rows)
     assert "BLEU: nrefs:1|case:mixed" in result.stdout
+
+
+def test_processor_time_of_several_threads_is_refused():
+    names = ("--student", "--float32", "--int8", "--source", "--reference", "--tokenizer")
+    arguments = [
+        "data",
+        *(word for name in names for word in (name, "x")),
+        "--processor-time",
+        "--threads",
+        "2",
+    ]
+    result = subprocess.run(
+        [sys.executable, SERVING / "compare.py", *arguments], capture_output=True, text=True, check=False,
+        env=os.environ | {"PYTHONPATH": str(PLUGIN.parent)},
+    )  # fmt: skip
+    assert "--processor-time adds up threads and needs --threads 1, got 2" in result.stderr
 
 
 def test_with_the_plugin_loading_stays_safe(served, tmp_path):

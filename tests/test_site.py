@@ -87,7 +87,7 @@ def test_nothing_outside_is_needed_to_show_it(pages):
 
 
 def test_every_page_of_the_repository_is_there(site):
-    sources = [ROOT / "README.md", *(ROOT / "docs").rglob("*.md"), *(ROOT / "examples").glob("*/README.md")]
+    sources = [ROOT / "README.md", *(ROOT / "docs").rglob("*.md"), *(ROOT / "examples").rglob("README.md")]
     for path in sources:
         assert (site / path.relative_to(ROOT)).with_suffix(".html").is_file(), path
     assert "docs/index.html" in (site / "index.html").read_text()

@@ -1,6 +1,7 @@
 """Directives whose content comes from the code: commands' --help, options' defaults, modules' docstrings.
 
-They run while the site is built, so that nothing on those pages can go stale.
+They run while the site is built, so that nothing on those pages can go stale. Links to folders, which GitHub shows, become
+links to their README files.
 """
 
 import contextlib
@@ -169,9 +170,25 @@ def markdown(text: str) -> str:
     return "".join(parts)
 
 
+def follow_folders(app: Sphinx, docname: str, source: list[str]) -> None:
+    """``[text](folder)`` becomes a link to the folder's README.md, or the text alone where there is none."""
+    here = (app.srcdir / docname).parent
+
+    def followed(link: re.Match[str]) -> str:
+        text, folder = link.groups()
+        if not (here / folder).is_dir():
+            return link[0]
+        return (
+            f"[{text}]({folder.rstrip('/')}/README.md)" if (here / folder / "README.md").is_file() else text
+        )
+
+    source[0] = re.sub(r"\[([^\]\n]+)\]\(([^)\s:#]+)\)", followed, source[0])
+
+
 def setup(app: Sphinx) -> dict[str, bool]:
     app.add_directive("all-commands", AllCommands)
     app.add_directive("all-options", AllOptions)
     app.add_directive("all-architectures", AllArchitectures)
     app.add_directive("modules-of", ModulesOf)
+    app.connect("source-read", follow_folders)
     return {"parallel_read_safe": True, "parallel_write_safe": True}
