@@ -88,6 +88,7 @@ def test_multi30k_runs_on_packed_text_row_by_row(tmp_path):
     assert settings["store"] == "default"
     assert "--kd-topk 1 " in settings["options"] + " "
     assert (tmp_path / "out" / "report.html").exists()
+    # the command of docs/report.md, with this folder in the place of OUT
     (command,) = re.findall(
         r"<!-- report: .*?```bash\n(.*?)```", (DOCS / "report.md").read_text(), flags=re.S
     )
