@@ -1,7 +1,7 @@
 """Every command in docs/ and in the examples' README files is run by a test, or says what it needs that is not at hand.
 
 A block of commands stands between ``<!-- NAME: tests/FILE ... -->`` and ``<!-- end of NAME -->``, and that test file
-names the page; or ``<!-- needs: WHAT -->`` stands right above it.
+names the page's file; or ``<!-- needs: WHAT -->`` stands right above it.
 """
 
 import os
@@ -69,9 +69,7 @@ def faults(text, page, folder=ROOT):
 
 @pytest.mark.parametrize("path", PAGES, ids=lambda path: str(path.relative_to(ROOT)))
 def test_every_command_is_run_or_says_what_it_needs(path):
-    # examples/hydra/README.md is run by tests/test_hydra.py, which says CONFIGS / "README.md"
-    page = "README.md" if path.parent.name == "hydra" else str(path.relative_to(ROOT))
-    assert faults(path.read_text(encoding="utf-8"), page) == []
+    assert faults(path.read_text(encoding="utf-8"), path.name) == []
 
 
 RUN = "<!-- chain: tests/test_docs.py runs this -->\n```bash\nls\n```\n<!-- end of chain -->\n"
@@ -92,12 +90,12 @@ RUN = "<!-- chain: tests/test_docs.py runs this -->\n```bash\nls\n```\n<!-- end 
         (RUN + "```bash\nrm\n```\n", ["rm: neither"]),
         (RUN.replace("<!-- end of chain -->", ""), ["ls: `chain` is not closed"]),
         (RUN.replace("bash", "sh"), ["ls: tests run `bash` blocks only"]),
-        (RUN.replace("test_docs", "test_nothing"), ["ls: tests/test_nothing.py does not name docs/guide.md"]),
-        (RUN.replace("test_docs", "test_compat"), ["ls: tests/test_compat.py does not name docs/guide.md"]),
+        (RUN.replace("test_docs", "test_nothing"), ["ls: tests/test_nothing.py does not name guide.md"]),
+        (RUN.replace("test_docs", "test_compat"), ["ls: tests/test_compat.py does not name guide.md"]),
     ],
 )
 def test_unmarked_commands_are_seen(text, wrong):
-    found = faults(text, "docs/guide.md")
+    found = faults(text, "guide.md")
     assert len(found) == len(wrong)
     assert all(said.startswith(expected) for said, expected in zip(found, wrong, strict=True))
 
