@@ -26,9 +26,17 @@ ROWS=("$@"); [ $# -gt 0 ] || ROWS=(main)
 SIZE=${SIZE:-laptop}
 declare -F "size_$SIZE" > /dev/null || { echo "SIZE=$SIZE is not among $(declare -F | sed -n 's/.* size_//p' | paste -sd' ')"; exit 2; }
 
+transformer() { # LAYERS DIM FFN_DIM HEADS: the options of a Transformer with two sides alike
+    local side
+    for side in encoder decoder; do
+        printf -- '--%s-layers %s --%s-embed-dim %s --%s-ffn-embed-dim %s --%s-attention-heads %s ' \
+            $side "$1" $side "$2" $side "$3" $side "$4"
+    done
+}
 "size_$SIZE"
 default SEEDS='1 2 3' JOBS=1 REPORT=1 TEST_SETS=test CONTINUE_FROM='' METRIC=bleu LOWERCASE=1 BLEU_TOKENIZE=13a MAX_LEN_A=1.2 \
-    STUDENT_ARCH=distilled_transformer_small STUDENT_SCHEDULE=inverse_sqrt STUDENT_EXTRA='' TEACHER_EXTRA='' TEACHER_NAME="$(basename "$TEACHER")"
+    STUDENT_ARCH=distilled_transformer_small STUDENT_SCHEDULE=inverse_sqrt STUDENT_EXTRA='--dropout 0.2' TEACHER_EXTRA='' TEACHER_NAME="$(basename "$TEACHER")"
+default STUDENT_MODEL="$([ "$STUDENT_ARCH" != distilled_transformer_small ] || transformer 3 128 512 4)"
 default DECODE="--beam 5 --max-len-a $MAX_LEN_A --max-len-b 10"
 TITLE=$(title)
 . "$EXAMPLES/lib.sh"
@@ -155,18 +163,19 @@ need_store() { # NAME
 
 # ---- students -----------------------------------------------------------------------------------------------
 declare -a SYSTEMS=()
-declare -A GROUP=() LABEL=() VALUE=() BASELINE=() DATA=() STORE=() OPTIONS=() UPDATES=() AFTER=() SAME=()
+declare -A GROUP=() LABEL=() VALUE=() BASELINE=() DATA=() STORE=() MODEL=() OPTIONS=() UPDATES=() AFTER=() SAME=()
 # system NAME key=value... -- OPTIONS...: keys are group, label, value, baseline, data, store ("" for none), updates,
+# model (options that name the architecture and its sizes; default STUDENT_ARCH and STUDENT_MODEL),
 # after (the system whose best checkpoint of the same seed it continues from; "" for none, default CONTINUE_FROM) and
 # same (the system whose run it is, compared here with another baseline)
 system() {
     local name=$1; shift
     SYSTEMS+=("$name"); GROUP[$name]=main LABEL[$name]=$name VALUE[$name]='' BASELINE[$name]=plain
-    DATA[$name]=data-bin STORE[$name]=default UPDATES[$name]=$STUDENT_UPDATES AFTER[$name]=$CONTINUE_FROM SAME[$name]=''
+    DATA[$name]=data-bin STORE[$name]=default MODEL[$name]="--arch $STUDENT_ARCH $STUDENT_MODEL" UPDATES[$name]=$STUDENT_UPDATES AFTER[$name]=$CONTINUE_FROM SAME[$name]=''
     while [ "$1" != -- ]; do
         case $1 in
             group=*) GROUP[$name]=${1#*=} ;; label=*) LABEL[$name]=${1#*=} ;; value=*) VALUE[$name]=${1#*=} ;;
-            baseline=*) BASELINE[$name]=${1#*=} ;; data=*) DATA[$name]=${1#*=} ;; store=*) STORE[$name]=${1#*=} ;;
+            baseline=*) BASELINE[$name]=${1#*=} ;; data=*) DATA[$name]=${1#*=} ;; store=*) STORE[$name]=${1#*=} ;; model=*) MODEL[$name]=${1#*=} ;;
             updates=*) UPDATES[$name]=${1#*=} ;; after=*) AFTER[$name]=${1#*=} ;; same=*) SAME[$name]=${1#*=} ;;
             *) echo "system $name: what is '$1'?"; exit 2 ;;
         esac
@@ -177,7 +186,8 @@ system() {
 }
 
 describe_student() { # SYSTEM SEED
-    local name=$1
+    local name=$1 model=
+    [ "${MODEL[$name]}" = "--arch $STUDENT_ARCH $STUDENT_MODEL" ] || model="${MODEL[$name]} "
     python -c 'import json, sys
 keys = ("system", "seed", "label", "group", "value", "baseline", "updates", "options", "store", "teacher", "continues")
 record = dict(zip(keys, sys.argv[2:], strict=True))
@@ -185,7 +195,7 @@ record |= {"seed": int(record["seed"]), "updates": int(record["updates"])}
 record |= {key: record[key] or None for key in ("store", "teacher", "continues")}
 json.dump(record, open(sys.argv[1], "w", encoding="utf-8"), indent=1, ensure_ascii=False)' "students/$name.$2/run.json" \
         "$name" "$2" "${LABEL[$name]}" "${GROUP[$name]}" "${VALUE[$name]}" "${BASELINE[$name]}" "${UPDATES[$name]}" \
-        "${OPTIONS[$name]}" "${STORE[$name]}" "${STORE[$name]:+${STORE_TEACHER[${STORE[$name]:-default}]}}" "${AFTER[$name]}"
+        "$model${OPTIONS[$name]}" "${STORE[$name]}" "${STORE[$name]:+${STORE_TEACHER[${STORE[$name]:-default}]}}" "${AFTER[$name]}"
 }
 train_student() { # SYSTEM SEED: training, then the outputs of validation and test sets
     local name=$1 seed=$2 run=students/$1.$2 more=() schedule=(--lr-scheduler "$STUDENT_SCHEDULE")
@@ -194,7 +204,7 @@ train_student() { # SYSTEM SEED: training, then the outputs of validation and te
     [ -z "${AFTER[$name]}" ] || more+=(--finetune-from-model "students/${AFTER[$name]}.$seed/checkpoint_best.pt")
     # shellcheck disable=SC2086
     QUIET=1 run_step "$run" fairseq-train "${DATA[$name]}" --user-dir "$PLUGIN" \
-        --task translation_with_teacher --arch "$STUDENT_ARCH" \
+        --task translation_with_teacher ${MODEL[$name]} \
         --criterion label_smoothed_cross_entropy_with_distillation --label-smoothing 0.1 "${more[@]}" \
         --optimizer adam --adam-betas '(0.9,0.98)' --clip-norm 5.0 \
         --lr "$STUDENT_LR" "${schedule[@]}" --warmup-updates "$STUDENT_WARMUP" \

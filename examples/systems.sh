@@ -61,29 +61,27 @@ done
 system sampled group=objective label='sampled (k = 8, 8 draws)' store=samples -- $(kd --kd-objective sampled --kd-topk 8)
 
 # one dictionary or two (separate embeddings on both sides of the student, so it has its own baseline and start)
-SEPARATE='--arch transformer --encoder-embed-dim 128 --decoder-embed-dim 128 --encoder-ffn-embed-dim 512
-    --decoder-ffn-embed-dim 512 --encoder-attention-heads 4 --decoder-attention-heads 4 --encoder-layers 3
-    --decoder-layers 3 --dropout 0.2 --encoder-normalize-before --decoder-normalize-before
-    --share-decoder-input-output-embed'
-system plain-separate group=dictionary label='plain, two dictionaries' data=data-separate store= after= \
-    -- --kd-weight 0 $SEPARATE
+SEPARATE="--arch transformer $STUDENT_MODEL --encoder-normalize-before --decoder-normalize-before --share-decoder-input-output-embed"
+system plain-separate group=dictionary label='plain, two dictionaries' data=data-separate store= after= model="$SEPARATE" \
+    -- --kd-weight 0
 system distilled-separate group=dictionary label='distilled, two dictionaries' baseline=plain-separate data=data-separate \
-    store=separate after= -- $(kd) $SEPARATE
+    store=separate after= model="$SEPARATE" -- $(kd)
 
 # what the student is; each beside a plain one of its own kind, from the start
-student_kind() { # NAME LABEL OPTIONS...
-    local name=$1 label=$2; shift 2
-    system "plain-$name" group=student label="plain, $label" store= baseline="plain-$name" after= -- --kd-weight 0 "$@"
-    system "distilled-$name" group=student label="distilled, $label" baseline="plain-$name" after= -- $(kd) "$@"
+student_kind() { # NAME LABEL MODEL OPTIONS...; left out where it is what the main students are
+    local name=$1 label=$2 model=$3; shift 3
+    [ "$model" != "--arch $STUDENT_ARCH $STUDENT_MODEL" ] || return 0
+    system "plain-$name" group=student label="plain, $label" store= baseline="plain-$name" after= model="$model" \
+        -- --kd-weight 0 "$@"
+    system "distilled-$name" group=student label="distilled, $label" baseline="plain-$name" after= model="$model" -- $(kd) "$@"
 }
-student_kind tiny '2+2 layers of 64' --encoder-layers 2 --decoder-layers 2 --encoder-embed-dim 64 --decoder-embed-dim 64 \
-    --encoder-ffn-embed-dim 256 --decoder-ffn-embed-dim 256 --encoder-attention-heads 2 --decoder-attention-heads 2
-student_kind wide '3+3 layers of 256' --encoder-embed-dim 256 --decoder-embed-dim 256 \
-    --encoder-ffn-embed-dim 1024 --decoder-ffn-embed-dim 1024
-student_kind lstm 'LSTM of 256' --arch distilled_lstm_small
-student_kind conv 'convolutions of 128' --arch fconv --encoder-embed-dim 128 --decoder-embed-dim 128 \
-    --decoder-out-embed-dim 128 --encoder-layers '[(128,3)]*4' --decoder-layers '[(128,3)]*4' --share-input-output-embed \
-    --lr 1e-3
+student_kind tiny '2+2 layers of 64' "--arch distilled_transformer_small $(transformer 2 64 256 2)"
+student_kind small '3+3 layers of 128' "--arch distilled_transformer_small $(transformer 3 128 512 4)"
+student_kind wide '3+3 layers of 256' "--arch distilled_transformer_small $(transformer 3 256 1024 4)"
+student_kind lstm 'LSTM of 256' '--arch distilled_lstm_small'
+CONV_DIMS='--encoder-embed-dim 128 --decoder-embed-dim 128 --decoder-out-embed-dim 128'
+student_kind conv 'convolutions of 128' \
+    "--arch fconv $CONV_DIMS --encoder-layers [(128,3)]*4 --decoder-layers [(128,3)]*4 --share-input-output-embed" --lr 1e-3
 
 # sequence-level distillation (Kim & Rush, 2016) from the plain student's own beam
 system beam group=sequence label="trained on the plain student's beam" data=data-beam store= -- --kd-weight 0

@@ -18,14 +18,14 @@ TASK=acl_titles SOURCE=abstract TARGET=title METRIC=rouge
 title() { printf 'ACL titles, first %s training pairs, abstracts cut to %s words' "$PAIRS" "$WORDS"; }
 
 size_laptop() {
-    default PAIRS=3000 WORDS=60 TEACHER_UPDATES=800 TEACHER_LR=3e-4 TEACHER_WARMUP=80 TEACHER_TOKENS=4096 TEACHER_VALIDATE=200 \
-        STUDENT_UPDATES=1500 STUDENT_LR=3e-3 STUDENT_WARMUP=400 STUDENT_TOKENS=4096 STUDENT_VALIDATE=250
+    default PAIRS=3000 WORDS=60 TEACHER_UPDATES=1200 TEACHER_LR=3e-4 TEACHER_WARMUP=80 TEACHER_TOKENS=2048 TEACHER_VALIDATE=300 \
+        STUDENT_UPDATES=1500 STUDENT_LR=3e-3 STUDENT_WARMUP=200 STUDENT_TOKENS=4096 STUDENT_VALIDATE=250 \
+        STUDENT_SCHEDULE=polynomial_decay STUDENT_EXTRA='--dropout 0.3' TEACHER_EXTRA='--cmlm-mask-prob 0.4'   # as multi30k
 }
 size_gpu() {
     default PAIRS=27636 WORDS=250 TEACHER_UPDATES=6000 TEACHER_LR=1e-4 TEACHER_WARMUP=600 TEACHER_TOKENS=32768 TEACHER_VALIDATE=500 \
         STUDENT_UPDATES=10000 STUDENT_LR=2e-3 STUDENT_WARMUP=1000 STUDENT_TOKENS=16384 STUDENT_VALIDATE=500 \
-        STUDENT_EXTRA='--encoder-embed-dim 256 --decoder-embed-dim 256 --encoder-ffn-embed-dim 1024
-            --decoder-ffn-embed-dim 1024 --dropout 0.3'
+        STUDENT_MODEL="$(transformer 3 256 1024 4)" STUDENT_EXTRA='--dropout 0.3'
 }
 
 unpacked() { if [ -e "$DATA_DIR/$1.gz" ]; then gzip -dc "$DATA_DIR/$1.gz"; else cat "$DATA_DIR/$1"; fi; }

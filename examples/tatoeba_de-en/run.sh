@@ -19,14 +19,14 @@ TASK=tatoeba_de-en SOURCE=de TARGET=en
 title() { printf 'Tatoeba German–English, first %s training pairs' "$PAIRS"; }
 
 size_laptop() {
-    default PAIRS=5000 TEACHER_UPDATES=800 TEACHER_LR=3e-4 TEACHER_WARMUP=80 TEACHER_TOKENS=2048 TEACHER_VALIDATE=200 \
-        STUDENT_UPDATES=2000 STUDENT_LR=3e-3 STUDENT_WARMUP=400 STUDENT_TOKENS=2048 STUDENT_VALIDATE=250
+    default PAIRS=5000 TEACHER_UPDATES=1200 TEACHER_LR=3e-4 TEACHER_WARMUP=80 TEACHER_TOKENS=2048 TEACHER_VALIDATE=300 \
+        STUDENT_UPDATES=2000 STUDENT_LR=3e-3 STUDENT_WARMUP=200 STUDENT_TOKENS=2048 STUDENT_VALIDATE=250 \
+        STUDENT_SCHEDULE=polynomial_decay STUDENT_EXTRA='--dropout 0.3' TEACHER_EXTRA='--cmlm-mask-prob 0.4'   # as multi30k
 }
 size_gpu() {
     default PAIRS=164676 TEACHER_UPDATES=8000 TEACHER_LR=1e-4 TEACHER_WARMUP=800 TEACHER_TOKENS=8192 TEACHER_VALIDATE=1000 \
         STUDENT_UPDATES=16000 STUDENT_LR=2e-3 STUDENT_WARMUP=1000 STUDENT_TOKENS=8192 STUDENT_VALIDATE=1000 \
-        STUDENT_EXTRA='--encoder-embed-dim 256 --decoder-embed-dim 256 --encoder-ffn-embed-dim 1024
-            --decoder-ffn-embed-dim 1024 --dropout 0.3'
+        STUDENT_MODEL="$(transformer 3 256 1024 4)" STUDENT_EXTRA='--dropout 0.3'
 }
 
 unpacked() { if [ -e "$DATA_DIR/$1.gz" ]; then gzip -dc "$DATA_DIR/$1.gz"; else cat "$DATA_DIR/$1"; fi; }

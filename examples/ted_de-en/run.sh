@@ -9,7 +9,7 @@
 # OUT_DIR      everything that is written
 # ROW          a system or a group of ../systems.sh, or `all` (default: main, plain against distilled)
 #
-# SIZE=laptop  the first 5,000 pairs of up to 30 words and a small student: hours on two CPU cores (default);
+# SIZE=laptop  the first 8,000 pairs of up to 30 words and a small student: hours on two CPU cores (default);
 #              the test is cut to its first 1,000 pairs
 # SIZE=gpu     all pairs and a larger student, for one GPU (not run by us yet)
 # SIZE=paper   the paper's sizes and update counts, for several GPUs (not run by us yet)
@@ -23,22 +23,22 @@ title() {
 }
 
 size_laptop() {
-    default PAIRS=5000 MAX_WORDS=30 TEST_PAIRS=1000 VALID_PAIRS=500 BLEU_TOKENIZE=none \
-        TEACHER_UPDATES=800 TEACHER_LR=3e-4 TEACHER_WARMUP=80 TEACHER_TOKENS=2048 TEACHER_VALIDATE=200 \
-        STUDENT_UPDATES=2500 STUDENT_LR=3e-3 STUDENT_WARMUP=400 STUDENT_TOKENS=2048 STUDENT_VALIDATE=250
+    default PAIRS=8000 MAX_WORDS=30 TEST_PAIRS=1000 VALID_PAIRS=500 BLEU_TOKENIZE=none \
+        TEACHER_UPDATES=1200 TEACHER_LR=3e-4 TEACHER_WARMUP=80 TEACHER_TOKENS=2048 TEACHER_VALIDATE=300 \
+        STUDENT_UPDATES=2000 STUDENT_LR=3e-3 STUDENT_WARMUP=200 STUDENT_TOKENS=2048 STUDENT_VALIDATE=250 \
+        STUDENT_SCHEDULE=polynomial_decay STUDENT_EXTRA='--dropout 0.3' TEACHER_EXTRA='--cmlm-mask-prob 0.4'   # as multi30k
 }
 size_gpu() {
     default PAIRS=55910 MAX_WORDS=175 TEST_PAIRS=6750 VALID_PAIRS=2000 BLEU_TOKENIZE=none \
         TEACHER_UPDATES=8000 TEACHER_LR=1e-4 TEACHER_WARMUP=800 TEACHER_TOKENS=16384 TEACHER_VALIDATE=1000 \
         STUDENT_UPDATES=16000 STUDENT_LR=1e-3 STUDENT_WARMUP=2000 STUDENT_TOKENS=8192 STUDENT_VALIDATE=1000 \
-        STUDENT_EXTRA='--encoder-embed-dim 512 --decoder-embed-dim 512 --encoder-ffn-embed-dim 1024
-            --decoder-ffn-embed-dim 1024 --encoder-layers 6 --decoder-layers 6 --dropout 0.3'
+        STUDENT_MODEL="$(transformer 6 512 1024 4)" STUDENT_EXTRA='--dropout 0.3'
 }
 size_paper() { # the paper's settings for IWSLT14 (its App. A), on the part of it that is here
     default PAIRS=55910 MAX_WORDS=175 TEST_PAIRS=6750 VALID_PAIRS=2000 BLEU_TOKENIZE=none \
         TEACHER_UPDATES=100000 TEACHER_LR=5e-5 TEACHER_WARMUP=5000 TEACHER_TOKENS=16384 TEACHER_VALIDATE=5000 \
         STUDENT_UPDATES=100000 STUDENT_LR=1e-3 STUDENT_WARMUP=8000 STUDENT_TOKENS=6144 STUDENT_VALIDATE=1000 \
-        STUDENT_ARCH=distilled_transformer_base TEMPERATURE=10 TEACHER_EXTRA=--fp16 STUDENT_EXTRA=--fp16 \
+        STUDENT_ARCH=distilled_transformer_base TEMPERATURE=10 TEACHER_EXTRA=--fp16 STUDENT_EXTRA='--fp16 --dropout 0.3' \
         DECODE='--beam 5 --lenpen 0.6'
 }
 
