@@ -1,0 +1,120 @@
+"""Tables of a results file in Markdown, for the README of an experiment."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from fairseq_bert_kd.report.comparison import GROUP_TITLES
+from fairseq_bert_kd.report.experiment import MAIN_GROUP
+from fairseq_bert_kd.report.formats import list_text, p_text, spread_text
+from fairseq_bert_kd.report.metrics import NAMES
+from fairseq_bert_kd.report.results import Spread, spread
+
+Record = Mapping[str, Any]
+
+
+def markdown_tables(experiment: Record, groups: Sequence[str] | None = None) -> str:
+    """The tables of an experiment, a heading before each one but the main table.
+
+    Args:
+        experiment: one of `experiments` of a results file.
+        groups: of systems, in this order; None for all that there are.
+
+    Raises:
+        ValueError: a group has no system that is scored.
+    """
+    found = groups_of(experiment)
+    for group in groups or ():
+        if group not in found:
+            raise ValueError(
+                f"no system of the group `{group}` has a score; there are: {list_text(found) or 'none'}"
+            )
+    parts = []
+    for group in groups or found:
+        if group == MAIN_GROUP:
+            parts.append(_main_table(experiment))
+        else:
+            parts.append(f"**{GROUP_TITLES.get(group, group)}**\n\n{_ablation_table(experiment, group)}")
+    return "\n\n".join(parts) + "\n"
+
+
+def groups_of(experiment: Record) -> list[str]:
+    """Groups with a score, the main one first, then in the order of a report."""
+    present = [run["group"] for run in experiment["runs"] if _scores(experiment, run)]
+    order = [MAIN_GROUP, *GROUP_TITLES, *present]
+    return [group for group in dict.fromkeys(order) if group in present]
+
+
+def _main_table(experiment: Record) -> str:
+    metric, compared = experiment["compared"]["metric"], experiment["compared"]["systems"]
+    others = [key for key in _keys(experiment) if key != metric]
+    head = ["", f"{NAMES[metric]} by seed", "mean ± sd", *(NAMES[key] for key in others), "gain", "p by seed"]
+    rows = []
+    for system, runs in _systems(experiment, MAIN_GROUP).items():
+        by_seed = {run["seed"]: _scores(experiment, run) for run in runs}
+        found = compared[system]
+        rows.append([
+            runs[0]["label"],
+            list_text(f"{scores[metric]:.2f}" for scores in by_seed.values()),
+            spread_text(spread([scores[metric] for scores in by_seed.values()])),
+            *(
+                spread_text(spread([scores[key] for scores in by_seed.values()]), 3 if key == "length_ratio" else 2)
+                for key in others
+            ),
+            _gain(found),
+            list_text(map(p_text, found["p"].values())),
+        ])  # fmt: skip
+    return _table(head, rows)
+
+
+def _ablation_table(experiment: Record, group: str) -> str:
+    """A group's systems, the main baseline and the main system before them; each with the gain over its own baseline."""
+    metric, compared = experiment["compared"]["metric"], experiment["compared"]["systems"]
+    systems = {
+        **{
+            name: runs
+            for name, runs in _systems(experiment, MAIN_GROUP).items()
+            if name in _leaders(experiment)
+        },
+        **_systems(experiment, group),
+    }
+    rows = []
+    for system, runs in systems.items():
+        scores = [_scores(experiment, run)[metric] for run in runs]
+        rows.append(
+            [runs[0]["label"], str(len(scores)), spread_text(spread(scores)), _gain(compared[system])]
+        )
+    return _table(["", "seeds", NAMES[metric], "gain"], rows)
+
+
+def _leaders(experiment: Record) -> tuple[str, str]:
+    return experiment["baseline"], experiment["main"]
+
+
+def _systems(experiment: Record, group: str) -> dict[str, list[Record]]:
+    """Scored runs of a group by system, in the order of `compared`, which is that of a report."""
+    runs = [run for run in experiment["runs"] if run["group"] == group and _scores(experiment, run)]
+    by_system = {
+        system: sorted((run for run in runs if run["system"] == system), key=lambda run: run["seed"])
+        for system in experiment["compared"]["systems"]
+    }
+    return {system: found for system, found in by_system.items() if found}
+
+
+def _scores(experiment: Record, run: Record) -> dict[str, float]:
+    return run["scores"].get(experiment["compared"].get("subset"), {})
+
+
+def _keys(experiment: Record) -> list[str]:
+    return list(next(scores for run in experiment["runs"] if (scores := _scores(experiment, run))))
+
+
+def _gain(found: Record) -> str:
+    if found["mean_gain"] is None:
+        return ""
+    return spread_text(Spread(found["mean_gain"], found["sd_gain"], len(found["gains"])), sign=True)
+
+
+def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    lines = [head, ["---"] * len(head), *rows]
+    text = "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines)
+    return text.replace("\u00a0", " ")

@@ -1,0 +1,99 @@
+import json
+import re
+
+import pytest
+
+from examples.fill_tables import PLACE, filled, pages
+from fairseq_bert_kd.report.experiment import read_experiment
+from fairseq_bert_kd.report.markdown_tables import groups_of, markdown_tables
+from fairseq_bert_kd.report.notes import Notes
+from fairseq_bert_kd.report.results_file import experiment_record, write_results
+from fairseq_bert_kd.report.section import Choices, make_section
+from tests.report.small_experiments import BETTER, REFERENCE, WORSE, add_run, write_experiment
+
+
+def section_of(folder):
+    notes = Notes(folder)
+    return make_section(read_experiment(folder, notes), notes, Choices())
+
+
+def cells(text):
+    return [
+        [cell.strip() for cell in line.strip("|").split("|")] for line in text.splitlines() if line[:1] == "|"
+    ]
+
+
+def test_the_main_table_has_what_the_results_file_says(tmp_path):
+    record = experiment_record(section_of(write_experiment(tmp_path / "toy", store=False)))
+    head, _, plain, distilled = cells(markdown_tables(record))
+    assert head == ["", "BLEU by seed", "mean ± sd", "chrF2", "length ratio", "gain", "p by seed"]
+    scores = {(run["system"], run["seed"]): run["scores"]["test"] for run in record["runs"]}
+    assert plain[:2] == ["plain", ", ".join(f"{scores['plain', seed]['bleu']:.2f}" for seed in (1, 2))]
+    assert plain[-2:] == ["", ""]
+    found = record["compared"]["systems"]["distilled"]
+    assert distilled[-2] == f"+{found['mean_gain']:.2f} ± {found['sd_gain']:.2f}"
+    assert distilled[-1] == ", ".join(f"{p:.3f}" for p in found["p"].values())
+
+
+def test_an_ablation_stands_below_the_main_systems_in_the_order_of_its_values(tmp_path):
+    folder = write_experiment(tmp_path / "toy", store=False)
+    add_run(folder, "topk-64", 1, REFERENCE, group="topk", value="64", label="k = 64")
+    add_run(folder, "topk-8", 1, BETTER, group="topk", value="8", label="k = 8 | eight")
+    add_run(folder, "weight-1", 1, None, group="weight", value="1")
+    record = experiment_record(section_of(folder))
+    assert groups_of(record) == ["main", "topk"]
+    text = markdown_tables(record, ["topk"])
+    assert text.startswith("**Teacher tokens per position, k**\n\n| ")
+    assert [row[0] for row in cells(text.replace(r" \| ", " or "))[2:]] == [
+        "plain",
+        "distilled",
+        "k = 8 or eight",
+        "k = 64",
+    ]
+    *_, last = cells(text)
+    assert last[1:3] == ["1", "100.00"]
+
+
+def test_a_run_whose_output_is_not_there_yet_is_left_out(tmp_path):
+    folder = write_experiment(tmp_path / "toy", store=False, runs=False)
+    add_run(folder, "plain", 1, WORSE)
+    add_run(folder, "plain", 2, None)
+    add_run(folder, "distilled", 1, None)
+    _, _, plain = cells(markdown_tables(experiment_record(section_of(folder))))
+    assert plain[0] == "plain"
+    assert "," not in plain[1]
+
+
+def test_a_group_without_scores_is_refused_and_nothing_at_all_gives_no_table(tmp_path):
+    folder = write_experiment(tmp_path / "toy", store=False, runs=False)
+    record = experiment_record(section_of(folder))
+    assert markdown_tables(record).strip() == ""
+    with pytest.raises(ValueError, match="group `topk` has a score; there are: none"):
+        markdown_tables(record, ["topk"])
+
+
+def test_places_in_a_page_are_filled_and_the_rest_is_kept(tmp_path):
+    write_results(tmp_path / "results.json", [section_of(write_experiment(tmp_path / "toy", store=False))])
+    page = tmp_path / "README.md"
+    page.write_text("before\n\n<!-- table: results.json main -->\nold\n<!-- end of table -->\n\nafter\n")
+    text = filled(page)
+    assert text.startswith("before\n")
+    assert text.endswith("\nafter\n")
+    assert "old" not in text
+    assert cells(text) == cells(
+        markdown_tables(json.loads((tmp_path / "results.json").read_text())["experiments"][0])
+    )
+    page.write_text(text)
+    assert filled(page) == text
+    page.write_text(text.replace("results.json main", "results.json weight"))
+    with pytest.raises(
+        ValueError, match=re.escape(f"{page}, `results.json`: no system of the group `weight`")
+    ):
+        filled(page)
+
+
+@pytest.mark.parametrize("page", pages(), ids=lambda page: f"{page.parent.name}/{page.name}")
+def test_tables_in_our_pages_are_those_of_the_results_files(page):
+    text = page.read_text(encoding="utf-8")
+    assert text.count("<!-- table:") == len(PLACE.findall(text))
+    assert filled(page) == text
