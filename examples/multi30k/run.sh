@@ -10,7 +10,8 @@
 # ROW          a system or a group of ../systems.sh, or `all` (default: main, plain against distilled)
 #
 # SIZE=laptop  the first 5,000 pairs and a small student: hours on two CPU cores (default)
-# SIZE=ablation  the same data and teacher, students of 2+2 layers of 64 with 1,500 updates: four minutes each on one core
+# SIZE=ablation  the same data and teacher, students of 2+2 layers of 64 and 1,000 updates: minutes each
+#              (a copy of text, pieces, data-bin, teacher, done and steps.jsonl of SIZE=laptop saves teacher and dump)
 # SIZE=gpu     all 29,000 pairs, a larger student and longer training, for one GPU (not run by us yet)
 # SIZE=paper   the paper's model sizes and update counts, for several GPUs (not run by us yet)
 # SEEDS="1 2 3"   seeds of the students         JOBS=1   students trained side by side
@@ -27,7 +28,7 @@ size_laptop() {
         STUDENT_SCHEDULE=polynomial_decay STUDENT_EXTRA='--dropout 0.3' TEACHER_EXTRA='--cmlm-mask-prob 0.4'   # few updates: more to learn from each
 }
 size_ablation() {
-    default STUDENT_UPDATES=1500 STUDENT_MODEL="$(transformer 2 64 256 2)" STUDENT_EXTRA='--dropout 0.1'
+    default STUDENT_UPDATES=1000 STUDENT_VALIDATE=500 STUDENT_MODEL="$(transformer 2 64 256 2)" STUDENT_EXTRA='--dropout 0.1'
     size_laptop
 }
 size_gpu() {
