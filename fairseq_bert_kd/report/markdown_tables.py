@@ -1,39 +1,44 @@
 """Tables of a results file in Markdown, for the README of an experiment."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from fairseq_bert_kd.report.comparison import GROUP_TITLES
-from fairseq_bert_kd.report.experiment import MAIN_GROUP
-from fairseq_bert_kd.report.formats import list_text, p_text, spread_text
+from fairseq_bert_kd.report.experiment import MAIN_GROUP, Step
+from fairseq_bert_kd.report.formats import duration, list_text, p_text, percent, spread_text
 from fairseq_bert_kd.report.metrics import NAMES
 from fairseq_bert_kd.report.results import Spread, spread
+from fairseq_bert_kd.report.step_times import step_rows
 
 Record = Mapping[str, Any]
+_SHOWN_K = (1, 8, 64)
 
 
-def markdown_tables(experiment: Record, groups: Sequence[str] | None = None) -> str:
-    """The tables of an experiment, a heading before each one but the main table.
+def markdown_tables(experiment: Record, names: Sequence[str] | None = None) -> str:
+    """The tables of an experiment, a heading before those of ablations.
 
     Args:
         experiment: one of `experiments` of a results file.
-        groups: of systems, in this order; None for all that there are.
+        names: groups of systems, "stores" (what the teachers know) and "times", in this order; None for all groups.
 
     Raises:
         ValueError: a group has no system that is scored.
     """
     found = groups_of(experiment)
-    for group in groups or ():
-        if group not in found:
+    for name in names or ():
+        if name not in (*found, *_OTHER_TABLES):
             raise ValueError(
-                f"no system of the group `{group}` has a score; there are: {list_text(found) or 'none'}"
+                f"no system of the group `{name}` has a score; there are: {list_text(found) or 'none'}"
             )
     parts = []
-    for group in groups or found:
-        if group == MAIN_GROUP:
+    for name in names or found:
+        if name in _OTHER_TABLES:
+            parts.append(_OTHER_TABLES[name](experiment))
+        elif name == MAIN_GROUP:
             parts.append(_main_table(experiment))
         else:
-            parts.append(f"**{GROUP_TITLES.get(group, group)}**\n\n{_ablation_table(experiment, group)}")
+            parts.append(f"**{GROUP_TITLES.get(name, name)}**\n\n{_ablation_table(experiment, name)}")
     return "\n\n".join(parts) + "\n"
 
 
@@ -86,6 +91,52 @@ def _ablation_table(experiment: Record, group: str) -> str:
     return _table(["", "seeds", NAMES[metric], "gain"], rows)
 
 
+def _store_table(experiment: Record) -> str:
+    """Each store with what its teacher knew: on validation positions while it trained, on the training targets here."""
+    head = [
+        "store", "teacher's updates", "masked accuracy, perplexity (validation)", "passes", "covered",
+        "accuracy, perplexity (training targets)", *(f"k = {k} holds at T = 1" for k in _SHOWN_K),
+    ]  # fmt: skip
+    rows = []
+    for name, store in experiment["stores"].items():
+        log = experiment["teachers"].get(Path(store["teacher"]).parent.name, {})
+        mass = store["captured_mass"].get("1", {})
+        rows.append([
+            name,
+            _number(log.get("updates"), ","),
+            _both(log.get("masked_accuracy"), log.get("perplexity")),
+            str(store["passes"]),
+            percent(store["scored_share"]),
+            _both(_times_100(store["gold_accuracy"]), store["gold_perplexity"]),
+            *(percent(mass.get(str(k))) for k in _SHOWN_K),
+        ])  # fmt: skip
+    return _table(head, rows)
+
+
+def _time_table(experiment: Record) -> str:
+    """Wall-clock time of every kind of step, the shortest of its kind: the one that was disturbed least."""
+    steps = [Step(name, seconds, "") for name, seconds in experiment["seconds"].items()]
+    rows = [
+        [row.name, str(len(row.times)), duration(min(seconds for _, seconds in row.times))]
+        for row in step_rows(steps)
+    ]
+    return _table(["step", "times", "shortest"], rows)
+
+
+def _number(value: float | None, form: str) -> str:
+    return "–" if value is None else format(value, form)
+
+
+def _times_100(share: float | None) -> float | None:
+    return None if share is None else 100 * share
+
+
+def _both(accuracy: float | None, perplexity: float | None) -> str:
+    if accuracy is None or perplexity is None:
+        return "–"
+    return f"{accuracy:.1f} %, {perplexity:.2f}"
+
+
 def _leaders(experiment: Record) -> tuple[str, str]:
     return experiment["baseline"], experiment["main"]
 
@@ -118,3 +169,6 @@ def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     lines = [head, ["---"] * len(head), *rows]
     text = "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines)
     return text.replace("\u00a0", " ")
+
+
+_OTHER_TABLES: dict[str, Callable[[Record], str]] = {"stores": _store_table, "times": _time_table}

@@ -1,5 +1,6 @@
 import json
 import re
+from dataclasses import replace
 
 import pytest
 
@@ -10,6 +11,7 @@ from fairseq_bert_kd.report.notes import Notes
 from fairseq_bert_kd.report.results_file import experiment_record, write_results
 from fairseq_bert_kd.report.section import Choices, make_section
 from tests.report.small_experiments import BETTER, REFERENCE, WORSE, add_run, write_experiment
+from tests.storage.small_stores import PAIRS, make_info, write_data, write_store
 
 
 def section_of(folder):
@@ -62,6 +64,31 @@ def test_a_run_whose_output_is_not_there_yet_is_left_out(tmp_path):
     _, _, plain = cells(markdown_tables(experiment_record(section_of(folder))))
     assert plain[0] == "plain"
     assert "," not in plain[1]
+
+
+def test_stores_and_times_have_tables_of_their_own(tmp_path):
+    folder = write_experiment(tmp_path / "toy", store=False)
+    info = replace(make_info(gold=True), teacher="teacher/checkpoint_best.pt")
+    write_store(write_data(folder / "data-bin") / "train.de-en.en.topk", info, PAIRS)
+    record = experiment_record(section_of(folder))
+    text = markdown_tables(record, ["stores", "times"])
+    stores, times = (cells(part) for part in text.split("\n\n"))
+    row = dict(zip(stores[0], stores[2], strict=True))
+    store = record["stores"]["default"]
+    assert row["store"] == "default"
+    assert row["masked accuracy, perplexity (validation)"] == "62.4 %, 4.00"
+    assert (
+        row["accuracy, perplexity (training targets)"] == "–"
+    )  # this store was written without their counts
+    store |= {"gold_accuracy": 0.789, "gold_perplexity": 2.866}
+    assert "| 78.9 %, 2.87 |" in markdown_tables(record, ["stores"])
+    assert row["k = 1 holds at T = 1"] == f"{100 * store['captured_mass']['1']['1']:.1f} %"
+    assert row["k = 64 holds at T = 1"] == "–"  # it stores three
+    assert times[2:] == [
+        ["teacher", "1", "13 min 32 s"],
+        ["students/plain", "2", "1 min 40 s"],
+        ["outputs/plain", "1", "7 s"],
+    ]
 
 
 def test_a_group_without_scores_is_refused_and_nothing_at_all_gives_no_table(tmp_path):
