@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from fairseq_bert_kd.report.growth import growth_panels
 from fairseq_bert_kd.report.page import slugs
 from fairseq_bert_kd.report.panels import gains_panel
 from fairseq_bert_kd.report.plot_style import PANEL, Panel, write_png
@@ -20,7 +21,8 @@ def figure_paths(folder: str | Path, sections: Sequence[Section]) -> list[Path]:
 def write_figures(folder: str | Path, sections: Sequence[Section]) -> None:
     """Write ``FIGURE.png``, or ``EXPERIMENT.FIGURE.png`` where there are several experiments.
 
-    Figures: ``learning_curves``, ``gain_by_length``, ``k_and_t`` and ``gains``, as far as there is data.
+    Figures: ``learning_curves``, ``gain_by_length``, ``k_and_t`` and ``gains`` of an experiment, and ``TASK-SIZE.gain_by_pairs`` of
+    experiments that differ in their number of training pairs, as far as there is data.
     """
     Path(folder).mkdir(parents=True, exist_ok=True)
     for path, panels, size in _figures(Path(folder), sections):
@@ -34,6 +36,8 @@ def _figures(
         prefix = f"{slug}." if len(sections) > 1 else ""
         for name, panels, size in _of(section):
             yield folder / f"{prefix}{name}.png", panels, size
+    for panel in growth_panels(sections):
+        yield folder / f"{panel.name.removeprefix('gain-by-pairs-')}.gain_by_pairs.png", [panel], (460, 260)
 
 
 def _of(section: Section) -> Iterator[tuple[str, list[Panel], tuple[int, int]]]:

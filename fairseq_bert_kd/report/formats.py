@@ -22,6 +22,11 @@ def visible(value: Any) -> Any:
     )
 
 
+def plain_name(text: str) -> str:
+    """ASCII letters, digits, hyphens and underscores, for addresses and file names; a hyphen for anything else."""
+    return "".join(c if c.isascii() and (c.isalnum() or c in "-_") else "-" for c in text)
+
+
 def spread_text(value: Spread | None, digits: int = 2, sign: bool = False) -> str:
     """``31.46 ± 0.85`` in one piece; the mean alone of a single value, a dash for none."""
     if value is None:

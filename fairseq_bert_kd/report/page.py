@@ -10,6 +10,8 @@ from fairseq_bert_kd.report.choose_sentences import LONGEST, SHORTEST
 from fairseq_bert_kd.report.comparison import GROUP_TITLES, SIGNIFICANT, verdict
 from fairseq_bert_kd.report.experiment import MAIN_GROUP
 from fairseq_bert_kd.report.extras import import_extra
+from fairseq_bert_kd.report.formats import plain_name
+from fairseq_bert_kd.report.growth import growth_panels
 from fairseq_bert_kd.report.length_bins import BINS
 from fairseq_bert_kd.report.metrics import NAMES
 from fairseq_bert_kd.report.plot_style import Panel, svg
@@ -32,7 +34,7 @@ def slugs(sections: Sequence[Section]) -> list[str]:
         name = (
             experiment.task if tasks.count(experiment.task) == 1 else f"{experiment.task}-{experiment.size}"
         )
-        name = "".join(c if c.isascii() and (c.isalnum() or c in "-_") else "-" for c in name) or "experiment"
+        name = plain_name(name) or "experiment"
         number = 2
         while name in found:
             name, number = f"{name.removesuffix(f'-{number - 1}')}-{number}", number + 1
@@ -86,5 +88,7 @@ def render(sections: Sequence[Section]) -> str:
         "LENGTHS": (SHORTEST, LONGEST),
     }
     return environment.get_template("page.html").render(
-        sections=list(zip(names, sections, strict=True)), version=fairseq_bert_kd.__version__
+        sections=list(zip(names, sections, strict=True)),
+        growth=list(growth_panels(sections)),
+        version=fairseq_bert_kd.__version__,
     )

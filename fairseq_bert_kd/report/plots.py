@@ -139,7 +139,7 @@ def draw_values(
             textcoords="offset points", ha="right", va="bottom" if above else "top", color=palette.series[0],
         )  # fmt: skip
     _spread_axis(axes, values)
-    axes.set_xticks(values, [f"{value:g}" for value in values])
+    axes.set_xticks(values, [f"{value:,.0f}" if value >= 1000 else f"{value:g}" for value in values])
     axes.margins(x=0.08, y=0.12)
     axes.set_xlabel(labels[0])
     axes.set_ylabel(labels[1])

@@ -33,6 +33,15 @@ def text_digests(experiment: Experiment) -> dict[str, str]:
     return {path.name: file_digest(path) for path in paths if path.is_file()}
 
 
+def training_pairs(experiment: Experiment) -> int | None:
+    """Lines of the raw training text; None where it is not there."""
+    path = experiment.text("train", experiment.source_lang)
+    if not path.is_file():
+        return None
+    with open(path, "rb") as file:
+        return sum(1 for _ in file)
+
+
 def library_versions() -> dict[str, str]:
     """Of what this report was made with; installed ones only."""
     versions = {"python": platform.python_version(), "fairseq-bert-kd": fairseq_bert_kd.__version__}
@@ -70,7 +79,7 @@ def store_record(stat: StoreStat) -> dict[str, Any]:
 def note_other_data(experiments: list[Experiment], digests: list[dict[str, str]], notes: list[Notes]) -> None:
     """Tell of experiments of the same task whose texts differ: their scores do not compare.
 
-    Validation and test texts must be the same for a task, training texts for a task and size.
+    Validation and test texts must be the same for a task, training texts for a task, a size and a number of pairs.
 
     Args:
         experiments: of a report.
@@ -82,7 +91,7 @@ def note_other_data(experiments: list[Experiment], digests: list[dict[str, str]]
             before = experiments[earlier]
             if before.task != experiment.task:
                 continue
-            same_size = before.size == experiment.size
+            same_size = (before.size, training_pairs(before)) == (experiment.size, training_pairs(experiment))
             names = sorted(digests[i].keys() & digests[earlier].keys())
             differing = [name for name in names if digests[i][name] != digests[earlier][name]]
             differing = [name for name in differing if same_size or not name.startswith("train.")]

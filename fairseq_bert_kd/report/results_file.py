@@ -51,6 +51,7 @@ def experiment_record(section: Section) -> dict[str, Any]:
             for teacher in section.teachers
         },
         "seconds": {step.name: step.seconds for step in e.steps},
+        "training_pairs": section.training_pairs,
         "text_sha256": section.digests,
         "stores": {name: store_record(stat) for name, stat in section.stores.items()},
         "notes": [note._asdict() for note in section.notes],

@@ -12,7 +12,7 @@ from fairseq_bert_kd.report.length_bins import LengthBin, gain_by_length
 from fairseq_bert_kd.report.notes import Notes
 from fairseq_bert_kd.report.panels import curve_panels, length_panel, mass_panel, teacher_panels, value_panels
 from fairseq_bert_kd.report.plot_style import Panel
-from fairseq_bert_kd.report.provenance import text_digests
+from fairseq_bert_kd.report.provenance import text_digests, training_pairs
 from fairseq_bert_kd.report.results import Results, read_results
 from fairseq_bert_kd.report.sentences import ComparedSentence, worst_and_best
 from fairseq_bert_kd.report.soft_labels import SoftLabels, soft_labels
@@ -53,6 +53,7 @@ class Section:
         teachers: what their logs say.
         stores: of the training set, by name.
         digests: of the raw texts.
+        training_pairs: lines of the raw training text; None where it is not there.
         bins: gains by length.
         shown_store: whose soft labels are shown.
         other_store: they are compared with.
@@ -73,6 +74,7 @@ class Section:
     teachers: list[TeacherLog]
     stores: dict[str, StoreStat]
     digests: dict[str, str]
+    training_pairs: int | None
     bins: list[LengthBin] = field(default_factory=list)
     shown_store: StoreStat | None = None
     other_store: StoreStat | None = None
@@ -107,7 +109,7 @@ def make_section(experiment: Experiment, notes: Notes, choices: Choices) -> Sect
     rows = system_rows(results, notes) if results else {}
     section = Section(
         experiment, notes, results, rows, main_row(rows, experiment.main), logs, teachers, stores,
-        text_digests(experiment),
+        text_digests(experiment), training_pairs(experiment),
     )  # fmt: skip
     section.curves = list(curve_panels(experiment, logs))
     section.teacher_panels = list(teacher_panels(teachers))

@@ -5,6 +5,8 @@ from html.parser import HTMLParser
 import pytest
 
 from fairseq_bert_kd.report.experiment import read_experiment
+from fairseq_bert_kd.report.figures import figure_paths, write_figures
+from fairseq_bert_kd.report.growth import growth_panels
 from fairseq_bert_kd.report.notes import Notes
 from fairseq_bert_kd.report.page import render, slugs
 from fairseq_bert_kd.report.provenance import file_digest, note_other_data, text_digests
@@ -219,6 +221,29 @@ def test_several_experiments_have_a_summary(tmp_path):
     assert f"{sections[3].main.gain.mean:+.2f} ± 0.00 ROUGE-L" in page.text.replace("\u00a0", " ")
     identifiers = [attributes["id"] for _, attributes in page.tags if "id" in attributes]
     assert len(identifiers) == len(set(identifiers))
+
+
+def test_experiments_with_more_and_less_training_text_show_how_the_gain_grows(tmp_path):
+    folders = [write_experiment(tmp_path / name, store=False) for name in "abc"]
+    for language in ("de", "en"):
+        write_text(folders[1] / f"text/train.{language}", ["one", "two", "three"])
+        write_text(folders[2] / f"text/train.{language}", REFERENCE[::-1])
+    notes = [Notes(folder) for folder in folders]
+    experiments = [read_experiment(folder, told) for folder, told in zip(folders, notes, strict=True)]
+    note_other_data(experiments, [text_digests(experiment) for experiment in experiments], notes)
+    assert [[note.where for note in told] for told in notes] == [[], [], ["train.de, train.en"]]
+    sections = [section_of(folder) for folder in folders]
+    assert [experiment_record(section)["training_pairs"] for section in sections] == [6, 3, 6]
+    (panel,) = growth_panels(sections[:2])
+    mean = sections[0].main.gain.mean
+    assert panel.alt == f"Gain by number of training pairs: 3: {mean:+.2f}; 6: {mean:+.2f}."
+    assert panel.title in Page(render(sections[:2])).text
+    assert "toy-laptop.gain_by_pairs.png" in [path.name for path in figure_paths(tmp_path, sections[:2])]
+    write_figures(tmp_path / "figures", sections[:2])
+    assert (tmp_path / "figures/toy-laptop.gain_by_pairs.png").stat().st_size > 1000
+    assert not list(growth_panels([sections[0], sections[2]]))  # the same number
+    missing = section_of(write_experiment(tmp_path / "d", store=False, size="gpu"))
+    assert not list(growth_panels([sections[0], missing]))  # another size
 
 
 def test_other_data_under_the_same_name_is_told(tmp_path):

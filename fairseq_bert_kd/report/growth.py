@@ -1,0 +1,46 @@
+"""Gain against the number of training pairs, over experiments that differ in nothing else."""
+
+from collections.abc import Iterator, Sequence
+from functools import partial
+
+from fairseq_bert_kd.report.formats import plain_name
+from fairseq_bert_kd.report.metrics import NAMES
+from fairseq_bert_kd.report.plot_style import Panel
+from fairseq_bert_kd.report.plots import draw_values, signed
+from fairseq_bert_kd.report.results import Spread
+from fairseq_bert_kd.report.section import Section
+
+
+def growth_panels(sections: Sequence[Section]) -> Iterator[Panel]:
+    """A panel for each task, size and metric whose experiments have two or more numbers of training pairs."""
+    kinds: dict[tuple[str, str, str], dict[float, list[float]]] = {}
+    for section in sections:
+        if (
+            section.main is None
+            or not section.main.gains
+            or section.results is None
+            or not section.training_pairs
+        ):
+            continue
+        kind = (section.experiment.task, section.experiment.size, section.results.main_metric)
+        points = kinds.setdefault(kind, {})
+        points.setdefault(section.training_pairs, []).extend(section.main.gains.values())
+    for (task, size, metric), points in kinds.items():
+        if len(points) < 2:
+            continue
+        unit = NAMES[metric]
+        listed = "; ".join(
+            f"{pairs:,}: {signed(sum(gains) / len(gains))}" for pairs, gains in sorted(points.items())
+        )
+        yield Panel(
+            f"gain-by-pairs-{plain_name(task)}-{plain_name(size)}",
+            f"Gain against training pairs, {unit}: {task}, {size} size",
+            "Dots are seeds, the line joins their means. Teacher and students of each point know its training pairs only.",
+            f"Gain by number of training pairs: {listed}.",
+            partial(
+                draw_values,
+                points=points,
+                baseline=("no gain", Spread(0.0, None, 1)),
+                labels=("training pairs", f"gain, {unit}"),
+            ),
+        )
