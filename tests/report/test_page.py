@@ -116,6 +116,7 @@ def test_beside_a_left_to_right_teacher(folder):
         in page.text
     )
     assert "left-to-right: 25.0 %" in page.text
+    assert "do not compare" in page.text
     assert "1 pass, left to right" in page.text
 
 
