@@ -6,6 +6,7 @@
 # `size_paper`), and ends in `. experiment.sh "$@"`. systems.sh names the students. It may also define `after_tokenize`
 # and `after_students` (further steps), `task_systems` (further rows), and set TEST_SETS (names in text/ beside `test`).
 #
+# FROM=OUT_DIR takes data, teachers and stores from another size of the same task, so that only students are trained.
 # DRY_RUN=1 prepares the text and shows the commands without running them; REPORT=0 leaves the report out.
 
 usage() { sed -n '2,/^set -euo/p' "$0" | sed -n 's/^# \{0,1\}//p'; exit 2; }
@@ -73,7 +74,8 @@ record = {
 path = "experiment.json"
 if os.path.exists(path):
     before = json.load(open(path, encoding="utf-8"))
-    differing = [key for key in ("task", "title", "source_lang", "target_lang", "metric") if before[key] != record[key]]
+    kept = ("task", "size", "title", "source_lang", "target_lang", "teacher", "metric", "lowercase", "bleu_tokenize")
+    differing = [key for key in kept if before[key] != record[key]]
     if differing:
         sys.exit(f"{os.getcwd()} holds {before['title']!r} and differs in {', '.join(differing)}; give another OUT_DIR")
 else:
@@ -84,6 +86,27 @@ PY
 }
 export TASK TITLE SIZE SOURCE TARGET METRIC LOWERCASE BLEU_TOKENIZE TEACHER_NAME
 describe_experiment
+
+take_from() { # OUT_DIR: everything but students
+    local other name
+    other=$(cd "$1" && pwd)
+    python - "$other/experiment.json" <<'PY'
+import json, sys
+theirs, ours = (json.load(open(path, encoding="utf-8")) for path in (sys.argv[1], "experiment.json"))
+differing = [key for key in ("task", "title", "teacher") if theirs[key] != ours[key]]
+if differing:
+    sys.exit(f"FROM={sys.argv[1].removesuffix('/experiment.json')} differs in {', '.join(differing)}; leave FROM out")
+PY
+    mkdir -p done logs
+    for name in text pieces data-bin data-separate done/tokenize done/preprocess done/preprocess-separate logs/preprocess.log; do
+        [ ! -e "$other/$name" ] || cp -r "$other/$name" "$name"
+    done
+    for name in "$other"/teacher* "$other"/done/teacher* "$other"/done/dump* "$other"/logs/teacher*.log; do
+        [ ! -e "$name" ] || cp -r "$name" "${name#"$other"/}"
+    done
+    grep -Ev '"step": "(students|outputs|beam|preprocess-beam)' "$other/steps.jsonl" > steps.jsonl || true
+}
+[ -z "${FROM:-}" ] || [ -e steps.jsonl ] || take_from "$FROM"
 
 # ---- data: `data-bin` with one dictionary of both languages, `data-separate` with two, `data-beam` -----------
 binarise() { # FOLDER PIECES OPTIONS...: PIECES holds train, valid and test

@@ -12,6 +12,10 @@ run_step() {
     local line; printf -v line '%q ' "$@"; line="${line% }${STDOUT_TO:+ > $STDOUT_TO}"
     if [ -e "$OUT/done/$name" ]; then
         printf '\n== %s: done before\n' "$name"
+        if [ -s "$OUT/done/$name" ] && [ "$(cat "$OUT/done/$name")" != "$line" ]; then
+            printf '   by another command, whose result is kept (remove done/%s to run it anew):\n' "$name"
+            printf '   then: %s\n   now:  %s\n' "$(cat "$OUT/done/$name")" "$line"
+        fi
         return
     fi
     printf '\n== %s\n$ %s\n' "$name" "$line"
@@ -39,7 +43,7 @@ step, seconds, command = sys.argv[1:]
 ended = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
 print(json.dumps({"step": step, "seconds": int(seconds), "command": command, "ended": ended}))' \
         "$name" "$((SECONDS - start))" "$line" >> "$OUT/steps.jsonl"
-    mkdir -p "$(dirname "$OUT/done/$name")" && touch "$OUT/done/$name"
+    mkdir -p "$(dirname "$OUT/done/$name")" && printf '%s\n' "$line" > "$OUT/done/$name"
 }
 
 # One short line for every report of fairseq-train's simple log, as it comes (some awks hold input back).

@@ -1,5 +1,5 @@
-# The students of every experiment, in rows of tables: `main`, and one group for each question. Sourced by a task's
-# run.sh after experiment.sh; WEIGHT, TEMPERATURE and TOPK are the task's (chosen on its validation set).
+# The students of every experiment, in rows of tables: `main`, and one group for each question. Sourced by experiment.sh;
+# WEIGHT, TEMPERATURE and TOPK are the main student's.
 
 WEIGHT=${WEIGHT:-0.5} TEMPERATURE=${TEMPERATURE:-1} TOPK=${TOPK:-8} STORE_TOPK=${STORE_TOPK:-64}
 STORED=(--topk "$STORE_TOPK" --temperatures 1 2 5 10 --gold)
@@ -48,7 +48,10 @@ for passes in 2 3 20; do
 done
 
 # what the student takes from it
-for k in 1 2 4 64; do system topk-$k group=topk value=$k label="k = $k" -- $(kd --kd-topk $k); done
+for k in 1 2 4 8 64; do
+    [ "$k" = "$TOPK" ] || ((k > STORE_TOPK)) \
+        || system topk-$k group=topk value=$k label="k = $k" -- $(kd --kd-topk $k)
+done
 for t in 1 2 5 10; do
     [ "$t" = "$TEMPERATURE" ] || system temperature-$t group=temperature value=$t label="T = $t" -- $(kd --kd-temperature $t)
 done

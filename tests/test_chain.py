@@ -156,6 +156,21 @@ def test_student_resumes_and_decodes_after_validation_with_bleu(chain, tmp_path)
     assert len(hypotheses(generate(chain, checkpoint))) == 20
 
 
+def test_validation_bleu_of_words(chain, tmp_path, caplog):
+    train_student(
+        chain.data, tmp_path / "student", "--eval-bleu", "--eval-bleu-args", '{"beam": 1, "max_len_b": 8}',
+        "--eval-bleu-detok", "hf_tokenizer", "--eval-bleu-detok-args", json.dumps({"hf_tokenizer": str(chain.bert)}),
+        "--eval-bleu-print-samples", updates=1,
+    )  # fmt: skip
+    shown = [
+        message.split("example reference: ")[1]
+        for message in caplog.messages
+        if "example reference" in message
+    ]
+    assert shown
+    assert set(shown) <= set((chain.raw / "valid.en").read_text(encoding="utf-8").splitlines())
+
+
 def validate(chain, checkpoint, *arguments):
     with logged("valid") as messages:
         run_fairseq("validate", chain.data, "--user-dir", PLUGIN, "--path", checkpoint, "--max-tokens", 300, "--cpu",

@@ -11,9 +11,9 @@
 #
 # SIZE=laptop  the first 5,000 pairs and a small student: hours on two CPU cores (default)
 # SIZE=ablation  the same data and teacher, students of 2+2 layers of 64 and 1,000 updates: minutes each
-#              (a copy of text, pieces, data-bin, teacher, done and steps.jsonl of SIZE=laptop saves teacher and dump)
+#              (FROM=OUT_DIR of SIZE=laptop takes data, teacher and store from there)
 # SIZE=gpu     all 29,000 pairs, a larger student and longer training, for one GPU (not run by us yet)
-# SIZE=paper   the paper's model sizes and update counts, for several GPUs (not run by us yet)
+# SIZE=paper   the paper's model sizes and update counts, its batches on one GPU (not run by us yet)
 # SEEDS="1 2 3"   seeds of the students         JOBS=1   students trained side by side
 # PAIRS=5000, TEMPERATURE=1, WEIGHT=0.5, TOPK=8 and every other setting below can be given in the same way.
 set -euo pipefail
@@ -39,7 +39,8 @@ size_gpu() {
 size_paper() { # the paper's settings for IWSLT14 (its App. A); Multi30k is not in the paper
     default PAIRS=29000 TEACHER_UPDATES=100000 TEACHER_LR=5e-5 TEACHER_WARMUP=5000 TEACHER_TOKENS=16384 TEACHER_VALIDATE=5000 \
         STUDENT_UPDATES=100000 STUDENT_LR=1e-3 STUDENT_WARMUP=8000 STUDENT_TOKENS=6144 STUDENT_VALIDATE=1000 \
-        STUDENT_ARCH=distilled_transformer_base TEMPERATURE=10 TEACHER_EXTRA=--fp16 STUDENT_EXTRA='--fp16 --dropout 0.3'
+        STUDENT_ARCH=distilled_transformer_base TEMPERATURE=10 TEACHER_EXTRA=--fp16 STUDENT_EXTRA='--fp16 --dropout 0.3' \
+        DECODE="--beam 5 --lenpen 0.6 --max-len-a 1.2 --max-len-b 10"
 }
 
 take() { # SPLIT LANGUAGE LINES: the first lines of a file, packed or not

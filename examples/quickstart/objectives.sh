@@ -7,12 +7,12 @@ set -euo pipefail
 
 HERE=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 OUT=${1:-"$HERE/out"}
+mkdir -p "$OUT" && OUT=$(cd "$OUT" && pwd)
 SEEDS=${SEEDS:-1 2 3}
 STUDENT_UPDATES=${STUDENT_UPDATES:-400}
 JOBS=${JOBS:-2}
 [ -e "$OUT/done/dump" ] || bash "$HERE/run.sh" "$OUT"
 . "$HERE/../lib.sh"
-OUT=$(cd "$OUT" && pwd)
 cd "$OUT"
 PLUGIN=$(fairseq-bert-kd --user-dir)
 mkdir -p objectives

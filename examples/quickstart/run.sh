@@ -9,6 +9,7 @@ set -euo pipefail
 
 HERE=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 OUT=${1:-"$HERE/out"}
+mkdir -p "$OUT" && OUT=$(cd "$OUT" && pwd)
 . "$HERE/../lib.sh"
 cd "$OUT"
 PLUGIN=$(fairseq-bert-kd --user-dir)

@@ -12,7 +12,7 @@
 # SIZE=laptop  the first 8,000 pairs of up to 30 words and a small student: hours on two CPU cores (default);
 #              the test is cut to its first 1,000 pairs
 # SIZE=gpu     all pairs and a larger student, for one GPU (not run by us yet)
-# SIZE=paper   the paper's sizes and update counts, for several GPUs (not run by us yet)
+# SIZE=paper   the paper's sizes and update counts, its batches on one GPU (not run by us yet)
 # SEEDS="1 2 3"   seeds of the students         JOBS=1   students trained side by side
 # PAIRS, MAX_WORDS, TEST_PAIRS, TEMPERATURE=1, WEIGHT=0.5, TOPK=8 and every other setting can be given in the same way.
 set -euo pipefail
@@ -39,7 +39,7 @@ size_paper() { # the paper's settings for IWSLT14 (its App. A), on the part of i
         TEACHER_UPDATES=100000 TEACHER_LR=5e-5 TEACHER_WARMUP=5000 TEACHER_TOKENS=16384 TEACHER_VALIDATE=5000 \
         STUDENT_UPDATES=100000 STUDENT_LR=1e-3 STUDENT_WARMUP=8000 STUDENT_TOKENS=6144 STUDENT_VALIDATE=1000 \
         STUDENT_ARCH=distilled_transformer_base TEMPERATURE=10 TEACHER_EXTRA=--fp16 STUDENT_EXTRA='--fp16 --dropout 0.3' \
-        DECODE='--beam 5 --lenpen 0.6'
+        DECODE='--beam 5 --lenpen 0.6 --max-len-a 1.2 --max-len-b 10'
 }
 
 unpacked() { if [ -e "$DATA_DIR/$1.gz" ]; then gzip -dc "$DATA_DIR/$1.gz"; else cat "$DATA_DIR/$1"; fi; }
@@ -49,6 +49,10 @@ take() { # SPLIT PAIRS MAX_WORDS: the first pairs of which neither side is longe
             'split($1, a, " ") <= words && split($2, b, " ") <= words && taken < pairs { print $1 > de; print $2 > en; taken++ }'
 }
 prepare_text() {
+    local file
+    for file in {train,valid,test}.{de,en}; do
+        [ -e "$DATA_DIR/$file" ] || [ -e "$DATA_DIR/$file.gz" ] || { echo "$DATA_DIR has neither $file nor $file.gz"; exit 2; }
+    done
     take train "$PAIRS" "$MAX_WORDS"
     take valid "$VALID_PAIRS" "$MAX_WORDS"
     take test "$TEST_PAIRS" 100000

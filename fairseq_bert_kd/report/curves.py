@@ -28,7 +28,7 @@ STUDENT_CURVES = (
     CurveKind("train", "nll_loss", "Training: NLL, bits a token", True),
     CurveKind("valid", "nll_loss", "Validation: NLL, bits a token", True),
     CurveKind("valid", "loss", "Validation: label-smoothed loss, bits a token", False),
-    CurveKind("valid", "bleu", "Validation: BLEU while training", False),
+    CurveKind("valid", "bleu", "Validation: BLEU while training, as logged", False),
 )
 TEACHER_CURVES = (CurveKind("valid", "masked_accuracy", "Validation: masked accuracy, %", False),)
 

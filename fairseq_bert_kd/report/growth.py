@@ -1,4 +1,4 @@
-"""Gain against the number of training pairs, over experiments that differ in nothing else."""
+"""Gain against the number of training pairs, over experiments of one task."""
 
 from collections.abc import Iterator, Sequence
 from functools import partial
@@ -12,8 +12,12 @@ from fairseq_bert_kd.report.section import Section
 
 
 def growth_panels(sections: Sequence[Section]) -> Iterator[Panel]:
-    """A panel for each task, size and metric whose experiments have two or more numbers of training pairs."""
-    kinds: dict[tuple[str, str, str], dict[float, list[float]]] = {}
+    """A panel for each task and size whose experiments have two or more numbers of training pairs.
+
+    Experiments with another metric, teacher, or options of the main system stand in panels of their own. An experiment whose
+    number of pairs another one before it has is left out.
+    """
+    kinds: dict[tuple[str, ...], dict[float, list[float]]] = {}
     for section in sections:
         if (
             section.main is None
@@ -22,10 +26,12 @@ def growth_panels(sections: Sequence[Section]) -> Iterator[Panel]:
             or not section.training_pairs
         ):
             continue
-        kind = (section.experiment.task, section.experiment.size, section.results.main_metric)
-        points = kinds.setdefault(kind, {})
-        points.setdefault(section.training_pairs, []).extend(section.main.gains.values())
-    for (task, size, metric), points in kinds.items():
+        experiment = section.experiment
+        kind = (
+            experiment.task, experiment.size, section.results.main_metric, experiment.teacher, section.main.options,
+        )  # fmt: skip
+        kinds.setdefault(kind, {}).setdefault(section.training_pairs, list(section.main.gains.values()))
+    for number, ((task, size, metric, *_), points) in enumerate(kinds.items(), 1):
         if len(points) < 2:
             continue
         unit = NAMES[metric]
@@ -33,7 +39,7 @@ def growth_panels(sections: Sequence[Section]) -> Iterator[Panel]:
             f"{pairs:,}: {signed(sum(gains) / len(gains))}" for pairs, gains in sorted(points.items())
         )
         yield Panel(
-            f"gain-by-pairs-{plain_name(task)}-{plain_name(size)}",
+            f"gain-by-pairs-{plain_name(task)}-{plain_name(size)}{f'-{number}' if len(kinds) > 1 else ''}",
             f"Gain against training pairs, {unit}: {task}, {size} size",
             "Dots are seeds, the line joins their means. Teacher and students of each point know its training pairs only.",
             f"Gain by number of training pairs: {listed}.",

@@ -59,14 +59,14 @@ def _main_table(experiment: Record) -> str:
         found = compared[system]
         rows.append([
             runs[0]["label"],
-            list_text(f"{scores[metric]:.2f}" for scores in by_seed.values()),
+            list_text(f"{seed}: {scores[metric]:.2f}" for seed, scores in by_seed.items()),
             spread_text(spread([scores[metric] for scores in by_seed.values()])),
             *(
                 spread_text(spread([scores[key] for scores in by_seed.values()]), 3 if key == "length_ratio" else 2)
                 for key in others
             ),
             _gain(found),
-            list_text(map(p_text, found["p"].values())),
+            list_text(f"{seed}: {p_text(p)}" for seed, p in found["p"].items()),
         ])  # fmt: skip
     return _table(head, rows)
 
@@ -85,9 +85,8 @@ def _ablation_table(experiment: Record, group: str) -> str:
     rows = []
     for system, runs in systems.items():
         scores = [_scores(experiment, run)[metric] for run in runs]
-        rows.append(
-            [runs[0]["label"], str(len(scores)), spread_text(spread(scores)), _gain(compared[system])]
-        )
+        seeds = list_text(run["seed"] for run in runs)
+        rows.append([runs[0]["label"], seeds, spread_text(spread(scores)), _gain(compared[system])])
     return _table(["", "seeds", NAMES[metric], "gain"], rows)
 
 
@@ -120,7 +119,7 @@ def _time_table(experiment: Record) -> str:
         [row.name, str(len(row.times)), duration(min(seconds for _, seconds in row.times))]
         for row in step_rows(steps)
     ]
-    return _table(["step", "times", "shortest"], rows)
+    return _table(["step", "runs", "shortest"], rows)
 
 
 def _number(value: float | None, form: str) -> str:

@@ -1,9 +1,13 @@
-"""The teacher's tokenizer as a fairseq bpe: ``--bpe hf_tokenizer --hf-tokenizer PATH``."""
+"""The teacher's tokenizer as fairseq's bpe and tokenizer.
+
+``--bpe hf_tokenizer --hf-tokenizer PATH`` for generation; ``--eval-bleu-detok hf_tokenizer --eval-bleu-detok-args
+'{"hf_tokenizer": "PATH"}'`` where the validation's BLEU shall be of words, not of pieces.
+"""
 
 from dataclasses import dataclass, field
 from typing import Optional
 
-from fairseq.data.encoders import register_bpe
+from fairseq.data.encoders import register_bpe, register_tokenizer
 from fairseq.dataclass import FairseqDataclass
 
 from fairseq_bert_kd.tokenization.hf_tokenizer import HfTokenizer
@@ -11,7 +15,7 @@ from fairseq_bert_kd.tokenization.hf_tokenizer import HfTokenizer
 
 @dataclass
 class HfTokenizerConfig(FairseqDataclass):
-    """Options of ``--bpe hf_tokenizer``."""
+    """Options of ``--bpe hf_tokenizer`` and of `hf_tokenizer` as a tokenizer."""
 
     hf_tokenizer: Optional[str] = field(
         default=None,
@@ -21,6 +25,7 @@ class HfTokenizerConfig(FairseqDataclass):
     )
 
 
+@register_tokenizer("hf_tokenizer", dataclass=HfTokenizerConfig)
 @register_bpe("hf_tokenizer", dataclass=HfTokenizerConfig)
 class HfTokenizerBPE:
     """fairseq's view of `HfTokenizer`: symbols as one string, joined by single spaces."""
@@ -34,7 +39,7 @@ class HfTokenizerBPE:
         path = getattr(cfg, "hf_tokenizer", None)
         if not path:
             raise ValueError(
-                "--bpe hf_tokenizer needs --hf-tokenizer, which is not set. Give the folder or hub name of "
+                "hf_tokenizer needs --hf-tokenizer (in --eval-bleu-detok-args: hf_tokenizer), which is not set. Give the folder or hub name of "
                 "the tokenizer that `fairseq-bert-kd tokenize` was run with."
             )
         self.tokenizer = HfTokenizer(path)

@@ -88,6 +88,7 @@ def test_multi30k_runs_on_packed_text_row_by_row(tmp_path):
     assert settings["store"] == "default"
     assert "--kd-topk 1 " in settings["options"] + " "
     assert (tmp_path / "out" / "report.html").exists()
+    another_size_takes_data_teacher_and_store_from_there(*arguments, tmp_path / "other")
     # the command of docs/report.md, with this folder in the place of OUT
     (command,) = re.findall(
         r"<!-- report: .*?```bash\n(.*?)```", (DOCS / "report.md").read_text(), flags=re.S
@@ -98,6 +99,26 @@ def test_multi30k_runs_on_packed_text_row_by_row(tmp_path):
     assert (tmp_path / "report.html").stat().st_size > 10_000
     assert json.loads((tmp_path / "results.json").read_text())["experiments"]
     assert list((tmp_path / "figures").glob("*.png"))
+
+
+def another_size_takes_data_teacher_and_store_from_there(raw, bert, finished, out):
+    settings = {**SMALL, "SIZE": "ablation", "DRY_RUN": "1", "SEEDS": "1", "FROM": str(finished)}
+    printed = run("multi30k/run.sh", raw, bert, out, "distilled", **settings)
+    for step in ("tokenize", "preprocess", "teacher", "dump"):
+        assert f"== {step}: done before\n\n" in printed
+    assert printed.count("$ fairseq-train") == printed.count("--encoder-embed-dim 64") == 2
+    assert (out / "logs" / "teacher.log").exists()
+    assert '"students/' not in (out / "steps.jsonl").read_text()
+    # what is done stays, and says that it was done otherwise
+    printed = run("multi30k/run.sh", raw, bert, out, "topk-1", **settings | {"STORE_TOPK": "4", "TOPK": "4"})
+    assert "== dump: done before\n   by another command, whose result is kept (remove done/dump" in printed
+    assert "== teacher: done before\n\n" in printed
+    with pytest.raises(AssertionError, match="differs in title; leave FROM out"):
+        run("multi30k/run.sh", raw, bert, f"{out}-2", **settings | {"PAIRS": "50"})
+    with pytest.raises(AssertionError, match="no system and no group is called 'topk-8'"):
+        run("multi30k/run.sh", raw, bert, out, "topk-8", **settings | {"STORE_TOPK": "4", "TOPK": "4"})
+    with pytest.raises(AssertionError, match="differs in size, teacher; give another OUT_DIR"):
+        run("multi30k/run.sh", raw, bert, out, **settings | {"SIZE": "laptop", "TEACHER_NAME": "another"})
 
 
 def refused(script, *arguments, **settings):
@@ -142,7 +163,7 @@ def test_tatoeba_takes_the_first_pairs_and_a_folder_keeps_its_experiment(tmp_pat
 
 
 def test_an_unknown_size_and_missing_arguments_are_refused(tmp_path):
-    with pytest.raises(AssertionError, match="SIZE=huge is not among gpu laptop paper"):
+    with pytest.raises(AssertionError, match="SIZE=huge is not among ablation gpu laptop paper"):
         run("multi30k/run.sh", tmp_path, "bert", tmp_path / "out", SIZE="huge")
     with pytest.raises(AssertionError, match="DATA_DIR TEACHER_DIR OUT_DIR"):
         run("multi30k/run.sh", tmp_path)

@@ -30,11 +30,14 @@ def test_the_main_table_has_what_the_results_file_says(tmp_path):
     head, _, plain, distilled = cells(markdown_tables(record))
     assert head == ["", "BLEU by seed", "mean ± sd", "chrF2", "length ratio", "gain", "p by seed"]
     scores = {(run["system"], run["seed"]): run["scores"]["test"] for run in record["runs"]}
-    assert plain[:2] == ["plain", ", ".join(f"{scores['plain', seed]['bleu']:.2f}" for seed in (1, 2))]
+    assert plain[:2] == [
+        "plain",
+        ", ".join(f"{seed}: {scores['plain', seed]['bleu']:.2f}" for seed in (1, 2)),
+    ]
     assert plain[-2:] == ["", ""]
     found = record["compared"]["systems"]["distilled"]
     assert distilled[-2] == f"+{found['mean_gain']:.2f} ± {found['sd_gain']:.2f}"
-    assert distilled[-1] == ", ".join(f"{p:.3f}" for p in found["p"].values())
+    assert distilled[-1] == ", ".join(f"{seed}: {p:.3f}" for seed, p in found["p"].items())
 
 
 def test_an_ablation_stands_below_the_main_systems_in_the_order_of_its_values(tmp_path):

@@ -60,11 +60,18 @@ def test_built_from_fairseqs_config(folders: Path):
     assert bpe.encode("the the") == "▁the ▁the"
 
 
+def test_tokenizer_of_validation_bleu_gives_words_back(folders: Path):
+    # as fairseq's translation task builds it from --eval-bleu-detok and --eval-bleu-detok-args
+    namespace = argparse.Namespace(tokenizer="hf_tokenizer", hf_tokenizer=str(folders / "xlmr"))
+    tokenizer = encoders.build_tokenizer(namespace)
+    assert tokenizer.decode("▁the ▁the") == "the the"
+
+
 @pytest.mark.parametrize(
     "cfg", [HfTokenizerConfig(), argparse.Namespace(), argparse.Namespace(hf_tokenizer="")]
 )
 def test_missing_option(cfg):
-    with pytest.raises(ValueError, match="--bpe hf_tokenizer needs --hf-tokenizer, which is not set"):
+    with pytest.raises(ValueError, match="hf_tokenizer needs --hf-tokenizer .*, which is not set"):
         HfTokenizerBPE(cfg)
 
 
