@@ -34,6 +34,9 @@ transformer() { # LAYERS DIM FFN_DIM HEADS: the options of a Transformer with tw
             $side "$1" $side "$2" $side "$3" $side "$4"
     done
 }
+transformer_student() { # LAYERS DIM FFN_DIM HEADS: a size's student, where the environment names no other architecture
+    [ -n "${STUDENT_ARCH+given}" ] || default STUDENT_MODEL="$(transformer "$@")"
+}
 "size_$SIZE"
 default SEEDS='1 2 3' JOBS=1 REPORT=1 TEST_SETS=test CONTINUE_FROM='' METRIC=bleu LOWERCASE=1 BLEU_TOKENIZE=13a MAX_LEN_A=1.2 \
     STUDENT_ARCH=distilled_transformer_small STUDENT_SCHEDULE=inverse_sqrt STUDENT_EXTRA='--dropout 0.2' TEACHER_EXTRA='' TEACHER_NAME="$(basename "$TEACHER")"

@@ -63,12 +63,14 @@ for objective in renormalised conditional tail-bucket; do
 done
 system sampled group=objective label='sampled (k = 8, 8 draws)' store=samples -- $(kd --kd-objective sampled --kd-topk 8)
 
-# one dictionary or two (separate embeddings on both sides of the student, so it has its own baseline and start)
-SEPARATE="--arch transformer $STUDENT_MODEL --encoder-normalize-before --decoder-normalize-before --share-decoder-input-output-embed"
-system plain-separate group=dictionary label='plain, two dictionaries' data=data-separate store= after= model="$SEPARATE" \
-    -- --kd-weight 0
-system distilled-separate group=dictionary label='distilled, two dictionaries' baseline=plain-separate data=data-separate \
-    store=separate after= model="$SEPARATE" -- $(kd)
+# one dictionary or two, for Transformers (separate embeddings on both sides of the student, so it has its own baseline and start)
+if [[ $STUDENT_ARCH = *transformer* ]]; then
+    SEPARATE="--arch transformer $STUDENT_MODEL --encoder-normalize-before --decoder-normalize-before --share-decoder-input-output-embed"
+    system plain-separate group=dictionary label='plain, two dictionaries' data=data-separate store= after= model="$SEPARATE" \
+        -- --kd-weight 0
+    system distilled-separate group=dictionary label='distilled, two dictionaries' baseline=plain-separate data=data-separate \
+        store=separate after= model="$SEPARATE" -- $(kd)
+fi
 
 # what the student is; each beside a plain one of its own kind, from the start
 student_kind() { # NAME LABEL MODEL OPTIONS...; left out where it is what the main students are

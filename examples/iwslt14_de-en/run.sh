@@ -36,12 +36,13 @@ size_laptop() {
         PLAIN_UPDATES=1250 PLAIN_LR=2.1e-3 PLAIN_WARMUP=200 PLAIN_BATCH='' STUDENT_EXTRA="--dropout $DROPOUT"
 }
 size_gpu() {
+    transformer_student 6 512 1024 4
     paper_method
     default PAIRS=all MAX_WORDS=all VALID_PAIRS=all TEST_PAIRS=all \
         TEACHER_UPDATES=20000 TEACHER_LR=1e-4 TEACHER_WARMUP=1000 TEACHER_TOKENS=16384 TEACHER_VALIDATE=1000 \
         STUDENT_UPDATES=30000 STUDENT_LR=1e-3 STUDENT_WARMUP=4000 STUDENT_TOKENS=8192 STUDENT_VALIDATE=1000 \
         PLAIN_UPDATES=15000 PLAIN_LR=7e-4 PLAIN_WARMUP=2000 PLAIN_BATCH='' \
-        STUDENT_MODEL="$(transformer 6 512 1024 4)" STUDENT_EXTRA="--dropout $DROPOUT"
+        STUDENT_EXTRA="--dropout $DROPOUT"
 }
 size_paper() { # the paper's App. A and its code; the teacher's and students' validation intervals are the code's
     paper_method

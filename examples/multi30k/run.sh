@@ -28,13 +28,15 @@ size_laptop() {
         STUDENT_SCHEDULE=polynomial_decay STUDENT_EXTRA='--dropout 0.3' TEACHER_EXTRA='--cmlm-mask-prob 0.4'   # few updates: more to learn from each
 }
 size_ablation() {
-    default STUDENT_UPDATES=1000 STUDENT_VALIDATE=500 STUDENT_MODEL="$(transformer 2 64 256 2)" STUDENT_EXTRA='--dropout 0.1'
+    transformer_student 2 64 256 2
+    default STUDENT_UPDATES=1000 STUDENT_VALIDATE=500 STUDENT_EXTRA='--dropout 0.1'
     size_laptop
 }
 size_gpu() {
+    transformer_student 3 256 1024 4
     default PAIRS=29000 TEACHER_UPDATES=4000 TEACHER_LR=1e-4 TEACHER_WARMUP=400 TEACHER_TOKENS=8192 TEACHER_VALIDATE=500 \
         STUDENT_UPDATES=8000 STUDENT_LR=2e-3 STUDENT_WARMUP=1000 STUDENT_TOKENS=4096 STUDENT_VALIDATE=500 \
-        STUDENT_MODEL="$(transformer 3 256 1024 4)" STUDENT_EXTRA='--dropout 0.3'
+        STUDENT_EXTRA='--dropout 0.3'
 }
 size_paper() { # the paper's settings for IWSLT14 (its App. A); Multi30k is not in the paper
     default PAIRS=29000 TEACHER_UPDATES=100000 TEACHER_LR=5e-5 TEACHER_WARMUP=5000 TEACHER_TOKENS=16384 TEACHER_VALIDATE=5000 \

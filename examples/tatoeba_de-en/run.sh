@@ -24,9 +24,10 @@ size_laptop() {
         STUDENT_SCHEDULE=polynomial_decay STUDENT_EXTRA='--dropout 0.3' TEACHER_EXTRA='--cmlm-mask-prob 0.4'   # as multi30k
 }
 size_gpu() {
+    transformer_student 3 256 1024 4
     default PAIRS=164676 TEACHER_UPDATES=8000 TEACHER_LR=1e-4 TEACHER_WARMUP=800 TEACHER_TOKENS=8192 TEACHER_VALIDATE=1000 \
         STUDENT_UPDATES=16000 STUDENT_LR=2e-3 STUDENT_WARMUP=1000 STUDENT_TOKENS=8192 STUDENT_VALIDATE=1000 \
-        STUDENT_MODEL="$(transformer 3 256 1024 4)" STUDENT_EXTRA='--dropout 0.3'
+        STUDENT_EXTRA='--dropout 0.3'
 }
 
 unpacked() { if [ -e "$DATA_DIR/$1.gz" ]; then gzip -dc "$DATA_DIR/$1.gz"; else cat "$DATA_DIR/$1"; fi; }

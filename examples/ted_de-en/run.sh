@@ -29,10 +29,11 @@ size_laptop() {
         STUDENT_SCHEDULE=polynomial_decay STUDENT_EXTRA='--dropout 0.3' TEACHER_EXTRA='--cmlm-mask-prob 0.4'   # as multi30k
 }
 size_gpu() {
+    transformer_student 6 512 1024 4
     default PAIRS=55910 MAX_WORDS=175 TEST_PAIRS=6750 VALID_PAIRS=2000 BLEU_TOKENIZE=none \
         TEACHER_UPDATES=8000 TEACHER_LR=1e-4 TEACHER_WARMUP=800 TEACHER_TOKENS=16384 TEACHER_VALIDATE=1000 \
         STUDENT_UPDATES=16000 STUDENT_LR=1e-3 STUDENT_WARMUP=2000 STUDENT_TOKENS=8192 STUDENT_VALIDATE=1000 \
-        STUDENT_MODEL="$(transformer 6 512 1024 4)" STUDENT_EXTRA='--dropout 0.3'
+        STUDENT_EXTRA='--dropout 0.3'
 }
 size_paper() { # the paper's settings for IWSLT14 (its App. A), on the part of it that is here
     default PAIRS=55910 MAX_WORDS=175 TEST_PAIRS=6750 VALID_PAIRS=2000 BLEU_TOKENIZE=none \

@@ -46,12 +46,13 @@ size_laptop() {
         STUDENT_EXTRA="--dropout $DROPOUT"
 }
 size_gpu() {
+    transformer_student 6 512 1024 4
     paper_method
     default PAIRS=500000 MAX_WORDS=all VALID_PAIRS=all TEST_PAIRS=all STORE_TOPK=8 \
         TEACHER_UPDATES=20000 TEACHER_LR=1e-4 TEACHER_WARMUP=1000 TEACHER_TOKENS=16384 TEACHER_VALIDATE=1000 \
         PLAIN_UPDATES=20000 PLAIN_LR=1e-3 PLAIN_WARMUP=4000 PLAIN_BATCH='--max-tokens 8192 --update-freq 4' \
         STUDENT_UPDATES=30000 STUDENT_LR=5e-4 STUDENT_WARMUP=4000 STUDENT_TOKENS=8192 STUDENT_VALIDATE=1000 \
-        STUDENT_MODEL="$(transformer 6 512 1024 4)" STUDENT_EXTRA="--dropout $DROPOUT"
+        STUDENT_EXTRA="--dropout $DROPOUT"
 }
 size_paper() { # the paper's App. A; validation intervals are those of the code for De-En
     paper_method
