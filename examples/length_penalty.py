@@ -1,0 +1,105 @@
+"""Does the gain outlast a length penalty of each student's own? Decodes the main students of an experiment again.
+
+    python examples/length_penalty.py OUT_DIR --penalties 1 1.5 2 3
+
+Distilled students often write longer outputs, and BLEU punishes short ones. So each student gets the penalty (fairseq's
+--lenpen; above 1 favours longer outputs) that scores best on the validation set, and is then scored on the test set. OUT_DIR
+is what an examples/*/run.sh wrote; its own commands of decoding are run again with another --lenpen, and outputs that are
+there already (OUT_DIR/lenpen) are not made again. BLEU / BP is BLEU without its brevity penalty.
+"""
+
+import argparse
+import json
+import os
+import subprocess
+from pathlib import Path
+
+from fairseq_bert_kd.report.experiment import MAIN_GROUP, Experiment, Run, read_experiment
+from fairseq_bert_kd.report.formats import list_text, spread_text
+from fairseq_bert_kd.report.hypotheses import read_hypotheses, read_lines
+from fairseq_bert_kd.report.metrics import NAMES, Metrics, Output
+from fairseq_bert_kd.report.notes import Notes
+from fairseq_bert_kd.report.results import choose_metrics, spread
+
+AS_RUN = 1.0  # fairseq's default, with which run.sh decodes unless its size says otherwise
+
+
+def decoding_command(experiment: Experiment, run: Run, subset: str) -> str:
+    """What made the run's output, without where it went.
+
+    Raises:
+        ValueError: the experiment has no record of it.
+    """
+    step = f"outputs/{run.name}.{subset}"
+    for line in reversed((experiment.folder / "steps.jsonl").read_text(encoding="utf-8").splitlines()):
+        record = json.loads(line)
+        if record["step"] == step:
+            return record["command"].split(" > ")[0]
+    raise ValueError(f"{experiment.folder}/steps.jsonl has no step `{step}`; finish the experiment first")
+
+
+def decoded(experiment: Experiment, run: Run, subset: str, penalty: float, metrics: Metrics) -> Output:
+    """The run's output with a length penalty; made where it is not there."""
+    command = decoding_command(experiment, run, subset)
+    path = experiment.folder / "lenpen" / f"{run.name}.{subset}.{penalty}.out"
+    if penalty == AS_RUN and "--lenpen" not in command:
+        path = experiment.output(run, subset)
+    if not path.exists():
+        path.parent.mkdir(exist_ok=True)
+        unfinished = path.with_suffix(".part")
+        with open(unfinished, "wb") as file:
+            subprocess.run(
+                ["bash", "-c", f"{command} --lenpen {penalty}"], cwd=experiment.folder, stdout=file,
+                stderr=subprocess.DEVNULL, check=True, env={**os.environ, "TOKENIZERS_PARALLELISM": "false"},
+            )  # fmt: skip
+        unfinished.rename(path)
+    references = read_lines(experiment.text(subset, experiment.target_lang))
+    return Output(metrics, read_hypotheses(path, len(references)), references)
+
+
+def without_brevity(output: Output) -> float:
+    bleu = output.metrics.bleu.corpus_score(output.hypotheses, [output.references])
+    return bleu.score / bleu.bp
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("out", metavar="OUT_DIR")
+    parser.add_argument("--penalties", type=float, nargs="+", default=[1.0, 1.5, 2.0, 3.0])
+    args = parser.parse_args()
+    notes = Notes(args.out)
+    experiment = read_experiment(Path(args.out).absolute(), notes)
+    metrics, metric = choose_metrics(experiment, notes)
+    runs = [run for run in experiment.runs if run.group == MAIN_GROUP]
+    chosen: dict[Run, tuple[float, Output]] = {}
+    for run in runs:
+        by_penalty = {
+            penalty: decoded(experiment, run, "valid", penalty, metrics).scores[metric]
+            for penalty in args.penalties
+        }
+        best = max(by_penalty, key=by_penalty.__getitem__)
+        print(run.name, *(f"{penalty:g}: {score:.2f}" for penalty, score in by_penalty.items()), flush=True)
+        chosen[run] = best, decoded(experiment, run, "test", best, metrics)
+
+    print(
+        f"\n| | length penalty by seed | {NAMES[metric]} by seed | mean ± sd | BLEU / BP | length ratio | gain |"
+    )
+    print("|---|---|---|---|---|---|---|")
+    base = {run.seed: output for run, (_, output) in chosen.items() if run.system == experiment.baseline}
+    for system in dict.fromkeys(run.system for run in runs):
+        found = {run.seed: chosen[run] for run in runs if run.system == system}
+        scores = {seed: output.scores[metric] for seed, (_, output) in found.items()}
+        gains = [score - base[seed].scores[metric] for seed, score in scores.items() if seed in base]
+        print(
+            f"| {system} | {list_text(f'{seed}: {penalty:g}' for seed, (penalty, _) in found.items())} "
+            f"| {list_text(f'{seed}: {score:.2f}' for seed, score in scores.items())} | {spread_text(spread(list(scores.values())))} "
+            f"| {spread_text(spread([without_brevity(output) for _, output in found.values()]))} "
+            f"| {spread_text(spread([output.scores['length_ratio'] for _, output in found.values()]), 3)} "
+            f"| {spread_text(spread(gains), sign=True) if gains and system != experiment.baseline else ''} |"
+        )
+
+
+if __name__ == "__main__":
+    main()
