@@ -1,6 +1,6 @@
 """Does the gain outlast a length penalty of each student's own? Decodes the main students of an experiment again.
 
-    python examples/length_penalty.py OUT_DIR --penalties 1 1.5 2 3
+    python examples/length_penalty.py OUT_DIR --penalties 0.6 1 1.5 2 3
 
 Distilled students often write longer outputs, and BLEU punishes short ones. So each student gets the penalty (fairseq's
 --lenpen; above 1 favours longer outputs) that scores best on the validation set, and is then scored on the test set. OUT_DIR
@@ -25,17 +25,20 @@ AS_RUN = 1.0  # fairseq's default, with which run.sh decodes unless its size say
 
 
 def decoding_command(experiment: Experiment, run: Run, subset: str) -> str:
-    """What made the run's output, without where it went.
+    """What makes the run's output, without where it goes: a command that the experiment has run, for this run.
 
     Raises:
-        ValueError: the experiment has no record of it.
+        ValueError: it has decoded no main student.
     """
-    step = f"outputs/{run.name}.{subset}"
-    for line in reversed((experiment.folder / "steps.jsonl").read_text(encoding="utf-8").splitlines()):
+    for line in (experiment.folder / "steps.jsonl").read_text(encoding="utf-8").splitlines():
         record = json.loads(line)
-        if record["step"] == step:
-            return record["command"].split(" > ")[0]
-    raise ValueError(f"{experiment.folder}/steps.jsonl has no step `{step}`; finish the experiment first")
+        for other in experiment.runs:
+            if other.group == MAIN_GROUP and record["step"] == f"outputs/{other.name}.{subset}":
+                command: str = record["command"].split(" > ")[0]
+                return command.replace(f"students/{other.name}/", f"students/{run.name}/")
+    raise ValueError(
+        f"{experiment.folder}/steps.jsonl has no output of a main student; finish the experiment first"
+    )
 
 
 def decoded(experiment: Experiment, run: Run, subset: str, penalty: float, metrics: Metrics) -> Output:
@@ -67,12 +70,13 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("out", metavar="OUT_DIR")
-    parser.add_argument("--penalties", type=float, nargs="+", default=[1.0, 1.5, 2.0, 3.0])
+    parser.add_argument("--penalties", type=float, nargs="+", default=[0.6, 1.0, 1.5, 2.0, 3.0])
     args = parser.parse_args()
     notes = Notes(args.out)
     experiment = read_experiment(Path(args.out).absolute(), notes)
     metrics, metric = choose_metrics(experiment, notes)
     runs = [run for run in experiment.runs if run.group == MAIN_GROUP]
+    runs.sort(key=lambda run: run.system != experiment.baseline)
     chosen: dict[Run, tuple[float, Output]] = {}
     for run in runs:
         by_penalty = {

@@ -61,6 +61,7 @@ class Metrics:
                 f"sacreBLEU has no tokenizer `{settings.tokenize}`; it has {', '.join(sorted(BLEU.TOKENIZERS))}"
             )
         options: dict[str, Any] = {"lowercase": settings.lowercase, "tokenize": settings.tokenize}
+        options["force"] = settings.tokenize == "none"  # tokenised text is what is asked for: no warning
         self.bleu = BLEU(**options)
         self.chrf = CHRF(lowercase=settings.lowercase)
         self._sentence_bleu = BLEU(**options, effective_order=True)  # for its counts only
