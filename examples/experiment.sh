@@ -102,10 +102,10 @@ if differing:
 PY
     mkdir -p done logs
     for name in text pieces data-bin data-separate done/tokenize done/preprocess done/preprocess-separate logs/preprocess.log; do
-        [ ! -e "$other/$name" ] || cp -r "$other/$name" "$name"
+        [ ! -e "$other/$name" ] || { rm -rf "$name"; cp -r "$other/$name" "$name"; }
     done
     for name in "$other"/teacher* "$other"/done/teacher* "$other"/done/dump* "$other"/logs/teacher*.log; do
-        [ ! -e "$name" ] || cp -r "$name" "${name#"$other"/}"
+        [ ! -e "$name" ] || { rm -rf "${name#"$other"/}"; cp -r "$name" "${name#"$other"/}"; }
     done
     grep -Ev '"step": "(students|outputs|beam|preprocess-beam)' "$other/steps.jsonl" > steps.jsonl || true
 }

@@ -61,8 +61,9 @@ def decoded(experiment: Experiment, run: Run, subset: str, penalty: float, metri
 
 
 def without_brevity(output: Output) -> float:
+    """BLEU before its brevity penalty; 0 where there is nothing."""
     bleu = output.metrics.bleu.corpus_score(output.hypotheses, [output.references])
-    return bleu.score / bleu.bp
+    return bleu.score / bleu.bp if bleu.bp else 0.0
 
 
 def main() -> None:

@@ -1,0 +1,46 @@
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+from tests.report.small_experiments import BETTER, REFERENCE, WORSE, write_experiment, write_output
+
+SCRIPT = Path(__file__).parents[2] / "examples" / "length_penalty.py"
+# stands for fairseq-generate: long outputs above a penalty of 1, for the plain student only
+DECODER = """
+import sys
+short, full = sys.argv[1:3]
+plain, penalty = "students/plain." in sys.argv[3], float(sys.argv[sys.argv.index("--lenpen") + 1])
+print(open(full if plain and penalty > 1 else short, encoding="utf-8").read())
+"""
+
+
+def test_each_student_is_scored_with_the_penalty_that_is_best_on_validation(tmp_path):
+    folder = write_experiment(tmp_path / "toy", store=False)
+    (folder / "decode.py").write_text(DECODER)
+    write_output(folder / "short", WORSE)
+    write_output(folder / "full", REFERENCE)
+    for system, texts in (("plain", WORSE), ("distilled", BETTER)):
+        for seed in (1, 2):
+            write_output(folder / f"outputs/{system}.{seed}.valid.out", texts)
+    command = f"{sys.executable} decode.py short full students/plain.1/checkpoint_best.pt"
+    steps = [
+        {"step": f"outputs/plain.1.{subset}", "seconds": 1, "command": f"{command} > somewhere", "ended": ""}
+        for subset in ("valid", "test")
+    ]
+    (folder / "steps.jsonl").write_text("".join(json.dumps(step) + "\n" for step in steps))
+    run = [sys.executable, SCRIPT, folder, "--penalties", "1", "2"]
+    printed = subprocess.run(run, capture_output=True, text=True, check=True).stdout.replace("\u00a0", " ")
+    plain, distilled = printed.splitlines()[-2:]
+    assert plain.startswith(
+        "| plain | 1: 2, 2: 2 | 1: 100.00, 2: 100.00 | 100.00 ± 0.00 | 100.00 ± 0.00 | 1.000"
+    )
+    assert distilled.startswith("| distilled | 1: 1, 2: 1 |")
+    assert "−" in distilled  # against the plain student with a penalty of its own
+    assert not (
+        folder / "lenpen" / "distilled.1.test.1.0.out"
+    ).exists()  # decoded so by the experiment itself
+
+    (folder / "steps.jsonl").write_text("")
+    failed = subprocess.run(run, capture_output=True, text=True, check=False)
+    assert "has no output of a main student; finish the experiment first" in failed.stderr
