@@ -40,6 +40,7 @@ def experiment_record(section: Section) -> dict[str, Any]:
         **{name: getattr(e, name) for name in _COPIED},
         "signatures": signatures,
         "compared": _comparison(section),
+        "other_scores": {other.name: other.record for other in section.other_scores},
         "runs": [_run(section, run, by_subset) for run in e.runs],
         "teachers": {
             teacher.name: {

@@ -10,6 +10,7 @@ from fairseq_bert_kd.report.curves import TeacherLog, read_student_logs, read_te
 from fairseq_bert_kd.report.experiment import Experiment
 from fairseq_bert_kd.report.length_bins import LengthBin, gain_by_length
 from fairseq_bert_kd.report.notes import Notes
+from fairseq_bert_kd.report.other_scores import OtherScores, read_other_scores
 from fairseq_bert_kd.report.panels import curve_panels, length_panel, mass_panel, teacher_panels, value_panels
 from fairseq_bert_kd.report.plot_style import Panel
 from fairseq_bert_kd.report.provenance import text_digests, training_pairs
@@ -54,6 +55,7 @@ class Section:
         stores: of the training set, by name.
         digests: of the raw texts.
         training_pairs: lines of the raw training text; None where it is not there.
+        other_scores: that the experiment's own script computed.
         bins: gains by length.
         shown_store: whose soft labels are shown.
         other_store: they are compared with.
@@ -75,6 +77,7 @@ class Section:
     stores: dict[str, StoreStat]
     digests: dict[str, str]
     training_pairs: int | None
+    other_scores: list[OtherScores] = field(default_factory=list)
     bins: list[LengthBin] = field(default_factory=list)
     shown_store: StoreStat | None = None
     other_store: StoreStat | None = None
@@ -111,6 +114,7 @@ def make_section(experiment: Experiment, notes: Notes, choices: Choices) -> Sect
         experiment, notes, results, rows, main_row(rows, experiment.main), logs, teachers, stores,
         text_digests(experiment), training_pairs(experiment),
     )  # fmt: skip
+    section.other_scores = read_other_scores(experiment, notes)
     section.curves = list(curve_panels(experiment, logs))
     section.teacher_panels = list(teacher_panels(teachers))
     _compare(section, choices)

@@ -19,6 +19,7 @@ from tests.report.small_experiments import (
     WORSE,
     add_run,
     write_experiment,
+    write_json,
     write_output,
     write_text,
 )
@@ -260,6 +261,69 @@ def test_other_data_under_the_same_name_is_told(tmp_path):
     note_other_data(experiments, [text_digests(experiment) for experiment in experiments], notes)
     assert [[note.where for note in told] for told in notes] == [[], ["train.en"], ["test.en"]]
     assert "other data than in “Toy German-English” under the same task name `toy`" in notes[1][0].text
+
+
+def other_scores(**plain_2):
+    """As the recipes write them; one run of each system, and plain's second."""
+    values = {("plain", 1): 20.0, ("distilled", 1): 21.5, ("plain", 2): 22.0, ("distilled", 2): 22.5}
+    rows = [
+        {"system": system, "seed": seed, "subset": "test", "tokenised": score, "sacrebleu": score + 1}
+        for (system, seed), score in values.items()
+    ]
+    rows[2] |= plain_2
+    signatures = {"test": {"tokenised": "multi-bleu.perl|case:lc", "sacrebleu": "nrefs:1"}}
+    return {"format": 1, "signatures": signatures, "scores": rows}
+
+
+def test_scores_of_the_experiments_own_script(folder, tmp_path):
+    write_json(folder / "scores-tokenised.json", other_scores())
+    section = section_of(folder)
+    (other,) = section.other_scores
+    assert (other.name, other.keys) == ("tokenised", ["tokenised", "sacrebleu"])
+    plain, distilled = other.rows
+    assert (plain.label, plain.seeds, plain.gains) == ("plain", [1, 2], {})
+    assert plain.spreads["tokenised"] == pytest.approx((21, 2**0.5, 2))
+    assert distilled.gains["sacrebleu"] == pytest.approx((1.0, 0.5**0.5, 2))
+    text = Page(render([section])).text
+    assert "Scores of the experiment’s own script: tokenised" in text
+    assert "multi-bleu.perl|case:lc" in text
+    assert "+1.00 ± 0.71" in text
+    write_results(tmp_path / "results.json", [section])
+    record = json.loads((tmp_path / "results.json").read_text())
+    assert record["experiments"][0]["other_scores"] == {"tokenised": other_scores()}
+    assert section.notes == []
+
+
+def test_scores_that_do_not_fit_the_runs_are_told(folder):
+    write_json(folder / "scores-tokenised.json", other_scores(seed=7))
+    section = section_of(folder)
+    assert [note.text for note in section.notes] == [
+        "plain.7 on test is left out: no such run is here",
+        "has no score of plain.2 on test",
+    ]
+    plain, distilled = section.other_scores[0].rows
+    assert (plain.seeds, distilled.seeds) == ([1], [1, 2])
+    assert distilled.gains["tokenised"] == (1.5, None, 1)
+
+
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [
+        ("{", "Expecting property name"),
+        ("[]", "list indices"),
+        ('{"format": 2}', "format 2, this code reads format 1"),
+        (json.dumps(other_scores(tokenised=float("nan"))), "NaN is no score"),
+        (json.dumps(other_scores(tokenised="much")), "could not convert"),
+    ],
+)
+def test_files_that_hold_no_scores_are_left_out(folder, content, told):
+    write_text(folder / "scores-tokenised.json", [content])
+    section = section_of(folder)
+    assert section.other_scores == []
+    (note,) = section.notes
+    assert note.where == "scores-tokenised.json"
+    assert told in note.text
+    assert "Scores of the experiment’s own script" not in render([section])
 
 
 def test_results_file(folder, tmp_path):
