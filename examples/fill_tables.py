@@ -7,7 +7,7 @@ A page (default: README.md, examples/*/README.md, docs/*.md) marks each place by
     <!-- table: results/laptop.json main -->
     <!-- end of table -->
 
-The file is relative to the page; after it the groups of systems, all where none is named.
+The file is relative to the page; after it what `markdown_tables` calls names, all groups of systems where none is given.
 """
 
 import json

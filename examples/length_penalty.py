@@ -5,7 +5,8 @@
 Distilled students often write longer outputs, and BLEU punishes short ones. So each student gets the penalty (fairseq's
 --lenpen; above 1 favours longer outputs) that scores best on the validation set, and is then scored on the test set. OUT_DIR
 is what an examples/*/run.sh wrote; its own commands of decoding are run again with another --lenpen, and outputs that are
-there already (OUT_DIR/lenpen) are not made again. BLEU / BP is BLEU without its brevity penalty.
+there already (OUT_DIR/lenpen) are not made again. BLEU / BP is BLEU without its brevity penalty. The scores go to
+OUT_DIR/scores-length-penalty.json, from where `fairseq-bert-kd report` takes them into its page and results file.
 """
 
 import argparse
@@ -13,13 +14,16 @@ import json
 import os
 import subprocess
 from pathlib import Path
+from typing import Any
 
 from fairseq_bert_kd.report.experiment import MAIN_GROUP, Experiment, Run, read_experiment
-from fairseq_bert_kd.report.formats import list_text, spread_text
+from fairseq_bert_kd.report.formats import list_text
 from fairseq_bert_kd.report.hypotheses import read_hypotheses, read_lines
-from fairseq_bert_kd.report.metrics import NAMES, Metrics, Output
+from fairseq_bert_kd.report.markdown_tables import other_scores_table
+from fairseq_bert_kd.report.metrics import Metrics, Output
 from fairseq_bert_kd.report.notes import Notes
-from fairseq_bert_kd.report.results import choose_metrics, spread
+from fairseq_bert_kd.report.other_scores import other_scores
+from fairseq_bert_kd.report.results import choose_metrics
 
 AS_RUN = 1.0  # fairseq's default, with which run.sh decodes unless its size says otherwise
 
@@ -88,22 +92,35 @@ def main() -> None:
         print(run.name, *(f"{penalty:g}: {score:.2f}" for penalty, score in by_penalty.items()), flush=True)
         chosen[run] = best, decoded(experiment, run, "test", best, metrics)
 
-    print(
-        f"\n| | length penalty by seed | {NAMES[metric]} by seed | mean ± sd | BLEU / BP | length ratio | gain |"
-    )
-    print("|---|---|---|---|---|---|---|")
-    base = {run.seed: output for run, (_, output) in chosen.items() if run.system == experiment.baseline}
-    for system in dict.fromkeys(run.system for run in runs):
-        found = {run.seed: chosen[run] for run in runs if run.system == system}
-        scores = {seed: output.scores[metric] for seed, (_, output) in found.items()}
-        gains = [score - base[seed].scores[metric] for seed, score in scores.items() if seed in base]
-        print(
-            f"| {system} | {list_text(f'{seed}: {penalty:g}' for seed, (penalty, _) in found.items())} "
-            f"| {list_text(f'{seed}: {score:.2f}' for seed, score in scores.items())} | {spread_text(spread(list(scores.values())))} "
-            f"| {spread_text(spread([without_brevity(output) for _, output in found.values()]))} "
-            f"| {spread_text(spread([output.scores['length_ratio'] for _, output in found.values()]), 3)} "
-            f"| {spread_text(spread(gains), sign=True) if gains and system != experiment.baseline else ''} |"
-        )
+    record = scores_record(chosen, metrics, metric, args.penalties)
+    path = experiment.folder / "scores-length-penalty.json"
+    path.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+    leaders = (experiment.baseline, experiment.main)
+    print("", other_scores_table(other_scores("length-penalty", record, runs, leaders)), sep="\n")
+    print(f"\n{path}: `fairseq-bert-kd report` takes it into the page and the results file")
+
+
+def scores_record(
+    chosen: dict[Run, tuple[float, Output]], metrics: Metrics, metric: str, penalties: list[float]
+) -> dict[str, Any]:
+    """As `fairseq_bert_kd.report.other_scores` reads it."""
+    rows = [
+        {
+            "system": run.system,
+            "seed": run.seed,
+            "subset": "test",
+            metric: output.scores[metric],
+            "length penalty": penalty,
+            **({"BLEU / BP": without_brevity(output)} if metric == "bleu" else {}),
+            "length_ratio": output.scores["length_ratio"],
+        }
+        for run, (penalty, output) in chosen.items()
+    ]
+    signatures = {
+        **metrics.signatures,
+        "length penalty": f"best of {list_text(penalties)} on the validation set",
+    }
+    return {"format": 1, "signatures": {"test": signatures}, "scores": rows}
 
 
 if __name__ == "__main__":

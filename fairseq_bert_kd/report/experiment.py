@@ -127,7 +127,7 @@ _EXPERIMENT_FIELDS: dict[str, tuple[type, ...]] = {
     **dict.fromkeys(("teacher", "hardware", "code", "command"), _TEXT),
     "lowercase": (bool,),
 }
-_RUN_FIELDS: dict[str, tuple[type, ...]] = {
+RUN_FIELDS: dict[str, tuple[type, ...]] = {
     "system": _TEXT, "seed": (int,), "label": _TEXT, "group": _TEXT, "value": _TEXT, "baseline": _OPTIONAL,
     "updates": (int,), "options": _TEXT, "store": _OPTIONAL, "teacher": _OPTIONAL,
 }  # fmt: skip
@@ -165,11 +165,11 @@ def _read_runs(folder: Path, notes: Notes) -> Iterator[Run]:
         where = f"students/{path.parent.name}"
         try:
             record = _read_json(path)
-            _check_fields(path, record, _RUN_FIELDS)
+            _check_fields(path, record, RUN_FIELDS)
         except ValueError as error:
             notes.add(where, f"left out: {error}")
             continue
-        run = Run(name=path.parent.name, **{name: record[name] for name in _RUN_FIELDS})
+        run = Run(name=path.parent.name, **{name: record[name] for name in RUN_FIELDS})
         if run.name != f"{run.system}.{run.seed}":
             notes.add(where, f"its run.json says {run.system}.{run.seed}; that is taken")
         if (run.system, run.seed) in runs:

@@ -5,9 +5,10 @@ from pathlib import Path
 from typing import Any
 
 from fairseq_bert_kd.report.comparison import GROUP_TITLES
-from fairseq_bert_kd.report.experiment import MAIN_GROUP, Step
+from fairseq_bert_kd.report.experiment import MAIN_GROUP, RUN_FIELDS, Run, Step
 from fairseq_bert_kd.report.formats import duration, list_text, p_text, percent, spread_text
 from fairseq_bert_kd.report.metrics import NAMES
+from fairseq_bert_kd.report.other_scores import PREFIX, OtherRow, OtherScores, other_scores
 from fairseq_bert_kd.report.results import Spread, spread
 from fairseq_bert_kd.report.step_times import step_rows
 
@@ -20,21 +21,25 @@ def markdown_tables(experiment: Record, names: Sequence[str] | None = None) -> s
 
     Args:
         experiment: one of `experiments` of a results file.
-        names: groups of systems, "stores" (what the teachers know) and "times", in this order; None for all groups.
+        names: groups of systems, "stores" (what the teachers know), "times" and "scores-NAME" (a file of further
+            scores), in this order; None for all groups.
 
     Raises:
         ValueError: a group has no system that is scored.
     """
     found = groups_of(experiment)
+    others = [f"{PREFIX}{name}" for name in experiment.get("other_scores", {})]
     for name in names or ():
-        if name not in (*found, *_OTHER_TABLES):
+        if name not in (*found, *others, *_OTHER_TABLES):
             raise ValueError(
-                f"no system of the group `{name}` has a score; there are: {list_text(found) or 'none'}"
+                f"no system of the group `{name}` has a score; there are: {list_text([*found, *others]) or 'none'}"
             )
     parts = []
     for name in names or found:
         if name in _OTHER_TABLES:
             parts.append(_OTHER_TABLES[name](experiment))
+        elif name in others:
+            parts.append(other_scores_table(_other_scores(experiment, name.removeprefix(PREFIX))))
         elif name == MAIN_GROUP:
             parts.append(_main_table(experiment))
         else:
@@ -120,6 +125,43 @@ def _time_table(experiment: Record) -> str:
         for row in step_rows(steps)
     ]
     return _table(["step", "runs", "shortest"], rows)
+
+
+def other_scores_table(other: OtherScores) -> str:
+    """Further scores: mean ± sd with the seeds' own values, and the gain of the first one."""
+    first = other.keys[0]
+    head = [
+        "",
+        "set",
+        "seeds",
+        *(NAMES.get(key, key) for key in other.keys),
+        f"gain, {NAMES.get(first, first)}",
+    ]
+    rows = [
+        [
+            row.label,
+            row.subset,
+            list_text(row.seeds),
+            *(_with_values(row, key) for key in other.keys),
+            spread_text(row.gain(first), sign=True) if first in row.gains else "",
+        ]
+        for row in other.rows
+    ]
+    return _table(head, rows)
+
+
+def _with_values(row: OtherRow, key: str) -> str:
+    values = row.values.get(key, {}).values()
+    text = spread_text(row.score(key), 3 if key == "length_ratio" else 2)
+    return f"{text} ({list_text(f'{value:.4g}' for value in values)})" if len(values) > 1 else text
+
+
+def _other_scores(experiment: Record, name: str) -> OtherScores:
+    runs = [
+        Run(name=f"{run['system']}.{run['seed']}", **{key: run[key] for key in RUN_FIELDS})
+        for run in experiment["runs"]
+    ]
+    return other_scores(name, experiment["other_scores"][name], runs, _leaders(experiment))
 
 
 def _number(value: float | None, form: str) -> str:

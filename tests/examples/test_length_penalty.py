@@ -31,12 +31,15 @@ def test_each_student_is_scored_with_the_penalty_that_is_best_on_validation(tmp_
     (folder / "steps.jsonl").write_text("".join(json.dumps(step) + "\n" for step in steps))
     run = [sys.executable, SCRIPT, folder, "--penalties", "1", "2"]
     printed = subprocess.run(run, capture_output=True, text=True, check=True).stdout.replace("\u00a0", " ")
-    plain, distilled = printed.splitlines()[-2:]
+    plain, distilled = (line for line in printed.splitlines() if line.startswith(("| plain", "| distilled")))
     assert plain.startswith(
-        "| plain | 1: 2, 2: 2 | 1: 100.00, 2: 100.00 | 100.00 ± 0.00 | 100.00 ± 0.00 | 1.000"
+        "| plain | test | 1, 2 | 100.00 ± 0.00 (100, 100) | 2.00 ± 0.00 (2, 2) | 100.00 ± 0.00 (100, 100) | 1.000"
     )
-    assert distilled.startswith("| distilled | 1: 1, 2: 1 |")
+    assert "| 1.00 ± 0.00 (1, 1) |" in distilled
     assert "−" in distilled  # against the plain student with a penalty of its own
+    record = json.loads((folder / "scores-length-penalty.json").read_text())
+    assert record["signatures"]["test"]["length penalty"] == "best of 1.0, 2.0 on the validation set"
+    assert {row["system"]: row["length penalty"] for row in record["scores"]} == {"plain": 2, "distilled": 1}
     assert not (
         folder / "lenpen" / "distilled.1.test.1.0.out"
     ).exists()  # decoded so by the experiment itself

@@ -7,6 +7,7 @@ import pytest
 from fairseq_bert_kd.report.experiment import read_experiment
 from fairseq_bert_kd.report.figures import figure_paths, write_figures
 from fairseq_bert_kd.report.growth import growth_panels
+from fairseq_bert_kd.report.markdown_tables import markdown_tables
 from fairseq_bert_kd.report.notes import Notes
 from fairseq_bert_kd.report.page import render, slugs
 from fairseq_bert_kd.report.provenance import file_digest, note_other_data, text_digests
@@ -282,28 +283,34 @@ def test_scores_of_the_experiments_own_script(folder, tmp_path):
     assert (other.name, other.keys) == ("tokenised", ["tokenised", "sacrebleu"])
     plain, distilled = other.rows
     assert (plain.label, plain.seeds, plain.gains) == ("plain", [1, 2], {})
-    assert plain.spreads["tokenised"] == pytest.approx((21, 2**0.5, 2))
-    assert distilled.gains["sacrebleu"] == pytest.approx((1.0, 0.5**0.5, 2))
+    assert plain.score("tokenised") == pytest.approx((21, 2**0.5, 2))
+    assert distilled.gain("sacrebleu") == pytest.approx((1.0, 0.5**0.5, 2))
     text = Page(render([section])).text
-    assert "Scores of the experiment’s own script: tokenised" in text
+    assert "Further scores: tokenised" in text
     assert "multi-bleu.perl|case:lc" in text
     assert "+1.00 ± 0.71" in text
     write_results(tmp_path / "results.json", [section])
     record = json.loads((tmp_path / "results.json").read_text())
-    assert record["experiments"][0]["other_scores"] == {"tokenised": other_scores()}
+    (experiment,) = record["experiments"]
+    assert experiment["other_scores"] == {"tokenised": other_scores()}
+    assert markdown_tables(experiment, ["scores-tokenised"]).splitlines() == [
+        "|  | set | seeds | tokenised | sacrebleu | gain, tokenised |",
+        "| --- | --- | --- | --- | --- | --- |",
+        "| plain | test | 1, 2 | 21.00 ± 1.41 (20, 22) | 22.00 ± 1.41 (21, 23) |  |",
+        "| distilled | test | 1, 2 | 22.00 ± 0.71 (21.5, 22.5) | 23.00 ± 0.71 (22.5, 23.5) | +1.00 ± 0.71 |",
+    ]
     assert section.notes == []
 
 
 def test_scores_that_do_not_fit_the_runs_are_told(folder):
-    write_json(folder / "scores-tokenised.json", other_scores(seed=7))
+    write_json(folder / "scores-tokenised.json", other_scores(seed=7, compounds=3.0))
     section = section_of(folder)
-    assert [note.text for note in section.notes] == [
-        "plain.7 on test is left out: no such run is here",
-        "has no score of plain.2 on test",
-    ]
+    assert [note.text for note in section.notes] == ["plain.7 on test is left out: no such run is here"]
     plain, distilled = section.other_scores[0].rows
     assert (plain.seeds, distilled.seeds) == ([1], [1, 2])
-    assert distilled.gains["tokenised"] == (1.5, None, 1)
+    assert distilled.gain("tokenised") == (1.5, None, 1)
+    assert (distilled.score("compounds"), distilled.gain("compounds")) == (None, None)
+    assert "compounds" in render([section])
 
 
 @pytest.mark.parametrize(
@@ -311,6 +318,7 @@ def test_scores_that_do_not_fit_the_runs_are_told(folder):
     [
         ("{", "Expecting property name"),
         ("[]", "list indices"),
+        ('{"format": 1, "signatures": {}, "scores": []}', "it holds no score"),
         ('{"format": 2}', "format 2, this code reads format 1"),
         (json.dumps(other_scores(tokenised=float("nan"))), "NaN is no score"),
         (json.dumps(other_scores(tokenised="much")), "could not convert"),
@@ -323,7 +331,7 @@ def test_files_that_hold_no_scores_are_left_out(folder, content, told):
     (note,) = section.notes
     assert note.where == "scores-tokenised.json"
     assert told in note.text
-    assert "Scores of the experiment’s own script" not in render([section])
+    assert "Further scores" not in render([section])
 
 
 def test_results_file(folder, tmp_path):
