@@ -47,6 +47,19 @@ TITLE=$(title)
 cd "$OUT"
 PLUGIN=$(fairseq-bert-kd --user-dir)
 CORES=$(getconf _NPROCESSORS_ONLN)
+check_report() { # what the last step imports, before hours of training
+    python - "$METRIC" <<'PY'
+import sys
+from fairseq_bert_kd.report.extras import import_extra
+
+try:
+    for module in ("jinja2", "matplotlib", *["rouge_score.rouge_scorer"] * (sys.argv[1] == "rouge")):
+        import_extra(module)
+except ImportError as error:
+    sys.exit(f"{error}\nor leave the report out: REPORT=0")
+PY
+}
+[ "$REPORT" = 0 ] || [ -n "${DRY_RUN:-}" ] || check_report
 THREADS=${OMP_NUM_THREADS:-$((CORES / JOBS > 0 ? CORES / JOBS : 1))}   # of a student
 
 # ---- what the folder is ------------------------------------------------------------------------------------

@@ -46,7 +46,11 @@ def decoding_command(experiment: Experiment, run: Run, subset: str) -> str:
 
 
 def decoded(experiment: Experiment, run: Run, subset: str, penalty: float, metrics: Metrics) -> Output:
-    """The run's output with a length penalty; made where it is not there."""
+    """The run's output with a length penalty; made where it is not there.
+
+    Raises:
+        RuntimeError: fairseq-generate failed; the message ends in what it said.
+    """
     command = decoding_command(experiment, run, subset)
     path = experiment.folder / "lenpen" / f"{run.name}.{subset}.{penalty}.out"
     if penalty == AS_RUN and "--lenpen" not in command:
@@ -55,10 +59,14 @@ def decoded(experiment: Experiment, run: Run, subset: str, penalty: float, metri
         path.parent.mkdir(exist_ok=True)
         unfinished = path.with_suffix(".part")
         with open(unfinished, "wb") as file:
-            subprocess.run(
+            finished = subprocess.run(
                 ["bash", "-c", f"{command} --lenpen {penalty}"], cwd=experiment.folder, stdout=file,
-                stderr=subprocess.DEVNULL, check=True, env={**os.environ, "TOKENIZERS_PARALLELISM": "false"},
+                stderr=subprocess.PIPE, check=False, env={**os.environ, "TOKENIZERS_PARALLELISM": "false"},
             )  # fmt: skip
+        if finished.returncode:
+            raise RuntimeError(
+                f"decoding {run.name} ended with {finished.returncode}:\n{finished.stderr[-2000:].decode(errors='replace')}"
+            )
         unfinished.rename(path)
     references = read_lines(experiment.text(subset, experiment.target_lang))
     return Output(metrics, read_hypotheses(path, len(references)), references)

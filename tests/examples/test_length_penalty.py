@@ -44,6 +44,9 @@ def test_each_student_is_scored_with_the_penalty_that_is_best_on_validation(tmp_
         folder / "lenpen" / "distilled.1.test.1.0.out"
     ).exists()  # decoded so by the experiment itself
 
+    (folder / "decode.py").write_text("raise SystemExit('no such checkpoint')")
+    failed = subprocess.run([*run, "3"], capture_output=True, text=True, check=False)
+    assert "decoding plain.1 ended with 1:\nno such checkpoint" in failed.stderr
     (folder / "steps.jsonl").write_text("")
     failed = subprocess.run(run, capture_output=True, text=True, check=False)
     assert "has no output of a main student; finish the experiment first" in failed.stderr

@@ -167,3 +167,15 @@ def test_an_unknown_size_and_missing_arguments_are_refused(tmp_path):
         run("multi30k/run.sh", tmp_path, "bert", tmp_path / "out", SIZE="huge")
     with pytest.raises(AssertionError, match="DATA_DIR TEACHER_DIR OUT_DIR"):
         run("multi30k/run.sh", tmp_path)
+
+
+def test_what_the_report_needs_is_asked_for_before_the_first_step(tmp_path):
+    shadow = tmp_path / "shadow"
+    shadow.mkdir()
+    (shadow / "jinja2.py").write_text("raise ImportError('not installed')")
+    paths = os.pathsep.join([str(shadow), str(EXAMPLES.parent)])
+    with pytest.raises(AssertionError) as told:
+        run("tatoeba_de-en/run.sh", tmp_path, "bert", tmp_path / "out", PYTHONPATH=paths)
+    assert "a report needs jinja2 (not installed). Install it with:" in str(told.value)
+    assert "leave the report out: REPORT=0" in str(told.value)
+    assert not (tmp_path / "out" / "text").exists()
