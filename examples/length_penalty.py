@@ -3,10 +3,11 @@
     python examples/length_penalty.py OUT_DIR --penalties 0.6 1 1.5 2 3
 
 Distilled students often write longer outputs, and BLEU punishes short ones. So each student gets the penalty (fairseq's
---lenpen; above 1 favours longer outputs) that scores best on the validation set, and is then scored on the test set. OUT_DIR
-is what an examples/*/run.sh wrote; its own commands of decoding are run again with another --lenpen, and outputs that are
-there already (OUT_DIR/lenpen) are not made again. BLEU / BP is BLEU without its brevity penalty. The scores go to
-OUT_DIR/scores-length-penalty.json, from where `fairseq-bert-kd report` takes them into its page and results file.
+--lenpen; above 1 favours longer outputs) that scores best on the validation set, and is then scored on the test set, beside
+its score with penalty 1, fairseq's own. OUT_DIR is what an examples/*/run.sh wrote; its own commands of decoding are run
+again with another --lenpen, and outputs that are there already (OUT_DIR/lenpen) are not made again. BLEU / BP is BLEU without
+its brevity penalty. The scores go to OUT_DIR/scores-length-penalty.json, from where `fairseq-bert-kd report` takes them into
+its page and results file.
 """
 
 import argparse
@@ -90,7 +91,7 @@ def main() -> None:
     metrics, metric = choose_metrics(experiment, notes)
     runs = [run for run in experiment.runs if run.group == MAIN_GROUP]
     runs.sort(key=lambda run: run.system != experiment.baseline)
-    chosen: dict[Run, tuple[float, Output]] = {}
+    chosen: dict[Run, float] = {}
     for run in runs:
         by_penalty = {
             penalty: decoded(experiment, run, "valid", penalty, metrics).scores[metric]
@@ -98,9 +99,8 @@ def main() -> None:
         }
         best = max(by_penalty, key=by_penalty.__getitem__)
         print(run.name, *(f"{penalty:g}: {score:.2f}" for penalty, score in by_penalty.items()), flush=True)
-        chosen[run] = best, decoded(experiment, run, "test", best, metrics)
-
-    record = scores_record(chosen, metrics, metric, args.penalties)
+        chosen[run] = best
+    record = scores_record(experiment, chosen, metrics, metric, args.penalties)
     path = experiment.folder / "scores-length-penalty.json"
     path.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
     leaders = (experiment.baseline, experiment.main)
@@ -109,21 +109,25 @@ def main() -> None:
 
 
 def scores_record(
-    chosen: dict[Run, tuple[float, Output]], metrics: Metrics, metric: str, penalties: list[float]
+    experiment: Experiment, chosen: dict[Run, float], metrics: Metrics, metric: str, penalties: list[float]
 ) -> dict[str, Any]:
-    """As `fairseq_bert_kd.report.other_scores` reads it."""
-    rows = [
-        {
-            "system": run.system,
-            "seed": run.seed,
-            "subset": "test",
-            metric: output.scores[metric],
-            "length penalty": penalty,
-            **({"BLEU / BP": without_brevity(output)} if metric == "bleu" else {}),
-            "length_ratio": output.scores["length_ratio"],
-        }
-        for run, (penalty, output) in chosen.items()
-    ]
+    """Of the test set with fairseq's own penalty and with the chosen ones, as `other_scores` reads them."""
+    rows = []
+    for subset, by_run in {
+        "test, penalty 1": dict.fromkeys(chosen, AS_RUN),
+        "test, chosen penalty": chosen,
+    }.items():
+        for run, penalty in by_run.items():
+            output = decoded(experiment, run, "test", penalty, metrics)
+            rows.append({
+                "system": run.system,
+                "seed": run.seed,
+                "subset": subset,
+                metric: output.scores[metric],
+                "length penalty": penalty,
+                **({"BLEU / BP": without_brevity(output)} if metric == "bleu" else {}),
+                "length_ratio": output.scores["length_ratio"],
+            })  # fmt: skip
     signatures = {
         **metrics.signatures,
         "length penalty": f"best of {list_text(penalties)} on the validation set",

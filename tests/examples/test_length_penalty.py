@@ -31,15 +31,17 @@ def test_each_student_is_scored_with_the_penalty_that_is_best_on_validation(tmp_
     (folder / "steps.jsonl").write_text("".join(json.dumps(step) + "\n" for step in steps))
     run = [sys.executable, SCRIPT, folder, "--penalties", "1", "2"]
     printed = subprocess.run(run, capture_output=True, text=True, check=True).stdout.replace("\u00a0", " ")
-    plain, distilled = (line for line in printed.splitlines() if line.startswith(("| plain", "| distilled")))
+    rows = [line for line in printed.splitlines() if line.startswith(("| plain", "| distilled"))]
+    assert ["penalty 1" in row for row in rows] == [True, True, False, False]
+    plain, distilled = rows[2:]
     assert plain.startswith(
-        "| plain | test | 1, 2 | 100.00 ± 0.00 (100, 100) | 2.00 ± 0.00 (2, 2) | 100.00 ± 0.00 (100, 100) | 1.000"
+        "| plain | test, chosen penalty | 1, 2 | 100.00 ± 0.00 (100, 100) | 2.00 ± 0.00 (2, 2) | 100.00 ± 0.00 (100, 100) | 1.000"
     )
     assert "| 1.00 ± 0.00 (1, 1) |" in distilled
     assert "−" in distilled  # against the plain student with a penalty of its own
     record = json.loads((folder / "scores-length-penalty.json").read_text())
     assert record["signatures"]["test"]["length penalty"] == "best of 1.0, 2.0 on the validation set"
-    assert {row["system"]: row["length penalty"] for row in record["scores"]} == {"plain": 2, "distilled": 1}
+    assert [row["length penalty"] for row in record["scores"]] == [1, 1, 1, 1, 2, 2, 1, 1]
     assert not (
         folder / "lenpen" / "distilled.1.test.1.0.out"
     ).exists()  # decoded so by the experiment itself
