@@ -85,7 +85,8 @@ record = {
     "metric": os.environ["METRIC"], "lowercase": os.environ["LOWERCASE"] == "1",
     "bleu_tokenize": os.environ["BLEU_TOKENIZE"], "baseline": "plain", "main": "distilled",
     "teacher": os.environ["TEACHER_NAME"], "hardware": hardware, "code": code or fairseq_bert_kd.__version__,
-    "command": f"SIZE={os.environ['SIZE']} bash examples/{task}/run.sh DATA_DIR TEACHER_DIR OUT_DIR",
+    "command": f"SIZE={os.environ['SIZE']} {'FROM=OTHER_OUT_DIR ' if os.environ.get('FROM') else ''}"
+               f"bash examples/{task}/run.sh DATA_DIR TEACHER_DIR OUT_DIR [ROW...]",
 }
 path = "experiment.json"
 if os.path.exists(path):
