@@ -7,7 +7,8 @@ A page (default: README.md, examples/*/README.md, docs/*.md) marks each place by
     <!-- table: results/laptop.json main -->
     <!-- end of table -->
 
-The file is relative to the page; after it what `markdown_tables` calls names, all groups of systems where none is given.
+The file is relative to the page; after it what `markdown_tables` calls names, all groups of systems where none is given. The name
+`training-pairs` alone is one table of all experiments of the file.
 """
 
 import json
@@ -15,7 +16,7 @@ import re
 import sys
 from pathlib import Path
 
-from fairseq_bert_kd.report.markdown_tables import markdown_tables
+from fairseq_bert_kd.report.markdown_tables import GROWTH_TABLE, growth_table, markdown_tables
 
 ROOT = Path(__file__).parents[1]
 PLACE = re.compile(
@@ -38,10 +39,12 @@ def filled(page: Path) -> str:
 
     def table(place: re.Match[str]) -> str:
         record = json.loads((page.parent / place["file"]).read_text(encoding="utf-8"))
+        names = place["groups"].split()
         try:
-            tables = [
-                markdown_tables(found, place["groups"].split() or None) for found in record["experiments"]
-            ]
+            if names == [GROWTH_TABLE]:
+                tables = [growth_table(record["experiments"])]
+            else:
+                tables = [markdown_tables(found, names or None) for found in record["experiments"]]
         except ValueError as error:
             raise ValueError(f"{page}, `{place['file']}`: {error}") from None
         return place["head"] + "\n" + "\n".join(tables) + "\n" + place["tail"]

@@ -22,7 +22,6 @@ GROUP_TITLES = {
     "dictionary": "Joined or separate dictionaries",
     "student": "Student",
     "sequence": "Sequence-level distillation",
-    "pairs": "Training pairs",
 }
 
 

@@ -13,7 +13,9 @@ from fairseq_bert_kd.report.results import Spread, spread
 from fairseq_bert_kd.report.step_times import step_rows
 
 Record = Mapping[str, Any]
+GROWTH_TABLE = "training-pairs"
 _SHOWN_K = (1, 8, 64)
+_SAME_IN_GROWTH = ("task", "size", "teacher", "baseline", "main", "metric")
 
 
 def markdown_tables(experiment: Record, names: Sequence[str] | None = None) -> str:
@@ -45,6 +47,59 @@ def markdown_tables(experiment: Record, names: Sequence[str] | None = None) -> s
         else:
             parts.append(f"**{GROUP_TITLES.get(name, name)}**\n\n{_ablation_table(experiment, name)}")
     return "\n\n".join(parts) + "\n"
+
+
+def growth_table(experiments: Sequence[Record]) -> str:
+    """Baseline and main system of several experiments, by their number of training pairs.
+
+    Args:
+        experiments: of a results file; of one task and size, each with its own number of pairs.
+
+    Raises:
+        ValueError: they differ in more than their pairs, two have the same number, or the main system of one has no gain.
+    """
+    kinds = {tuple(found[key] for key in _SAME_IN_GROWTH) for found in experiments}
+    if len(kinds) != 1:
+        raise ValueError(
+            f"experiments in one table of training pairs must have the same {list_text(_SAME_IN_GROWTH)}; give report the "
+            "folders of one task and size"
+        )
+    by_pairs = {found["training_pairs"]: found for found in experiments}
+    if None in by_pairs or len(by_pairs) < len(experiments):
+        raise ValueError(
+            f"each experiment must have its own number of training pairs, these have "
+            f"{list_text(found['training_pairs'] for found in experiments)}"
+        )
+    rows = [_growth_row(found) for _, found in sorted(by_pairs.items())]
+    first = experiments[0]
+    labels = [
+        next(run["label"] for run in first["runs"] if run["system"] == name) for name in _leaders(first)
+    ]
+    head = [
+        "training pairs", "teacher's updates", "masked accuracy, perplexity (validation)",
+        *(f"{label}, {NAMES[first['compared']['metric']]}" for label in labels), "gain", "p by seed",
+    ]  # fmt: skip
+    return _table(head, rows) + "\n"
+
+
+def _growth_row(experiment: Record) -> list[str]:
+    pairs = f"{experiment['training_pairs']:,}"
+    baseline, main = _leaders(experiment)
+    metric, systems = experiment["compared"]["metric"], _systems(experiment, MAIN_GROUP)
+    if not systems.get(main) or not experiment["compared"]["systems"][main]["gains"]:
+        raise ValueError(f"the experiment of {pairs} pairs has no gain of `{main}` over `{baseline}` yet")
+    found = experiment["compared"]["systems"][main]
+    log = experiment["teachers"].get(systems[main][0]["teacher"], {})
+    return [
+        pairs,
+        *_teacher_cells(log),
+        *(
+            spread_text(spread([_scores(experiment, run)[metric] for run in systems[name]]))
+            for name in (baseline, main)
+        ),
+        _gain(found),
+        list_text(f"{seed}: {p_text(p)}" for seed, p in found["p"].items()),
+    ]
 
 
 def groups_of(experiment: Record) -> list[str]:
@@ -107,8 +162,7 @@ def _store_table(experiment: Record) -> str:
         mass = store["captured_mass"].get("1", {})
         rows.append([
             name,
-            _number(log.get("updates"), ","),
-            _both(log.get("masked_accuracy"), log.get("perplexity")),
+            *_teacher_cells(log),
             str(store["passes"]),
             percent(store["scored_share"]),
             _both(_times_100(store["gold_accuracy"]), store["gold_perplexity"]),
@@ -162,6 +216,10 @@ def _other_scores(experiment: Record, name: str) -> OtherScores:
         for run in experiment["runs"]
     ]
     return other_scores(name, experiment["other_scores"][name], runs, _leaders(experiment))
+
+
+def _teacher_cells(log: Record) -> list[str]:
+    return [_number(log.get("updates"), ","), _both(log.get("masked_accuracy"), log.get("perplexity"))]
 
 
 def _number(value: float | None, form: str) -> str:

@@ -6,7 +6,7 @@ import pytest
 
 from examples.fill_tables import PLACE, filled, pages
 from fairseq_bert_kd.report.experiment import read_experiment
-from fairseq_bert_kd.report.markdown_tables import groups_of, markdown_tables
+from fairseq_bert_kd.report.markdown_tables import groups_of, growth_table, markdown_tables
 from fairseq_bert_kd.report.notes import Notes
 from fairseq_bert_kd.report.results_file import experiment_record, write_results
 from fairseq_bert_kd.report.section import Choices, make_section
@@ -100,6 +100,62 @@ def test_a_group_without_scores_is_refused_and_nothing_at_all_gives_no_table(tmp
     assert markdown_tables(record).strip() == ""
     with pytest.raises(ValueError, match="group `topk` has a score; there are: none"):
         markdown_tables(record, ["topk"])
+
+
+def growing(folder, numbers):
+    """Records of experiments that differ in their training text."""
+    records = []
+    for number in numbers:
+        made = write_experiment(folder / f"pairs-{number}", store=False)
+        records.append(experiment_record(section_of(made)) | {"training_pairs": number})
+    return records
+
+
+def test_experiments_of_a_task_stand_in_one_table_by_their_training_pairs(tmp_path):
+    large, small = growing(tmp_path, (5000, 1000))
+    found = small["compared"]["systems"]["distilled"]
+    small["teachers"]["teacher"] |= {"updates": 1234, "masked_accuracy": 41.25, "perplexity": 40.0}
+    found |= {"mean_gain": -1.5, "sd_gain": 0.25}
+    head, _, first, second = cells(growth_table([large, small]))
+    assert head == [
+        "training pairs",
+        "teacher's updates",
+        "masked accuracy, perplexity (validation)",
+        "plain, BLEU",
+        "distilled, BLEU",
+        "gain",
+        "p by seed",
+    ]
+    main = {row[0]: row for row in cells(markdown_tables(large, ["main"]))}
+    assert second[0] == "5,000"
+    assert second[3:] == [main["plain"][2], main["distilled"][2], *main["distilled"][-2:]]
+    assert first[:3] == ["1,000", "1,234", "41.2 %, 40.00"]
+    assert first[5] == "−1.50 ± 0.25"
+
+
+def test_experiments_that_do_not_belong_into_one_table_are_refused(tmp_path):
+    one, other = growing(tmp_path, (1000, 5000))
+    with pytest.raises(ValueError, match="same task, size, teacher, baseline, main, metric"):
+        growth_table([one, other | {"task": "another"}])
+    with pytest.raises(ValueError, match="own number of training pairs, these have 1000, 1000"):
+        growth_table([one, other | {"training_pairs": 1000}])
+    with pytest.raises(ValueError, match="these have None, 5000"):
+        growth_table([one | {"training_pairs": None}, other])
+    other["runs"] = [run for run in other["runs"] if run["system"] == "plain"]
+    with pytest.raises(ValueError, match="5,000 pairs has no gain of `distilled` over `plain` yet"):
+        growth_table([one, other])
+
+
+def test_a_page_can_have_the_table_of_all_experiments_of_a_file(tmp_path):
+    folders = [write_experiment(tmp_path / name, store=False) for name in ("one", "two")]
+    write_text = folders[0] / "text" / "train.de"
+    write_text.write_text(write_text.read_text() + "ein Satz mehr\n")
+    sections = [section_of(folder) for folder in folders]
+    write_results(tmp_path / "results.json", sections)
+    page = tmp_path / "README.md"
+    page.write_text("<!-- table: results.json training-pairs -->\n<!-- end of table -->\n")
+    numbers = sorted(section.training_pairs for section in sections)
+    assert [row[0] for row in cells(filled(page))[2:]] == [f"{number:,}" for number in numbers]
 
 
 def test_places_in_a_page_are_filled_and_the_rest_is_kept(tmp_path):
