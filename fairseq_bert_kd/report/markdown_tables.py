@@ -6,7 +6,7 @@ from typing import Any
 
 from fairseq_bert_kd.report.comparison import GROUP_TITLES
 from fairseq_bert_kd.report.experiment import MAIN_GROUP, RUN_FIELDS, Run, Step
-from fairseq_bert_kd.report.formats import duration, list_text, p_text, percent, spread_text
+from fairseq_bert_kd.report.formats import duration, list_text, p_text, percent, signed, spread_text
 from fairseq_bert_kd.report.metrics import NAMES
 from fairseq_bert_kd.report.other_scores import PREFIX, OtherRow, OtherScores, other_scores
 from fairseq_bert_kd.report.results import Spread, spread
@@ -146,8 +146,10 @@ def _ablation_table(experiment: Record, group: str) -> str:
     for system, runs in systems.items():
         scores = [_scores(experiment, run)[metric] for run in runs]
         seeds = list_text(run["seed"] for run in runs)
-        rows.append([runs[0]["label"], seeds, spread_text(spread(scores)), _gain(compared[system])])
-    return _table(["", "seeds", NAMES[metric], "gain"], rows)
+        found = compared[system]
+        by_seed = list_text(f"{seed}: {signed(gain)}" for seed, gain in found["gains"].items())
+        rows.append([runs[0]["label"], seeds, spread_text(spread(scores)), _gain(found), by_seed])
+    return _table(["", "seeds", NAMES[metric], "gain", "gain by seed"], rows)
 
 
 def _store_table(experiment: Record) -> str:

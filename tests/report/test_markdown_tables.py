@@ -57,6 +57,8 @@ def test_an_ablation_stands_below_the_main_systems_in_the_order_of_its_values(tm
     ]
     *_, last = cells(text)
     assert last[1:3] == ["1", "100.00"]
+    gain = record["compared"]["systems"]["topk-64"]["gains"]["1"]
+    assert last[3:] == [f"+{gain:.2f}", f"1: +{gain:.2f}"]
 
 
 def test_a_run_whose_output_is_not_there_yet_is_left_out(tmp_path):
