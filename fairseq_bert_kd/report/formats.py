@@ -5,7 +5,6 @@ import unicodedata
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from fairseq_bert_kd.report.plots import signed
 from fairseq_bert_kd.report.results import Spread
 
 _HARMLESS = "\u200c\u200d\u200e\u200f"  # joiners and marks of direction, which scripts need
@@ -25,6 +24,12 @@ def visible(value: Any) -> Any:
 def plain_name(text: str) -> str:
     """ASCII letters, digits, hyphens and underscores, for addresses and file names; a hyphen for anything else."""
     return "".join(c if c.isascii() and (c.isalnum() or c in "-_") else "-" for c in text)
+
+
+def signed(value: float, digits: int = 2) -> str:
+    """``+0.35`` or ``−0.35``, with a real minus; ``0.00`` for what rounds to nothing."""
+    text = f"{abs(value):.{digits}f}"
+    return text if not float(text) else ("+" if value > 0 else "−") + text
 
 
 def spread_text(value: Spread | None, digits: int = 2, sign: bool = False) -> str:

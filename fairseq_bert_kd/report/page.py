@@ -10,12 +10,11 @@ from fairseq_bert_kd.report.choose_sentences import LONGEST, SHORTEST
 from fairseq_bert_kd.report.comparison import GROUP_TITLES, SIGNIFICANT, verdict
 from fairseq_bert_kd.report.experiment import MAIN_GROUP
 from fairseq_bert_kd.report.extras import import_extra
-from fairseq_bert_kd.report.formats import plain_name
+from fairseq_bert_kd.report.formats import plain_name, signed
 from fairseq_bert_kd.report.growth import growth_panels
 from fairseq_bert_kd.report.length_bins import BINS
 from fairseq_bert_kd.report.metrics import NAMES
 from fairseq_bert_kd.report.plot_style import Panel, svg
-from fairseq_bert_kd.report.plots import signed
 from fairseq_bert_kd.report.section import Section
 from fairseq_bert_kd.report.significance import RESAMPLES
 from fairseq_bert_kd.report.soft_labels import temperature_of

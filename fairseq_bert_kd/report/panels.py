@@ -12,10 +12,11 @@ from fairseq_bert_kd.report.curves import (
     system_curve,
 )
 from fairseq_bert_kd.report.experiment import MAIN_GROUP, Experiment
+from fairseq_bert_kd.report.formats import signed
 from fairseq_bert_kd.report.length_bins import LengthBin
 from fairseq_bert_kd.report.metrics import NAMES
 from fairseq_bert_kd.report.plot_style import Panel
-from fairseq_bert_kd.report.plots import draw_curves, draw_gains, draw_lengths, draw_mass, draw_values, signed
+from fairseq_bert_kd.report.plots import draw_curves, draw_gains, draw_lengths, draw_mass, draw_values
 from fairseq_bert_kd.report.results import Results
 from fairseq_bert_kd.report.stores import StoreStat
 from fairseq_bert_kd.report.training_log import TrainingLog

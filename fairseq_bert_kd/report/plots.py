@@ -8,6 +8,7 @@ import numpy as np
 
 from fairseq_bert_kd.report.curves import SystemCurve
 from fairseq_bert_kd.report.extras import import_extra
+from fairseq_bert_kd.report.formats import signed
 from fairseq_bert_kd.report.length_bins import LengthBin
 from fairseq_bert_kd.report.plot_style import Palette
 from fairseq_bert_kd.report.results import Spread
@@ -173,12 +174,6 @@ def draw_gains(axes: Any, palette: Palette, rows: Sequence[tuple[str, Sequence[f
     axes.spines["left"].set_visible(False)
     axes.set_ylim(len(rows) - 0.4, -0.6)
     axes.set_xlabel(f"gain, {unit}")
-
-
-def signed(value: float, digits: int = 2) -> str:
-    """``+0.35`` or ``−0.35``, with a real minus; ``0.00`` for what rounds to nothing."""
-    text = f"{abs(value):.{digits}f}"
-    return text if not float(text) else ("+" if value > 0 else "−") + text
 
 
 def _limit_to_the_later_part(axes: Any, curves: Sequence[SystemCurve]) -> None:

@@ -2,8 +2,7 @@ import pytest
 from markupsafe import Markup
 
 from fairseq_bert_kd.report.experiment import Step
-from fairseq_bert_kd.report.formats import duration, gain_scale, percent, spread_text, visible
-from fairseq_bert_kd.report.plots import signed
+from fairseq_bert_kd.report.formats import duration, gain_scale, percent, signed, spread_text, visible
 from fairseq_bert_kd.report.results import Spread
 from fairseq_bert_kd.report.step_times import StepRow, step_rows
 
