@@ -40,9 +40,9 @@ def growth_panels(sections: Sequence[Section]) -> Iterator[Panel]:
         )
         yield Panel(
             f"gain-by-pairs-{plain_name(task)}-{plain_name(size)}{f'-{number}' if len(kinds) > 1 else ''}",
-            f"Gain against training pairs, {unit}: {task}, {size} size",
-            "Dots are seeds, the line joins their means. Teacher and students of each point know its training pairs only.",
-            f"Gain by number of training pairs: {listed}.",
+            f"Gain against training pairs, {unit}",
+            f"{task}, {size} size. Dots are seeds, the line joins their means. Teacher and students of each point know its training pairs only.",
+            f"{task}, {size} size: gain by number of training pairs: {listed}.",
             partial(
                 draw_values,
                 points=points,

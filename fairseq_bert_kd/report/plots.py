@@ -50,12 +50,10 @@ def draw_curves(
         right.yaxis.set_major_locator(_ticker().MaxNLocator(5))
         right.yaxis.set_major_formatter(lambda value, _: f"{value:.3g}")
         right.spines["right"].set_visible(False)
-    if perplexity:  # the right side is taken; falling curves leave this corner free
+    if perplexity:  # the right side is taken
         handles = [axes.plot([], [], linewidth=2, **palette.line(first + i))[0] for i in range(len(curves))]
         labels = [curve.label for curve in curves]
-        axes.legend(
-            handles, labels, loc="upper right", frameon=False, labelcolor="linecolor", handlelength=2.2
-        )
+        axes.legend(handles, labels, loc="best", frameon=False, labelcolor="linecolor", handlelength=2.2)
     elif len(ends) > 1:
         _name_at_the_right(axes, ends)
 

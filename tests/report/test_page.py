@@ -239,7 +239,7 @@ def test_experiments_with_more_and_less_training_text_show_how_the_gain_grows(tm
     assert [experiment_record(section)["training_pairs"] for section in sections] == [6, 3, 6]
     (panel,) = growth_panels(sections[:2])
     mean = sections[0].main.gain.mean
-    assert panel.alt == f"Gain by number of training pairs: 3: {mean:+.2f}; 6: {mean:+.2f}."
+    assert panel.alt == f"toy, laptop size: gain by number of training pairs: 3: {mean:+.2f}; 6: {mean:+.2f}."
     assert panel.title in Page(render(sections[:2])).text
     assert "toy-laptop.gain_by_pairs.png" in [path.name for path in figure_paths(tmp_path, sections[:2])]
     write_figures(tmp_path / "figures", sections[:2])
