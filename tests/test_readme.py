@@ -16,8 +16,6 @@ SMALLER = {
     "--total-num-update 100000": "--total-num-update 10",
     "--warmup-updates 5000": "--warmup-updates 5",
     "--beam 5": "--beam 2 --max-len-b 8",
-    "fairseq-bert-kd dump data-bin --path teacher/checkpoint_best.pt --shard 2/3": "for i in 3 1 2; do "
-    "fairseq-bert-kd dump data-bin --path teacher/checkpoint_best.pt --shard $i/3; done",
     "--required-batch-size-multiple 1": "--required-batch-size-multiple 1 --max-len-b 8",
 }
 

@@ -221,7 +221,12 @@ def _other_scores(experiment: Record, name: str) -> OtherScores:
 
 
 def _teacher_cells(log: Record) -> list[str]:
-    return [_number(log.get("updates"), ","), _both(log.get("masked_accuracy"), log.get("perplexity"))]
+    """Its updates (and the checkpoint that was kept, where a later one was worse), and what it knew on validation."""
+    updates, kept = (_number(log.get(key), ",") for key in ("updates", "best_at"))
+    return [
+        updates if kept in (updates, "–") else f"{kept} of {updates}",
+        _both(log.get("masked_accuracy"), log.get("perplexity")),
+    ]
 
 
 def _number(value: float | None, form: str) -> str:

@@ -116,7 +116,12 @@ def growing(folder, numbers):
 def test_experiments_of_a_task_stand_in_one_table_by_their_training_pairs(tmp_path):
     large, small = growing(tmp_path, (5000, 1000))
     found = small["compared"]["systems"]["distilled"]
-    small["teachers"]["teacher"] |= {"updates": 1234, "masked_accuracy": 41.25, "perplexity": 40.0}
+    small["teachers"]["teacher"] |= {
+        "updates": 1234,
+        "best_at": 900,
+        "masked_accuracy": 41.25,
+        "perplexity": 40.0,
+    }
     found |= {"mean_gain": -1.5, "sd_gain": 0.25}
     head, _, first, second = cells(growth_table([large, small]))
     assert head == [
@@ -131,7 +136,8 @@ def test_experiments_of_a_task_stand_in_one_table_by_their_training_pairs(tmp_pa
     main = {row[0]: row for row in cells(markdown_tables(large, ["main"]))}
     assert second[0] == "5,000"
     assert second[3:] == [main["plain"][2], main["distilled"][2], *main["distilled"][-2:]]
-    assert first[:3] == ["1,000", "1,234", "41.2 %, 40.00"]
+    assert first[:3] == ["1,000", "900 of 1,234", "41.2 %, 40.00"]  # a later checkpoint was worse
+    assert second[1] == f"{large['teachers']['teacher']['updates']:,}"
     assert first[5] == "−1.50 ± 0.25"
 
 
