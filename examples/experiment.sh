@@ -179,7 +179,7 @@ need_teacher() {
     local name=$1 data=${TEACHER_DATA[$1]}
     need_data "$data"
     # shellcheck disable=SC2086
-    TRAINING=$TEACHER_UPDATES run_step "$name" fairseq-train "$data" --user-dir "$PLUGIN" \
+    RESUMES=1 TRAINING=$TEACHER_UPDATES run_step "$name" fairseq-train "$data" --user-dir "$PLUGIN" \
         --task conditional_masked_lm --criterion conditional_masked_lm --arch hf_masked_lm --teacher-model "$TEACHER" \
         --optimizer adam --adam-betas '(0.9,0.98)' --weight-decay 0.01 --clip-norm 1.0 \
         --lr "$TEACHER_LR" --lr-scheduler polynomial_decay --warmup-updates "$TEACHER_WARMUP" \
@@ -197,7 +197,7 @@ need_store() { # NAME
     [ "$data" = data-separate ] && named=()
     step=dump-$name
     # shellcheck disable=SC2086
-    run_step "${step%-default}" fairseq-bert-kd dump "$data" --path "$teacher/checkpoint_best.pt" "${named[@]}" \
+    RESUMES=1 run_step "${step%-default}" fairseq-bert-kd dump "$data" --path "$teacher/checkpoint_best.pt" "${named[@]}" \
         --overwrite ${STORE_OPTIONS[$name]}
 }
 
@@ -243,7 +243,7 @@ train_student() { # SYSTEM SEED: training, then the outputs of validation and te
     [ -z "${STORE[$name]}" ] || [ "${DATA[$name]}" = data-separate ] || more=(--kd-stores "${STORE[$name]}")
     [ -z "${AFTER[$name]}" ] || more+=(--finetune-from-model "students/${AFTER[$name]}.$seed/checkpoint_best.pt")
     # shellcheck disable=SC2086
-    QUIET=1 run_step "$run" fairseq-train "${DATA[$name]}" --user-dir "$PLUGIN" \
+    RESUMES=1 QUIET=1 run_step "$run" fairseq-train "${DATA[$name]}" --user-dir "$PLUGIN" \
         --task translation_with_teacher ${MODEL[$name]} \
         --criterion label_smoothed_cross_entropy_with_distillation --label-smoothing 0.1 "${more[@]}" \
         --optimizer adam --adam-betas '(0.9,0.98)' --clip-norm 5.0 \
@@ -279,7 +279,10 @@ start_student() { # SYSTEM SEED: once, after the one whose checkpoint or run it 
         [ -e "done/outputs/$earlier.$seed.test" ] || wait_for_students 1
     fi
     mkdir -p "students/$name.$seed"
-    describe_student "$name" "$seed"
+    # what is trained already stays described as it was trained
+    if [ ! -e "students/$name.$seed/run.json" ] || { [ ! -e "done/students/$name.$seed" ] && [ -z "${DRY_RUN:-}" ]; }; then
+        describe_student "$name" "$seed"
+    fi
     if [ -n "${SAME[$name]}" ]; then share_student "$name" "$seed"; return; fi
     if [ "${DATA[$name]}" = data-beam ]; then
         wait_for_students 1; need_data data-beam
@@ -317,14 +320,16 @@ run_rows() {
         done
     done
     wait_for_students 1
-    for seed in $SEEDS; do   # a student that failed while another one was being started
+    for seed in $SEEDS; do   # those that failed
         for name in "${SYSTEMS[@]}"; do
             [ -n "${wanted[$name]:-}" ] && [ -z "${SAME[$name]}${DRY_RUN:-}" ] || continue
             [ -e "done/outputs/$name.$seed.${TEST_SETS%% *}" ] || { echo "student $name.$seed failed, see $OUT/logs"; exit 1; }
         done
     done
 }
-wait_for_students() { while (($(jobs -rp | wc -l) >= $1)); do wait -n; done; }
+wait_for_students() { # NUMBER: until fewer are running; run_rows tells of those that failed when the others have ended
+    while (($(jobs -rp | wc -l) >= $1)); do wait -n || true; done
+}
 
 . "$EXAMPLES/systems.sh"
 [ -e text/ready ] || { mkdir -p text; prepare_text; touch text/ready; }

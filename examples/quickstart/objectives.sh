@@ -26,7 +26,7 @@ done
 STORE=(--kd-stores all --kd-topk 8)
 student() {
     local name=$1 seed=$2; shift 2
-    QUIET=1 run_step "$name" fairseq-train data-bin --user-dir "$PLUGIN" \
+    RESUMES=1 QUIET=1 run_step "$name" fairseq-train data-bin --user-dir "$PLUGIN" \
         --task translation_with_teacher --arch distilled_transformer_small \
         --criterion label_smoothed_cross_entropy_with_distillation --label-smoothing 0.1 "$@" \
         --optimizer adam --adam-betas '(0.9, 0.98)' --clip-norm 5.0 \

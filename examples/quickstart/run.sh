@@ -29,7 +29,7 @@ QUIET=1 run_step preprocess fairseq-preprocess --user-dir "$PLUGIN" --task trans
     --source-lang de --target-lang en --trainpref train --validpref valid --testpref test \
     --joined-dictionary --destdir data-bin --workers 2
 
-TRAINING=$TEACHER_UPDATES run_step teacher fairseq-train data-bin --user-dir "$PLUGIN" \
+RESUMES=1 TRAINING=$TEACHER_UPDATES run_step teacher fairseq-train data-bin --user-dir "$PLUGIN" \
     --task conditional_masked_lm --criterion conditional_masked_lm --arch hf_masked_lm --teacher-model bert \
     --optimizer adam --adam-betas '(0.9, 0.98)' --clip-norm 1.0 \
     --lr 2e-3 --lr-scheduler polynomial_decay --warmup-updates 100 --total-num-update "$TEACHER_UPDATES" \
@@ -41,7 +41,7 @@ run_step dump fairseq-bert-kd dump data-bin --path teacher/checkpoint_last.pt --
 # The same student twice; only the criterion's --kd-weight differs.
 train_student() {
     local name=$1; shift
-    TRAINING=$STUDENT_UPDATES run_step "$name" fairseq-train data-bin --user-dir "$PLUGIN" \
+    RESUMES=1 TRAINING=$STUDENT_UPDATES run_step "$name" fairseq-train data-bin --user-dir "$PLUGIN" \
         --task translation_with_teacher --arch distilled_transformer_small \
         --criterion label_smoothed_cross_entropy_with_distillation --label-smoothing 0.1 "$@" \
         --optimizer adam --adam-betas '(0.9, 0.98)' --clip-norm 5.0 \

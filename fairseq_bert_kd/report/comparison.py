@@ -1,16 +1,16 @@
 """Systems against their baselines: gains, their spread, and honest words for them."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from fairseq_bert_kd.report.experiment import MAIN_GROUP, Run
-from fairseq_bert_kd.report.metrics import NAMES
 from fairseq_bert_kd.report.notes import Notes
 from fairseq_bert_kd.report.results import Results, Spread, seeds_of, spread
 from fairseq_bert_kd.report.significance import p_values
 
 SIGNIFICANT = 0.05
+_SAME_OVER_SEEDS = ("label", "group", "value", "baseline", "updates", "options", "store", "teacher")
 # of the groups of examples/systems.sh, in the order of a report; others follow under their own names
 GROUP_TITLES = {
     "topk": "Teacher tokens per position, k",
@@ -83,9 +83,12 @@ def verdict(row: SystemRow) -> str:
     gain = row.gain
     if gain is None:
         return "there is nothing to compare yet"
-    low = sum(p < SIGNIFICANT for p in row.p.values())
+    sure = [(row.gains[seed] > 0) == (gain.mean > 0) for seed, p in row.p.items() if p < SIGNIFICANT]
+    low, against = sum(sure), len(sure) - sum(sure)
     direction = "better" if gain.mean > 0 else "worse"
     significant = f"p < {SIGNIFICANT:g} in {low} of {gain.n} seeds"
+    if against:
+        significant += f", and in {against} the other way"
     if gain.sd is None:
         tested = f"p {'<' if low else '≥'} {SIGNIFICANT:g} over resampled sentences"
         return (
@@ -101,13 +104,9 @@ def verdict(row: SystemRow) -> str:
     return f"{direction} {agreement}, {beyond} ({significant})"
 
 
-def main_row(rows: dict[str, list[SystemRow]], system: str) -> SystemRow | None:
+def main_row(rows: Mapping[str, Sequence[SystemRow]], system: str) -> SystemRow | None:
     """The row of a system in any group."""
     return next((row for made in rows.values() for row in made if row.system == system), None)
-
-
-def metric_name(key: str) -> str:
-    return NAMES[key]
 
 
 def _row(results: Results, runs: Sequence[Run], seeds: Sequence[int], notes: Notes) -> SystemRow:
@@ -122,6 +121,7 @@ def _row(results: Results, runs: Sequence[Run], seeds: Sequence[int], notes: Not
         )
     if scores and run.baseline is None and run.system != results.experiment.baseline:
         notes.add(f"students/{run.system}", "names no baseline: no gain")
+    _note_unlike(runs, notes)
     missing = [seed for seed in seeds if seed not in scores]
     if missing:
         listed = ", ".join(map(str, missing))
@@ -137,6 +137,19 @@ def _row(results: Results, runs: Sequence[Run], seeds: Sequence[int], notes: Not
     return SystemRow(
         run.system, run.label, run.value, baseline, run.options, scores, spreads, gains, p, signature, missing
     )
+
+
+def _note_unlike(runs: Sequence[Run], notes: Notes) -> None:
+    """Runs of a system that differ in more than their seeds."""
+    run = runs[0]
+    for other in runs[1:]:
+        differing = [name for name in _SAME_OVER_SEEDS if getattr(other, name) != getattr(run, name)]
+        if differing:
+            notes.add(
+                f"students/{run.system}",
+                f"seeds {run.seed} and {other.seed} differ in {', '.join(differing)}: their mean is of different systems, and "
+                f"tables show what seed {run.seed} has",
+            )
 
 
 def _tested(results: Results, system: str, baseline: str) -> tuple[dict[int, float], str]:
@@ -155,6 +168,12 @@ def _note_absent(results: Results, rows: dict[str, list[SystemRow]], notes: Note
     for role, system in (("baseline", experiment.baseline), ("main system", experiment.main)):
         if main_row(rows, system) is None:
             notes.add("", f"no run of the {role} `{system}`: the main comparison cannot be made")
+    main = main_row(rows, experiment.main)
+    if main and main.baseline not in (None, experiment.baseline):
+        notes.add(
+            f"students/{main.system}",
+            f"names the baseline `{main.baseline}` and is compared with it, not with the experiment's, `{experiment.baseline}`",
+        )
 
 
 def _order(row: SystemRow) -> tuple[float, str, bool, str]:

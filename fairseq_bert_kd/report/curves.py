@@ -110,9 +110,10 @@ def read_teacher_logs(experiment: Experiment, notes: Notes) -> list[TeacherLog]:
         (experiment.folder / "logs").glob("teacher*.log"),
         key=lambda path: (path.stem != "teacher", path.stem),
     )
-    if not paths:
+    named = {run.teacher for run in experiment.runs if run.teacher} or {"teacher"}
+    for name in sorted(named - {path.stem for path in paths}):
         notes.add(
-            "logs/teacher.log", "not there: masked accuracy and perplexity of the teacher are not known"
+            f"logs/{name}.log", "not there: masked accuracy and perplexity of the teacher are not known"
         )
     for path in paths:
         log = read_training_log(path)

@@ -1,12 +1,14 @@
 """Reads an experiment's folder: ``experiment.json``, ``steps.jsonl`` and the ``run.json`` of every student."""
 
 import json
+import math
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from fairseq_bert_kd.report.foreign_text import visible
 from fairseq_bert_kd.report.notes import Notes
 
 FORMAT = 1
@@ -20,12 +22,10 @@ class Step:
     Attributes:
         name: "teacher", "students/plain.1" and so on.
         seconds: it took.
-        ended: UTC, as written.
     """
 
     name: str
     seconds: float
-    ended: str
 
 
 @dataclass(frozen=True)
@@ -149,7 +149,7 @@ def read_experiment(folder: str | Path, notes: Notes) -> Experiment:
     if record.get("format") != FORMAT:
         raise ValueError(f"`{path}` has format {record.get('format')!r}, this code reads format {FORMAT}")
     _check_fields(path, record, _EXPERIMENT_FIELDS)
-    values = {name: record[name] for name in _EXPERIMENT_FIELDS}
+    values = {name: visible(record[name]) for name in _EXPERIMENT_FIELDS}
     return Experiment(
         folder=folder,
         **values,
@@ -169,7 +169,7 @@ def _read_runs(folder: Path, notes: Notes) -> Iterator[Run]:
         except ValueError as error:
             notes.add(where, f"left out: {error}")
             continue
-        run = Run(name=path.parent.name, **{name: record[name] for name in RUN_FIELDS})
+        run = Run(name=path.parent.name, **{name: visible(record[name]) for name in RUN_FIELDS})
         if run.name != f"{run.system}.{run.seed}":
             notes.add(where, f"its run.json says {run.system}.{run.seed}; that is taken")
         if (run.system, run.seed) in runs:
@@ -190,7 +190,9 @@ def _read_steps(folder: Path, notes: Notes) -> Iterator[Step]:
     for number, line in enumerate(path.read_text(encoding="utf-8", errors="replace").splitlines(), start=1):
         try:
             record = json.loads(line)
-            step = Step(str(record["step"]), float(record["seconds"]), str(record.get("ended", "")))
+            step = Step(str(record["step"]), float(record["seconds"]))
+            if not 0 <= step.seconds < math.inf:
+                raise ValueError("no time")
         except (ValueError, TypeError, KeyError):
             notes.add("steps.jsonl", f"line {number} cannot be read and is left out: {line[:80]!r}")
             continue

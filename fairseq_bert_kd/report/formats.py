@@ -1,24 +1,8 @@
-"""How numbers and foreign text stand in the page."""
+"""How numbers stand in the page."""
 
-import math
-import unicodedata
 from collections.abc import Iterable, Sequence
-from typing import Any
 
 from fairseq_bert_kd.report.results import Spread
-
-_HARMLESS = "\u200c\u200d\u200e\u200f"  # joiners and marks of direction, which scripts need
-_HIDDEN = {"Cc", "Cf", "Cs", "Zl", "Zp"}
-
-
-def visible(value: Any) -> Any:
-    """A string with control characters, overrides of direction and lone surrogates as their escapes."""
-    if not isinstance(value, str) or hasattr(value, "__html__"):
-        return value
-    return "".join(
-        c if c in _HARMLESS or unicodedata.category(c) not in _HIDDEN else c.encode("unicode_escape").decode()
-        for c in value
-    )
 
 
 def plain_name(text: str) -> str:
@@ -74,9 +58,3 @@ def gain_scale(gains: Sequence[float]) -> tuple[float, float]:
     low, high = min([0.0, *gains]), max([0.0, *gains])
     room = 0.08 * (high - low) or 1.0
     return low - room, high + room
-
-
-def gain_ticks(scale: tuple[float, float]) -> tuple[float, float]:
-    """The outermost round numbers inside a scale."""
-    step = 10.0 ** math.floor(math.log10(max(scale[1] - scale[0], 1e-9)))
-    return math.ceil(scale[0] / step) * step, math.floor(scale[1] / step) * step

@@ -14,10 +14,10 @@ from fairseq_bert_kd.report.section import Section
 def growth_panels(sections: Sequence[Section]) -> Iterator[Panel]:
     """A panel for each task and size whose experiments have two or more numbers of training pairs.
 
-    Experiments with another metric, teacher, or options of the main system stand in panels of their own. An experiment whose
-    number of pairs another one before it has is left out.
+    Experiments with another reference, metric, teacher, or options of the main system stand in panels of their own. An
+    experiment whose number of pairs another one before it has is left out.
     """
-    kinds: dict[tuple[str, ...], dict[float, list[float]]] = {}
+    kinds: dict[tuple[object, ...], dict[float, list[float]]] = {}
     for section in sections:
         if (
             section.main is None
@@ -26,20 +26,26 @@ def growth_panels(sections: Sequence[Section]) -> Iterator[Panel]:
             or not section.training_pairs
         ):
             continue
-        experiment = section.experiment
+        experiment, results = section.experiment, section.results
+        reference = experiment.text(results.subset, experiment.target_lang).name
         kind = (
-            experiment.task, experiment.size, section.results.main_metric, experiment.teacher, section.main.options,
+            experiment.task, experiment.size, results.main_metric, results.metrics.settings, section.digests.get(reference),
+            experiment.teacher, section.main.options,
         )  # fmt: skip
         kinds.setdefault(kind, {}).setdefault(section.training_pairs, list(section.main.gains.values()))
-    for number, ((task, size, metric, *_), points) in enumerate(kinds.items(), 1):
-        if len(points) < 2:
-            continue
+    drawn = [
+        (str(task), str(size), str(metric), points)
+        for (task, size, metric, *_), points in kinds.items()
+        if len(points) > 1
+    ]
+    for number, (task, size, metric, points) in enumerate(drawn, 1):
         unit = NAMES[metric]
+        alike = sum(other[:2] == (task, size) for other in drawn) > 1
         listed = "; ".join(
             f"{pairs:,}: {signed(sum(gains) / len(gains))}" for pairs, gains in sorted(points.items())
         )
         yield Panel(
-            f"gain-by-pairs-{plain_name(task)}-{plain_name(size)}{f'-{number}' if len(kinds) > 1 else ''}",
+            f"gain-by-pairs-{plain_name(task)}-{plain_name(size)}{f'-{number}' if alike else ''}",
             f"Gain against training pairs, {unit}",
             f"{task}, {size} size. Dots are seeds, the line joins their means. Teacher and students of each point know its training pairs only.",
             f"{task}, {size} size: gain by number of training pairs: {listed}.",

@@ -18,21 +18,30 @@ def read_hypotheses(path: str | Path, expected: int, pieces: bool = False) -> li
         pieces: take the ``H-`` lines (pieces) instead of the detokenised ``D-`` lines.
 
     Raises:
-        ValueError: sentences missing, repeated beyond n-best, a line cut in its middle, or no hypotheses at all.
+        ValueError: sentences missing, a sentence in two places (n-best lists stand together), a line cut in its middle, or no
+            hypotheses at all.
     """
     prefix = "H-" if pieces else "D-"
     hypotheses: dict[int, str] = {}
+    last = -1
     with open(path, encoding="utf-8", newline="\n") as lines:
         for line in lines:
             if not line.startswith(prefix):
                 continue
             fields = line.rstrip("\n").split("\t", 2)
-            if len(fields) < 3 or not fields[0][2:].isdecimal():
+            if len(fields) < 3 or not fields[0][2:].isdecimal() or not line.endswith("\n"):
                 raise ValueError(
-                    f"`{path}` has a broken line {line.rstrip()!r}, `{prefix}NUMBER score text` was expected; "
-                    "the run was cut short, decode again"
+                    f"`{path}` has a broken line {line.rstrip()!r}, `{prefix}NUMBER score text` and a line feed were "
+                    "expected; the run was cut short, decode again"
                 )
-            hypotheses.setdefault(int(fields[0][2:]), fields[2])  # n-best lists are best first
+            index = int(fields[0][2:])
+            if index in hypotheses and index != last:
+                raise ValueError(
+                    f"`{path}` has sentence {index} in two places, so it holds more than one output; decode again into a "
+                    "file of its own"
+                )
+            hypotheses.setdefault(index, fields[2])  # n-best lists are best first
+            last = index
     if not hypotheses:
         raise ValueError(
             f"`{path}` has no `{prefix}` lines; give the output of fairseq-generate (without --quiet)"

@@ -15,7 +15,7 @@ from fairseq_bert_kd.report.step_times import step_rows
 Record = Mapping[str, Any]
 GROWTH_TABLE = "training-pairs"
 _SHOWN_K = (1, 8, 64)
-_SAME_IN_GROWTH = ("task", "size", "teacher", "baseline", "main", "metric")
+_SAME_IN_GROWTH = ("task", "size", "teacher", "baseline", "main", "metric", "lowercase", "bleu_tokenize")
 
 
 def markdown_tables(experiment: Record, names: Sequence[str] | None = None) -> str:
@@ -63,6 +63,14 @@ def growth_table(experiments: Sequence[Record]) -> str:
         raise ValueError(
             f"experiments in one table of training pairs must have the same {list_text(_SAME_IN_GROWTH)}; give report the "
             "folders of one task and size"
+        )
+    references = {
+        found["text_sha256"].get(f"{found['compared']['subset']}.{found['target_lang']}")
+        for found in experiments
+    }
+    if len(references) != 1:
+        raise ValueError(
+            "experiments in one table of training pairs must have the same reference, theirs differ; score them on one test set"
         )
     by_pairs = {found["training_pairs"]: found for found in experiments}
     if None in by_pairs or len(by_pairs) < len(experiments):
@@ -175,7 +183,7 @@ def _store_table(experiment: Record) -> str:
 
 def _time_table(experiment: Record) -> str:
     """Wall-clock time of every kind of step, the shortest of its kind: the one that was disturbed least."""
-    steps = [Step(name, seconds, "") for name, seconds in experiment["seconds"].items()]
+    steps = [Step(name, seconds) for name, seconds in experiment["seconds"].items()]
     rows = [
         [row.name, str(len(row.times)), duration(min(seconds for _, seconds in row.times))]
         for row in step_rows(steps)

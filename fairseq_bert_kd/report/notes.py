@@ -1,5 +1,6 @@
 """What is missing or odd in an experiment: collected while it is read, shown in the report."""
 
+import re
 from pathlib import Path
 from typing import NamedTuple
 
@@ -31,7 +32,7 @@ class Notes(list[Note]):
         """Note something; ``text`` may be an exception."""
         told = str(text)
         for prefix in self._prefixes:
-            told = told.replace(prefix, "")
+            told = re.sub(rf"(?<![\w./-]){re.escape(prefix)}", "", told)  # where a path begins
         note = Note(where, told)
         if note not in self:
             self.append(note)

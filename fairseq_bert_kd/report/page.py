@@ -10,6 +10,7 @@ from fairseq_bert_kd.report.choose_sentences import LONGEST, SHORTEST
 from fairseq_bert_kd.report.comparison import GROUP_TITLES, SIGNIFICANT, verdict
 from fairseq_bert_kd.report.experiment import MAIN_GROUP
 from fairseq_bert_kd.report.extras import import_extra
+from fairseq_bert_kd.report.foreign_text import visible
 from fairseq_bert_kd.report.formats import plain_name, signed
 from fairseq_bert_kd.report.growth import growth_panels
 from fairseq_bert_kd.report.length_bins import BINS
@@ -51,7 +52,7 @@ def render(sections: Sequence[Section]) -> str:
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(TEMPLATES),
         autoescape=True,
-        finalize=formats.visible,
+        finalize=visible,
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,

@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 
-from fairseq_bert_kd.report.comparison import GROUP_TITLES, SystemRow
+from fairseq_bert_kd.report.comparison import GROUP_TITLES, SystemRow, main_row
 from fairseq_bert_kd.report.curves import (
     STUDENT_CURVES,
     TEACHER_CURVES,
@@ -25,11 +25,13 @@ _SHORT = {"topk": "k", "temperature": "T", "weight": "weight", "passes": "passes
 _GROUP_OPTIONS = {"topk": "--kd-topk", "temperature": "--kd-temperature", "weight": "--kd-weight"}
 
 
-def curve_panels(experiment: Experiment, logs: Mapping[str, TrainingLog]) -> Iterator[Panel]:
-    """Learning curves of baseline and main system."""
+def curve_panels(
+    experiment: Experiment, logs: Mapping[str, TrainingLog], baseline: SystemRow | None
+) -> Iterator[Panel]:
+    """Learning curves of baseline (None: the experiment's) and main system."""
     by_system = {
         system: [run for run in experiment.runs if run.system == system]
-        for system in (experiment.baseline, experiment.main)
+        for system in (baseline.system if baseline else experiment.baseline, experiment.main)
     }
     for kind in STUDENT_CURVES:
         found = [system_curve(runs, dict(logs), kind) for runs in by_system.values() if runs]
@@ -79,7 +81,8 @@ def length_panel(
         "gain-by-length",
         f"Gain by length of the reference, {unit}",
         f"{labels[0]} against {labels[1]}, mean of the gains of {_seeds(seeds)}; bars: 95 % "
-        "bootstrap confidence over the bin’s sentences. Words as sacreBLEU’s 13a tokenizer counts them.",
+        "bootstrap confidence over the bin’s sentences. Words as sacreBLEU’s 13a tokenizer counts them."
+        + (" Mean of the sentences’ own chrF2." if results.main_metric == "chrf2" else ""),
         f"Gain by length of the reference: {listed}.",
         partial(draw_lengths, bins=bins, unit=unit),
     )
@@ -118,9 +121,7 @@ def value_panels(
             points[own] = list(main.values())
         if len(points) < 2:
             continue
-        base = next(
-            (row for made in rows.values() for row in made if row.system == experiment.baseline), None
-        )
+        base = main_row(rows, experiment.baseline)
         baseline = (base.label, base.spreads[results.main_metric]) if base and base.spreads else None
         title = GROUP_TITLES.get(group, group)
         listed = "; ".join(

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from fairseq_bert_kd.report.extras import import_extra
+from fairseq_bert_kd.report.foreign_text import visible
 
 PANEL = (360, 265)  # CSS pixels; a panel fits a phone, and wide pages set several side by side
 _POINT = 72  # of matplotlib's SVG, an inch
@@ -94,7 +95,7 @@ def svg(panel: Panel) -> str:
     text = re.sub(r' id="([\w.]+)"', lambda found: found[0] if found[1] in used else "", text)
     text = re.sub(r"\n\s*", "\n", text)
     width, height = PANEL
-    label = escape(panel.alt, quote=True)
+    label = escape(visible(panel.alt), quote=True)
     head = f'<svg class="plot" role="img" aria-label="{label}" viewBox="0 0 {width} {height}">'
     return re.sub(r"<svg[^>]*>", lambda _: head, text, count=1).strip()
 
@@ -134,6 +135,8 @@ def _figure(panels: int, palette: Palette, size: tuple[int, int]) -> tuple[Any, 
 def _draw(axes: Any, panel: Panel, palette: Palette) -> None:
     axes.set_title(panel.title, loc="left", fontsize=12, color=palette.ink, fontweight="bold", pad=8)
     panel.draw(axes, palette)
+    for text in axes.findobj(import_extra("matplotlib.text").Text):
+        text.set_text(visible(text.get_text()))
 
 
 def _style(palette: Palette, salt: str) -> Any:

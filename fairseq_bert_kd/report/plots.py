@@ -175,7 +175,7 @@ def draw_gains(axes: Any, palette: Palette, rows: Sequence[tuple[str, Sequence[f
 
 
 def _limit_to_the_later_part(axes: Any, curves: Sequence[SystemCurve]) -> None:
-    """Cut off the first updates' values where they would flatten everything else; falling curves only."""
+    """Cut off what lies outside the range of the later part: the first updates would flatten everything else."""
     points = [pair for curve in curves for seed in curve.by_seed.values() for pair in seed.items()]
     start = _WARM_UP * max(update for update, _ in points)
     later = [value for update, value in points if update >= start]

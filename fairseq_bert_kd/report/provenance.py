@@ -12,7 +12,8 @@ from fairseq_bert_kd.report.notes import Notes
 from fairseq_bert_kd.report.stores import StoreStat
 from fairseq_bert_kd.storage.topk_stat import token_counts
 
-SUBSETS = ("train", "valid", "test")
+_SUBSETS = ("train", "valid", "test")
+_SCORING = ("metric", "lowercase", "bleu_tokenize")
 _LIBRARIES = ("sacrebleu", "rouge-score", "numpy", "matplotlib")
 _BLOCK = 1 << 20
 
@@ -29,7 +30,7 @@ def file_digest(path: Path) -> str:
 def text_digests(experiment: Experiment) -> dict[str, str]:
     """sha256 of every raw text that is there, by ``SUBSET.LANGUAGE``."""
     languages = (experiment.source_lang, experiment.target_lang)
-    paths = [experiment.text(subset, language) for subset in SUBSETS for language in languages]
+    paths = [experiment.text(subset, language) for subset in _SUBSETS for language in languages]
     return {path.name: file_digest(path) for path in paths if path.is_file()}
 
 
@@ -77,9 +78,10 @@ def store_record(stat: StoreStat) -> dict[str, Any]:
 
 
 def note_other_data(experiments: list[Experiment], digests: list[dict[str, str]], notes: list[Notes]) -> None:
-    """Tell of experiments of the same task whose texts differ: their scores do not compare.
+    """Tell of experiments of the same task whose texts, or whose ways of scoring, differ: their scores do not compare.
 
-    Validation and test texts must be the same for a task, training texts for a task, a size and a number of pairs.
+    Validation and test texts and the metric's settings must be the same for a task, training texts for a task, a size and a
+    number of pairs.
 
     Args:
         experiments: of a report.
@@ -100,4 +102,10 @@ def note_other_data(experiments: list[Experiment], digests: list[dict[str, str]]
                     ", ".join(differing),
                     f"other data than in “{before.title}” under the same task name `{experiment.task}`: "
                     "their scores do not compare",
+                )
+            scoring = [name for name in _SCORING if getattr(before, name) != getattr(experiment, name)]
+            if scoring:
+                notes[i].add(
+                    ", ".join(scoring),
+                    f"scored otherwise than “{before.title}” of the same task: their scores do not compare",
                 )

@@ -83,9 +83,15 @@ def choose_metrics(experiment: Experiment, notes: Notes) -> tuple[Metrics, str]:
         return Metrics(settings), main
     except ImportError as error:
         notes.add("metric", f"ROUGE cannot be computed, chrF2 is compared instead: {error}")
-        return Metrics(settings._replace(rouge=False)), "chrf2"
-    except ValueError as error:
-        notes.add("metric", f"{error}; 13a is taken")
+        return Metrics(settings._replace(rouge=False, tokenize="13a")), "chrf2"
+    except (
+        ValueError,
+        RuntimeError,
+        OSError,
+    ) as error:  # no such tokenizer, or one that has to be installed or fetched
+        notes.add(
+            "metric", f"sacreBLEU's tokenizer `{settings.tokenize}` cannot be had, 13a is taken: {error}"
+        )
         return Metrics(settings._replace(tokenize="13a")), main
 
 

@@ -19,7 +19,7 @@ _COPIED = (
 
 
 def write_results(path: str | Path, sections: Sequence[Section]) -> None:
-    """Write the file; the same folders give the same bytes, whatever `subset` the page is about."""
+    """Write the file; the same folders give the same bytes. Scores are of both sets, gains of the page's."""
     record = {
         "format": FORMAT,
         "written_by": "fairseq-bert-kd report",

@@ -92,13 +92,15 @@ class Section:
     def length_panel(self) -> Panel | None:
         if not self.bins or self.results is None or self.main is None:
             return None
-        base = main_row(self.rows, self.main.baseline or "")
+        base = self.baseline
         labels = (self.main.label, base.label if base else self.experiment.baseline)
         return length_panel(self.results, self.bins, labels, list(self.main.gains))
 
     @property
     def baseline(self) -> SystemRow | None:
-        return main_row(self.rows, self.experiment.baseline)
+        """What the main system is compared with: the baseline that it names, else the experiment's."""
+        named = self.main.baseline if self.main else None
+        return main_row(self.rows, named or self.experiment.baseline)
 
 
 def make_section(experiment: Experiment, notes: Notes, choices: Choices) -> Section:
@@ -115,7 +117,7 @@ def make_section(experiment: Experiment, notes: Notes, choices: Choices) -> Sect
         text_digests(experiment), training_pairs(experiment),
     )  # fmt: skip
     section.other_scores = read_other_scores(experiment, notes)
-    section.curves = list(curve_panels(experiment, logs))
+    section.curves = list(curve_panels(experiment, logs, section.baseline))
     section.teacher_panels = list(teacher_panels(teachers))
     _compare(section, choices)
     _show_teacher(section, choices)

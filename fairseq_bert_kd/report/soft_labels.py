@@ -108,11 +108,6 @@ def soft_labels(
     return found
 
 
-def gold_of(stat: StoreStat, number: int, notes: Notes) -> NDArray[np.int64] | None:
-    """``(rows,)`` target ids of a sentence, from the data or the store; None where neither has them."""
-    return _data(stat, number, notes)[0]
-
-
 def _data(stat: StoreStat, number: int, notes: Notes) -> tuple[NDArray[np.int64] | None, list[str] | None]:
     """Target ids and source pieces."""
     info = stat.reader.info

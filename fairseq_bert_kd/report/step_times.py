@@ -1,11 +1,13 @@
 """Times of an experiment's steps, the runs of a system in one row."""
 
+import re
 from collections.abc import Iterable
 from typing import NamedTuple
 
 from fairseq_bert_kd.report.experiment import Step
 
-_BY_SEED = ("students/", "outputs/")
+# SYSTEM.SEED and SYSTEM.SEED.SUBSET; systems may have points in their names
+_OF_A_RUN = re.compile(r"(?P<system>(?:students|outputs)/.+)\.(?P<rest>\d+(?:\.[^.]+)?)")
 
 
 class StepRow(NamedTuple):
@@ -29,9 +31,7 @@ def step_rows(steps: Iterable[Step]) -> list[StepRow]:
     rows: dict[str, StepRow] = {}
     for step in steps:
         name, rest = step.name, ""
-        if step.name.startswith(_BY_SEED):
-            parts = step.name.split(".")
-            place = next((i for i in range(1, len(parts)) if parts[i].isdecimal()), len(parts))
-            name, rest = ".".join(parts[:place]), ".".join(parts[place:])
+        if found := _OF_A_RUN.fullmatch(step.name):
+            name, rest = found["system"], found["rest"]
         rows.setdefault(name, StepRow(name, [])).times.append((rest, step.seconds))
     return list(rows.values())

@@ -7,8 +7,9 @@ from pathlib import Path
 
 _TRAIN = re.compile(r"\| train_inner \| (?P<values>.*)")
 _VALID = re.compile(r"\| valid on 'valid' subset \| (?P<values>.*)")
-_DONE = re.compile(r"\| done training in (?P<seconds>[\d.]+) seconds")
-_PAIR = re.compile(r"(\w+)[= ](-?(?:[\d.]+(?:e[+-]?\d+)?|inf|nan))")
+_NUMBER = r"\d+(?:\.\d*)?(?:e[+-]?\d+)?"
+_DONE = re.compile(rf"\| done training in (?P<seconds>{_NUMBER}) seconds")
+_PAIR = re.compile(rf"(\w+)[= ](-?(?:{_NUMBER}|inf|nan))(?![\w.])")  # 4.10.0 is no number
 Series = dict[int, dict[str, float]]  # update -> name -> value
 
 
@@ -73,5 +74,5 @@ def read_training_log(path: str | Path) -> TrainingLog:
 
 def _add(series: Series, text: str) -> None:
     values = {name: float(value) for name, value in _PAIR.findall(text)}
-    if "num_updates" in values:
+    if values.get("num_updates", math.nan).is_integer():
         series[int(values["num_updates"])] = values

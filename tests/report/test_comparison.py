@@ -2,8 +2,9 @@ from dataclasses import replace
 
 import pytest
 from sacrebleu.metrics import BLEU
+from sacrebleu.metrics.bleu import _get_tokenizer as real
 
-from fairseq_bert_kd.report.comparison import SystemRow, system_rows, verdict
+from fairseq_bert_kd.report.comparison import SystemRow, main_row, system_rows, verdict
 from fairseq_bert_kd.report.experiment import read_experiment
 from fairseq_bert_kd.report.notes import Note, Notes
 from fairseq_bert_kd.report.results import Spread, read_results, spread
@@ -157,7 +158,7 @@ def test_the_main_system_is_tested_whatever_its_group(folder):
             "chrf2",
             "`comet` cannot be computed here (bleu and rouge can); chrF2 is compared",
         ),
-        ({"bleu_tokenize": "13b"}, "bleu", "13a is taken"),
+        ({"bleu_tokenize": "13b"}, "bleu", "tokenizer `13b` cannot be had, 13a is taken"),
     ],
 )
 def test_a_metric_that_cannot_be_computed(folder, changes, metric, told):
@@ -166,6 +167,44 @@ def test_a_metric_that_cannot_be_computed(folder, changes, metric, told):
     assert results.main_metric == metric
     assert told in notes[0].text
     assert rows["main"][1].gain.mean > 0
+
+
+@pytest.mark.parametrize("error", [RuntimeError("needs mecab"), OSError("no network")])
+def test_a_tokenizer_that_has_to_be_installed_or_fetched(folder, monkeypatch, error):
+    class Absent:
+        def __init__(self, **options):
+            raise error
+
+    monkeypatch.setattr(
+        "sacrebleu.metrics.bleu._get_tokenizer", lambda name: Absent if name == "ja-mecab" else real(name)
+    )
+    write_json(folder / "experiment.json", experiment_record(bleu_tokenize="ja-mecab"))
+    _, rows, notes = read(folder)
+    assert notes == [Note("metric", f"sacreBLEU's tokenizer `ja-mecab` cannot be had, 13a is taken: {error}")]
+    assert rows["main"][1].gain.mean == pytest.approx(bleu(BETTER) - bleu(WORSE))
+
+
+def test_a_main_system_with_a_baseline_of_its_own_is_told(folder):
+    for seed in (1, 2):
+        add_run(folder, "other", seed, REFERENCE)
+        add_run(folder, "distilled", seed, BETTER, baseline="other")
+    _, rows, notes = read(folder)
+    assert main_row(rows, "distilled").gain.mean == pytest.approx(bleu(BETTER) - 100)
+    assert notes == [
+        Note(
+            "students/distilled",
+            "names the baseline `other` and is compared with it, not with the experiment's, `plain`",
+        )
+    ]
+
+
+def test_seeds_of_a_system_that_were_trained_otherwise_are_told(folder):
+    add_run(folder, "distilled", 2, BETTER, options="--kd-weight 0.9", updates=200)
+    _, _, notes = read(folder)
+    assert [note.where for note in notes] == ["students/distilled"]
+    assert notes[0].text.startswith(
+        "seeds 1 and 2 differ in updates, options: their mean is of different systems"
+    )
 
 
 def test_rouge(folder):
@@ -213,6 +252,16 @@ ROW = SystemRow("x", "x", "", "plain", "", {}, {}, {}, {}, "", [])
         ),
         ([-1.0, -1.2], [0.3, 0.2], "worse with every seed, within resampling noise each time (p < 0.05 in 0 of 2 seeds)"),
         ([-0.1, 1.0, 1.1, 1.0], [0.9, 0.01, 0.01, 0.01], "better on average, but not with every seed, beyond resampling noise in only 3"),
+        (
+            [3.0, 3.0, 3.0, 3.0, -0.6], [0.01] * 5,
+            "better on average, but not with every seed, beyond resampling noise in only 4 of them (p < 0.05 in 4 of 5 seeds, "
+            "and in 1 the other way)",
+        ),
+        (
+            [2.0, 2.0, 2.0, 2.0, -0.3], [0.2, 0.2, 0.2, 0.2, 0.01],
+            "better on average, but not with every seed, within resampling noise each time (p < 0.05 in 0 of 5 seeds, and in 1 "
+            "the other way)",
+        ),
     ],
 )  # fmt: skip
 def test_words(gains, p, words):

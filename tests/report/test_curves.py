@@ -63,6 +63,15 @@ def test_teachers(folder):
     assert notes == [Note("logs/teacher-small.log", "cut short or still running: it ends after 600 updates")]
 
 
+def test_a_teacher_whose_log_is_missing_beside_another(folder):
+    (folder / "logs/teacher.log").rename(folder / "logs/teacher-small.log")
+    _, teachers, notes = read(folder, read_teacher_logs)
+    assert [teacher.name for teacher in teachers] == ["teacher-small"]
+    assert notes == [
+        Note("logs/teacher.log", "not there: masked accuracy and perplexity of the teacher are not known")
+    ]
+
+
 def test_without_a_teachers_log_or_validation(folder):
     write_text(folder / "logs/teacher.log", ["nothing", done()])
     _, teachers, notes = read(folder, read_teacher_logs)

@@ -70,6 +70,9 @@ def test_steps_cut_short_and_repeated(folder):
     experiment, notes = read(folder)
     assert (experiment.steps[-1].name, experiment.steps[-1].seconds) == ("teacher", 1)
     assert notes[0].text.startswith("line 6 cannot be read and is left out: ")
+    path.write_text('{"step": "teacher", "seconds": NaN}\n{"step": "dump", "seconds": -1}\n')
+    experiment, notes = read(folder)
+    assert (experiment.steps, len(notes)) == ((), 2)
     path.unlink()
     assert read(folder)[1] == [Note("steps.jsonl", "not there: the times of the steps are not known")]
 
@@ -85,3 +88,9 @@ def test_notes_say_things_once_and_without_the_folders_path(tmp_path):
     for _ in range(2):
         notes.add("x", ValueError(f"`{tmp_path}/data-bin/dict.txt` is gone"))
     assert notes == [Note("x", "`data-bin/dict.txt` is gone")]
+
+
+def test_the_name_of_a_relative_folder_inside_another_path_stays(tmp_path):
+    notes = Notes("n")
+    notes.add("x", "`n/train.en` and `data-bin/train.de-en.en.topk`")
+    assert notes == [Note("x", "`train.en` and `data-bin/train.de-en.en.topk`")]

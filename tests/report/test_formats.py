@@ -2,7 +2,8 @@ import pytest
 from markupsafe import Markup
 
 from fairseq_bert_kd.report.experiment import Step
-from fairseq_bert_kd.report.formats import duration, gain_scale, percent, signed, spread_text, visible
+from fairseq_bert_kd.report.foreign_text import visible
+from fairseq_bert_kd.report.formats import duration, gain_scale, percent, signed, spread_text
 from fairseq_bert_kd.report.results import Spread
 from fairseq_bert_kd.report.step_times import StepRow, step_rows
 
@@ -69,12 +70,21 @@ def test_gain_scale_holds_all_gains_and_zero():
 
 
 def test_runs_of_a_system_share_a_row():
-    names = ["teacher", "students/topk-1.5.1", "students/topk-1.5.2", "outputs/plain.1.test", "students/odd"]
-    rows = step_rows(Step(name, 10.0 + i, "") for i, name in enumerate(names))
+    names = [
+        "teacher",
+        "students/weight-0.1.1",
+        "students/weight-0.9.1",
+        "students/weight-0.9.2",
+        "students/odd",
+    ]
+    names += ["outputs/weight-0.9.1.test", "outputs/plain.1.test"]
+    rows = step_rows(Step(name, 10.0 + i) for i, name in enumerate(names))
     assert rows == [
         StepRow("teacher", [("", 10.0)]),
-        StepRow("students/topk-1", [("5.1", 11.0), ("5.2", 12.0)]),
-        StepRow("outputs/plain", [("1.test", 13.0)]),
+        StepRow("students/weight-0.1", [("1", 11.0)]),
+        StepRow("students/weight-0.9", [("1", 12.0), ("2", 13.0)]),
         StepRow("students/odd", [("", 14.0)]),
+        StepRow("outputs/weight-0.9", [("1.test", 15.0)]),
+        StepRow("outputs/plain", [("1.test", 16.0)]),
     ]
-    assert rows[1].total == 23
+    assert rows[2].total == 25

@@ -145,6 +145,10 @@ def test_experiments_that_do_not_belong_into_one_table_are_refused(tmp_path):
     one, other = growing(tmp_path, (1000, 5000))
     with pytest.raises(ValueError, match="same task, size, teacher, baseline, main, metric"):
         growth_table([one, other | {"task": "another"}])
+    with pytest.raises(ValueError, match="same task, size, teacher, baseline, main, metric, lowercase"):
+        growth_table([one, other | {"lowercase": True}])
+    with pytest.raises(ValueError, match="must have the same reference, theirs differ"):
+        growth_table([one, other | {"text_sha256": {"test.en": "another"}}])
     with pytest.raises(ValueError, match="own number of training pairs, these have 1000, 1000"):
         growth_table([one, other | {"training_pairs": 1000}])
     with pytest.raises(ValueError, match="these have None, 5000"):

@@ -81,10 +81,22 @@ def test_settings_that_cannot_be(monkeypatch):
         output(rouge=True)
 
 
-def test_a_hypothesis_cut_in_its_middle(tmp_path):
+@pytest.mark.parametrize("cut", ["D-1\t-0.", "D-1\t-0.2\tgood mor"])
+def test_a_hypothesis_cut_in_its_middle(tmp_path, cut):
     path = tmp_path / "x.out"
-    path.write_text("D-0\t-0.1\tgood\nD-1\t-0.")
+    path.write_text(f"D-0\t-0.1\tgood\n{cut}")
     with pytest.raises(
-        ValueError, match=r"has a broken line 'D-1\\t-0\.', `D-NUMBER score text` was expected"
-    ):
+        ValueError, match="has a broken line .*, `D-NUMBER score text` and a line feed"
+    ) as told:
+        read_hypotheses(path, 2)
+    assert repr(cut) in str(told.value)
+
+
+def test_a_file_with_two_outputs(tmp_path):
+    path = tmp_path / "x.out"
+    once = "D-1\t-0.1\tgood\nD-1\t-0.2\tbad\nD-0\t-0.1\tday\n"
+    path.write_text(once)
+    assert read_hypotheses(path, 2) == ["day", "good"]
+    path.write_text(once * 2)
+    with pytest.raises(ValueError, match="has sentence 1 in two places, so it holds more than one output"):
         read_hypotheses(path, 2)

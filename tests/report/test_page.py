@@ -1,5 +1,6 @@
 import json
 import re
+from dataclasses import replace
 from html.parser import HTMLParser
 
 import pytest
@@ -8,12 +9,13 @@ from fairseq_bert_kd.report.experiment import read_experiment
 from fairseq_bert_kd.report.figures import figure_paths, write_figures
 from fairseq_bert_kd.report.growth import growth_panels
 from fairseq_bert_kd.report.markdown_tables import markdown_tables
-from fairseq_bert_kd.report.notes import Notes
+from fairseq_bert_kd.report.notes import Note, Notes
 from fairseq_bert_kd.report.page import render, slugs
 from fairseq_bert_kd.report.provenance import file_digest, note_other_data, text_digests
 from fairseq_bert_kd.report.results_file import experiment_record, write_results
 from fairseq_bert_kd.report.section import Choices, make_section
 from fairseq_bert_kd.storage.topk_store import TopKReader
+from tests.report import small_experiments
 from tests.report.small_experiments import (
     BETTER,
     REFERENCE,
@@ -171,9 +173,25 @@ def test_what_comes_from_data_is_text(folder):
 
 def test_names_of_runs_from_elsewhere_cannot_break_out_of_a_figure(folder):
     for seed in (1, 2):
-        add_run(folder, "distilled", seed, BETTER, label=NASTY)
-    page = Page(render([section_of(folder)]))
-    assert not {"b", "script"} & {tag for tag, _ in page.tags}
+        add_run(folder, "distilled", seed, BETTER, label=f"{NASTY} \x00 \ud800")
+    text = render([section_of(folder)])
+    assert not {"b", "script"} & {tag for tag, _ in Page(text).tags}
+    assert not set("\x00\x1b\u202e\ud800") & set(text)
+    assert r"\ud800" in text
+
+
+def test_a_main_system_with_another_baseline_stands_beside_that(tmp_path):
+    sections = []
+    for name in "ab":
+        folder = write_experiment(tmp_path / name, baseline="absent", size=name)
+        for seed in (1, 2):
+            add_run(folder, "other", seed, REFERENCE, label="the other")
+            add_run(folder, "distilled", seed, BETTER, baseline="other")
+        sections.append(section_of(folder))
+    text = Page(render(sections)).text
+    assert "distilled against the other" in text
+    assert "the other 100.00 ± 0.00" in " ".join(text.split())
+    assert "distilled minus the other" in text
 
 
 @pytest.mark.parametrize(
@@ -247,6 +265,11 @@ def test_experiments_with_more_and_less_training_text_show_how_the_gain_grows(tm
     assert not list(growth_panels([sections[0], sections[2]]))  # the same number
     missing = section_of(write_experiment(tmp_path / "d", store=False, size="gpu"))
     assert not list(growth_panels([sections[0], missing]))  # another size
+    write_text(folders[1] / "text/test.en", REFERENCE[::-1])
+    assert not list(growth_panels([sections[0], section_of(folders[1])]))  # another reference
+    write_text(folders[1] / "text/test.en", REFERENCE)
+    write_json(folders[1] / "experiment.json", small_experiments.experiment_record(lowercase=True))
+    assert not list(growth_panels([sections[0], section_of(folders[1])]))  # scored otherwise
 
 
 def test_other_data_under_the_same_name_is_told(tmp_path):
@@ -262,6 +285,15 @@ def test_other_data_under_the_same_name_is_told(tmp_path):
     note_other_data(experiments, [text_digests(experiment) for experiment in experiments], notes)
     assert [[note.where for note in told] for told in notes] == [[], ["train.en"], ["test.en"]]
     assert "other data than in “Toy German-English” under the same task name `toy`" in notes[1][0].text
+    notes = [Notes(folder) for folder in folders]
+    experiments[1] = replace(experiments[1], lowercase=True, bleu_tokenize="none")
+    note_other_data(experiments[:2], [{}, {}], notes)
+    assert notes[1] == [
+        Note(
+            "lowercase, bleu_tokenize",
+            "scored otherwise than “Toy German-English” of the same task: their scores do not compare",
+        )
+    ]
 
 
 def other_scores(**plain_2):

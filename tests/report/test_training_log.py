@@ -45,6 +45,14 @@ def test_values_that_are_not_finite_and_other_subsets_are_left_out(path):
     assert list(log.valid) == [200]
 
 
+@pytest.mark.parametrize(
+    "damage", [("nll_loss=4.000", "nll_loss=4.00.0"), ("num_updates=200", "num_updates=inf")]
+)
+def test_a_damaged_number_is_passed_over(path, damage):
+    write_text(path, [line.replace(*damage) for line in log_lines(300)])
+    assert read_training_log(path).curve("train", "nll_loss") == {100: 5.0, 300: 3.0}
+
+
 def test_an_empty_log(path):
     path.write_bytes(b"")
     assert read_training_log(path).updates == 0
