@@ -2,35 +2,22 @@
 
 import argparse
 import json
-import statistics
-from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
-from sacrebleu.metrics import BLEU, CHRF
+from sacrebleu.metrics import BLEU
 
 from fairseq_bert_kd.report.hypotheses import read_hypotheses, read_lines
+from fairseq_bert_kd.report.metrics import Metrics, MetricSettings, Output
+from fairseq_bert_kd.report.results import spread
+
+Scores = dict[str, float]  # by the keys of `Metrics.keys`: 0 to 100, and the length ratio
 
 HELP = "sacreBLEU and chrF of fairseq-generate's output on detokenised text, with signatures"
 EXAMPLE = (
     "example: fairseq-bert-kd score --reference test.en --lowercase plain=plain.1.out,plain.2.out "
     "distilled=distilled.1.out,distilled.2.out"
 )
-
-
-@dataclass(frozen=True)
-class Score:
-    """Scores of one output.
-
-    Attributes:
-        bleu: 0 to 100.
-        chrf: 0 to 100.
-        length_ratio: hypothesis tokens over reference tokens, as BLEU counts them.
-    """
-
-    bleu: float
-    chrf: float
-    length_ratio: float
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -52,6 +39,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="compare without case: for uncased teachers, whose pieces have none",
     )
+    parser.add_argument(
+        "--tokenize",
+        default="13a",
+        choices=sorted(BLEU.TOKENIZERS),
+        help="sacreBLEU's tokenizer for BLEU: `none` for text that is tokenised already (default: %(default)s)",
+    )
     parser.add_argument("--json", metavar="FILE", help="also write scores and signatures to this file")
     parser.add_argument("--overwrite", action="store_true", help="replace an existing --json file")
 
@@ -63,11 +56,11 @@ def get_parser() -> argparse.ArgumentParser:
 
 
 def parse_systems(arguments: Sequence[str]) -> dict[str, list[str]]:
-    """``LABEL=FILE[,FILE...]`` to files by label; a bare ``FILE`` is its own label."""
+    """``LABEL=FILE[,FILE...]`` to files by label; a bare ``FILE`` is its own label, an equals sign in it or not."""
     systems: dict[str, list[str]] = {}
     for argument in arguments:
         label, separator, files = argument.partition("=")
-        if not separator:
+        if not separator or Path(argument).is_file():
             label, files = argument, argument
         if label in systems:
             raise ValueError(f"label `{label}` is given twice; join its files with commas")
@@ -77,26 +70,36 @@ def parse_systems(arguments: Sequence[str]) -> dict[str, list[str]]:
     return systems
 
 
-def format_table(scores: dict[str, list[Score]]) -> str:
+def format_table(scores: Mapping[str, Sequence[Scores]]) -> str:
     """Mean and, with several runs, sample standard deviation of each system; gains over the first."""
     width = max(len("system"), *map(len, scores))
     header = f"{'system':<{width}}  runs  {'BLEU':>14}  {'chrF2':>14}  length ratio"
     rows = [header, "-" * len(header)]
     for label, runs in scores.items():
-        ratio = statistics.mean(run.length_ratio for run in runs)
-        bleu, chrf = _spread([run.bleu for run in runs]), _spread([run.chrf for run in runs])
-        rows.append(f"{label:<{width}}  {len(runs):>4}  {bleu:>14}  {chrf:>14}  {ratio:>12.3f}")
-    labels = list(scores)
-    baseline = statistics.mean(run.bleu for run in scores[labels[0]])
-    for label in labels[1:]:
-        gain = statistics.mean(run.bleu for run in scores[label]) - baseline
-        rows.append(f"{label} against {labels[0]}: {gain:+.2f} BLEU")
+        bleu, chrf = (_spread(runs, key) for key in ("bleu", "chrf2"))
+        rows.append(
+            f"{label:<{width}}  {len(runs):>4}  {bleu:>14}  {chrf:>14}  {_mean(runs, 'length_ratio'):>12.3f}"
+        )
+    first, *others = scores
+    for label in others:
+        gain = _mean(scores[label], "bleu") - _mean(scores[first], "bleu")
+        counts = len(scores[label]), len(scores[first])
+        unequal = (
+            ""
+            if counts[0] == counts[1]
+            else f" ({counts[0]} runs against {counts[1]}: not of the same seeds)"
+        )
+        rows.append(f"{label} against {first}: {gain:+.2f} BLEU{unequal}")
     return "\n".join(rows)
 
 
-def _spread(values: Sequence[float]) -> str:
-    mean = statistics.mean(values)
-    return f"{mean:.2f} ± {statistics.stdev(values):.2f}" if len(values) > 1 else f"{mean:.2f}"
+def _mean(runs: Sequence[Scores], key: str) -> float:
+    return spread([run[key] for run in runs]).mean
+
+
+def _spread(runs: Sequence[Scores], key: str) -> str:
+    found = spread([run[key] for run in runs])
+    return f"{found.mean:.2f}" if found.sd is None else f"{found.mean:.2f} ± {found.sd:.2f}"
 
 
 def _decoded(hypotheses: Iterable[str], tokenizer: str) -> list[str]:
@@ -109,30 +112,23 @@ def _decoded(hypotheses: Iterable[str], tokenizer: str) -> list[str]:
 def main(args: argparse.Namespace) -> None:
     if args.json and Path(args.json).exists() and not args.overwrite:
         raise FileExistsError(f"`{args.json}` exists; pass --overwrite to replace it")
+    if args.json and not Path(args.json).absolute().parent.is_dir():
+        raise ValueError(f"--json `{args.json}` is in a folder that does not exist; make it first")
     reference = read_lines(args.reference)
     if not reference:
         raise ValueError(f"reference `{args.reference}` is empty")
-    bleu, chrf = BLEU(lowercase=args.lowercase), CHRF(lowercase=args.lowercase)
-    scores: dict[str, list[Score]] = {}
+    metrics = Metrics(MetricSettings(args.lowercase, args.tokenize))
+    scores: dict[str, list[Scores]] = {}
     for label, files in parse_systems(args.systems).items():
         scores[label] = []
         for file in files:
             hypotheses = read_hypotheses(file, len(reference), pieces=bool(args.tokenizer))
             if args.tokenizer:
                 hypotheses = _decoded(hypotheses, args.tokenizer)
-            result = bleu.corpus_score(hypotheses, [reference])
-            chrf_result = chrf.corpus_score(hypotheses, [reference])
-            scores[label].append(
-                Score(result.score, chrf_result.score, result.sys_len / max(result.ref_len, 1))
-            )
-    signatures = {"BLEU": str(bleu.get_signature()), "chrF2": str(chrf.get_signature())}
+            scores[label].append(Output(metrics, hypotheses, reference).scores)
     print(format_table(scores))
-    for name, signature in signatures.items():
+    for name, signature in metrics.signatures.items():
         print(f"{name}: {signature}")
     if args.json:
-        results = {
-            "signatures": signatures,
-            "reference": args.reference,
-            "systems": {label: [asdict(run) for run in runs] for label, runs in scores.items()},
-        }
+        results = {"signatures": metrics.signatures, "reference": args.reference, "systems": scores}
         Path(args.json).write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")

@@ -1,12 +1,24 @@
 """Reads what fairseq-generate printed, and plain text."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
 
 def read_lines(path: str | Path) -> list[str]:
-    """Lines of a text as fairseq counts them: only a line feed ends one."""
+    """Lines of a text as fairseq counts them: only a line feed ends one.
+
+    Raises:
+        ValueError: it is not UTF-8.
+    """
+    return [line.rstrip("\r\n") for line in _lines(path)]
+
+
+def _lines(path: str | Path) -> Iterator[str]:
     with open(path, encoding="utf-8", newline="\n") as lines:
-        return [line.rstrip("\r\n") for line in lines]
+        try:
+            yield from lines
+        except UnicodeDecodeError as error:
+            raise ValueError(f"`{path}` is not UTF-8 ({error}); convert it, for example by iconv") from None
 
 
 def read_hypotheses(path: str | Path, expected: int, pieces: bool = False) -> list[str]:
@@ -24,24 +36,23 @@ def read_hypotheses(path: str | Path, expected: int, pieces: bool = False) -> li
     prefix = "H-" if pieces else "D-"
     hypotheses: dict[int, str] = {}
     last = -1
-    with open(path, encoding="utf-8", newline="\n") as lines:
-        for line in lines:
-            if not line.startswith(prefix):
-                continue
-            fields = line.rstrip("\n").split("\t", 2)
-            if len(fields) < 3 or not fields[0][2:].isdecimal() or not line.endswith("\n"):
-                raise ValueError(
-                    f"`{path}` has a broken line {line.rstrip()!r}, `{prefix}NUMBER score text` and a line feed were "
-                    "expected; the run was cut short, decode again"
-                )
-            index = int(fields[0][2:])
-            if index in hypotheses and index != last:
-                raise ValueError(
-                    f"`{path}` has sentence {index} in two places, so it holds more than one output; decode again into a "
-                    "file of its own"
-                )
-            hypotheses.setdefault(index, fields[2])  # n-best lists are best first
-            last = index
+    for line in _lines(path):
+        if not line.startswith(prefix):
+            continue
+        fields = line.rstrip("\n").split("\t", 2)
+        if len(fields) < 3 or not fields[0][2:].isdecimal() or not line.endswith("\n"):
+            raise ValueError(
+                f"`{path}` has a broken line {line.rstrip()!r}, `{prefix}NUMBER score text` and a line feed were "
+                "expected; the run was cut short, decode again"
+            )
+        index = int(fields[0][2:])
+        if index in hypotheses and index != last:
+            raise ValueError(
+                f"`{path}` has sentence {index} in two places, so it holds more than one output; decode again into a "
+                "file of its own"
+            )
+        hypotheses.setdefault(index, fields[2])  # n-best lists are best first
+        last = index
     if not hypotheses:
         raise ValueError(
             f"`{path}` has no `{prefix}` lines; give the output of fairseq-generate (without --quiet)"

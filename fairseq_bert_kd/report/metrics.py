@@ -51,7 +51,7 @@ class Metrics:
 
     Raises:
         ImportError: ROUGE is asked for and rouge_score is not installed.
-        ValueError: a tokenizer that sacreBLEU does not have.
+        ValueError: a tokenizer that sacreBLEU does not have, or cannot load.
     """
 
     def __init__(self, settings: MetricSettings):
@@ -62,7 +62,10 @@ class Metrics:
             )
         options: dict[str, Any] = {"lowercase": settings.lowercase, "tokenize": settings.tokenize}
         options["force"] = settings.tokenize == "none"  # tokenised text is what is asked for: no warning
-        self.bleu = BLEU(**options)
+        try:
+            self.bleu = BLEU(**options)
+        except (RuntimeError, OSError) as error:  # some have to be installed, others are fetched
+            raise ValueError(f"sacreBLEU's tokenizer `{settings.tokenize}` cannot be had: {error}") from None
         self.chrf = CHRF(lowercase=settings.lowercase)
         self._sentence_bleu = BLEU(**options, effective_order=True)  # for its counts only
         self.rouge = None

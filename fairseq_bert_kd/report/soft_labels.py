@@ -186,7 +186,7 @@ def _raw_lines(experiment: Experiment, stat: StoreStat, language: str) -> list[s
     """Raw training text, where it has the store's number of sentences."""
     try:
         lines = read_lines(experiment.text(stat.reader.info.split, language))
-    except (OSError, UnicodeDecodeError):
+    except (OSError, ValueError):
         return None
     return lines if len(lines) == len(stat.reader) else None
 

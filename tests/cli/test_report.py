@@ -58,7 +58,7 @@ def test_scores_are_those_of_the_score_command(run, folder, tmp_path, capsys):
     for entry in reported["runs"]:
         expected = scored["systems"][entry["system"]][entry["seed"] - 1]
         assert entry["scores"]["test"]["bleu"] == expected["bleu"]
-        assert entry["scores"]["test"]["chrf2"] == expected["chrf"]
+        assert entry["scores"]["test"]["chrf2"] == expected["chrf2"]
         assert entry["scores"]["test"]["length_ratio"] == expected["length_ratio"]
     gain = reported["compared"]["systems"]["distilled"]["mean_gain"]
     assert re.search(rf"distilled against plain: \+{gain:.2f} BLEU", printed)

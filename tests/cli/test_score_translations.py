@@ -136,7 +136,43 @@ def test_labels():
         parse_systems(["a="])
 
 
-def test_table_of_one_system_has_no_gain():
-    from fairseq_bert_kd.cli.score_translations import Score
+def test_unequal_numbers_of_runs_are_told(folder, capsys):
+    good, poor = folder / "good", folder / "poor"
+    assert score(folder, f"a={poor}", f"b={good},{poor}") == 0
+    assert " BLEU (2 runs against 1: not of the same seeds)" in capsys.readouterr().out
+    assert score(folder, f"a={poor}", f"b={good}") == 0
+    assert "not of the same seeds" not in capsys.readouterr().out
+    assert "against" not in format_table({"a": [{"bleu": 1.0, "chrf2": 2.0, "length_ratio": 1.0}]})
 
-    assert "against" not in format_table({"a": [Score(1.0, 2.0, 1.0)]})
+
+def test_tokenised_text_is_taken_as_it_is_on_request(folder, capsys):
+    texts = [text.replace(" .", ".") for text in GOOD]
+    write_output(folder / "joined", dict(enumerate(texts)))
+    assert score(folder, folder / "joined", "--tokenize", "none") == 0
+    expected = BLEU(tokenize="none", force=True).corpus_score(texts, [REFERENCE]).score
+    printed = capsys.readouterr().out
+    assert f" {expected:.2f} " in printed
+    assert "tok:none" in printed
+    with pytest.raises(SystemExit):
+        score(folder, folder / "joined", "--tokenize", "moses")
+
+
+def test_a_file_with_an_equals_sign_in_its_name(folder, capsys):
+    (folder / "lr=1").mkdir()
+    write_output(folder / "lr=1" / "h.out", dict(enumerate(GOOD)))
+    assert score(folder, folder / "lr=1" / "h.out", f"b={folder / 'lr=1' / 'h.out'}") == 0
+    assert "b against " in capsys.readouterr().out
+
+
+def test_text_that_is_not_utf8_and_a_folder_that_is_not_there_are_refused(folder, capsys):
+    write_output(folder / "fine", dict(enumerate(GOOD)))
+    (folder / "latin").write_bytes("D-0\t-0.5\tMänner\n".encode("latin-1"))
+    assert score(folder, folder / "latin") == 2
+    assert "latin` is not UTF-8 (" in capsys.readouterr().err
+    assert score(folder, folder / "fine", "--json", folder / "no" / "x.json") == 2
+    told = capsys.readouterr()
+    assert "is in a folder that does not exist; make it first" in told.err
+    assert "BLEU" not in told.out  # nothing was scored before
+    (folder / "ref").write_bytes("Männer\n".encode("latin-1"))
+    assert score(folder, folder / "fine") == 2
+    assert "ref` is not UTF-8 (" in capsys.readouterr().err

@@ -158,7 +158,7 @@ def test_the_main_system_is_tested_whatever_its_group(folder):
             "chrf2",
             "`comet` cannot be computed here (bleu and rouge can); chrF2 is compared",
         ),
-        ({"bleu_tokenize": "13b"}, "bleu", "tokenizer `13b` cannot be had, 13a is taken"),
+        ({"bleu_tokenize": "13b"}, "bleu", "sacreBLEU has no tokenizer `13b`"),
     ],
 )
 def test_a_metric_that_cannot_be_computed(folder, changes, metric, told):
@@ -180,7 +180,7 @@ def test_a_tokenizer_that_has_to_be_installed_or_fetched(folder, monkeypatch, er
     )
     write_json(folder / "experiment.json", experiment_record(bleu_tokenize="ja-mecab"))
     _, rows, notes = read(folder)
-    assert notes == [Note("metric", f"sacreBLEU's tokenizer `ja-mecab` cannot be had, 13a is taken: {error}")]
+    assert notes == [Note("metric", f"sacreBLEU's tokenizer `ja-mecab` cannot be had: {error}; 13a is taken")]
     assert rows["main"][1].gain.mean == pytest.approx(bleu(BETTER) - bleu(WORSE))
 
 
