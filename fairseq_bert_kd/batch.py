@@ -39,6 +39,7 @@ class TeacherNeeds(NamedTuple):
         temperature: of the loss, when training begins.
         samples: tokens drawn from the rest, and all stored tokens.
         full: logits of the whole dictionary, which only a live teacher has.
+        lowest: temperature that the loss comes down to where its normalisers are bounded from the stored ones; else None.
     """
 
     topk: int
@@ -46,6 +47,7 @@ class TeacherNeeds(NamedTuple):
     temperature: float = 1.0
     samples: bool = False
     full: bool = False
+    lowest: float | None = None
 
 
 def encode_logits(logits: Tensor) -> Tensor:

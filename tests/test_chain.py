@@ -324,6 +324,11 @@ def test_tokenizer_of_the_teacher_is_compared(chain, tmp_path, caplog):
     build_tokenizer("roberta", tmp_path / "other")
     with pytest.raises(ValueError, match="from a teacher with another tokenizer than"):
         train_student(chain.data, tmp_path / "refused", "--kd-tokenizer", tmp_path / "other")
+    live = ["--kd-live-teacher", chain.teacher]
+    with pytest.raises(
+        ValueError, match="--kd-live-teacher .* comes from a teacher with another tokenizer than"
+    ):
+        train_student(chain.data, tmp_path / "refused", *live, "--kd-tokenizer", tmp_path / "other")
 
 
 def test_store_of_the_first_version_is_refused_with_the_command_that_rebuilds_it(data, tmp_path):
@@ -399,6 +404,30 @@ def test_wrong_names_of_parts_without_a_store_are_refused(chain, data, tmp_path,
         train_student(data, tmp_path / "student", "--kd-label-only", names)
 
 
+def test_validation_sets_that_are_joined_repeat_as_the_host_repeats_them(chain, data, tmp_path):
+    for path in list(data.glob("valid.de-en.*")):
+        shutil.copy(path, data / path.name.replace("valid", "valid1"))
+    for part in ("train", "valid", "valid1"):
+        dump(data, chain.teacher, "--subset", part, "--overwrite")
+    options = ["--combine-valid-subsets", "--ignore-unused-valid-subsets", "--upsample-primary", 2]
+    with logged("valid") as messages:
+        train_student(data, tmp_path / "student", *options, updates=1)
+    assert values(messages, "kd_coverage") == [100]
+
+
+def test_draws_of_unlike_stores_are_not_mixed(chain, data, tmp_path):
+    add_part(data)
+    sampled = ["--samples", 2, "--overwrite"]
+    assert dump(data, chain.teacher, *sampled, "--gold") == 0
+    assert dump(data, chain.teacher, *sampled, "--subset", "train1") == 0
+    options = ["--kd-temperature", 1]
+    with pytest.raises(
+        ValueError, match="train was dumped with --gold, train1 without; dump one of them again"
+    ):
+        train_student(data, tmp_path / "refused", *options, "--kd-objective", "sampled")
+    assert train_student(data, tmp_path / "paper", *options).exists()
+
+
 def test_prepended_symbols_are_refused(chain, tmp_path, monkeypatch):
     """As tasks that build on the host's translation do with language ids."""
     import functools
@@ -415,8 +444,18 @@ def test_prepended_symbols_are_refused(chain, tmp_path, monkeypatch):
 
 
 def test_truncated_sources_keep_their_teacher(chain, tmp_path):
-    options = ["--truncate-source", "--max-source-positions", 5]
-    assert train_student(chain.data, tmp_path / "student", *options).exists()
+    seen = {}
+    for name, cut in {"cut": ["--truncate-source", "--max-source-positions", 5], "whole": []}.items():
+        with logged("train_inner") as steps:
+            options = [*cut, "--max-tokens", 9999, "--lr", 0, "--log-interval", 1, "--log-format", "simple"]
+            train_student(chain.data, tmp_path / name, *options, updates=1)
+        seen[name] = {
+            key: values(steps, key) for key in ("kd_coverage", "kd_captured", "kd_teacher_tail", "nll_loss")
+        }
+    assert seen["cut"]["kd_coverage"] == [100]
+    for key in ("kd_captured", "kd_teacher_tail"):  # the teacher's own, so not the student's business
+        assert seen["cut"][key] == seen["whole"][key]
+    assert seen["cut"]["nll_loss"] != seen["whole"]["nll_loss"]  # it was cut
 
 
 @pytest.mark.parametrize(
@@ -428,6 +467,7 @@ def test_truncated_sources_keep_their_teacher(chain, tmp_path):
         (["--left-pad-target"], "--left-pad-target moves target tokens"),
         (["--upsample-primary", 0], "--upsample-primary must be at least 1, got 0"),
         (["--num-batch-buckets", 2], "--num-batch-buckets moves target tokens"),
+        (["--kd-live-passes", 3], "--kd-live-passes is for --kd-live-teacher, which is not given"),
     ],
 )
 def test_bad_student_options_are_refused(chain, tmp_path, arguments, message):
@@ -453,6 +493,7 @@ def test_distillation_options_are_not_silently_dropped_by_another_criterion(chai
     [
         (["--cmlm-mask-prob", 0], r"--cmlm-mask-prob must be in \(0, 1\], got 0"),
         (["--eval-bleu"], "--eval-bleu is for students"),
+        (["--num-batch-buckets", 2], "--num-batch-buckets 2 pads every sentence"),
         (["--criterion", "cross_entropy"], "needs --criterion conditional_masked_lm"),
         (["--arch", "transformer"], "unrecognized arguments: --teacher-model"),
         (["--teacher-model", "no/such-model"], "no/such-model"),

@@ -83,6 +83,23 @@ def test_epochs_take_the_folders_in_turn_each_with_its_store(shards, tmp_path):
     assert share < 75
 
 
+def test_parts_without_rows_may_be_in_one_folder_alone(folders, tmp_path):
+    first, second = folders
+    for language in ("de", "en"):
+        for ending in ("bin", "idx"):
+            shutil.copy(
+                first / f"valid.de-en.{language}.{ending}", second / f"train1.de-en.{language}.{ending}"
+            )
+    stores, *_ = student((first, second), tmp_path / "student", 2, "--kd-label-only", "train1")
+    assert stores == ["first", "second", "first"]
+    with pytest.raises(
+        ValueError, match="--kd-label-only names `train2`, but .* has the parts train, train1; correct"
+    ):
+        student((first, second), tmp_path / "refused", 2, "--kd-label-only", "train2")
+    with pytest.raises(ValueError, match=r"names every part of the training corpus in .*first \(train\)"):
+        student((first, second), tmp_path / "refused", 2, "--kd-label-only", "train")
+
+
 def test_sentences_are_compared_with_each_store_once(shards, tmp_path):
     with logged(TASK) as messages:
         train_student(joined(shards[:2]), tmp_path / "student", *epochs(4), updates=ENOUGH)

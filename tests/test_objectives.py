@@ -5,7 +5,7 @@ import shutil
 
 import pytest
 
-from tests.tiny_chain import dump, logged, train_student
+from tests.tiny_chain import PLUGIN, dump, logged, run_fairseq, train_student
 
 LOG = ("--log-interval", 1, "--log-format", "simple")
 
@@ -78,6 +78,19 @@ def test_live_teacher_says_what_its_store_says(chain, data, tmp_path):
         assert live[key] == pytest.approx(stored[key], abs=0.02), key
 
 
+def test_a_live_teacher_is_not_needed_to_validate(chain, data, tmp_path):
+    shutil.copy(chain.teacher, tmp_path / "live.pt")
+    student = train_student(
+        data, tmp_path / "student", "--kd-topk", 6, "--kd-live-teacher", tmp_path / "live.pt", updates=1
+    )
+    (tmp_path / "live.pt").unlink()
+    with logged("valid") as messages:
+        run_fairseq("validate", data, "--user-dir", PLUGIN, "--task", "translation_with_teacher", "--path", student,
+                    "--criterion", "label_smoothed_cross_entropy_with_distillation", "--kd-live-teacher", tmp_path / "live.pt",
+                    "--max-tokens", 300, "--cpu", "--valid-subset", "valid", "--num-workers", 0)  # fmt: skip
+    assert len(values(messages)["loss"]) == 1
+
+
 def test_full_distribution_of_a_live_teacher(chain, data, tmp_path):
     options = ("--kd-temperature", 2, "--dropout", 0, "--kd-live-teacher", chain.teacher)
     full, _ = run(data, tmp_path / "full", "--kd-objective", "full", *options)
@@ -127,6 +140,13 @@ def test_schedules_and_token_weights_train(data, tmp_path):
         (("--kd-stores", "default,three", "--kd-store-weights", "1"), "needs 2 positive numbers .* got `1`"),
         (("--kd-store-weights", "-1"), "needs 1 positive numbers"),
         (("--kd-live-teacher", "missing.pt"), "checkpoint `missing.pt` does not exist"),
+        (("--kd-live-teacher", "x.pt", "--kd-label-only", "train1"), "--kd-label-only is for stores"),
+        (("--kd-live-teacher", "x.pt", "--kd-objective", "sampled", "--kd-live-samples", 0), "needs --kd-live-samples of at least 1, got 0"),
+        (
+            ("--kd-objective", "tail-bucket", "--kd-approximate-tail", "--kd-temperature", 5, "--kd-schedule", "linear",
+             "--kd-schedule-updates", 9, "--kd-temperature-end", 0.5),
+            r"training comes down to 0.5, below all that .* has \(1, 2, 10\); choose .* --temperatures 0.5 1 2 10",
+        ),
     ],
 )  # fmt: skip
 def test_what_a_store_lacks_is_refused_before_the_first_step(data, tmp_path, options, message):

@@ -158,29 +158,37 @@ def dump_all(args: argparse.Namespace, rank: int, world_size: int) -> None:
     teacher.model.to(device=device, dtype=PRECISIONS[precision])
     if args.compile:
         teacher.model.encoder = torch.compile(teacher.model.encoder, dynamic=True)
+    shard, dumps = parse_shard(args.shard), []
     for folder in folders:
         refuse_other_dictionaries(folder, teacher)
         for subset in args.subset.split(","):
             info = store_info(args, teacher, subset, precision, device)
             pairs = open_pairs(folder, subset, info.source_lang, info.target_lang)
-            dump = StoreDump(teacher, pairs, info, device)
             path = store_path(folder, subset, info.source_lang, info.target_lang, args.name)
-            if args.plan:
-                print_plan(dump, path, parse_shard(args.shard), args.shard)
-            else:
-                dump_split(dump, path, args, rank, world_size)
+            dumps.append((StoreDump(teacher, pairs, info, device), path))
+    if (
+        not args.plan and not args.overwrite
+    ):  # what cannot be written is known before the first of them is scored
+        for dump, path in dumps:
+            if shard_path(path, shard).exists():
+                refuse_other_store(shard_path(path, shard), dump)
+    for dump, path in dumps:
+        if args.plan:
+            print_plan(dump, path, shard, args.shard)
+        else:
+            dump_split(dump, path, args, rank, world_size)
 
 
 def dump_split(dump: StoreDump, path: Path, args: argparse.Namespace, rank: int, world_size: int) -> None:
     """Write one store, or one shard of it; several processes share the work and the first joins it."""
     asked = parse_shard(args.shard)
-    parts = [Shard(asked.index * world_size + i, asked.count * world_size) for i in range(world_size)]
+    # together they hold the sentences of the shard that was asked for, so machines may have other numbers of GPUs
+    parts = [Shard(asked.index + i * asked.count, asked.count * world_size) for i in range(world_size)]
     part, started = parts[rank], time.perf_counter()
     joined = asked.count == 1 and world_size > 1  # all parts are made here
     finished = joined and not args.overwrite and path.exists()
     if finished:
-        refuse_other_store(path, dump)
-        tokens = 0
+        tokens = 0  # and it is this one, see `dump_all`
     else:
         with progress_bar(dump, part, f"dump {dump.info.split}", rank) as bar:
             tokens = dump.run(path, part, args.overwrite, bar.update)
@@ -244,9 +252,12 @@ def check_arguments(args: argparse.Namespace) -> None:
         ("--topk", args.topk),
         ("--passes", args.passes),
         ("--chunk-sentences", args.chunk_sentences),
+        ("--max-tokens", args.max_tokens),
     ):
         if value is not None and value < 1:
             raise ValueError(f"{option} must be at least 1, got {value}; the paper uses --topk 8 --passes 7")
+    if args.seed < 0:
+        raise ValueError(f"--seed must not be negative, got {args.seed}")
     store_path(args.data, args.subset, "a", "b", args.name)  # refuses a name that is none
     if args.samples < 0:
         raise ValueError(f"--samples must not be negative, got {args.samples}")
@@ -278,18 +289,19 @@ def refuse_other_dictionaries(folder: str, teacher: Teacher) -> None:
 
 
 def refuse_other_store(path: Path, dump: StoreDump) -> None:
-    """FileExistsError unless the store is what this command would write."""
+    """FileExistsError unless the store, or the shard of one, is what this command would write."""
     try:
-        reader = TopKReader(path)
+        reader = TopKReader(path, shard=True)
         differences = differing_fields(reader.info, dump.info)
-        if not differences and not (reader.lengths == dump.pairs.target.sizes).all():
-            differences = ["target sentences have other lengths"]
+        if not differences and reader.header.corpus_sentences != dump.sentences:
+            differences = [f"{reader.header.corpus_sentences:,} sentences against {dump.sentences:,}"]
     except ValueError as error:
         differences = [str(error)]
     if differences:
         raise FileExistsError(
             f"top-k store {path} exists and differs ({'; '.join(differences[:3])}); pass --overwrite to replace it"
         )
+    dump.refuse_changed_data(path)
 
 
 def progress_bar(dump: StoreDump, shard: Shard, label: str, rank: int) -> Any:

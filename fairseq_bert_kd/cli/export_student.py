@@ -14,6 +14,7 @@ HOST_TASKS = {"translation_with_teacher": "translation"}
 HOST_CRITERIONS = {"label_smoothed_cross_entropy_with_distillation": "label_smoothed_cross_entropy"}
 TEACHER_TASK = "conditional_masked_lm"
 OUR_PREFIXES = ("kd_", "cmlm_", "teacher_")
+WHILE_TRAINING = ("eval_bleu", "eval_tokenized_bleu")  # they may name a detokenizer of ours
 OF_THE_MACHINE = {"user_dir", "save_dir", "restore_file", "finetune_from_model", "tensorboard_logdir"}
 
 
@@ -87,7 +88,7 @@ def exported(state: dict[str, Any], name: str) -> dict[str, Any]:
     kept = {
         key: value
         for key, value in settings.items()
-        if not key.startswith(OUR_PREFIXES) and key not in OF_THE_MACHINE
+        if not key.startswith((*OUR_PREFIXES, *WHILE_TRAINING)) and key not in OF_THE_MACHINE
     }
     kept["task"] = HOST_TASKS.get(settings.get("task", ""), settings.get("task", "translation"))
     kept["criterion"] = HOST_CRITERIONS.get(settings.get("criterion", ""), settings.get("criterion"))

@@ -108,9 +108,11 @@ class LabelSmoothedCrossEntropyWithDistillationCriterion(LabelSmoothedCrossEntro
             temperatures.append((f"--kd-objective {name}", 1.0))
         if token_weight != "none":
             temperatures.append((f"--kd-token-weight {token_weight}", 1.0))
+        ends = (self.temperatures.start, self.temperatures.end)
         return TeacherNeeds(
-            self.kd_topk, tuple(temperatures), self.objective.temperature, name == "sampled", name == "full"
-        )
+            self.kd_topk, tuple(temperatures), self.objective.temperature, name == "sampled", name == "full",
+            min(ends) if self.objective.approximate_tail else None,
+        )  # fmt: skip
 
     def set_num_updates(self, update: int) -> None:
         """Tell the schedules how far training is; the task does so before every step."""
@@ -230,7 +232,7 @@ class LabelSmoothedCrossEntropyWithDistillationCriterion(LabelSmoothedCrossEntro
     def reduce_metrics(cls, logging_outputs) -> None:
         """The host's metrics, and beside a teacher the two sides of the loss (base 2) and how they compare.
 
-        ``nll_loss`` and ``ppl`` are of the gold tokens alone. See README, "What is logged".
+        ``nll_loss`` and ``ppl`` are of the gold tokens alone. See docs/objectives.md, "What is logged".
         """
         super().reduce_metrics(logging_outputs)
         if not any("kd_positions" in log for log in logging_outputs):

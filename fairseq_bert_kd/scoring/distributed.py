@@ -1,8 +1,11 @@
 """Several processes as fairseq starts them: one a GPU, under torchrun or Slurm or started here."""
 
 import os
+import tempfile
 from collections.abc import Callable
 from datetime import timedelta
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -23,6 +26,10 @@ def launch(work: Callable[..., None], args: Any, cpu: bool, world_size: int | No
         args: passed on.
         cpu: do not use GPUs.
         world_size: processes; by default as many as there are GPUs, or as the launcher says.
+
+    Raises:
+        ValueError: what ``work`` raises for a mistake of the user's (ValueError, OSError or ImportError), in one process or
+            in another one that was started here.
     """
     from fairseq.dataclass.configs import DistributedTrainingConfig
     from fairseq.distributed import utils as distributed_utils
@@ -48,7 +55,25 @@ def launch(work: Callable[..., None], args: Any, cpu: bool, world_size: int | No
         settings.distributed_init_method = "env://"
         settings.distributed_rank = int(os.environ["RANK"])
         settings.distributed_no_spawn = True
-    distributed_utils.call_main(cfg, _work_in_process, work=work, args=args)
+    with tempfile.TemporaryDirectory() as folder:
+        told = (
+            Path(folder) / "mistake"
+        )  # the text of another process's error reaches this one in a traceback only
+        try:
+            distributed_utils.call_main(cfg, _work_in_process, work=partial(telling, work, told), args=args)
+        except Exception:
+            if told.exists():
+                raise ValueError(told.read_text(encoding="utf-8")) from None
+            raise
+
+
+def telling(work: Callable[..., None], told: Path, args: Any, rank: int, world_size: int) -> None:
+    """Call ``work(args, rank, world_size)``; what a mistake of the user's says is also written to ``told``."""
+    try:
+        work(args, rank, world_size)
+    except (ValueError, OSError, ImportError) as error:
+        told.write_text(str(error), encoding="utf-8", errors="backslashreplace")
+        raise
 
 
 def wait_for_all(world_size: int) -> None:

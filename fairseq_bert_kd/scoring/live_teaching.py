@@ -46,7 +46,12 @@ class LiveTeaching:
             passes=cfg.kd_live_passes,
             max_tokens=cfg.kd_live_max_tokens,
             topk=needs.topk,
-            temperatures={1.0, needs.temperature, *(temperature for _, temperature in needs.temperatures)},
+            temperatures={
+                1.0,
+                needs.temperature,
+                needs.lowest or 1.0,
+                *(value for _, value in needs.temperatures),
+            },
             samples=cfg.kd_live_samples if needs.samples else 0,
             full=needs.full,
         )

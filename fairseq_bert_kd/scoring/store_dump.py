@@ -2,8 +2,9 @@
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,7 @@ from fairseq_bert_kd.scoring.teacher import Teacher, never_a_target
 from fairseq_bert_kd.storage.indexed_data import Pairs, sentence_hash
 from fairseq_bert_kd.storage.records import ChunkData
 from fairseq_bert_kd.storage.store_info import WHOLE, Shard, StoreInfo, record_dtype
+from fairseq_bert_kd.storage.topk_store import TopKReader
 from fairseq_bert_kd.storage.topk_writer import TopKWriter
 
 logger = logging.getLogger(__name__)
@@ -62,12 +64,13 @@ class StoreDump:
 
         Raises:
             ValueError: unfinished work with other settings.
-            FileExistsError: another store has the name, or another process writes it.
+            FileExistsError: another store has the name, or one of other data, or another process writes it.
             OSError: no room on the disk.
         """
         writer = TopKWriter(path, self.info, self.pairs.target.sizes, self.symbols, shard, overwrite)
         with writer, ThreadPoolExecutor(1) as background:
             if writer.complete:
+                self.refuse_changed_data(writer.path)
                 return 0
             left = self._unfinished(writer, progress)
             tokens = sum(map(self.chunk_tokens, left))
@@ -83,6 +86,25 @@ class StoreDump:
                 pending.result()
             writer.finish()
         return tokens
+
+    def refuse_changed_data(self, path: Path) -> None:
+        """FileExistsError where a finished store, or a shard of one, was made from other sentences than there are now."""
+        reader = TopKReader(path, shard=True)
+        for local, sentence in enumerate(self._sentences(reader.header.shard)):
+            known = reader.hashes(local)
+            now = sentence_hash(self.pairs.source[sentence]), sentence_hash(self.pairs.target[sentence])
+            if now != known:
+                side = "source" if now[0] != known[0] else "target"
+                raise FileExistsError(
+                    f"top-k store {path} exists and is of other data: sentence {sentence} has another {side} now; pass "
+                    "--overwrite to score these data"
+                )
+
+    def _sentences(self, shard: Shard) -> Iterator[int]:
+        """Corpus indices of a shard's sentences, in its order."""
+        size = self.info.chunk_sentences
+        for chunk in self.chunks(shard):
+            yield from range(chunk * size, min((chunk + 1) * size, self.sentences))
 
     def chunk_tokens(self, chunk: int) -> int:
         """Source and target tokens of a chunk over all passes."""

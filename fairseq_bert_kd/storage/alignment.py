@@ -1,5 +1,6 @@
 """Proves that a store belongs to the data that a student is about to learn from."""
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -34,7 +35,11 @@ def check_settings(reader: TopKReader, split: str, source_lang: str, target_lang
 
 
 def check_contents(
-    reader: TopKReader, topk: int, temperatures: Sequence[tuple[str, float]], samples: bool
+    reader: TopKReader,
+    topk: int,
+    temperatures: Sequence[tuple[str, float]],
+    samples: bool,
+    lowest: float | None = None,
 ) -> None:
     """Refuse a store whose rows lack what an objective needs.
 
@@ -43,6 +48,7 @@ def check_contents(
         topk: ``--kd-topk``.
         temperatures: option and temperature at which a log-normaliser is needed.
         samples: tokens drawn from the rest are needed, and with them all stored tokens.
+        lowest: temperature above which the stored log-normalisers must bound those of all others; None for no such need.
 
     Raises:
         ValueError: what is missing, and what to run.
@@ -56,6 +62,14 @@ def check_contents(
                 f"at {stored}: choose one of these with --kd-temperature, or {rebuild_command(reader.path)} --temperatures "
                 f"{' '.join(f'{value:g}' for value in sorted({*info.temperatures, temperature}))}"
             )
+    least = min(info.temperatures, default=math.inf)
+    if lowest is not None and lowest < least * (1 - 1e-9):
+        raise ValueError(
+            f"--kd-approximate-tail bounds the teacher's mass from the stored temperatures above {least:g}, and training comes "
+            f"down to {lowest:g}, below all that {name} has ({stored}); choose a higher --kd-temperature and "
+            f"--kd-temperature-end, or {rebuild_command(reader.path)} --temperatures "
+            f"{' '.join(f'{value:g}' for value in sorted({*info.temperatures, lowest}))}"
+        )
     if samples and not info.samples:
         raise ValueError(
             f"--kd-objective sampled needs tokens drawn from the teacher, {name} has none; {rebuild_command(reader.path)} "
@@ -96,22 +110,22 @@ def check_dictionaries(reader: TopKReader, source: Sequence[str], target: Sequen
         )
 
 
-def check_tokenizer(reader: TopKReader, tokenizer_digest: str, name: str) -> None:
-    """Refuse a store whose teacher had another tokenizer.
+def check_tokenizer(what: str, teachers_digest: str, tokenizer_digest: str, name: str) -> None:
+    """Refuse a teacher that had another tokenizer.
 
     Args:
-        reader: the store.
+        what: the teacher or its store, for the message.
+        teachers_digest: of the tokenizer that the teacher was trained with; "" where it is not known.
         tokenizer_digest: of the tokenizer that made the student's pieces.
         name: of that tokenizer, for the message.
 
     Raises:
         ValueError: the digests differ.
     """
-    if reader.info.tokenizer_digest not in ("", tokenizer_digest):
+    if teachers_digest not in ("", tokenizer_digest):
         raise ValueError(
-            f"top-k store {reader.path} comes from a teacher with another tokenizer than `{name}` (digest "
-            f"{reader.info.tokenizer_digest[:12]}, this one {tokenizer_digest[:12]}); tokenise and binarise with the "
-            "teacher's tokenizer, or train a teacher with this one"
+            f"{what} comes from a teacher with another tokenizer than `{name}` (digest {teachers_digest[:12]}, this one "
+            f"{tokenizer_digest[:12]}); tokenise and binarise with the teacher's tokenizer, or train a teacher with this one"
         )
 
 

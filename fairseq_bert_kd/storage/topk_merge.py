@@ -1,5 +1,6 @@
 """Joins the shards of a store; goes on after a crash, and gives the same bytes whatever the shards were."""
 
+import math
 import os
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
@@ -11,10 +12,42 @@ import numpy as np
 from fairseq_bert_kd.storage.header import damaged, read_header
 from fairseq_bert_kd.storage.records import ChunkData, chunk_digest
 from fairseq_bert_kd.storage.store_file import StoreFile
-from fairseq_bert_kd.storage.store_info import WHOLE, differing_fields
+from fairseq_bert_kd.storage.store_info import WHOLE, Shard, differing_fields
 from fairseq_bert_kd.storage.topk_writer import TopKWriter
 
 _SYNC_BYTES = 1 << 28  # brought to disk together
+
+
+class _Shards:
+    """Shards by chunk. Their counts may differ: two machines with other numbers of GPUs make 1/4, 2/4 and 2/2."""
+
+    def __init__(self, shards: Sequence[StoreFile]):
+        self.shards = shards
+        self.period = math.lcm(*(shard.header.shard.count for shard in shards))
+        self._owners: dict[int, list[StoreFile]] = {residue: [] for residue in range(self.period)}
+        for file in shards:
+            shard = file.header.shard
+            for residue in range(shard.index, self.period, shard.count):
+                self._owners[residue].append(file)
+
+    def refuse_unfit(self) -> None:
+        """ValueError unless every chunk is in exactly one shard."""
+        for owners in self._owners.values():
+            if len(owners) > 1:
+                one, other = sorted((file.header.shard for file in owners), key=lambda shard: shard.count)[:2]
+                if one == other:
+                    raise ValueError(f"shard {one} is given twice; name each shard once")
+                raise ValueError(
+                    f"shards {one} and {other} hold the same sentences; leave one of them out ({owners[0].path}, {owners[1].path})"
+                )
+        absent = [Shard(residue, self.period) for residue, owners in self._owners.items() if not owners]
+        if absent:
+            raise ValueError(f"shard {', '.join(map(str, absent))} is missing; name all shards of the store")
+
+    def find(self, chunk: int) -> tuple[StoreFile, int]:
+        """The shard that holds a chunk, and the chunk's place in it."""
+        (shard,) = self._owners[chunk % self.period]
+        return shard, chunk // shard.header.shard.count
 
 
 class _JoinedLengths:
@@ -22,19 +55,18 @@ class _JoinedLengths:
 
     dtype = np.dtype(np.int64)
 
-    def __init__(self, shards: Sequence[StoreFile]):
-        self.shards = shards
-        self.chunk_sentences = shards[0].info.chunk_sentences
+    def __init__(self, shards: _Shards, first: StoreFile):
+        self.shards, self.first = shards, first
 
     def __len__(self) -> int:
-        return self.shards[0].header.corpus_sentences
+        return self.first.header.corpus_sentences
 
     def __getitem__(self, sentences: slice) -> Any:
-        chunk, offset = divmod(sentences.start, self.chunk_sentences)
+        chunk, offset = divmod(sentences.start, self.first.info.chunk_sentences)
         assert offset == 0, sentences
-        shard = self.shards[chunk % len(self.shards)]
+        shard, local = self.shards.find(chunk)
         try:
-            return shard.lengths(shard.place(chunk // len(self.shards)))
+            return shard.lengths(shard.place(local))
         except ValueError as error:
             raise damaged(shard.path, str(error)) from None
 
@@ -67,22 +99,23 @@ def merge_shards(
                 )
             file = files.enter_context(open(path, "rb"))
             shards.append(StoreFile(path, file, read_header(file, path)))
-        shards.sort(key=lambda shard: shard.header.shard)
-        _refuse_unfit(shards)
-        lengths: Any = _JoinedLengths(shards)
+        _refuse_unlike(shards)
+        by_chunk = _Shards(shards)
+        by_chunk.refuse_unfit()
+        lengths: Any = _JoinedLengths(by_chunk, shards[0])
         with TopKWriter(output, shards[0].info, lengths, _symbols(shards[0]), WHOLE, overwrite) as writer:
             if writer.complete:
                 with open(writer.path, "rb") as file:
                     return read_header(file, writer.path).summary or {}
-            return _copy(shards, writer, progress)
+            return _copy(by_chunk, writer, progress)
 
 
-def _copy(shards: Sequence[StoreFile], writer: TopKWriter, progress: Callable[[int], Any]) -> dict[str, Any]:
+def _copy(shards: _Shards, writer: TopKWriter, progress: Callable[[int], Any]) -> dict[str, Any]:
     """Copy every chunk that is not there yet, and publish."""
-    tables, unsynced = [shard.table() for shard in shards], 0
+    tables, unsynced = {shard.path: shard.table() for shard in shards.shards}, 0
     for chunk in writer.chunks():
-        shard, local = shards[chunk % len(shards)], chunk // len(shards)
-        entry, data = tables[chunk % len(shards)][local], _chunk(shard, local)
+        shard, local = shards.find(chunk)
+        entry, data = tables[shard.path][local], _chunk(shard, local)
         if data is None or chunk_digest(chunk, entry, data, shard.info) != entry["digest"].tobytes():
             writer.discard()  # it may have been laid out from a damaged index
             raise damaged(shard.path, f"chunk {chunk} does not match its digest")
@@ -110,15 +143,13 @@ def _symbols(shard: StoreFile) -> list[str]:
         raise damaged(shard.path, f"its dictionary: {error}") from None
 
 
-def _refuse_unfit(shards: Sequence[StoreFile]) -> None:
-    """ValueError unless these are all the shards of one dump, each once."""
+def _refuse_unlike(shards: Sequence[StoreFile]) -> None:
+    """ValueError unless these are shards of one dump."""
     if not shards:
         raise ValueError("no shards given; name the files `*.shard-*` of one store")
     first = shards[0]
     for shard in shards[1:]:
         differences = differing_fields(first.info, shard.info)
-        if shard.header.shard.count != first.header.shard.count:
-            differences.append(f"shard {first.header.shard} against {shard.header.shard}")
         if shard.header.corpus_sentences != first.header.corpus_sentences:
             differences.append("another number of sentences")
         if differences:
@@ -126,17 +157,6 @@ def _refuse_unfit(shards: Sequence[StoreFile]) -> None:
                 f"{shard.path} and {first.path} are not of one dump ({'; '.join(differences[:3])}); "
                 "make all shards with the same command but for --shard"
             )
-    present = [shard.header.shard.index for shard in shards]
-    count = first.header.shard.count
-    absent = sorted(set(range(count)) - set(present))
-    if absent:
-        raise ValueError(
-            f"shard {', '.join(f'{index + 1}/{count}' for index in absent)} is missing; "
-            f"name all {count} shards of the store"
-        )
-    repeated = next((index for index in present if present.count(index) > 1), None)
-    if repeated is not None:
-        raise ValueError(f"shard {repeated + 1}/{count} is given twice; name each shard once")
 
 
 def store_of_shard(path: str | os.PathLike[str]) -> Path:

@@ -63,6 +63,11 @@ class ConditionalMaskedLMTask(TranslationTask):
             raise ValueError(
                 "--eval-bleu is for students: a masked language model does not translate; leave it out"
             )
+        if cfg.num_batch_buckets > 0:
+            raise ValueError(
+                f"--num-batch-buckets {cfg.num_batch_buckets} pads every sentence, and the teacher would be asked for the padding; "
+                "leave it out"
+            )
         if cfg.upsample_primary == -1:  # the host's default would make a corpus of several parts negative
             with open_dict(cfg):
                 cfg.upsample_primary = 1

@@ -128,14 +128,6 @@ class TranslationWithTeacherTask(TranslationTask):
         self.teacher_needs = getattr(criterion, "teacher_needs", None)
         if self.teacher_needs:
             self._check_options(self.teacher_needs)
-            if self.cfg.kd_live_teacher and self.live_teaching is None:
-                self.live_teaching = LiveTeaching(
-                    self.cfg,
-                    self.src_dict.symbols,
-                    self.tgt_dict.symbols,
-                    self.teacher_needs,
-                    self.teacher_weights[-1],
-                )
         return criterion
 
     def load_dataset(self, split, epoch=1, combine=False, **kwargs):
@@ -149,9 +141,10 @@ class TranslationWithTeacherTask(TranslationTask):
         needs = self.teacher_needs
         names = self.store_names if needs else []
         parts = list(corpus_parts(self.cfg, data_path, split, combine)) if names else []
-        if training and names:
-            self._check_label_only([part for part, _ in parts])
+        if training and needs and self.cfg.kd_live_teacher and self.live_teaching is None:
+            self._load_live_teacher(needs)
         if training and names and not self._all_folders_checked:
+            self._check_label_only({path: corpus_parts(self.cfg, path, split, combine) for path in paths})
             self._check_other_folders(paths, data_path, split, combine)
         if not training and not all(
             self._store_path(data_path, part, name).exists() for part, _ in parts for name in names
@@ -160,7 +153,7 @@ class TranslationWithTeacherTask(TranslationTask):
         if not names or needs is None:
             self.datasets[split] = CompleteBatchesDataset(pairs)
             return
-        repeats = self.cfg.upsample_primary if training and len(parts) > 1 else 1
+        repeats = self.cfg.upsample_primary if len(parts) > 1 else 1  # of validation too, as the host does
         teachers = []
         for name, weight in zip(names, self.teacher_weights, strict=False):
             readers = self._open_stores(data_path, parts, name)
@@ -195,6 +188,7 @@ class TranslationWithTeacherTask(TranslationTask):
         """Refuse at once what would end the run in a later epoch: a data folder without a store that fits."""
         for path in paths:
             if path != data_path:
+                refuse_damaged_parts(self.cfg, path, split, combine)
                 for part, prefix in corpus_parts(self.cfg, path, split, combine):
                     for name in self.store_names if part not in self.label_only else []:
                         self._check_store(TopKReader(self._store_path(path, part, name)), part, prefix)
@@ -205,25 +199,39 @@ class TranslationWithTeacherTask(TranslationTask):
         needs = self.teacher_needs
         assert needs is not None
         check_settings(reader, part, self.cfg.source_lang, self.cfg.target_lang, needs.topk)
-        check_contents(reader, needs.topk, needs.temperatures, needs.samples)
+        check_contents(reader, needs.topk, needs.temperatures, needs.samples, needs.lowest)
         check_dictionaries(reader, self.src_dict.symbols, self.tgt_dict.symbols)
-        if self.cfg.kd_tokenizer:
-            digest = HfTokenizer(self.cfg.kd_tokenizer).digest()
-            check_tokenizer(reader, digest, self.cfg.kd_tokenizer)
+        self._check_tokenizer(f"top-k store {reader.path}", reader.info.tokenizer_digest)
 
-    def _check_label_only(self, parts):
-        """Refuse names of parts that are not there, and a corpus without any store."""
-        unknown = sorted(self.label_only - set(parts))
+    def _check_tokenizer(self, what, teachers_digest):
+        name = self.cfg.kd_tokenizer
+        if name:
+            check_tokenizer(what, teachers_digest, HfTokenizer(name).digest(), name)
+
+    def _load_live_teacher(self, needs):
+        self.live_teaching = LiveTeaching(
+            self.cfg, self.src_dict.symbols, self.tgt_dict.symbols, needs, self.teacher_weights[-1]
+        )
+        digest = self.live_teaching.teacher.model.digests.get("tokenizer", "")
+        self._check_tokenizer(f"--kd-live-teacher {self.cfg.kd_live_teacher}", digest)
+
+    def _check_label_only(self, folders):
+        """Refuse names of parts that no data folder has, and a folder without any store."""
+        parts = {path: [part for part, _ in found] for path, found in folders.items()}
+        known = list(dict.fromkeys(part for found in parts.values() for part in found))
+        unknown = sorted(self.label_only - set(known))
         if unknown:
             raise ValueError(
-                f"--kd-label-only names `{unknown[0]}`, but the training corpus has the parts {', '.join(parts)}; "
+                f"--kd-label-only names `{unknown[0]}`, but the training corpus has the parts {', '.join(known)}; "
                 "correct the name"
             )
-        if self.label_only.issuperset(parts):
-            raise ValueError(
-                f"--kd-label-only names every part of the training corpus ({', '.join(parts)}), so no teacher is left; "
-                "use --kd-weight 0 for plain training"
-            )
+        for path, found in parts.items():
+            if found and self.label_only.issuperset(found):
+                where = f" in {path}" if len(parts) > 1 else ""
+                raise ValueError(
+                    f"--kd-label-only names every part of the training corpus{where} ({', '.join(found)}), so no teacher is "
+                    "left; use --kd-weight 0 for plain training"
+                )
 
     def _open_stores(self, data_path, parts, name):
         """A store for each part; of --kd-label-only, one without rows."""
@@ -233,6 +241,8 @@ class TranslationWithTeacherTask(TranslationTask):
             if part not in self.label_only
         }
         info = next(iter(readers.values())).info
+        if self.teacher_needs and self.teacher_needs.samples:
+            _refuse_unlike_draws(readers)
         for part, prefix in parts:
             if part in self.label_only:
                 side = prefix + self.cfg.target_lang
@@ -295,10 +305,25 @@ class TranslationWithTeacherTask(TranslationTask):
                 f"--upsample-primary must be at least 1, got {self.cfg.upsample_primary}: it repeats the first part of "
                 "the corpus"
             )
+        self._check_live_options(needs)
         if needs.full and (self.store_names or not self.cfg.kd_live_teacher):
             raise ValueError(
                 "--kd-objective full needs the teacher's whole distribution, which no store holds: give --kd-live-teacher "
                 "CHECKPOINT and no --kd-stores"
+            )
+
+    def _check_live_options(self, needs):
+        """Refuse options of a live teacher without one, and those of stores without a store."""
+        cfg = self.cfg
+        if not cfg.kd_live_teacher and cfg.kd_live_passes is not None:
+            raise ValueError("--kd-live-passes is for --kd-live-teacher, which is not given; leave it out")
+        if cfg.kd_live_teacher and needs.samples and cfg.kd_live_samples < 1:
+            raise ValueError(
+                f"--kd-objective sampled with a live teacher needs --kd-live-samples of at least 1, got {cfg.kd_live_samples}"
+            )
+        if not self.store_names and self.label_only:
+            raise ValueError(
+                "--kd-label-only is for stores, and a live teacher scores every sentence; leave it out, or give --kd-stores"
             )
 
 
@@ -316,6 +341,18 @@ def _parse_weights(text, count):
             f"a live teacher, got `{text}`"
         )
     return weights
+
+
+def _refuse_unlike_draws(readers):
+    """Refuse parts of a corpus of which some drew their tokens outside the gold token and some did not."""
+    gold = {part: reader.info.gold for part, reader in readers.items()}
+    if len(set(gold.values())) > 1:
+        with_gold = ", ".join(part for part, stored in gold.items() if stored)
+        without = ", ".join(part for part, stored in gold.items() if not stored)
+        raise ValueError(
+            f"--kd-objective sampled needs stores that drew alike: {with_gold} was dumped with --gold, {without} without; dump "
+            "one of them again"
+        )
 
 
 def _refuse_changed_targets(pairs, readers, repeats):

@@ -13,6 +13,7 @@ from fairseq import checkpoint_utils
 from fairseq.data import Dictionary, data_utils
 
 from fairseq_bert_kd.scoring.chunk_scorer import ChunkScorer
+from fairseq_bert_kd.scoring.distributed import launch
 from fairseq_bert_kd.scoring.teacher import file_digest, never_a_target
 from fairseq_bert_kd.storage.store_info import STATUS_NAMES, Shard, shard_path, store_path
 from fairseq_bert_kd.storage.topk_merge import merge_shards
@@ -197,12 +198,67 @@ def test_finished_store_is_left_alone_by_the_same_command(chain, capsys):
     assert path.stat() == before
 
 
+def test_finished_store_of_data_that_changed_is_not_called_complete(chain, data, capsys):
+    path = store_path(data, "train", "de", "en")
+    assert dump(data, chain.teacher) == 0
+    before = path.read_bytes()
+    source = data / "train.de-en.de.bin"
+    content = bytearray(source.read_bytes())
+    content[0:2], content[2:4] = content[2:4], content[0:2]  # two source tokens of the first sentence
+    assert bytes(content) != source.read_bytes()
+    source.write_bytes(content)
+    message = refusal(capsys, data, chain.teacher)
+    assert "exists and is of other data: sentence 0 has another source now; pass --overwrite" in message
+    assert path.read_bytes() == before
+    assert dump(data, chain.teacher, "--overwrite") == 0
+    assert verify_store(path, data) == []
+
+
+def test_what_cannot_be_done_is_said_before_anything_is_scored(chain, data, tmp_path, capsys):
+    assert "Dataset not found" in refusal(capsys, data, chain.teacher, "--subset", "valid,vlaid")
+    shutil.copytree(data, tmp_path / "second")
+    assert dump(tmp_path / "second", chain.teacher, "--subset", "valid", "--topk", 4) == 0
+    both = f"{data}:{tmp_path / 'second'}"
+    message = refusal(capsys, both, chain.teacher, "--subset", "valid")
+    assert "exists and differs (k: 4 against 8)" in message
+    (tmp_path / "second" / "dict.en.txt").write_text("other 1\n", encoding="utf-8")
+    assert "is not the dictionary" in refusal(capsys, both, chain.teacher, "--subset", "valid")
+    assert not list(data.glob("*valid*topk*"))
+
+
+def test_a_mistake_in_another_process_is_told_as_in_this_one(tmp_path, monkeypatch):
+    def spawn(cfg, main, work, args):
+        torch.multiprocessing.spawn(in_process, (work, args), nprocs=2)
+
+    monkeypatch.setattr("fairseq.distributed.utils.call_main", spawn)
+    with pytest.raises(ValueError, match="No such file or directory.*no.pt") as told:
+        launch(open_what_is_not_there, tmp_path / "no.pt", cpu=True, world_size=2)
+    assert "Traceback" not in str(told.value)
+    with pytest.raises(torch.multiprocessing.ProcessRaisedException, match="ZeroDivisionError"):
+        launch(divide_by_nothing, 1, cpu=True, world_size=2)  # no mistake of the user's
+
+
+def in_process(rank, work, args):
+    work(args, rank, 2)
+
+
+def open_what_is_not_there(path, rank, world_size):
+    path.open()
+
+
+def divide_by_nothing(number, rank, world_size):
+    number / 0
+
+
 def test_bad_arguments_are_refused_with_the_rule(chain, data, capsys):
     assert "--topk must be at least 1, got 0" in refusal(capsys, data, chain.teacher, "--topk", 0)
     assert "--passes must be at least 1, got 0" in refusal(capsys, data, chain.teacher, "--passes", 0)
     assert "symbols of the target dictionary that can be targets" in refusal(
         capsys, data, chain.teacher, "--topk", 5000
     )
+    assert "--max-tokens must be at least 1, got 0" in refusal(capsys, data, chain.teacher, "--max-tokens", 0)
+    message = refusal(capsys, data, chain.teacher, "--samples", 2, "--seed", -1)
+    assert "--seed must not be negative, got -1" in message
     assert "does not exist" in refusal(capsys, data, data / "no.pt")
     assert "Dataset not found" in refusal(capsys, data, chain.teacher, "--subset", "nothing")
     assert not list(data.glob("*.topk*"))

@@ -1,7 +1,11 @@
 """A student for programs that do not know this plugin: what is kept, what is left out, what is refused."""
 
 import argparse
+import json
+import os
 import re
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -39,6 +43,23 @@ def test_weights_stay_and_everything_of_ours_goes(student, tmp_path, capsys):
         {w.data_ptr(): w.numel() for name, w in after["model"].items() if "version" not in name}.values()
     )
     assert f"out.pt: transformer, {parameters:,} parameters" in capsys.readouterr().out
+
+
+def test_stock_fairseq_loads_what_was_validated_with_a_detokenizer_of_ours(chain, tmp_path):
+    detok = ["--eval-bleu", "--eval-bleu-detok", "hf_tokenizer", "--eval-bleu-remove-bpe"]
+    detok += ["--eval-bleu-detok-args", json.dumps({"hf_tokenizer": str(chain.bert)})]
+    student = train_student(chain.data, tmp_path / "student", *detok, "--eval-bleu-args", '{"beam": 1}')
+    assert export(student, tmp_path / "out.pt") == 0
+    script = (
+        "import sys; from fairseq import checkpoint_utils as c; "
+        "print(len(c.load_model_ensemble_and_task([sys.argv[1]], arg_overrides={'data': sys.argv[2]})[0]))"
+    )
+    loaded = subprocess.run(
+        [sys.executable, "-c", script, str(tmp_path / "out.pt"), str(chain.data)],
+        capture_output=True, text=True, check=False, cwd=tmp_path,
+        env=os.environ | {"TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD": "1"},
+    )  # fmt: skip
+    assert loaded.stdout.strip() == "1", loaded.stderr[-2000:]
 
 
 def test_settings_of_hydra_are_made_flat():

@@ -478,6 +478,21 @@ def test_any_shards_give_the_same_bytes(tmp_path_factory, lengths, chunk_sentenc
     assert sentences == len(lengths)
 
 
+@pytest.mark.parametrize(
+    "names", ["1/2 2/4 4/4", "1/4 2/2 3/4", "3/3 1/6 4/6 2/3", "4/12 1/4 8/12 2/4 3/4 12/12"]
+)
+def test_shards_of_machines_with_other_numbers_of_gpus_join_to_the_same_bytes(tmp_path, names):
+    corpus = make_corpus([1, 2, 0, 3, 1, 2, 2, 1, 1, 4, 1, 2, 1, 3], chunk_sentences=1)
+    corpus.write(tmp_path / "whole")
+    shards = []
+    for name in names.split():
+        number, count = map(int, name.split("/"))
+        corpus.write(tmp_path / "parts", Shard(number - 1, count))
+        shards.append(shard_path(tmp_path / "parts", Shard(number - 1, count)))
+    merge_shards(shards, tmp_path / "merged")
+    assert (tmp_path / "merged").read_bytes() == (tmp_path / "whole").read_bytes()
+
+
 def test_merge_goes_on(path, whole, monkeypatch):
     shards = write_shards(CORPUS, path, 2)
     calls = []
@@ -499,14 +514,18 @@ def test_merge_goes_on(path, whole, monkeypatch):
     ("choose", "message"),
     [
         (lambda a, b, c, other, halves: [], "no shards given; name the files"),
-        (lambda a, b, c, other, halves: [a, c], "shard 2/3 is missing; name all 3 shards of the store"),
+        (lambda a, b, c, other, halves: [a, c], "shard 2/3 is missing; name all shards of the store"),
         (lambda a, b, c, other, halves: [b], "shard 1/3, 3/3 is missing"),
         (lambda a, b, c, other, halves: [a, b, c, b], "shard 2/3 is given twice; name each shard once"),
         (
             lambda a, b, c, other, halves: [a, b, other[2]],
             "are not of one dump .passes: 7 against 8.; make all shards",
         ),
-        (lambda a, b, c, other, halves: [a, b, halves[1]], "are not of one dump .shard 1/3 against 2/2"),
+        (
+            lambda a, b, c, other, halves: [a, b, halves[1]],
+            "shards 2/2 and 2/3 hold the same sentences; leave one of them out",
+        ),
+        (lambda a, b, c, other, halves: [halves[1]], "shard 1/2 is missing"),
     ],
 )
 def test_merge_refuses(path, tmp_path, choose, message):
