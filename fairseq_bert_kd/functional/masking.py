@@ -34,17 +34,19 @@ def replayable_mask(length: int, mask_prob: float, seed: int, epoch: int, index:
     return draw_mask(length, mask_prob, np.random.default_rng([seed, epoch, index]))
 
 
-def strided_masks(length: int, passes: int) -> NDArray[np.bool_]:
+def strided_masks(length: int, passes: int, numbers: NDArray[np.int64]) -> NDArray[np.bool_]:
     """Masks that together hide every target position exactly once (Chen et al. 2020, Appendix A).
 
     Pass ``i`` hides positions ``i, i + passes, i + 2 * passes, ...``; a target of at most ``passes``
-    positions needs only ``length`` passes of one position each. With 7 passes 1/7 of a target is
+    positions needs only its first ``length`` passes, of one position each. With 7 passes 1/7 of a target is
     hidden at a time, close to the 15 % of training.
 
+    Args:
+        length: positions.
+        passes: in all, at least 1.
+        numbers: ``(items,)`` of the passes that are wanted, from 0.
+
     Returns:
-        ``(min(length, passes), length)`` bool.
+        ``(items, length)`` bool.
     """
-    if passes < 1:
-        raise ValueError(f"number of passes must be at least 1, got {passes}; the paper uses 7")
-    positions = np.arange(length)
-    return positions[None, :] % passes == np.arange(min(length, passes))[:, None]
+    return np.arange(length)[None, :] % passes == numbers[:, None]

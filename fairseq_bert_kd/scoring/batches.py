@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from fairseq_bert_kd.functional.left_to_right import teacher_input
+from fairseq_bert_kd.functional.masking import strided_masks
 from fairseq_bert_kd.scoring.plan import Batch
 
 SLICE_LOGITS = 1 << 26  # logits in memory together, 256 MiB in float32
@@ -62,9 +63,8 @@ class BatchLayout:
         batch_sources, batch_targets = ([side[i] for i in batch.sentences] for side in (sources, targets))
         source, target = self._padded(batch_sources), self._padded(batch_targets)
         src_lengths, tgt_lengths = _lengths(batch_sources), _lengths(batch_targets)
-        positions = torch.arange(target.size(1))
-        in_pass = positions % self.passes == torch.from_numpy(batch.passes)[:, None]
-        predicted = in_pass & (positions < tgt_lengths[:, None])
+        in_pass = torch.from_numpy(strided_masks(target.size(1), self.passes, batch.passes))
+        predicted = in_pass & (torch.arange(target.size(1)) < tgt_lengths[:, None])
         pairs = teacher_input(
             self._attention, source, src_lengths, target, tgt_lengths, predicted,
             self._source_ids, self._target_ids, self._pair_format,
