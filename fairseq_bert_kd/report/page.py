@@ -7,7 +7,7 @@ from typing import Any
 import fairseq_bert_kd
 from fairseq_bert_kd.report import formats
 from fairseq_bert_kd.report.choose_sentences import LONGEST, SHORTEST
-from fairseq_bert_kd.report.comparison import GROUP_TITLES, SIGNIFICANT, verdict
+from fairseq_bert_kd.report.comparison import GROUP_TITLES, SIGNIFICANT, SystemRow, verdict
 from fairseq_bert_kd.report.experiment import MAIN_GROUP
 from fairseq_bert_kd.report.extras import import_extra
 from fairseq_bert_kd.report.foreign_text import visible
@@ -40,6 +40,11 @@ def slugs(sections: Sequence[Section]) -> list[str]:
             name, number = f"{name.removesuffix(f'-{number - 1}')}-{number}", number + 1
         found.append(name)
     return found
+
+
+def scale_of(rows: Sequence[SystemRow]) -> tuple[float, float]:
+    """Of the gains of a table."""
+    return formats.gain_scale([gain for row in rows for gain in row.gains.values()])
 
 
 def render(sections: Sequence[Section]) -> str:
@@ -75,7 +80,7 @@ def render(sections: Sequence[Section]) -> str:
         "plot": plot,
         "verdict": verdict,
         "step_rows": step_rows,
-        "gain_scale": formats.gain_scale,
+        "scale_of": scale_of,
         "temperature_of": temperature_of,
         "NAMES": NAMES,
         "GROUP_TITLES": GROUP_TITLES,

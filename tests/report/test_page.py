@@ -194,6 +194,18 @@ def test_a_main_system_with_another_baseline_stands_beside_that(tmp_path):
     assert "distilled minus the other" in text
 
 
+def test_each_table_has_a_scale_of_its_own(folder):
+    text = Page(render([section_of(folder)])).text
+    (main,) = re.findall(r"Gain by seed\s*(\S+ to \S+)", text)
+    for seed in (1, 2):
+        add_run(folder, "broken", seed, ["nothing"] * len(WORSE), group="teacher")
+    text = Page(render([section_of(folder)])).text
+    heads = re.findall(r"Gain by seed\s*(\S+ to \S+)", text)
+    assert heads[0] == main
+    assert heads[1].startswith("−")
+    assert heads[1] != main
+
+
 @pytest.mark.parametrize(
     ("remove", "absent", "told"),
     [
