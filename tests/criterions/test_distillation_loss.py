@@ -404,7 +404,12 @@ def test_options_that_contradict_each_other_are_refused(options, message):
         ),
         (
             {"kd_objective": "tail-bucket", "kd_temperature": 3.0, "kd_approximate_tail": True},
-            TeacherNeeds(3, (), 3.0),
+            TeacherNeeds(3, (), 3.0, lowest=3.0),
+        ),
+        (
+            {"kd_objective": "tail-bucket", "kd_temperature": 3.0, "kd_approximate_tail": True, "kd_schedule": "linear",
+             "kd_schedule_updates": 9, "kd_temperature_end": 2.0},
+            TeacherNeeds(3, (), 3.0, lowest=2.0),
         ),
         (
             {"kd_objective": "sampled", "kd_temperature": 5.0},
