@@ -10,6 +10,7 @@
 #
 # SIZE=laptop  the first 3,000 pairs, abstracts cut to 60 words, a small student: hours on two CPU cores (default)
 # SIZE=gpu     all 27,636 pairs, abstracts cut to 250 words, for one GPU (not run by us yet)
+# SIZE=paper   the paper's settings for Gigaword, on this data (not run by us yet)
 # SEEDS="1 2 3"   seeds of the students         JOBS=1   students trained side by side
 # PAIRS, WORDS, TEMPERATURE=1, WEIGHT=0.5, TOPK=8 and every other setting below can be given in the same way.
 set -euo pipefail
@@ -27,6 +28,12 @@ size_gpu() {
     default PAIRS=27636 WORDS=250 TEACHER_UPDATES=6000 TEACHER_LR=1e-4 TEACHER_WARMUP=600 TEACHER_TOKENS=32768 TEACHER_VALIDATE=500 \
         STUDENT_UPDATES=10000 STUDENT_LR=2e-3 STUDENT_WARMUP=1000 STUDENT_TOKENS=16384 STUDENT_VALIDATE=500 \
         STUDENT_EXTRA='--dropout 0.3'
+}
+size_paper() { # the paper's settings for Gigaword (its App. A); this data is not in the paper
+    default PAIRS=27636 WORDS=250 TEACHER_UPDATES=100000 TEACHER_LR=5e-5 TEACHER_WARMUP=5000 TEACHER_TOKENS=65536 TEACHER_VALIDATE=5000 \
+        STUDENT_UPDATES=70000 STUDENT_LR=1.4e-3 STUDENT_WARMUP=4000 STUDENT_TOKENS=36864 STUDENT_VALIDATE=1000 \
+        STUDENT_ARCH=distilled_transformer_base TEMPERATURE=10 WEIGHT=0.1 TEACHER_EXTRA=--fp16 STUDENT_EXTRA='--fp16 --dropout 0.1' \
+        DECODE="--beam 5 --lenpen 0.6 --max-len-a 1.2 --max-len-b 10"
 }
 
 unpacked() { if [ -e "$DATA_DIR/$1.gz" ]; then gzip -dc "$DATA_DIR/$1.gz"; else cat "$DATA_DIR/$1"; fi; }

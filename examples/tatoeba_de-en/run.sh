@@ -11,6 +11,7 @@
 #
 # SIZE=laptop  the first 5,000 pairs and a small student: hours on two CPU cores (default)
 # SIZE=gpu     all 164,676 pairs and a larger student, for one GPU (not run by us yet)
+# SIZE=paper   the paper's settings for IWSLT14, on this data (not run by us yet)
 # SEEDS="1 2 3"   seeds of the students         JOBS=1   students trained side by side
 # PAIRS, TEMPERATURE=1, WEIGHT=0.5, TOPK=8 and every other setting below can be given in the same way.
 set -euo pipefail
@@ -28,6 +29,12 @@ size_gpu() {
     default PAIRS=164676 TEACHER_UPDATES=8000 TEACHER_LR=1e-4 TEACHER_WARMUP=800 TEACHER_TOKENS=8192 TEACHER_VALIDATE=1000 \
         STUDENT_UPDATES=16000 STUDENT_LR=2e-3 STUDENT_WARMUP=1000 STUDENT_TOKENS=8192 STUDENT_VALIDATE=1000 \
         STUDENT_EXTRA='--dropout 0.3'
+}
+size_paper() { # the paper's settings for IWSLT14 (its App. A); Tatoeba is not in the paper
+    default PAIRS=164676 TEACHER_UPDATES=100000 TEACHER_LR=5e-5 TEACHER_WARMUP=5000 TEACHER_TOKENS=16384 TEACHER_VALIDATE=5000 \
+        STUDENT_UPDATES=100000 STUDENT_LR=1e-3 STUDENT_WARMUP=8000 STUDENT_TOKENS=6144 STUDENT_VALIDATE=1000 \
+        STUDENT_ARCH=distilled_transformer_base TEMPERATURE=10 TEACHER_EXTRA=--fp16 STUDENT_EXTRA='--fp16 --dropout 0.3' \
+        DECODE="--beam 5 --lenpen 0.6 --max-len-a 1.2 --max-len-b 10"
 }
 
 unpacked() { if [ -e "$DATA_DIR/$1.gz" ]; then gzip -dc "$DATA_DIR/$1.gz"; else cat "$DATA_DIR/$1"; fi; }

@@ -162,6 +162,32 @@ def test_tatoeba_takes_the_first_pairs_and_a_folder_keeps_its_experiment(tmp_pat
         run("tatoeba_de-en/run.sh", tmp_path / "raw", "bert", tmp_path / "out", "main", **SMALL)
 
 
+@pytest.mark.parametrize("task", ["acl_titles", "tatoeba_de-en", "ted_de-en", "multi30k"])
+@pytest.mark.parametrize("size", ["gpu", "paper"])
+def test_larger_sizes_say_what_they_would_run(tmp_path, task, size):
+    write_corpus(tmp_path / "raw", train=60)
+    for split in ("train", "valid", "test"):
+        lines = ["an abstract\ta title"] * 3
+        (tmp_path / "raw" / f"{split}.tsv").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    settings = {"DRY_RUN": "1", "SIZE": size, "SEEDS": "1"}
+    printed = run(f"{task}/run.sh", tmp_path / "raw", "bert-base", tmp_path / "out", **settings)
+    teacher, plain, distilled = re.findall(r"^\$ fairseq-train (.*)$", printed, flags=re.M)
+    assert "--teacher-model bert-base" in teacher
+    assert " --kd-weight 0" in plain
+    budget = [
+        re.findall(r"--(?:max-update|max-tokens|lr|warmup-updates|dropout|seed|arch) (\S+)", line)
+        for line in (plain, distilled)
+    ]
+    assert budget[0] == budget[1]
+    if size == "paper":
+        assert "--max-update 100000 " in teacher
+        assert (
+            f"--kd-weight {'0.1' if task == 'acl_titles' else '0.5'} --kd-temperature 10 --kd-topk 8"
+            in distilled
+        )
+        assert "--arch distilled_transformer_base" in distilled
+
+
 def test_an_unknown_size_and_missing_arguments_are_refused(tmp_path):
     with pytest.raises(AssertionError, match="SIZE=huge is not among ablation gpu laptop paper"):
         run("multi30k/run.sh", tmp_path, "bert", tmp_path / "out", SIZE="huge")
