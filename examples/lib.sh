@@ -61,10 +61,11 @@ done_before() { # NAME COMMAND: true, and said, where the step is done
     fi
 }
 earlier_seconds() { # BEGUN LOG COMMAND: of all starts before this one; the last of them ended when its log did
-    local before start command
+    local before start command ended
     read -r before start command <<< "$(tail -n 1 "$1")"
     [ "$command" = "$3" ] || printf '   was begun by another command, and goes on with this one:\n   then: %s\n' "$command" >&2
-    echo $((before + $(stat -c %Y "$2") - start))
+    ended=$(stat -c %Y "$2")
+    echo $((before + (ended > start ? ended - start : 0)))   # it may have been killed before its first line
 }
 
 # One short line for every report of fairseq-train's simple log, as it comes (some awks hold input back).

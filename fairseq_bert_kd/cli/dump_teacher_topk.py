@@ -166,9 +166,8 @@ def dump_all(args: argparse.Namespace, rank: int, world_size: int) -> None:
             pairs = open_pairs(folder, subset, info.source_lang, info.target_lang)
             path = store_path(folder, subset, info.source_lang, info.target_lang, args.name)
             dumps.append((StoreDump(teacher, pairs, info, device), path))
-    if (
-        not args.plan and not args.overwrite
-    ):  # what cannot be written is known before the first of them is scored
+    # what cannot be written is told before the first of them is scored
+    if not args.plan and not args.overwrite:
         for dump, path in dumps:
             if shard_path(path, shard).exists():
                 refuse_other_store(shard_path(path, shard), dump)

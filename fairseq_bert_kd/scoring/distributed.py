@@ -56,9 +56,7 @@ def launch(work: Callable[..., None], args: Any, cpu: bool, world_size: int | No
         settings.distributed_rank = int(os.environ["RANK"])
         settings.distributed_no_spawn = True
     with tempfile.TemporaryDirectory() as folder:
-        told = (
-            Path(folder) / "mistake"
-        )  # the text of another process's error reaches this one in a traceback only
+        told = Path(folder) / "mistake"  # another process's error reaches this one as a traceback only
         try:
             distributed_utils.call_main(cfg, _work_in_process, work=partial(telling, work, told), args=args)
         except Exception:

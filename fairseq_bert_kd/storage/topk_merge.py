@@ -19,7 +19,7 @@ _SYNC_BYTES = 1 << 28  # brought to disk together
 
 
 class _Shards:
-    """Shards by chunk. Their counts may differ: two machines with other numbers of GPUs make 1/4, 2/4 and 2/2."""
+    """Shards by chunk. Their counts may differ: shard 1/2 on two GPUs is 1/4 and 3/4, and 2/2 on one GPU fits beside them."""
 
     def __init__(self, shards: Sequence[StoreFile]):
         self.shards = shards

@@ -47,6 +47,19 @@ def test_a_step_that_was_killed_keeps_its_log_and_its_time(tmp_path):
     assert steps(tmp_path / "out")["teacher"]["seconds"] >= 3  # two starts of two seconds, in whole ones
 
 
+def test_a_start_that_was_killed_before_its_first_line_adds_no_time(tmp_path):
+    out = tmp_path / "out"
+    for folder in ("begun", "logs"):
+        (out / folder).mkdir(parents=True)
+    (out / "logs" / "teacher.log").write_text("of the start before\n", encoding="utf-8")
+    os.utime(out / "logs" / "teacher.log", (1000, 1000))
+    (out / "begun" / "teacher").write_text(
+        "7 2000 true\n", encoding="utf-8"
+    )  # 7 s before, this start after the log
+    assert bash("RESUMES=1 QUIET=1 run_step teacher true", OUT=str(out)).returncode == 0
+    assert 7 <= steps(out)["teacher"]["seconds"] < 60
+
+
 def test_a_step_that_does_not_resume_begins_its_log_anew(tmp_path):
     script = 'QUIET=1 run_step preprocess bash -c "echo $START; exit $STATUS"'
     failed = bash(script, OUT=str(tmp_path / "out"), START="first", STATUS="3")
