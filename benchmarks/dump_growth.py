@@ -15,9 +15,9 @@ from fairseq.data import indexed_dataset
 from benchmarks.dump_throughput import make_pairs, make_teacher
 from benchmarks.memory import peak_growth
 from benchmarks.table import Row
-from fairseq_bert_kd.scoring.store_dump import StoreDump
-from fairseq_bert_kd.storage.indexed_data import IndexedTokens, Pairs
+from fairseq_bert_kd.storage.fairseq_data import IndexedTokens, Pairs
 from fairseq_bert_kd.storage.store_info import WHOLE, StoreInfo, dictionary_digest
+from fairseq_bert_kd.teachers.dump import StoreDump
 
 DICTIONARY = 1000
 

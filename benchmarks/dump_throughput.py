@@ -5,6 +5,7 @@ what trained ones cost. All three score the same sentences; runs alternate, and 
 """
 
 import argparse
+import importlib
 import itertools
 import statistics
 import sys
@@ -20,14 +21,13 @@ import torch
 import transformers
 from fairseq.data import Dictionary
 
-import fairseq_bert_kd
 from benchmarks import authors_dump
 from benchmarks.table import Row
 from fairseq_bert_kd.functional.pair_input import PairFormat
-from fairseq_bert_kd.scoring.store_dump import StoreDump
-from fairseq_bert_kd.scoring.teacher import Teacher
-from fairseq_bert_kd.storage.indexed_data import Pairs
+from fairseq_bert_kd.storage.fairseq_data import Pairs
 from fairseq_bert_kd.storage.store_info import WHOLE, StoreInfo, dictionary_digest
+from fairseq_bert_kd.teachers.dump import StoreDump
+from fairseq_bert_kd.teachers.load import Teacher
 
 SHAPES = {
     "tiny": {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 64},
@@ -65,7 +65,7 @@ class Side:
 
 def make_teacher(shape: str, dictionary_size: int, device: torch.device, dtype: torch.dtype) -> Teacher:
     """A masked language model over a dictionary of that size."""
-    fairseq_bert_kd.register()
+    importlib.import_module("fairseq_bert_kd.tasks")
     from fairseq_bert_kd.models.masked_lm_teacher import HfMaskedLM
 
     torch.manual_seed(0)

@@ -1,5 +1,6 @@
 """C-MLM training as ``fairseq-train`` does it: fairseq's own Trainer with our task, model and criterion."""
 
+import importlib
 import json
 import time
 from collections.abc import Callable
@@ -17,7 +18,6 @@ from fairseq.logging import metrics
 from fairseq.trainer import Trainer
 from torch import Tensor
 
-import fairseq_bert_kd
 from benchmarks.dump_throughput import CLS, MASK, SEP, SHAPES, make_pairs
 from fairseq_bert_kd.functional.pair_input import PairFormat
 from fairseq_bert_kd.tokenization.dictionary import dictionary_digests
@@ -114,7 +114,7 @@ class OurSide:
     """
 
     def __init__(self, folder: Path, setup: Setup):
-        fairseq_bert_kd.register()
+        importlib.import_module("fairseq_bert_kd.tasks")
         cfg = convert_namespace_to_omegaconf(_fairseq_arguments(folder, setup))
         self.setup, task = setup, tasks.setup_task(cfg.task)
         torch.manual_seed(0)

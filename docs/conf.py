@@ -13,9 +13,7 @@ sys.path[:0] = [str(HERE / "_ext"), str(HERE.parent)]
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 logging.getLogger().addHandler(logging.NullHandler())  # else fairseq and our commands configure logging here
 
-import fairseq_bert_kd  # noqa: E402
-
-fairseq_bert_kd.register()  # before autodoc imports single modules
+import fairseq_bert_kd.tasks  # noqa: E402  before autodoc imports single modules
 
 project = "fairseq_bert_kd"
 release = version = fairseq_bert_kd.__version__

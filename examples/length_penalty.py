@@ -17,11 +17,11 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
+from fairseq_bert_kd.evaluation.fairseq_output import read_hypotheses, read_lines
+from fairseq_bert_kd.evaluation.text_metrics import Metrics, Output
 from fairseq_bert_kd.report.experiment import MAIN_GROUP, Experiment, Run, read_experiment
 from fairseq_bert_kd.report.formats import list_text
-from fairseq_bert_kd.report.hypotheses import read_hypotheses, read_lines
 from fairseq_bert_kd.report.markdown_tables import other_scores_table
-from fairseq_bert_kd.report.metrics import Metrics, Output
 from fairseq_bert_kd.report.notes import Notes
 from fairseq_bert_kd.report.other_scores import other_scores
 from fairseq_bert_kd.report.results import choose_metrics

@@ -28,6 +28,8 @@ FAIRSEQ_INSTALL = (
     f"pip install --no-build-isolation --no-deps {FAIRSEQ_REQUIREMENT}"
 )
 
+REPORT_INSTALL = "pip install 'fairseq-bert-kd[report]'"
+
 
 class InstallationError(ImportError):
     """A package that we need is missing or cannot be loaded; the message says what mends it."""
@@ -168,6 +170,21 @@ def import_transformers() -> Any:
             "Mend it with:\n  pip install --upgrade transformers"
         ) from error
     return transformers
+
+
+def import_extra(module: str) -> Any:
+    """A module that only reports and their metrics need.
+
+    Raises:
+        InstallationError: it is not installed; the message names the command that installs it.
+    """
+    try:
+        return importlib.import_module(module)
+    except ImportError as error:
+        package = module.split(".")[0].replace("_", "-")
+        raise InstallationError(
+            f"a report needs {package} ({error}). Install it with:\n  {REPORT_INSTALL}"
+        ) from error
 
 
 def torchaudio_fault() -> str:

@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from fairseq_bert_kd.cli.main import cli_main
-from fairseq_bert_kd.storage.indexed_data import IndexedTokens
+from fairseq_bert_kd.storage.fairseq_data import IndexedTokens
 from fairseq_bert_kd.storage.records import ChunkData
 from fairseq_bert_kd.storage.store_info import dictionary_digest, store_path
 from fairseq_bert_kd.storage.topk_store import TopKReader

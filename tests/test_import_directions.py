@@ -1,6 +1,7 @@
 """Who may import whom: the table of the architecture, held by reading the syntax trees."""
 
 import ast
+import graphlib
 import json
 import subprocess
 import sys
@@ -12,67 +13,54 @@ import pytest
 ROOT = Path(__file__).parents[1]
 PACKAGE = "fairseq_bert_kd"
 FILES = sorted((ROOT / PACKAGE).rglob("*.py"))
-# asked for where they are used, never when a module is imported
+# imported where they are used, never when a module of ours is imported
 LAZY = {"transformers", "tokenizers", "matplotlib", "jinja2", "rouge_score"}
 
-# part -> what else of the package it may import; files of the same part may import each other
+# part -> what else of the package it may import, lowest part first; files of one part may import each other
 INSIDE = {
+    "root": set(),
     "batch": set(),
     "compat": set(),
     "storage": set(),
     "functional": {"batch"},
+    "evaluation": {"compat"},
     "data": {"functional", "storage", "batch"},
-    "tokenization": {
-        "compat",
-        "functional",
-        "storage",
-    },  # dictionary.py gives the teacher's pair format and digests
-    "models": {"functional", "batch", "compat"},
-    "criterions": {"functional", "batch"},
-    "tasks": {"scoring", "data", "tokenization", "functional", "storage", "batch", "compat"},
-    "scoring": {"data", "tokenization", "functional", "storage", "batch", "compat", ""},
-    "report": {"storage", ""},
+    "tokenization": {"functional", "storage", "compat"},
+    "modules": {"functional", "batch", "compat"},
+    "teachers": {"data", "tokenization", "modules", "functional", "storage", "batch", "compat"},
+    "models": {"modules", "functional", "batch", "compat"},
+    "criterions": {"modules", "functional", "batch"},
+    "tasks": {"teachers", "data", "tokenization", "functional", "storage", "batch", "compat"},
+    "report": {"evaluation", "storage", "compat", "root"},
     "cli": {
-        "report",
-        "scoring",
-        "tasks",
-        "data",
-        "tokenization",
-        "functional",
-        "storage",
-        "batch",
-        "compat",
-        "",
+        "report", "tasks", "teachers", "evaluation", "tokenization", "data", "functional", "storage", "batch", "compat", "root",
     },
-    "__init__": {"tasks", "models", "criterions", "tokenization", "compat"},
     "__main__": {"cli"},
-}
+}  # fmt: skip
+REGISTRATION = f"{PACKAGE}.tasks"  # this file alone also imports what fairseq finds by name
+REGISTERED = {"models", "criterions", "tokenization"}
 # part -> modules of others, by prefix; the standard library is free
 OUTSIDE = {
+    "root": set(),
     "batch": {"torch"},
     "compat": {"torch", "numpy"},
     "storage": {"numpy"},
     "functional": {"torch", "numpy"},
-    "data": {"torch", "numpy", "fairseq.data"},
+    "evaluation": {"numpy", "sacrebleu", "scipy", "sklearn"},  # rouge-score comes through compat.import_extra
+    "data": {"torch", "numpy", "fairseq.data", "fairseq.utils"},
     "tokenization": {"numpy", "fairseq.data", "fairseq.dataclass", "tokenizers"},
+    "modules": {"torch", "fairseq.distributed", "fairseq.models", "fairseq.modules", "fairseq.utils", "transformers"},
+    "teachers": {"torch", "numpy", "omegaconf", "fairseq"},
     "models": {"torch", "fairseq.models", "fairseq.dataclass", "transformers"},
     "criterions": {
-        "torch",
-        "fairseq.criterions",
-        "fairseq.dataclass",
-        "fairseq.distributed",
-        "fairseq.logging",
-        "fairseq.models",
-        "fairseq.modules",
-        "fairseq.utils",
+        "torch", "fairseq.criterions", "fairseq.dataclass", "fairseq.distributed", "fairseq.logging", "fairseq.models",
+        "fairseq.modules", "fairseq.utils",
     },
     "tasks": {"numpy", "fairseq.tasks", "fairseq.data", "fairseq.dataclass", "fairseq.utils", "omegaconf"},
-    "scoring": {"torch", "numpy", "omegaconf", "fairseq"},
-    "report": {"numpy", "sacrebleu"},  # its other packages come through report/extras.py
+    "report": {"numpy", "scipy", "sacrebleu"},  # its other packages come through compat.import_extra
     "cli": {"torch", "numpy", "tqdm", "sacrebleu", "fairseq"},
-    "__init__": set(),
     "__main__": set(),
-}
+}  # fmt: skip
 
 
 class Import(NamedTuple):
@@ -87,6 +75,12 @@ class Import(NamedTuple):
     module: str
     name: str
     top: bool
+
+
+def module_of(path):
+    """Dotted name of a file; a package's ``__init__`` has the package's name."""
+    parts = path.relative_to(ROOT).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
 
 
 def is_module(dotted):
@@ -111,139 +105,162 @@ def imports(tree):
                 # of others we cannot know: `from fairseq import utils` may be a file or a name
                 whole = is_module(inner) if ours else node.module == "fairseq"
                 found.append(Import(inner, "", top) if whole else Import(node.module, alias.name, top))
+        elif is_import_module(node) and node.args[0].value.split(".")[0] == PACKAGE:
+            found.append(Import(node.args[0].value, "", False))
     return found
 
 
+def is_import_module(node):
+    """Whether the node is ``importlib.import_module("a literal")``."""
+    return (
+        isinstance(node, ast.Call)
+        and isinstance(node.func, ast.Attribute)
+        and node.func.attr == "import_module"
+        and isinstance(node.args[0], ast.Constant)
+    )
+
+
 def part_of(dotted):
-    """``fairseq_bert_kd.data.complete_batches`` is in ``data``; the package root is ``""``."""
-    return [*dotted.split("."), ""][1]
+    """``fairseq_bert_kd.data.store_rows`` is in ``data``; the package itself is ``root``."""
+    return [*dotted.split("."), "root"][1]
 
 
-def faults(part, tree):
-    """What a file of ``part`` imports and may not."""
-    wrong = []
-    for module, name, top in imports(tree):
-        shown = f"{module}: {name}" if name else module
-        if module.split(".")[0] == PACKAGE:
-            if part_of(module) not in INSIDE[part] | {part}:
+def faults(module, tree):
+    """Imports of a module that the table does not permit."""
+    part, wrong = part_of(module), []
+    permitted = INSIDE[part] | {part} | (REGISTERED if module == REGISTRATION else set())
+    for imported, name, top in imports(tree):
+        shown = f"{imported}: {name}" if name else imported
+        if imported.split(".")[0] == PACKAGE:
+            if part_of(imported) not in permitted:
                 wrong.append(shown)
-        elif module.split(".")[0] not in sys.stdlib_module_names:
-            allowed = any(module == prefix or module.startswith(f"{prefix}.") for prefix in OUTSIDE[part])
-            if not allowed or (top and module.split(".")[0] in LAZY):
+        elif imported.split(".")[0] not in sys.stdlib_module_names:
+            allowed = any(imported == prefix or imported.startswith(f"{prefix}.") for prefix in OUTSIDE[part])
+            if not allowed or (top and imported.split(".")[0] in LAZY):
                 wrong.append(shown)
     return wrong
-
-
-def name_of(path):
-    return str(path.relative_to(ROOT))
-
-
-def part_of_file(path):
-    relative = path.relative_to(ROOT / PACKAGE)
-    return relative.parts[0].removesuffix(".py")
 
 
 def parsed(path):
     return ast.parse(path.read_text(encoding="utf-8"), str(path))
 
 
-@pytest.mark.parametrize("path", FILES, ids=name_of)
-def test_imports_go_down(path):
-    assert faults(part_of_file(path), parsed(path)) == []
+def test_imports_go_down():
+    found = {module_of(path): faults(module_of(path), parsed(path)) for path in FILES}
+    assert {module: wrong for module, wrong in found.items() if wrong} == {}
 
 
-@pytest.mark.parametrize(
-    ("part", "line", "wrong"),
-    [
-        ("functional", "import fairseq", "fairseq"),
-        (
-            "functional",
-            "from fairseq_bert_kd.data.complete_batches import x",
-            f"{PACKAGE}.data.complete_batches: x",
-        ),
-        ("storage", "import torch", "torch"),
-        ("criterions", "import fairseq_bert_kd.models.student_presets", f"{PACKAGE}.models.student_presets"),
-        ("tasks", "from fairseq_bert_kd.criterions import cmlm_loss", f"{PACKAGE}.criterions.cmlm_loss"),
-        ("tasks", "def f():\n    import fairseq_bert_kd.models", f"{PACKAGE}.models"),
-        (
-            "scoring",
-            "def f():\n    import fairseq_bert_kd.tasks.translation_with_teacher",
-            f"{PACKAGE}.tasks.translation_with_teacher",
-        ),
-        ("report", "import torch", "torch"),
-        ("report", "import matplotlib", "matplotlib"),
-        ("report", "from fairseq_bert_kd import compat", f"{PACKAGE}.compat"),
-        ("data", "import fairseq_bert_kd", PACKAGE),
-        ("data", "from fairseq_bert_kd import register", f"{PACKAGE}: register"),
-        ("data", "from fairseq_bert_kd.cli import main", f"{PACKAGE}.cli.main"),
-        ("data", "from fairseq.models import x", "fairseq.models: x"),
-        ("data", "from fairseq import models", "fairseq.models"),
-        ("models", "import transformers", "transformers"),
-        ("tokenization", "if True:\n    from tokenizers import Tokenizer", "tokenizers: Tokenizer"),
-    ],
-)
-def test_wrong_directions_are_seen(part, line, wrong):
-    assert faults(part, ast.parse(line)) == [wrong]
+def test_the_table_goes_down():
+    parts = list(INSIDE)
+    for place, part in enumerate(parts):
+        assert INSIDE[part] <= set(parts[:place]), part
+    assert OUTSIDE.keys() == INSIDE.keys()
+    assert {part_of(module_of(path)) for path in FILES} == set(parts)  # no folder is left out
 
 
-@pytest.mark.parametrize(
-    ("part", "line"),
-    [
-        ("models", "def f():\n    import transformers"),
-        ("data", "from fairseq_bert_kd.storage.topk_store import TopKReader"),
-        ("data", "from fairseq_bert_kd.data.complete_batches import complete_batches"),
-        ("models", "from fairseq_bert_kd import compat"),
-        ("tasks", "from fairseq_bert_kd.scoring.live_teacher import load_live_teacher"),
-        ("storage", "import os, json"),
-        ("cli", "import fairseq_bert_kd"),
-    ],
-)
-def test_right_directions_are_not(part, line):
-    assert faults(part, ast.parse(line)) == []
+def import_graph(trees):
+    """Module -> modules of ours that it imports, in functions too."""
+    return {
+        module: {imported for imported, _, _ in imports(tree) if imported in trees} - {module}
+        for module, tree in trees.items()
+    }
 
 
-@pytest.mark.parametrize("path", FILES, ids=name_of)
-def test_names_come_from_the_file_that_defines_them(path):
-    for module, name, _ in imports(parsed(path)):
-        if module.split(".")[0] != PACKAGE or not name:
+def test_no_cycle():
+    graphlib.TopologicalSorter(import_graph({module_of(path): parsed(path) for path in FILES})).prepare()
+
+
+def test_a_cycle_through_a_function_is_seen():
+    a, b = f"{PACKAGE}.data.a", f"{PACKAGE}.data.b"
+    trees = {a: ast.parse(f"def f():\n    import {b}"), b: ast.parse(f'importlib.import_module("{a}")')}
+    with pytest.raises(graphlib.CycleError):
+        graphlib.TopologicalSorter(import_graph(trees)).prepare()
+
+
+WRONG = [
+    ("functional.x", "import fairseq", "fairseq"),
+    ("functional.x", "from fairseq_bert_kd.data.store_rows import x", f"{PACKAGE}.data.store_rows: x"),
+    ("storage.x", "import torch", "torch"),
+    ("criterions.x", "import fairseq_bert_kd.models.student_presets", f"{PACKAGE}.models.student_presets"),
+    ("tasks.x", "from fairseq_bert_kd.criterions import cmlm_loss", f"{PACKAGE}.criterions.cmlm_loss"),
+    ("tasks.x", "def f():\n    import fairseq_bert_kd.models", f"{PACKAGE}.models"),
+    ("teachers.x", 'importlib.import_module("fairseq_bert_kd.tasks")', f"{PACKAGE}.tasks"),
+    ("report.x", "import torch", "torch"),
+    ("report.x", "import matplotlib", "matplotlib"),
+    ("data.x", "import fairseq_bert_kd", PACKAGE),
+    ("data.x", "from fairseq_bert_kd.cli import main", f"{PACKAGE}.cli.main"),
+    ("data.x", "from fairseq.models import x", "fairseq.models: x"),
+    ("data.x", "from fairseq import models", "fairseq.models"),
+    ("models.x", "import transformers", "transformers"),
+    ("tokenization.x", "if True:\n    from tokenizers import Tokenizer", "tokenizers: Tokenizer"),
+]
+RIGHT = [
+    ("models.x", "def f():\n    import transformers"),
+    ("data.x", "from fairseq_bert_kd.storage.topk_store import TopKReader"),
+    ("data.x", "from fairseq_bert_kd.data.store_rows import StoreRows"),
+    ("models.x", "from fairseq_bert_kd import compat"),
+    ("tasks", "import fairseq_bert_kd.models.student_presets"),
+    ("storage.x", "import os, json"),
+    ("cli.x", "import fairseq_bert_kd"),
+]
+
+
+@pytest.mark.parametrize(("module", "line", "wrong"), WRONG)
+def test_wrong_directions_are_seen(module, line, wrong):
+    assert faults(f"{PACKAGE}.{module}", ast.parse(line)) == [wrong]
+
+
+def test_right_directions_are_not():
+    assert [faults(f"{PACKAGE}.{module}", ast.parse(line)) for module, line in RIGHT] == [[]] * len(RIGHT)
+
+
+def names_defined(tree):
+    for node in tree.body:
+        if isinstance(node, (ast.FunctionDef, ast.ClassDef)):
+            yield node.name
+        elif isinstance(node, ast.Assign):
+            yield from (target.id for target in node.targets if isinstance(target, ast.Name))
+        elif isinstance(node, ast.AnnAssign):
+            yield node.target.id
+
+
+def test_names_come_from_the_file_that_defines_them():
+    trees = {module_of(path): parsed(path) for path in FILES}
+    for module, tree in trees.items():
+        for imported, name, _ in imports(tree):
+            if name and imported.split(".")[0] == PACKAGE:
+                assert name in names_defined(trees[imported]), f"{module}: {imported} does not define {name}"
+
+
+def test_what_fairseq_imports_by_itself_registers_something():
+    for path in FILES:
+        if part_of(module_of(path)) not in ("tasks", "models") or path.name == "__init__.py":
             continue
-        source = (ROOT / Path(*module.split("."))).with_suffix(".py")
-        defined = set()
-        for node in parsed(source).body:
-            if isinstance(node, (ast.FunctionDef, ast.ClassDef)):
-                defined.add(node.name)
-            elif isinstance(node, ast.Assign):
-                defined |= {target.id for target in node.targets if isinstance(target, ast.Name)}
-            elif isinstance(node, ast.AnnAssign):
-                defined.add(node.target.id)
-        assert name in defined, f"{module} does not define {name}"
-
-
-@pytest.mark.parametrize(
-    "path", [path for path in FILES if part_of_file(path) in ("tasks", "models")], ids=name_of
-)
-def test_what_the_host_imports_by_itself_registers_something(path):
-    if path.name == "__init__.py":
-        assert path.read_text(encoding="utf-8") == ""
-        return
-    decorators = [
-        decorator.func.id
-        for node in parsed(path).body
-        if isinstance(node, (ast.FunctionDef, ast.ClassDef))
-        for decorator in node.decorator_list
-        if isinstance(decorator, ast.Call) and isinstance(decorator.func, ast.Name)
-    ]
-    assert any(name.startswith("register_") for name in decorators)
+        decorators = [
+            decorator.func.id
+            for node in parsed(path).body
+            if isinstance(node, (ast.FunctionDef, ast.ClassDef))
+            for decorator in node.decorator_list
+            if isinstance(decorator, ast.Call) and isinstance(decorator.func, ast.Name)
+        ]
+        assert any(name.startswith("register_") for name in decorators), path
 
 
 def test_every_file_that_registers_is_registered():
     registering = {
-        ".".join(path.relative_to(ROOT).with_suffix("").parts)
+        module_of(path)
         for path in FILES
         if any(name.startswith("register_") for _, name, _ in imports(parsed(path)))
     }
-    named = {module for module, _, _ in imports(parsed(ROOT / PACKAGE / "__init__.py"))}
+    named = {module for module, _, _ in imports(parsed(ROOT / PACKAGE / "tasks" / "__init__.py"))}
     assert registering <= named
+
+
+def test_only_the_registration_imports_in_a_package():
+    """Names come from the file that defines them, so a package's ``__init__`` is empty."""
+    for path in FILES:
+        if path.name == "__init__.py" and module_of(path) != REGISTRATION:
+            assert imports(parsed(path)) == [], path
 
 
 QUIET = """

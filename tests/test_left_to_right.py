@@ -12,13 +12,13 @@ from fairseq.data import LanguagePairDataset, data_utils
 
 from fairseq_bert_kd.cli.main import cli_main
 from fairseq_bert_kd.functional.left_to_right import LEFT_TO_RIGHT
-from fairseq_bert_kd.scoring.batches import BatchLayout
-from fairseq_bert_kd.scoring.live_teacher import LiveTeacher
-from fairseq_bert_kd.scoring.plan import number_of_passes, plan_chunk
-from fairseq_bert_kd.scoring.teacher import load_teacher, never_a_target
 from fairseq_bert_kd.storage.store_info import Shard, shard_path, store_path
 from fairseq_bert_kd.storage.topk_merge import merge_shards
 from fairseq_bert_kd.storage.topk_store import TopKReader
+from fairseq_bert_kd.teachers.live_teacher import LiveTeacher
+from fairseq_bert_kd.teachers.load import load_teacher, never_a_target
+from fairseq_bert_kd.teachers.pair_batches import BatchLayout
+from fairseq_bert_kd.teachers.plan import number_of_passes, plan_chunk
 from tests.tiny_chain import dump, logged, train_student, train_teacher
 
 LOG = ("--log-interval", 1, "--log-format", "simple")
@@ -238,7 +238,7 @@ def test_student_learns_from_the_store_and_from_the_live_teacher_alike(data, tea
     options = (*LOG, "--kd-temperature", 5)
     losses = []
     for name, where in (("store", ("--kd-stores", "l2r")), ("live", ("--kd-live-teacher", teacher))):
-        with logged("train_inner") as messages, logged("fairseq_bert_kd.scoring.live_teaching") as live:
+        with logged("train_inner") as messages, logged("fairseq_bert_kd.teachers.live_teaching") as live:
             train_student(data, tmp_path / name, *options, *where, updates=3)
         losses.append(values(messages, "kd_loss"))
         assert values(messages, "kd_coverage") == [100] * 3

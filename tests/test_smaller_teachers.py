@@ -8,7 +8,7 @@ import torch
 import transformers
 
 from fairseq_bert_kd import compat
-from fairseq_bert_kd.scoring.teacher import load_teacher
+from fairseq_bert_kd.teachers.load import load_teacher
 from tests.tiny_chain import build_teacher_folder, dump, logged, train_teacher
 
 MODEL = "fairseq_bert_kd.models.masked_lm_teacher"

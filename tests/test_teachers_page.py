@@ -7,9 +7,9 @@ import subprocess
 import sys
 from pathlib import Path
 
-from fairseq_bert_kd.scoring.teacher import load_teacher
 from fairseq_bert_kd.storage.store_info import store_path
 from fairseq_bert_kd.storage.topk_store import TopKReader
+from fairseq_bert_kd.teachers.load import load_teacher
 from tests.tiny_chain import PLUGIN
 
 PAGE = (Path(__file__).parents[1] / "docs" / "teachers.md").read_text(encoding="utf-8")

@@ -1,6 +1,7 @@
 """``fairseq-bert-kd dump``: a teacher's top-k logits for every target position, stored beside the data."""
 
 import argparse
+import importlib
 import logging
 import math
 import os
@@ -15,11 +16,7 @@ from tqdm import tqdm
 
 import fairseq_bert_kd
 from fairseq_bert_kd.functional.left_to_right import LEFT_TO_RIGHT
-from fairseq_bert_kd.scoring import distributed
-from fairseq_bert_kd.scoring.plan import number_of_passes
-from fairseq_bert_kd.scoring.store_dump import StoreDump
-from fairseq_bert_kd.scoring.teacher import Teacher, load_teacher
-from fairseq_bert_kd.storage.indexed_data import open_pairs, read_dictionary
+from fairseq_bert_kd.storage.fairseq_data import open_pairs, read_dictionary
 from fairseq_bert_kd.storage.store_info import (
     DEFAULT_NAME,
     PREFIX_PLAN,
@@ -35,6 +32,10 @@ from fairseq_bert_kd.storage.store_info import (
 )
 from fairseq_bert_kd.storage.topk_merge import merge_shards
 from fairseq_bert_kd.storage.topk_store import TopKReader
+from fairseq_bert_kd.teachers import distributed
+from fairseq_bert_kd.teachers.dump import StoreDump
+from fairseq_bert_kd.teachers.load import Teacher, load_teacher
+from fairseq_bert_kd.teachers.plan import number_of_passes
 
 logger = logging.getLogger(__name__)
 
@@ -141,15 +142,21 @@ def get_parser() -> argparse.ArgumentParser:
     return parser
 
 
+def register() -> None:
+    """Register our tasks and models with fairseq, which builds the teacher by their names."""
+    importlib.import_module("fairseq_bert_kd.tasks")
+
+
 def main(args: argparse.Namespace) -> None:
     check_arguments(args)
     parse_shard(args.shard)
-    fairseq_bert_kd.register()
+    register()
     distributed.launch(dump_all, args, cpu=args.cpu, world_size=1 if args.plan else None)
 
 
 def dump_all(args: argparse.Namespace, rank: int, world_size: int) -> None:
     """Score every split of every data folder, as one of ``world_size`` processes."""
+    register()  # in a process that was started for a GPU too
     on_gpu = torch.cuda.is_available() and not args.cpu
     device = torch.device("cuda", torch.cuda.current_device()) if on_gpu else torch.device("cpu")
     folders = args.data.split(":")

@@ -4,8 +4,8 @@ import argparse
 import logging
 from pathlib import Path
 
+from fairseq_bert_kd.compat import import_extra
 from fairseq_bert_kd.report.experiment import read_experiment
-from fairseq_bert_kd.report.extras import import_extra
 from fairseq_bert_kd.report.figures import figure_paths, write_figures
 from fairseq_bert_kd.report.notes import Notes
 from fairseq_bert_kd.report.page import render

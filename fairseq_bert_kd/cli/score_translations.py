@@ -7,8 +7,8 @@ from pathlib import Path
 
 from sacrebleu.metrics import BLEU
 
-from fairseq_bert_kd.report.hypotheses import read_hypotheses, read_lines
-from fairseq_bert_kd.report.metrics import Metrics, MetricSettings, Output
+from fairseq_bert_kd.evaluation.fairseq_output import read_hypotheses, read_lines
+from fairseq_bert_kd.evaluation.text_metrics import Metrics, MetricSettings, Output
 from fairseq_bert_kd.report.results import spread
 
 Scores = dict[str, float]  # by the keys of `Metrics.keys`: 0 to 100, and the length ratio

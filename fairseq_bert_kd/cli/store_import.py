@@ -18,7 +18,7 @@ from tqdm import tqdm
 
 import fairseq_bert_kd
 from fairseq_bert_kd.cli.authors_shelve import Dump, load_pair, unwrap
-from fairseq_bert_kd.storage.indexed_data import Pairs, open_pairs, read_dictionary, sentence_hash
+from fairseq_bert_kd.storage.fairseq_data import Pairs, open_pairs, read_dictionary, sentence_hash
 from fairseq_bert_kd.storage.records import ChunkData, empty_records
 from fairseq_bert_kd.storage.store_info import (
     NOT_FINITE,

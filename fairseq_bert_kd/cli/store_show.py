@@ -11,8 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fairseq_bert_kd.cli.store_tools import printable
+from fairseq_bert_kd.storage.fairseq_data import IndexedTokens, data_prefixes, read_dictionary, sentence_hash
 from fairseq_bert_kd.storage.header import Header, damaged
-from fairseq_bert_kd.storage.indexed_data import IndexedTokens, data_prefixes, read_dictionary, sentence_hash
 from fairseq_bert_kd.storage.store_info import PREFIX_PLAN, STATUS_NAMES, StoreInfo, dictionary_digest
 from fairseq_bert_kd.storage.topk_stat import checked_chunk, token_probs
 from fairseq_bert_kd.storage.topk_store import TopKReader

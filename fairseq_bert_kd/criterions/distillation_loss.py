@@ -18,12 +18,6 @@ from fairseq_bert_kd.criterions.distillation_options import (
     check_objective,
     check_schedule,
 )
-from fairseq_bert_kd.criterions.student_projection import (
-    Projection,
-    features_only,
-    projection_of,
-    scores_of,
-)
 from fairseq_bert_kd.functional import soft_targets
 from fairseq_bert_kd.functional.chunked_projection import chunk_positions, chunked_sums
 from fairseq_bert_kd.functional.distillation import (
@@ -34,6 +28,12 @@ from fairseq_bert_kd.functional.distillation import (
 from fairseq_bert_kd.functional.schedules import Schedule
 from fairseq_bert_kd.functional.student_scores import student_scores
 from fairseq_bert_kd.functional.teacher_targets import teacher_targets
+from fairseq_bert_kd.modules.student_projection import (
+    Projection,
+    features_only,
+    projection_of,
+    scores_of,
+)
 
 logger = logging.getLogger(__name__)
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from fairseq.data import Dictionary, indexed_dataset
 
-from fairseq_bert_kd.storage.indexed_data import IndexedTokens, is_mmap
+from fairseq_bert_kd.storage.fairseq_data import IndexedTokens, is_mmap
 
 
 def corpus_parts(cfg: Any, data_path: str, split: str, combine: bool) -> Iterator[tuple[str, str]]:

@@ -11,10 +11,10 @@ from fairseq.models import BaseFairseqModel, register_model
 from torch import Tensor, nn
 
 from fairseq_bert_kd import compat
-from fairseq_bert_kd.functional.encoder_layers import keep_first_layers
-from fairseq_bert_kd.functional.last_layer import output_rows
 from fairseq_bert_kd.functional.left_to_right import ATTENTIONS, BIDIRECTIONAL, LEFT_TO_RIGHT, teacher_input
 from fairseq_bert_kd.functional.pair_input import PairFormat
+from fairseq_bert_kd.modules.encoder_layers import keep_first_layers
+from fairseq_bert_kd.modules.last_layer import output_rows
 
 logger = logging.getLogger(__name__)
 

@@ -4,10 +4,10 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from fairseq_bert_kd.evaluation.significance import p_values
 from fairseq_bert_kd.report.experiment import MAIN_GROUP, Run
 from fairseq_bert_kd.report.notes import Notes
 from fairseq_bert_kd.report.results import Results, Spread, seeds_of, spread
-from fairseq_bert_kd.report.significance import p_values
 
 SIGNIFICANT = 0.05
 _SAME_OVER_SEEDS = ("label", "group", "value", "baseline", "updates", "options", "store", "teacher")

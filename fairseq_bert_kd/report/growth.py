@@ -3,8 +3,8 @@
 from collections.abc import Iterator, Sequence
 from functools import partial
 
+from fairseq_bert_kd.evaluation.text_metrics import NAMES
 from fairseq_bert_kd.report.formats import plain_name, signed
-from fairseq_bert_kd.report.metrics import NAMES
 from fairseq_bert_kd.report.plot_style import Panel
 from fairseq_bert_kd.report.plots import draw_values
 from fairseq_bert_kd.report.results import Spread

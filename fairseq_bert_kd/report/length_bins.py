@@ -8,8 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 from sacrebleu.tokenizers.tokenizer_13a import Tokenizer13a
 
-from fairseq_bert_kd.report.metrics import Output
-from fairseq_bert_kd.report.significance import RESAMPLES, SEED
+from fairseq_bert_kd.evaluation.significance import RESAMPLES, SEED
+from fairseq_bert_kd.evaluation.text_metrics import Output
 
 BINS = 5
 CONFIDENCE = 0.95

@@ -4,10 +4,10 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from fairseq_bert_kd.evaluation.text_metrics import NAMES
 from fairseq_bert_kd.report.comparison import GROUP_TITLES
 from fairseq_bert_kd.report.experiment import MAIN_GROUP, RUN_FIELDS, Run, Step
 from fairseq_bert_kd.report.formats import duration, list_text, p_text, percent, signed, spread_text
-from fairseq_bert_kd.report.metrics import NAMES
 from fairseq_bert_kd.report.other_scores import PREFIX, OtherRow, OtherScores, other_scores
 from fairseq_bert_kd.report.results import Spread, spread
 from fairseq_bert_kd.report.step_times import step_rows

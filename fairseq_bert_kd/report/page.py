@@ -5,19 +5,19 @@ from pathlib import Path
 from typing import Any
 
 import fairseq_bert_kd
+from fairseq_bert_kd.compat import import_extra
+from fairseq_bert_kd.evaluation.significance import RESAMPLES
+from fairseq_bert_kd.evaluation.text_metrics import NAMES
 from fairseq_bert_kd.report import formats
 from fairseq_bert_kd.report.choose_sentences import LONGEST, SHORTEST
 from fairseq_bert_kd.report.comparison import GROUP_TITLES, SIGNIFICANT, SystemRow, verdict
 from fairseq_bert_kd.report.experiment import MAIN_GROUP
-from fairseq_bert_kd.report.extras import import_extra
 from fairseq_bert_kd.report.foreign_text import visible
 from fairseq_bert_kd.report.formats import plain_name, signed
 from fairseq_bert_kd.report.growth import growth_panels
 from fairseq_bert_kd.report.length_bins import BINS
-from fairseq_bert_kd.report.metrics import NAMES
 from fairseq_bert_kd.report.plot_style import Panel, svg
 from fairseq_bert_kd.report.section import Section
-from fairseq_bert_kd.report.significance import RESAMPLES
 from fairseq_bert_kd.report.soft_labels import temperature_of
 from fairseq_bert_kd.report.step_times import step_rows
 from fairseq_bert_kd.storage.store_info import PREFIX_PLAN, scoring_plan

@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 
+from fairseq_bert_kd.evaluation.text_metrics import NAMES
 from fairseq_bert_kd.report.comparison import GROUP_TITLES, SystemRow, main_row
 from fairseq_bert_kd.report.curves import (
     STUDENT_CURVES,
@@ -14,7 +15,6 @@ from fairseq_bert_kd.report.curves import (
 from fairseq_bert_kd.report.experiment import MAIN_GROUP, Experiment
 from fairseq_bert_kd.report.formats import signed
 from fairseq_bert_kd.report.length_bins import LengthBin
-from fairseq_bert_kd.report.metrics import NAMES
 from fairseq_bert_kd.report.plot_style import Panel
 from fairseq_bert_kd.report.plots import draw_curves, draw_gains, draw_lengths, draw_mass, draw_values
 from fairseq_bert_kd.report.results import Results

@@ -7,7 +7,7 @@ from html import escape
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from fairseq_bert_kd.report.extras import import_extra
+from fairseq_bert_kd.compat import import_extra
 from fairseq_bert_kd.report.foreign_text import visible
 
 PANEL = (360, 265)  # CSS pixels; a panel fits a phone, and wide pages set several side by side

@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 
+from fairseq_bert_kd.compat import import_extra
 from fairseq_bert_kd.report.curves import SystemCurve
-from fairseq_bert_kd.report.extras import import_extra
 from fairseq_bert_kd.report.formats import signed
 from fairseq_bert_kd.report.length_bins import LengthBin
 from fairseq_bert_kd.report.plot_style import Palette

@@ -5,9 +5,9 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from fairseq_bert_kd.evaluation.fairseq_output import read_hypotheses, read_lines
+from fairseq_bert_kd.evaluation.text_metrics import Metrics, MetricSettings, Output
 from fairseq_bert_kd.report.experiment import Experiment, Run
-from fairseq_bert_kd.report.hypotheses import read_hypotheses, read_lines
-from fairseq_bert_kd.report.metrics import Metrics, MetricSettings, Output
 from fairseq_bert_kd.report.notes import Notes
 
 

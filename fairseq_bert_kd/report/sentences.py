@@ -6,8 +6,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from fairseq_bert_kd.evaluation.text_metrics import Output
 from fairseq_bert_kd.report.differences import Part, marked_words, shortened
-from fairseq_bert_kd.report.metrics import Output
 
 
 class ComparedSentence(NamedTuple):

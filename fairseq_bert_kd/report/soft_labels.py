@@ -6,11 +6,11 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from fairseq_bert_kd.evaluation.fairseq_output import read_lines
 from fairseq_bert_kd.report.experiment import Experiment
-from fairseq_bert_kd.report.hypotheses import read_lines
 from fairseq_bert_kd.report.notes import Notes
 from fairseq_bert_kd.report.stores import StoreStat
-from fairseq_bert_kd.storage.indexed_data import IndexedTokens, data_prefixes, read_dictionary, sentence_hash
+from fairseq_bert_kd.storage.fairseq_data import IndexedTokens, data_prefixes, read_dictionary, sentence_hash
 from fairseq_bert_kd.storage.topk_stat import token_probs
 
 SHOWN = 6  # tokens of a position, at most

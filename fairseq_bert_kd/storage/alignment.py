@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from fairseq_bert_kd.storage.fairseq_data import sentence_hash
 from fairseq_bert_kd.storage.header import rebuild_command
-from fairseq_bert_kd.storage.indexed_data import sentence_hash
 from fairseq_bert_kd.storage.store_info import dictionary_digest
 from fairseq_bert_kd.storage.topk_store import TopKReader
 

@@ -4,7 +4,7 @@ import os
 from pathlib import Path
 from typing import NamedTuple
 
-from fairseq_bert_kd.storage.indexed_data import IndexedTokens, data_prefixes, read_dictionary, sentence_hash
+from fairseq_bert_kd.storage.fairseq_data import IndexedTokens, data_prefixes, read_dictionary, sentence_hash
 from fairseq_bert_kd.storage.records import ChunkData
 from fairseq_bert_kd.storage.store_file import ChunkPlace, StoreFile
 from fairseq_bert_kd.storage.store_info import dictionary_digest

@@ -126,7 +126,7 @@ class TopKReader:
         return self.status(index) != SCORED
 
     def hashes(self, index: SupportsIndex) -> tuple[int, int]:
-        """Hashes of the sentence's source and target ids, see `indexed_data.sentence_hash`."""
+        """Hashes of the sentence's source and target ids, see `fairseq_data.sentence_hash`."""
         i = self._checked(index)
         return int(self._source_hashes[i]), int(self._target_hashes[i])
 

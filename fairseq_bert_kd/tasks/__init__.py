@@ -1,0 +1,22 @@
+"""Tasks; importing this package registers everything of ours that fairseq looks up by name.
+
+fairseq imports this package for every ``--user-dir``, and by itself only the files of ``tasks/`` and ``models/``. Our own
+commands import it too.
+
+Raises:
+    InstallationError: fairseq cannot be imported; the message says how to fix it.
+"""
+
+from fairseq_bert_kd import compat
+
+compat.require_fairseq()
+compat.allow_fairseq_checkpoints()
+compat.broadcast_to_own_workers()
+
+import fairseq_bert_kd.criterions.cmlm_loss  # noqa: E402
+import fairseq_bert_kd.criterions.distillation_loss  # noqa: E402
+import fairseq_bert_kd.models.masked_lm_teacher  # noqa: E402
+import fairseq_bert_kd.models.student_presets  # noqa: E402
+import fairseq_bert_kd.tasks.conditional_masked_lm  # noqa: E402
+import fairseq_bert_kd.tasks.translation_with_teacher  # noqa: E402
+import fairseq_bert_kd.tokenization.bpe  # noqa: E402, F401

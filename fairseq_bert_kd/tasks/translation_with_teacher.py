@@ -20,7 +20,6 @@ from fairseq_bert_kd.data.corpus_parts import corpus_parts, refuse_damaged_parts
 from fairseq_bert_kd.data.distilled_pair_dataset import DistilledPairDataset
 from fairseq_bert_kd.data.parallel_check import refuse_unequal_sides
 from fairseq_bert_kd.data.store_rows import StoreRows
-from fairseq_bert_kd.scoring.live_teaching import LiveTeaching
 from fairseq_bert_kd.storage.alignment import (
     check_contents,
     check_dictionaries,
@@ -30,6 +29,7 @@ from fairseq_bert_kd.storage.alignment import (
 )
 from fairseq_bert_kd.storage.store_info import DEFAULT_NAME, store_path
 from fairseq_bert_kd.storage.topk_store import TopKReader
+from fairseq_bert_kd.teachers.live_teaching import LiveTeaching
 from fairseq_bert_kd.tokenization.hf_tokenizer import HfTokenizer
 
 logger = logging.getLogger(__name__)

@@ -12,14 +12,14 @@ import torch
 from fairseq import checkpoint_utils
 from fairseq.data import Dictionary, data_utils
 
-from fairseq_bert_kd.scoring.chunk_scorer import ChunkScorer
-from fairseq_bert_kd.scoring.distributed import launch
-from fairseq_bert_kd.scoring.teacher import file_digest, never_a_target
 from fairseq_bert_kd.storage.store_info import STATUS_NAMES, Shard, shard_path, store_path
 from fairseq_bert_kd.storage.topk_merge import merge_shards
 from fairseq_bert_kd.storage.topk_store import TopKReader
 from fairseq_bert_kd.storage.topk_verify import verify_store
 from fairseq_bert_kd.storage.topk_writer import work_path
+from fairseq_bert_kd.teachers.chunk_scorer import ChunkScorer
+from fairseq_bert_kd.teachers.distributed import launch
+from fairseq_bert_kd.teachers.load import file_digest, never_a_target
 from tests import tiny_chain
 from tests.tiny_chain import (
     build_teacher_folder,

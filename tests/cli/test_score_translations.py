@@ -6,7 +6,7 @@ from sacrebleu.metrics import BLEU, CHRF
 
 from fairseq_bert_kd.cli.main import cli_main
 from fairseq_bert_kd.cli.score_translations import format_table, parse_systems
-from fairseq_bert_kd.report.hypotheses import read_hypotheses
+from fairseq_bert_kd.evaluation.fairseq_output import read_hypotheses
 from tests.tokenization.tiny_tokenizers import build_tokenizer
 
 REFERENCE = [

@@ -19,7 +19,7 @@ from benchmarks.authors_format import DUMB, PLATFORM, AuthorsReader, open_shelve
 from fairseq_bert_kd.cli import store_import
 from fairseq_bert_kd.cli.authors_shelve import load_pair, unwrap
 from fairseq_bert_kd.functional.soft_targets import paper
-from fairseq_bert_kd.storage.indexed_data import open_pairs, sentence_hash
+from fairseq_bert_kd.storage.fairseq_data import open_pairs, sentence_hash
 from fairseq_bert_kd.storage.store_info import NOT_FINITE, NOT_IMPORTED, SCORED
 from fairseq_bert_kd.storage.topk_store import TopKReader
 from fairseq_bert_kd.storage.topk_writer import TopKWriter

@@ -1,9 +1,9 @@
 import numpy as np
 import pytest
 
+from fairseq_bert_kd.evaluation.text_metrics import Metrics, MetricSettings, Output
 from fairseq_bert_kd.report import length_bins
 from fairseq_bert_kd.report.length_bins import equal_bins, gain_by_length, reference_lengths
-from fairseq_bert_kd.report.metrics import Metrics, MetricSettings, Output
 
 
 def test_words_are_those_of_13a():

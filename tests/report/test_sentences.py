@@ -1,8 +1,8 @@
 import pytest
 from sacrebleu.metrics import CHRF
 
+from fairseq_bert_kd.evaluation.text_metrics import Metrics, MetricSettings, Output
 from fairseq_bert_kd.report.differences import Part
-from fairseq_bert_kd.report.metrics import Metrics, MetricSettings, Output
 from fairseq_bert_kd.report.sentences import worst_and_best
 
 REFERENCES = ["the old house", "a red chair", "two dogs", "nothing"]

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from fairseq_bert_kd.storage.fairseq_data import sentence_hash
 from fairseq_bert_kd.storage.header import (
     encode_dictionary,
     encode_header,
@@ -14,7 +15,6 @@ from fairseq_bert_kd.storage.header import (
     read_header,
     summarise,
 )
-from fairseq_bert_kd.storage.indexed_data import sentence_hash
 from fairseq_bert_kd.storage.records import ChunkData, empty_records, table_entry
 from fairseq_bert_kd.storage.store_info import (
     OFFSET_DTYPE,

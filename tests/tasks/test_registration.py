@@ -100,3 +100,17 @@ def test_plugin_loads_from_its_folder_alone():
         "assert 'conditional_masked_lm' in criterions.CRITERION_REGISTRY\n"
     )
     subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, cwd="/")
+
+
+def test_importing_the_tasks_registers_whatever_was_imported_before():
+    """A program of one's own may import our package, fairseq and ours again, in any order."""
+    code = (
+        "import fairseq_bert_kd\n"
+        "from fairseq import tasks, criterions, models\n"
+        "assert 'translation_with_teacher' not in tasks.TASK_REGISTRY\n"
+        "import fairseq_bert_kd.tasks\n"
+        "assert 'translation_with_teacher' in tasks.TASK_REGISTRY\n"
+        "assert 'conditional_masked_lm' in criterions.CRITERION_REGISTRY\n"
+        "assert 'hf_masked_lm' in models.MODEL_REGISTRY\n"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, cwd=PLUGIN.parent)

@@ -14,7 +14,7 @@ from fairseq.data.indexed_dataset import MMapIndexedDatasetBuilder, make_builder
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fairseq_bert_kd.storage.indexed_data import (
+from fairseq_bert_kd.storage.fairseq_data import (
     IndexedTokens,
     data_prefixes,
     is_mmap,

@@ -5,8 +5,8 @@ import sys
 import numpy as np
 import pytest
 
-from fairseq_bert_kd.report.metrics import Metrics, MetricSettings, Output
-from fairseq_bert_kd.report.significance import RESAMPLES, SEED, mean_p_value, p_values
+from fairseq_bert_kd.evaluation.significance import RESAMPLES, SEED, mean_p_value, p_values
+from fairseq_bert_kd.evaluation.text_metrics import Metrics, MetricSettings, Output
 
 WORDS = [
     "a",

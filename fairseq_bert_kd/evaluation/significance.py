@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 from sacrebleu.significance import PairedTest
 
-from fairseq_bert_kd.report.metrics import ROUGE_TYPES, Output
+from fairseq_bert_kd.evaluation.text_metrics import ROUGE_TYPES, Output
 
 RESAMPLES = 1000
 SEED = 12345  # sacreBLEU's default

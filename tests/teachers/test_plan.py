@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fairseq_bert_kd.scoring.plan import count_tokens, plan_chunk
+from fairseq_bert_kd.teachers.plan import count_tokens, plan_chunk
 
 LENGTHS = [(3, 2), (1, 9), (8, 4), (0, 1), (5, 30)]  # source without, target with end of sentence
 

@@ -11,14 +11,14 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from fairseq_bert_kd.scoring.chunk_scorer import ChunkScorer, ScoredChunk
-from fairseq_bert_kd.scoring.plan import count_tokens
-from fairseq_bert_kd.scoring.teacher import Teacher, never_a_target
-from fairseq_bert_kd.storage.indexed_data import Pairs, sentence_hash
+from fairseq_bert_kd.storage.fairseq_data import Pairs, sentence_hash
 from fairseq_bert_kd.storage.records import ChunkData
 from fairseq_bert_kd.storage.store_info import WHOLE, Shard, StoreInfo, record_dtype
 from fairseq_bert_kd.storage.topk_store import TopKReader
 from fairseq_bert_kd.storage.topk_writer import TopKWriter
+from fairseq_bert_kd.teachers.chunk_scorer import ChunkScorer, ScoredChunk
+from fairseq_bert_kd.teachers.load import Teacher, never_a_target
+from fairseq_bert_kd.teachers.plan import count_tokens
 
 logger = logging.getLogger(__name__)
 

@@ -10,12 +10,12 @@ import torch
 from fairseq.data import LanguagePairDataset, data_utils
 
 from fairseq_bert_kd.batch import decode_logits
-from fairseq_bert_kd.scoring.live_teacher import LiveTeacher, load_live_teacher
-from fairseq_bert_kd.scoring.store_dump import StoreDump
-from fairseq_bert_kd.scoring.teacher import Teacher, load_teacher, never_a_target
-from fairseq_bert_kd.storage.indexed_data import Pairs
+from fairseq_bert_kd.storage.fairseq_data import Pairs
 from fairseq_bert_kd.storage.store_info import WHOLE, StoreInfo, dictionary_digest, store_path
 from fairseq_bert_kd.storage.topk_store import TopKReader
+from fairseq_bert_kd.teachers.dump import StoreDump
+from fairseq_bert_kd.teachers.live_teacher import LiveTeacher, load_live_teacher
+from fairseq_bert_kd.teachers.load import Teacher, load_teacher, never_a_target
 
 TEMPERATURES = (1.0, 5.0, 10.0)
 SETTINGS = {"passes": 7, "max_tokens": 256, "topk": 8, "temperatures": TEMPERATURES}
@@ -392,7 +392,7 @@ def test_logits_of_a_large_batch_are_made_in_slices(teacher, pairs, monkeypatch)
     sample = make_sample(teacher, pairs, range(len(LENGTHS)))
     whole = rows_of_copy(teacher, sample, max_tokens=4096, samples=2)
     symbols = len(teacher.task.target_dictionary)
-    monkeypatch.setattr("fairseq_bert_kd.scoring.batches.SLICE_LOGITS", 3 * symbols)
+    monkeypatch.setattr("fairseq_bert_kd.teachers.pair_batches.SLICE_LOGITS", 3 * symbols)
     parts = rows_of_copy(teacher, sample, max_tokens=4096, samples=2)
     torch.testing.assert_close(parts["full_logits"], whole["full_logits"], atol=1e-4, rtol=1e-4)
     gold = [decode_logits(entry["gold_logit_bits"]) for entry in (parts, whole)]

@@ -7,7 +7,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-import fairseq_bert_kd
 from fairseq_bert_kd import compat
 
 
@@ -46,7 +45,6 @@ def load_teacher(path: str, data: str) -> Teacher:
             f"checkpoint `{path}` is no teacher: it holds a `{name}` model, and a teacher is `hf_masked_lm`; "
             "give the checkpoint that fairseq-train wrote with --task conditional_masked_lm"
         )
-    fairseq_bert_kd.register()
     from fairseq import checkpoint_utils
 
     models, _, task = checkpoint_utils.load_model_ensemble_and_task([path], arg_overrides={"data": data})

@@ -2,7 +2,7 @@ import pytest
 import torch
 import transformers
 
-from fairseq_bert_kd.functional.last_layer import after_attention, output_rows
+from fairseq_bert_kd.modules.last_layer import after_attention, output_rows
 
 SIZES = {
     "vocab_size": 20,

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from sacrebleu.metrics import BLEU, CHRF
 
-from fairseq_bert_kd.report.hypotheses import read_hypotheses
-from fairseq_bert_kd.report.metrics import Metrics, MetricSettings, Output
+from fairseq_bert_kd.evaluation.fairseq_output import read_hypotheses
+from fairseq_bert_kd.evaluation.text_metrics import Metrics, MetricSettings, Output
 from tests.report.small_experiments import BETTER, REFERENCE, WORSE
 
 EVERYTHING = np.arange(len(REFERENCE))

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from sacrebleu.metrics import BLEU, CHRF
 
-from fairseq_bert_kd.report.extras import import_extra
+from fairseq_bert_kd.compat import import_extra
 
 ROUGE_TYPES = ("rouge1", "rouge2", "rougeL")
 NAMES = {

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from fairseq_bert_kd.batch import TeacherNeeds
-from fairseq_bert_kd.scoring.live_teacher import load_live_teacher
+from fairseq_bert_kd.teachers.live_teacher import load_live_teacher
 
 logger = logging.getLogger(__name__)
 

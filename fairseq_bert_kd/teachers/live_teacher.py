@@ -12,9 +12,9 @@ from torch import Tensor
 
 from fairseq_bert_kd.batch import encode_logits
 from fairseq_bert_kd.functional.teacher_rows import TeacherRows, teacher_rows
-from fairseq_bert_kd.scoring.batches import BatchLayout, LaidOut, draw_uniforms, pinned, slices
-from fairseq_bert_kd.scoring.plan import Batch, number_of_passes, plan_chunk
-from fairseq_bert_kd.scoring.teacher import Teacher, load_teacher, never_a_target
+from fairseq_bert_kd.teachers.load import Teacher, load_teacher, never_a_target
+from fairseq_bert_kd.teachers.pair_batches import BatchLayout, LaidOut, draw_uniforms, pinned, slices
+from fairseq_bert_kd.teachers.plan import Batch, number_of_passes, plan_chunk
 
 
 @dataclass(frozen=True)

@@ -81,8 +81,5 @@ def wait_for_all(world_size: int) -> None:
 
 
 def _work_in_process(cfg: Any, work: Callable[..., None], args: Any) -> None:
-    import fairseq_bert_kd
-
-    fairseq_bert_kd.register()
     _patient_group.append(torch.distributed.new_group(backend="gloo", timeout=PATIENCE))
     work(args, cfg.distributed_training.distributed_rank, cfg.distributed_training.distributed_world_size)

@@ -12,7 +12,7 @@ from fairseq.models.transformer.transformer_legacy import tiny_architecture
 
 from fairseq_bert_kd.batch import TEACHER, encode_logits
 from fairseq_bert_kd.criterions.distillation_loss import LabelSmoothedCrossEntropyWithDistillationCriterion
-from fairseq_bert_kd.criterions.student_projection import (
+from fairseq_bert_kd.modules.student_projection import (
     Projection,
     features_only,
     gives_logits,

@@ -17,11 +17,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from fairseq_bert_kd.functional.teacher_rows import TeacherRows, teacher_rows
-from fairseq_bert_kd.scoring.batches import BatchLayout, LaidOut, draw_uniforms, pinned, slices
-from fairseq_bert_kd.scoring.plan import Batch, plan_chunk
-from fairseq_bert_kd.storage.indexed_data import Pairs, sentence_hash
+from fairseq_bert_kd.storage.fairseq_data import Pairs, sentence_hash
 from fairseq_bert_kd.storage.records import ChunkData, empty_records
 from fairseq_bert_kd.storage.store_info import NOT_FINITE, SCORED, TOO_LONG, StoreInfo
+from fairseq_bert_kd.teachers.pair_batches import BatchLayout, LaidOut, draw_uniforms, pinned, slices
+from fairseq_bert_kd.teachers.plan import Batch, plan_chunk
 
 AHEAD = 4  # batches prepared in advance
 IN_FLIGHT = 2  # batches whose results are still on a GPU
@@ -100,7 +100,7 @@ class ChunkScorer:
 
     Args:
         model: an `HfMaskedLM` in evaluation mode on its device.
-        pairs: both sides of the corpus, see `indexed_data.Pairs`.
+        pairs: both sides of the corpus, see `fairseq_data.Pairs`.
         info: of the store that is being made.
         barred: ``(n,)`` ids that no target holds.
         pad: padding index of the dictionaries.

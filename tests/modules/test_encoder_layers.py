@@ -2,8 +2,8 @@ import pytest
 import torch
 import transformers
 
-from fairseq_bert_kd.functional.encoder_layers import keep_first_layers, layer_owner
-from fairseq_bert_kd.functional.last_layer import output_rows
+from fairseq_bert_kd.modules.encoder_layers import keep_first_layers, layer_owner
+from fairseq_bert_kd.modules.last_layer import output_rows
 
 SIZES = {
     "vocab_size": 20,

@@ -9,7 +9,7 @@ from typing import Any, Optional
 
 from torch import Tensor, nn
 
-from fairseq_bert_kd.functional.encoder_layers import layer_owner
+from fairseq_bert_kd.modules.encoder_layers import layer_owner
 
 # model type -> the module of a layer that comes when its attention is over: all that this one takes, and all that
 # comes after it, is position by position

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from fairseq_bert_kd.functional.left_to_right import teacher_input
 from fairseq_bert_kd.functional.masking import strided_masks
-from fairseq_bert_kd.scoring.plan import Batch
+from fairseq_bert_kd.teachers.plan import Batch
 
 SLICE_LOGITS = 1 << 26  # logits in memory together, 256 MiB in float32
 
