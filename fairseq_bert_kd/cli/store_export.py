@@ -20,9 +20,12 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
+from fairseq_bert_kd.storage.chunk import chunk_digest
 from fairseq_bert_kd.storage.header import Header, damaged
-from fairseq_bert_kd.storage.records import ChunkData, chunk_digest, empty_records, export_columns
-from fairseq_bert_kd.storage.store_info import SCORED, STATUS_NAMES, VALUE_KIND, VALUE_ORIGIN, StoreInfo
+from fairseq_bert_kd.storage.records import export_columns
+from fairseq_bert_kd.storage.schema import SCORED, ChunkData, empty_records
+from fairseq_bert_kd.storage.store_info import STATUS_NAMES, VALUE_KIND, VALUE_ORIGIN
+from fairseq_bert_kd.storage.topk import TopKInfo
 from fairseq_bert_kd.storage.topk_store import TopKReader
 
 HELP = "a store as an Arrow or Parquet table, for analysis with pandas"
@@ -92,7 +95,7 @@ class Table:
 
     def __init__(self, arrow: Any, header: Header, symbols: Sequence[str] | None):
         self._arrow = arrow
-        self._info: StoreInfo = header.info
+        self._info: TopKInfo = header.info
         self._status = arrow.array(STATUS_NAMES, arrow.string())
         self._symbols = None
         if symbols is not None:

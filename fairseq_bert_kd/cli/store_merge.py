@@ -8,9 +8,10 @@ from pathlib import Path
 import numpy as np
 
 from fairseq_bert_kd.cli.store_tools import printable, progress_bar
-from fairseq_bert_kd.storage.topk_merge import merge_shards, store_of_shard
+from fairseq_bert_kd.storage.merge import merge_shards
+from fairseq_bert_kd.storage.shards import store_of_shard
 from fairseq_bert_kd.storage.topk_store import TopKReader
-from fairseq_bert_kd.storage.topk_verify import verify_store
+from fairseq_bert_kd.storage.verify import verify_store
 
 HELP = """Join all shards of a dump (`fairseq-bert-kd dump --shard I/N`) to the store that a dump without shards gives,
 byte by byte. Goes on where an earlier merge was stopped."""

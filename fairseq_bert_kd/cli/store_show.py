@@ -11,10 +11,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fairseq_bert_kd.cli.store_tools import printable
-from fairseq_bert_kd.storage.fairseq_data import IndexedTokens, data_prefixes, read_dictionary, sentence_hash
+from fairseq_bert_kd.storage.fairseq_data import (
+    IndexedTokens,
+    data_prefixes,
+    dictionary_digest,
+    read_dictionary,
+    sentence_hash,
+)
 from fairseq_bert_kd.storage.header import Header, damaged
-from fairseq_bert_kd.storage.store_info import PREFIX_PLAN, STATUS_NAMES, StoreInfo, dictionary_digest
-from fairseq_bert_kd.storage.topk_stat import checked_chunk, token_probs
+from fairseq_bert_kd.storage.probabilities import token_probs
+from fairseq_bert_kd.storage.store_info import STATUS_NAMES
+from fairseq_bert_kd.storage.topk import PREFIX_PLAN, TopKInfo
+from fairseq_bert_kd.storage.topk_stat import checked_chunk
 from fairseq_bert_kd.storage.topk_store import TopKReader
 
 HELP = """Print a sentence of a top-k store: at each target position the teacher's best tokens and their
@@ -109,7 +117,7 @@ def find_sentence(reader: TopKReader, number: int) -> Sentence:
     )
 
 
-def _temperature(info: StoreInfo, asked: float | None) -> float:
+def _temperature(info: TopKInfo, asked: float | None) -> float:
     """The asked temperature when it can be shown, else a default; ValueError lists the stored ones."""
     stored = info.temperatures
     if asked is None:
@@ -198,7 +206,7 @@ def _heading(path: Path, header: Header, sentence: Sentence, temperature: float)
 
 def _table(
     records: NDArray[Any],
-    info: StoreInfo,
+    info: TopKInfo,
     symbols: Sequence[str],
     gold: list[int] | None,
     temperature: float,
@@ -222,7 +230,7 @@ def _table(
         yield [*cells, _percent(max(0.0, 1 - sum(row[:top])))]
 
 
-def _gold_probs(records: NDArray[Any], info: StoreInfo, temperature: float) -> list[float] | None:
+def _gold_probs(records: NDArray[Any], info: TopKInfo, temperature: float) -> list[float] | None:
     """``(rows,)`` probability of the gold token, where its logit and the normaliser are stored."""
     if not info.gold or not info.temperatures:
         return None

@@ -10,7 +10,8 @@ from typing import Any
 
 from fairseq_bert_kd.cli.store_tools import printable, progress_bar
 from fairseq_bert_kd.storage.header import VERSION, Header
-from fairseq_bert_kd.storage.store_info import PREFIX_PLAN, record_dtype, scoring_plan
+from fairseq_bert_kd.storage.store_info import record_dtype
+from fairseq_bert_kd.storage.topk import PREFIX_PLAN, scoring_plan
 from fairseq_bert_kd.storage.topk_stat import (
     BINS,
     ENOUGH_MASS,

@@ -7,7 +7,7 @@ from pathlib import Path
 from fairseq_bert_kd.cli.store_tools import printable, progress_bar
 from fairseq_bert_kd.storage.header import rebuild_command
 from fairseq_bert_kd.storage.topk_store import TopKReader
-from fairseq_bert_kd.storage.topk_verify import verify_store
+from fairseq_bert_kd.storage.verify import verify_store
 
 HELP = """Check every byte of top-k stores or their shards: header, dictionary, index, the digest of every chunk,
 and whether each row can be a teacher's. With --data also whether a store belongs to the data.

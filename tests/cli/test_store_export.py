@@ -5,26 +5,21 @@ import json
 
 import numpy as np
 import pytest
+from fairseq_bert_kd.storage.store_info import STATUS_NAMES
 
 from fairseq_bert_kd.cli import store_export
-from fairseq_bert_kd.storage.records import ChunkData, empty_records
-from fairseq_bert_kd.storage.store_info import (
-    SCORED,
-    STATUS_NAMES,
-    Shard,
-    StoreInfo,
-    dictionary_digest,
-    shard_path,
-)
-from fairseq_bert_kd.storage.topk_store import TopKReader
-from fairseq_bert_kd.storage.topk_writer import TopKWriter
+from fairseq_bert_kd.storage.fairseq_data import dictionary_digest
+from fairseq_bert_kd.storage.schema import SCORED, ChunkData, empty_records
+from fairseq_bert_kd.storage.shards import Shard, shard_path
+from fairseq_bert_kd.storage.topk import TopKInfo
+from fairseq_bert_kd.storage.topk_store import TopKReader, TopKWriter
 
 pa = pytest.importorskip("pyarrow")
 
 SYMBOLS = ["<s>", "<pad>", "</s>", "<unk>", *(f"w{i}" for i in range(16)), "straße\udc80"]
 LENGTHS = np.array([2, 1, 3, 0, 4, 2, 1], dtype=np.int32)
 STATUS = [0, 1, 0, 0, 0, 2, 0]  # sentence 3 is scored and empty
-INFO = StoreInfo(
+INFO = TopKInfo(
     k=3,
     dictionary_size=len(SYMBOLS),
     dictionary_digest=dictionary_digest(SYMBOLS),
@@ -49,7 +44,7 @@ WHOLE = Shard(0, 1)
 
 def write_store(path, shard=WHOLE, **changes):
     """Random rows of a whole dictionary."""
-    info = StoreInfo(**{**INFO.__dict__, **changes})
+    info = TopKInfo(**{**INFO.__dict__, **changes})
     with TopKWriter(path, info, LENGTHS, SYMBOLS, shard) as writer:
         for chunk in writer.chunks():
             sentences = writer.sentences(chunk)

@@ -11,7 +11,8 @@ import pytest
 from fairseq_bert_kd.cli import store_tools, store_verify
 from fairseq_bert_kd.cli.main import cli_main
 from fairseq_bert_kd.cli.store_show import _aligned, _width
-from fairseq_bert_kd.storage.store_info import Shard, dictionary_digest
+from fairseq_bert_kd.storage.fairseq_data import dictionary_digest
+from fairseq_bert_kd.storage.shards import Shard
 from fairseq_bert_kd.storage.topk_store import TopKReader
 from tests.storage.small_stores import (
     NAME,
@@ -189,7 +190,7 @@ def test_verify_shows_a_bar_for_a_large_store(run, store, monkeypatch):
 
 def test_stat_prints_header_table_and_advice(run, path):
     info = make_info(gold=True, samples=1, precision="fp16", device="cuda", max_tokens=4096)
-    write_store(path, info, gold=(1, 2.0))  # each of three chunks: 1 correct, 2 nats
+    write_store(path, info, gold_correct=1, gold_nll=2.0)  # each of three chunks: 1 correct, 2 nats
     status, out, err = run("stat", path)
     assert (status, err) == (0, "")
     for line in (
@@ -245,7 +246,7 @@ def test_stat_without_rows(run, path):
 
 
 def test_stat_as_json(run, path):
-    write_store(path, make_info(gold=True), gold=(1, 2.0))
+    write_store(path, make_info(gold=True), gold_correct=1, gold_nll=2.0)
     _, out, _ = run("stat", path, "--json")
     values = json.loads(out)
     assert values["info"]["k"] == 3

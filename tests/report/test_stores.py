@@ -14,12 +14,12 @@ from tests.storage.small_stores import (
     assemble,
     flip,
     header_of,
+    make_corpus,
     make_info,
     make_parts,
     write_data,
     write_store,
 )
-from tests.storage.store_factory import make_corpus
 
 NAME = "train.de-en.en.topk"
 

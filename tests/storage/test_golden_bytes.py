@@ -11,12 +11,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from fairseq_bert_kd.storage.records import ChunkData, empty_records
-from fairseq_bert_kd.storage.store_info import WHOLE, Shard, StoreInfo, dictionary_digest, shard_path
-from fairseq_bert_kd.storage.topk_merge import merge_shards
-from fairseq_bert_kd.storage.topk_store import TopKReader
-from fairseq_bert_kd.storage.topk_verify import verify_store
-from fairseq_bert_kd.storage.topk_writer import TopKWriter
+from fairseq_bert_kd.storage.fairseq_data import dictionary_digest
+from fairseq_bert_kd.storage.merge import merge_shards
+from fairseq_bert_kd.storage.schema import ChunkData, empty_records
+from fairseq_bert_kd.storage.shards import WHOLE, Shard, shard_path
+from fairseq_bert_kd.storage.topk import TopKInfo
+from fairseq_bert_kd.storage.topk_store import TopKReader, TopKWriter
+from fairseq_bert_kd.storage.verify import verify_store
 
 NAME = "train.de-en.en.topk"
 LENGTHS = (3, 0, 2, 1, 4, 2, 1)
@@ -61,7 +62,7 @@ class Golden:
             "versions": {"numpy": "2.0", "straße": "ü"},
             "chunk_sentences": 2,
         }
-        return StoreInfo(**fields | self.changes)
+        return TopKInfo(**fields | self.changes)
 
     def rows(self, first, count):
         """Rows ``first`` and following of the corpus; each follows from its number."""
@@ -89,9 +90,8 @@ class Golden:
         lengths = np.array(self.lengths[sentences.start : sentences.stop], dtype=np.int64)
         status = np.array(self.status[sentences.start : sentences.stop], dtype=np.uint8)
         records = self.rows(sum(self.lengths[: sentences.start]), int(lengths.sum()))
-        data = ChunkData(
-            numbers * np.uint64(977) + np.uint64(2**63), numbers + np.uint64(7), lengths, status, records
-        )
+        hashes = {"source": numbers * np.uint64(977) + np.uint64(2**63), "target": numbers + np.uint64(7)}
+        data = ChunkData(hashes, lengths, status, records)
         records[~data.scored] = 0
         return data
 

@@ -19,10 +19,10 @@ from typing import Any
 import pytest
 
 from fairseq_bert_kd.storage.header import Layout
-from fairseq_bert_kd.storage.store_info import WHOLE, Shard, record_dtype, shard_path, table_dtype
+from fairseq_bert_kd.storage.shards import WHOLE, Shard, shard_path
 from fairseq_bert_kd.storage.topk_store import TopKReader
-from fairseq_bert_kd.storage.topk_verify import verify_store
-from tests.storage.store_factory import STORE_NAME, make_corpus
+from fairseq_bert_kd.storage.verify import verify_store
+from tests.storage.small_stores import NAME, make_corpus
 
 TIMES = 10 if os.environ.get("KD_LONG_TESTS") else 1
 PREFIX_BYTES = 32
@@ -80,8 +80,8 @@ def meaning(path: Path) -> Any:
 
 def make_base(folder: Path, shard: Shard, **changes: Any) -> Base:
     corpus = make_corpus(**changes)
-    path, another = (shard_path(folder / name, shard) for name in (STORE_NAME, "another"))
-    corpus.write(folder / STORE_NAME, shard)
+    path, another = (shard_path(folder / name, shard) for name in (NAME, "another"))
+    corpus.write(folder / NAME, shard)
     replace(corpus, seed=corpus.seed + 100).write(folder / "another", shard)
     assert verify_store(path) == []
     reader = TopKReader(path, shard=True)
@@ -89,8 +89,8 @@ def make_base(folder: Path, shard: Shard, **changes: Any) -> Base:
         path.read_bytes(),
         another.read_bytes(),
         reader.header.layout,
-        record_dtype(corpus.info).itemsize,
-        table_dtype(corpus.info).itemsize,
+        corpus.info.record_dtype.itemsize,
+        corpus.info.table_dtype.itemsize,
         corpus.info.chunk_sentences,
         meaning(path),
     )

@@ -5,16 +5,16 @@ import math
 import numpy as np
 import pytest
 
-from fairseq_bert_kd.storage.store_info import Shard
+from fairseq_bert_kd.storage.probabilities import token_probs
+from fairseq_bert_kd.storage.schema import ChunkData, empty_records
+from fairseq_bert_kd.storage.shards import Shard
 from fairseq_bert_kd.storage.topk_stat import (
     BINS,
-    checked_chunk,
     row_stat,
     sampled_chunks,
     suggested_k,
     suggested_temperature,
     token_counts,
-    token_probs,
     warnings,
 )
 from fairseq_bert_kd.storage.topk_store import TopKReader
@@ -139,7 +139,7 @@ def test_mean_mass_of_all_tokens_is_the_headers(path):
 
 
 def test_sample_is_of_whole_chunks(path):
-    sample = stat_of(write_store(path), wanted_rows=4)
+    sample = stat_of(write_store(path), sample_rows=4)
     assert (sample.chunks, sample.chunks_in_all, sample.rows) == (1, 3, 5)  # the middle one
 
 
@@ -159,16 +159,13 @@ def test_whole_vocabulary_has_no_rest(path):
     info = make_info(k=10, temperatures=(1.0,))
     parts = make_parts(make_info())
     parts.info = info
-    from fairseq_bert_kd.storage.records import ChunkData, empty_records
 
     chunks = []
     for chunk in parts.chunks:
         records = empty_records(len(chunk.records), info)
         records["topk_ids"], records["log_normalisers"] = np.arange(10), math.log(10)
         records[~chunk.scored] = 0
-        chunks.append(
-            ChunkData(chunk.source_hashes, chunk.target_hashes, chunk.lengths, chunk.status, records)
-        )
+        chunks.append(ChunkData(chunk.hashes, chunk.lengths, chunk.status, records))
     parts.chunks = chunks
     one = stat_of(assemble(path, parts)).temperatures[0]
     assert one.most_entropy == pytest.approx(math.log2(10))
@@ -198,7 +195,7 @@ def test_single_token_without_normaliser_has_no_entropy(path):
 
 def test_token_probs_are_those_of_the_whole_dictionary(path):
     reader = TopKReader(write_store(path))
-    assert token_probs(reader.rows(0), reader.info, 1.0)[0] == pytest.approx(
+    assert token_probs(reader.rows(0), reader.info.temperatures, 1.0)[0] == pytest.approx(
         [1 / 2, 1 / 4, 1 / 8], rel=ROUNDING
     )
 
@@ -269,7 +266,9 @@ def test_no_warning_where_they_hold_enough(path):
 def test_damaged_chunk_is_refused(path):
     write_store(path)
     flip(path, header_of(path).layout.ends["records"] - 1)
-    with pytest.raises(ValueError, match=r"chunk 2 does not match its digest .*store verify"):
+    with pytest.raises(
+        ValueError, match=r"chunk 2 \(sentences 4 to 4\) does not match its digest .*store verify"
+    ):
         stat_of(path)
 
 
@@ -279,10 +278,10 @@ def test_damaged_index_is_refused(path):
     place = header_of(path).layout.starts["offsets"] + 8
     content[place : place + 8] = (10**6).to_bytes(8, "little")
     path.write_bytes(content)
-    with pytest.raises(ValueError, match="the index is wrong in chunk 0"):
-        checked_chunk(TopKReader(path), 0)
+    with pytest.raises(ValueError, match=r"chunk 0 \(sentences 0 to 1\): the index is wrong at sentence 0"):
+        TopKReader(path).checked_chunk(0)
 
 
 def test_chunk_of_a_shard_has_its_number_in_the_corpus(path):
     reader = TopKReader(write_store(path, shard=Shard(1, 3)), shard=True)
-    assert checked_chunk(reader, 0).lengths.tolist() == [len(target) for _, target in PAIRS[2:4]]
+    assert reader.checked_chunk(0).lengths.tolist() == [len(target) for _, target in PAIRS[2:4]]
