@@ -1,4 +1,4 @@
-"""``fairseq-bert-kd store stat``: what a store says about itself, and what its rows hold."""
+"""``fairseq-bert-kd store stat``: the header of a store, and statistics of its rows."""
 
 import argparse
 import json
@@ -9,8 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from fairseq_bert_kd.cli.store_tools import printable, progress_bar
-from fairseq_bert_kd.storage.header import VERSION, Header
-from fairseq_bert_kd.storage.store_info import record_dtype
+from fairseq_bert_kd.storage.header import Header
 from fairseq_bert_kd.storage.topk import PREFIX_PLAN, scoring_plan
 from fairseq_bert_kd.storage.topk_stat import (
     BINS,
@@ -25,8 +24,8 @@ from fairseq_bert_kd.storage.topk_stat import (
 )
 from fairseq_bert_kd.storage.topk_store import TopKReader
 
-HELP = """Print what the header of a top-k store says, how much of the teacher's probability its rows hold, and
-which k and temperature fit. Looks at a sample of whole chunks; `store verify` checks all of them."""
+HELP = """Print the header of a top-k store, how much of the teacher's probability its rows hold, and which k and temperature
+fit. Reads a sample of whole chunks; `store verify` checks all of them."""
 EXAMPLE = "example: fairseq-bert-kd store stat data-bin/train.de-en.en.topk --rows 0"
 _BAR = 36  # characters of a histogram's longest bar; a line stays within 60
 
@@ -39,7 +38,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=int,
         default=1_000_000,
         metavar="N",
-        help="look at about this many rows, in whole chunks spread evenly; 0 for all (default: %(default)s)",
+        help="read about this many rows, in whole chunks spread evenly; 0 for all (default: %(default)s)",
     )
     parser.add_argument("--json", action="store_true", help="print one JSON object instead")
 
@@ -62,7 +61,7 @@ def main(args: argparse.Namespace) -> None:
 
 
 def header_lines(path: Path, header: Header) -> Iterator[str]:
-    """What the header says, one fact a line."""
+    """Lines of the header, one fact per line."""
     yield str(path)
     for name, value in _facts(header):
         yield f"  {name:<14} {value}"
@@ -71,7 +70,7 @@ def header_lines(path: Path, header: Header) -> Iterator[str]:
 def _facts(header: Header) -> Iterator[tuple[str, str]]:
     info, layout, summary = header.info, header.layout, header.summary
     assert summary is not None
-    yield "format", f"version {VERSION}, {layout.file_bytes:,} bytes, digest {header.digest}"
+    yield "format", f"version {info.version}, {layout.file_bytes:,} bytes, digest {header.digest}"
     shard = (
         f"; shard {header.shard} of {header.corpus_sentences:,} sentences" if header.shard.count > 1 else ""
     )
@@ -85,7 +84,7 @@ def _facts(header: Header) -> Iterator[tuple[str, str]]:
     known = ("gold token",) if info.gold else ()
     drawn = (f"{info.samples} drawn tokens (seed {info.sample_seed})",) if info.samples else ()
     stored = ", ".join((f"top {info.k} of {info.dictionary_size:,} tokens", *known, *drawn))
-    yield "stored", f"{stored}; {record_dtype(info).itemsize} bytes a position"
+    yield "stored", f"{stored}; {info.record_dtype.itemsize} bytes per position"
     yield (
         "temperatures",
         ", ".join(f"{t:g}" for t in info.temperatures) or "none: the mass outside is not known",
@@ -109,7 +108,7 @@ def _facts(header: Header) -> Iterator[tuple[str, str]]:
 
 
 def _perplexity(nll: float) -> float:
-    """Of a mean in nats; infinite where it is absurd."""
+    """Perplexity of a mean in nats; infinite where the mean is absurd."""
     return math.exp(nll) if nll < 700 else math.inf
 
 
@@ -121,7 +120,7 @@ def row_lines(stat: RowStat) -> Iterator[str]:
     part = f"all {stat.chunks:,} chunks" if stat.chunks == stat.chunks_in_all else _sampled(stat)
     yield f"rows: {stat.rows:,} scored ones of {part}"
     if not stat.temperatures:
-        yield "no scored row to look at; ask for more with --rows 0"
+        yield "no scored row among them; read all with --rows 0"
         return
     if not stat.known_mass:
         yield "the mass outside the stored tokens is unknown: probabilities are renormalised over the stored tokens,"
@@ -137,7 +136,7 @@ def row_lines(stat: RowStat) -> Iterator[str]:
 
 
 def _sampled(stat: RowStat) -> str:
-    return f"{stat.chunks:,} of {stat.chunks_in_all:,} chunks, spread evenly (--rows 0 looks at all)"
+    return f"{stat.chunks:,} of {stat.chunks_in_all:,} chunks, spread evenly (--rows 0 reads all)"
 
 
 def _mass_table(stat: RowStat) -> Iterator[str]:
@@ -166,7 +165,7 @@ def _histograms(t: TemperatureStat, known_mass: bool) -> Iterator[str]:
 
 
 def _histogram(counts: list[int], top: float) -> Iterator[str]:
-    """A line a bin, from 0 to ``top``; at most 60 characters."""
+    """A line per bin, from 0 to ``top``; at most 60 characters."""
     most, total = max(counts), sum(counts)
     for i, count in enumerate(counts):
         edges = f"{i * top / BINS:5.2f} -{(i + 1) * top / BINS:5.2f}"
@@ -196,17 +195,17 @@ def _advice(stat: RowStat) -> Iterator[str]:
 
 
 def as_json(reader: TopKReader, stat: RowStat) -> dict[str, Any]:
-    """Header and rows as plain values; NaN and infinity do not occur."""
+    """Header and statistics as plain values; NaN and infinity do not occur."""
     header = reader.header
     assert header.summary is not None
     nll = header.summary["gold_nll"]
     perplexity = None if nll is None or nll >= 700 else math.exp(nll)
     return {
         "path": str(reader.path),
-        "version": VERSION,
+        "version": header.info.version,
         "digest": header.digest,
         "file_bytes": header.layout.file_bytes,
-        "record_bytes": record_dtype(header.info).itemsize,
+        "record_bytes": header.info.record_dtype.itemsize,
         "info": asdict(header.info),
         "shard": [header.shard.index, header.shard.count],
         "corpus_sentences": header.corpus_sentences,

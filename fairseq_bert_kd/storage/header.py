@@ -136,7 +136,9 @@ def encode_header(header: Header) -> bytes:
 
 
 def open_header(path: Path, schemas: Schemas) -> Header:
-    """The header of a store, see `read_header`."""
+    """The header of a store, see `read_header`; FileNotFoundError without one."""
+    if not path.is_file():
+        raise FileNotFoundError(f"store {path} does not exist or is not a file; check the path")
     with open(path, "rb") as file:
         return read_header(file, path, schemas)
 

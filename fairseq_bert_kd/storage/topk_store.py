@@ -9,6 +9,7 @@ from typing import Any
 from numpy.typing import NDArray
 
 from fairseq_bert_kd.storage.fairseq_data import decode_dictionary, dictionary_digest, encode_dictionary
+from fairseq_bert_kd.storage.header import damaged
 from fairseq_bert_kd.storage.reader import StoreReader
 from fairseq_bert_kd.storage.shards import WHOLE, Shard
 from fairseq_bert_kd.storage.topk import TopKInfo
@@ -25,7 +26,12 @@ class TopKReader(StoreReader):
 
     def symbols(self) -> list[str]:
         """The target dictionary in id order; ValueError where it is damaged."""
-        return decode_dictionary(self.blob("dictionary"))
+        raw = self.blob("dictionary")
+        try:
+            self.info.check_blob("dictionary", raw)
+        except ValueError as error:
+            raise damaged(self.path, f"its dictionary: {error}", self.info) from None
+        return decode_dictionary(raw)
 
 
 class TopKWriter(StoreWriter):
