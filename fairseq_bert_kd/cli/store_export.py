@@ -49,9 +49,10 @@ def get_parser() -> argparse.ArgumentParser:
 
 
 def import_pyarrow() -> Any:
-    """pyarrow with its Parquet part; ImportError with the install line where it is absent."""
+    """pyarrow with its parts for columns and Parquet; ImportError with the install line where it is absent."""
     try:
-        importlib.import_module("pyarrow.parquet")
+        for part in ("pyarrow.compute", "pyarrow.parquet"):
+            importlib.import_module(part)
         return importlib.import_module("pyarrow")
     except ImportError as error:
         raise ImportError(f"tables need pyarrow ({error}). Install it with:\n  {INSTALL}") from None
@@ -89,13 +90,14 @@ class Table:
         header: header of the store.
         symbols: the target dictionary in id order; None leaves the columns of pieces out. What UTF-8 cannot hold
             becomes ``?``.
+        plain: pieces as strings; else as an Arrow dictionary, which Parquet's readers cannot join inside of lists.
 
     Attributes:
         schema: Arrow schema of all batches.
     """
 
-    def __init__(self, arrow: Any, header: Header, symbols: Sequence[str] | None):
-        self._arrow = arrow
+    def __init__(self, arrow: Any, header: Header, symbols: Sequence[str] | None, plain: bool = False):
+        self._arrow, self._plain = arrow, plain
         self._info: Any = header.info
         self._status = arrow.array(self._info.status_names, arrow.string())
         self._symbols = None
@@ -125,7 +127,7 @@ class Table:
             columns[name] = wrap(flat)
             if name in TOKEN_COLUMNS and self._symbols is not None:
                 tokens = arrow.DictionaryArray.from_arrays(flat, self._symbols)
-                columns[TOKEN_COLUMNS[name]] = wrap(tokens)
+                columns[TOKEN_COLUMNS[name]] = wrap(tokens.dictionary_decode() if self._plain else tokens)
         return arrow.record_batch([columns[name] for name in self.schema.names], schema=self.schema)
 
     def _flat(
@@ -146,7 +148,7 @@ class Table:
 
     def _fields(self) -> Iterator[Any]:
         arrow, info = self._arrow, self._info
-        text = arrow.dictionary(arrow.int32(), arrow.string())
+        text = arrow.string() if self._plain else arrow.dictionary(arrow.int32(), arrow.string())
         yield arrow.field("sentence", arrow.int64(), nullable=False)
         yield arrow.field("position", arrow.int32(), nullable=False)
         yield arrow.field("status", arrow.dictionary(arrow.int8(), arrow.string()), nullable=False)
@@ -192,7 +194,8 @@ def main(args: argparse.Namespace) -> None:
     check_output(Path(args.store), out, args.overwrite)
     arrow = import_pyarrow()
     reader = TopKReader(args.store, shard=True)
-    table = Table(arrow, reader.header, None if args.no_tokens else reader.symbols())
+    symbols = None if args.no_tokens else reader.symbols()
+    table = Table(arrow, reader.header, symbols, plain=out.suffix == ".parquet")
     work, rows = out.with_name(out.name + ".partial"), 0
     try:
         with (

@@ -68,7 +68,8 @@ def header_lines(path: Path, header: Header) -> Iterator[str]:
 
 
 def _facts(header: Header) -> Iterator[tuple[str, str]]:
-    info, layout, summary = header.info, header.layout, header.summary
+    info: Any = header.info
+    layout, summary = header.layout, header.summary
     assert summary is not None
     yield "format", f"version {info.version}, {layout.file_bytes:,} bytes, digest {header.digest}"
     shard = (

@@ -79,7 +79,9 @@ def check_rows(data: ChunkData, info: StoreInfo, first_sentence: int = 0) -> Non
 
 
 def _check_arrays(data: ChunkData, info: StoreInfo) -> None:
-    arrays = {f"{side}_hashes": (data.hashes[side], HASH_DTYPE) for side in info.sides}
+    arrays: dict[str, tuple[Any, Any]] = {
+        f"{side}_hashes": (data.hashes[side], HASH_DTYPE) for side in info.sides
+    }
     arrays |= {"status": (data.status, STATUS_DTYPE), "records": (data.records, info.record_dtype)}
     sentences, rows = len(data.lengths), int(data.lengths.sum())
     shapes = tuple(len(array) for array, _ in arrays.values())

@@ -36,7 +36,7 @@ class RowFault(NamedTuple):
         values: ``(rows, ...)`` what the rows hold.
     """
 
-    bad: NDArray[np.bool_]
+    bad: Any
     rule: str
     values: NDArray[Any]
 

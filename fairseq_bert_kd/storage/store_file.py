@@ -43,13 +43,13 @@ class Extent(NamedTuple):
         section: name.
         dtype: type of the section's items.
         first: number of the first item in the section.
-        count: number of items.
+        items: number of items.
     """
 
     section: str
     dtype: np.dtype[Any]
     first: int
-    count: int
+    items: int
 
 
 def pread(file: BinaryIO, path: Path) -> Read:
