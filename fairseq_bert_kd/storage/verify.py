@@ -205,7 +205,9 @@ def _chunk_problem(place: ChunkPlace, entry: NDArray[Any], data: ChunkData, stor
 def _open_data(store: StoreFile, folder: str | os.PathLike[str]) -> tuple[list[str], Sides]:
     """Differences of the data's dictionaries and sizes, and the sides whose sentences can be compared."""
     info, problems, symbols, sides = store.info, [], {}, Sides()
-    for side, (prefix, dictionary) in info.files(Path(folder)).items():
+    files = info.files(Path(folder))
+    for side in info.sides:
+        prefix, dictionary = files[side]
         try:
             if info.dictionaries().get(side, ("", ""))[1]:  # else the store does not know it
                 symbols[side] = read_dictionary(dictionary)

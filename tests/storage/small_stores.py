@@ -209,18 +209,20 @@ def flip(path: Path, place: int) -> None:
     path.write_bytes(content)
 
 
+def write_index(prefix: Path, sentences: Any) -> None:
+    """One side as fairseq-preprocess writes it, in its mmap format with 16-bit ids."""
+    sizes = np.array([len(sentence) for sentence in sentences], dtype="<i4")
+    pointers = 2 * (np.cumsum(sizes, dtype="<i8") - sizes)
+    head = struct.pack("<9sQBQ", b"MMIDIDX\x00\x00", 1, 8, len(sentences))
+    Path(f"{prefix}.idx").write_bytes(head + sizes.tobytes() + pointers.astype("<i8").tobytes())
+    Path(f"{prefix}.bin").write_bytes(np.concatenate(sentences).astype("<u2").tobytes())
+
+
 def write_data(folder: Path, pairs: Any = PAIRS, split: str = "train", symbols: Any = SYMBOLS) -> Path:
     """What fairseq-preprocess writes: both sides in its mmap format and the dictionaries."""
     folder.mkdir(exist_ok=True)
     for side, lang in enumerate(("de", "en")):
-        sizes = np.array([len(pair[side]) for pair in pairs], dtype="<i4")
-        pointers = 2 * (np.cumsum(sizes, dtype="<i8") - sizes)
-        prefix = folder / f"{split}.de-en.{lang}"
-        head = struct.pack("<9sQBQ", b"MMIDIDX\x00\x00", 1, 8, len(pairs))
-        Path(f"{prefix}.idx").write_bytes(head + sizes.tobytes() + pointers.astype("<i8").tobytes())
-        Path(f"{prefix}.bin").write_bytes(
-            np.concatenate([pair[side] for pair in pairs]).astype("<u2").tobytes()
-        )
+        write_index(folder / f"{split}.de-en.{lang}", [pair[side] for pair in pairs])
         lines = "".join(f"{symbol} 1\n" for symbol in symbols[4:])
         (folder / f"dict.{lang}.txt").write_text(lines, encoding="utf-8")
     return folder
