@@ -88,7 +88,8 @@ def _facts(header: Header) -> Iterator[tuple[str, str]]:
     yield "stored", f"{stored}; {info.record_dtype.itemsize} bytes per position"
     yield (
         "temperatures",
-        ", ".join(f"{t:g}" for t in info.temperatures) or "none: the mass outside is not known",
+        ", ".join(f"{t:g}" for t in info.temperatures)
+        or "none: the mass outside the stored tokens is not known",
     )
     missing = {name: count for name, count in summary["missing_sentences"].items() if count}
     reasons = f" ({', '.join(f'{count:,} {name}' for name, count in missing.items())})" if missing else ""
@@ -120,16 +121,14 @@ def row_lines(stat: RowStat) -> Iterator[str]:
     """Table, histograms, advice and warnings."""
     part = f"all {stat.chunks:,} chunks" if stat.chunks == stat.chunks_in_all else _sampled(stat)
     yield f"rows: {stat.rows:,} scored ones of {part}"
-    if not stat.temperatures:
+    if not stat.rows:
         yield "no scored row among them; read all with --rows 0"
+    if not stat.temperatures:
         return
-    if not stat.known_mass:
-        yield "the mass outside the stored tokens is unknown: probabilities are renormalised over the stored tokens,"
-        yield "at temperatures that are usual"
     yield ""
     yield from _mass_table(stat)
     for t in stat.temperatures:
-        yield from _histograms(t, stat.known_mass)
+        yield from _histograms(t)
     yield ""
     yield from _advice(stat)
     for warning in warnings(stat):
@@ -141,8 +140,7 @@ def _sampled(stat: RowStat) -> str:
 
 
 def _mass_table(stat: RowStat) -> Iterator[str]:
-    what = "captured mass" if stat.known_mass else "share of the stored tokens' own probability"
-    yield f"{what} of the best k' tokens: mean, and rows where it is below one half"
+    yield "captured mass of the best k' tokens: mean, and rows where it is below one half"
     yield "   k'" + "".join(f"{f'T={t.temperature:g}':>20}" for t in stat.temperatures)
     columns = [(t.mean_mass, t.share_below_half) for t in stat.temperatures]
     for i, tokens in enumerate(stat.temperatures[0].tokens):
@@ -150,18 +148,14 @@ def _mass_table(stat: RowStat) -> Iterator[str]:
         yield f"{tokens:>5}" + "".join(f"{cell:>20}" for cell in cells)
 
 
-def _histograms(t: TemperatureStat, known_mass: bool) -> Iterator[str]:
+def _histograms(t: TemperatureStat) -> Iterator[str]:
     k, at = t.tokens[-1], f"at T={t.temperature:g}"
-    if known_mass:
-        yield ""
-        yield f"captured mass of the top {k} {at}, share of rows"
-        yield from _histogram(t.mass_histogram.tolist(), 1.0)
     yield ""
-    if known_mass:
-        yield f"entropy in bits {at}, mean {t.mean_entropy:.3f}: of the {k} tokens"
-        yield "and the rest as one, a lower bound of the teacher's"
-    else:
-        yield f"entropy in bits of the {k} tokens {at}, mean {t.mean_entropy:.3f}"
+    yield f"captured mass of the top {k} {at}, share of rows"
+    yield from _histogram(t.mass_histogram.tolist(), 1.0)
+    yield ""
+    yield f"entropy in bits {at}, mean {t.mean_entropy:.3f}: of the {k} tokens"
+    yield "and the rest as one, a lower bound of the teacher's"
     yield from _histogram(t.entropy_histogram.tolist(), t.most_entropy)
 
 
@@ -182,13 +176,9 @@ def _advice(stat: RowStat) -> Iterator[str]:
         f"{ENOUGH_MASS:g} of that of all {stored}, and with which at most {100 * ENOUGH_ROWS:g} in 100 rows more are below "
         "one half)"
     )
-    temperature = suggested_temperature(stat)
-    if temperature is None:
-        yield "suggested --kd-temperature: none, as the mass outside the stored tokens is unknown"
-        return
     yield (
-        f"suggested --kd-temperature: {temperature:g} (our own rule: the highest stored one at which the top {stored} "
-        "hold half of the mass on average, else the lowest)"
+        f"suggested --kd-temperature: {suggested_temperature(stat):g} (our own rule: the highest stored one at which the "
+        f"top {stored} hold half of the mass on average, else the lowest)"
     )
 
 
@@ -215,7 +205,6 @@ def as_json(reader: TopKReader, stat: RowStat) -> dict[str, Any]:
         "chunks": header.layout.chunks,
         "summary": header.summary,
         "gold_perplexity": perplexity,
-        "known_mass": stat.known_mass,
         "looked_at": {"chunks": stat.chunks, "rows": stat.rows},
         "temperatures": [_temperature_json(t) for t in stat.temperatures],
         "suggested_topk": suggested_k(stat) if stat.temperatures else None,

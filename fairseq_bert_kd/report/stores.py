@@ -114,7 +114,7 @@ def _stat(name: str, path: Path) -> StoreStat:
         name,
         path.parent,
         reader,
-        mass_by_k(reader) if rows and stat.known_mass else {},
+        mass_by_k(reader) if rows else {},
         stat.rows,
         suggested_k(stat) if rows else None,
         suggested_temperature(stat) if rows else None,

@@ -1,8 +1,8 @@
 """Statistics of the rows of a top-k store: captured mass and entropy, and the k and temperature that follow.
 
 With the mass of a row's rest known, the k stored tokens and the rest are a distribution over k + 1 buckets. Its entropy
-is a lower bound of the teacher's over the whole dictionary, which is not stored. A store without log-normalisers does
-not know the rest; its probabilities are renormalised over the stored tokens.
+is a lower bound of the teacher's over the whole dictionary, which is not stored. Of a store without log-normalisers
+nothing of this is known.
 """
 
 import math
@@ -22,7 +22,6 @@ HALF = 0.5  # a row below holds less than half of the teacher's mass
 LITTLE_MASS = 0.1  # mean mass below which a temperature gets a warning; our own choice
 ENOUGH_MASS = 0.9  # of the mass of all k, and
 ENOUGH_ROWS = 0.05  # more rows below a half than with all k, for the suggested k; our own choice
-USUAL_TEMPERATURES = (1.0, 5.0, 10.0)  # evaluated where the store has none
 _BLOCK = 1 << 14  # rows whose probabilities are in memory together
 
 
@@ -73,14 +72,12 @@ class RowStat:
     """Statistics of rows at each temperature.
 
     Attributes:
-        known_mass: whether the store has log-normalisers; else masses are shares of the stored tokens' own.
         chunks: chunks that were evaluated.
         chunks_in_all: chunks of the file.
         rows: scored rows that were evaluated.
-        temperatures: one entry per temperature, ascending; empty without a scored row.
+        temperatures: one entry per stored temperature, ascending; empty without a scored row.
     """
 
-    known_mass: bool
     chunks: int
     chunks_in_all: int
     rows: int
@@ -118,21 +115,18 @@ def row_stat(
         ValueError: a damaged chunk, or ``sample_rows`` is negative.
     """
     info, layout = reader.info, reader.header.layout
-    stats = [_empty(t, info) for t in info.temperatures or USUAL_TEMPERATURES]
+    stats, rows = [_empty(t, info) for t in info.temperatures], 0
     chosen = sampled_chunks(layout.chunks, layout.rows, sample_rows)
     for local in chosen:
         data = reader.checked_chunk(local)
         records = data.records[data.scored]
+        rows += len(records)
         for start in range(0, len(records), _BLOCK):
+            block = records[start : start + _BLOCK]
             for stat in stats:
-                _add(
-                    stat,
-                    token_probs(records[start : start + _BLOCK], info.temperatures, stat.temperature),
-                    info,
-                )
+                _add(stat, token_probs(block, info.temperatures, stat.temperature))
         progress(data.records.nbytes)
-    rows = stats[0].rows
-    return RowStat(bool(info.temperatures), len(chosen), layout.chunks, rows, stats if rows else [])
+    return RowStat(len(chosen), layout.chunks, rows, stats if rows else [])
 
 
 def suggested_k(stat: RowStat) -> int:
@@ -149,18 +143,14 @@ def suggested_k(stat: RowStat) -> int:
     return at_one.tokens[-1]
 
 
-def suggested_temperature(stat: RowStat) -> float | None:
-    """The highest at which all k hold half of the mass on average, else the lowest; None where it is not known."""
-    if not stat.known_mass:
-        return None
+def suggested_temperature(stat: RowStat) -> float:
+    """The highest stored temperature at which all k hold half of the mass on average, else the lowest."""
     enough = [t.temperature for t in stat.temperatures if t.mean_mass[-1] >= HALF]
     return max(enough) if enough else stat.temperatures[0].temperature
 
 
 def warnings(stat: RowStat) -> list[str]:
     """A line for each temperature at which the stored tokens hold little of the teacher's mass."""
-    if not stat.known_mass:
-        return []
     return [
         f"at T={t.temperature:g} the top {t.tokens[-1]} hold {percent(t.mean_mass[-1])} of the mass: the student sees "
         "only their order; choose a lower --kd-temperature or a larger --topk"
@@ -171,7 +161,7 @@ def warnings(stat: RowStat) -> list[str]:
 
 def _empty(temperature: float, info: TopKInfo) -> TemperatureStat:
     tokens = token_counts(info.k)
-    buckets = info.k + bool(info.temperatures and info.k < info.dictionary_size)
+    buckets = info.k + (info.k < info.dictionary_size)
     return TemperatureStat(
         temperature,
         tokens,
@@ -185,10 +175,10 @@ def _empty(temperature: float, info: TopKInfo) -> TemperatureStat:
     )
 
 
-def _add(stat: TemperatureStat, probs: NDArray[np.float64], info: TopKInfo) -> None:
+def _add(stat: TemperatureStat, probs: NDArray[np.float64]) -> None:
     """Add rows to the sums; ``probs`` is ``(rows, k)``."""
     masses = np.minimum(np.cumsum(probs, axis=1)[:, np.array(stat.tokens) - 1], 1)  # (rows, len(tokens))
-    bits = bucket_entropy(probs, rest=bool(info.temperatures))
+    bits = bucket_entropy(probs)
     stat.mass_sums += masses.sum(axis=0)
     stat.below_half += (masses < HALF).sum(axis=0)
     stat.mass_histogram += _histogram(masses[:, -1])

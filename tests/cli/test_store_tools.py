@@ -232,10 +232,11 @@ def test_stat_without_normalisers(run, path):
     write_store(path, make_info(temperatures=(), origin="import"))
     status, out, _ = run("stat", path)
     assert status == 0
+    assert "  temperatures   none: the mass outside the stored tokens is not known\n" in out
     assert "  captured mass  not known\n" in out
-    assert "the mass outside the stored tokens is unknown: probabilities are renormalised" in out
-    assert "lower bound" not in out
-    assert "suggested --kd-temperature: none" in out
+    assert out.splitlines()[-1] == "rows: 11 scored ones of all 3 chunks"
+    values = json.loads(run("stat", path, "--json")[1])
+    assert (values["temperatures"], values["suggested_topk"], values["warnings"]) == ([], None, [])
 
 
 def test_stat_without_rows(run, path):

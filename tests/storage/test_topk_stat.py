@@ -5,11 +5,9 @@ import math
 import numpy as np
 import pytest
 
-from fairseq_bert_kd.storage.probabilities import token_probs
 from fairseq_bert_kd.storage.schema import ChunkData, empty_records
 from fairseq_bert_kd.storage.shards import Shard
 from fairseq_bert_kd.storage.topk_stat import (
-    BINS,
     row_stat,
     sampled_chunks,
     suggested_k,
@@ -94,7 +92,7 @@ def test_equal_rows(path):
     """Every row is 1/2, 1/4, 1/8 and a rest of 1/8: 1.75 bits."""
     stat = stat_of(write_store(path))
     one, ten = stat.temperatures
-    assert (stat.known_mass, stat.chunks, stat.chunks_in_all, stat.rows) == (True, 3, 3, 11)
+    assert (stat.chunks, stat.chunks_in_all, stat.rows) == (3, 3, 11)
     assert (one.temperature, one.tokens, one.rows) == (1, (1, 2, 3), 11)
     assert one.mean_mass == pytest.approx([0.5, 0.75, 0.875], rel=ROUNDING)
     assert one.share_below_half[1:] == [0, 0]
@@ -173,31 +171,16 @@ def test_whole_vocabulary_has_no_rest(path):
     assert one.mean_mass == pytest.approx([0.1, 0.2, 0.4, 0.8, 1], rel=1e-6)
 
 
-def test_store_without_normalisers_is_renormalised(path):
-    """4/7, 2/7 and 1/7 at temperature 1."""
+def test_nothing_is_known_without_normalisers(path):
     stat = stat_of(write_store(path, make_info(temperatures=())))
-    one = stat.temperatures[0]
-    assert not stat.known_mass
-    assert [t.temperature for t in stat.temperatures] == [1, 5, 10]
-    assert one.mean_mass == pytest.approx([4 / 7, 6 / 7, 1], rel=ROUNDING)
-    assert one.mean_entropy == pytest.approx(
-        math.log2(7) - 10 / 7, rel=ROUNDING
-    )  # 4/7 has 2 bits less, 2/7 one
-    assert suggested_temperature(stat) is None
+    assert (stat.rows, stat.temperatures) == (11, [])
     assert warnings(stat) == []
 
 
-def test_single_token_without_normaliser_has_no_entropy(path):
-    one = stat_of(write_store(path, make_info(k=1, temperatures=()))).temperatures[0]
-    assert (one.mean_entropy, one.most_entropy) == (0, 0)
-    assert one.entropy_histogram.tolist() == [11] + [0] * (BINS - 1)
-
-
-def test_token_probs_are_those_of_the_whole_dictionary(path):
-    reader = TopKReader(write_store(path))
-    assert token_probs(reader.rows(0), reader.info.temperatures, 1.0)[0] == pytest.approx(
-        [1 / 2, 1 / 4, 1 / 8], rel=ROUNDING
-    )
+def test_single_token(path):
+    one = stat_of(write_store(path, make_info(k=1))).temperatures[0]
+    assert one.mean_mass == pytest.approx([0.5])
+    assert (one.mean_entropy, one.most_entropy) == (pytest.approx(1, rel=ROUNDING), 1)
 
 
 # ---------------------------------------------------------------- advice
