@@ -6,7 +6,7 @@ import json
 import numpy as np
 import pytest
 
-from fairseq_bert_kd.cli import store_export, store_import
+from fairseq_bert_kd.cli import store_export, store_import, store_import_table
 from fairseq_bert_kd.storage.fairseq_data import sentence_hash
 from fairseq_bert_kd.storage.schema import SCORED, ChunkData, empty_records
 from fairseq_bert_kd.storage.topk import NOT_IMPORTED, TopKInfo
@@ -120,7 +120,7 @@ def test_batches_and_chunks_need_not_fit(tmp_path, data, monkeypatch):
     table = tmp_path / "table.arrow"
     store_export.main(store_export.get_parser().parse_args([str(original.path), str(table)]))
     whole = pa.ipc.open_file(str(table)).read_all().combine_chunks()
-    monkeypatch.setattr(store_import, "_BATCH_ROWS", 2)
+    monkeypatch.setattr(store_import_table, "_BATCH_ROWS", 2)
     for rows in (1, 3, 100):
         found = run(write_table(tmp_path / f"{rows}.arrow", whole, rows), data, "--overwrite")
         assert b"".join(found.rows(i).tobytes() for i in range(5)) == b"".join(
