@@ -31,7 +31,7 @@ class RowColumns:
     Args:
         arrow: the pyarrow module.
         names: the table's columns.
-        first: a record batch with rows, which tells the number of pieces; None for an empty table.
+        first: a record batch with rows, which has the number of pieces; None for an empty table.
         symbols: the target dictionary in id order.
         stated: header's info of an exported table, else empty.
         topk: pieces to keep; None for all.
@@ -116,9 +116,9 @@ class RowColumns:
 
         Args:
             rows: record batch of scored rows.
-            where: of these rows.
+            where: places of these rows.
             gold: ``(rows,)`` the data's own tokens.
-            info: of the new store.
+            info: info of the new store.
         """
         records = empty_records(rows.num_rows, info)
         records["topk_ids"] = self._pieces(rows, "topk_ids", self._stored, where)[:, : self.k]

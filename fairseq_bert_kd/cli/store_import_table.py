@@ -23,7 +23,7 @@ class ImportedTable:
 
     Args:
         arrow: the pyarrow module.
-        path: of the file.
+        path: path of the file.
         sides: source and target of the data.
         symbols: the target dictionary in id order.
         topk: pieces to keep; None for all.

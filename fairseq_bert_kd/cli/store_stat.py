@@ -110,7 +110,7 @@ def _facts(header: Header) -> Iterator[tuple[str, str]]:
 
 
 def _perplexity(nll: float) -> float:
-    """Perplexity of a mean in nats; infinite where the mean is absurd."""
+    """Perplexity of a mean in nats; infinite above 700."""
     return math.exp(nll) if nll < 700 else math.inf
 
 

@@ -29,7 +29,7 @@ def dictionary_differences(
     """A line for each dictionary that is not the one that the store was made with.
 
     Args:
-        info: of the store.
+        info: info of the store.
         stored: the store's own dictionary, None where it is damaged.
         symbols: dictionaries of the data by side, in id order.
     """
@@ -63,7 +63,7 @@ def length_differences(
     """``(sentence, line)`` for each sentence that has other rows in the store than tokens in the data.
 
     Args:
-        info: of the store.
+        info: info of the store.
         first: corpus index of the first sentence.
         lengths: ``(sentences,)`` rows in the store.
         sides: the data; sentences that they lack are left out.

@@ -35,9 +35,9 @@ def table_entry(chunk: int, data: ChunkData, info: StoreInfo, **measured: Any) -
 
     Args:
         chunk: number of the chunk in the corpus.
-        data: of the chunk.
-        info: of the store.
-        **measured: columns that the rows do not tell, see `StoreInfo.unknown`.
+        data: data of the chunk.
+        info: info of the store.
+        **measured: columns that do not follow from the rows, see `StoreInfo.unknown`.
     """
     entry = np.zeros((), dtype=info.table_dtype)
     for name, value in {**info.unknown, **measured, **info.count(data)}.items():
@@ -50,8 +50,8 @@ def check_rows(data: ChunkData, info: StoreInfo, first_sentence: int = 0) -> Non
     """Raise ValueError for arrays of a wrong shape or type, and for the first row that breaks a rule of the schema.
 
     Args:
-        data: of one chunk.
-        info: of the store.
+        data: data of one chunk.
+        info: info of the store.
         first_sentence: corpus index of the chunk's first sentence, for messages.
     """
     _check_arrays(data, info)

@@ -179,7 +179,7 @@ def open_sides(files: Mapping[str, SideFiles], split: str) -> Sides:
 
     Args:
         files: by side.
-        split: for messages.
+        split: name of the split, for messages.
 
     Raises:
         FileNotFoundError: a file is absent.

@@ -79,8 +79,8 @@ class Header:
         corpus_sentences: sentences in all shards together.
         layout: place of everything.
         summary: counts and means, see `StoreInfo.summarise`; None in an unfinished file.
-        digest: of the header, hexadecimal; it covers the chunk table's digest and so the whole file.
-        table_digest: of the chunk table, hexadecimal; "" in an unfinished file.
+        digest: digest of the header, hexadecimal; it covers the chunk table's digest and so the whole file.
+        table_digest: digest of the chunk table, hexadecimal; "" in an unfinished file.
     """
 
     info: StoreInfo
@@ -148,7 +148,7 @@ def read_header(file: BinaryIO, path: Path, schemas: Schemas, unfinished: bool =
 
     Args:
         file: binary, at its beginning.
-        path: for messages.
+        path: path of the file, for messages.
         schemas: those that the caller can use.
         unfinished: expect a work file instead of a store.
 

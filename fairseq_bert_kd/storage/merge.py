@@ -56,7 +56,7 @@ class _Shards:
 
 
 class _JoinedLengths:
-    """Rows of every sentence of the corpus, looked up in the shards chunk by chunk."""
+    """Rows of every sentence of the corpus, read from the shards chunk by chunk."""
 
     dtype = np.dtype(np.int64)
 

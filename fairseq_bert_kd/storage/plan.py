@@ -1,4 +1,4 @@
-"""A file that is going to be written: its header, its index, and what an existing file has otherwise."""
+"""A file that is going to be written: its header, its index, and its differences from an existing file."""
 
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -72,7 +72,7 @@ class StorePlan:
             total = int(ends[-1])
 
     def differences(self, found: Header, read: Read) -> list[str]:
-        """What an existing file, finished or not, has otherwise than this plan; its rows are not compared."""
+        """Differences of an existing file, finished or not, from this plan; rows are not compared."""
         differences = differing_fields(found.info, self.info)
         mine = self.header
         if (found.shard, found.corpus_sentences) != (mine.shard, mine.corpus_sentences):

@@ -26,7 +26,7 @@ class StoreReader:
     A subclass names the schema that it reads.
 
     Args:
-        path: of a store.
+        path: path of a store.
         shard: also open a single shard of a store, with its own count of sentences.
 
     Attributes:
@@ -158,7 +158,7 @@ class StoreReader:
         return self._store.chunk(self._store.place(local))
 
     def checked_chunk(self, local: int) -> ChunkData:
-        """As `chunk`; ValueError when its index or its digest is wrong."""
+        """The same chunk, proven; ValueError when its index or its digest is wrong."""
         try:
             return self._store.checked_chunk(self._store.place(local))
         except ValueError as error:

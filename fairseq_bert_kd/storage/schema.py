@@ -32,7 +32,7 @@ class RowFault(NamedTuple):
 
     Attributes:
         bad: ``(rows,)`` bool.
-        rule: for the message, "topk_ids must differ".
+        rule: rule for the message, "topk_ids must differ".
         values: ``(rows, ...)`` what the rows hold.
     """
 
@@ -100,9 +100,8 @@ class StoreInfo:
     dictionary_side: ClassVar[str | None] = None  # side whose dictionary the blob `dictionary` is
     status_names: ClassVar[tuple[str, ...]] = ("scored", "too_long", "not_finite")
     blobs: ClassVar[tuple[str, ...]] = ()  # sections of bytes before all others
-    unknown: ClassVar[
-        Mapping[str, Any]
-    ] = {}  # columns of the chunk table that rows do not tell, if nobody else does
+    # columns of the chunk table that do not follow from the rows, and their values where they are not known
+    unknown: ClassVar[Mapping[str, Any]] = {}
 
     # ------------------------------------------------------------ layout
 
@@ -190,7 +189,7 @@ class StoreInfo:
 
     @classmethod
     def rebuild_command(cls, path: Path, options: str = "") -> str:
-        """Advice for a damaged store: how to make it again, as far as its name tells."""
+        """Advice for a damaged store: how to make it again, as far as its name says."""
         return f"make it again with `{cls.command}`"
 
 

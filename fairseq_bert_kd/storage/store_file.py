@@ -76,8 +76,8 @@ class StoreFile:
     """A store whose header is sound and whose other bytes nobody has checked.
 
     Args:
-        path: for messages.
-        header: of the file; of a planned one without a summary.
+        path: path of the file, for messages.
+        header: header of the file; that of a planned file has no summary.
         read: gives the file's bytes.
     """
 

@@ -107,7 +107,7 @@ def row_stat(
     """Statistics of a sample of the rows.
 
     Args:
-        reader: of a store or a shard.
+        reader: reader of a store or a shard.
         sample_rows: about how many, see `sampled_chunks`.
         progress: called with the bytes of each chunk's rows.
 

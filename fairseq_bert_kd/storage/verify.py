@@ -39,7 +39,7 @@ def verify_store(
     """Check every byte of a store or of a shard; one line per problem, nothing when all is well.
 
     Args:
-        path: of the store.
+        path: path of the store.
         data_dir: folder of fairseq-preprocess's output; then also whether the store belongs to it.
         workers: threads; by default as many as there are cores.
         progress: called with the bytes of each chunk's rows.
@@ -58,7 +58,9 @@ def verify_store(
         except OSError:
             raise
         except Exception as error:  # valid digest, invalid content
-            return [str(error) if isinstance(error, ValueError) else f"its header is absurd: {error!r}"]
+            return [
+                str(error) if isinstance(error, ValueError) else f"its header has invalid content: {error!r}"
+            ]
         store = StoreFile(path, header, pread(file, path))
         data_problems, sides = ([], Sides()) if data_dir is None else _open_data(store, data_dir)
         table = store.table()
@@ -182,7 +184,7 @@ def _all_chunks(
 
 
 def _chunk_problem(place: ChunkPlace, entry: NDArray[Any], data: ChunkData, store: StoreFile) -> str | None:
-    """What is wrong with a chunk whose digest matches: its rows, or what the table says of them."""
+    """The problem of a chunk whose digest matches: its rows, or the table's counts of them; None without one."""
     info = store.info
     try:
         check_rows(data, info, place.first)

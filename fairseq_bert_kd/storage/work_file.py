@@ -25,10 +25,10 @@ class WorkFile:
     """The unfinished file of a store, ours alone until it is closed; created when it is absent.
 
     Args:
-        final: path of the store.
+        final: final path of the store.
 
     Attributes:
-        path: of the unfinished file.
+        path: path of the unfinished file.
         file: open for reading and writing.
 
     Raises:

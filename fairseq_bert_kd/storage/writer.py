@@ -101,7 +101,7 @@ class StoreWriter:
         Args:
             chunk: its number in the corpus, one of `chunks`.
             data: all its sentences.
-            **measured: columns of the chunk table that rows do not tell, see the schema's ``unknown``.
+            **measured: columns of the chunk table that do not follow from rows, see the schema's ``unknown``.
 
         Raises:
             ValueError: rows that break a rule of the schema; nothing is written then.

@@ -79,9 +79,9 @@ def test_every_tool_has_a_summary_and_help_with_an_example(capsys):
 
 def test_unknown_tool(capsys):
     with pytest.raises(SystemExit) as stop:
-        cli_main(["store", "mend"])
+        cli_main(["store", "repair"])
     assert stop.value.code == 2
-    assert "invalid choice: 'mend'" in capsys.readouterr().err
+    assert "invalid choice: 'repair'" in capsys.readouterr().err
 
 
 def test_errors_of_the_system_are_one_line(run, store, monkeypatch):
@@ -367,7 +367,7 @@ def test_show_a_sentence_of_a_shard(run, path):
 
 
 @pytest.mark.parametrize(
-    ("arguments", "told"),
+    ("arguments", "reported"),
     [
         ([5], "SENTENCE must be from 0 to 4, a corpus index, got 5"),
         ([-1], "SENTENCE must be from 0 to 4, a corpus index, got -1"),
@@ -379,10 +379,10 @@ def test_show_a_sentence_of_a_shard(run, path):
     ],
     ids=str,
 )
-def test_show_refuses(run, store, arguments, told):
+def test_show_refuses(run, store, arguments, reported):
     status, out, err = run("show", store, *arguments)
     assert (status, out) == (2, "")
-    assert told in err
+    assert reported in err
 
 
 @pytest.mark.parametrize("temperature", ["0", "-1", "inf", "nan"])
@@ -403,13 +403,13 @@ def test_show_refuses_other_data(run, store, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("section", "told"), [("records", "does not match its digest"), ("dictionary", "its dictionary")]
+    ("section", "reported"), [("records", "does not match its digest"), ("dictionary", "its dictionary")]
 )
-def test_show_refuses_damage(run, store, section, told):
+def test_show_refuses_damage(run, store, section, reported):
     flip(store, header_of(store).layout.starts[section])
     status, _, err = run("show", store, 0)
     assert status == 2
-    assert told in err
+    assert reported in err
 
 
 def test_show_escapes_what_a_terminal_obeys(run, path):

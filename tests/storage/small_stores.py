@@ -122,7 +122,7 @@ def write_store(
 
 @dataclass
 class Parts:
-    """What a file is made of; change it and `assemble` the file with all digests fitting.
+    """Parts of a file; change them and `assemble` the file with all digests fitting.
 
     Attributes:
         info: header fields.
@@ -219,7 +219,7 @@ def write_index(prefix: Path, sentences: Any) -> None:
 
 
 def write_data(folder: Path, pairs: Any = PAIRS, split: str = "train", symbols: Any = SYMBOLS) -> Path:
-    """What fairseq-preprocess writes: both sides in its mmap format and the dictionaries."""
+    """Data as fairseq-preprocess writes them: both sides in its mmap format and the dictionaries."""
     folder.mkdir(exist_ok=True)
     for side, lang in enumerate(("de", "en")):
         write_index(folder / f"{split}.de-en.{lang}", [pair[side] for pair in pairs])
@@ -246,7 +246,7 @@ def random_info(dictionary_size: int = 20, **changes: Any) -> TopKInfo:
 
 @dataclass(frozen=True)
 class Corpus:
-    """What a teacher says about a corpus; the rows of a chunk follow from ``seed`` and the chunk's number.
+    """A teacher's rows for a corpus; the rows of a chunk follow from ``seed`` and the chunk's number.
 
     Attributes:
         info: of the store.

@@ -257,7 +257,7 @@ class PowerFailure(BaseException):
 
 
 class Disk:
-    """What a disk holds of a work file when the power fails: all before the last sync, any of the rest.
+    """Content of a work file on disk when the power fails: all before the last sync, any of the rest.
 
     A write counts in blocks of 512 bytes, each of which came or did not, in whatever order.
     """
@@ -336,7 +336,7 @@ def test_power_failures(path, whole, shards, kind, monkeypatch):
 
 
 def test_calls_that_are_watched_are_all_there_are():
-    """The kills mean little when the writer changes the disk by other ways; its code is looked at here."""
+    """The kills mean little when the writer changes the disk by other ways; its code is checked here."""
     code = ""
     for module in (plan, work_file, writer):
         code += (

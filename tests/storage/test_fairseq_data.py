@@ -58,12 +58,12 @@ def write_pair(folder, source=SENTENCES, target=SENTENCES, name="train.de-en"):
 )
 def test_same_as_the_host(tmp_path, vocabulary, dtype):
     prefix = write(tmp_path / "train.de-en.en", SENTENCES, vocabulary)
-    ours, host = IndexedTokens(prefix), make_dataset(prefix, "mmap")
+    ours, theirs = IndexedTokens(prefix), make_dataset(prefix, "mmap")
     assert is_mmap(prefix)
     assert ours.dtype == dtype
-    assert len(ours) == len(host) == 5
-    assert ours.sizes.tolist() == host.sizes.tolist() == [3, 1, 0, 4, 2]
-    assert [ours[i].tolist() for i in range(5)] == [host[i].tolist() for i in range(5)] == SENTENCES
+    assert len(ours) == len(theirs) == 5
+    assert ours.sizes.tolist() == theirs.sizes.tolist() == [3, 1, 0, 4, 2]
+    assert [ours[i].tolist() for i in range(5)] == [theirs[i].tolist() for i in range(5)] == SENTENCES
     ours.check()
     with pytest.raises(IndexError):
         ours[5]
@@ -166,7 +166,7 @@ def test_the_host_overflows_when_it_merges(tmp_path):
         for number in range(5):
             part = tmp_path / f"part{number}"
             write_index(f"{part}.idx", 8, [2**29], [0])
-            Path(f"{part}.bin").write_bytes(b"\1")  # fairseq copies it without a look at its size
+            Path(f"{part}.bin").write_bytes(b"\1")  # fairseq copies it without reading its size
             builder.merge_file_(str(part))
         builder.finalize(f"{tmp_path}/all.idx")
     os.truncate(tmp_path / "all.bin", 5 * 2**30)
@@ -408,26 +408,28 @@ def test_dictionary_by_hand(tmp_path):
 
 
 def test_dictionary_that_the_host_wrote(tmp_path):
-    host = Dictionary()
+    theirs = Dictionary()
     for count, symbol in enumerate(
         ["straße", "##s", "数据", "a", "\u0301", "😀", "#fairseq:overwrite", "</S>"]
     ):
-        host.add_symbol(symbol, n=100 - count)
-    host.finalize(nwords=-1, padding_factor=8)
-    host.save(str(tmp_path / "dict.txt"))
+        theirs.add_symbol(symbol, n=100 - count)
+    theirs.finalize(nwords=-1, padding_factor=8)
+    theirs.save(str(tmp_path / "dict.txt"))
     symbols = read_dictionary(tmp_path / "dict.txt")
     assert len(symbols) % 8 == 0
-    assert symbols == host.symbols == Dictionary.load(str(tmp_path / "dict.txt")).symbols
-    assert [host.index(symbol) for symbol in symbols] == list(range(len(symbols)))
+    assert symbols == theirs.symbols == Dictionary.load(str(tmp_path / "dict.txt")).symbols
+    assert [theirs.index(symbol) for symbol in symbols] == list(range(len(symbols)))
 
 
 def test_symbol_that_comes_again_to_overwrite(tmp_path):
     """fairseq gives it a new id and keeps the old one as well."""
     path = tmp_path / "dict.txt"
     path.write_text("a 5\nb 4\na 3 #fairseq:overwrite\n<unk> 2 #fairseq:overwrite\n", encoding="utf-8")
-    host = Dictionary.load(str(path))
-    assert read_dictionary(path) == host.symbols == ["<s>", "<pad>", "</s>", "<unk>", "a", "b", "a", "<unk>"]
-    assert host.index("a") == 6
+    theirs = Dictionary.load(str(path))
+    assert (
+        read_dictionary(path) == theirs.symbols == ["<s>", "<pad>", "</s>", "<unk>", "a", "b", "a", "<unk>"]
+    )
+    assert theirs.index("a") == 6
 
 
 @settings(max_examples=100, deadline=None)

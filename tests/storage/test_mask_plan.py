@@ -1,4 +1,4 @@
-"""What a header says of the teacher's view, and that headers of before it are read and written as they were."""
+"""The teacher's view in a header; older headers are read and written as they were."""
 
 from dataclasses import replace
 

@@ -66,7 +66,7 @@ def test_token_counts(k, counts):
 
 
 @pytest.mark.parametrize(
-    ("chunks", "rows", "wanted", "chosen"),
+    ("chunks", "rows", "sample_rows", "chosen"),
     [
         (10, 1000, 300, [1, 5, 8]),
         (10, 1000, 1, [5]),
@@ -79,8 +79,8 @@ def test_token_counts(k, counts):
         (3, 0, 0, [0, 1, 2]),
     ],
 )
-def test_sampled_chunks_are_spread_evenly(chunks, rows, wanted, chosen):
-    assert sampled_chunks(chunks, rows, wanted) == chosen
+def test_sampled_chunks_are_spread_evenly(chunks, rows, sample_rows, chosen):
+    assert sampled_chunks(chunks, rows, sample_rows) == chosen
 
 
 def test_negative_number_of_rows_is_refused():

@@ -94,7 +94,7 @@ def test_store_by_hand(path):
 
 
 def assert_same(reader, corpus):
-    """Everything that the reader says is what the corpus says, bit by bit."""
+    """Everything that the reader gives is the corpus's, bit by bit."""
     size = corpus.info.chunk_sentences
     assert reader.info == corpus.info
     assert len(reader) == len(corpus.lengths)

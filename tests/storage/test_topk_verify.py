@@ -235,7 +235,7 @@ def test_rows_that_no_teacher_says(path):
     )
 
 
-def test_rows_of_a_shard_are_told_with_corpus_indices(path):
+def test_rows_of_a_shard_are_reported_with_corpus_indices(path):
     parts = make_parts(shard=Shard(1, 3), corpus_sentences=5)
     parts.chunks = parts.chunks[1:2]
     parts.chunks[0].records["topk_ids"][4] = (4, 5, 99)
@@ -256,7 +256,7 @@ def falsified_entry(chunk, data, info, **fields):
 
 
 @pytest.mark.parametrize(
-    ("fields", "told"),
+    ("fields", "reported"),
     [
         ({"scored_rows": 4}, "the chunk table says scored_rows 4, its rows give 5"),
         ({"missing": (0, 1, 0)}, "the chunk table says missing [0, 1, 0], its rows give [0, 0, 0]"),
@@ -265,13 +265,13 @@ def falsified_entry(chunk, data, info, **fields):
     ],
     ids=str,
 )
-def test_table_says_what_the_rows_say(path, fields, told):
+def test_table_says_what_the_rows_say(path, fields, reported):
     parts = make_parts()
     parts.entries[1] = falsified_entry(1, parts.chunks[1], parts.info, **fields)
     if "captured" in fields and np.isnan(fields["captured"][0]):
         parts.summary = {}  # NaN does not go into a header
     assemble(path, parts)
-    assert told in only(verify_store(path))
+    assert reported in only(verify_store(path))
 
 
 @pytest.mark.parametrize(("relative", "problems"), [(1e-12, 0), (1e-7, 1)])
@@ -284,7 +284,7 @@ def test_sums_may_differ_by_rounding(path, relative, problems):
 
 
 @pytest.mark.parametrize(
-    ("change", "told"),
+    ("change", "reported"),
     [
         ({"scored_rows": 12}, "summary says scored_rows 12, its chunks give 11"),
         ({"captured_mass": [0.5, 0.5]}, "summary says captured_mass [0.5, 0.5], its chunks give [0.87"),
@@ -293,11 +293,11 @@ def test_sums_may_differ_by_rounding(path, relative, problems):
     ],
     ids=str,
 )
-def test_summary_says_what_the_table_says(path, change, told):
+def test_summary_says_what_the_table_says(path, change, reported):
     write_store(path)
     summary = header_of(path).summary | change
     assemble(path, make_parts(summary=summary))
-    assert told in only(verify_store(path))
+    assert reported in only(verify_store(path))
 
 
 def test_summary_that_is_no_object(path):
@@ -308,7 +308,7 @@ def test_summary_that_is_no_object(path):
 # ---------------------------------------------------------------- many problems
 
 
-def test_all_bad_chunks_are_told_up_to_twenty(path):
+def test_all_bad_chunks_are_reported_up_to_twenty(path):
     pairs = [PAIRS[0]] * 30
     write_store(path, make_info(chunk_sentences=1), pairs, missing=())
     layout = header_of(path).layout
@@ -358,7 +358,7 @@ def test_threads_end_with_the_call(path):
     assert threading.active_count() == before
 
 
-def test_file_that_does_not_exist_is_the_users_mistake(path, tmp_path):
+def test_file_that_does_not_exist_is_a_user_error(path, tmp_path):
     with pytest.raises(FileNotFoundError, match="does not exist or is not a file"):
         verify_store(path)
     with pytest.raises(FileNotFoundError, match="does not exist or is not a file"):
@@ -398,7 +398,7 @@ def test_number_of_sentences(store, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("sentence", "pair", "told"),
+    ("sentence", "pair", "reported"),
     [
         (
             2,
@@ -432,12 +432,12 @@ def test_number_of_sentences(store, tmp_path):
     ],
 )
 @pytest.mark.parametrize("count", [1, 3])
-def test_sentence_that_differs(path, tmp_path, sentence, pair, told, count):
+def test_sentence_that_differs(path, tmp_path, sentence, pair, reported, count):
     pairs = list(PAIRS)
     pairs[sentence] = pair
     data = write_data(tmp_path / "data", pairs)
     shards = [write_store(path, shard=Shard(index, count)) for index in range(count)]
-    assert [problem for shard in shards for problem in verify_store(shard, data)] == told
+    assert [problem for shard in shards for problem in verify_store(shard, data)] == reported
 
 
 def test_many_sentences_that_differ(path, tmp_path):
@@ -450,7 +450,7 @@ def test_many_sentences_that_differ(path, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("symbols", "told"),
+    ("symbols", "reported"),
     [
         (
             [*SYMBOLS[:6], "x", *SYMBOLS[7:]],
@@ -460,10 +460,10 @@ def test_many_sentences_that_differ(path, tmp_path):
         ([*SYMBOLS, "g"], "symbol 10 (line 7 of dict.en.txt) was absent, it is `g` here (10 and 11 symbols)"),
     ],
 )
-def test_target_dictionary(path, tmp_path, symbols, told):
+def test_target_dictionary(path, tmp_path, symbols, reported):
     data = write_data(tmp_path / "data", symbols=symbols)
     problem = only(verify_store(write_store(path), data))
-    assert problem.startswith(f"it was made with another target dictionary than dict.en.txt: {told}")
+    assert problem.startswith(f"it was made with another target dictionary than dict.en.txt: {reported}")
 
 
 def test_target_dictionary_with_a_damaged_one_in_the_store(store, tmp_path):
@@ -510,7 +510,7 @@ def test_data_that_is_cut_off(store, data):
 
 
 @pytest.mark.parametrize("name", ["train.de-en.de.idx", "train.de-en.en.bin", "dict.en.txt"])
-def test_data_that_does_not_exist_is_the_users_mistake(store, data, name):
+def test_data_that_does_not_exist_is_a_user_error(store, data, name):
     (data / name).unlink()
     with pytest.raises(FileNotFoundError):
         verify_store(store, data)

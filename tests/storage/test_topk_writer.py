@@ -448,13 +448,13 @@ def write_shards(corpus, path, count, order=None):
 def test_shards_give_the_same_bytes(path, whole, count):
     shards = write_shards(CORPUS, path, count, order=list(range(count))[::-1])
     assert [store_of_shard(shard) for shard in shards] == [path] * count
-    told = []
-    summary = merge_shards(shards[::-1], path, progress=told.append)
+    reported = []
+    summary = merge_shards(shards[::-1], path, progress=reported.append)
     assert path.read_bytes() == whole
     assert not verify_store(path)
     assert TopKReader(path).header.summary == summary
     layout = TopKReader(path).header.layout
-    assert sum(told) == layout.ends["records"] - layout.starts["records"]
+    assert sum(reported) == layout.ends["records"] - layout.starts["records"]
     assert merge_shards(shards, path) == summary  # is there already
     assert [verify_store(shard) for shard in shards] == [[]] * count
 
@@ -778,7 +778,7 @@ def test_odd_paths(tmp_path, whole, folder, monkeypatch):
 # ---------------------------------------------------------------- readers and writers at once
 
 
-def read_until_told(path, stop, queue):
+def read_until_stopped(path, stop, queue):
     """Open the store again and again; its rows must be those of one of the two teachers, whole."""
     allowed = {}
     for seed in (0, 1):
@@ -789,7 +789,7 @@ def read_until_told(path, stop, queue):
         while not stop.is_set() or not opened:
             reader = TopKReader(path)
             rows = b"".join(reader.rows(i).tobytes() for i in range(len(reader)))
-            seen.add(next((seed for seed, wanted in allowed.items() if rows == wanted), "mixed"))
+            seen.add(next((seed for seed, expected in allowed.items() if rows == expected), "mixed"))
             opened += 1
         queue.put(seen)
     except Exception as error:
@@ -801,7 +801,7 @@ def test_two_readers_while_others_write_and_replace(path, tmp_path):
     CORPUS.write(path)
     context = multiprocessing.get_context("fork")
     stop, queue = context.Event(), context.Queue()
-    readers = [context.Process(target=read_until_told, args=(path, stop, queue)) for _ in range(2)]
+    readers = [context.Process(target=read_until_stopped, args=(path, stop, queue)) for _ in range(2)]
     for reader in readers:
         reader.start()
     for turn in range(30):
