@@ -5,7 +5,7 @@ The data are given by side name, the sides that the store's schema hashes. A sid
 """
 
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -24,20 +24,19 @@ _SPECIAL_SYMBOLS = 4  # before the first line of a dictionary's file
 
 
 def dictionary_differences(
-    info: StoreInfo, stored: Sequence[str] | None, symbols: Mapping[str, Sequence[str]]
+    info: StoreInfo, stored: Callable[[], Sequence[str] | None], symbols: Mapping[str, Sequence[str]]
 ) -> Iterator[str]:
     """A line for each dictionary that is not the one that the store was made with.
 
     Args:
         info: info of the store.
-        stored: the store's own dictionary, None where it is damaged.
+        stored: gives the store's own dictionary, None where it is damaged; called where the digests differ.
         symbols: dictionaries of the data by side, in id order.
     """
     for side, (name, digest) in info.dictionaries().items():
         if digest and side in symbols and dictionary_digest(symbols[side]) != digest:
-            where = ""
-            if stored is not None and side == info.dictionary_side:
-                where = f": {_first_difference(stored, symbols[side], name)}"
+            own = stored() if side == info.dictionary_side else None
+            where = "" if own is None else f": {_first_difference(own, symbols[side], name)}"
             yield f"was made with another {side} dictionary than {name}{where}"
 
 
@@ -150,16 +149,14 @@ def _name(reader: Any) -> str:
     return f"store {reader.path}"
 
 
-def check_dictionaries(reader: TopKReader, source: Sequence[str], target: Sequence[str]) -> None:
+def check_dictionaries(reader: Any, symbols: Mapping[str, Sequence[str]]) -> None:
     """Raise ValueError for a store that was made with other dictionaries.
 
     Args:
         reader: the store.
-        source: symbols of the student's source dictionary in id order.
-        target: symbols of its target dictionary.
+        symbols: the student's dictionaries by side, in id order.
     """
-    symbols = {"target": target, "source": source}
-    for line in dictionary_differences(reader.info, reader.symbols(), symbols):
+    for line in dictionary_differences(reader.info, lambda: reader.symbols(), symbols):
         raise ValueError(
             f"{_name(reader)} {line}; binarise with those dictionaries (fairseq-preprocess --srcdict, --tgtdict), or "
             f"{reader.info.rebuild_command(reader.path)}"

@@ -222,7 +222,7 @@ def _open_data(store: StoreFile, folder: str | os.PathLike[str]) -> tuple[list[s
         except ValueError as error:
             problems.append(str(error))
     differences = [
-        *dictionary_differences(info, _stored_dictionary(store), symbols),
+        *dictionary_differences(info, lambda: _stored_dictionary(store), symbols),
         *size_differences(store.header.corpus_sentences, sides),
     ]
     step = "give the folder that it was dumped from, or dump again"
@@ -230,10 +230,8 @@ def _open_data(store: StoreFile, folder: str | os.PathLike[str]) -> tuple[list[s
 
 
 def _stored_dictionary(store: StoreFile) -> list[str] | None:
-    """The store's own dictionary; None without one, or where it is damaged."""
-    if store.info.dictionary_side is None or _blob_problems(store):
-        return None
-    return decode_dictionary(store.blob("dictionary"))
+    """The store's own dictionary; None where it is damaged."""
+    return None if _blob_problems(store) else decode_dictionary(store.blob("dictionary"))
 
 
 def _sentence_problems(store: StoreFile, place: ChunkPlace, data: ChunkData, sides: Sides) -> list[str]:

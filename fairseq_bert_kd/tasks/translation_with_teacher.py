@@ -199,7 +199,7 @@ class TranslationWithTeacherTask(TranslationTask):
         assert needs is not None
         check_settings(reader, part, self.cfg.source_lang, self.cfg.target_lang, needs.topk)
         check_contents(reader, needs.topk, needs.temperatures, needs.samples, needs.lowest)
-        check_dictionaries(reader, self.src_dict.symbols, self.tgt_dict.symbols)
+        check_dictionaries(reader, {"source": self.src_dict.symbols, "target": self.tgt_dict.symbols})
         self._check_tokenizer(f"top-k store {reader.path}", reader.info.tokenizer_digest)
 
     def _check_tokenizer(self, what, teachers_digest):
