@@ -4,7 +4,6 @@ The data are given by side name, the sides that the store's schema hashes. A sid
 ``sizes``; one that the caller cannot give is left out.
 """
 
-import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -185,7 +184,6 @@ def check_contents(
     topk: int,
     temperatures: Sequence[tuple[str, float]],
     samples: bool,
-    lowest: float | None = None,
 ) -> None:
     """Raise ValueError, with what to run, for a store whose rows lack what an objective needs.
 
@@ -194,7 +192,6 @@ def check_contents(
         topk: ``--kd-topk``.
         temperatures: option and temperature at which a log-normaliser is needed.
         samples: tokens drawn from the rest are needed, and with them all stored tokens.
-        lowest: temperature above which the stored log-normalisers must bound those of all others; None for no such need.
     """
     name, info, rebuild = f"top-k store {reader.path}", reader.info, reader.info.rebuild_command(reader.path)
     stored = ", ".join(f"{value:g}" for value in info.temperatures) or "none"
@@ -205,14 +202,6 @@ def check_contents(
                 f"at {stored}: choose one of these with --kd-temperature, or {rebuild} --temperatures "
                 f"{' '.join(f'{value:g}' for value in sorted({*info.temperatures, temperature}))}"
             )
-    least = min(info.temperatures, default=math.inf)
-    if lowest is not None and lowest < least * (1 - 1e-9):
-        raise ValueError(
-            f"--kd-approximate-tail bounds the teacher's mass from the stored temperatures above {least:g}, and training comes "
-            f"down to {lowest:g}, below all that {name} has ({stored}); choose a higher --kd-temperature and "
-            f"--kd-temperature-end, or {rebuild} --temperatures "
-            f"{' '.join(f'{value:g}' for value in sorted({*info.temperatures, lowest}))}"
-        )
     if samples and not info.samples:
         raise ValueError(
             f"--kd-objective sampled needs tokens drawn from the teacher, {name} has none; {rebuild} --samples 8, or choose "

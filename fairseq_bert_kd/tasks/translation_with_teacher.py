@@ -198,7 +198,7 @@ class TranslationWithTeacherTask(TranslationTask):
         needs = self.teacher_needs
         assert needs is not None
         check_settings(reader, part, self.cfg.source_lang, self.cfg.target_lang, needs.topk)
-        check_contents(reader, needs.topk, needs.temperatures, needs.samples, needs.lowest)
+        check_contents(reader, needs.topk, needs.temperatures, needs.samples)
         check_dictionaries(reader, {"source": self.src_dict.symbols, "target": self.tgt_dict.symbols})
         self._check_tokenizer(f"top-k store {reader.path}", reader.info.tokenizer_digest)
 
