@@ -2,6 +2,7 @@
 
 import importlib
 import json
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ from fairseq_bert_kd.storage.topk import NOT_IMPORTED, TopKInfo
 from fairseq_bert_kd.storage.topk_store import TopKReader, TopKWriter
 from fairseq_bert_kd.storage.verify import verify_store
 from tests.storage.small_stores import NAME, PAIRS, SYMBOLS, make_info, write_data
+from tests.storage.small_stores import write_store as write_hand_store
 
 pa = pytest.importorskip("pyarrow")
 
@@ -137,6 +139,28 @@ def test_fewer_tokens_than_the_table_has(tmp_path, data):
     assert found.rows(0)["log_normalisers"].tolist() == original.rows(0)["log_normalisers"].tolist()
     with pytest.raises(ValueError, match="--topk must be from 1 to 3, the pieces of a row, got 4"):
         run(table, data, "--overwrite", "--topk", "4")
+
+
+@pytest.mark.parametrize("suffix", [".arrow", ".parquet"])
+def test_memory_does_not_grow_with_the_table(tmp_path, suffix):
+    peaks = []
+    for times in (40, 400):
+        pairs = [([2], list(range(4, 10)) * 10)] * times
+        folder = tmp_path / str(times)
+        data = write_data(folder, pairs)
+        original = write_hand_store(
+            folder / "original.topk", make_info(chunk_sentences=10), pairs, missing=()
+        )
+        table = folder / f"table{suffix}"
+        store_export.main(store_export.get_parser().parse_args([str(original), str(table)]))
+        tracemalloc.start()
+        found = run(table, data)
+        peaks.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+        assert found.missing_sentences == 0
+    layout = found.header.layout
+    assert peaks[1] - peaks[0] < (layout.ends["records"] - layout.starts["records"]) / 2
+    assert pa.default_memory_pool().bytes_allocated() < 1 << 20  # batches are given back
 
 
 # ---------------------------------------------------------------- another program's tables
