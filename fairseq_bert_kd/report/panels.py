@@ -1,25 +1,24 @@
-"""The panels of an experiment: which plots there are, with titles and captions."""
+"""The panels of a report: which plots there are, with titles and captions."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 
-from fairseq_bert_kd.evaluation.text_metrics import NAMES
-from fairseq_bert_kd.report.comparison import GROUP_TITLES, SystemRow, main_row
-from fairseq_bert_kd.report.curves import (
+from fairseq_bert_kd.report.compare_sentences import LengthBin
+from fairseq_bert_kd.report.compare_systems import GROUP_TITLES, SystemRow, main_row
+from fairseq_bert_kd.report.formatting import list_text, signed
+from fairseq_bert_kd.report.plot_style import Panel
+from fairseq_bert_kd.report.plots import draw_curves, draw_gains, draw_lengths, draw_mass, draw_values
+from fairseq_bert_kd.report.read_experiment import MAIN_GROUP, Experiment
+from fairseq_bert_kd.report.read_logs import (
     STUDENT_CURVES,
     TEACHER_CURVES,
     SystemCurve,
     TeacherLog,
+    TrainingLog,
     system_curve,
 )
-from fairseq_bert_kd.report.experiment import MAIN_GROUP, Experiment
-from fairseq_bert_kd.report.formats import signed
-from fairseq_bert_kd.report.length_bins import LengthBin
-from fairseq_bert_kd.report.plot_style import Panel
-from fairseq_bert_kd.report.plots import draw_curves, draw_gains, draw_lengths, draw_mass, draw_values
-from fairseq_bert_kd.report.results import Results
-from fairseq_bert_kd.report.stores import StoreStat
-from fairseq_bert_kd.report.training_log import TrainingLog
+from fairseq_bert_kd.report.read_scores import ScoredOutputs
+from fairseq_bert_kd.report.read_stores import StoreStat
 
 _SHORT = {"topk": "k", "temperature": "T", "weight": "weight", "passes": "passes"}
 _GROUP_OPTIONS = {"topk": "--kd-topk", "temperature": "--kd-temperature", "weight": "--kd-weight"}
@@ -28,14 +27,14 @@ _GROUP_OPTIONS = {"topk": "--kd-topk", "temperature": "--kd-temperature", "weigh
 def curve_panels(
     experiment: Experiment, logs: Mapping[str, TrainingLog], baseline: SystemRow | None
 ) -> Iterator[Panel]:
-    """Learning curves of baseline (None: the experiment's) and main system."""
+    """Learning curves of the main system and its baseline (None: the experiment's)."""
     by_system = {
         system: [run for run in experiment.runs if run.system == system]
         for system in (baseline.system if baseline else experiment.baseline, experiment.main)
     }
     for kind in STUDENT_CURVES:
-        found = [system_curve(runs, dict(logs), kind) for runs in by_system.values() if runs]
-        curves = [curve for curve in found if curve]
+        made = [system_curve(runs, dict(logs), kind) for runs in by_system.values() if runs]
+        curves = [curve for curve in made if curve]
         if not curves or not any(len(points) > 1 for curve in curves for points in curve.by_seed.values()):
             continue
         seeds = "; ".join(f"{curve.label}: {_seeds(curve.by_seed)}" for curve in curves)
@@ -62,17 +61,17 @@ def teacher_panels(teachers: Sequence[TeacherLog]) -> Iterator[Panel]:
             yield Panel(
                 "teacher-masked-accuracy",
                 kind.title,
-                "Share of the masked target pieces of the validation set that the teacher fills in rightly.",
+                "Share of the masked target pieces of the validation set that the teacher predicts.",
                 f"{kind.title} against updates. {ends}.",
                 partial(draw_curves, curves=curves, perplexity=False, first=1),
             )
 
 
 def length_panel(
-    results: Results, bins: Sequence[LengthBin], labels: tuple[str, str], seeds: Sequence[int]
+    results: ScoredOutputs, bins: Sequence[LengthBin], labels: tuple[str, str], seeds: Sequence[int]
 ) -> Panel:
-    """Gain by length of the reference; ``labels`` of main system and baseline."""
-    unit = NAMES[results.main_metric]
+    """Gain by length of the reference; ``labels`` are those of main system and baseline."""
+    unit = results.unit
     listed = "; ".join(
         f"{item.shortest} to {item.longest} words {signed(item.gain)} ({signed(item.low)} to {signed(item.high)})"
         for item in bins
@@ -94,18 +93,18 @@ def mass_panel(stat: StoreStat) -> Panel:
     return Panel(
         "captured-mass",
         "Captured mass against k",
-        f"Mean over {stat.looked_at:,} training positions of the store “{stat.name}”: probability of the teacher’s k best "
-        "tokens, of the whole dictionary’s.",
+        f"Probability of the teacher’s k best tokens: mean over {stat.sampled_rows:,} training positions of the store "
+        f"“{stat.name}”.",
         f"Captured mass of all {stat.reader.info.k} stored tokens: {ends}.",
         partial(draw_mass, masses=stat.mass),
     )
 
 
 def value_panels(
-    results: Results, rows: Mapping[str, Sequence[SystemRow]], stores: Mapping[str, StoreStat]
+    results: ScoredOutputs, rows: Mapping[str, Sequence[SystemRow]], stores: Mapping[str, StoreStat]
 ) -> Iterator[Panel]:
-    """Score against what a group varies, for every group of numbers; the main system is one of the points."""
-    unit, experiment = NAMES[results.main_metric], results.experiment
+    """Score against the value that a group varies, for every group of numbers; the main system is one of the points."""
+    unit, experiment = results.unit, results.experiment
     main = results.scores_of(experiment.main)
     for group, systems in rows.items():
         values = [_number(row.value) for row in systems]
@@ -127,10 +126,13 @@ def value_panels(
         listed = "; ".join(
             f"{value:g}: {sum(scores) / len(scores):.2f}" for value, scores in sorted(points.items())
         )
+        counts = " to ".join(
+            map(str, sorted({min(map(len, points.values())), max(map(len, points.values()))}))
+        )
         yield Panel(
             f"score-against-{group}",
             f"{unit} against {_SHORT.get(group, group)}",
-            f"Dots are seeds ({min(map(len, points.values()))} to {max(map(len, points.values()))} a value), the line joins their "
+            f"Dots are seeds ({counts} per value), the line joins their "
             "means; dashed: the baseline, with a band of one standard deviation.",
             f"{unit} by {title}: {listed}.",
             partial(
@@ -139,20 +141,20 @@ def value_panels(
         )
 
 
-def gains_panel(results: Results, rows: Mapping[str, Sequence[SystemRow]]) -> Panel | None:
+def gains_panel(results: ScoredOutputs, rows: Mapping[str, Sequence[SystemRow]]) -> Panel | None:
     """Gains of all systems over their baselines."""
-    found = [(row.label, list(row.gains.values())) for made in rows.values() for row in made if row.gains]
-    if not found:
+    drawn = [(row.label, list(row.gains.values())) for made in rows.values() for row in made if row.gains]
+    if not drawn:
         return None
-    unit = NAMES[results.main_metric]
+    unit = results.unit
     return Panel(
         "gains", f"Gain over the baseline, {unit}", "Dots are seeds, bars their means.", "",
-        partial(draw_gains, rows=found, unit=unit),
+        partial(draw_gains, rows=drawn, unit=unit),
     )  # fmt: skip
 
 
 def _main_value(experiment: Experiment, group: str, stores: Mapping[str, StoreStat]) -> float | None:
-    """Where the main system stands among a group's values."""
+    """The main system's own value of what a group varies."""
     runs = [run for run in experiment.runs if run.system == experiment.main]
     if not runs:
         return None
@@ -176,4 +178,4 @@ def _last(curve: SystemCurve) -> float:
 
 def _seeds(seeds: Sequence[int] | Mapping[int, object]) -> str:
     listed = sorted(seeds)
-    return f"{len(listed)} seed{'s' if len(listed) > 1 else ''} ({', '.join(map(str, listed))})"
+    return f"{len(listed)} seed{'s' if len(listed) > 1 else ''} ({list_text(listed)})"

@@ -1,4 +1,4 @@
-"""What is drawn: learning curves, gain by length, captured mass, score against k and T, gains of all systems."""
+"""Plots: learning curves, gain by length, captured mass, score against k and T, gains of all systems."""
 
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
@@ -7,27 +7,27 @@ from typing import Any
 import numpy as np
 
 from fairseq_bert_kd.compat import import_extra
-from fairseq_bert_kd.report.curves import SystemCurve
-from fairseq_bert_kd.report.formats import signed
-from fairseq_bert_kd.report.length_bins import LengthBin
+from fairseq_bert_kd.evaluation.significance import Spread
+from fairseq_bert_kd.report.compare_sentences import LengthBin
+from fairseq_bert_kd.report.formatting import signed
 from fairseq_bert_kd.report.plot_style import Palette
-from fairseq_bert_kd.report.results import Spread
+from fairseq_bert_kd.report.read_logs import SystemCurve
 
-_WARM_UP = 0.15  # of the updates; what lies above the rest of the curve there is cut off
-_SPREAD_OUT = 6.0  # a ratio of the largest to the smallest value from which an axis is logarithmic
+_WARM_UP = 0.15  # share of the updates in which the curve may leave the drawn range
+_SPREAD_OUT = 6.0  # an axis is logarithmic if largest / smallest value is above this
 
 
 def draw_curves(
     axes: Any, palette: Palette, curves: Sequence[SystemCurve], perplexity: bool, first: int = 0
 ) -> None:
-    """Seeds thin, their mean thick; each line is named, where there are several.
+    """Seeds thin, their mean thick; each of several lines is named.
 
     Args:
-        axes: to draw on.
+        axes: axes to draw on.
         palette: colours.
-        curves: one a system.
+        curves: one per system.
         perplexity: also give 2 to the power of the values, on the right.
-        first: place of the first curve's colour in the palette.
+        first: index of the first curve's colour in the palette.
     """
     ends = []
     for index, curve in enumerate(curves, start=first):
@@ -50,7 +50,7 @@ def draw_curves(
         right.yaxis.set_major_locator(_ticker().MaxNLocator(5))
         right.yaxis.set_major_formatter(lambda value, _: f"{value:.3g}")
         right.spines["right"].set_visible(False)
-    if perplexity:  # the right side is taken
+    if perplexity:  # the right side holds the second axis
         handles = [axes.plot([], [], linewidth=2, **palette.line(first + i))[0] for i in range(len(curves))]
         labels = [curve.label for curve in curves]
         axes.legend(handles, labels, loc="best", frameon=False, labelcolor="linecolor", handlelength=2.2)
@@ -91,7 +91,7 @@ def draw_lengths(axes: Any, palette: Palette, bins: Sequence[LengthBin], unit: s
 
 
 def draw_mass(axes: Any, palette: Palette, masses: Mapping[float, Sequence[float]]) -> None:
-    """Captured mass against k, a line for each temperature."""
+    """Captured mass against k, one line per temperature."""
     ends = []
     for index, (temperature, values) in enumerate(masses.items()):
         style = palette.line(index + 1)
@@ -100,7 +100,7 @@ def draw_mass(axes: Any, palette: Palette, masses: Mapping[float, Sequence[float
         ends.append((len(values), 100 * values[-1], f"T = {temperature:g}", style["color"]))
     _spread_axis(axes, [end[0] for end in ends] + [1])
     axes.set_ylim(0, 102)
-    axes.set_xlabel("k, tokens of a position")
+    axes.set_xlabel("k, tokens per position")
     axes.set_ylabel("% of the teacher’s probability")
     _name_at_the_right(axes, ends)
 
@@ -112,14 +112,14 @@ def draw_values(
     baseline: tuple[str, Spread] | None,
     labels: tuple[str, str],
 ) -> None:
-    """Scores of systems against the value that their group varies: every seed, and the mean.
+    """Scores of systems against the value that their group varies: all seeds, and the mean.
 
     Args:
-        axes: to draw on.
+        axes: axes to draw on.
         palette: colours.
-        points: scores of all seeds by value.
+        points: scores of all seeds, by value.
         baseline: name and score, drawn as a line with a band of one standard deviation.
-        labels: of the axes.
+        labels: labels of the axes.
     """
     values = sorted(points)
     means = [sum(points[value]) / len(points[value]) for value in values]
@@ -145,7 +145,7 @@ def draw_values(
 
 
 def draw_gains(axes: Any, palette: Palette, rows: Sequence[tuple[str, Sequence[float]]], unit: str) -> None:
-    """Gains of systems over their baselines, one row each: every seed, and the mean."""
+    """Gains of systems over their baselines, one row each: all seeds, and the mean."""
     axes.axvline(0, color=palette.muted, linewidth=1)
     axes.grid(axis="x")
     axes.grid(visible=False, axis="y")
@@ -175,7 +175,7 @@ def draw_gains(axes: Any, palette: Palette, rows: Sequence[tuple[str, Sequence[f
 
 
 def _limit_to_the_later_part(axes: Any, curves: Sequence[SystemCurve]) -> None:
-    """Cut off what lies outside the range of the later part: the first updates would flatten everything else."""
+    """Limit the axis to the range of the later part; the first updates would flatten the rest."""
     points = [pair for curve in curves for seed in curve.by_seed.values() for pair in seed.items()]
     start = _WARM_UP * max(update for update, _ in points)
     later = [value for update, value in points if update >= start]
@@ -187,7 +187,7 @@ def _limit_to_the_later_part(axes: Any, curves: Sequence[SystemCurve]) -> None:
 
 def _name_at_the_right(axes: Any, ends: Sequence[tuple[float, float, str, str]], gap: float = 13) -> None:
     """Names beside the ends, pushed apart where they would overlap; ``gap`` in points."""
-    axes.figure.draw_without_rendering()  # so that data has a place
+    axes.figure.draw_without_rendering()  # sets the transformation of data to places
     points = 72 / axes.figure.dpi
     places = [axes.transData.transform((x, y))[1] * points for x, y, _, _ in ends]
     order = sorted(range(len(ends)), key=lambda i: places[i])
@@ -202,7 +202,7 @@ def _name_at_the_right(axes: Any, ends: Sequence[tuple[float, float, str, str]],
 
 
 def _spread_axis(axes: Any, values: Sequence[float]) -> None:
-    """A logarithmic x axis, ticks at powers of two, where the values lie far apart."""
+    """Make the x axis logarithmic, with ticks at powers of two, if the values lie far apart."""
     if min(values) >= 1 and max(values) / min(values) > _SPREAD_OUT:
         axes.set_xscale("log", base=2)
         axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}")

@@ -77,6 +77,27 @@ def log_lines(updates: int, offset: float = 0.0, name: str = "bleu 20.5") -> lis
     return lines
 
 
+def json_lines(updates: int) -> list[str]:
+    """The lines of `log_lines` as ``--log-format json`` has them: values are strings, validation names have a prefix."""
+    lines = []
+    for update in range(100, updates + 1, 100):
+        nll = 6 - update / 100
+        values = {
+            "epoch": 1,
+            "update": 0.8,
+            "loss": f"{nll + 1:.3f}",
+            "nll_loss": f"{nll:.3f}",
+            "num_updates": str(update),
+        }
+        lines.append(f"2026-11-21 | INFO | train_inner | {json.dumps(values)}")
+        if update % 200 == 0:
+            valid = {"epoch": 1} | {
+                f"valid_{name}": value for name, value in values.items() if name != "epoch"
+            }
+            lines.append(f"2026-11-21 | INFO | valid | {json.dumps({**valid, 'valid_bleu': '20.5'})}")
+    return lines
+
+
 def done(seconds: float = 12.5) -> str:
     return f"2026-11-21 | INFO | fairseq_cli.train | done training in {seconds} seconds"
 
