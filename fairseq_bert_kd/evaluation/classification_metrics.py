@@ -111,7 +111,7 @@ class Accuracy(Metric):
         return accuracy(predictions, references)
 
     def sentence_scores(self, predictions: Values, references: Values) -> NDArray[np.float64]:
-        return 100.0 * _correct(predictions, references)
+        return 100 * _correct(predictions, references).astype(np.float64)
 
 
 class _PairedValues(Metric):

@@ -7,7 +7,7 @@ from typing import Any, ClassVar, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-Values = Sequence[Any]  # predictions or references: texts, classes or numbers
+Values = Sequence[Any] | NDArray[Any]  # predictions or references: texts, classes or numbers
 
 
 class UndefinedScoreError(ValueError):

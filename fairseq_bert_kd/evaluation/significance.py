@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from sacrebleu.significance import PairedTest
 
-from fairseq_bert_kd.evaluation.metric import UndefinedScoreError, check_pairs
+from fairseq_bert_kd.evaluation.metric import UndefinedScoreError
 from fairseq_bert_kd.evaluation.system_output import SystemOutput
 
 RESAMPLES = 1000
@@ -109,7 +109,8 @@ def statistics_test(name: str, baseline: SystemOutput, system: SystemOutput) -> 
     def difference(sentences: NDArray[np.int64]) -> float:
         return system.subset_score(name, sentences) - baseline.subset_score(name, sentences)
 
-    observed = difference(everything)
+    if not (observed := difference(everything)):
+        return PairedResult(1.0, signature, BOOTSTRAP)
     samples = np.abs(resampled(difference, everything, np.random.default_rng(SEED)))
     return PairedResult(_p_of(samples, observed), signature, BOOTSTRAP)
 
@@ -128,11 +129,11 @@ def mcnemar(baseline: NDArray[np.bool_], system: NDArray[np.bool_]) -> float:
         system: ``(sentences,)`` whether the system is right.
 
     Raises:
-        ValueError: unequal lengths, or no sentences.
+        ValueError: unequal lengths.
     """
     from scipy.stats import binomtest
 
-    check_pairs(baseline, system)
+    _check_paired(len(baseline), len(system), "sentences")
     only_system = int((system & ~baseline).sum())
     only_one = int((system ^ baseline).sum())
     return float(binomtest(only_system, only_one).pvalue) if only_one else 1.0
@@ -152,7 +153,7 @@ def paired_runs(baseline: Sequence[float], system: Sequence[float], test: str = 
     from scipy.stats import ttest_rel, wilcoxon
 
     tests = {"wilcoxon": wilcoxon, "t": ttest_rel}
-    check_pairs(baseline, system)
+    _check_paired(len(baseline), len(system), "runs")
     if test not in tests:
         raise ValueError(f"`{test}` is not a test of paired runs; the tests are {', '.join(tests)}")
     if len(baseline) < 2:
@@ -204,6 +205,11 @@ def resampled(
     if not scores:
         raise reason
     return np.array(scores)
+
+
+def _check_paired(baseline: int, system: int, what: str) -> None:
+    if baseline != system:
+        raise ValueError(f"{baseline} {what} of the baseline and {system} of the system; a paired test needs both")
 
 
 def _p_of(samples: NDArray[np.float64], observed: float) -> float:

@@ -191,9 +191,9 @@ def diff_words(reference: str, text: str, lowercase: bool = False) -> list[DiffS
     expected, words = reference.split(), text.split()
     more = max(len(words) - MOST_WORDS, 0)
     expected, words = expected[:MOST_WORDS], words[:MOST_WORDS]
-    sides = [[word.lower() for word in side] if lowercase else side for side in (expected, words)]
+    a, b = ([word.lower() for word in side] if lowercase else side for side in (expected, words))
     spans = []
-    for kind, i, j, k, m in difflib.SequenceMatcher(None, *sides, autojunk=False).get_opcodes():
+    for kind, i, j, k, m in difflib.SequenceMatcher(None, a, b, autojunk=False).get_opcodes():
         if kind == "equal":
             spans.append(DiffSpan("same", " ".join(words[k:m])))
             continue

@@ -2,9 +2,10 @@
 
 import unicodedata
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from fairseq_bert_kd.evaluation.significance import Spread
+if TYPE_CHECKING:  # the store's tools use this file too, and import no metrics
+    from fairseq_bert_kd.evaluation.significance import Spread
 
 _HARMLESS = "\u200c\u200d\u200e\u200f"  # joiners and marks of direction, which scripts need
 _HIDDEN = {"Cc", "Cf", "Cs", "Zl", "Zp"}
@@ -31,7 +32,7 @@ def signed(value: float, digits: int = 2) -> str:
     return text if not float(text) else ("+" if value > 0 else "−") + text
 
 
-def spread_text(value: Spread | None, digits: int = 2, sign: bool = False) -> str:
+def spread_text(value: "Spread | None", digits: int = 2, sign: bool = False) -> str:
     """``31.46 ± 0.85`` without line breaks; the mean alone of a single value, a dash for None."""
     if value is None:
         return "–"
