@@ -40,7 +40,7 @@ class System(NamedTuple):
     """The scored runs of a system.
 
     Attributes:
-        label: name for people.
+        label: name in tables.
         teacher: folder of its teacher, or None.
         scores: scores by seed, then by metric.
         compared: its gains, as in the results file.
@@ -292,7 +292,7 @@ def filled(page: Path) -> str:
             if names == [GROWTH_TABLE]:
                 tables = [growth_table(record["experiments"])]
             else:
-                tables = [markdown_tables(found, names or None) for found in record["experiments"]]
+                tables = [markdown_tables(experiment, names or None) for experiment in record["experiments"]]
         except ValueError as error:
             raise ValueError(f"{page}, `{place['file']}`: {error}") from None
         return place["head"] + "\n" + "\n".join(tables) + "\n" + place["tail"]

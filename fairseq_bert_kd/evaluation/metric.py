@@ -33,7 +33,7 @@ class Metric(ABC):
 
     Attributes:
         name: key in the registry and in results files.
-        title: name for people.
+        title: name in tables.
         kind: what is compared, a key of `TASK_KINDS`.
         columns: metrics of a table whose main metric is this one, in their order.
         decimals: digits after the point in tables.

@@ -209,7 +209,9 @@ def resampled(
 
 def _check_paired(baseline: int, system: int, what: str) -> None:
     if baseline != system:
-        raise ValueError(f"{baseline} {what} of the baseline and {system} of the system; a paired test needs both")
+        raise ValueError(
+            f"{baseline} {what} of the baseline and {system} of the system; a paired test needs both"
+        )
 
 
 def _p_of(samples: NDArray[np.float64], observed: float) -> float:

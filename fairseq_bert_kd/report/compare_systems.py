@@ -31,7 +31,7 @@ class SystemRow:
 
     Attributes:
         system: name of the system.
-        label: name for people.
+        label: name in tables.
         value: what the group varies.
         baseline: system with which it is compared; None for a baseline.
         options: options that make it.

@@ -40,11 +40,11 @@ def curve_panels(
         seeds = "; ".join(f"{curve.label}: {_seeds(curve.by_seed)}" for curve in curves)
         ends = "; ".join(f"{curve.label} ends at {_last(curve):.2f}" for curve in curves)
         yield Panel(
-            f"curve-{kind.part}-{kind.name.replace('_', '-')}",
-            kind.title,
-            f"Mean over the seeds thick, each seed thin. {seeds}.",
-            f"{kind.title} against updates. {ends}.",
-            partial(draw_curves, curves=curves, perplexity=kind.perplexity),
+            name=f"curve-{kind.part}-{kind.name.replace('_', '-')}",
+            title=kind.title,
+            caption=f"Mean over the seeds thick, each seed thin. {seeds}.",
+            alt=f"{kind.title} against updates. {ends}.",
+            draw=partial(draw_curves, curves=curves, perplexity=kind.perplexity),
         )
 
 
@@ -59,11 +59,11 @@ def teacher_panels(teachers: Sequence[TeacherLog]) -> Iterator[Panel]:
         if curves:
             ends = "; ".join(f"{curve.label} ends at {_last(curve):.1f}" for curve in curves)
             yield Panel(
-                "teacher-masked-accuracy",
-                kind.title,
-                "Share of the masked target pieces of the validation set that the teacher predicts.",
-                f"{kind.title} against updates. {ends}.",
-                partial(draw_curves, curves=curves, perplexity=False, first=1),
+                name="teacher-masked-accuracy",
+                title=kind.title,
+                caption="Share of the masked target pieces of the validation set that the teacher predicts.",
+                alt=f"{kind.title} against updates. {ends}.",
+                draw=partial(draw_curves, curves=curves, perplexity=False, first=1),
             )
 
 
@@ -77,13 +77,13 @@ def length_panel(
         for item in bins
     )
     return Panel(
-        "gain-by-length",
-        f"Gain by length of the reference, {unit}",
-        f"{labels[0]} against {labels[1]}, mean of the gains of {_seeds(seeds)}; bars: 95 % "
+        name="gain-by-length",
+        title=f"Gain by length of the reference, {unit}",
+        caption=f"{labels[0]} against {labels[1]}, mean of the gains of {_seeds(seeds)}; bars: 95 % "
         "bootstrap confidence over the bin’s sentences. Words as sacreBLEU’s 13a tokenizer counts them."
         + (" Mean of the sentences’ own chrF2." if results.main_metric == "chrf2" else ""),
-        f"Gain by length of the reference: {listed}.",
-        partial(draw_lengths, bins=bins, unit=unit),
+        alt=f"Gain by length of the reference: {listed}.",
+        draw=partial(draw_lengths, bins=bins, unit=unit),
     )
 
 
@@ -91,12 +91,12 @@ def mass_panel(stat: StoreStat) -> Panel:
     """Captured mass against k at each stored temperature."""
     ends = "; ".join(f"T = {t:g}: {100 * values[-1]:.1f} %" for t, values in stat.mass.items())
     return Panel(
-        "captured-mass",
-        "Captured mass against k",
-        f"Probability of the teacher’s k best tokens: mean over {stat.sampled_rows:,} training positions of the store "
+        name="captured-mass",
+        title="Captured mass against k",
+        caption=f"Probability of the teacher’s k best tokens: mean over {stat.sampled_rows:,} training positions of the store "
         f"“{stat.name}”.",
-        f"Captured mass of all {stat.reader.info.k} stored tokens: {ends}.",
-        partial(draw_mass, masses=stat.mass),
+        alt=f"Captured mass of all {stat.reader.info.k} stored tokens: {ends}.",
+        draw=partial(draw_mass, masses=stat.mass),
     )
 
 
@@ -126,16 +126,14 @@ def value_panels(
         listed = "; ".join(
             f"{value:g}: {sum(scores) / len(scores):.2f}" for value, scores in sorted(points.items())
         )
-        counts = " to ".join(
-            map(str, sorted({min(map(len, points.values())), max(map(len, points.values()))}))
-        )
+        seeds = sorted({len(scores) for scores in points.values()})
         yield Panel(
-            f"score-against-{group}",
-            f"{unit} against {_SHORT.get(group, group)}",
-            f"Dots are seeds ({counts} per value), the line joins their "
-            "means; dashed: the baseline, with a band of one standard deviation.",
-            f"{unit} by {title}: {listed}.",
-            partial(
+            name=f"score-against-{group}",
+            title=f"{unit} against {_SHORT.get(group, group)}",
+            caption=f"Dots are seeds ({' or '.join(map(str, seeds))} per value), the line joins their means. Dashed: the "
+            "baseline, with a band of one standard deviation.",
+            alt=f"{unit} by {title}: {listed}.",
+            draw=partial(
                 draw_values, points=points, baseline=baseline, labels=(title, f"{unit}, {results.subset} set")
             ),
         )
@@ -148,8 +146,8 @@ def gains_panel(results: ScoredOutputs, rows: Mapping[str, Sequence[SystemRow]])
         return None
     unit = results.unit
     return Panel(
-        "gains", f"Gain over the baseline, {unit}", "Dots are seeds, bars their means.", "",
-        partial(draw_gains, rows=drawn, unit=unit),
+        name="gains", title=f"Gain over the baseline, {unit}", caption="Dots are seeds, bars their means.", alt="",
+        draw=partial(draw_gains, rows=drawn, unit=unit),
     )  # fmt: skip
 
 

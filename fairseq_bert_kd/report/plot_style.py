@@ -18,34 +18,12 @@ _LINES = ("--", "-", "-.", ":", (0, (5, 1, 1, 1, 1, 1)), (0, (1, 2)))
 _MARKS = ("s", "o", "^", "D", "v", "P")
 
 
-class Palette(NamedTuple):
-    """Colours by role.
-
-    Attributes:
-        ink: colour of text.
-        muted: colour of axes and tick labels.
-        grid: colour of grid lines.
-        series: colours of systems, the baseline first.
-    """
-
-    ink: str
-    muted: str
-    grid: str
-    series: tuple[str, ...]
-
-    def line(self, index: int) -> dict[str, Any]:
-        """Colour and dashes of the series ``index``."""
-        return {"color": self.series[index % len(self.series)], "linestyle": _LINES[index % len(_LINES)]}
-
-    def mark(self, index: int) -> dict[str, Any]:
-        """Colour and marker of the series ``index``."""
-        return {"color": self.series[index % len(self.series)], "marker": _MARKS[index % len(_MARKS)]}
-
-
-# colours of Okabe and Ito (jfly.uni-koeln.de/color), which colour-blind people can distinguish; a darker yellow
-PAPER = Palette(
-    "#1a1a1a", "#595959", "#dddddd", ("#5f5f5f", "#0072b2", "#d55e00", "#00795a", "#b0468a", "#8a6d00")
-)
+INK = "#1a1a1a"  # text
+MUTED = "#595959"  # axes and tick labels
+GRID = "#dddddd"  # grid lines
+# series, the baseline first: colours of Okabe and Ito (jfly.uni-koeln.de/color) that colour-blind people can distinguish,
+# with a darker yellow
+SERIES = ("#5f5f5f", "#0072b2", "#d55e00", "#00795a", "#b0468a", "#8a6d00")
 
 
 class Panel(NamedTuple):
@@ -55,7 +33,7 @@ class Panel(NamedTuple):
         name: letters and hyphens, unique in an experiment.
         title: title with the unit.
         caption: what a reader must know: n, seeds, how it was computed.
-        alt: content in words, for people who do not see it.
+        alt: content in words, for readers who do not see it.
         draw: function that draws it onto axes.
     """
 
@@ -63,7 +41,17 @@ class Panel(NamedTuple):
     title: str
     caption: str
     alt: str
-    draw: Callable[[Any, Palette], None]
+    draw: Callable[[Any], None]
+
+
+def line_style(index: int) -> dict[str, Any]:
+    """Colour and dashes of the series ``index``."""
+    return {"color": SERIES[index % len(SERIES)], "linestyle": _LINES[index % len(_LINES)]}
+
+
+def mark_style(index: int) -> dict[str, Any]:
+    """Colour and marker of the series ``index``."""
+    return {"color": SERIES[index % len(SERIES)], "marker": _MARKS[index % len(_MARKS)]}
 
 
 def svg_address(panel: Panel) -> str:
@@ -109,8 +97,8 @@ def _figure(panels: int, size: tuple[int, int]) -> tuple[Any, list[Any]]:
 
 
 def _draw(axes: Any, panel: Panel) -> None:
-    axes.set_title(panel.title, loc="left", fontsize=12, color=PAPER.ink, fontweight="bold", pad=8)
-    panel.draw(axes, PAPER)
+    axes.set_title(panel.title, loc="left", fontsize=12, color=INK, fontweight="bold", pad=8)
+    panel.draw(axes)
     for text in axes.findobj(import_extra("matplotlib.text").Text):
         text.set_text(visible(text.get_text()))
 
@@ -121,19 +109,19 @@ def _style(salt: str) -> Any:
             "font.family": "DejaVu Sans",
             "text.parse_math": False,  # a dollar in the data is not a formula
             "font.size": 11.5,
-            "text.color": PAPER.ink,
-            "axes.edgecolor": PAPER.muted,
-            "axes.labelcolor": PAPER.ink,
+            "text.color": INK,
+            "axes.edgecolor": MUTED,
+            "axes.labelcolor": INK,
             "axes.spines.top": False,
             "axes.spines.right": False,
             "axes.grid": True,
             "axes.grid.axis": "y",
             "axes.axisbelow": True,
             "axes.labelsize": 11.5,
-            "grid.color": PAPER.grid,
+            "grid.color": GRID,
             "grid.linewidth": 0.8,
-            "xtick.color": PAPER.muted,
-            "ytick.color": PAPER.muted,
+            "xtick.color": MUTED,
+            "ytick.color": MUTED,
             "xtick.labelsize": 11,
             "ytick.labelsize": 11,
             "lines.solid_capstyle": "round",

@@ -10,28 +10,25 @@ from fairseq_bert_kd.compat import import_extra
 from fairseq_bert_kd.evaluation.significance import Spread
 from fairseq_bert_kd.report.compare_sentences import LengthBin
 from fairseq_bert_kd.report.formatting import signed
-from fairseq_bert_kd.report.plot_style import Palette
+from fairseq_bert_kd.report.plot_style import INK, MUTED, SERIES, line_style, mark_style
 from fairseq_bert_kd.report.read_logs import SystemCurve
 
 _WARM_UP = 0.15  # share of the updates in which the curve may leave the drawn range
 _SPREAD_OUT = 6.0  # an axis is logarithmic if largest / smallest value is above this
 
 
-def draw_curves(
-    axes: Any, palette: Palette, curves: Sequence[SystemCurve], perplexity: bool, first: int = 0
-) -> None:
+def draw_curves(axes: Any, curves: Sequence[SystemCurve], perplexity: bool, first: int = 0) -> None:
     """Seeds thin, their mean thick; each of several lines is named.
 
     Args:
         axes: axes to draw on.
-        palette: colours.
         curves: one per system.
         perplexity: also give 2 to the power of the values, on the right.
-        first: index of the first curve's colour in the palette.
+        first: index of the first curve's colour.
     """
     ends = []
     for index, curve in enumerate(curves, start=first):
-        style = palette.line(index)
+        style = line_style(index)
         for points in curve.by_seed.values():
             if len(curve.by_seed) > 1:
                 axes.plot(list(points), list(points.values()), linewidth=0.8, alpha=0.45, **style)
@@ -51,20 +48,20 @@ def draw_curves(
         right.yaxis.set_major_formatter(lambda value, _: f"{value:.3g}")
         right.spines["right"].set_visible(False)
     if perplexity:  # the right side holds the second axis
-        handles = [axes.plot([], [], linewidth=2, **palette.line(first + i))[0] for i in range(len(curves))]
+        handles = [axes.plot([], [], linewidth=2, **line_style(first + i))[0] for i in range(len(curves))]
         labels = [curve.label for curve in curves]
         axes.legend(handles, labels, loc="best", frameon=False, labelcolor="linecolor", handlelength=2.2)
     elif len(ends) > 1:
         _name_at_the_right(axes, ends)
 
 
-def draw_lengths(axes: Any, palette: Palette, bins: Sequence[LengthBin], unit: str) -> None:
+def draw_lengths(axes: Any, bins: Sequence[LengthBin], unit: str) -> None:
     """The gain of each bin with its confidence interval."""
     places = range(len(bins))
     gains = [item.gain for item in bins]
     low = [max(item.gain - item.low, 0) for item in bins]
     high = [max(item.high - item.gain, 0) for item in bins]
-    axes.axhline(0, color=palette.muted, linewidth=1)
+    axes.axhline(0, color=MUTED, linewidth=1)
     axes.errorbar(
         places,
         gains,
@@ -73,7 +70,7 @@ def draw_lengths(axes: Any, palette: Palette, bins: Sequence[LengthBin], unit: s
         markersize=6,
         capsize=4,
         linewidth=1.6,
-        color=palette.series[1],
+        color=SERIES[1],
     )
     for place, gain in zip(places, gains, strict=True):
         axes.annotate(
@@ -90,11 +87,11 @@ def draw_lengths(axes: Any, palette: Palette, bins: Sequence[LengthBin], unit: s
     axes.set_ylabel(f"gain, {unit}")
 
 
-def draw_mass(axes: Any, palette: Palette, masses: Mapping[float, Sequence[float]]) -> None:
+def draw_mass(axes: Any, masses: Mapping[float, Sequence[float]]) -> None:
     """Captured mass against k, one line per temperature."""
     ends = []
     for index, (temperature, values) in enumerate(masses.items()):
-        style = palette.line(index + 1)
+        style = line_style(index + 1)
         tokens = range(1, len(values) + 1)
         axes.plot(tokens, [100 * value for value in values], linewidth=2, **style)
         ends.append((len(values), 100 * values[-1], f"T = {temperature:g}", style["color"]))
@@ -107,7 +104,6 @@ def draw_mass(axes: Any, palette: Palette, masses: Mapping[float, Sequence[float
 
 def draw_values(
     axes: Any,
-    palette: Palette,
     points: Mapping[float, Sequence[float]],
     baseline: tuple[str, Spread] | None,
     labels: tuple[str, str],
@@ -116,7 +112,6 @@ def draw_values(
 
     Args:
         axes: axes to draw on.
-        palette: colours.
         points: scores of all seeds, by value.
         baseline: name and score, drawn as a line with a band of one standard deviation.
         labels: labels of the axes.
@@ -124,18 +119,18 @@ def draw_values(
     values = sorted(points)
     means = [sum(points[value]) / len(points[value]) for value in values]
     for value in values:
-        axes.plot([value] * len(points[value]), points[value], ".", color=palette.series[1], alpha=0.6)
-    axes.plot(values, means, linewidth=1.8, markersize=7, **palette.mark(1), linestyle="-")
+        axes.plot([value] * len(points[value]), points[value], ".", color=SERIES[1], alpha=0.6)
+    axes.plot(values, means, linewidth=1.8, markersize=7, **mark_style(1), linestyle="-")
     if baseline:
         name, score = baseline
-        axes.axhline(score.mean, linewidth=1.6, **palette.line(0))
+        axes.axhline(score.mean, linewidth=1.6, **line_style(0))
         if score.sd is not None:
             band = (score.mean - score.sd, score.mean + score.sd)
-            axes.axhspan(*band, color=palette.series[0], alpha=0.15, linewidth=0)
+            axes.axhspan(*band, color=SERIES[0], alpha=0.15, linewidth=0)
         above = score.mean >= max(means)
         axes.annotate(
             name, (0.99, score.mean), xycoords=("axes fraction", "data"), xytext=(0, 4 if above else -4),
-            textcoords="offset points", ha="right", va="bottom" if above else "top", color=palette.series[0],
+            textcoords="offset points", ha="right", va="bottom" if above else "top", color=SERIES[0],
         )  # fmt: skip
     _spread_axis(axes, values)
     axes.set_xticks(values, [f"{value:,.0f}" if value >= 1000 else f"{value:g}" for value in values])
@@ -144,9 +139,9 @@ def draw_values(
     axes.set_ylabel(labels[1])
 
 
-def draw_gains(axes: Any, palette: Palette, rows: Sequence[tuple[str, Sequence[float]]], unit: str) -> None:
+def draw_gains(axes: Any, rows: Sequence[tuple[str, Sequence[float]]], unit: str) -> None:
     """Gains of systems over their baselines, one row each: all seeds, and the mean."""
-    axes.axvline(0, color=palette.muted, linewidth=1)
+    axes.axvline(0, color=MUTED, linewidth=1)
     axes.grid(axis="x")
     axes.grid(visible=False, axis="y")
     for place, (_, gains) in enumerate(rows):
@@ -155,7 +150,7 @@ def draw_gains(axes: Any, palette: Palette, rows: Sequence[tuple[str, Sequence[f
             [place] * len(gains),
             "o",
             markersize=5,
-            color=palette.series[1],
+            color=SERIES[1],
             alpha=0.45,
             markeredgewidth=0,
         )
@@ -165,10 +160,10 @@ def draw_gains(axes: Any, palette: Palette, rows: Sequence[tuple[str, Sequence[f
             "|",
             markersize=14,
             markeredgewidth=2.5,
-            color=palette.series[1],
+            color=SERIES[1],
         )
     axes.set_yticks(range(len(rows)), [label for label, _ in rows])
-    axes.tick_params(axis="y", length=0, labelcolor=palette.ink)
+    axes.tick_params(axis="y", length=0, labelcolor=INK)
     axes.spines["left"].set_visible(False)
     axes.set_ylim(len(rows) - 0.4, -0.6)
     axes.set_xlabel(f"gain, {unit}")

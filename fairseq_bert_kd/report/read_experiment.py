@@ -127,7 +127,7 @@ class Experiment:
         folder: folder of the experiment.
         task: name of the data.
         size: "laptop" and so on.
-        title: name for people.
+        title: name in the page.
         source_lang: ending of the source texts.
         target_lang: ending of the target texts, or of the labels.
         metric: metric by which systems are compared, a name in `evaluation.registry`.

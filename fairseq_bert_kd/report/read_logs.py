@@ -86,7 +86,7 @@ class SystemCurve:
 
     Attributes:
         system: name of the system.
-        label: name for people.
+        label: name in tables.
         by_seed: update to value, by seed.
     """
 

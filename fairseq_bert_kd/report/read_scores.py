@@ -140,7 +140,7 @@ class FurtherRow:
     """A system on a set.
 
     Attributes:
-        label: name of the system for people.
+        label: name of the system in tables.
         subset: "test" and so on.
         seeds: seeds with scores.
         values: values by score, then by seed.

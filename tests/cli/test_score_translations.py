@@ -27,7 +27,7 @@ def folder(tmp_path):
 
 
 def write_output(path, texts):
-    """As fairseq-generate prints it, in an order of its own."""
+    """An output like fairseq-generate's, in another order than the corpus."""
     lines = []
     for index, text in sorted(texts.items(), reverse=True):
         lines += [

@@ -33,9 +33,9 @@ def test_the_main_table_has_what_the_results_file_says(tmp_path):
         ", ".join(f"{seed}: {scores['plain', seed]['bleu']:.2f}" for seed in (1, 2)),
     ]
     assert plain[-2:] == ["", ""]
-    found = record["compared"]["systems"]["distilled"]
-    assert distilled[-2] == f"+{found['mean_gain']:.2f} ± {found['sd_gain']:.2f}"
-    assert distilled[-1] == ", ".join(f"{seed}: {p:.3f}" for seed, p in found["p"].items())
+    compared = record["compared"]["systems"]["distilled"]
+    assert distilled[-2] == f"+{compared['mean_gain']:.2f} ± {compared['sd_gain']:.2f}"
+    assert distilled[-1] == ", ".join(f"{seed}: {p:.3f}" for seed, p in compared["p"].items())
 
 
 def test_an_ablation_is_below_the_main_systems_in_the_order_of_its_values(tmp_path):
@@ -113,14 +113,14 @@ def growing(folder, numbers):
 
 def test_experiments_of_a_task_share_one_table_by_their_training_pairs(tmp_path):
     large, small = growing(tmp_path, (5000, 1000))
-    found = small["compared"]["systems"]["distilled"]
+    compared = small["compared"]["systems"]["distilled"]
     small["teachers"]["teacher"] |= {
         "updates": 1234,
         "best_at": 900,
         "masked_accuracy": 41.25,
         "perplexity": 40.0,
     }
-    found |= {"mean_gain": -1.5, "sd_gain": 0.25}
+    compared |= {"mean_gain": -1.5, "sd_gain": 0.25}
     head, _, first, second = cells(growth_table([large, small]))
     assert head == [
         "training pairs",

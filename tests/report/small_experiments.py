@@ -55,7 +55,7 @@ def write_text(path: Path, lines: list[str]) -> None:
 
 
 def write_output(path: Path, texts: list[str]) -> None:
-    """As fairseq-generate prints it, in an order of its own."""
+    """An output like fairseq-generate's, in another order than the corpus."""
     lines = [f"D-{number}\t-0.5\t{text}" for number, text in reversed(list(enumerate(texts)))]
     write_text(path, ["INFO | loading", *lines, "Generate test with beam=5"])
 

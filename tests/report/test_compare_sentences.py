@@ -75,13 +75,13 @@ def test_interval_of_a_mean_of_sentence_scores():
     references = ["one two three"] * 40
     texts = ["one two three" if kept else "four five six" for kept in rng.random(40) < 0.5]
     pair = (outputs(["x"] * 40, references, "rouge"), outputs(texts, references, "rouge"))
-    (found,) = gain_by_length("rougeL", [pair])
+    (only,) = gain_by_length("rougeL", [pair])
     share = texts.count("one two three") / 40
     half = 1.96 * 100 * (share * (1 - share) / 40) ** 0.5  # of the normal approximation
-    assert found.gain == pytest.approx(100 * share)
-    assert found.low == pytest.approx(100 * share - half, abs=4)
-    assert found.high == pytest.approx(100 * share + half, abs=4)
-    assert gain_by_length("rougeL", [pair]) == [found]  # the same every time
+    assert only.gain == pytest.approx(100 * share)
+    assert only.low == pytest.approx(100 * share - half, abs=4)
+    assert only.high == pytest.approx(100 * share + half, abs=4)
+    assert gain_by_length("rougeL", [pair]) == [only]  # the same every time
 
 
 def output(*texts):

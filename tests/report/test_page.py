@@ -309,8 +309,31 @@ def test_other_data_under_the_same_name_are_noted(tmp_path):
     ]
 
 
+def test_an_experiment_of_classes(folder):
+    write_json(folder / "experiment.json", small_experiments.experiment_record(metric="accuracy"))
+    write_text(folder / "text/test.en", ["yes", "no", "no"])
+    write_text(folder / "text/test.de", ["one", "two", "three"])
+    for seed in (1, 2):
+        write_text(folder / f"outputs/plain.{seed}.test.out", ["yes", "yes", "yes"])
+        write_text(folder / f"outputs/distilled.{seed}.test.out", ["yes", "no", "no"])
+    report = report_of(folder)
+    page = Page(render([report]))
+    assert report.notes == []
+    assert "a difference of +66.67 ± 0.00 accuracy" in page.text
+    assert (
+        "p: McNemar’s exact test, two-sided. It is about other sentences like the 3 of the test set"
+        in page.text
+    )
+    assert "Sentences that differ most" not in page.text
+    assert "Length of the target" not in page.text
+    assert "What the teacher sees" in page.text
+    record = experiment_record(report)
+    assert record["signatures"] == {"accuracy": "accuracy|classes by name"}
+    assert record["compared"]["test"] == "McNemar|exact"
+
+
 def other_scores(**plain_2):
-    """As the recipes write them; one run of each system, and plain's second."""
+    """A file like those of the recipes; ``plain_2`` changes the second run of plain."""
     values = {("plain", 1): 20.0, ("distilled", 1): 21.5, ("plain", 2): 22.0, ("distilled", 2): 22.5}
     rows = [
         {"system": system, "seed": seed, "subset": "test", "tokenised": score, "sacrebleu": score + 1}

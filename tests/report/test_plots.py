@@ -8,7 +8,7 @@ import pytest
 
 from fairseq_bert_kd.evaluation.significance import Spread
 from fairseq_bert_kd.report.compare_sentences import LengthBin
-from fairseq_bert_kd.report.plot_style import PAPER, Panel, _figure, svg_address, write_png
+from fairseq_bert_kd.report.plot_style import Panel, _figure, svg_address, write_png
 from fairseq_bert_kd.report.plots import draw_curves, draw_gains, draw_lengths, draw_mass, draw_values
 from fairseq_bert_kd.report.read_logs import SystemCurve
 
@@ -82,7 +82,7 @@ def test_png_is_small_and_has_the_panels_side_by_side(tmp_path):
 
 def axes_of(name, **changes):
     figure, (axes,) = _figure(1, (360, 265))
-    partial(DRAWN[name], **changes)(axes, PAPER)
+    partial(DRAWN[name], **changes)(axes)
     figure.draw_without_rendering()
     return axes
 

@@ -36,8 +36,8 @@ def stores_of(folder):
 
 def labels(folder, sentences, other=None, name="default"):
     experiment, stores, notes = stores_of(folder)
-    found = soft_labels(experiment, stores[name], stores.get(other), sentences, notes)
-    return found, notes
+    shown = soft_labels(experiment, stores[name], stores.get(other), sentences, notes)
+    return shown, notes
 
 
 def test_captured_mass_by_hand(folder):
@@ -98,12 +98,12 @@ def test_a_store_that_a_run_names_and_that_is_not_there(tmp_path):
 
 
 def test_soft_labels_by_hand(folder):
-    (found,), notes = labels(folder, [0])
+    (shown,), notes = labels(folder, [0])
     assert notes == []
-    assert (found.number, found.missing) == (0, False)
-    assert found.source == "b"  # the raw text has another number of lines than the store: pieces
-    assert found.target == "a b"
-    first, second, third = found.positions
+    assert (shown.number, shown.missing) == (0, False)
+    assert shown.source == "b"  # pieces, as the raw text has another number of lines
+    assert shown.target == "a b"
+    first, second, third = shown.positions
     assert first.gold == "a"
     assert first.tokens == [
         TokenBar("a", pytest.approx(1 / 2, rel=1e-3), None, True),
@@ -120,14 +120,14 @@ def test_soft_labels_by_hand(folder):
 def test_raw_text_where_its_lines_are_the_stores_sentences(folder):
     for language in ("de", "en"):
         write_text(folder / f"text/train.{language}", [f"{language} {i}" for i in range(len(PAIRS))])
-    (found,), _ = labels(folder, [3])
-    assert (found.source, found.target) == ("de 3", "en 3")
+    (shown,), _ = labels(folder, [3])
+    assert (shown.source, shown.target) == ("de 3", "en 3")
     assert read_lines(folder / "text/train.de")[3] == "de 3"
 
 
 def test_missing_and_unknown_sentences(folder):
-    found, notes = labels(folder, [1, 99, -1])
-    assert [(item.number, item.missing, item.positions) for item in found] == [(1, True, [])]
+    shown, notes = labels(folder, [1, 99, -1])
+    assert [(item.number, item.missing, item.positions) for item in shown] == [(1, True, [])]
     assert notes == [
         Note("--sentences", f"{n} is left out: the store has sentences 0 to 4") for n in (99, -1)
     ]
@@ -135,14 +135,14 @@ def test_missing_and_unknown_sentences(folder):
 
 def test_data_of_another_text_is_not_shown(folder):
     write_data(folder / "data-bin", PAIRS[::-1])
-    (found,), notes = labels(folder, [0])
+    (shown,), notes = labels(folder, [0])
     assert notes[0].text.startswith("does not hold the data of the store `default`: their sentences differ")
-    assert [position.gold for position in found.positions] == ["b"] * 3  # the store's own gold tokens
-    assert (found.source, found.target) == (None, "b b")
+    assert [position.gold for position in shown.positions] == ["b"] * 3  # the store's own gold tokens
+    assert (shown.source, shown.target) == (None, "b b")
     write_store(folder / "data-bin/train.de-en.en.x.topk", make_info())
-    (found,), _ = labels(folder, [0], name="x")
-    assert [position.gold for position in found.positions] == [None] * 3
-    assert found.target is None
+    (shown,), _ = labels(folder, [0], name="x")
+    assert [position.gold for position in shown.positions] == [None] * 3
+    assert shown.target is None
 
 
 def left_to_right(folder, logit):
@@ -160,10 +160,10 @@ def test_beside_the_left_to_right_teacher(folder):
     other = left_to_right_counterpart(stores["default"], stores)
     assert other is stores["left-to-right"]
     assert left_to_right_counterpart(other, stores) is None
-    (found,), _ = labels(folder, [0], other="left-to-right")
-    assert found.positions[0].gold_prob == pytest.approx(1 / 4, rel=1e-3)
-    assert found.positions[0].gold_other == pytest.approx(1 / 8, rel=1e-3)
-    assert found.positions[0].tokens[0].other == pytest.approx(1 / 2, rel=1e-3)
+    (shown,), _ = labels(folder, [0], other="left-to-right")
+    assert shown.positions[0].gold_prob == pytest.approx(1 / 4, rel=1e-3)
+    assert shown.positions[0].gold_other == pytest.approx(1 / 8, rel=1e-3)
+    assert shown.positions[0].tokens[0].other == pytest.approx(1 / 2, rel=1e-3)
     write_store(folder / "data-bin/train.de-en.en.again.topk", make_info(gold=True))
     assert (
         left_to_right_counterpart(stores["default"], stores_of(folder)[1]).name == "left-to-right"
