@@ -326,7 +326,7 @@ def test_an_experiment_of_classes(folder):
     )
     assert "Sentences that differ most" not in page.text
     assert "Length of the target" not in page.text
-    assert "What the teacher sees" in page.text
+    assert "Teachers and their stores" in page.text
     record = experiment_record(report)
     assert record["signatures"] == {"accuracy": "accuracy|classes by name"}
     assert record["compared"]["test"] == "McNemar|exact"
