@@ -99,7 +99,7 @@ def verdict(row: SystemRow) -> str:
     if against:
         significant += f", and in {against} the other way"
     if gain.sd is None:
-        tested = f"p {'<' if low else '≥'} {SIGNIFICANT:g} over resampled sentences"
+        tested = f"p {'<' if low else '≥'} {SIGNIFICANT:g} over sentences"
         return (
             f"one seed only ({tested}): the spread between seeds is not known, and a difference may be noise"
         )
@@ -107,9 +107,9 @@ def verdict(row: SystemRow) -> str:
         return f"within the spread of the seeds ({significant}): no difference is shown"
     same = all((value > 0) == (gain.mean > 0) for value in row.gains.values())
     if same and low == gain.n:
-        return f"{direction} with every seed, and each time beyond resampling noise ({significant})"
+        return f"{direction} with every seed, and each time beyond sampling noise ({significant})"
     agreement = "with every seed" if same else "on average, but not with every seed"
-    beyond = f"beyond resampling noise in only {low} of them" if low else "within resampling noise each time"
+    beyond = f"beyond sampling noise in only {low} of them" if low else "within sampling noise each time"
     return f"{direction} {agreement}, {beyond} ({significant})"
 
 

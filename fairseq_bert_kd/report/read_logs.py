@@ -1,4 +1,4 @@
-"""Reads fairseq's logs of students and teachers, whole or cut short, and draws learning curves from them.
+"""Reads fairseq's logs of students and teachers, whole or cut short, and their learning curves.
 
 Both of fairseq's formats are read: ``--log-format json`` and ``simple``.
 """

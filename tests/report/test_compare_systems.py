@@ -240,30 +240,30 @@ ROW = SystemRow(
         ([], [], "there is nothing to compare yet"),
         (
             [2.0], [0.01],
-            "one seed only (p < 0.05 over resampled sentences): the spread between seeds is not known, and a difference "
+            "one seed only (p < 0.05 over sentences): the spread between seeds is not known, and a difference "
             "may be noise",
         ),
-        ([2.0], [0.3], "one seed only (p ≥ 0.05 over resampled sentences): the spread"),
+        ([2.0], [0.3], "one seed only (p ≥ 0.05 over sentences): the spread"),
         ([1.0, -0.5, 0.1], [0.01, 0.2, 0.9], "within the spread of the seeds (p < 0.05 in 1 of 3 seeds): no difference is shown"),
         ([0.0, 0.0], [1.0, 1.0], "within the spread of the seeds (p < 0.05 in 0 of 2 seeds)"),
         (
             [1.0, 1.2, 1.4], [0.01, 0.02, 0.03],
-            "better with every seed, and each time beyond resampling noise (p < 0.05 in 3 of 3 seeds)",
+            "better with every seed, and each time beyond sampling noise (p < 0.05 in 3 of 3 seeds)",
         ),
         (
             [1.0, 1.2, 1.4], [0.01, 0.2, 0.03],
-            "better with every seed, beyond resampling noise in only 2 of them (p < 0.05 in 2 of 3 seeds)",
+            "better with every seed, beyond sampling noise in only 2 of them (p < 0.05 in 2 of 3 seeds)",
         ),
-        ([-1.0, -1.2], [0.3, 0.2], "worse with every seed, within resampling noise each time (p < 0.05 in 0 of 2 seeds)"),
-        ([-0.1, 1.0, 1.1, 1.0], [0.9, 0.01, 0.01, 0.01], "better on average, but not with every seed, beyond resampling noise in only 3"),
+        ([-1.0, -1.2], [0.3, 0.2], "worse with every seed, within sampling noise each time (p < 0.05 in 0 of 2 seeds)"),
+        ([-0.1, 1.0, 1.1, 1.0], [0.9, 0.01, 0.01, 0.01], "better on average, but not with every seed, beyond sampling noise in only 3"),
         (
             [3.0, 3.0, 3.0, 3.0, -0.6], [0.01] * 5,
-            "better on average, but not with every seed, beyond resampling noise in only 4 of them (p < 0.05 in 4 of 5 seeds, "
+            "better on average, but not with every seed, beyond sampling noise in only 4 of them (p < 0.05 in 4 of 5 seeds, "
             "and in 1 the other way)",
         ),
         (
             [2.0, 2.0, 2.0, 2.0, -0.3], [0.2, 0.2, 0.2, 0.2, 0.01],
-            "better on average, but not with every seed, within resampling noise each time (p < 0.05 in 0 of 5 seeds, and in 1 "
+            "better on average, but not with every seed, within sampling noise each time (p < 0.05 in 0 of 5 seeds, and in 1 "
             "the other way)",
         ),
     ],

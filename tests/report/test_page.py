@@ -239,6 +239,15 @@ def test_an_experiment_that_has_just_begun(tmp_path):
     assert (record["runs"], record["compared"]) == ([], {})
 
 
+def test_an_experiment_whose_baseline_alone_is_scored(folder):
+    for seed in (1, 2):
+        (folder / f"outputs/distilled.{seed}.test.out").unlink()
+    text = Page(render([report_of(folder)])).text
+    assert "there is nothing to compare yet" in text
+    assert "Main table" in text
+    assert "paired bootstrap" not in text
+
+
 def test_several_experiments_have_a_summary(tmp_path):
     reports = [
         report_of(write_experiment(tmp_path / "a")),
