@@ -1,11 +1,8 @@
 import pytest
 from markupsafe import Markup
 
-from fairseq_bert_kd.report.experiment import Step
-from fairseq_bert_kd.report.foreign_text import visible
-from fairseq_bert_kd.report.formats import duration, gain_scale, percent, signed, spread_text
-from fairseq_bert_kd.report.results import Spread
-from fairseq_bert_kd.report.step_times import StepRow, step_rows
+from fairseq_bert_kd.evaluation.significance import Spread
+from fairseq_bert_kd.report.formatting import duration, gain_scale, percent, signed, spread_text, visible
 
 
 @pytest.mark.parametrize(
@@ -23,7 +20,7 @@ def test_visible(text, shown):
     assert visible(text) == shown
 
 
-def test_visible_leaves_what_is_no_foreign_text():
+def test_visible_leaves_numbers_and_markup_unchanged():
     assert visible(3) == 3
     assert visible(Markup("a\nb")) == "a\nb"
 
@@ -67,24 +64,3 @@ def test_percent(share, text):
 def test_gain_scale_holds_all_gains_and_zero():
     assert gain_scale([1.0, 2.0]) == (pytest.approx(-0.16), pytest.approx(2.16))
     assert gain_scale([]) == (-1.0, 1.0)
-
-
-def test_runs_of_a_system_share_a_row():
-    names = [
-        "teacher",
-        "students/weight-0.1.1",
-        "students/weight-0.9.1",
-        "students/weight-0.9.2",
-        "students/odd",
-    ]
-    names += ["outputs/weight-0.9.1.test", "outputs/plain.1.test"]
-    rows = step_rows(Step(name, 10.0 + i) for i, name in enumerate(names))
-    assert rows == [
-        StepRow("teacher", [("", 10.0)]),
-        StepRow("students/weight-0.1", [("1", 11.0)]),
-        StepRow("students/weight-0.9", [("1", 12.0), ("2", 13.0)]),
-        StepRow("students/odd", [("", 14.0)]),
-        StepRow("outputs/weight-0.9", [("1.test", 15.0)]),
-        StepRow("outputs/plain", [("1.test", 16.0)]),
-    ]
-    assert rows[2].total == 25

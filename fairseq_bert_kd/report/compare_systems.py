@@ -1,17 +1,17 @@
-"""Systems against their baselines: gains, their spread, and honest words for them."""
+"""Systems against their baselines: gains, their spread, and a verdict."""
 
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from fairseq_bert_kd.evaluation.significance import p_values
-from fairseq_bert_kd.report.experiment import MAIN_GROUP, Run
-from fairseq_bert_kd.report.notes import Notes
-from fairseq_bert_kd.report.results import Results, Spread, seeds_of, spread
+from fairseq_bert_kd.evaluation.significance import PairedResult, Spread, paired_test, spread
+from fairseq_bert_kd.report.formatting import list_text
+from fairseq_bert_kd.report.read_experiment import MAIN_GROUP, Notes, Run
+from fairseq_bert_kd.report.read_scores import ScoredOutputs
 
 SIGNIFICANT = 0.05
 _SAME_OVER_SEEDS = ("label", "group", "value", "baseline", "updates", "options", "store", "teacher")
-# of the groups of examples/systems.sh, in the order of a report; others follow under their own names
+# groups of the examples in the order of a report; others follow under their own names
 GROUP_TITLES = {
     "topk": "Teacher tokens per position, k",
     "temperature": "Temperature, T",
@@ -30,16 +30,15 @@ class SystemRow:
     """A system in a table.
 
     Attributes:
-        system: name.
-        label: for people.
+        system: name of the system.
+        label: name in tables.
         value: what the group varies.
-        baseline: it is compared with; None for a baseline.
-        options: that make it.
-        scores: by seed, of the main metric.
-        spreads: by metric, over all seeds that are scored.
-        gains: by seed, over the baseline's run of the same seed.
-        p: by seed; empty where not tested.
-        test: signature of the significance test; "" where not tested.
+        baseline: system with which it is compared; None for a baseline.
+        options: options that make it.
+        scores: scores by seed, of the main metric.
+        spreads: spread by metric, over all scored seeds.
+        gains: gains by seed, over the baseline's run of the same seed.
+        tests: outcomes of the paired test by seed; empty if not tested.
         missing: seeds that other systems have and this one lacks.
     """
 
@@ -51,22 +50,32 @@ class SystemRow:
     scores: dict[int, float]
     spreads: dict[str, Spread]
     gains: dict[int, float]
-    p: dict[int, float]
-    test: str
+    tests: dict[int, PairedResult]
     missing: list[int]
 
     @property
     def gain(self) -> Spread | None:
         return spread(list(self.gains.values())) if self.gains else None
 
+    @property
+    def p(self) -> dict[int, float]:
+        """p-values by seed."""
+        return {seed: result.p for seed, result in self.tests.items()}
 
-def system_rows(results: Results, notes: Notes) -> dict[str, list[SystemRow]]:
-    """Rows by group, the main group first and then those of `GROUP_TITLES`; baseline and main system lead theirs."""
+    @property
+    def test(self) -> PairedResult | None:
+        """Outcome with the first seed, for the signature and description of the test; None if not tested."""
+        return next(iter(self.tests.values()), None)
+
+
+def system_rows(results: ScoredOutputs, notes: Notes) -> dict[str, list[SystemRow]]:
+    """Rows by group: the main group, then those of `GROUP_TITLES`. Baseline and main system come first in theirs."""
     experiment = results.experiment
     groups: dict[str, dict[str, list[Run]]] = {MAIN_GROUP: {}}
     for run in experiment.runs:
         groups.setdefault(run.group, {}).setdefault(run.system, []).append(run)
-    seeds = seeds_of(run for run in experiment.runs if run.group == MAIN_GROUP) or seeds_of(experiment.runs)
+    main_runs = [run for run in experiment.runs if run.group == MAIN_GROUP] or experiment.runs
+    seeds = sorted({run.seed for run in main_runs})
     first = (experiment.baseline, experiment.main)
     rows = {}
     for group, systems in groups.items():
@@ -79,18 +88,18 @@ def system_rows(results: Results, notes: Notes) -> dict[str, list[SystemRow]]:
 
 
 def verdict(row: SystemRow) -> str:
-    """What the gains over the seeds allow to say; the rule stands in docs/report.md."""
+    """A verdict on the gains over the seeds, by the rule in docs/report.md."""
     gain = row.gain
     if gain is None:
         return "there is nothing to compare yet"
-    sure = [(row.gains[seed] > 0) == (gain.mean > 0) for seed, p in row.p.items() if p < SIGNIFICANT]
-    low, against = sum(sure), len(sure) - sum(sure)
+    agrees = [(row.gains[seed] > 0) == (gain.mean > 0) for seed, p in row.p.items() if p < SIGNIFICANT]
+    low, against = sum(agrees), len(agrees) - sum(agrees)
     direction = "better" if gain.mean > 0 else "worse"
     significant = f"p < {SIGNIFICANT:g} in {low} of {gain.n} seeds"
     if against:
         significant += f", and in {against} the other way"
     if gain.sd is None:
-        tested = f"p {'<' if low else '≥'} {SIGNIFICANT:g} over resampled sentences"
+        tested = f"p {'<' if low else '≥'} {SIGNIFICANT:g} over sentences"
         return (
             f"one seed only ({tested}): the spread between seeds is not known, and a difference may be noise"
         )
@@ -98,9 +107,9 @@ def verdict(row: SystemRow) -> str:
         return f"within the spread of the seeds ({significant}): no difference is shown"
     same = all((value > 0) == (gain.mean > 0) for value in row.gains.values())
     if same and low == gain.n:
-        return f"{direction} with every seed, and each time beyond resampling noise ({significant})"
+        return f"{direction} with every seed, and each time beyond sampling noise ({significant})"
     agreement = "with every seed" if same else "on average, but not with every seed"
-    beyond = f"beyond resampling noise in only {low} of them" if low else "within resampling noise each time"
+    beyond = f"beyond sampling noise in only {low} of them" if low else "within sampling noise each time"
     return f"{direction} {agreement}, {beyond} ({significant})"
 
 
@@ -109,75 +118,80 @@ def main_row(rows: Mapping[str, Sequence[SystemRow]], system: str) -> SystemRow 
     return next((row for made in rows.values() for row in made if row.system == system), None)
 
 
-def _row(results: Results, runs: Sequence[Run], seeds: Sequence[int], notes: Notes) -> SystemRow:
-    run = runs[0]
+def _row(results: ScoredOutputs, runs: Sequence[Run], seeds: Sequence[int], notes: Notes) -> SystemRow:
+    run, where = runs[0], f"students/{runs[0].system}"
     scores = results.scores_of(run.system)
     baseline = run.baseline if run.baseline != run.system else None
     gains = results.gains_of(run.system, baseline) if baseline else {}
     if scores and baseline and not gains:
-        notes.add(
-            f"students/{run.system}",
-            f"no run of its baseline `{baseline}` has a score with the same seed: no gain",
-        )
+        notes.add(where, f"no run of its baseline `{baseline}` has a score with the same seed: no gain")
     if scores and run.baseline is None and run.system != results.experiment.baseline:
-        notes.add(f"students/{run.system}", "names no baseline: no gain")
+        notes.add(where, "names no baseline: no gain")
     _note_unlike(runs, notes)
     missing = [seed for seed in seeds if seed not in scores]
     if missing:
-        listed = ", ".join(map(str, missing))
         left = f"; its mean is over {len(scores)} seed{'s' if len(scores) > 1 else ''}" if scores else ""
-        notes.add(f"students/{run.system}", f"no score with seed {listed}{left}")
-    spreads = {
-        key: spread(list(results.scores_of(run.system, key).values()))
-        for key in results.metrics.keys
-        if scores
-    }
+        notes.add(where, f"no score with seed {list_text(missing)}{left}")
     test = run.group == MAIN_GROUP or run.system == results.experiment.main
-    p, signature = _tested(results, run.system, baseline) if test and baseline and gains else ({}, "")
     return SystemRow(
-        run.system, run.label, run.value, baseline, run.options, scores, spreads, gains, p, signature, missing
+        system=run.system,
+        label=run.label,
+        value=run.value,
+        baseline=baseline,
+        options=run.options,
+        scores=scores,
+        spreads={
+            name: spread(list(results.scores_of(run.system, name).values()))
+            for name in results.metrics
+            if scores
+        },
+        gains=gains,
+        tests=_tests(results, run.system, baseline) if test and baseline else {},
+        missing=missing,
     )
 
 
 def _note_unlike(runs: Sequence[Run], notes: Notes) -> None:
-    """Runs of a system that differ in more than their seeds."""
+    """Note runs of a system that differ in more than their seeds."""
     run = runs[0]
     for other in runs[1:]:
         differing = [name for name in _SAME_OVER_SEEDS if getattr(other, name) != getattr(run, name)]
         if differing:
             notes.add(
                 f"students/{run.system}",
-                f"seeds {run.seed} and {other.seed} differ in {', '.join(differing)}: their mean is of different systems, and "
-                f"tables show what seed {run.seed} has",
+                f"seeds {run.seed} and {other.seed} differ in {list_text(differing)}: their mean is of different systems, "
+                f"and tables show the values of seed {run.seed}",
             )
 
 
-def _tested(results: Results, system: str, baseline: str) -> tuple[dict[int, float], str]:
-    """p-value by seed, and the test's signature."""
+def _tests(results: ScoredOutputs, system: str, baseline: str) -> dict[int, PairedResult]:
+    """Paired test of each seed that both systems have."""
     runs, base = results.runs_of(system), results.runs_of(baseline)
-    tested, signature = {}, ""
-    for seed in (seed for seed in runs if seed in base):
-        outputs = {system: results.outputs[runs[seed].name]}
-        values, signature = p_values(results.main_metric, results.outputs[base[seed].name], outputs)
-        tested[seed] = values[system]
-    return tested, signature
+    return {
+        seed: paired_test(
+            results.main_metric, results.outputs[base[seed].name], results.outputs[runs[seed].name]
+        )
+        for seed in runs
+        if seed in base
+    }
 
 
-def _note_absent(results: Results, rows: dict[str, list[SystemRow]], notes: Notes) -> None:
+def _note_absent(results: ScoredOutputs, rows: dict[str, list[SystemRow]], notes: Notes) -> None:
     experiment = results.experiment
     for role, system in (("baseline", experiment.baseline), ("main system", experiment.main)):
         if main_row(rows, system) is None:
-            notes.add("", f"no run of the {role} `{system}`: the main comparison cannot be made")
+            notes.add("", f"no run of the {role} `{system}`: the main comparison is missing")
     main = main_row(rows, experiment.main)
     if main and main.baseline not in (None, experiment.baseline):
         notes.add(
             f"students/{main.system}",
-            f"names the baseline `{main.baseline}` and is compared with it, not with the experiment's, `{experiment.baseline}`",
+            f"names the baseline `{main.baseline}` and is compared with it, not with the experiment's, "
+            f"`{experiment.baseline}`",
         )
 
 
 def _order(row: SystemRow) -> tuple[float, str, bool, str]:
-    """By value where it is a number; else a baseline before those that are compared with it; then by label."""
+    """Sort key: by value if it is a number; else a baseline before the systems compared with it; then by label."""
     try:
         return float(row.value), "", False, row.label
     except ValueError:

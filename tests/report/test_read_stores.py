@@ -1,11 +1,9 @@
 import pytest
 
-from fairseq_bert_kd.report.choose_sentences import choose_sentences, comparable
-from fairseq_bert_kd.report.experiment import read_experiment
-from fairseq_bert_kd.report.notes import Note, Notes
-from fairseq_bert_kd.report.results import read_lines
-from fairseq_bert_kd.report.soft_labels import TokenBar, soft_labels, temperature_of
-from fairseq_bert_kd.report.stores import read_stores
+from fairseq_bert_kd.evaluation.fairseq_output import read_lines
+from fairseq_bert_kd.report.read_experiment import Note, Notes, read_experiment
+from fairseq_bert_kd.report.read_stores import left_to_right_counterpart, read_stores
+from fairseq_bert_kd.report.soft_labels import TokenBar, choose_sentences, soft_labels
 from fairseq_bert_kd.storage.topk_store import TopKReader
 from tests.report.small_experiments import write_experiment, write_text
 from tests.storage.small_stores import (
@@ -38,8 +36,8 @@ def stores_of(folder):
 
 def labels(folder, sentences, other=None, name="default"):
     experiment, stores, notes = stores_of(folder)
-    found = soft_labels(experiment, stores[name], stores.get(other), sentences, notes)
-    return found, notes
+    shown = soft_labels(experiment, stores[name], stores.get(other), sentences, notes)
+    return shown, notes
 
 
 def test_captured_mass_by_hand(folder):
@@ -48,10 +46,10 @@ def test_captured_mass_by_hand(folder):
     assert notes == []
     assert stat.mass[1.0] == pytest.approx([1 / 2, 3 / 4, 7 / 8], rel=1e-3)
     assert stat.mass[10.0] == pytest.approx([1 / 8, (1 + 2**-0.1) / 8, (1 + 2**-0.1 + 2**-0.2) / 8], rel=1e-3)
-    assert stat.looked_at == 11  # 13 rows, 2 of them of a missing sentence
+    assert stat.sampled_rows == 11  # 13 rows, 2 of them of a missing sentence
     assert stat.scored_share == pytest.approx(11 / 13)
     assert (stat.gold_accuracy, stat.gold_perplexity) == (None, None)
-    assert temperature_of(stat) == 1
+    assert stat.temperature == 1
 
 
 def test_mass_of_random_rows_is_that_of_all_rows(folder):
@@ -74,7 +72,7 @@ def test_names_and_places(folder):
     assert notes == [
         Note(
             "data-bin/train.de-en.en.a.topk",
-            "holds no log-normalisers: the mass outside its tokens is not known",
+            "has no log-normalisers: the mass outside its tokens is not known",
         )
     ]
 
@@ -86,7 +84,7 @@ def test_damaged_and_absent_stores(tmp_path):
     _, stores, notes = stores_of(folder)
     assert stores == {}
     assert notes[0].where == f"data-bin/{NAME}"
-    assert "chunk 0 (sentences 0 to 1) does not match its digest" in notes[0].text
+    assert "does not match its digest" in notes[0].text
     assert str(folder) not in notes[0].text
     assert notes[1].text.startswith("no readable store of the training set")
 
@@ -95,17 +93,17 @@ def test_a_store_that_a_run_names_and_that_is_not_there(tmp_path):
     folder = write_experiment(tmp_path / "out")
     (folder / "data-bin" / NAME).rename(folder / "data-bin/train.de-en.en.else.topk")
     assert stores_of(folder)[2] == [
-        Note("data-bin", "the store `default`, which a run names, is not there or cannot be read")
+        Note("data-bin", "a run names the store `default`, which is missing or not readable")
     ]
 
 
 def test_soft_labels_by_hand(folder):
-    (found,), notes = labels(folder, [0])
+    (shown,), notes = labels(folder, [0])
     assert notes == []
-    assert (found.number, found.missing) == (0, False)
-    assert found.source == "b"  # the raw text has another number of lines than the store: pieces
-    assert found.target == "a b"
-    first, second, third = found.positions
+    assert (shown.number, shown.missing) == (0, False)
+    assert shown.source == "b"  # pieces, as the raw text has another number of lines
+    assert shown.target == "a b"
+    first, second, third = shown.positions
     assert first.gold == "a"
     assert first.tokens == [
         TokenBar("a", pytest.approx(1 / 2, rel=1e-3), None, True),
@@ -122,14 +120,14 @@ def test_soft_labels_by_hand(folder):
 def test_raw_text_where_its_lines_are_the_stores_sentences(folder):
     for language in ("de", "en"):
         write_text(folder / f"text/train.{language}", [f"{language} {i}" for i in range(len(PAIRS))])
-    (found,), _ = labels(folder, [3])
-    assert (found.source, found.target) == ("de 3", "en 3")
+    (shown,), _ = labels(folder, [3])
+    assert (shown.source, shown.target) == ("de 3", "en 3")
     assert read_lines(folder / "text/train.de")[3] == "de 3"
 
 
 def test_missing_and_unknown_sentences(folder):
-    found, notes = labels(folder, [1, 99, -1])
-    assert [(item.number, item.missing, item.positions) for item in found] == [(1, True, [])]
+    shown, notes = labels(folder, [1, 99, -1])
+    assert [(item.number, item.missing, item.positions) for item in shown] == [(1, True, [])]
     assert notes == [
         Note("--sentences", f"{n} is left out: the store has sentences 0 to 4") for n in (99, -1)
     ]
@@ -137,14 +135,14 @@ def test_missing_and_unknown_sentences(folder):
 
 def test_data_of_another_text_is_not_shown(folder):
     write_data(folder / "data-bin", PAIRS[::-1])
-    (found,), notes = labels(folder, [0])
-    assert notes[0].text.startswith("is not the data of the store `default`: their sentences differ")
-    assert [position.gold for position in found.positions] == ["b"] * 3  # the store's own gold tokens
-    assert (found.source, found.target) == (None, "b b")
+    (shown,), notes = labels(folder, [0])
+    assert notes[0].text.startswith("does not hold the data of the store `default`: their sentences differ")
+    assert [position.gold for position in shown.positions] == ["b"] * 3  # the store's own gold tokens
+    assert (shown.source, shown.target) == (None, "b b")
     write_store(folder / "data-bin/train.de-en.en.x.topk", make_info())
-    (found,), _ = labels(folder, [0], name="x")
-    assert [position.gold for position in found.positions] == [None] * 3
-    assert found.target is None
+    (shown,), _ = labels(folder, [0], name="x")
+    assert [position.gold for position in shown.positions] == [None] * 3
+    assert shown.target is None
 
 
 def left_to_right(folder, logit):
@@ -159,21 +157,21 @@ def left_to_right(folder, logit):
 def test_beside_the_left_to_right_teacher(folder):
     left_to_right(folder, LOGITS[2])
     _, stores, _ = stores_of(folder)
-    other = comparable(stores["default"], stores)
+    other = left_to_right_counterpart(stores["default"], stores)
     assert other is stores["left-to-right"]
-    assert comparable(other, stores) is None
-    (found,), _ = labels(folder, [0], other="left-to-right")
-    assert found.positions[0].gold_prob == pytest.approx(1 / 4, rel=1e-3)
-    assert found.positions[0].gold_other == pytest.approx(1 / 8, rel=1e-3)
-    assert found.positions[0].tokens[0].other == pytest.approx(1 / 2, rel=1e-3)
+    assert left_to_right_counterpart(other, stores) is None
+    (shown,), _ = labels(folder, [0], other="left-to-right")
+    assert shown.positions[0].gold_prob == pytest.approx(1 / 4, rel=1e-3)
+    assert shown.positions[0].gold_other == pytest.approx(1 / 8, rel=1e-3)
+    assert shown.positions[0].tokens[0].other == pytest.approx(1 / 2, rel=1e-3)
     write_store(folder / "data-bin/train.de-en.en.again.topk", make_info(gold=True))
     assert (
-        comparable(stores["default"], stores_of(folder)[1]).name == "left-to-right"
+        left_to_right_counterpart(stores["default"], stores_of(folder)[1]).name == "left-to-right"
     )  # not another bidirectional one
     path = folder / "data-bin/train.de-en.en.left-to-right.topk"
     path.unlink()
     write_store(path, make_info(mask_plan="left-to-right", passes=1), pairs=PAIRS[:3])
-    assert comparable(stores["default"], stores_of(folder)[1]) is None  # another corpus
+    assert left_to_right_counterpart(stores["default"], stores_of(folder)[1]) is None  # another corpus
 
 
 def long_pairs(count):

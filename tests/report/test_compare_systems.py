@@ -4,10 +4,10 @@ import pytest
 from sacrebleu.metrics import BLEU
 from sacrebleu.metrics.bleu import _get_tokenizer as real
 
-from fairseq_bert_kd.report.comparison import SystemRow, main_row, system_rows, verdict
-from fairseq_bert_kd.report.experiment import read_experiment
-from fairseq_bert_kd.report.notes import Note, Notes
-from fairseq_bert_kd.report.results import Spread, read_results, spread
+from fairseq_bert_kd.evaluation.significance import PairedResult, Spread
+from fairseq_bert_kd.report.compare_systems import SystemRow, main_row, system_rows, verdict
+from fairseq_bert_kd.report.read_experiment import Note, Notes, read_experiment
+from fairseq_bert_kd.report.read_scores import read_outputs
 from tests.report.small_experiments import (
     BETTER,
     REFERENCE,
@@ -28,7 +28,7 @@ def folder(tmp_path):
 
 def read(folder, subset="test"):
     notes = Notes(folder)
-    results = read_results(read_experiment(folder, notes), subset, notes)
+    results = read_outputs(read_experiment(folder, notes), subset, notes)
     return results, system_rows(results, notes) if results else {}, notes
 
 
@@ -49,7 +49,7 @@ def test_gains_are_paired_by_seed(folder):
     assert distilled.gain.mean == pytest.approx(sum(gains.values()) / 2)
     assert distilled.gain.sd == pytest.approx(abs(gains[2] - gains[1]) / 2**0.5)  # n - 1 = 1
     assert set(distilled.p) == {1, 2}
-    assert results.main_metric == "bleu"
+    assert (results.main_metric, results.unit) == ("bleu", "BLEU")
 
 
 def test_only_seeds_that_both_have_count(folder):
@@ -60,7 +60,7 @@ def test_only_seeds_that_both_have_count(folder):
     assert (list(distilled.scores), list(distilled.gains), distilled.gain.sd) == ([1, 2, 3], [1], None)
     assert rows["main"][0].missing == [2, 3]
     assert notes == [
-        Note("outputs/plain.2.test.out", "not there: the run is not scored"),
+        Note("outputs/plain.2.test.out", "missing: the run is not scored"),
         Note("students/plain", "no score with seed 2, 3; its mean is over 1 seed"),
     ]
 
@@ -99,11 +99,11 @@ def test_groups_and_their_order(folder):
     }
     assert rows["student"][1].gain.mean == bleu(BETTER) - bleu(WORSE)
     assert rows["topk"][0].p == {}  # ablations are not tested
-    told = [(note.where, note.text) for note in notes]
-    assert ("students/alone", "names no baseline: no gain") in told
+    noted = [(note.where, note.text) for note in notes]
+    assert ("students/alone", "names no baseline: no gain") in noted
     assert (
         "students/odd", "no run of its baseline `gone` has a score with the same seed: no gain",
-    ) in told  # fmt: skip
+    ) in noted  # fmt: skip
 
 
 def test_outputs_that_cannot_be_scored_are_noted_and_the_rest_is_shown(folder):
@@ -112,22 +112,22 @@ def test_outputs_that_cannot_be_scored_are_noted_and_the_rest_is_shown(folder):
     write_text(folder / "outputs/distilled.2.test.out", ["nothing"])
     results, _, notes = read(folder)
     assert list(results.outputs) == ["distilled.1"]
-    told = {note.where: note.text for note in notes}
-    assert "translates 4 of 6 sentences, first missing: 4" in told["outputs/plain.1.test.out"]
-    assert "has sentence 6, the reference only 6 lines" in told["outputs/plain.2.test.out"]
-    assert "has no `D-` lines" in told["outputs/distilled.2.test.out"]
-    assert str(folder) not in "".join(told.values())
+    noted = {note.where: note.text for note in notes}
+    assert "translates 4 of 6 sentences, first missing: 4" in noted["outputs/plain.1.test.out"]
+    assert "has sentence 6, the reference only 6 lines" in noted["outputs/plain.2.test.out"]
+    assert "has no `D-` lines" in noted["outputs/distilled.2.test.out"]
+    assert str(folder) not in "".join(noted.values())
 
 
-@pytest.mark.parametrize(("content", "told"), [(None, "cannot be read"), ("", "the reference is empty")])
-def test_without_a_reference_nothing_is_scored(folder, content, told):
+@pytest.mark.parametrize(("content", "noted"), [(None, "is not readable"), ("", "the reference is empty")])
+def test_without_a_reference_nothing_is_scored(folder, content, noted):
     path = folder / "text/test.en"
     path.unlink()
     if content is not None:
         path.write_text(content)
     results, _, notes = read(folder)
     assert results is None
-    assert told in notes[0].text
+    assert noted in notes[0].text
 
 
 def test_a_source_of_another_length_is_not_shown(folder):
@@ -139,8 +139,8 @@ def test_a_source_of_another_length_is_not_shown(folder):
 
 def test_the_main_comparison_may_be_absent(tmp_path):
     _, rows, notes = read(write_experiment(tmp_path / "out", store=False, baseline="none", main="nothing"))
-    assert Note("", "no run of the baseline `none`: the main comparison cannot be made") in notes
-    assert Note("", "no run of the main system `nothing`: the main comparison cannot be made") in notes
+    assert Note("", "no run of the baseline `none`: the main comparison is missing") in notes
+    assert Note("", "no run of the main system `nothing`: the main comparison is missing") in notes
     assert len(rows["main"]) == 2
 
 
@@ -151,21 +151,21 @@ def test_the_main_system_is_tested_whatever_its_group(folder):
 
 
 @pytest.mark.parametrize(
-    ("changes", "metric", "told"),
+    ("changes", "metric", "noted"),
     [
         (
             {"metric": "comet"},
             "chrf2",
-            "`comet` cannot be computed here (bleu and rouge can); chrF2 is compared",
+            "`comet` is not a metric; the metrics are accuracy, bleu, chrf, chrf2, f1,",
         ),
         ({"bleu_tokenize": "13b"}, "bleu", "sacreBLEU has no tokenizer `13b`"),
     ],
 )
-def test_a_metric_that_cannot_be_computed(folder, changes, metric, told):
+def test_a_metric_that_cannot_be_computed(folder, changes, metric, noted):
     write_json(folder / "experiment.json", experiment_record(**changes))
     results, rows, notes = read(folder)
     assert results.main_metric == metric
-    assert told in notes[0].text
+    assert noted in notes[0].text
     assert rows["main"][1].gain.mean > 0
 
 
@@ -180,11 +180,13 @@ def test_a_tokenizer_that_has_to_be_installed_or_fetched(folder, monkeypatch, er
     )
     write_json(folder / "experiment.json", experiment_record(bleu_tokenize="ja-mecab"))
     _, rows, notes = read(folder)
-    assert notes == [Note("metric", f"sacreBLEU's tokenizer `ja-mecab` cannot be had: {error}; 13a is taken")]
+    assert notes == [
+        Note("metric", f"sacreBLEU's tokenizer `ja-mecab` is not available: {error}; 13a is used")
+    ]
     assert rows["main"][1].gain.mean == pytest.approx(bleu(BETTER) - bleu(WORSE))
 
 
-def test_a_main_system_with_a_baseline_of_its_own_is_told(folder):
+def test_a_main_system_with_its_own_baseline_is_noted(folder):
     for seed in (1, 2):
         add_run(folder, "other", seed, REFERENCE)
         add_run(folder, "distilled", seed, BETTER, baseline="other")
@@ -198,7 +200,7 @@ def test_a_main_system_with_a_baseline_of_its_own_is_told(folder):
     ]
 
 
-def test_seeds_of_a_system_that_were_trained_otherwise_are_told(folder):
+def test_seeds_of_a_system_with_different_options_are_noted(folder):
     add_run(folder, "distilled", 2, BETTER, options="--kd-weight 0.9", updates=200)
     _, _, notes = read(folder)
     assert [note.where for note in notes] == ["students/distilled"]
@@ -212,7 +214,7 @@ def test_rouge(folder):
     results, rows, _ = read(folder)
     assert results.main_metric == "rougeL"
     assert list(rows["main"][0].spreads) == ["rouge1", "rouge2", "rougeL", "chrf2", "length_ratio"]
-    assert rows["main"][1].test.startswith("paired bootstrap of sentence F1|bs:1000|seed:12345")
+    assert rows["main"][1].test.signature.startswith("paired bootstrap of sentence F1|bs:1000|seed:12345")
 
 
 def test_without_rouge_score(folder, monkeypatch):
@@ -223,11 +225,13 @@ def test_without_rouge_score(folder, monkeypatch):
     results, _, notes = read(folder)
     assert results.main_metric == "chrf2"
     assert notes[0].text.startswith(
-        "ROUGE cannot be computed, chrF2 is compared instead: a report needs rouge-score"
+        "rouge cannot be computed, chrF2 is compared instead: a report needs rouge-score"
     )
 
 
-ROW = SystemRow("x", "x", "", "plain", "", {}, {}, {}, {}, "", [])
+ROW = SystemRow(
+    system="x", label="x", value="", baseline="plain", options="", scores={}, spreads={}, gains={}, tests={}, missing=[]
+)  # fmt: skip
 
 
 @pytest.mark.parametrize(
@@ -236,39 +240,71 @@ ROW = SystemRow("x", "x", "", "plain", "", {}, {}, {}, {}, "", [])
         ([], [], "there is nothing to compare yet"),
         (
             [2.0], [0.01],
-            "one seed only (p < 0.05 over resampled sentences): the spread between seeds is not known, and a difference "
+            "one seed only (p < 0.05 over sentences): the spread between seeds is not known, and a difference "
             "may be noise",
         ),
-        ([2.0], [0.3], "one seed only (p ≥ 0.05 over resampled sentences): the spread"),
+        ([2.0], [0.3], "one seed only (p ≥ 0.05 over sentences): the spread"),
         ([1.0, -0.5, 0.1], [0.01, 0.2, 0.9], "within the spread of the seeds (p < 0.05 in 1 of 3 seeds): no difference is shown"),
         ([0.0, 0.0], [1.0, 1.0], "within the spread of the seeds (p < 0.05 in 0 of 2 seeds)"),
         (
             [1.0, 1.2, 1.4], [0.01, 0.02, 0.03],
-            "better with every seed, and each time beyond resampling noise (p < 0.05 in 3 of 3 seeds)",
+            "better with every seed, and each time beyond sampling noise (p < 0.05 in 3 of 3 seeds)",
         ),
         (
             [1.0, 1.2, 1.4], [0.01, 0.2, 0.03],
-            "better with every seed, beyond resampling noise in only 2 of them (p < 0.05 in 2 of 3 seeds)",
+            "better with every seed, beyond sampling noise in only 2 of them (p < 0.05 in 2 of 3 seeds)",
         ),
-        ([-1.0, -1.2], [0.3, 0.2], "worse with every seed, within resampling noise each time (p < 0.05 in 0 of 2 seeds)"),
-        ([-0.1, 1.0, 1.1, 1.0], [0.9, 0.01, 0.01, 0.01], "better on average, but not with every seed, beyond resampling noise in only 3"),
+        ([-1.0, -1.2], [0.3, 0.2], "worse with every seed, within sampling noise each time (p < 0.05 in 0 of 2 seeds)"),
+        ([-0.1, 1.0, 1.1, 1.0], [0.9, 0.01, 0.01, 0.01], "better on average, but not with every seed, beyond sampling noise in only 3"),
         (
             [3.0, 3.0, 3.0, 3.0, -0.6], [0.01] * 5,
-            "better on average, but not with every seed, beyond resampling noise in only 4 of them (p < 0.05 in 4 of 5 seeds, "
+            "better on average, but not with every seed, beyond sampling noise in only 4 of them (p < 0.05 in 4 of 5 seeds, "
             "and in 1 the other way)",
         ),
         (
             [2.0, 2.0, 2.0, 2.0, -0.3], [0.2, 0.2, 0.2, 0.2, 0.01],
-            "better on average, but not with every seed, within resampling noise each time (p < 0.05 in 0 of 5 seeds, and in 1 "
+            "better on average, but not with every seed, within sampling noise each time (p < 0.05 in 0 of 5 seeds, and in 1 "
             "the other way)",
         ),
     ],
 )  # fmt: skip
-def test_words(gains, p, words):
-    row = replace(ROW, gains=dict(enumerate(gains)), p=dict(enumerate(p)))
+def test_verdict(gains, p, words):
+    tests = {seed: PairedResult(value, "", "") for seed, value in enumerate(p)}
+    row = replace(ROW, gains=dict(enumerate(gains)), tests=tests)
     assert verdict(row).startswith(words)
 
 
-def test_spread_by_hand():
-    assert spread([1.0, 2.0, 6.0]) == Spread(3.0, pytest.approx(7**0.5), 3)
-    assert spread([4.0]) == Spread(4.0, None, 1)
+def write_predictions(folder, metric, references, outputs):
+    """The experiment with predictions of another kind, one per line; ``outputs`` by name of the run."""
+    write_json(folder / "experiment.json", experiment_record(metric=metric))
+    write_text(folder / "text/test.en", references)
+    for name, predictions in outputs.items():
+        write_text(folder / f"outputs/{name}.test.out", predictions)
+
+
+def test_an_experiment_of_classes(folder):
+    right = ["yes", "no", "yes", "yes", "no", "no"]
+    worse = ["no", "no", "no", "no", "no", "no"]
+    outputs = {"plain.1": worse, "plain.2": worse, "distilled.1": right, "distilled.2": [*right[:5], "yes"]}
+    write_predictions(folder, "accuracy", right, outputs)
+    results, rows, notes = read(folder)
+    plain, distilled = rows["main"]
+    assert notes == []
+    assert plain.scores == {1: 50.0, 2: 50.0}
+    assert distilled.gains == {1: 50.0, 2: pytest.approx(100 / 3)}
+    assert distilled.p == {1: 0.25, 2: 0.625}  # 3 of 3 and 3 of 4 sentences: 2 / 8 and 2 * (1 + 4) / 16
+    assert (distilled.test.signature, results.unit) == ("McNemar|exact", "accuracy")
+
+
+def test_an_experiment_of_numbers(folder):
+    numbers = ["1", "2", "3", "4", "5", "6"]
+    swapped = ["2", "1", "3", "4", "5", "6.5"]
+    outputs = {"plain.1": swapped, "plain.2": ["3"] * 6, "distilled.1": numbers, "distilled.2": ["1", "x"]}
+    write_predictions(folder, "spearman", numbers, outputs)
+    results, rows, notes = read(folder)
+    assert list(results.metrics) == ["spearman", "pearson"]
+    assert rows["main"][0].scores == {1: pytest.approx(100 * (1 - 6 * 2 / (6 * 35)))}
+    assert rows["main"][1].scores == {1: pytest.approx(100)}
+    noted = {note.where: note.text for note in notes}
+    assert "not scored: spearman is not defined: all predictions are 3" in noted["outputs/plain.2.test.out"]
+    assert "line 2: 'x' is not a finite number; write one per line" in noted["outputs/distilled.2.test.out"]

@@ -4,19 +4,17 @@ from dataclasses import replace
 
 import pytest
 
-from examples.fill_tables import PLACE, filled, pages
-from fairseq_bert_kd.report.experiment import read_experiment
-from fairseq_bert_kd.report.markdown_tables import groups_of, growth_table, markdown_tables
-from fairseq_bert_kd.report.notes import Notes
+from examples.fill_tables import PLACE, filled, groups_of, growth_table, markdown_tables, pages
+from fairseq_bert_kd.report.experiment_report import ReportOptions, make_report
+from fairseq_bert_kd.report.read_experiment import Notes, read_experiment
 from fairseq_bert_kd.report.results_file import experiment_record, write_results
-from fairseq_bert_kd.report.section import Choices, make_section
 from tests.report.small_experiments import BETTER, REFERENCE, WORSE, add_run, write_experiment
 from tests.storage.small_stores import PAIRS, make_info, write_data, write_store
 
 
-def section_of(folder):
+def report_of(folder):
     notes = Notes(folder)
-    return make_section(read_experiment(folder, notes), notes, Choices())
+    return make_report(read_experiment(folder, notes), notes, ReportOptions())
 
 
 def cells(text):
@@ -26,7 +24,7 @@ def cells(text):
 
 
 def test_the_main_table_has_what_the_results_file_says(tmp_path):
-    record = experiment_record(section_of(write_experiment(tmp_path / "toy", store=False)))
+    record = experiment_record(report_of(write_experiment(tmp_path / "toy", store=False)))
     head, _, plain, distilled = cells(markdown_tables(record))
     assert head == ["", "BLEU by seed", "mean ± sd", "chrF2", "length ratio", "gain", "p by seed"]
     scores = {(run["system"], run["seed"]): run["scores"]["test"] for run in record["runs"]}
@@ -35,17 +33,17 @@ def test_the_main_table_has_what_the_results_file_says(tmp_path):
         ", ".join(f"{seed}: {scores['plain', seed]['bleu']:.2f}" for seed in (1, 2)),
     ]
     assert plain[-2:] == ["", ""]
-    found = record["compared"]["systems"]["distilled"]
-    assert distilled[-2] == f"+{found['mean_gain']:.2f} ± {found['sd_gain']:.2f}"
-    assert distilled[-1] == ", ".join(f"{seed}: {p:.3f}" for seed, p in found["p"].items())
+    compared = record["compared"]["systems"]["distilled"]
+    assert distilled[-2] == f"+{compared['mean_gain']:.2f} ± {compared['sd_gain']:.2f}"
+    assert distilled[-1] == ", ".join(f"{seed}: {p:.3f}" for seed, p in compared["p"].items())
 
 
-def test_an_ablation_stands_below_the_main_systems_in_the_order_of_its_values(tmp_path):
+def test_an_ablation_is_below_the_main_systems_in_the_order_of_its_values(tmp_path):
     folder = write_experiment(tmp_path / "toy", store=False)
     add_run(folder, "topk-64", 1, REFERENCE, group="topk", value="64", label="k = 64")
     add_run(folder, "topk-8", 1, BETTER, group="topk", value="8", label="k = 8 | eight")
     add_run(folder, "weight-1", 1, None, group="weight", value="1")
-    record = experiment_record(section_of(folder))
+    record = experiment_record(report_of(folder))
     assert groups_of(record) == ["main", "topk"]
     text = markdown_tables(record, ["topk"])
     assert text.startswith("**Teacher tokens per position, k**\n\n| ")
@@ -66,7 +64,7 @@ def test_a_run_whose_output_is_not_there_yet_is_left_out(tmp_path):
     add_run(folder, "plain", 1, WORSE)
     add_run(folder, "plain", 2, None)
     add_run(folder, "distilled", 1, None)
-    _, _, plain = cells(markdown_tables(experiment_record(section_of(folder))))
+    _, _, plain = cells(markdown_tables(experiment_record(report_of(folder))))
     assert plain[0] == "plain"
     assert "," not in plain[1]
 
@@ -75,7 +73,7 @@ def test_stores_and_times_have_tables_of_their_own(tmp_path):
     folder = write_experiment(tmp_path / "toy", store=False)
     info = replace(make_info(gold=True), teacher="teacher/checkpoint_best.pt")
     write_store(write_data(folder / "data-bin") / "train.de-en.en.topk", info, PAIRS)
-    record = experiment_record(section_of(folder))
+    record = experiment_record(report_of(folder))
     text = markdown_tables(record, ["stores", "times"])
     stores, times = (cells(part) for part in text.split("\n\n"))
     row = dict(zip(stores[0], stores[2], strict=True))
@@ -96,9 +94,9 @@ def test_stores_and_times_have_tables_of_their_own(tmp_path):
     ]
 
 
-def test_a_group_without_scores_is_refused_and_nothing_at_all_gives_no_table(tmp_path):
+def test_a_group_without_scores_is_an_error_and_nothing_at_all_gives_no_table(tmp_path):
     folder = write_experiment(tmp_path / "toy", store=False, runs=False)
-    record = experiment_record(section_of(folder))
+    record = experiment_record(report_of(folder))
     assert markdown_tables(record).strip() == ""
     with pytest.raises(ValueError, match="group `topk` has a score; there are: none"):
         markdown_tables(record, ["topk"])
@@ -109,20 +107,20 @@ def growing(folder, numbers):
     records = []
     for number in numbers:
         made = write_experiment(folder / f"pairs-{number}", store=False)
-        records.append(experiment_record(section_of(made)) | {"training_pairs": number})
+        records.append(experiment_record(report_of(made)) | {"training_pairs": number})
     return records
 
 
-def test_experiments_of_a_task_stand_in_one_table_by_their_training_pairs(tmp_path):
+def test_experiments_of_a_task_share_one_table_by_their_training_pairs(tmp_path):
     large, small = growing(tmp_path, (5000, 1000))
-    found = small["compared"]["systems"]["distilled"]
+    compared = small["compared"]["systems"]["distilled"]
     small["teachers"]["teacher"] |= {
         "updates": 1234,
         "best_at": 900,
         "masked_accuracy": 41.25,
         "perplexity": 40.0,
     }
-    found |= {"mean_gain": -1.5, "sd_gain": 0.25}
+    compared |= {"mean_gain": -1.5, "sd_gain": 0.25}
     head, _, first, second = cells(growth_table([large, small]))
     assert head == [
         "training pairs",
@@ -141,7 +139,7 @@ def test_experiments_of_a_task_stand_in_one_table_by_their_training_pairs(tmp_pa
     assert first[5] == "−1.50 ± 0.25"
 
 
-def test_experiments_that_do_not_belong_into_one_table_are_refused(tmp_path):
+def test_experiments_that_differ_do_not_share_one_table(tmp_path):
     one, other = growing(tmp_path, (1000, 5000))
     with pytest.raises(ValueError, match="same task, size, teacher, baseline, main, metric"):
         growth_table([one, other | {"task": "another"}])
@@ -162,16 +160,16 @@ def test_a_page_can_have_the_table_of_all_experiments_of_a_file(tmp_path):
     folders = [write_experiment(tmp_path / name, store=False) for name in ("one", "two")]
     write_text = folders[0] / "text" / "train.de"
     write_text.write_text(write_text.read_text() + "ein Satz mehr\n")
-    sections = [section_of(folder) for folder in folders]
-    write_results(tmp_path / "results.json", sections)
+    reports = [report_of(folder) for folder in folders]
+    write_results(tmp_path / "results.json", reports)
     page = tmp_path / "README.md"
     page.write_text("<!-- table: results.json training-pairs -->\n<!-- end of table -->\n")
-    numbers = sorted(section.training_pairs for section in sections)
+    numbers = sorted(report.training_pairs for report in reports)
     assert [row[0] for row in cells(filled(page))[2:]] == [f"{number:,}" for number in numbers]
 
 
 def test_places_in_a_page_are_filled_and_the_rest_is_kept(tmp_path):
-    write_results(tmp_path / "results.json", [section_of(write_experiment(tmp_path / "toy", store=False))])
+    write_results(tmp_path / "results.json", [report_of(write_experiment(tmp_path / "toy", store=False))])
     page = tmp_path / "README.md"
     page.write_text("before\n\n<!-- table: results.json main -->\nold\n<!-- end of table -->\n\nafter\n")
     text = filled(page)

@@ -1,8 +1,24 @@
-"""How numbers stand in the page."""
+"""Numbers and texts as the page shows them."""
 
+import unicodedata
 from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Any
 
-from fairseq_bert_kd.report.results import Spread
+if TYPE_CHECKING:  # the store's tools use this file too, and import no metrics
+    from fairseq_bert_kd.evaluation.significance import Spread
+
+_HARMLESS = "\u200c\u200d\u200e\u200f"  # joiners and marks of direction, which scripts need
+_HIDDEN = {"Cc", "Cf", "Cs", "Zl", "Zp"}
+
+
+def visible(value: Any) -> Any:
+    """The text with control characters, direction overrides and lone surrogates escaped; other values unchanged."""
+    if not isinstance(value, str) or hasattr(value, "__html__"):
+        return value
+    return "".join(
+        c if c in _HARMLESS or unicodedata.category(c) not in _HIDDEN else c.encode("unicode_escape").decode()
+        for c in value
+    )
 
 
 def plain_name(text: str) -> str:
@@ -11,13 +27,13 @@ def plain_name(text: str) -> str:
 
 
 def signed(value: float, digits: int = 2) -> str:
-    """``+0.35`` or ``−0.35``, with a real minus; ``0.00`` for what rounds to nothing."""
+    """``+0.35`` or ``−0.35``, with a real minus sign; ``0.00`` if it rounds to zero."""
     text = f"{abs(value):.{digits}f}"
     return text if not float(text) else ("+" if value > 0 else "−") + text
 
 
-def spread_text(value: Spread | None, digits: int = 2, sign: bool = False) -> str:
-    """``31.46 ± 0.85`` in one piece; the mean alone of a single value, a dash for none."""
+def spread_text(value: "Spread | None", digits: int = 2, sign: bool = False) -> str:
+    """``31.46 ± 0.85`` without line breaks; the mean alone of a single value, a dash for None."""
     if value is None:
         return "–"
     mean = signed(value.mean, digits) if sign else f"{value.mean:.{digits}f}"
@@ -25,7 +41,7 @@ def spread_text(value: Spread | None, digits: int = 2, sign: bool = False) -> st
 
 
 def p_text(p: float) -> str:
-    """Three digits; the least that 1,000 resamples can give is 0.001."""
+    """p-value with three digits: the smallest of 1,000 resamples is 0.001."""
     return f"{p:.3f}"
 
 
@@ -46,7 +62,7 @@ def duration(seconds: float) -> str:
 
 
 def percent(share: float | None, digits: int = 1) -> str:
-    """``91.2 %``; what rounds to nothing as ``<0.1 %``, a dash for None."""
+    """``91.2 %``; ``<0.1 %`` if it rounds to zero, a dash for None."""
     if share is None:
         return "–"
     least = 0.5 * 10**-digits / 100
@@ -54,7 +70,7 @@ def percent(share: float | None, digits: int = 1) -> str:
 
 
 def gain_scale(gains: Sequence[float]) -> tuple[float, float]:
-    """Ends of an axis that holds all gains and zero, a little wider."""
+    """Ends of an axis that holds zero and all gains, with some room."""
     low, high = min([0.0, *gains]), max([0.0, *gains])
     room = 0.08 * (high - low) or 1.0
     return low - room, high + room
