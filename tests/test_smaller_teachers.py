@@ -87,7 +87,7 @@ def test_random_weights_are_not_the_pretrained_ones_and_the_head_starts_from_the
     assert random.keys() == pretrained.keys()
     assert "encoder.embeddings.word_embeddings.weight" in differing(random, pretrained)
     embeddings = random["encoder.embeddings.word_embeddings.weight"]
-    assert torch.equal(random["head.projection.weight"], embeddings[random["target_ids"]])
+    assert torch.equal(random["head.projection.weight"], embeddings[random["target_to_teacher"]])
     assert not random["head.projection.bias"].any()
 
 

@@ -15,7 +15,7 @@ import torch
 from tqdm import tqdm
 
 import fairseq_bert_kd
-from fairseq_bert_kd.functional.left_to_right import LEFT_TO_RIGHT
+from fairseq_bert_kd.functional.text_input import LEFT_TO_RIGHT
 from fairseq_bert_kd.storage.fairseq_data import open_pairs, read_dictionary
 from fairseq_bert_kd.storage.store_info import (
     DEFAULT_NAME,
@@ -42,7 +42,7 @@ logger = logging.getLogger(__name__)
 HELP = "store a teacher's top-k logits for every target position"
 EXAMPLE = "example: fairseq-bert-kd dump data-bin --path teacher/checkpoint_best.pt --topk 8 --passes 7"
 PRECISIONS = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
-MAX_TOKENS = {"cpu": 8192, "cuda": 32768}  # our choice; more does not make either faster
+MAX_TOKENS = {"cpu": 8192, "cuda": 32768}  # our choice; neither is faster with more
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -62,7 +62,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--name",
         default=DEFAULT_NAME,
-        help="of the store among several of the same data (other teachers, other --passes), SPLIT.SRC-TGT.TGT.NAME.topk; "
+        help="name of the store among several of the same data (other teachers, other --passes), SPLIT.SRC-TGT.TGT.NAME.topk; "
         "training mixes them with --kd-stores (default: none)",
     )
     what = parser.add_argument_group("what is stored")
@@ -86,10 +86,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=int,
         default=0,
         metavar="R",
-        help="also store R tokens a position, drawn with replacement from the teacher's distribution at temperature 1 "
-        "outside the stored tokens; their share of the mass is what the stored ones leave (default: 0)",
+        help="also store R tokens per position, drawn with replacement from the teacher's distribution at temperature 1 "
+        "outside the stored tokens; they stand for the mass that the stored ones leave (default: 0)",
     )
-    what.add_argument("--seed", type=int, default=1, help="of these draws (default: %(default)s)")
+    what.add_argument("--seed", type=int, default=1, help="seed of these draws (default: %(default)s)")
     what.add_argument(
         "--passes",
         type=int,
@@ -109,7 +109,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--chunk-sentences",
         type=int,
         default=1024,
-        help="sentences that are sorted by length, scored and written together; what a crash loses "
+        help="sentences that are sorted by length, scored and written together; a crash loses at most one such chunk "
         "(default: %(default)s)",
     )
     how.add_argument(
@@ -167,17 +167,17 @@ def dump_all(args: argparse.Namespace, rank: int, world_size: int) -> None:
         teacher.model.encoder = torch.compile(teacher.model.encoder, dynamic=True)
     shard, dumps = parse_shard(args.shard), []
     for folder in folders:
-        refuse_other_dictionaries(folder, teacher)
+        check_same_dictionaries(folder, teacher)
         for subset in args.subset.split(","):
             info = store_info(args, teacher, subset, precision, device)
             pairs = open_pairs(folder, subset, info.source_lang, info.target_lang)
             path = store_path(folder, subset, info.source_lang, info.target_lang, args.name)
             dumps.append((StoreDump(teacher, pairs, info, device), path))
-    # what cannot be written is told before the first of them is scored
+    # a store that cannot be written is reported before the first one is scored
     if not args.plan and not args.overwrite:
         for dump, path in dumps:
             if shard_path(path, shard).exists():
-                refuse_other_store(shard_path(path, shard), dump)
+                check_same_store(shard_path(path, shard), dump)
     for dump, path in dumps:
         if args.plan:
             print_plan(dump, path, shard, args.shard)
@@ -186,15 +186,17 @@ def dump_all(args: argparse.Namespace, rank: int, world_size: int) -> None:
 
 
 def dump_split(dump: StoreDump, path: Path, args: argparse.Namespace, rank: int, world_size: int) -> None:
-    """Write one store, or one shard of it; several processes share the work and the first joins it."""
-    asked = parse_shard(args.shard)
-    # together they hold the sentences of the shard that was asked for, so machines may have other numbers of GPUs
-    parts = [Shard(asked.index + i * asked.count, asked.count * world_size) for i in range(world_size)]
+    """Write one store, or one shard of it; several processes share the work and the first one joins the parts."""
+    requested = parse_shard(args.shard)
+    # together they hold the sentences of the requested shard, so machines may have different numbers of GPUs
+    parts = [
+        Shard(requested.index + i * requested.count, requested.count * world_size) for i in range(world_size)
+    ]
     part, started = parts[rank], time.perf_counter()
-    joined = asked.count == 1 and world_size > 1  # all parts are made here
+    joined = requested.count == 1 and world_size > 1  # all parts are written here
     finished = joined and not args.overwrite and path.exists()
     if finished:
-        tokens = 0  # and it is this one, see `dump_all`
+        tokens = 0  # `dump_all` has checked that it is this store
     else:
         with progress_bar(dump, part, f"dump {dump.info.split}", rank) as bar:
             tokens = dump.run(path, part, args.overwrite, bar.update)
@@ -220,9 +222,10 @@ def dump_split(dump: StoreDump, path: Path, args: argparse.Namespace, rank: int,
 def store_info(
     args: argparse.Namespace, teacher: Teacher, subset: str, precision: str, device: torch.device
 ) -> StoreInfo:
-    """What the store will say about itself."""
+    """Description of the store that the options make."""
     cfg, dictionary = teacher.task.cfg, teacher.task.target_dictionary
-    left_to_right = teacher.model.attention == LEFT_TO_RIGHT
+    attention = teacher.model.pair_layout().attention
+    left_to_right = attention == LEFT_TO_RIGHT
     return StoreInfo(
         k=args.topk,
         dictionary_size=len(dictionary),
@@ -230,7 +233,7 @@ def store_info(
         split=subset,
         source_lang=cfg.source_lang,
         target_lang=cfg.target_lang,
-        passes=number_of_passes(teacher.model, args.passes, "--passes"),
+        passes=number_of_passes(attention, args.passes, "--passes"),
         teacher="/".join(Path(args.path).absolute().parts[-2:]),
         teacher_digest=teacher.digest,
         mask_ratio=0.0 if left_to_right else cfg.cmlm_mask_prob,
@@ -243,7 +246,7 @@ def store_info(
         samples=args.samples,
         sample_seed=args.seed if args.samples else 0,
         source_dictionary_digest=dictionary_digest(teacher.task.source_dictionary.symbols),
-        tokenizer_digest=teacher.model.digests.get("tokenizer", ""),
+        tokenizer_digest=teacher.model.tokenizer_digest(),
         precision=precision + (" compiled" if args.compile else ""),
         device=torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
         max_tokens=args.max_tokens or MAX_TOKENS[device.type],
@@ -253,7 +256,7 @@ def store_info(
 
 
 def check_arguments(args: argparse.Namespace) -> None:
-    """ValueError for numbers that cannot be meant."""
+    """ValueError for out-of-range numbers."""
     for option, value in (
         ("--topk", args.topk),
         ("--passes", args.passes),
@@ -264,7 +267,7 @@ def check_arguments(args: argparse.Namespace) -> None:
             raise ValueError(f"{option} must be at least 1, got {value}; the paper uses --topk 8 --passes 7")
     if args.seed < 0:
         raise ValueError(f"--seed must not be negative, got {args.seed}")
-    store_path(args.data, args.subset, "a", "b", args.name)  # refuses a name that is none
+    store_path(args.data, args.subset, "a", "b", args.name)  # ValueError for a name that cannot be one
     if args.samples < 0:
         raise ValueError(f"--samples must not be negative, got {args.samples}")
     bad = next((t for t in args.temperatures if not 0 < t < math.inf), None)
@@ -280,8 +283,8 @@ def parse_shard(text: str) -> Shard:
     return Shard(int(number) - 1, int(count))
 
 
-def refuse_other_dictionaries(folder: str, teacher: Teacher) -> None:
-    """ValueError when a data folder has other dictionaries than the teacher; the host looks at the first only."""
+def check_same_dictionaries(folder: str, teacher: Teacher) -> None:
+    """ValueError if a data folder has other dictionaries than the teacher; fairseq reads those of the first only."""
     for lang, dictionary in (
         (teacher.task.cfg.source_lang, teacher.task.source_dictionary),
         (teacher.task.cfg.target_lang, teacher.task.target_dictionary),
@@ -294,7 +297,7 @@ def refuse_other_dictionaries(folder: str, teacher: Teacher) -> None:
             )
 
 
-def refuse_other_store(path: Path, dump: StoreDump) -> None:
+def check_same_store(path: Path, dump: StoreDump) -> None:
     """FileExistsError unless the store, or the shard of one, is what this command would write."""
     try:
         reader = TopKReader(path, shard=True)
@@ -307,11 +310,11 @@ def refuse_other_store(path: Path, dump: StoreDump) -> None:
         raise FileExistsError(
             f"top-k store {path} exists and differs ({'; '.join(differences[:3])}); pass --overwrite to replace it"
         )
-    dump.refuse_changed_data(path)
+    dump.check_unchanged_data(path)
 
 
 def progress_bar(dump: StoreDump, shard: Shard, label: str, rank: int) -> Any:
-    """Tokens of this process's shard."""
+    """Progress bar over the tokens of this process's shard."""
     counts = dump.count(shard)
     if counts["too_long"] and rank == 0:
         logger.warning(
@@ -328,7 +331,7 @@ def progress_bar(dump: StoreDump, shard: Shard, label: str, rank: int) -> Any:
 
 
 def print_plan(dump: StoreDump, path: Path, shard: Shard, name: str) -> None:
-    """Sizes, and a time from some measured batches."""
+    """Print sizes, and an estimate of the time from some measured batches."""
     counts = dump.count(shard)
     rate = dump.measure(shard)
     free = os.statvfs(path.parent).f_bavail * os.statvfs(path.parent).f_frsize
@@ -338,7 +341,7 @@ def print_plan(dump: StoreDump, path: Path, shard: Shard, name: str) -> None:
     print(f"  passes           {dump.info.passes:>15,}")
     print(f"  tokens to score  {counts['tokens']:>15,}  source and target, over all passes")
     print(
-        f"  bytes            {counts['bytes']:>15,}  {record_dtype(dump.info).itemsize} a position; {free:,} free"
+        f"  bytes            {counts['bytes']:>15,}  {record_dtype(dump.info).itemsize} per position; {free:,} free"
     )
     if rate:
         seconds = counts["tokens"] / rate
@@ -348,7 +351,7 @@ def print_plan(dump: StoreDump, path: Path, shard: Shard, name: str) -> None:
 
 
 def report(path: Path) -> None:
-    """Print what is in the store and how well the teacher knows the gold tokens."""
+    """Print the contents of the store and how well the teacher predicts the gold tokens."""
     reader = TopKReader(path, shard=True)
     info, layout, summary = reader.info, reader.header.layout, reader.header.summary
     assert summary is not None
@@ -356,7 +359,7 @@ def report(path: Path) -> None:
     covered, rows = len(reader) - sum(missing.values()), max(layout.rows, 1)
     why = ", ".join(f"{count:,} {name.replace('_', ' ')}" for name, count in missing.items() if count)
     print(
-        f"{path}: {layout.file_bytes:,} bytes, {layout.rows:,} positions, {layout.file_bytes / rows:.1f} bytes a "
+        f"{path}: {layout.file_bytes:,} bytes, {layout.rows:,} positions, {layout.file_bytes / rows:.1f} bytes per "
         f"position ({record_dtype(info).itemsize} without header and index), k={info.k}, {scoring_plan(info)}"
     )
     print(

@@ -1,6 +1,5 @@
 """Proves that a store belongs to the data that a student is about to learn from."""
 
-import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -39,7 +38,6 @@ def check_contents(
     topk: int,
     temperatures: Sequence[tuple[str, float]],
     samples: bool,
-    lowest: float | None = None,
 ) -> None:
     """Refuse a store whose rows lack what an objective needs.
 
@@ -48,7 +46,6 @@ def check_contents(
         topk: ``--kd-topk``.
         temperatures: option and temperature at which a log-normaliser is needed.
         samples: tokens drawn from the rest are needed, and with them all stored tokens.
-        lowest: temperature above which the stored log-normalisers must bound those of all others; None for no such need.
 
     Raises:
         ValueError: what is missing, and what to run.
@@ -62,14 +59,6 @@ def check_contents(
                 f"at {stored}: choose one of these with --kd-temperature, or {rebuild_command(reader.path)} --temperatures "
                 f"{' '.join(f'{value:g}' for value in sorted({*info.temperatures, temperature}))}"
             )
-    least = min(info.temperatures, default=math.inf)
-    if lowest is not None and lowest < least * (1 - 1e-9):
-        raise ValueError(
-            f"--kd-approximate-tail bounds the teacher's mass from the stored temperatures above {least:g}, and training comes "
-            f"down to {lowest:g}, below all that {name} has ({stored}); choose a higher --kd-temperature and "
-            f"--kd-temperature-end, or {rebuild_command(reader.path)} --temperatures "
-            f"{' '.join(f'{value:g}' for value in sorted({*info.temperatures, lowest}))}"
-        )
     if samples and not info.samples:
         raise ValueError(
             f"--kd-objective sampled needs tokens drawn from the teacher, {name} has none; {rebuild_command(reader.path)} "

@@ -91,9 +91,9 @@ def single_draws(whole, k, temperature, gold=None):
     vocab = whole.size(1)
     many = whole.expand(vocab, vocab)
     teacher = targets_of(many, k, (temperature, 1.0))
-    stored_ids, stored = teacher.ids, teacher.logits
+    stored_ids, stored = teacher.topk_ids, teacher.topk_logits
     if gold is not None:
-        among = gold in teacher.ids[0].tolist()
+        among = gold in teacher.topk_ids[0].tolist()
         stored_ids = torch.cat([stored_ids, torch.full((vocab, 1), gold)], dim=1)
         extra = many[:, gold : gold + 1]
         stored = torch.cat([stored, torch.full_like(extra, -math.inf) if among else extra], dim=1)
