@@ -403,15 +403,6 @@ def test_options_that_contradict_each_other_are_refused(options, message):
             TeacherRequirements(3, (("--kd-objective tail-bucket", 5.0),), 5.0),
         ),
         (
-            {"kd_objective": "tail-bucket", "kd_temperature": 3.0, "kd_approximate_tail": True},
-            TeacherRequirements(3, (), 3.0, lowest=3.0),
-        ),
-        (
-            {"kd_objective": "tail-bucket", "kd_temperature": 3.0, "kd_approximate_tail": True, "kd_schedule": "linear",
-             "kd_schedule_updates": 9, "kd_temperature_end": 2.0},
-            TeacherRequirements(3, (), 3.0, lowest=2.0),
-        ),
-        (
             {"kd_objective": "sampled", "kd_temperature": 5.0},
             TeacherRequirements(3, (("--kd-objective sampled", 5.0), ("--kd-objective sampled", 1.0)), 5.0, samples=True),
         ),

@@ -88,7 +88,7 @@ def test_metrics_at_another_temperature():
     [
         ({"temperatures": (), "log_normalisers": torch.empty(6, 0)}, {"kd_captured", "kd_teacher_nll", "kd_gold_nll"}),
         ({"temperatures": (5.0,)}, {"kd_captured", "kd_teacher_nll", "kd_gold_nll"}),
-        ({"gold_logits": None}, {"kd_teacher_nll", "kd_gold_nll"}),
+        ({"gold_logit": None}, {"kd_teacher_nll", "kd_gold_nll"}),
     ],
     ids=["no normalisers", "another temperature", "no gold"],
 )  # fmt: skip

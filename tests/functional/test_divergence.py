@@ -100,7 +100,7 @@ def single_draws(whole, k, temperature, gold=None):
     probs = whole[0].exp().scatter(0, stored_ids[0], 0.0)
     draws = torch.arange(vocab)[:, None]
     teacher = teacher._replace(
-        ids=stored_ids, logits=stored, sample_ids=draws, sample_logits=many.gather(1, draws)
+        topk_ids=stored_ids, topk_logits=stored, sample_ids=draws, sample_logits=many.gather(1, draws)
     )
     return teacher, probs / probs.sum()
 

@@ -92,7 +92,7 @@ def vocabulary_of(folder):
 
 def test_every_symbol_has_exactly_one_id(kind, folder, tokenizer):
     dictionary = corpus_dictionary(tokenizer)
-    ids = map_dictionary(tokenizer, dictionary, SPECIAL_IDS[kind][2], "source")
+    ids = map_dictionary(tokenizer, dictionary, "source")
     assert ids.dtype == np.int64
     assert ids.shape == (len(dictionary),)
     assert ids.min() >= 0
