@@ -88,12 +88,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--overwrite", action="store_true", help="replace outputs that exist")
 
 
-def get_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="fairseq-bert-kd tokenize", description=HELP)
-    add_arguments(parser)
-    return parser
-
-
 def main(args: argparse.Namespace) -> None:
     """Tokenise every input; the outputs get their names only when all are complete.
 
@@ -121,16 +115,6 @@ def main(args: argparse.Namespace) -> None:
             _check_parallel(args.input, [count.lines for count in counts])
         for output in finished:
             output.complete()
-
-
-def cli_main(argv: Sequence[str] | None = None) -> int:
-    """Run the command; a user error prints one line on standard error and gives status 2."""
-    try:
-        main(get_parser().parse_args(argv))
-    except (ValueError, OSError, ImportError) as error:
-        print(f"fairseq-bert-kd tokenize: {error}", file=sys.stderr)
-        return 2
-    return 0
 
 
 def check_options(args: argparse.Namespace) -> None:
@@ -351,7 +335,3 @@ def _opened(name: str) -> Iterator[BinaryIO]:
     else:
         with open(name, "rb") as stream:
             yield stream
-
-
-if __name__ == "__main__":
-    sys.exit(cli_main())
