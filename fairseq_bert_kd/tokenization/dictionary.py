@@ -1,15 +1,20 @@
 """Maps symbols of a fairseq dictionary to teacher ids, and names those that no target holds."""
 
+from __future__ import annotations
+
 import re
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
-from fairseq.data import Dictionary
 from numpy.typing import NDArray
 
 from fairseq_bert_kd.functional.text_format import TextFormat
 from fairseq_bert_kd.storage.store_info import dictionary_digest
 from fairseq_bert_kd.tokenization.hf_tokenizer import HfTokenizer
+
+if TYPE_CHECKING:  # a command reports a broken fairseq by itself, so importing this file must not need it
+    from fairseq.data import Dictionary
 
 FILLER = re.compile(r"madeupword\d{4}")  # fairseq pads dictionaries to a multiple of 8 with these
 SHOWN = 8  # symbols named in a message

@@ -289,11 +289,11 @@ def test_data_of_another_dictionary_are_refused(chain, tmp_path, capsys):
     assert "is not the one that this teacher was trained with" in message
 
 
-def test_student_checkpoint_is_no_teacher(chain, data, tmp_path, capsys):
+def test_student_checkpoint_is_not_a_teacher(chain, data, tmp_path, capsys):
     from tests.tiny_chain import train_student
 
     student = train_student(data, tmp_path / "student", "--kd-weight", 0, updates=1)
-    assert "is no teacher: it holds a `transformer` model" in refusal(capsys, data, student)
+    assert "is not a teacher: it holds a `transformer` model" in refusal(capsys, data, student)
 
 
 def test_checkpoint_with_foreign_objects_is_refused_and_not_run(chain, data, tmp_path, capsys):
