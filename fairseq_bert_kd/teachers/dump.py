@@ -179,9 +179,8 @@ class StoreDump:
     def _lengths(self, chunk: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """``(sentences,)`` source lengths without and target lengths with end of sentence."""
         part = slice(chunk * self.info.chunk_sentences, (chunk + 1) * self.info.chunk_sentences)
-        return self.pairs.source.sizes[part].astype(np.int64) - 1, self.pairs.target.sizes[part].astype(
-            np.int64
-        )
+        source, target = (side.sizes[part].astype(np.int64) for side in self.pairs)
+        return source - 1, target
 
     def _check_tokens_per_row(self, candidates: int) -> None:
         info = self.info
