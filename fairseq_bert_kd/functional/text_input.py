@@ -75,7 +75,7 @@ def assemble_texts(texts: Sequence[Tensor], lengths: Sequence[Tensor], text_form
 
 @dataclass(frozen=True, eq=False)
 class PairLayout:
-    """How a C-MLM teacher reads pairs of student ids: ``prefix source middle target``.
+    """Layout of pairs of student ids for a C-MLM teacher: ``prefix source middle target``.
 
     A bidirectional teacher sees its mask token in the place of every predicted token, and predicts it there. A
     left-to-right teacher sees all tokens and predicts each one a position earlier: y_1 at the end of the source's side,
@@ -133,7 +133,7 @@ def prefix_attention(target_starts: Tensor, tokens: Tensor) -> Tensor:
     """Which position attends to which: all to the source, target positions also to those up to themselves.
 
     With s the first position of the target and n the tokens of a pair, position i attends to position j if j < n and
-    (j < s or j <= i). Source positions (i < s) so never attend to the target, and nothing attends to padding.
+    (j < s or j <= i). Source positions (i < s) therefore never attend to the target, and nothing attends to padding.
 
     Args:
         target_starts: ``(batch,)`` s of each pair, at least 1.

@@ -175,7 +175,7 @@ class HfMaskedLM(BaseFairseqModel):
         return self.project(features)
 
     def pair_layout(self) -> PairLayout:
-        """How pairs of student ids become the encoder's input."""
+        """The layout of pairs of student ids as the encoder's input."""
         return PairLayout(self.attention, self.source_to_teacher, self.target_to_teacher, self.text_format)
 
     def extract_features(

@@ -1,4 +1,4 @@
-"""Where a model with a transformers encoder starts from: a pre-trained folder, or the description in a checkpoint."""
+"""Starting point of a model with a transformers encoder: a pre-trained folder, or the description in a checkpoint."""
 
 import json
 import logging
@@ -18,7 +18,7 @@ NO_LIMIT = 2**20  # positions of an encoder with relative positions
 
 @dataclass(frozen=True)
 class EncoderSpec:
-    """What a checkpoint says about its encoder, so that it loads without the original weights and tokenizer.
+    """A checkpoint's description of its encoder, so that it loads without the original weights and tokenizer.
 
     Attributes:
         config: settings for `compat.masked_lm_from_config`.

@@ -1,4 +1,4 @@
-"""What a teacher gives, as protocols: whoever runs a teacher asks for one of these, not for a model's name.
+"""Protocols of what a teacher gives. Code that runs a teacher requires one of these, not a model's name.
 
 A protocol has methods only, so that `issubclass` answers for a registered model class before a model is built. Teachers of
 sentence vectors or of layers get a protocol of their own here, beside the first code that uses it.
@@ -16,7 +16,7 @@ class TokenTeacher(Protocol):
     """Gives a distribution over the student's target dictionary at target positions of a pair."""
 
     def pair_layout(self) -> PairLayout:
-        """How pairs of student ids become the encoder's input; its maps lie on the model's device."""
+        """The layout of pairs of student ids as the encoder's input; its maps lie on the model's device."""
 
     def extract_features(self, positions: Tensor, **inputs: Tensor) -> Tensor:
         """Hidden states at some input positions, ``(rows, hidden)``.

@@ -1,4 +1,4 @@
-"""From a laid-out batch to a teacher's rows: what a dump and a live teacher both run."""
+"""A teacher's rows from a laid-out batch, for a dump and for a live teacher."""
 
 from collections.abc import Iterator, Sequence
 

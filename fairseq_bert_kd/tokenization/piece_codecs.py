@@ -19,7 +19,7 @@ FAIRSEQ_SPECIALS = frozenset({"<s>", "<pad>", "</s>", "<unk>", "#fairseq:overwri
 
 
 class PieceCodec(ABC):
-    """How one kind of tokenizer writes white space, and how to undo it."""
+    """White space in the pieces of one kind of tokenizer: how it is written, and how to undo it."""
 
     kind: str
     prefix = ""  # stands before the text when it is tokenised
