@@ -121,7 +121,9 @@ def test_half_a_checkpoint_is_refused(tmp_path):
 def test_torch_file_of_something_else_is_refused(tmp_path, state):
     path = tmp_path / "c.pt"
     torch.save(state, path)
-    with pytest.raises(ValueError, match="is not a fairseq checkpoint: it lacks the entries `model` and `cfg`"):
+    with pytest.raises(
+        ValueError, match="is not a fairseq checkpoint: it lacks the entries `model` and `cfg`"
+    ):
         compat.load_checkpoint(str(path))
 
 

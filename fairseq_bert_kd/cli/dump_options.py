@@ -5,7 +5,8 @@ import math
 
 import torch
 
-from fairseq_bert_kd.storage.store_info import DEFAULT_NAME, Shard, store_path
+from fairseq_bert_kd.storage.shards import Shard
+from fairseq_bert_kd.storage.topk_store import DEFAULT_NAME, store_path
 
 EXAMPLE = "example: fairseq-bert-kd dump data-bin --path teacher/checkpoint_best.pt --topk 8 --passes 7"
 PRECISIONS = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}

@@ -16,9 +16,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from fairseq_bert_kd.functional.teacher_rows import TeacherRows
-from fairseq_bert_kd.storage.fairseq_data import Pairs, sentence_hash
-from fairseq_bert_kd.storage.records import ChunkData, empty_records
-from fairseq_bert_kd.storage.store_info import NOT_FINITE, SCORED, TOO_LONG, StoreInfo
+from fairseq_bert_kd.storage.fairseq_data import Sides, sentence_hash
+from fairseq_bert_kd.storage.schema import NOT_FINITE, SCORED, TOO_LONG, ChunkData, empty_records
+from fairseq_bert_kd.storage.topk import TopKInfo
 from fairseq_bert_kd.teachers.interface import TokenTeacher
 from fairseq_bert_kd.teachers.pair_batches import EncoderBatch, PairBatcher
 from fairseq_bert_kd.teachers.plan import Batch, plan_chunk
@@ -144,7 +144,7 @@ class ChunkScorer:
 
     Args:
         model: a teacher in evaluation mode on its device.
-        pairs: both sides of the corpus, see `fairseq_data.Pairs`.
+        pairs: both sides of the corpus, see `fairseq_data.Sides`.
         info: description of the store that is being made.
         excluded_ids: ``(n,)`` int64 ids that no target holds.
         pad: padding index of the dictionaries.
@@ -154,8 +154,8 @@ class ChunkScorer:
     def __init__(
         self,
         model: TokenTeacher,
-        pairs: Pairs,
-        info: StoreInfo,
+        pairs: Sides,
+        info: TopKInfo,
         excluded_ids: Tensor,
         pad: int,
         device: torch.device,
@@ -212,15 +212,14 @@ class ChunkScorer:
         """Read a chunk's sentences and plan its batches."""
         info = self.info
         first = number * info.chunk_sentences
-        last = min(first + info.chunk_sentences, len(self.pairs.target))
-        sources = [np.asarray(self.pairs.source[i]) for i in range(first, last)]
-        targets = [np.asarray(self.pairs.target[i]) for i in range(first, last)]
+        last = min(first + info.chunk_sentences, len(self.pairs["target"]))
+        sources = [np.asarray(self.pairs["source"][i]) for i in range(first, last)]
+        targets = [np.asarray(self.pairs["target"][i]) for i in range(first, last)]
         src_lengths = np.array([len(source) - 1 for source in sources], dtype=np.int64)
         tgt_lengths = np.array([len(target) for target in targets], dtype=np.int64)
         scored = src_lengths + tgt_lengths <= self._limit
         data = ChunkData(
-            source_hashes=_hashes(sources),
-            target_hashes=_hashes(targets),
+            hashes={"source": _hashes(sources), "target": _hashes(targets)},
             lengths=tgt_lengths,
             status=np.where(scored, SCORED, TOO_LONG).astype(np.uint8),
             records=empty_records(int(tgt_lengths.sum()), info),

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fairseq_bert_kd.functional.text_format import TextFormat
-from fairseq_bert_kd.storage.store_info import dictionary_digest
+from fairseq_bert_kd.storage.fairseq_data import dictionary_digest
 from fairseq_bert_kd.tokenization.hf_tokenizer import HfTokenizer
 
 if TYPE_CHECKING:  # a command reports a broken fairseq by itself, so importing this file must not need it

@@ -39,8 +39,7 @@ def test_items_may_be_none_or_false():
 def test_error_is_raised_as_it_is_after_the_items_before_it():
     error, seen = ValueError("sentence 3 is damaged"), []
     with pytest.raises(ValueError, match="sentence 3 is damaged") as raised:
-        for item in prefetched(Counter(3, error), ahead=4):
-            seen.append(item)
+        seen.extend(prefetched(Counter(3, error), ahead=4))
     assert raised.value is error
     assert seen == [0, 1, 2]
 
