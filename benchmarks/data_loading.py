@@ -25,7 +25,7 @@ from benchmarks.synthetic import DICTIONARY, make_info, write_store_for
 from benchmarks.table import Row
 from benchmarks.training_batches import Setting, make_batches, make_dictionary, make_student, make_task
 from benchmarks.training_losses import PLAIN, make_loss, training_step
-from fairseq_bert_kd.batch import TeacherNeeds
+from fairseq_bert_kd.batch import TeacherRequirements
 from fairseq_bert_kd.data.distilled_pair_dataset import DistilledPairDataset
 from fairseq_bert_kd.data.store_rows import StoreRows
 from fairseq_bert_kd.storage.topk_store import TopKReader
@@ -114,7 +114,7 @@ def prepare(folder: Path, sentences: int) -> dict[str, Any]:
         write_store_for(folder / name, info, pairs["target"].sizes)
 
     def rows(name: str) -> StoreRows:
-        return StoreRows([TopKReader(folder / name)], TeacherNeeds(K, samples=name == "rich"))
+        return StoreRows([TopKReader(folder / name)], TeacherRequirements(K, samples=name == "rich"))
 
     return {
         BARE: host,

@@ -23,12 +23,13 @@ from fairseq.data import Dictionary
 
 from benchmarks import authors_dump
 from benchmarks.table import Row
-from fairseq_bert_kd.functional.pair_input import PairFormat
+from fairseq_bert_kd.functional.text_format import TextFormat
 from fairseq_bert_kd.storage.fairseq_data import Sides, dictionary_digest
 from fairseq_bert_kd.storage.shards import WHOLE
 from fairseq_bert_kd.storage.topk import TopKInfo
 from fairseq_bert_kd.teachers.dump import StoreDump
 from fairseq_bert_kd.teachers.load import Teacher
+from fairseq_bert_kd.teachers.token_rows import slices
 
 SHAPES = {
     "tiny": {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 64},
@@ -76,8 +77,8 @@ def make_teacher(shape: str, dictionary_size: int, device: torch.device, dtype: 
         dictionary.add_symbol(f"w{index}")
     ids = torch.randint(1000, 30522, (dictionary_size,))
     ids[dictionary.eos()] = SEP
-    pair_format = PairFormat(prefix=(CLS,), middle=(SEP,), mask=MASK, pad=0)
-    model = HfMaskedLM(transformers.BertForMaskedLM(config), ids, ids, pair_format, {})
+    text_format = TextFormat(prefix=(CLS,), middle=(SEP,), mask=MASK, pad=0)
+    model = HfMaskedLM(transformers.BertForMaskedLM(config), ids, ids, text_format, {})
     task = SimpleNamespace(target_dictionary=dictionary, source_dictionary=dictionary)
     return Teacher(model.eval().to(device=device, dtype=dtype), task, "")
 
@@ -100,12 +101,13 @@ def make_pairs(sentences: int, dictionary_size: int, text: str = "captions") -> 
 
 def bare_forward(dump: StoreDump, batches: list[Any]) -> float:
     """Seconds of the encoder and the head alone, on batches that lie ready."""
-    scorer, started = dump.scorer, time.perf_counter()
+    model, size, started = dump.model, dump.info.dictionary_size, time.perf_counter()
     with torch.inference_mode():
-        for prepared in batches:
-            features = scorer.features(prepared)
-            for part in scorer.slices(len(features)):
-                dump.scorer.model.head(features[part])
+        for batch in batches:
+            inputs = batch.inputs.to(dump.device)
+            features = model.extract_features(inputs.input_positions, **inputs.inputs)
+            for part in slices(len(features), size):
+                model.project(features[part])
     if dump.device.type == "cuda":
         torch.cuda.synchronize()
     return time.perf_counter() - started
@@ -121,8 +123,9 @@ def our_dump(dump: StoreDump) -> float:
 
 def authors_two_steps(dump: StoreDump) -> float:
     """Seconds of their two steps on the same sentences with the same teacher."""
-    model, device = dump.scorer.model, dump.device
-    source_ids, target_ids = model.source_ids.cpu().numpy(), model.target_ids.cpu().numpy()
+    model, device = dump.model, dump.device
+    layout = model.pair_layout().cpu()
+    source_ids, target_ids = layout.source_to_teacher.numpy(), layout.target_to_teacher.numpy()
     pairs = [
         (source_ids[source[:-1]].tolist(), target_ids[target[:-1]].tolist())
         for source, target in zip(dump.pairs["source"], dump.pairs["target"], strict=True)

@@ -19,12 +19,12 @@ from fairseq.trainer import Trainer
 from torch import Tensor
 
 from benchmarks.dump_throughput import CLS, MASK, SEP, SHAPES, make_pairs
-from fairseq_bert_kd.functional.pair_input import PairFormat
+from fairseq_bert_kd.functional.text_format import TextFormat
 from fairseq_bert_kd.tokenization.dictionary import dictionary_digests
 
 MASK_PROB, SEED = 0.15, 1
 LEARNING_RATE, BETAS, EPSILON, WEIGHT_DECAY, CLIP_NORM = 5e-5, (0.9, 0.98), 1e-8, 0.01, 1.0
-PAIR_FORMAT = PairFormat(prefix=(CLS,), middle=(SEP,), mask=MASK, pad=0)
+PAIR_FORMAT = TextFormat(prefix=(CLS,), middle=(SEP,), mask=MASK, pad=0)
 
 
 @dataclass(frozen=True)
@@ -119,8 +119,8 @@ class OurSide:
         self.setup, task = setup, tasks.setup_task(cfg.task)
         torch.manual_seed(0)
         model = task.build_model(cfg.model)
-        model.source_ids.copy_(teacher_ids(setup.vocabulary))
-        model.target_ids.copy_(teacher_ids(setup.vocabulary))
+        model.source_to_teacher.copy_(teacher_ids(setup.vocabulary))
+        model.target_to_teacher.copy_(teacher_ids(setup.vocabulary))
         self.criterion = task.build_criterion(cfg.criterion)
         self.trainer = Trainer(cfg, task, model, self.criterion)
         self.model = self.trainer.model

@@ -67,5 +67,7 @@ def write_store_for(path: Path, info: TopKInfo, lengths: Any, shard: Shard = WHO
         for number in writer.chunks():
             part = writer.lengths(number)
             some, status = hashes[: len(part)], np.zeros(len(part), np.uint8)
-            writer.write_chunk(number, ChunkData({"source": some, "target": some}, part, status, records[: part.sum()]))
+            writer.write_chunk(
+                number, ChunkData({"source": some, "target": some}, part, status, records[: part.sum()])
+            )
         writer.finish()

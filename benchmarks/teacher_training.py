@@ -124,7 +124,9 @@ def model_flops(ours: Any) -> float:
     """
     config = ours.model.encoder.config
     hidden, layers = config.hidden_size, config.num_hidden_layers
-    lengths = torch.from_numpy(ours.trainer.task.datasets["train"].sizes) + ours.model.pair_format.overhead
+    lengths = (
+        torch.from_numpy(ours.trainer.task.datasets["train"].sizes) + ours.model.text_format.pair_overhead
+    )
     weights = layers * (4 * hidden**2 + 2 * hidden * config.intermediate_size)
     head = hidden**2 + hidden * ours.setup.vocabulary
     attention = 12 * layers * hidden * float((lengths**2).sum())

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from benchmarks.dump_throughput import make_pairs
 from benchmarks.synthetic import make_info, make_records
-from fairseq_bert_kd.batch import TEACHER, TeacherNeeds
+from fairseq_bert_kd.batch import TEACHER, TeacherRequirements
 from fairseq_bert_kd.data.store_rows import StoreRows
 from fairseq_bert_kd.models.student_presets import distilled_transformer_base
 from fairseq_bert_kd.storage.topk import TopKInfo
@@ -117,7 +117,7 @@ def make_batches(setting: Setting, dictionary: Dictionary) -> list[dict[str, Any
         K, dictionary_size=setting.dictionary, temperatures=TEMPERATURES, gold=True, samples=SAMPLES
     )
     reader: Any = RowsInMemory(info, pairs["target"].sizes)
-    teacher = StoreRows([reader], TeacherNeeds(K, samples=True))
+    teacher = StoreRows([reader], TeacherRequirements(K, samples=True))
     found = batch_by_size(
         dataset.ordered_indices(),
         dataset.num_tokens,
@@ -129,6 +129,6 @@ def make_batches(setting: Setting, dictionary: Dictionary) -> list[dict[str, Any
     batches = []
     for place in middles.astype(int):
         batch = dataset.collater([dataset[int(index)] for index in found[place]])
-        batch[TEACHER] = [teacher.entry(batch["id"].numpy(), batch["target"].size(1))]
+        batch[TEACHER] = [teacher.teacher_batch(batch["id"].numpy(), batch["target"].size(1))]
         batches.append(utils.move_to_cuda(batch) if setting.device == "cuda" else batch)
     return batches

@@ -22,7 +22,7 @@ from fairseq.criterions.label_smoothed_cross_entropy import (
 from torch import Tensor
 
 from benchmarks.training_batches import PAD, K, Setting
-from fairseq_bert_kd.batch import TEACHER, decode_logits
+from fairseq_bert_kd.batch import TEACHER, unpack
 from fairseq_bert_kd.criterions.distillation_loss import LabelSmoothedCrossEntropyWithDistillationCriterion
 
 EPSILON, WEIGHT, TEMPERATURE, FBK_TEMPERATURE = 0.1, 0.5, 10.0, 2.0
@@ -102,8 +102,9 @@ def _labels(log_probs: Tensor, batch: dict[str, Any]) -> Tensor:
 def _soft(log_probs: Tensor, batch: dict[str, Any], temperature: float) -> Tensor:
     """Cross-entropy against the teacher's renormalised tokens, summed over the positions with a row."""
     [teacher] = batch[TEACHER]
-    ids, present = teacher["ids"].flatten(0, 1).long(), teacher["present"].flatten()
-    probs = torch.softmax(decode_logits(teacher["logit_bits"]).flatten(0, 1) / temperature, dim=-1)
+    fields = {name: part.flatten(0, 1) for name, part in unpack(teacher).items() if isinstance(part, Tensor)}
+    ids, present = fields["topk_ids"], fields["present"]
+    probs = torch.softmax(fields["topk_logits"] / temperature, dim=-1)
     return -(probs * log_probs.gather(1, ids)).sum(dim=1)[present].sum()
 
 

@@ -543,16 +543,14 @@ def test_half_precision_batches_keep_the_stored_logits(chain):
     """What --fp16 does to a batch, done to a batch of ours."""
     from fairseq import utils
 
-    from fairseq_bert_kd.batch import TEACHER, TeacherNeeds, decode_logits, decode_normalisers
+    from fairseq_bert_kd.batch import TEACHER, TeacherRequirements, unpack
     from fairseq_bert_kd.data.store_rows import StoreRows
 
     reader = TopKReader(store(chain.data))
-    rows = StoreRows([reader], TeacherNeeds(8)).entry(np.array([4, 0]), width=60)
+    rows = StoreRows([reader], TeacherRequirements(8)).teacher_batch(np.array([4, 0]), width=60)
     half = utils.apply_to_sample(lambda t: t.half() if t.dtype is torch.float32 else t, {TEACHER: [rows]})
     converted, stored = half[TEACHER][0], reader.rows(4)
-    logits, normalisers = (
-        decode_logits(converted["logit_bits"]),
-        decode_normalisers(converted["normaliser_bits"]),
-    )
+    fields = unpack(converted)
+    logits, normalisers = fields["topk_logits"], fields["log_normalisers"]
     assert np.array_equal(logits[0, : len(stored)].numpy(), stored["topk_logits"].astype(np.float32))
     assert np.array_equal(normalisers[0, : len(stored)].numpy(), stored["log_normalisers"])

@@ -74,7 +74,7 @@ def test_flops_of_training_by_hand():
     config = SimpleNamespace(hidden_size=2, num_hidden_layers=3, intermediate_size=5)
     ours = SimpleNamespace(
         model=SimpleNamespace(
-            encoder=SimpleNamespace(config=config), pair_format=SimpleNamespace(overhead=1)
+            encoder=SimpleNamespace(config=config), text_format=SimpleNamespace(pair_overhead=1)
         ),
         trainer=SimpleNamespace(
             task=SimpleNamespace(datasets={"train": SimpleNamespace(sizes=np.array([3, 1]))})
