@@ -113,7 +113,7 @@ def load_checkpoint(path: str) -> dict[str, Any]:
     return state
 
 
-def file_digest(path: str) -> str:
+def file_digest(path: str | os.PathLike[str]) -> str:
     """sha256 of a file, hexadecimal. Remove when Python 3.11 is the oldest: `hashlib.file_digest`."""
     digest = hashlib.sha256()
     with open(path, "rb") as file:

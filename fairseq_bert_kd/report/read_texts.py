@@ -1,24 +1,13 @@
 """Facts of the raw texts: digests, training pairs, and whether experiments of one task use the same texts."""
 
-import hashlib
 from collections.abc import Sequence
-from pathlib import Path
 
+from fairseq_bert_kd.compat import file_digest
 from fairseq_bert_kd.report.formatting import list_text
 from fairseq_bert_kd.report.read_experiment import Experiment, Notes
 
 _SUBSETS = ("train", "valid", "test")
 _SCORING = ("metric", "lowercase", "bleu_tokenize")
-_BLOCK = 1 << 20
-
-
-def file_digest(path: Path) -> str:
-    """sha256 of a file, hexadecimal."""
-    digest = hashlib.sha256()
-    with open(path, "rb") as file:
-        while block := file.read(_BLOCK):
-            digest.update(block)
-    return digest.hexdigest()
 
 
 def text_digests(experiment: Experiment) -> dict[str, str]:

@@ -6,10 +6,11 @@ from html.parser import HTMLParser
 import pytest
 
 from examples.fill_tables import markdown_tables
+from fairseq_bert_kd.compat import file_digest
 from fairseq_bert_kd.report.experiment_report import ReportOptions, make_report
 from fairseq_bert_kd.report.page import figure_paths, growth_panels, render, slugs, write_figures
 from fairseq_bert_kd.report.read_experiment import Note, Notes, read_experiment
-from fairseq_bert_kd.report.read_texts import file_digest, note_other_data, text_digests
+from fairseq_bert_kd.report.read_texts import note_other_data, text_digests
 from fairseq_bert_kd.report.results_file import experiment_record, write_results
 from fairseq_bert_kd.storage.topk_store import TopKReader
 from tests.report import small_experiments
