@@ -10,6 +10,28 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")  # tests need no network
 os.environ["OMP_NUM_THREADS"] = "1"
 
 
+
+
+def pytest_configure(config):
+    """Put the preloaded commands (tests/preloaded) in the place of the installed ones; KD_PRELOADED=0 does not."""
+    from tests.preloaded import commands
+
+    if os.environ.get("KD_PRELOADED", "1") == "0":
+        return
+    if not hasattr(config, "workerinput"):  # all workers of a run share them
+        config.preloaded_commands = commands.set_up()
+        os.environ["KD_PRELOADED_COMMANDS"] = str(config.preloaded_commands)
+    if not getattr(config.option, "tx", None):  # the parent of workers starts them from sys.executable
+        commands.use(Path(os.environ["KD_PRELOADED_COMMANDS"]))
+
+
+def pytest_unconfigure(config):
+    if hasattr(config, "preloaded_commands"):
+        from tests.preloaded import commands
+
+        commands.tear_down(config.preloaded_commands)
+
+
 @dataclass(frozen=True)
 class Chain:
     """A finished small chain.
