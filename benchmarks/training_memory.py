@@ -42,14 +42,14 @@ class Peaks(NamedTuple):
 
 def peaks_in_child(setting: Setting, name: str) -> Peaks:
     """`peaks`, to be run in a new process, whose allocator and profiler are set."""
-    os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # the profiler tells of every start and stop
+    os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # the profiler logs every start and stop
     if setting.device == "cpu":
         ctypes.CDLL(None).mallopt(_M_MMAP_THRESHOLD, _MAPPED_BYTES)
     return peaks(setting, name)
 
 
 def peaks(setting: Setting, name: str) -> Peaks:
-    """Of one loss on the middle batch, after a step that makes what is made once."""
+    """Peaks of one loss on the middle batch, after a step that allocates what is allocated once."""
     task = make_task(setting.dictionary)
     student, loss = make_student(setting, task), make_loss(name, task)
     batches = make_batches(setting, task.target_dictionary)

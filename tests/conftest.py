@@ -10,8 +10,6 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")  # tests need no network
 os.environ["OMP_NUM_THREADS"] = "1"
 
 
-
-
 def pytest_configure(config):
     """Put the preloaded commands (tests/preloaded) in the place of the installed ones; KD_PRELOADED=0 does not."""
     from tests.preloaded import commands

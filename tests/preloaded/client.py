@@ -14,12 +14,17 @@ import sys
 # Read by Python, its libraries or the loader when they start: where one differs, so may what was loaded.
 READ_AT_START = ("PYTHON", "LD_", "LC_", "LANG", "HF_", "TRANSFORMERS_", "TORCH", "PYTORCH", "MKL_", "KMP_",
                  "OPENBLAS_", "GOTO_", "ATEN_", "MPL")  # fmt: skip
+SET_BY_SCIKIT_LEARN = ("KMP_DUPLICATE_LIB_OK", "KMP_INIT_AT_FORK")  # in whatever process imports it
 FORWARDED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2)
 
 
 def read_at_start(environment, root):
     """The variables that must be the same; our own folder on the path changes nothing that is loaded."""
-    chosen = {name: value for name, value in environment.items() if name.startswith(READ_AT_START)}
+    chosen = {
+        name: value
+        for name, value in environment.items()
+        if name.startswith(READ_AT_START) and name not in SET_BY_SCIKIT_LEARN
+    }
     paths = [path for path in chosen.pop("PYTHONPATH", "").split(os.pathsep) if path not in ("", root)]
     return chosen | {"PYTHONPATH": paths}
 
@@ -47,7 +52,10 @@ def start(settings):
         os.setsid()
         if os.fork():
             os._exit(0)
-        null, log = os.open(os.devnull, os.O_RDWR), os.open("log", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+        null, log = (
+            os.open(os.devnull, os.O_RDWR),
+            os.open("log", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600),
+        )
         for target, fd in enumerate((null, log, log)):
             os.dup2(fd, target)
         os.closerange(3, written)
@@ -102,14 +110,22 @@ def main():
         os.fchdir(folder)
     except OSError:
         os.execv(real, [real, *arguments])
-    if module:
+    if name != "python":
+        argv = [real, *arguments]
+    elif module:
         argv = ["-m", *arguments[2:]]  # runpy puts the module's file in the first place
     else:
-        argv = arguments if name == "python" else [real, *arguments]
+        argv = arguments
     umask = os.umask(0)
     os.umask(umask)
     ignored = [n for n in signal.valid_signals() if signal.getsignal(n) is signal.SIG_IGN]
-    request = {"argv": argv, "module": module, "environment": dict(os.environ), "umask": umask, "ignored": ignored}
+    request = {
+        "argv": argv,
+        "module": module,
+        "environment": dict(os.environ),
+        "umask": umask,
+        "ignored": ignored,
+    }
     status = hand_over(connection, request, folder)
     if status < 0:
         if -status not in (signal.SIGKILL, signal.SIGSTOP):

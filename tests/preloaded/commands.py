@@ -53,9 +53,7 @@ def set_up(modules: tuple[str, ...] = MODULES, session: int | None = None) -> Pa
     for name in (*shimmed, "python", "python3"):
         shim = folder / "bin" / name
         called = "python" if name == "python3" else name
-        shim.write_text(
-            SHIM.format(folder=shlex.quote(str(folder)), name=called, **paths), encoding="utf-8"
-        )
+        shim.write_text(SHIM.format(folder=shlex.quote(str(folder)), name=called, **paths), encoding="utf-8")
         shim.chmod(0o755)
     return folder
 

@@ -207,7 +207,11 @@ def run(request: dict) -> None:
             runpy.run_path(request["argv"][0], run_name="__main__")
     except Exception as error:
         frames = error.__traceback__
-        while frames.tb_next and frames.tb_frame.f_code.co_filename in (__file__, runpy.__file__, "<frozen runpy>"):
+        while frames.tb_next and frames.tb_frame.f_code.co_filename in (
+            __file__,
+            runpy.__file__,
+            "<frozen runpy>",
+        ):
             frames = frames.tb_next
         sys.stdout.flush()
         traceback.print_exception(type(error), error, frames)

@@ -4,8 +4,10 @@ import contextlib
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -129,7 +131,9 @@ def test_nothing_stays_from_one_command_to_the_next(shims):
 
 def test_broken_pipe_is_met_by_the_command(shims):
     script = f"'{shims}/python' -m tests.preloaded.probe describe | true; exit ${{PIPESTATUS[0]}}"
-    done = subprocess.run(["bash", "-c", script], env=environment(), capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        ["bash", "-c", script], env=environment(), capture_output=True, text=True, check=False
+    )
     assert "Traceback" not in done.stderr or "BrokenPipeError" in done.stderr
 
 
@@ -157,6 +161,23 @@ def answered(shims):
     return log.read_text().count("started ") if log.exists() else 0
 
 
+@pytest.mark.skipif("KD_PRELOADED_COMMANDS" not in os.environ, reason="KD_PRELOADED=0")
+@pytest.mark.parametrize(
+    "command", [["fairseq-bert-kd", "--version"], ["python", "-m", "fairseq_bert_kd", "--version"]]
+)
+def test_tests_of_this_session_reach_it(command):
+    """Through PATH and beside ``sys.executable``, with the variables that imports have set meanwhile."""
+    import sklearn  # noqa: F401
+
+    shims = Path(os.environ["KD_PRELOADED_COMMANDS"]) / "bin"
+    assert Path(sys.executable).parent == shims
+    assert shutil.which(command[0]) == str(shims / command[0])
+    before = answered(shims)
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.stdout.startswith("fairseq-bert-kd ")
+    assert answered(shims) == before + 1
+
+
 def test_it_ends_with_its_session():
     session = subprocess.Popen(["sleep", "60"])
     folder = commands.set_up(modules=("tests",), session=session.pid)
@@ -178,9 +199,9 @@ def test_it_ends_with_its_session():
 @pytest.mark.parametrize("name", sorted({*commands.SHIMMED} - {"ct2-fairseq-converter"}))
 def test_installed_command_and_shim_print_the_same_help(shims, tmp_path, name):
     """A real start of every command."""
+    settings = {"env": environment(), "capture_output": True, "text": True, "cwd": tmp_path}
     printed = [
-        subprocess.run([folder / name, "--help"], env=environment(), capture_output=True, text=True, check=False,
-                       cwd=tmp_path)  # fmt: skip
+        subprocess.run([folder / name, "--help"], check=False, **settings)
         for folder in (commands.REAL_BIN, shims)
     ]
     assert printed[0].returncode == printed[1].returncode == 0, printed[0].stderr
