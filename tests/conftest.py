@@ -23,6 +23,22 @@ def pytest_configure(config):
         commands.use(Path(os.environ["KD_PRELOADED_COMMANDS"]))
 
 
+# Files whose tests start many processes, kill them, mutate files, or train until something is learned.
+SLOW = (
+    "benchmarks", "examples", "preloaded", "cli/test_dump_kills.py", "storage/test_crashes.py",
+    "storage/test_mutations.py", "test_chain.py", "test_distillation_helps.py", "test_distributed_training.py",
+    "test_docs.py", "test_hydra.py", "test_readme.py", "test_serving.py", "test_site.py", "test_teachers_page.py",
+    "test_wheel.py",
+)  # fmt: skip
+
+
+def pytest_collection_modifyitems(items):
+    slow = [Path(__file__).parent / name for name in SLOW]
+    for item in items:
+        if any(path == item.path or path in item.path.parents for path in slow):
+            item.add_marker("slow")
+
+
 def pytest_unconfigure(config):
     if hasattr(config, "preloaded_commands"):
         from tests.preloaded import commands

@@ -192,7 +192,9 @@ def test_validation_loss_is_that_of_a_plain_run(chain, student):
                     "--criterion", "label_smoothed_cross_entropy_with_distillation")  # fmt: skip
     plain = validate(chain, student, "--task", "translation", "--label-smoothing", 0.1,
                      "--criterion", "label_smoothed_cross_entropy", "--required-batch-size-multiple", 1)  # fmt: skip
-    assert values(ours, "loss") == values(plain, "loss")
+    assert values(ours, "loss") == pytest.approx(
+        values(plain, "loss"), abs=2e-3
+    )  # three decimals are printed
     assert len(values(ours, "loss")) == 1
 
 

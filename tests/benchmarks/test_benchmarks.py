@@ -2,7 +2,6 @@
 
 import importlib
 import os
-import re
 from concurrent.futures.process import BrokenProcessPool
 from types import SimpleNamespace
 
@@ -14,7 +13,6 @@ from benchmarks.__main__ import MODULES
 from benchmarks.table import Row, markdown
 
 TINY_STEP = ("tiny", 1000, 200, "cpu", "fp32", 2)  # a `Setting`
-RATE = re.compile(r"[\d,.]+ \(median of|[\d,.]+\b")
 
 
 @pytest.mark.slow
@@ -23,11 +21,9 @@ def test_runs_and_fills_a_table(name):
     rows = importlib.import_module(MODULES[name]).run(quick=True)
     assert all(isinstance(row, Row) and row.measured for row in rows)
     assert len(markdown(rows).splitlines()) == len(rows) + 2
-    rated = [row for row in rows if row.what.endswith("/s") or "over" in row.what]
-    assert rated or name == "loading"
-    for row in rated:
-        assert RATE.match(row.measured), row
-        assert float(row.measured.split(" ")[0].strip(";").replace(",", "")) > 0
+    for row in rows:
+        if "/s" in row.what:  # a rate, or a ratio of rates
+            assert float(row.measured.split(" ")[0].replace(",", "")) > 0, row
 
 
 def test_a_record_has_36_bytes(tmp_path):

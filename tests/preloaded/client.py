@@ -12,19 +12,24 @@ import struct
 import sys
 
 # Read by Python, its libraries or the loader when they start: where one differs, so may what was loaded.
-READ_AT_START = ("PYTHON", "LD_", "LC_", "LANG", "HF_", "TRANSFORMERS_", "TORCH", "PYTORCH", "MKL_", "KMP_",
-                 "OPENBLAS_", "GOTO_", "ATEN_", "MPL")  # fmt: skip
-SET_BY_SCIKIT_LEARN = ("KMP_DUPLICATE_LIB_OK", "KMP_INIT_AT_FORK")  # in whatever process imports it
+READ_AT_START = (
+    "PYTHON",
+    "LD_",
+    "LC_",
+    "LANG",
+    "HF_",
+    "TRANSFORMERS_",
+    "OPENBLAS_",
+    "MKL_",
+    "MPL",
+    "TORCH_LOGS",
+)
 FORWARDED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2)
 
 
 def read_at_start(environment, root):
     """The variables that must be the same; our own folder on the path changes nothing that is loaded."""
-    chosen = {
-        name: value
-        for name, value in environment.items()
-        if name.startswith(READ_AT_START) and name not in SET_BY_SCIKIT_LEARN
-    }
+    chosen = {name: value for name, value in environment.items() if name.startswith(READ_AT_START)}
     paths = [path for path in chosen.pop("PYTHONPATH", "").split(os.pathsep) if path not in ("", root)]
     return chosen | {"PYTHONPATH": paths}
 

@@ -14,6 +14,7 @@ import os
 import random
 import runpy
 import selectors
+import shutil
 import signal
 import socket
 import struct
@@ -229,9 +230,11 @@ def main() -> None:
     Path("pid").write_text(str(os.getpid()), encoding="utf-8")
     calls = preload()
     request = serve(listener, session)
-    if request is not None:
-        become(request, calls, own_path)
-        run(request)
+    if request is None:  # what was to remove the folder may have been killed
+        shutil.rmtree(folder, ignore_errors=True)
+        return
+    become(request, calls, own_path)
+    run(request)
 
 
 if __name__ == "__main__":

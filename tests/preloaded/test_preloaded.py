@@ -168,6 +168,11 @@ def answered(shims):
 def test_tests_of_this_session_reach_it(command):
     """Through PATH and beside ``sys.executable``, with the variables that imports have set meanwhile."""
     import sklearn  # noqa: F401
+    import torch._inductor.runtime.cache_dir_utils
+    import transformers  # noqa: F401
+
+    torch._inductor.runtime.cache_dir_utils.cache_dir()
+    assert {"KMP_INIT_AT_FORK", "TORCHINDUCTOR_CACHE_DIR"} <= os.environ.keys()
 
     shims = Path(os.environ["KD_PRELOADED_COMMANDS"]) / "bin"
     assert Path(sys.executable).parent == shims
@@ -187,9 +192,9 @@ def test_it_ends_with_its_session():
         session.kill()
         session.wait()
         assert gone(server)
+        assert not folder.exists()
     finally:
         commands.tear_down(folder)
-    assert not folder.exists()
 
 
 # ---- the commands themselves, each once as it is installed ------------------------------------------------
