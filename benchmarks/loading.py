@@ -123,7 +123,7 @@ def prepare(folder: Path, sentences: int) -> dict[str, Any]:
 
 
 def choose_batches(dataset: Any) -> list[Any]:
-    """As fairseq makes them of sorted sentences, in a shuffled order."""
+    """Batches as fairseq makes them of sorted sentences, in a shuffled order."""
     found = batch_by_size(
         dataset.ordered_indices(), dataset.num_tokens, max_tokens=MAX_TOKENS, required_batch_size_multiple=8
     )

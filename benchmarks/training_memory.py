@@ -1,7 +1,7 @@
 """Peak memory of a training step, in a process of its own.
 
 On a CPU every byte that torch's allocator hands out or takes back is counted by its profiler, which gives the same
-figure each time; that is the figure to trust. Resident memory is a check: glibc is told to map every larger buffer,
+figure each time; that is the figure to trust. Resident memory is a check: glibc is set to map every larger buffer,
 so that a freed one goes back to the system at once. It lacks what was never written to, as most of an embedding's
 gradient, and has what torch's allocator does not know of. On a GPU it is ``torch.cuda.max_memory_allocated``.
 """

@@ -53,7 +53,7 @@ def student(chain, tmp_path_factory):
 
 def test_decoding_covers_every_sentence_and_gives_raw_text(chain, student):
     texts = hypotheses(generate(chain, student))
-    assert sorted(texts) == list(range(20))  # the host alone drops the last 4 of 20
+    assert sorted(texts) == list(range(20))  # fairseq alone drops the last 4 of 20
     assert not any("##" in text or "@@" in text for text in texts.values())
 
 
@@ -141,7 +141,7 @@ def test_training_resumes_where_it_stopped(chain, tmp_path):
         train_teacher(chain.data, chain.bert, tmp_path / "parts", *log, updates=4)
         train_teacher(chain.data, chain.bert, tmp_path / "parts", *log, updates=6)
     assert values(parts, "num_updates") == [1, 2, 3, 4, 5, 6]
-    # masks are a function of seed, epoch and sentence; the host seeds dropout by update
+    # masks are a function of seed, epoch and sentence; fairseq seeds dropout by update
     assert values(parts, "loss") == values(whole, "loss")
 
 
@@ -341,7 +341,7 @@ def test_store_of_the_first_version_is_refused_with_the_command_that_rebuilds_it
         train_student(data, tmp_path / "student")
 
 
-def test_index_that_the_host_damaged_is_refused(data, tmp_path, capsys, chain):
+def test_index_that_fairseq_damaged_is_refused(data, tmp_path, capsys, chain):
     index = data / "train.de-en.de.idx"
     content = bytearray(index.read_bytes())
     count = struct.unpack_from("<Q", content, 18)[0]
@@ -406,7 +406,7 @@ def test_wrong_names_of_parts_without_a_store_are_refused(chain, data, tmp_path,
         train_student(data, tmp_path / "student", "--kd-label-only", names)
 
 
-def test_validation_sets_that_are_joined_repeat_as_the_host_repeats_them(chain, data, tmp_path):
+def test_validation_sets_that_are_joined_repeat_as_fairseq_repeats_them(chain, data, tmp_path):
     for path in list(data.glob("valid.de-en.*")):
         shutil.copy(path, data / path.name.replace("valid", "valid1"))
     for part in ("train", "valid", "valid1"):
@@ -431,7 +431,7 @@ def test_draws_of_unlike_stores_are_not_mixed(chain, data, tmp_path):
 
 
 def test_prepended_symbols_are_refused(chain, tmp_path, monkeypatch):
-    """As tasks that build on the host's translation do with language ids."""
+    """Tasks that build on fairseq's translation do so with language ids."""
     import functools
 
     from fairseq.tasks import translation

@@ -99,7 +99,7 @@ def assert_same_curves(one, two, updates, metrics):
         assert len(one[tag]) == len(two[tag])
         for expected, found in zip(one[tag], two[tag], strict=True):
             ignored = {f"{prefix}{clock}" for clock in CLOCKS for prefix in ("", f"{tag}_")}
-            # a step holds the batches of both workers; the host keeps the best in the process, for later runs too
+            # a step holds the batches of both workers; fairseq keeps the best in the process, for later runs too
             ignored |= {"valid_wpb", "valid_bsz", "valid_best_loss"}
             assert expected.keys() - ignored == found.keys() - ignored
             for name in expected.keys() - ignored:
@@ -146,7 +146,7 @@ def test_teacher(chain, calm_bert, workers, tmp_path, batch_size, backend):
     ],
 )
 def test_student(data, chain, workers, tmp_path, model, batch_size, backend, projection):
-    """An odd number of batches leaves one worker without in the last update; the host gives it a stand-in."""
+    """An odd number of batches leaves one worker without in the last update; fairseq gives it a dummy batch."""
     bleu = (*BLEU, "--bpe", "hf_tokenizer", "--hf-tokenizer", chain.bert)
     arguments = student(batch_size, *model, *bleu, "--kd-projection", projection)
     one = in_one(data, tmp_path / "one", *arguments)

@@ -134,7 +134,7 @@ def test_header_tells_what_the_teacher_saw(chain, data):
 
 def test_rows_are_those_of_the_model_called_by_hand(data, loaded):
     reader, (sources, targets) = TopKReader(path(data)), load_pairs(data, loaded)
-    barred = never_a_target(loaded.task.target_dictionary)
+    excluded = never_a_target(loaded.task.target_dictionary)
     assert len(reader) == len(targets) == 120
     for sentence in range(0, 120, 7):
         source, target = sources[sentence][:-1].long()[None], targets[sentence].long()[None]
@@ -146,7 +146,7 @@ def test_rows_are_those_of_the_model_called_by_hand(data, loaded):
                 torch.tensor([target.size(1)]),
                 torch.ones_like(target, dtype=torch.bool),
             )
-        logits[:, barred] = -math.inf
+        logits[:, excluded] = -math.inf
         logits -= logits.max(dim=1, keepdim=True).values
         rows, expected = reader.rows(sentence), logits.topk(8).values
         assert len(rows) == target.size(1)  # end of sentence included
@@ -268,4 +268,4 @@ def test_several_live_passes_are_refused(data, teacher, tmp_path):
 
 def test_passes_of_a_bidirectional_teacher_are_as_asked(chain):
     model = load_teacher(str(chain.teacher), str(chain.data)).model
-    assert [number_of_passes(model, asked, "--passes") for asked in (None, 1, 3)] == [7, 1, 3]
+    assert [number_of_passes(model, passes, "--passes") for passes in (None, 1, 3)] == [7, 1, 3]

@@ -170,8 +170,8 @@ def test_long_line_is_said_to_be_cut(chain, served, bare):
 
 
 def request(port, data, **headers):
-    asked = urllib.request.Request(f"http://127.0.0.1:{port}/", data=data, headers=headers, method="POST")
-    with urllib.request.urlopen(asked, timeout=60) as answer:
+    query = urllib.request.Request(f"http://127.0.0.1:{port}/", data=data, headers=headers, method="POST")
+    with urllib.request.urlopen(query, timeout=60) as answer:
         return answer.read().decode()
 
 
