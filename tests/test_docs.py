@@ -162,7 +162,9 @@ def test_commands_of_serving(finished):
         port = free.getsockname()[1]
     script = commands("docs/serving.md")
     assert script.count("8123") == 2
-    script = script.replace("8123", str(port)).replace("--retry 30", "--retry 300")  # a busy machine starts it late
+    script = script.replace("8123", str(port)).replace(
+        "--retry 30", "--retry 300"
+    )  # a busy machine starts it late
     said = run(script.replace("--threads 1", "--threads 1 --turns 1"), finished)
     translated = (finished / "test.translated.en").read_text(encoding="utf-8")
     assert translated.count("\n") == 20

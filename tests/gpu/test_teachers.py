@@ -5,12 +5,13 @@ import shutil
 import numpy as np
 import pytest
 
-from fairseq_bert_kd.storage.store_info import store_path
+from fairseq_bert_kd.cli.main import cli_main
 from fairseq_bert_kd.storage.topk_store import TopKReader
 from tests.tiny_chain import dump
 
 # of a logit relative to the best; a tiny teacher's logits are below 10, and float32 may be TF32
 TOLERANCE = {"fp32": 2e-2, "fp16": 5e-2, "bf16": 0.3}
+STORE = "train.de-en.en.topk"
 MANY_BATCHES = ["--max-tokens", 64, "--chunk-sentences", 16]
 
 
@@ -22,7 +23,7 @@ def data(chain, tmp_path):
 
 def rows_of(data, *arguments, device=("--cpu",)):
     assert dump(*arguments, "--overwrite", device=device) == 0
-    reader = TopKReader(store_path(data, "train", "de", "en"))
+    reader = TopKReader(data / STORE)
     return [reader.rows(sentence).copy() for sentence in range(len(reader))]
 
 
@@ -67,18 +68,13 @@ def test_gold_and_drawn_tokens_agree_with_their_logits(chain, data, device):
                 assert stored.get(token, logit) == pytest.approx(logit, abs=TOLERANCE["fp32"])
 
 
-def test_interrupted_dump_is_continued(chain, data, device):
-    """Shards of one store, one from each device, are merged."""
+def test_shards_of_both_devices_are_merged(chain, data, device):
     expected = rows_of(data, data, chain.teacher)
-    for shard, options in (("1/2", device.options), ("2/2", device.options)):
+    for shard, options in (("1/2", device.options), ("2/2", ("--cpu",))):
         assert dump(data, chain.teacher, "--shard", shard, "--overwrite", device=options) == 0
-    from fairseq_bert_kd.storage.store_info import Shard, shard_path
-    from fairseq_bert_kd.storage.topk_merge import merge_shards
-
-    path = store_path(data, "train", "de", "en")
-    path.unlink()
-    merge_shards([shard_path(path, Shard(index, 2)) for index in range(2)], path)
-    reader = TopKReader(path)
+    (data / STORE).unlink()
+    assert cli_main(["store", "merge", *map(str, sorted(data.glob(f"{STORE}.shard-*")))]) == 0
+    reader = TopKReader(data / STORE)
     found = [reader.rows(sentence).copy() for sentence in range(len(reader))]
     check_agreement(found, expected, TOLERANCE["fp32"])
 
