@@ -11,11 +11,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from benchmarks.authors_dump import SpecialIds, dump_hiddens, dump_topk
-from benchmarks.authors_format import DUMB, PLATFORM, AuthorsReader, open_shelve, saved, write_authors_shelve
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from benchmarks.authors_dump import SpecialIds, dump_hiddens, dump_topk
+from benchmarks.authors_format import DUMB, PLATFORM, AuthorsReader, open_shelve, saved, write_authors_shelve
 from fairseq_bert_kd.cli import store_import
 from fairseq_bert_kd.cli.authors_shelve import load_pair, unwrap
 from fairseq_bert_kd.functional.soft_targets import paper
