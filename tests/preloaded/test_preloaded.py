@@ -1,6 +1,7 @@
 """Commands behind the preloaded process behave as those that start by themselves."""
 
 import contextlib
+import importlib.util
 import json
 import os
 import re
@@ -8,6 +9,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -159,6 +161,21 @@ def preloaded(shims, arguments, **changed):
 def answered(shims):
     log = shims.parent / "log"
     return log.read_text().count("started ") if log.exists() else 0
+
+
+def test_repository_may_lie_in_a_folder_with_spaces(tmp_path, monkeypatch):
+    here = tmp_path / "a repository" / "tests" / "preloaded"
+    shutil.copytree(commands.HERE, here, ignore=shutil.ignore_patterns("__pycache__"))
+    spec = importlib.util.spec_from_file_location("copied_commands", here / "commands.py")
+    copied = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(copied)
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "a repository"))
+    monkeypatch.setenv("PYTHONPATH", str(here.parents[1]))
+    folder = copied.set_up(modules=("tests",))
+    try:
+        assert preloaded(folder / "bin", [*PROBE, "leave"], PYTHONPATH=str(here.parents[1]))
+    finally:
+        copied.tear_down(folder)
 
 
 @pytest.mark.skipif("KD_PRELOADED_COMMANDS" not in os.environ, reason="KD_PRELOADED=0")
