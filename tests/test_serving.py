@@ -31,7 +31,7 @@ CONVERT = STOCK.replace(
 ).replace("cli_main()", "main()")
 BEAM = ["--beam", 5, "--max-len-b", 40]
 SCHEDULE = ["--lr", 5e-3, "--lr-scheduler", "inverse_sqrt", "--warmup-updates", 40, "--max-tokens", 600]
-INT8_ROUNDING = 0.25  # nats; see the test
+INT8_ROUNDING = 0.1  # nats per token on average; 0.01 was measured
 WITHOUT = re.compile(
     r"(torch|functorch|fairseq|__editable__).*"
 )  # nothing of these in the server's environment
