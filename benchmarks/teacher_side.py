@@ -2,8 +2,6 @@
 
 import importlib
 import json
-import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,14 +9,15 @@ from typing import Any
 import torch
 import transformers
 from fairseq import options, tasks
-from fairseq.data import Dictionary, indexed_dataset
+from fairseq.data import Dictionary
 from fairseq.data.iterators import GroupedIterator
 from fairseq.dataclass.utils import convert_namespace_to_omegaconf
 from fairseq.logging import metrics
 from fairseq.trainer import Trainer
 from torch import Tensor
 
-from benchmarks.dump_throughput import CLS, MASK, SEP, SHAPES, make_pairs
+from benchmarks.dump import CLS, MASK, SEP, SHAPES
+from benchmarks.synthetic import make_pairs, write_corpus
 from fairseq_bert_kd.functional.text_format import TextFormat
 from fairseq_bert_kd.tokenization.dictionary import dictionary_digests
 
@@ -32,11 +31,11 @@ class Setup:
     """What is trained on what.
 
     Attributes:
-        shape: of the model, a name in ``SHAPES``.
+        shape: shape of the model, a name in ``SHAPES``.
         vocabulary: size of the model's vocabulary and of both dictionaries.
-        sentences: pairs of the corpus; an epoch is all of them once.
+        sentences: number of pairs of the corpus; an epoch is all of them once.
         max_tokens: source and target tokens of a batch, as ``--max-tokens``.
-        dropout: of hidden states and attention.
+        dropout: dropout of hidden states and attention.
         amp: automatic mixed precision in fp16 with loss scaling; else fp32.
         workers: processes that collate.
     """
@@ -63,54 +62,29 @@ class Setup:
         )
 
 
-class Clock:
-    """Seconds from the end of step ``warm_up`` to the end of step ``steps``."""
-
-    def __init__(self, warm_up: int, steps: int, device: torch.device):
-        assert 0 < warm_up < steps, (warm_up, steps)
-        self.marks, self.device = (warm_up, steps), device
-        self.done = 0
-        self.times: list[float] = []
-
-    def step_done(self) -> None:
-        self.done += 1
-        if self.done in self.marks:
-            if self.device.type == "cuda":
-                torch.cuda.synchronize()
-            self.times.append(time.perf_counter())
-
-    @property
-    def seconds(self) -> float:
-        start, end = self.times
-        return end - start
-
-
 def write_data(folder: Path, setup: Setup) -> None:
-    """Pairs with the lengths of talks, as fairseq-preprocess leaves them."""
+    """Write pairs with the lengths of talks, as fairseq-preprocess does."""
     dictionary = Dictionary()
     for index in range(setup.vocabulary - len(dictionary)):
         dictionary.add_symbol(f"w{index}")
-    sides = make_pairs(setup.sentences, setup.vocabulary, "talks")
-    for language, side in zip("ab", sides, strict=True):
+    for language in "ab":
         dictionary.save(str(folder / f"dict.{language}.txt"))
-        prefix = folder / f"train.a-b.{language}"
-        builder = indexed_dataset.make_builder(f"{prefix}.bin", "mmap", vocab_size=setup.vocabulary)
-        for index in range(len(side)):
-            builder.add_item(torch.from_numpy(side[index]))
-        builder.finalize(f"{prefix}.idx")
+    pairs = make_pairs(setup.sentences, setup.vocabulary, "talks")
+    write_corpus((folder / "train.a-b.a", folder / "train.a-b.b"), pairs, setup.vocabulary)
 
 
-class OurSide:
+class TeacherSide:
     """fairseq's Trainer on what `write_data` wrote.
 
     Args:
-        folder: that it wrote to.
-        setup: that it was given.
+        folder: the folder that it wrote to.
+        setup: the setup that it was given.
 
     Attributes:
         indices: sentences of each batch of an epoch, in the order of training.
-        tokens: source and target tokens of each batch.
-        masked: masked positions of each batch.
+        tokens: number of source and target tokens of each batch.
+        masked: number of masked positions of each batch.
+        ready: the batches, on the device.
     """
 
     def __init__(self, folder: Path, setup: Setup):
@@ -126,7 +100,7 @@ class OurSide:
         self.model = self.trainer.model
         self.trainer.get_train_iterator(epoch=1)  # loads the data
         samples = list(self.batches())
-        self._first = samples[0]
+        self.ready = [self.trainer._prepare_sample(sample)[0] for sample in samples]
         self.indices = [sample["id"].tolist() for sample in samples]
         self.tokens = [sample["ntokens"] for sample in samples]
         self.masked = [int(sample["net_input"]["masked"].sum()) for sample in samples]
@@ -136,28 +110,21 @@ class OurSide:
         epoch = self.trainer.get_train_iterator(epoch=1, load_dataset=False, disable_iterator_cache=True)
         return epoch.next_epoch_itr(shuffle=True)
 
-    def train_epoch(self, clock: Clock) -> None:
+    def train_epoch(self) -> None:
         """One update for each batch, as in the loop of fairseq-train."""
         for samples in GroupedIterator(self.batches(), 1):
             with metrics.aggregate("train_inner"):
                 self.trainer.train_step(samples)
-            clock.step_done()
 
-    @torch.no_grad()
-    def first_loss(self) -> float:
-        """Of the first batch without dropout, nats for each masked position."""
-        sample, _ = self.trainer._prepare_sample(self._first)
-        loss, count, _ = self.criterion(self.model.eval(), sample)
-        return float(loss) / count
-
-    def watch(self, seen: Callable[[float, int], None]) -> None:
-        """Call ``seen`` with mean loss and masked positions of every batch."""
-
-        def hook(_module: Any, _inputs: Any, out: Any) -> None:
-            loss, count, _ = out
-            seen(loss.item() / count, count)
-
-        self.criterion.register_forward_hook(hook)
+    def bare_epoch(self) -> None:
+        """Forward, backward and update alone, on batches that lie ready."""
+        optimizer = self.trainer.optimizer
+        for batch in self.ready:
+            with torch.autocast(self.setup.device.type, torch.float16, enabled=self.setup.amp):
+                loss, size, _ = self.criterion(self.model, batch)
+            optimizer.backward(loss / size)
+            optimizer.step()
+            optimizer.zero_grad()
 
 
 def teacher_ids(vocabulary: int) -> Tensor:

@@ -3,7 +3,7 @@
 The same corpus in fairseq's mmap format is loaded by torch's `DataLoader`, as fairseq uses it, with and without rows; the
 ways take turns. "Loading" is the time of a batch when nothing is done with it. With a worker the rows are read beside
 training, so what can be noticed is the time that training waits: "waiting" has a pause after each batch that stands
-for the step and keeps no processor busy. The step to compare with is a plain one of `benchmarks.training_step`.
+for the step and keeps no processor busy. The step to compare with is a plain one of `benchmarks.step`.
 """
 
 import statistics
@@ -19,9 +19,7 @@ from fairseq.data.data_utils import batch_by_size
 from fairseq.data.indexed_dataset import MMapIndexedDataset
 from numpy.typing import NDArray
 
-from benchmarks.dump_growth import write_corpus
-from benchmarks.dump_throughput import make_pairs
-from benchmarks.synthetic import DICTIONARY, make_info, write_store_for
+from benchmarks.synthetic import DICTIONARY, make_info, make_pairs, write_corpus, write_store_for
 from benchmarks.table import Row
 from benchmarks.training_batches import Setting, make_batches, make_dictionary, make_student, make_task
 from benchmarks.training_losses import PLAIN, make_loss, training_step
@@ -102,10 +100,10 @@ def compare(
 def prepare(folder: Path, sentences: int) -> dict[str, Any]:
     """A corpus, two stores, and the datasets by name."""
     pairs = make_pairs(sentences, DICTIONARY, "talks")
-    write_corpus(folder, pairs, DICTIONARY)
+    write_corpus((folder / "source", folder / "target"), pairs, DICTIONARY)
     dictionary = make_dictionary(DICTIONARY)
     source, target = (MMapIndexedDataset(str(folder / name)) for name in ("source", "target"))
-    host = LanguagePairDataset(
+    plain = LanguagePairDataset(
         source, source.sizes, dictionary, target, target.sizes, dictionary, shuffle=False
     )
     rich = {"gold": True, "samples": SAMPLES}
@@ -117,17 +115,17 @@ def prepare(folder: Path, sentences: int) -> dict[str, Any]:
         return StoreRows([TopKReader(folder / name)], TeacherRequirements(K, samples=name == "rich"))
 
     return {
-        BARE: host,
-        BASE: DistilledPairDataset(host, [rows("base")]),
-        RICH: DistilledPairDataset(host, [rows("rich")]),
-        TWICE: DistilledPairDataset(host, [rows("base"), rows("base")]),
+        BARE: plain,
+        BASE: DistilledPairDataset(plain, [rows("base")]),
+        RICH: DistilledPairDataset(plain, [rows("rich")]),
+        TWICE: DistilledPairDataset(plain, [rows("base"), rows("base")]),
     }
 
 
-def choose_batches(host: Any) -> list[Any]:
-    """As fairseq makes them of sorted sentences, in a shuffled order."""
+def choose_batches(dataset: Any) -> list[Any]:
+    """Batches as fairseq makes them of sorted sentences, in a shuffled order."""
     found = batch_by_size(
-        host.ordered_indices(), host.num_tokens, max_tokens=MAX_TOKENS, required_batch_size_multiple=8
+        dataset.ordered_indices(), dataset.num_tokens, max_tokens=MAX_TOKENS, required_batch_size_multiple=8
     )
     return [found[place] for place in np.random.default_rng(0).permutation(len(found))]
 

@@ -17,17 +17,17 @@ from typing import Any, NamedTuple
 import torch
 
 from benchmarks.child import in_new_process
-from benchmarks.table import Row
+from benchmarks.table import Row, spread
 from benchmarks.training_batches import Setting, make_batches, make_student, make_task
 from benchmarks.training_losses import (
     CHUNKED,
     DEFAULT,
     NAMES,
     PLAIN,
+    check_same_work,
     loss_step,
     make_features,
     make_loss,
-    refuse_different_work,
     training_step,
 )
 from benchmarks.training_memory import Peaks, peaks, peaks_in_child
@@ -37,16 +37,16 @@ LARGEST = max(DICTIONARIES)
 REPEATS = {6_000: 12, 30_000: 4, LARGEST: 4}  # each batch in both orders at least
 GOAL_TIME, GOAL_MEMORY = 1.02, 1.02  # of the default
 GOAL_CHUNKED_TIME, GOAL_CHUNKED_MEMORY = 1.05, 4.0  # with the largest dictionary
-GPU_STEPS = 5  # between two looks at the clock
+GPU_STEPS = 5  # between two readings of the clock
 
-Step = Callable[[int], Any]  # of a batch's number
+Step = Callable[[int], Any]  # takes a batch's number
 
 
 class Times(NamedTuple):
-    """Of one loss.
+    """Times of one loss.
 
     Attributes:
-        ratios: over the plain loss, one of each pair of runs.
+        ratios: ratio over the plain loss of each pair of runs.
         plain: seconds of the plain loss's runs.
     """
 
@@ -87,7 +87,7 @@ def measure(setting: Setting, repeats: int, child: bool = True) -> list[Row]:
     Args:
         setting: device, student, batches.
         repeats: pairs of runs for each loss; twice as many for those that have a goal.
-        child: look at memory in a new process for each loss; without, figures are rough.
+        child: measure memory in a new process for each loss; otherwise figures are rough.
     """
     memory = {
         name: in_new_process(peaks_in_child, setting, name) if child else peaks(setting, name)
@@ -107,7 +107,9 @@ def measure(setting: Setting, repeats: int, child: bool = True) -> list[Row]:
     ]
     rows += goals(where, setting, times, memory)
     for name, (whole, part) in times.items():
-        measured = f"{_spread(whole.ratios)}; {_spread(part.ratios)}; {_memory(memory[name], plain)}"
+        measured = (
+            f"{spread(whole.ratios, '.3f')}; {spread(part.ratios, '.3f')}; {_memory(memory[name], plain)}"
+        )
         rows.append(_row(f"{where}: {name} over plain: step; loss part; peak memory of both", measured))
     if setting.device == "cpu":
         shares = [found.loss_resident / found.loss for found in memory.values()]
@@ -121,10 +123,10 @@ def measure(setting: Setting, repeats: int, child: bool = True) -> list[Row]:
 
 
 def measure_times(setting: Setting, repeats: int) -> dict[str, tuple[Times, Times]]:
-    """Of each loss but the plain one: the whole step, and the loss part."""
+    """Times of the whole step and of the loss part, by loss except the plain one."""
     task = make_task(setting.dictionary)
     student, batches = make_student(setting, task), make_batches(setting, task.target_dictionary)
-    refuse_different_work(setting, task, student, batches[0])
+    check_same_work(setting, task, student, batches[0])
     features = [make_features(setting, student, batch) for batch in batches]
 
     def ways(name: str) -> tuple[Step, Step]:
@@ -147,7 +149,7 @@ def measure_times(setting: Setting, repeats: int) -> dict[str, tuple[Times, Time
 
 
 def paired_times(setting: Setting, plain: Step, other: Step, pairs: int) -> Times:
-    """Both on each batch in turn, side by side."""
+    """Times of both on each batch in turn, side by side."""
     for step in (plain, other):
         step(0)  # what is paid once
     result = Times([], [])
@@ -164,7 +166,7 @@ def paired_times(setting: Setting, plain: Step, other: Step, pairs: int) -> Time
 
 
 def _seconds(setting: Setting, step: Step, index: int) -> float:
-    """Of one step; on a GPU the mean of some that follow each other, as it works behind the processor's back."""
+    """Seconds of one step; on a GPU the mean of some in a row, as it works asynchronously."""
     if setting.device == "cpu":
         started = time.perf_counter()
         step(index)
@@ -182,7 +184,7 @@ def _seconds(setting: Setting, step: Step, index: int) -> float:
 def goals(
     where: str, setting: Setting, times: dict[str, tuple[Times, Times]], memory: dict[str, Peaks]
 ) -> list[Row]:
-    """What has a goal, each on its own."""
+    """A row for each figure that has a goal."""
     plain, default, chunked = (memory[name] for name in (PLAIN, DEFAULT, CHUNKED))
     step = times[DEFAULT][0].ratios
     rows = [
@@ -209,7 +211,7 @@ def goals(
 
 
 def _at_most(what: str, ratios: list[float], goal: float) -> Row:
-    return Row("step", what, _spread(ratios), f"at most {goal:.2f}", statistics.median(ratios) <= goal)
+    return Row("step", what, spread(ratios, ".3f"), f"at most {goal:.2f}", statistics.median(ratios) <= goal)
 
 
 def _row(what: str, measured: str) -> Row:
@@ -220,11 +222,3 @@ def _memory(found: Peaks, plain: Peaks) -> str:
     shared = plain.projection_gradient
     without = (found.loss - shared) / (plain.loss - shared)
     return f"{found.step / plain.step:.2f}; {found.loss / plain.loss:.2f} ({without:.2f} without the projection's gradient)"
-
-
-def _spread(ratios: list[float]) -> str:
-    if len(ratios) == 1:
-        return f"{ratios[0]:.3f}"
-    return (
-        f"{statistics.median(ratios):.3f} (median of {len(ratios)}, {min(ratios):.2f} to {max(ratios):.2f})"
-    )
