@@ -24,6 +24,7 @@ from torch import Tensor
 from benchmarks.training_batches import PAD, K, Setting
 from fairseq_bert_kd.batch import TEACHER, decode_logits
 from fairseq_bert_kd.criterions.distillation_loss import LabelSmoothedCrossEntropyWithDistillationCriterion
+from fairseq_bert_kd.criterions.distillation_options import DistillationConfig
 
 EPSILON, WEIGHT, TEMPERATURE, FBK_TEMPERATURE = 0.1, 0.5, 10.0, 2.0
 PLAIN, DEFAULT, CHUNKED = "fairseq's plain loss", "ours, default", "ours, chunked"
@@ -51,7 +52,8 @@ def make_loss(name: str, task: Any) -> Loss:
         return lambda model, batch: plain(model, batch)[0]
     if name in OURS:
         settings = {"kd_weight": WEIGHT, "kd_topk": K, "kd_temperature": TEMPERATURE} | OURS[name]
-        ours = LabelSmoothedCrossEntropyWithDistillationCriterion(task, **common, **settings).train()
+        config = DistillationConfig(**common, **settings)
+        ours = LabelSmoothedCrossEntropyWithDistillationCriterion(config, task).train()
         return lambda model, batch: ours(model, batch)[0]
     return {AUTHORS: authors_loss, FBK: fbk_loss, TWO: two_softmaxes}[name]
 
@@ -114,7 +116,9 @@ def projection_and_loss_only(student: Any, features: Tensor) -> Iterator[None]:
     The criterions see the same model, and may take its projection apart as ever.
     """
     assert "forward" not in vars(student)
-    vars(student)["forward"] = lambda **_: (student.decoder.output_layer(features), {})
+    vars(student)["forward"] = lambda features_only=False, **_: (
+        features if features_only else student.decoder.output_layer(features), {},
+    )  # fmt: skip
     try:
         yield
     finally:

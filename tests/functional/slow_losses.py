@@ -8,13 +8,18 @@ import math
 import torch
 
 from fairseq_bert_kd.functional import soft_targets
-from fairseq_bert_kd.functional.distillation import Objective, distillation_sums, wanted_scores
+from fairseq_bert_kd.functional.distillation import Objective, distillation_sums, score_request
 from fairseq_bert_kd.functional.student_scores import student_scores
 from fairseq_bert_kd.functional.teacher_targets import TeacherTargets
 
 DOUBLE = torch.float64
 PAD = 1
 LOSSES = ("paper", "renormalised", "conditional", "tail_bucket", "sampled", "full")
+
+
+def objective_of(name="paper", temperature=10.0, weight=0.5, epsilon=0.1, **others):
+    """An objective with the paper's values where a test does not set them."""
+    return Objective(name=name, temperature=temperature, weight=weight, epsilon=epsilon, **others)
 
 
 def rows_of(positions, vocab, seed=0, spread=2.0):
@@ -238,7 +243,7 @@ def sums_of(student, target, teachers, objective):
         losses = [
             soft_targets.full(student, teacher.full_logits, objective.temperature) for teacher in teachers
         ]
-    scores = student_scores(student, wanted_scores(target, teachers, objective))
+    scores = student_scores(student, score_request(target, teachers, objective))
     return distillation_sums(scores, target, kept, teachers, objective, student.size(1), losses)
 
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from fairseq_bert_kd.functional import soft_targets
-from fairseq_bert_kd.functional.student_scores import Wanted, student_scores
+from fairseq_bert_kd.functional.student_scores import ScoreRequest, student_scores
 from tests.functional.slow_losses import (
     DOUBLE,
     LOSSES,
@@ -142,43 +142,7 @@ def test_constant_added_to_the_teachers_logits_changes_nothing(name):
     )
 
 
-# --- log-normalisers at other temperatures
-
-
-def test_log_normaliser_between_by_hand():
-    # stored log 4 at T = 1 and log 6 at T = 4; 1 / T = 0.4 is 0.15 of 0.75 above 0.25
-    stored = torch.tensor([[math.log(4), math.log(6)]])
-    found = soft_targets.log_normaliser_between(stored, (1.0, 4.0), 2.5, math.log(10))
-    assert found.item() == pytest.approx(0.2 * math.log(4) + 0.8 * math.log(6))
-    # between 1 / T = 0.25 and 0, where all 10 symbols weigh 1
-    found = soft_targets.log_normaliser_between(stored, (1.0, 4.0), 8.0, math.log(10))
-    assert found.item() == pytest.approx(0.5 * math.log(6) + 0.5 * math.log(10))
-
-
-@pytest.mark.parametrize("stored", [(1.0,), (5.0, 1.0), (1.0, 2.0, 20.0)])
-def test_log_normaliser_between_is_an_upper_bound_and_exact_where_stored(stored):
-    whole = teacher_rows_of(20, 80, barred=[0, 1])
-    columns = torch.stack([torch.logsumexp(whole / T, dim=1) for T in stored], dim=1)
-    for temperature in (1.0, 1.3, 2.0, 3.0, 5.0, 8.0, 20.0, 1000.0):
-        exact = torch.logsumexp(whole / temperature, dim=1)
-        bound = soft_targets.log_normaliser_between(columns, stored, temperature, math.log(78))
-        assert (bound >= exact - 1e-12).all()
-        if temperature in stored:
-            torch.testing.assert_close(bound, exact)
-        else:
-            assert (bound > exact + 1e-9).all()
-
-
-@pytest.mark.parametrize(
-    ("stored", "listed"), [((2.0, 5.0), "2, 5"), ((1.0,), "1"), ((), "none")], ids=["two", "one", "none"]
-)
-def test_temperature_below_all_stored_is_refused(stored, listed):
-    columns = torch.zeros(3, len(stored))
-    with pytest.raises(
-        ValueError,
-        match=rf"temperature 0\.9 is below all that the store has \({listed}\).*--temperatures 0\.9",
-    ):
-        soft_targets.log_normaliser_between(columns, stored, 0.9, 1.0)
+# --- parts
 
 
 @pytest.mark.parametrize(("temperature", "column"), [(10.0, 1), (0.1, 2), (0.30000001, 3), (2.0, None)])
@@ -226,7 +190,7 @@ def test_never_nan_nor_infinite(name, dtype, logits, tail):
         whole = torch.full((7, 9), -math.inf).scatter(1, ids, stored)
         losses = soft_targets.full(student.float(), whole, temperature)
     else:
-        scores = student_scores(student, Wanted(torch.cat([ids, drawn], dim=1), temperature, False))
+        scores = student_scores(student, ScoreRequest(torch.cat([ids, drawn], dim=1), temperature, False))
         at, at_drawn = scores.logits.split([3, 2], dim=1)
         if name == "paper":
             losses = soft_targets.paper(at, scores.log_normaliser, stored, temperature)

@@ -7,7 +7,7 @@ from fairseq.data.encoders import BPE_REGISTRY
 from fairseq.models import ARCH_MODEL_REGISTRY, MODEL_REGISTRY
 from fairseq.tasks import TASK_REGISTRY
 
-from fairseq_bert_kd.criterions.cmlm_loss import ConditionalMaskedLMCriterion
+from fairseq_bert_kd.criterions.conditional_masked_lm import ConditionalMaskedLMCriterion
 from fairseq_bert_kd.criterions.distillation_loss import LabelSmoothedCrossEntropyWithDistillationCriterion
 from fairseq_bert_kd.tasks.conditional_masked_lm import ConditionalMaskedLMTask
 from fairseq_bert_kd.tasks.translation_with_teacher import TranslationWithTeacherTask

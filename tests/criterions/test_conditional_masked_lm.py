@@ -7,7 +7,7 @@ from fairseq.data import Dictionary
 from fairseq.logging import metrics
 from torch import nn
 
-from fairseq_bert_kd.criterions.cmlm_loss import ConditionalMaskedLMCriterion
+from fairseq_bert_kd.criterions.conditional_masked_lm import ConditionalMaskedLMCriterion
 
 PAD, EOS, VOCAB = 1, 2, 5
 TARGET = torch.tensor([[3, 4, EOS], [4, EOS, PAD]])
