@@ -62,8 +62,8 @@ class LabelSmoothedCrossEntropyWithDistillationCriterion(LabelSmoothedCrossEntro
         self._logged: set[str] = set()
 
     @property
-    def teacher_needs(self) -> TeacherNeeds | None:
-        """What training needs of each teacher; None if it needs none."""
+    def teacher_requirements(self) -> TeacherNeeds | None:
+        """Requirements of training on each teacher; None if it needs no teacher."""
         if max(self.weights.start, self.weights.end) == 0.0:
             return None
         name, token_weight = self.objective.name, self.objective.token_weight

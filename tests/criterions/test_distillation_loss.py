@@ -162,7 +162,7 @@ def test_weight_zero_is_fairseqs_criterion_bit_for_bit(model, sample):
 
 def test_weight_zero_needs_no_teacher(model, sample):
     del sample[TEACHER]
-    assert criterion(kd_weight=0.0).teacher_needs is None
+    assert criterion(kd_weight=0.0).teacher_requirements is None
     criterion(kd_weight=0.0)(model, sample)
 
 
@@ -249,7 +249,7 @@ def test_ignored_prefix_is_left_out_on_both_sides(model, sample, prefix, project
     assert loss.item() == pytest.approx(total, rel=1e-5)
     assert log["nll_loss"].item() == pytest.approx(nll, rel=1e-5)
     assert log["kd_positions"].item() == covered == {1: 4, 2: 3}[prefix]
-    assert sample_size == 7  # as in the host
+    assert sample_size == 7  # as in fairseq
 
 
 @pytest.mark.parametrize("projection", ["chunked", "plain"])
@@ -306,7 +306,7 @@ def test_options_reach_the_criterion():
     built = CRITERION_REGISTRY[NAME].build_criterion(config, Task())
     assert type(built) is LabelSmoothedCrossEntropyWithDistillationCriterion
     assert (built.objective.weight, built.objective.temperature) == (0.25, 4.0)
-    assert built.teacher_needs == TeacherNeeds(2, temperature=4.0)
+    assert built.teacher_requirements == TeacherNeeds(2, temperature=4.0)
     assert (built.eps, built.sentence_avg) == (0.2, True)
     assert (built.ignore_prefix_size, built.report_accuracy) == (3, True)
 
@@ -366,7 +366,7 @@ def test_weight_and_temperature_follow_their_schedule(model, sample):
 
 def test_schedule_that_begins_without_the_teacher_needs_it_later():
     options = {"kd_schedule": "cosine", "kd_schedule_updates": 10, "kd_weight": 0.0, "kd_weight_end": 0.5}
-    assert criterion(**options).teacher_needs == TeacherNeeds(3, temperature=10.0)
+    assert criterion(**options).teacher_requirements == TeacherNeeds(3, temperature=10.0)
 
 
 @pytest.mark.parametrize(
@@ -413,7 +413,7 @@ def test_options_that_contradict_each_other_are_an_error(options, message):
     ],
 )  # fmt: skip
 def test_requirements_of_a_teacher(options, needs):
-    assert criterion(**options).teacher_needs == needs
+    assert criterion(**options).teacher_requirements == needs
 
 
 def test_full_without_the_whole_distribution_is_refused(model, sample):
@@ -480,7 +480,7 @@ def test_metrics_are_sums_over_workers(form):
     assert {key: float(value) for key, value in values.items()} == pytest.approx(expected)
 
 
-def test_metrics_are_the_same_when_the_host_sums_first():
+def test_metrics_are_the_same_when_fairseq_sums_first():
     summed = {key: LOGS[0][key] + LOGS[1][key] for key in LOGS[0]}
     assert reduced([summed]) == pytest.approx(reduced(LOGS))
 
@@ -493,6 +493,6 @@ def test_metrics_without_any_covered_position():
     assert values["kd_loss"] == 0.0
 
 
-def test_validation_metrics_are_the_hosts():
+def test_validation_metrics_are_fairseqs():
     keys = ("loss", "nll_loss", "ntokens", "nsentences", "sample_size")
     assert set(reduced([{key: log[key] for key in keys} for log in LOGS])) == {"loss", "nll_loss", "ppl"}
