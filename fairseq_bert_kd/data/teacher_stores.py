@@ -142,9 +142,7 @@ class TeacherStores:
     def _check_header(self, reader: TopKReader, part: CorpusPart) -> None:
         """Check what the header tells: languages, dictionaries, tokenizer, and what the criterion requires."""
         requirements = self.requirements
-        check_settings(
-            reader, part.name, self.cfg.source_lang, self.cfg.target_lang, requirements.topk
-        )
+        check_settings(reader, part.name, self.cfg.source_lang, self.cfg.target_lang, requirements.topk)
         check_contents(reader, requirements.topk, requirements.temperatures, requirements.samples)
         source, target = (self.dictionaries[side].symbols for side in ("source", "target"))
         check_dictionaries(reader, source, target)

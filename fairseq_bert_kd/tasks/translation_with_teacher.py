@@ -9,7 +9,7 @@ from fairseq.tasks import register_task
 from fairseq.tasks.translation import TranslationConfig, TranslationTask
 from omegaconf import open_dict
 
-from fairseq_bert_kd.batch import TEACHER, TeacherNeeds
+from fairseq_bert_kd.batch import TEACHER
 from fairseq_bert_kd.data.distilled_pair_dataset import DistilledPairDataset
 from fairseq_bert_kd.data.guarded_loading import GuardedTranslation
 from fairseq_bert_kd.data.store_rows import StoreRows
@@ -18,7 +18,6 @@ from fairseq_bert_kd.storage.alignment import check_tokenizer
 from fairseq_bert_kd.storage.store_info import DEFAULT_NAME
 from fairseq_bert_kd.teachers.live_teaching import LiveTeaching
 from fairseq_bert_kd.tokenization.hf_tokenizer import HfTokenizer
-
 
 REMOVED_OPTION = "kd_approximate_tail"
 
@@ -77,7 +76,8 @@ class TranslationWithTeacherConfig(TranslationConfig):
         },
     )
     kd_live_samples: int = field(
-        default=8, metadata={"help": "tokens per position that a live teacher draws for --kd-objective sampled"}
+        default=8,
+        metadata={"help": "tokens per position that a live teacher draws for --kd-objective sampled"},
     )
     kd_live_max_tokens: int = field(
         default=8192, metadata={"help": "source and target tokens per forward pass of the live teacher"}
@@ -92,8 +92,7 @@ class TranslationWithTeacherTask(GuardedTranslation, TranslationTask):
     in decoding.
     """
 
-    teacher_requirements: TeacherNeeds | None = None  # known once the criterion is built
-    stores: TeacherStores | None = None  # likewise
+    stores: TeacherStores | None = None  # set when a criterion is built that requires teachers
 
     def __init__(self, cfg, src_dict, tgt_dict):
         super().__init__(cfg, src_dict, tgt_dict)
@@ -111,36 +110,33 @@ class TranslationWithTeacherTask(GuardedTranslation, TranslationTask):
             with open_dict(cfg):
                 del cfg[REMOVED_OPTION]
         criterion = super().build_criterion(cfg, *args, **kwargs)
-        self.teacher_requirements = getattr(criterion, "teacher_requirements", None)
-        if self.teacher_requirements:
-            self._check_options(self.teacher_requirements)
+        requirements = getattr(criterion, "teacher_requirements", None)
+        if requirements:
+            self._check_options(requirements)
+            dictionaries = {"source": self.src_dict, "target": self.tgt_dict}
             self.stores = TeacherStores(
-                self.cfg,
-                {"source": self.src_dict, "target": self.tgt_dict},
-                self.teacher_requirements,
-                self.label_only,
-                self._check_tokenizer,
+                self.cfg, dictionaries, requirements, self.label_only, self._check_tokenizer
             )
         return criterion
 
     def load_dataset(self, split, epoch=1, combine=False, **kwargs):
         parts = self.parts_of(self.folder_of(split, epoch), split, combine)
         super().load_dataset(split, epoch=epoch, combine=combine, **kwargs)
-        if self.teacher_requirements is None:
+        stores, names = self.stores, self.store_names
+        if stores is None:
             return
-        names = self.store_names
         if split == self.cfg.train_subset:
-            self._prepare_teachers(parts, split, combine)
-        elif not self.stores.exist(parts, names):
+            self._prepare_teachers(stores, parts, split, combine)
+        elif not stores.exist(parts, names):
             names = []  # validation without a store is not compared with the teacher
         if names:
             pairs = self.datasets[split]
-            self.datasets[split] = DistilledPairDataset(pairs, self._rows_of(pairs, parts, names))
+            self.datasets[split] = DistilledPairDataset(pairs, self._rows_of(stores, pairs, parts, names))
 
     def train_step(self, sample, model, criterion, optimizer, update_num, ignore_grad=False):
         if hasattr(criterion, "set_num_updates"):
             criterion.set_num_updates(update_num)
-        if self.teacher_requirements and self.store_names and (ignore_grad or TEACHER not in sample):
+        if self.stores and self.store_names and (ignore_grad or TEACHER not in sample):
             sample = self._stand_in(sample)
         if self.live_teaching is not None:
             rows = self.live_teaching.rows(sample, model, optimizer, update_num)
@@ -157,41 +153,43 @@ class TranslationWithTeacherTask(GuardedTranslation, TranslationTask):
         batch = pairs.collater([pairs[0]])
         return utils.move_to_cuda(batch) if sample["target"].is_cuda else batch
 
-    def _rows_of(self, pairs, parts, names):
+    def _rows_of(self, stores: TeacherStores, pairs, parts, names):
         """Rows of each store for every pair."""
         repeats = self.cfg.upsample_primary if len(parts) > 1 else 1  # of validation too, as in fairseq
         teachers = []
-        for name, weight in zip(names, self.teacher_weights, strict=False):  # a live teacher's weight is the last
-            readers = self.stores.open(parts, name)
+        for name, weight in zip(
+            names, self.teacher_weights, strict=False
+        ):  # a live teacher's weight is the last
+            readers = stores.open(parts, name)
             check_unchanged_lengths(pairs.tgt_sizes, readers, repeats)
-            teachers.append(StoreRows(readers, self.teacher_requirements, weight, repeats))
+            teachers.append(StoreRows(readers, stores.requirements, weight, repeats))
         return teachers
 
-    def _prepare_teachers(self, parts, split, combine):
+    def _prepare_teachers(self, stores: TeacherStores, parts, split, combine):
         """Before the first epoch: load the live teacher, and check the stores of all data folders.
 
         A folder whose store does not fit would otherwise end the run in a later epoch.
         """
         if self.cfg.kd_live_teacher and self.live_teaching is None:
-            self._load_live_teacher()
+            self._load_live_teacher(stores.requirements)
         if self.store_names and not self._all_folders_checked:
             now = parts[0].folder if parts else None
             folders = {
                 folder: parts if folder == now else self.parts_of(folder, split, combine)
                 for folder in utils.split_paths(self.cfg.data)
             }
-            self.stores.check_label_only(folders)
+            stores.check_label_only(folders)
             for folder, others in folders.items():
                 for name in self.store_names if folder != now else []:
-                    self.stores.check(others, name)
+                    stores.check(others, name)
             self._all_folders_checked = True
 
-    def _load_live_teacher(self):
+    def _load_live_teacher(self, requirements):
         self.live_teaching = LiveTeaching(
             self.cfg,
             self.src_dict.symbols,
             self.tgt_dict.symbols,
-            self.teacher_requirements,
+            requirements,
             self.teacher_weights[-1],
         )
         digest = self.live_teaching.teacher.model.digests.get("tokenizer", "")

@@ -221,7 +221,7 @@ def test_gradient_at_the_scores_is_student_minus_targets(sample):
     # one position, no smoothing: softmax(z) - (1 - w) * onehot(gold) - w * teacher
     scores = torch.linspace(-1, 1, 2 * 4 * VOCAB).view(2, 4, VOCAB).requires_grad_()
 
-    class Stub(torch.nn.Module):  # of no kind that we know: log-probabilities are asked for
+    class Stub(torch.nn.Module):  # an unknown kind of model: it returns log-probabilities
         def forward(self, **_):
             return scores
 
@@ -253,7 +253,7 @@ def test_ignored_prefix_is_left_out_on_both_sides(model, sample, prefix, project
 
 
 @pytest.mark.parametrize("projection", ["chunked", "plain"])
-def test_accuracy_is_reported_when_asked(model, sample, projection):
+def test_accuracy_is_reported_on_request(model, sample, projection):
     with torch.no_grad():
         best = model(**sample["net_input"])[0].argmax(-1)
     sample["target"][0, :3] = best[0, :3]  # three tokens are right
@@ -266,12 +266,12 @@ def test_accuracy_is_reported_when_asked(model, sample, projection):
     assert "n_correct" not in criterion()(model, sample)[2]
 
 
-def test_sentences_are_the_denominator_when_asked(model, sample):
+def test_sentences_are_the_denominator_on_request(model, sample):
     _, sample_size, log = criterion(sentence_avg=True)(model, sample)
     assert sample_size == log["sample_size"] == 2
 
 
-def test_batch_without_teacher_rows_is_refused_in_training(model, sample):
+def test_batch_without_teacher_rows_is_an_error_in_training(model, sample):
     del sample[TEACHER]
     with pytest.raises(
         ValueError,
@@ -281,19 +281,19 @@ def test_batch_without_teacher_rows_is_refused_in_training(model, sample):
 
 
 @pytest.mark.parametrize("kd_weight", [-0.1, 1.5, math.nan])
-def test_weight_outside_its_range_is_refused(kd_weight):
+def test_weight_outside_its_range_is_an_error(kd_weight):
     with pytest.raises(ValueError, match=rf"--kd-weight must be in \[0, 1\], got {kd_weight}"):
         criterion(kd_weight=kd_weight)
 
 
 @pytest.mark.parametrize("temperature", [0.0, -1.0, math.nan])
-def test_temperature_that_is_not_positive_is_refused(temperature):
+def test_temperature_that_is_not_positive_is_an_error(temperature):
     with pytest.raises(ValueError, match=f"--kd-temperature must be positive, got {temperature}"):
         criterion(kd_temperature=temperature)
 
 
 @pytest.mark.parametrize("topk", [0, -1])
-def test_topk_below_one_is_refused(topk):
+def test_topk_below_one_is_an_error(topk):
     with pytest.raises(ValueError, match=f"--kd-topk must be at least 1, got {topk}"):
         criterion(kd_topk=topk)
 
@@ -416,7 +416,7 @@ def test_requirements_of_a_teacher(options, needs):
     assert criterion(**options).teacher_requirements == needs
 
 
-def test_full_without_the_whole_distribution_is_refused(model, sample):
+def test_full_without_the_whole_distribution_is_an_error(model, sample):
     with pytest.raises(ValueError, match="which no store holds; add --kd-live-teacher CHECKPOINT"):
         criterion(kd_objective="full")(model, sample)
 

@@ -88,7 +88,9 @@ def write_side(prefix, sentences):
 
 
 def config(**options):
-    return argparse.Namespace(**({"source_lang": "de", "target_lang": "en", "dataset_impl": "mmap"} | options))
+    return argparse.Namespace(
+        **({"source_lang": "de", "target_lang": "en", "dataset_impl": "mmap"} | options)
+    )
 
 
 def test_parts_of_a_translation_corpus(tmp_path):

@@ -5,7 +5,7 @@ from tests.tiny_chain import PLUGIN, logged, run_fairseq, train_student
 
 
 def test_student_that_was_trained_with_a_removed_option_still_validates(chain, tmp_path):
-    """fairseq-validate builds the criterion from the checkpoint's options, and refuses those that it does not know."""
+    """fairseq-validate builds the criterion from the checkpoint's options, where an unknown one is an error."""
     checkpoint = train_student(chain.data, tmp_path / "student", updates=1)
     state = load_checkpoint(str(checkpoint))
     state["cfg"]["criterion"]["kd_approximate_tail"] = False
