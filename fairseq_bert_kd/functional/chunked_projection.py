@@ -143,12 +143,12 @@ class _Chunks:
         if not needs_grad:
             return self.loss(scores, rows), logits
         # one leaf per score: (chunk, n) token logits and (chunk,) normalisers and sum
-        leaves = [tensor.requires_grad_() for tensor in scores if tensor is not None]
+        score_leaves = [tensor.requires_grad_() for tensor in scores if tensor is not None]
         with torch.enable_grad():
             sums = self.loss(scores, rows)
-            leaf_grads = torch.autograd.grad(sums["loss"], leaves, grad_loss, allow_unused=True)
+            leaf_grads = torch.autograd.grad(sums["loss"], score_leaves, grad_loss, allow_unused=True)
         # by identity: at temperature 1 both normalisers are the same tensor
-        grad_of = dict(zip(map(id, leaves), leaf_grads, strict=True))
+        grad_of = dict(zip(map(id, score_leaves), leaf_grads, strict=True))
         grads = ScoreGradients(*(None if tensor is None else grad_of[id(tensor)] for tensor in scores))
         if scores.tempered_log_normaliser is scores.log_normaliser:
             grads = grads._replace(tempered_log_normaliser=None)
