@@ -70,7 +70,7 @@ class TeacherStores:
         info = next(iter(readers.values())).info
         for part in parts:
             if part.name in self.label_only:
-                targets = self._load(part, "target")
+                targets = self._load(part, "target")  # its sizes lie in memory that goes with it
                 readers[part.name] = AbsentRows(self.path(part, name), info, np.asarray(targets.sizes))
                 logger.info(
                     "no teacher rows for %s: %d sentences of --kd-label-only", part.name, len(targets)
