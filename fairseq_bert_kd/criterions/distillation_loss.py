@@ -11,7 +11,7 @@ from fairseq.criterions import register_criterion
 from fairseq.criterions.label_smoothed_cross_entropy import LabelSmoothedCrossEntropyCriterion
 from fairseq.logging import metrics
 
-from fairseq_bert_kd.batch import TEACHER, TeacherNeeds
+from fairseq_bert_kd.batch import TEACHER, TeacherRequirements
 from fairseq_bert_kd.criterions.distillation_options import NEEDS_TAIL, DistillationConfig, check_options
 from fairseq_bert_kd.functional import soft_targets
 from fairseq_bert_kd.functional.chunked_projection import chunk_positions, chunked_sums
@@ -62,7 +62,7 @@ class LabelSmoothedCrossEntropyWithDistillationCriterion(LabelSmoothedCrossEntro
         self._logged: set[str] = set()
 
     @property
-    def teacher_requirements(self) -> TeacherNeeds | None:
+    def teacher_requirements(self) -> TeacherRequirements | None:
         """Requirements of training on each teacher; None if it needs no teacher."""
         if max(self.weights.start, self.weights.end) == 0.0:
             return None
@@ -74,7 +74,7 @@ class LabelSmoothedCrossEntropyWithDistillationCriterion(LabelSmoothedCrossEntro
             temperatures.append((f"--kd-objective {name}", 1.0))
         if token_weight != "none":
             temperatures.append((f"--kd-token-weight {token_weight}", 1.0))
-        return TeacherNeeds(
+        return TeacherRequirements(
             topk=self.topk,
             temperatures=tuple(temperatures),
             temperature=self.objective.temperature,

@@ -70,7 +70,7 @@ def score_request(target: Tensor, teachers: Sequence[TeacherTargets], objective:
     """
     columns = [target[:, None]]  # (positions, 1), then (positions, k) and (positions, r) per teacher
     for teacher in teachers:
-        columns.append(teacher.ids)
+        columns.append(teacher.topk_ids)
         if objective.name == "sampled" and teacher.sample_ids is not None:
             columns.append(teacher.sample_ids)
     ids = torch.cat(columns, dim=1)
@@ -159,7 +159,7 @@ def _split_by_teacher(
     sizes = [1]
     for teacher in teachers:
         sample_ids = teacher.sample_ids if objective.name == "sampled" else None
-        sizes += [teacher.ids.size(1), 0 if sample_ids is None else sample_ids.size(1)]
+        sizes += [teacher.topk_ids.size(1), 0 if sample_ids is None else sample_ids.size(1)]
     parts = scores.logits.split(sizes, dim=1)[1:]  # topk and samples of each teacher in turn
     result = []
     for teacher, topk, samples in zip(teachers, parts[::2], parts[1::2], strict=True):
@@ -179,20 +179,22 @@ def _teacher_loss(
     """``(positions,)`` loss against one teacher."""
     name, temperature, tempered = objective.name, objective.temperature, scores.tempered_log_normaliser
     if name == "paper":
-        return soft_targets.paper(student.topk, scores.log_normaliser, teacher.logits, temperature)
+        return soft_targets.paper(student.topk, scores.log_normaliser, teacher.topk_logits, temperature)
     if name == "renormalised":
-        return soft_targets.renormalised(student.topk, tempered, teacher.logits, temperature)
+        return soft_targets.renormalised(student.topk, tempered, teacher.topk_logits, temperature)
     if name == "conditional":
-        return soft_targets.conditional(student.topk, teacher.logits, temperature)
+        return soft_targets.conditional(student.topk, teacher.topk_logits, temperature)
     log_normaliser = log_normaliser_at(teacher, temperature)
     if name == "tail-bucket":
-        return soft_targets.tail_bucket(student.topk, tempered, teacher.logits, log_normaliser, temperature)
+        return soft_targets.tail_bucket(
+            student.topk, tempered, teacher.topk_logits, log_normaliser, temperature
+        )
     assert name == "sampled", name
-    stored_logits, student_stored_logits = teacher.logits, student.topk  # (positions, k)
+    stored_logits, student_stored_logits = teacher.topk_logits, student.topk  # (positions, k)
     if teacher.gold_stored:  # one stored token more, unless it is among the k
-        assert teacher.gold_logits is not None
-        among = (teacher.ids == target[:, None]).any(dim=1)
-        gold = teacher.gold_logits.masked_fill(among, -math.inf)
+        assert teacher.gold_logit is not None
+        among = (teacher.topk_ids == target[:, None]).any(dim=1)
+        gold = teacher.gold_logit.masked_fill(among, -math.inf)
         stored_logits = torch.cat([stored_logits, gold[:, None]], dim=1)  # (positions, k + 1)
         student_stored_logits = torch.cat([student_stored_logits, scores.logits[:, :1]], dim=1)
     assert teacher.sample_logits is not None
@@ -229,9 +231,9 @@ def log_normaliser_at(teacher: TeacherTargets, temperature: float) -> Tensor:
 
 def _shares(teachers: Sequence[TeacherTargets]) -> list[Tensor]:
     """Each teacher's weight among those that have a row, ``(positions,)`` per teacher; 0 where it has none."""
-    weights = [teacher.present.to(teacher.logits.dtype) * teacher.weight for teacher in teachers]
+    weights = [teacher.present.to(teacher.topk_logits.dtype) * teacher.weight for teacher in teachers]
     if len(weights) == 1:
-        return [teachers[0].present.to(teachers[0].logits.dtype)]
+        return [teachers[0].present.to(teachers[0].topk_logits.dtype)]
     together = torch.stack(weights).sum(dim=0)
     return [weight / together.clamp(min=torch.finfo(together.dtype).tiny) for weight in weights]
 
@@ -240,7 +242,7 @@ def _token_weights(teacher: TeacherTargets, objective: Objective) -> Tensor | fl
     """``(positions,)`` in [0, 1], or 1."""
     if objective.token_weight == "none":
         return 1.0
-    log_probs = teacher.logits - log_normaliser_at(teacher, 1.0)[:, None]  # (positions, k)
+    log_probs = teacher.topk_logits - log_normaliser_at(teacher, 1.0)[:, None]  # (positions, k)
     if objective.token_weight == "confidence":
         return log_probs[:, 0].exp()
     assert objective.token_weight == "entropy", objective.token_weight
@@ -272,10 +274,10 @@ def _comparison_sums(
     }
     column = soft_targets.column_of(teacher.temperatures, objective.temperature)
     if column is not None:
-        log_probs = teacher.logits / objective.temperature - teacher.log_normalisers[:, column, None]
+        log_probs = teacher.topk_logits / objective.temperature - teacher.log_normalisers[:, column, None]
         sums["kd_captured"] = summed(log_probs.exp().sum(dim=1))
     unit = soft_targets.column_of(teacher.temperatures, 1.0)
-    if unit is not None and teacher.gold_logits is not None:
-        sums["kd_teacher_nll"] = summed(teacher.log_normalisers[:, unit] - teacher.gold_logits)
+    if unit is not None and teacher.gold_logit is not None:
+        sums["kd_teacher_nll"] = summed(teacher.log_normalisers[:, unit] - teacher.gold_logit)
         sums["kd_gold_nll"] = summed(nll)
     return sums
