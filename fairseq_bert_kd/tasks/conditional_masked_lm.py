@@ -75,8 +75,7 @@ class ConditionalMaskedLMTask(GuardedTranslation, TranslationTask):
         arch = getattr(cfg, "_name", None)
         if not is_token_teacher(arch):
             raise ValueError(
-                f"task conditional_masked_lm trains a teacher of token distributions, --arch hf_masked_lm for example; "
-                f"`{arch}` is not one"
+                f"task conditional_masked_lm trains a masked language model, and `{arch}` is not one; give --arch hf_masked_lm"
             )
         if cfg.teacher_spec:
             self._check_dictionaries(json.loads(cfg.teacher_spec)["digests"])
@@ -87,7 +86,7 @@ class ConditionalMaskedLMTask(GuardedTranslation, TranslationTask):
             tokenizer = HfTokenizer(cfg.teacher_tokenizer or cfg.teacher_model)
             self.teacher_vocabulary = teacher_vocabulary(tokenizer, self.src_dict, self.tgt_dict)
         model = super().build_model(cfg, from_checkpoint)
-        self._left_to_right = model.attention == LEFT_TO_RIGHT
+        self._left_to_right = model.pair_layout().attention == LEFT_TO_RIGHT
         assert not (self._left_to_right and self.datasets), (
             "data that were loaded before the model are masked"
         )
