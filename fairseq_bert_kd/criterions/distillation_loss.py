@@ -2,6 +2,7 @@
 
 import logging
 import math
+from collections import defaultdict
 from dataclasses import replace
 from typing import Any
 
@@ -240,10 +241,7 @@ class LabelSmoothedCrossEntropyWithDistillationCriterion(LabelSmoothedCrossEntro
         super().reduce_metrics(logging_outputs)
         if not any("kd_positions" in log for log in logging_outputs):
             return
-        sums: dict[str, Any] = {
-            key: sum(log.get(key, 0) for log in logging_outputs)
-            for key in {key for log in logging_outputs for key in log}
-        }
+        sums = _sums(logging_outputs)
         ntokens = max(sums["ntokens"], 1)
         covered, rows = int(sums["kd_positions"]), int(sums["kd_rows"])
         if "label_loss" in sums:
@@ -269,6 +267,24 @@ class LabelSmoothedCrossEntropyWithDistillationCriterion(LabelSmoothedCrossEntro
             metrics.log_derived(
                 "kd_student_ppl", lambda meters: utils.get_perplexity(meters["kd_gold_nll"].avg)
             )
+
+
+def _sums(logging_outputs: list[dict[str, Any]]) -> dict[str, float]:
+    """Sums of what is logged beside a teacher; tensors of one type come from their device together, without a launch each."""
+    sums: dict[str, float] = defaultdict(float)
+    tensors: dict[torch.dtype, list[tuple[str, torch.Tensor]]] = defaultdict(list)
+    for log in logging_outputs:
+        for key, value in log.items():
+            if not (key.startswith("kd_") or key in ("label_loss", "ntokens")):
+                continue
+            if isinstance(value, torch.Tensor):
+                tensors[value.dtype].append((key, value))
+            else:
+                sums[key] += value
+    for found in tensors.values():
+        for (key, _), value in zip(found, torch.stack([tensor for _, tensor in found]).tolist(), strict=True):
+            sums[key] += value
+    return sums
 
 
 def _schedule(cfg: DistillationConfig, start: float, end: float | None) -> Schedule:

@@ -195,7 +195,7 @@ def _gradient_kernel(
     columns = tl.arange(0, TOKENS)
     requested = columns < tokens
     ids = tl.load(ids_ptr + columns, mask=requested, other=0)
-    token_shifted = tl.load(logits_ptr + ids, mask=requested, other=0.0).to(tl.float32) - best
+    token_shifted = tl.load(logits_ptr + ids, mask=requested, other=float("-inf")).to(tl.float32) - best
     token_grads = unit * tl.exp(token_shifted) + constant
     if TEMPERED:
         token_grads += tempered * tl.exp(token_shifted * inverse_temperature)
