@@ -23,6 +23,7 @@ MODULES = {
     "dump": "benchmarks.dump_throughput",
     "dump-growth": "benchmarks.dump_growth",
     "step": "benchmarks.training_step",
+    "operations": "benchmarks.operations",
     "loading": "benchmarks.data_loading",
     "teacher-training": "benchmarks.teacher_training",
 }
