@@ -92,9 +92,11 @@ def form_of_a_gpu(triton: bool, setting: Setting) -> Iterator[Operations]:
 
     with ExitStack() as stack:
         stack.enter_context(mock.patch.object(distillation_loss, "projection_plan", plan))
-        stack.enter_context(mock.patch.object(triton_kernels, "usable", lambda _: triton))
+        stack.enter_context(mock.patch.object(triton_kernels, "usable", return_value=triton))
         stack.enter_context(
-            mock.patch.object(triton_kernels, "launch", lambda kernel, *_, **__: operations.names.append(kernel.__name__))
+            mock.patch.object(
+                triton_kernels, "launch", lambda kernel, *_, **__: operations.names.append(kernel.__name__)
+            )
         )
         stack.enter_context(mock.patch.dict(student_scores.BLOCK, clear=True))
         yield operations

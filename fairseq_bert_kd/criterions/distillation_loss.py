@@ -65,8 +65,8 @@ class LabelSmoothedCrossEntropyWithDistillationCriterion(LabelSmoothedCrossEntro
         self._logged: set[str] = set()
 
     @property
-    def teacher_needs(self) -> TeacherNeeds | None:
-        """What training needs of each teacher; None if it needs none."""
+    def teacher_requirements(self) -> TeacherNeeds | None:
+        """Requirements of training on each teacher; None if it needs no teacher."""
         if max(self.weights.start, self.weights.end) == 0.0:
             return None
         name, token_weight = self.objective.name, self.objective.token_weight
@@ -210,7 +210,9 @@ class LabelSmoothedCrossEntropyWithDistillationCriterion(LabelSmoothedCrossEntro
             unused.add("full_logits")
         return [
             teacher_targets(
-                {name: part for name, part in rows.items() if name not in unused}, self.ignore_prefix_size, kept
+                {name: part for name, part in rows.items() if name not in unused},
+                self.ignore_prefix_size,
+                kept,
             )
             for rows in sample[TEACHER]
         ]

@@ -112,11 +112,13 @@ def _turn_into_gradient(logits: Tensor, request: ScoreRequest, loss: Loss, rows:
     """Overwrite a chunk's logits, ``(chunk, vocab)``, by the gradient with respect to them; the sums of the chunk."""
     statistics = _statistics(logits, request)
     # one leaf per score: (chunk, n) token logits and (chunk,) normalisers and sum
-    scores = [None if part is None else part.detach() for part in function_outputs(statistics.scores(request))]
-    leaves = [part.requires_grad_() for part in scores if part is not None]
+    scores = [
+        None if part is None else part.detach() for part in function_outputs(statistics.scores(request))
+    ]
+    score_leaves = [part.requires_grad_() for part in scores if part is not None]
     with torch.enable_grad():
         sums = loss(scores_from_outputs(scores), rows)
-        found = iter(torch.autograd.grad(sums["loss"], leaves, allow_unused=True))
+        found = iter(torch.autograd.grad(sums["loss"], score_leaves, allow_unused=True))
     grads = ScoreGradients(*(None if part is None else next(found) for part in scores))
     logits_gradient(logits, request, statistics, grads, out=logits)
     return {name: value.detach() for name, value in sums.items()}

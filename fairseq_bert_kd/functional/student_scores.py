@@ -21,7 +21,9 @@ from torch.autograd.function import once_differentiable
 
 from fairseq_bert_kd.functional import triton_kernels
 
-BLOCK = {"cpu": 1 << 20}  # logits per block, 4 MiB in float32; all on other devices, where every operation is a launch
+BLOCK = {
+    "cpu": 1 << 20
+}  # logits per block, 4 MiB in float32; all on other devices, where every operation is a launch
 
 
 class StudentScores(NamedTuple):
@@ -221,13 +223,16 @@ class BlockBuffers:
 def function_outputs(scores: StudentScores) -> tuple[Tensor | None, ...]:
     """The scores as an autograd function returns them: each tensor once."""
     tempered = scores.tempered_log_normaliser
-    return scores._replace(tempered_log_normaliser=None if tempered is scores.log_normaliser else tempered)
+    once = None if tempered is scores.log_normaliser else tempered
+    return scores.logits, scores.log_normaliser, once, scores.logit_sum
 
 
 def scores_from_outputs(outputs: Any) -> StudentScores:
     """The scores from `function_outputs`."""
     token_logits, log_normaliser, tempered, logit_sum = outputs
-    return StudentScores(token_logits, log_normaliser, log_normaliser if tempered is None else tempered, logit_sum)
+    return StudentScores(
+        token_logits, log_normaliser, log_normaliser if tempered is None else tempered, logit_sum
+    )
 
 
 def accumulate_dtype(dtype: torch.dtype) -> torch.dtype:

@@ -55,7 +55,10 @@ def statistics(
         temperature: temperature of the second log-normaliser; not written at 1.
         logit_sum: whether to sum the logits.
         token_logits: ``(positions, n)`` float32 to write to.
-        row_max: ``(positions,)`` float32 to write to, as are the others.
+        row_max: ``(positions,)`` float32 to write to.
+        log_normaliser: ``(positions,)`` float32 to write to.
+        tempered_log_normaliser: ``(positions,)`` float32 to write to.
+        sums: ``(positions,)`` float32 to write to.
     """
     positions, vocab = logits.shape
     tokens = ids.size(1)
@@ -82,7 +85,9 @@ def gradient(
         logits: ``(positions, vocab)``.
         ids: as given to `statistics`; the gradients of a repeated token add up.
         temperature: as given to `statistics`.
-        row_max: from `statistics`, as are the log-normalisers.
+        row_max: from `statistics`.
+        log_normaliser: from `statistics`.
+        tempered_log_normaliser: from `statistics`.
         grads: gradients with respect to the logits of the tokens, the log-normalisers at 1 and at the temperature, and the
             sums; None where the loss does not depend on one.
         out: ``(positions, vocab)``; may be ``logits`` itself.
@@ -187,7 +192,9 @@ def _gradient_kernel(
     if UNIT:
         unit = tl.load(grad_unit_ptr + row) * tl.exp(-tl.load(log_normaliser_ptr + row))
     if TEMPERED:
-        tempered = tl.load(grad_tempered_ptr + row) * inverse_temperature * tl.exp(-tl.load(tempered_ptr + row))
+        tempered = (
+            tl.load(grad_tempered_ptr + row) * inverse_temperature * tl.exp(-tl.load(tempered_ptr + row))
+        )
     if SUM:
         constant = tl.load(grad_sum_ptr + row)
 
@@ -210,7 +217,9 @@ def _gradient_kernel(
     offsets = tl.arange(0, VOCAB_BLOCK)
     for start in range(0, vocab, VOCAB_BLOCK):
         inside = start + offsets < vocab
-        shifted = tl.load(logits_ptr + start + offsets, mask=inside, other=float("-inf")).to(tl.float32) - best
+        shifted = (
+            tl.load(logits_ptr + start + offsets, mask=inside, other=float("-inf")).to(tl.float32) - best
+        )
         grads = unit * tl.exp(shifted) + constant
         if TEMPERED:
             grads += tempered * tl.exp(shifted * inverse_temperature)

@@ -53,5 +53,7 @@ def test_a_dispatch_that_is_added_is_counted(monkeypatch):
 def test_rows_have_a_bound_where_there_is_a_goal():
     rows = measure(100, "fp32")
     assert [row.goal == "-" for row in rows] == [True, True, False, False, False, True]
-    assert [name in rows[place].what for place, name in ((0, PLAIN), (1, AUTHORS), (2, DEFAULT), (4, CHUNKED))] == [True] * 4
+    assert [
+        name in rows[place].what for place, name in ((0, PLAIN), (1, AUTHORS), (2, DEFAULT), (4, CHUNKED))
+    ] == [True] * 4
     assert all(row.met for row in rows if row.goal != "-")

@@ -92,7 +92,7 @@ def test_losses_of_single_positions_without_reduction():
     torch.testing.assert_close(loss, expected)
 
 
-def test_batch_of_another_task_is_refused():
+def test_batch_of_another_task_is_an_error():
     other = sample()
     del other["net_input"]["masked"]
     with pytest.raises(

@@ -18,6 +18,7 @@ from torch.nn.parallel import DistributedDataParallel
 from fairseq_bert_kd.batch import TEACHER
 from fairseq_bert_kd.criterions import distillation_loss
 from fairseq_bert_kd.functional.projection_plan import ProjectionPlan
+from fairseq_bert_kd.modules.student_projection import Projection
 from tests.criterions.test_distillation_loss import (
     PAD,
     VOCAB,
@@ -41,7 +42,7 @@ def taken(form):
     """Within the block the criterion takes a form; `by chunk` has chunks of two positions too."""
     chunk = FORMS[form]
     plan = ProjectionPlan(chunk is None, chunk or 2 * VOCAB, None, "as the test has it")
-    with mock.patch.object(distillation_loss, "projection_plan", lambda *_, **__: plan):
+    with mock.patch.object(distillation_loss, "projection_plan", return_value=plan):
         yield
 
 
@@ -52,7 +53,9 @@ def student(**options):
         for side in ("encoder", "decoder")
         for name, size in {"embed_dim": 8, "ffn_embed_dim": 8, "attention_heads": 2, "layers": 2}.items()
     }
-    args = argparse.Namespace(**sizes, dropout=0.0, max_source_positions=16, max_target_positions=16, **options)
+    args = argparse.Namespace(
+        **sizes, dropout=0.0, max_source_positions=16, max_target_positions=16, **options
+    )
     tiny_architecture(args)
     torch.manual_seed(0)
     return TransformerModel.build_model(args, Task()).train()
@@ -73,7 +76,9 @@ def assert_same(found, expected, **tolerance):
         torch.testing.assert_close(torch.as_tensor(log[key]), torch.as_tensor(value), rtol=1e-4, atol=1e-3)
     assert gradients.keys() == gradients_2.keys()
     for name, gradient in gradients_2.items():
-        torch.testing.assert_close(gradients[name], gradient, **(tolerance or {"rtol": 1e-4, "atol": 1e-6}), msg=name)
+        torch.testing.assert_close(
+            gradients[name], gradient, **(tolerance or {"rtol": 1e-4, "atol": 1e-6}), msg=name
+        )
 
 
 @all_forms
@@ -95,7 +100,9 @@ def test_several_teachers(model, rich_sample, form):  # noqa: F811
     second = {**rich_sample[TEACHER][0], "present": ~rich_sample[TEACHER][0]["present"], "weight": 3.0}
     rich_sample[TEACHER].append(second)
     with taken(form):
-        found = loss_and_gradients(criterion(kd_objective="tail-bucket", kd_temperature=5.0), model, rich_sample)
+        found = loss_and_gradients(
+            criterion(kd_objective="tail-bucket", kd_temperature=5.0), model, rich_sample
+        )
     options = {"kd_objective": "tail-bucket", "kd_temperature": 5.0, "kd_projection": "plain"}
     assert_same(found, loss_and_gradients(criterion(**options), model, rich_sample))
 
@@ -155,7 +162,7 @@ def test_two_batches_before_an_update(model, rich_sample, form):  # noqa: F811
 
 @all_forms
 @pytest.mark.parametrize("empty", ["only padding", "all in the prefix", "no sentence"])
-def test_a_batch_without_tokens(model, rich_sample, form, empty):  # noqa: F811
+def test_a_batch_without_tokens(model, rich_sample, form, empty, monkeypatch):  # noqa: F811
     options = {}
     if empty == "only padding":
         rich_sample["target"].fill_(PAD)
@@ -167,24 +174,22 @@ def test_a_batch_without_tokens(model, rich_sample, form, empty):  # noqa: F811
         inputs = rich_sample["net_input"]
         rich_sample["net_input"] = {name: part[:0] for name, part in inputs.items()}
         rich_sample[TEACHER] = [
-            {name: part[:0] if torch.is_tensor(part) else part for name, part in rich_sample[TEACHER][0].items()}
+            {
+                name: part[:0] if torch.is_tensor(part) else part
+                for name, part in rich_sample[TEACHER][0].items()
+            }
         ]
     with taken(form):
         if empty == "no sentence":  # fairseq's encoder takes none; the projection does
             features = torch.zeros(0, 4, 8, requires_grad=True)
-            with mock.patch.object(type(model), "forward", lambda *_, **__: (features, {})):
-                with mock.patch.object(distillation_loss, "projection_of", lambda _: model_projection(model)):
-                    loss, _, log = criterion(**options)(model, rich_sample)
-        else:
-            loss, _, log = criterion(**options)(model, rich_sample)
+            monkeypatch.setattr(type(model), "forward", lambda *_, **__: (features, {}))
+            projection = Projection(model.decoder.output_projection.weight, None)
+            monkeypatch.setattr(distillation_loss, "projection_of", lambda _: projection)
+        loss, _, log = criterion(**options)(model, rich_sample)
     loss.backward()
     assert loss.item() == 0.0
     assert log["kd_positions"] == 0
     assert not model.decoder.output_projection.weight.grad.any()
-
-
-def model_projection(model):
-    return distillation_loss.Projection(model.decoder.output_projection.weight, None)
 
 
 @pytest.mark.parametrize("projection", ["auto", "chunked"])
@@ -194,7 +199,9 @@ def test_the_form_is_in_the_log_once(model, sample, projection):  # noqa: F811
         for _ in range(2):
             ours(model, sample)
     [message] = messages
-    assert message.startswith("output projection and loss in one: loss chunk by chunk on the CPU, at most 16,777,216 logits")
+    assert message.startswith(
+        "output projection and loss in one: loss chunk by chunk on the CPU, at most 16,777,216 logits"
+    )
 
 
 def test_parts_that_no_objective_needs_are_not_decoded(model, rich_sample):  # noqa: F811
@@ -224,10 +231,18 @@ def worker(rank, port, form, batch, results):
 def test_two_processes_learn_as_one(model, rich_sample, form):  # noqa: F811
     def half(rank):
         one = slice(rank, rank + 1)
-        teacher = {name: part[one] if torch.is_tensor(part) else part for name, part in rich_sample[TEACHER][0].items()}
+        teacher = {
+            name: part[one] if torch.is_tensor(part) else part
+            for name, part in rich_sample[TEACHER][0].items()
+        }
         inputs = {name: part[one] for name, part in rich_sample["net_input"].items()}
         target = rich_sample["target"][one]
-        return {"net_input": inputs, "target": target, "ntokens": int(target.ne(PAD).sum()), TEACHER: [teacher]}
+        return {
+            "net_input": inputs,
+            "target": target,
+            "ntokens": int(target.ne(PAD).sum()),
+            TEACHER: [teacher],
+        }
 
     with socket.socket() as probe:
         probe.bind(("localhost", 0))
@@ -240,15 +255,17 @@ def test_two_processes_learn_as_one(model, rich_sample, form):  # noqa: F811
         alone = loss_and_gradients(criterion(), model, rich_sample)[3]
     for name, gradient in alone.items():
         assert torch.equal(gradients[name], gradients_2[name])
-        torch.testing.assert_close(2 * gradients[name], gradient, rtol=1e-4, atol=1e-6, msg=name)  # a mean of two
+        torch.testing.assert_close(
+            2 * gradients[name], gradient, rtol=1e-4, atol=1e-6, msg=name
+        )  # a mean of two
 
 
 def test_the_sums_of_workers_and_batches_come_over_together():
     """One transfer per type, however many batches."""
-    logs = [{"kd_loss": torch.tensor(1.5), "kd_rows": torch.tensor(2), "ntokens": 3, "loss": torch.tensor(9.0)}] * 3
+    logs = [
+        {"kd_loss": torch.tensor(1.5), "kd_rows": torch.tensor(2), "ntokens": 3, "loss": torch.tensor(9.0)}
+    ] * 3
     with mock.patch.object(torch, "stack", side_effect=torch.stack) as stack:
         sums = distillation_loss._sums(logs)
     assert sums == {"kd_loss": 4.5, "kd_rows": 6, "ntokens": 9}
     assert stack.call_count == 2
-
-

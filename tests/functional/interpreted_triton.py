@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from fairseq_bert_kd.functional import triton_kernels
-from fairseq_bert_kd.functional.projected_scores import projected_scores
 from fairseq_bert_kd.functional.distillation import distillation_sums, score_request
+from fairseq_bert_kd.functional.projected_scores import projected_scores
 from fairseq_bert_kd.functional.student_scores import (
     RowStatistics,
     ScoreGradients,
@@ -69,7 +69,10 @@ def statistics_and_gradient(logits, request, parts, in_place):
     factors = torch.arange(1.0, request.ids.numel() + 1).view(request.ids.shape).cos()
     rows = torch.arange(1.0, len(logits) + 1)
     grads = ScoreGradients(
-        *(grad if part in parts else None for part, grad in zip("lnts", (factors, rows, rows.sin(), rows.cos()), strict=True))
+        *(
+            grad if part in parts else None
+            for part, grad in zip("lnts", (factors, rows, rows.sin(), rows.cos()), strict=True)
+        )
     )
     out = logits.clone() if in_place else torch.empty_like(logits)
     logits_gradient(out if in_place else logits, request, statistics, grads, out=out)
@@ -79,7 +82,9 @@ def statistics_and_gradient(logits, request, parts, in_place):
 
 @pytest.mark.parametrize("name", CASES)
 @pytest.mark.parametrize("dtype", triton_kernels.DTYPES, ids=str)
-@pytest.mark.parametrize(("temperature", "logit_sum", "parts"), [(1.0, True, "lns"), (4.0, False, "lnt"), (0.5, True, "ts")])
+@pytest.mark.parametrize(
+    ("temperature", "logit_sum", "parts"), [(1.0, True, "lns"), (4.0, False, "lnt"), (0.5, True, "ts")]
+)
 def test_kernels_are_the_operations(monkeypatch, launched, name, dtype, temperature, logit_sum, parts):
     logits, ids = CASES[name]
     logits, request = logits.to(dtype), ScoreRequest(ids, temperature, logit_sum)
@@ -121,7 +126,9 @@ def test_every_objective_is_the_slow_one(launched, objective, chunk, count):
         teachers = [teacher._replace(gold_stored=True) for teacher in teachers]
     weight = rows_of(logits.size(1), 6, 3, spread=0.7)
     features = rows_of(len(logits), 6, 4)
-    ours, exact = ([part.to(dtype).requires_grad_() for part in (features, weight)] for dtype in (torch.float32, DOUBLE))
+    ours, exact = (
+        [part.to(dtype).requires_grad_() for part in (features, weight)] for dtype in (torch.float32, DOUBLE)
+    )
     exact_sum = slow_total(exact[0] @ exact[1].t(), target, target.ne(PAD), teachers, objective)
     teachers = [to_type(teacher, torch.float32) for teacher in teachers]
     request = score_request(target, teachers, objective)
@@ -146,8 +153,12 @@ def test_more_than_two_to_the_31_logits(launched):
     logits = memory.as_strided((2, 7), (stride, 1))
     logits.copy_(rows_of(2, 7))
     request = ScoreRequest(torch.tensor([[3, 3], [1, 6]]), 2.0, True)
-    expected = statistics_and_gradient(logits.clone(memory_format=torch.contiguous_format), request, "lnts", False)
+    expected = statistics_and_gradient(
+        logits.clone(memory_format=torch.contiguous_format), request, "lnts", False
+    )
     statistics = RowStatistics.empty(request.ids, logits.dtype)
     row_statistics(logits, request, statistics)
-    assert all(torch.equal(one, other) for one, other in zip(statistics.scores(request), expected[:4], strict=True))
+    assert all(
+        torch.equal(one, other) for one, other in zip(statistics.scores(request), expected[:4], strict=True)
+    )
     assert len(launched) == 3

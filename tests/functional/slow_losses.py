@@ -1,4 +1,4 @@
-"""Each loss for one position at a time, over whole rows in float64, beside the calls that are tested.
+"""Each loss for one position at a time, over whole rows in float64, and calls of the tested functions.
 
 Teachers are made from whole rows, so that everything about them is known.
 """
@@ -28,18 +28,18 @@ def rows_of(positions, vocab, seed=0, spread=2.0):
     return torch.randn(positions, vocab, generator=generator, dtype=DOUBLE) * spread
 
 
-def teacher_rows_of(positions, vocab, seed=100, spread=2.0, barred=()):
+def teacher_rows_of(positions, vocab, seed=100, spread=2.0, excluded=()):
     """Rows with a few likely tokens and a long tail, best 0, as a teacher's: some sure, some not."""
     logits = rows_of(positions, vocab, seed, spread)
     for row in range(positions):
         for rank in range(3):
             logits[row, (7 * row + 5 * rank + 2) % vocab] += (row % 4) * 2.0 - rank
-    logits[:, list(barred)] = -math.inf
+    logits[:, list(excluded)] = -math.inf
     return logits - logits.amax(dim=1, keepdim=True)
 
 
 def targets_of(rows, k, temperatures=(1.0, 2.0), gold=None, gold_stored=False, samples=0, seed=0, **others):
-    """`TeacherTargets` with all that whole rows of a teacher tell; samples drawn outside the stored tokens."""
+    """`TeacherTargets` with all that follows from whole rows of a teacher; samples drawn outside the stored tokens."""
     logits, ids = rows.topk(k, dim=1)
     fields = {
         "present": torch.ones(len(rows), dtype=torch.bool),
@@ -94,7 +94,7 @@ def slow_renormalised(student, ids, logits, temperature):
 
 def slow_conditional(student, ids, logits, temperature):
     p = renormalised_probs(logits, temperature)
-    q = log_q(student[ids], temperature)  # no other token of the student has a say
+    q = log_q(student[ids], temperature)  # no other token of the student matters
     return sum(p[i] * (math.log(p[i]) - q[i]) for i in range(len(ids)) if p[i])
 
 

@@ -1,4 +1,4 @@
-"""Labels and teachers in one loss: by hand, and beside the slow form of each position."""
+"""Labels and teachers in one loss: by hand, and compared with the slow form of each position."""
 
 import math
 
@@ -143,22 +143,20 @@ def test_token_weights_are_at_temperature_1_whatever_the_objectives():
     assert (teachers[0].log_normalisers[:, 0] - teachers[0].log_normalisers[:, 1]).abs().min() > 0.1
 
 
-# --- beside the slow form
+# --- compared with the slow form
 
 
-def all_objectives():
+def objectives_and_teachers():
     for name in OBJECTIVES:
-        for temperature in (1.0, 2.0):
-            for epsilon in (0.0, 0.1):
-                yield objective_of(name, temperature, 0.3, epsilon=epsilon)
+        yield objective_of(name, 1.0, 0.3, epsilon=0.0), 1  # one normaliser, no sum of logits
+        yield objective_of(name, 2.0, 0.3), 3
         if name != "paper":
-            yield objective_of(name, 2.0, 0.7, square_temperature=True)
-        for kind in ("confidence", "entropy"):
-            yield objective_of(name, 2.0, 0.7, token_weight=kind)
+            yield objective_of(name, 2.0, 0.7, square_temperature=True), 1
+    for kind in ("confidence", "entropy"):
+        yield objective_of("conditional", 2.0, 0.7, token_weight=kind), 3
 
 
-@pytest.mark.parametrize("objective", all_objectives(), ids=str)
-@pytest.mark.parametrize("count", [1, 3])
+@pytest.mark.parametrize(("objective", "count"), objectives_and_teachers(), ids=str)
 def test_total_and_gradient_equal_the_slow_form(objective, count):
     student, target, teachers = example(teachers=count)
     student.requires_grad_()
@@ -270,6 +268,7 @@ def test_fairseqs_label_smoothing_differs_by_about_epsilon_over_vocabulary():
 def test_temperature_that_is_not_known_is_an_error(objective, temperature, stored, listed):
     student, target, [teacher] = example(temperatures=stored)
     with pytest.raises(
-        ValueError, match=rf"log-normaliser at temperature {temperature} is not known; it is known at {listed}$"
+        ValueError,
+        match=rf"log-normaliser at temperature {temperature} is not known; it is known at {listed}$",
     ):
         sums_of(student, target, [teacher], objective)

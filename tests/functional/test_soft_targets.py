@@ -1,4 +1,4 @@
-"""Losses against a teacher: by hand, position by position, and at the edges of what numbers can hold."""
+"""Losses against a teacher: by hand, compared with a slow form, and at the limits of the number types."""
 
 import math
 
@@ -104,15 +104,14 @@ def test_ties_share_equally():
     assert losses.item() == pytest.approx(1.535057, abs=1e-6)
 
 
-# --- each against the slow form
+# --- each compared with the slow form
 
 
 @pytest.mark.parametrize("name", LOSSES)
-@pytest.mark.parametrize("temperature", [0.5, 1.0, 3.0])
-@pytest.mark.parametrize("k", [1, 4, 10])
+@pytest.mark.parametrize(("temperature", "k"), [(0.5, 4), (1.0, 1), (3.0, 10)])
 def test_equals_the_slow_form_in_value_and_gradient(name, temperature, k):
     student = rows_of(6, 12).requires_grad_()
-    whole = teacher_rows_of(6, 12, barred=[1])
+    whole = teacher_rows_of(6, 12, excluded=[1])
     teacher = targets_of(whole, k, (temperature, 1.0), samples=3)
     losses = loss_of(name, student, teacher, temperature, whole)
     assert losses.shape == (6,)
@@ -123,12 +122,11 @@ def test_equals_the_slow_form_in_value_and_gradient(name, temperature, k):
 
 
 @pytest.mark.parametrize("name", LOSSES)
-@pytest.mark.parametrize("temperature", [1.0, 2.5])
-def test_gradcheck(name, temperature):
+def test_gradcheck(name):
     student = rows_of(3, 7).requires_grad_()
     whole = teacher_rows_of(3, 7)
     teacher = targets_of(whole, 3, (1.0, 2.5), samples=2)
-    assert torch.autograd.gradcheck(lambda z: loss_of(name, z, teacher, temperature, whole), (student,))
+    assert torch.autograd.gradcheck(lambda z: loss_of(name, z, teacher, 2.5, whole), (student,))
 
 
 @pytest.mark.parametrize("name", ["paper", "renormalised", "conditional", "full"])
@@ -175,9 +173,16 @@ def extreme_students(vocab, dtype):
 
 
 @pytest.mark.parametrize("name", LOSSES)
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
-@pytest.mark.parametrize("logits", [(0.0, -1.0, -2.0), (0.0, 0.0, 0.0), (0.0, -65504.0, -65504.0), (0.0, -2.0, -math.inf)])  # fmt: skip
-@pytest.mark.parametrize("tail", [0.3, 0.0])
+@pytest.mark.parametrize(
+    ("dtype", "logits", "tail"),
+    [
+        (torch.float32, (0.0, -1.0, -2.0), 0.3),
+        (torch.float16, (0.0, 0.0, 0.0), 0.0),
+        (torch.bfloat16, (0.0, -65504.0, -65504.0), 0.0),
+        (torch.float16, (0.0, -2.0, -math.inf), 0.3),
+        (torch.float32, (0.0, -2.0, -math.inf), 0.0),
+    ],
+)
 def test_never_nan_nor_infinite(name, dtype, logits, tail):
     student = extreme_students(9, dtype).requires_grad_()
     ids, temperature = torch.arange(3).expand(7, 3), 2.0
@@ -206,9 +211,8 @@ def test_never_nan_nor_infinite(name, dtype, logits, tail):
             losses = soft_targets.sampled(
                 at, scores.tempered_log_normaliser, stored, normaliser, at_drawn, drawn_logits, unit, temperature
             )  # fmt: skip
-    if (
-        name == "sampled"
-    ):  # -inf at drawn tokens, where the teacher has mass: the divergence itself is infinite
+    if name == "sampled":
+        # row 5 has -inf at drawn tokens, where the teacher has mass: the divergence itself is infinite
         losses = losses[[0, 1, 2, 3, 4, 6]]
     assert torch.isfinite(losses).all(), losses
     [grad] = torch.autograd.grad(losses.sum(), student)

@@ -1,4 +1,4 @@
-"""Scores of rows of logits and their gradient, beside torch's own operations."""
+"""Scores of rows of logits and their gradient, compared with torch's own operations."""
 
 import math
 from unittest import mock
@@ -98,7 +98,7 @@ def test_results_do_not_depend_on_the_size_of_a_block(rows, dtype):
     assert all(torch.equal(one, other) for one, other in zip(*results, strict=True))
 
 
-def test_a_block_has_a_row_at_least_and_an_odd_number_is_no_matter():
+def test_a_block_has_at_least_one_row():
     logits = rows_of(5, 7)
     with mock.patch.dict(module.BLOCK, {"cpu": 3}):
         assert len(module.BlockBuffers(logits, DOUBLE, 1).blocks) == 5
@@ -112,7 +112,10 @@ def test_a_block_has_a_row_at_least_and_an_odd_number_is_no_matter():
 @pytest.mark.parametrize("temperature", [1.0, 4.0])
 @pytest.mark.parametrize("rows", [2, 100])
 def test_half_precision_is_float32_rounded_once(dtype, temperature, rows):
-    logits, request = rows_of(5, 7, spread=4.0).to(dtype).requires_grad_(), ScoreRequest(IDS, temperature, True)
+    logits, request = (
+        rows_of(5, 7, spread=4.0).to(dtype).requires_grad_(),
+        ScoreRequest(IDS, temperature, True),
+    )
     with blocks_of(rows):
         scores = student_scores(logits, request)
         assert {score.dtype for score in scores} == {torch.float32}
@@ -193,7 +196,9 @@ def test_logits_that_are_not_contiguous(form, dtype):
     request, results = ScoreRequest(IDS[: len(logits)], 2.0, True), []
     for part in (logits, logits.contiguous()):
         scores = student_scores(part, request)
-        results.append([*scores, *torch.autograd.grad(some_loss(scores, request, 7), base, retain_graph=True)])
+        results.append(
+            [*scores, *torch.autograd.grad(some_loss(scores, request, 7), base, retain_graph=True)]
+        )
     for one, other in zip(*results, strict=True):
         torch.testing.assert_close(one, other)
 
@@ -226,7 +231,7 @@ def test_logits_are_left_as_they_are():
     assert logits._version == 0
 
 
-def test_going_back_again():
+def test_second_backward_pass():
     logits, request = rows_of(5, 7).requires_grad_(), ScoreRequest(IDS, 2.0, True)
     loss = some_loss(student_scores(logits, request), request, 7)
     first, second = (torch.autograd.grad(loss, logits, retain_graph=keep)[0] for keep in (True, False))
@@ -235,7 +240,7 @@ def test_going_back_again():
         torch.autograd.grad(loss, logits)
 
 
-def test_gradient_of_the_gradient_is_refused():
+def test_gradient_of_the_gradient_is_an_error():
     logits, request = rows_of(5, 7).requires_grad_(), ScoreRequest(IDS, 2.0, True)
     loss = some_loss(student_scores(logits, request), request, 7)
     [grad] = torch.autograd.grad(loss, logits, create_graph=True)

@@ -9,7 +9,9 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-needs_triton = pytest.mark.skipif(importlib.util.find_spec("triton") is None, reason="Triton is not installed")
+needs_triton = pytest.mark.skipif(
+    importlib.util.find_spec("triton") is None, reason="Triton is not installed"
+)
 
 
 def run(*words, **environment):
@@ -58,5 +60,7 @@ def test_kernels_compile_for_a_gpu(tmp_path):
 
 
 def test_the_kernels_file_needs_no_triton():
-    code = "import sys; import fairseq_bert_kd.functional.student_scores as s; sys.exit('triton' in sys.modules)"
+    code = (
+        "import sys; import fairseq_bert_kd.functional.student_scores as s; sys.exit('triton' in sys.modules)"
+    )
     assert run("-c", code).returncode == 0
