@@ -219,9 +219,11 @@ class LabelSmoothedCrossEntropyWithDistillationCriterion(LabelSmoothedCrossEntro
 
     def _own_projection(self, model, objective) -> Projection | None:
         """The student's output projection if the criterion is to apply it, else None."""
-        if self.projection == "plain" or objective.name == "full":
+        if self.projection == "plain":
             return None
         projection = projection_of(model)
+        if objective.name == "full":
+            projection = "--kd-objective full compares whole distributions"
         if isinstance(projection, str):
             self._log_once(
                 f"the student projects onto its dictionary itself, all logits at once: {projection}"

@@ -54,7 +54,7 @@ def projection_plan(device: torch.device, dtype: torch.dtype, small_chunks: bool
     if device.type == "cpu" and dtype != torch.float16:
         reason = f"loss chunk by chunk on the CPU, at most {CPU_CHUNK:,} logits or 1/{MOST_CHUNKS} of the batch per chunk"
         return ProjectionPlan(True, CPU_CHUNK, MOST_CHUNKS, reason)
-    triton = device.type == "cuda" and triton_kernels.installed() and dtype in triton_kernels.DTYPES
+    triton = dtype in triton_kernels.DTYPES and triton_kernels.works(device)
     return whole_batch_plan(device.type, device_memory(device), dtype, triton, small_chunks)
 
 

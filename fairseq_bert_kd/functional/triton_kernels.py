@@ -8,12 +8,16 @@ from __future__ import annotations
 
 import functools
 import importlib.util
+import logging
+import math
 import os
 from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor
+
+logger = logging.getLogger(__name__)
 
 DTYPES = (torch.float16, torch.bfloat16, torch.float32)
 MOST_VOCAB_BLOCK = 4096  # logits of a row that are processed together
@@ -26,14 +30,27 @@ constexpr = Any
 
 def usable(logits: Tensor) -> bool:
     """Whether the kernels can process these ``(positions, vocab)`` logits."""
-    on_device = logits.is_cuda or os.environ.get("TRITON_INTERPRET") == "1"
-    return on_device and logits.dtype in DTYPES and logits.stride(-1) == 1 and installed()
+    return logits.dtype in DTYPES and logits.stride(-1) == 1 and works(logits.device)
 
 
 @functools.cache
-def installed() -> bool:
-    """Whether Triton can be imported."""
-    return importlib.util.find_spec("triton") is not None
+def works(device: torch.device) -> bool:
+    """Whether Triton is installed and can compile and run a kernel on a device; the log says why not."""
+    interpreted = os.environ.get("TRITON_INTERPRET") == "1"
+    if importlib.util.find_spec("triton") is None or not (device.type == "cuda" or interpreted):
+        return False
+    logits = torch.zeros(1, 1, device=device)
+    found = logits.new_full((5, 1), math.nan)
+    try:
+        statistics(logits, logits.long(), 1.0, True, found[:1], *found[1:])
+        if found[2].item() != 0.0:
+            raise ArithmeticError("the log-normaliser of a single logit is not 0")
+    except Exception as error:  # no C compiler, a GPU that Triton does not know, and whatever else there is
+        reason = (str(error).splitlines() or [""])[0]
+        message = "Triton does not work on %s, PyTorch's operations are used: %s: %s"
+        logger.warning(message, device, type(error).__name__, reason)
+        return False
+    return True
 
 
 def statistics(

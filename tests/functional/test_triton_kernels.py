@@ -59,6 +59,35 @@ def test_kernels_compile_for_a_gpu(tmp_path):
     assert child.returncode == 0, child.stderr
 
 
+FAIL = """
+import logging
+
+import torch
+
+from fairseq_bert_kd.functional import triton_kernels
+from fairseq_bert_kd.functional.student_scores import ScoreRequest, student_scores
+
+logging.basicConfig(format="%(message)s")
+
+def compiled(kernel):
+    raise RuntimeError("no C compiler\\nand more")
+
+triton_kernels.compiled = compiled
+logits = torch.zeros(2, 3)
+for _ in range(2):
+    scores = student_scores(logits, ScoreRequest(torch.zeros(2, 1).long(), 1.0, False))
+    assert torch.equal(scores.log_normaliser, torch.tensor(3.0).log().expand(2))
+"""
+
+
+@needs_triton
+def test_where_triton_does_not_work_the_log_says_so_once():
+    child = run("-c", FAIL, TRITON_INTERPRET="1")
+    assert child.returncode == 0, child.stderr
+    message = "Triton does not work on cpu, PyTorch's operations are used: RuntimeError: no C compiler"
+    assert child.stderr.splitlines() == [message]
+
+
 def test_the_kernels_file_needs_no_triton():
     code = (
         "import sys; import fairseq_bert_kd.functional.student_scores as s; sys.exit('triton' in sys.modules)"
