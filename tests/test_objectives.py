@@ -132,7 +132,7 @@ def test_schedules_and_token_weights_train(data, tmp_path):
     ("options", "message"),
     [
         (("--kd-objective", "tail-bucket", "--kd-temperature", 3), "at temperature 3; top-k store .* has it at 1, 2, 10"),
-        (("--kd-objective", "sampled", "--kd-temperature", 2), "holds 6, --kd-topk asks for 4; set --kd-topk 6"),
+        (("--kd-objective", "sampled", "--kd-temperature", 2), "holds 6, --kd-topk is 4; set --kd-topk 6"),
         (("--kd-objective", "sampled", "--kd-temperature", 1, "--kd-stores", "three"), "has none; rebuild it with .*--name three .*--samples 8"),
         (("--kd-objective", "full"), "--kd-live-teacher CHECKPOINT and no --kd-stores"),
         (("--kd-stores", "other"), "train.de-en.en.other.topk does not exist"),

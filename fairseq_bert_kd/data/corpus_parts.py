@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 from fairseq.data import Dictionary, indexed_dataset
 
-from fairseq_bert_kd.storage.fairseq_data import IndexedTokens, is_mmap, refuse_unequal
+from fairseq_bert_kd.storage.fairseq_data import IndexedTokens, check_parallel, is_mmap
 
 
 class CorpusPart(NamedTuple):
@@ -65,8 +65,8 @@ def check_parts(parts: Iterable[CorpusPart]) -> None:
         }
         for tokens in sides.values():
             tokens.check()
-        for one, other in itertools.pairwise(sides.values()):
-            refuse_unequal(part.name, len(one), len(other))
+        for one, other in itertools.pairwise(sides):
+            check_parallel(part.name, len(sides[one]), len(sides[other]), (one, other))
 
 
 def check_same_dictionaries(folders: Sequence[str], dictionaries: Mapping[str, Dictionary]) -> None:

@@ -17,8 +17,7 @@ from fairseq_bert_kd.storage.alignment import (
     check_sentences,
     check_settings,
 )
-from fairseq_bert_kd.storage.store_info import store_path
-from fairseq_bert_kd.storage.topk_store import TopKReader
+from fairseq_bert_kd.storage.topk_store import TopKReader, store_path
 
 logger = logging.getLogger(__name__)
 
@@ -70,11 +69,9 @@ class TeacherStores:
         info = next(iter(readers.values())).info
         for part in parts:
             if part.name in self.label_only:
-                targets = self._load(part, "target")
-                readers[part.name] = AbsentRows(self.path(part, name), info, np.asarray(targets.sizes))
-                logger.info(
-                    "no teacher rows for %s: %d sentences of --kd-label-only", part.name, len(targets)
-                )
+                tokens = self._load(part, info.row_side)  # its sizes lie in memory that goes with it
+                readers[part.name] = AbsentRows(self.path(part, name), info, np.array(tokens.sizes))
+                logger.info("no teacher rows for %s: %d sentences of --kd-label-only", part.name, len(tokens))
         return [readers[part.name] for part in parts]
 
     def check(self, parts: Sequence[CorpusPart], name: str) -> None:
@@ -130,12 +127,7 @@ class TeacherStores:
         self._check_header(reader, part)
         # the files themselves: what the task does to a source (--truncate-source) is not the teacher's
         sides = {side: self._load(part, side) for side in part.prefixes}
-        compared = check_sentences(
-            reader,
-            np.asarray(sides["target"].sizes),
-            lambda i: (sides["source"][i].numpy(), sides["target"][i].numpy()),
-            everything=str(self.cfg.kd_check) == "all",
-        )
+        compared = check_sentences(reader, sides, everything=str(self.cfg.kd_check) == "all")
         logger.info("%s belongs to these data: %d sentences compared by hash", reader.path, compared)
         self._checked.add(key)
 
@@ -144,8 +136,8 @@ class TeacherStores:
         requirements = self.requirements
         check_settings(reader, part.name, self.cfg.source_lang, self.cfg.target_lang, requirements.topk)
         check_contents(reader, requirements.topk, requirements.temperatures, requirements.samples)
-        source, target = (self.dictionaries[side].symbols for side in ("source", "target"))
-        check_dictionaries(reader, source, target)
+        symbols = {side: dictionary.symbols for side, dictionary in self.dictionaries.items()}
+        check_dictionaries(reader, symbols)
         self.check_tokenizer(f"top-k store {reader.path}", reader.info.tokenizer_digest)
 
     def _load(self, part: CorpusPart, side: str) -> Any:

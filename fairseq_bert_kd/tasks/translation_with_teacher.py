@@ -15,7 +15,7 @@ from fairseq_bert_kd.data.guarded_loading import GuardedTranslation
 from fairseq_bert_kd.data.store_rows import StoreRows
 from fairseq_bert_kd.data.teacher_stores import TeacherStores, check_unchanged_lengths, parse_weights
 from fairseq_bert_kd.storage.alignment import check_tokenizer
-from fairseq_bert_kd.storage.store_info import DEFAULT_NAME
+from fairseq_bert_kd.storage.topk_store import DEFAULT_NAME
 from fairseq_bert_kd.teachers.live_teaching import LiveTeaching
 from fairseq_bert_kd.tokenization.hf_tokenizer import HfTokenizer
 

@@ -114,7 +114,9 @@ def test_sides_of_unequal_length_are_an_error_whatever_they_are_called(tmp_path)
     write_side(tmp_path / "b", 4)
     check_parts([part])
     write_side(tmp_path / "b", 5)
-    with pytest.raises(ValueError, match=r"split `train` have different numbers of sentences \(4 and 5\)"):
+    with pytest.raises(
+        ValueError, match=r"input0 and label of split `train` have different numbers of sentences \(4 and 5\)"
+    ):
         check_parts([part])
 
 
