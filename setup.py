@@ -29,6 +29,7 @@ setup(
         "sentencepiece>=0.2",
         "sacrebleu>=2.4",
         "numpy>=1.26",
+        "scipy>=1.11",
         "tqdm>=4.66",
         # what fairseq's text tasks import, since it is installed without its dependencies
         "hydra-core>=1.3,<1.4",
@@ -48,7 +49,6 @@ setup(
             "ruff",
             "mypy>=1.11",
             "pyarrow>=14",
-            "accelerate>=1.1",
             *REPORT,
             *DOCS,
             "ctranslate2>=4.5",
@@ -57,7 +57,6 @@ setup(
         "recipes": ["sacremoses>=0.1"],  # tokenised BLEU by the rules of Moses
         "report": REPORT,
         "docs": DOCS,
-        "benchmarks": ["accelerate>=1.1"],  # for transformers' Trainer
         "export": ["pyarrow>=14"],
         "tensorboard": ["tensorboardX>=2.6"],
     },

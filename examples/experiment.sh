@@ -50,7 +50,7 @@ CORES=$(getconf _NPROCESSORS_ONLN)
 check_report() { # what the last step imports, before hours of training
     python - "$METRIC" <<'PY'
 import sys
-from fairseq_bert_kd.report.extras import import_extra
+from fairseq_bert_kd.compat import import_extra
 
 try:
     for module in ("jinja2", "matplotlib", *["rouge_score.rouge_scorer"] * (sys.argv[1] == "rouge")):

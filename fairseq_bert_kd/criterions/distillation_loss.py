@@ -12,7 +12,7 @@ from fairseq.criterions import register_criterion
 from fairseq.criterions.label_smoothed_cross_entropy import LabelSmoothedCrossEntropyCriterion
 from fairseq.logging import metrics
 
-from fairseq_bert_kd.batch import TEACHER, TeacherNeeds
+from fairseq_bert_kd.batch import TEACHER, TeacherRequirements
 from fairseq_bert_kd.criterions.distillation_options import NEEDS_TAIL, DistillationConfig, check_options
 from fairseq_bert_kd.functional import soft_targets
 from fairseq_bert_kd.functional.chunked_projection import chunked_sums
@@ -65,7 +65,7 @@ class LabelSmoothedCrossEntropyWithDistillationCriterion(LabelSmoothedCrossEntro
         self._logged: set[str] = set()
 
     @property
-    def teacher_requirements(self) -> TeacherNeeds | None:
+    def teacher_requirements(self) -> TeacherRequirements | None:
         """Requirements of training on each teacher; None if it needs no teacher."""
         if max(self.weights.start, self.weights.end) == 0.0:
             return None
@@ -77,7 +77,7 @@ class LabelSmoothedCrossEntropyWithDistillationCriterion(LabelSmoothedCrossEntro
             temperatures.append((f"--kd-objective {name}", 1.0))
         if token_weight != "none":
             temperatures.append((f"--kd-token-weight {token_weight}", 1.0))
-        return TeacherNeeds(
+        return TeacherRequirements(
             topk=self.topk,
             temperatures=tuple(temperatures),
             temperature=self.objective.temperature,
@@ -205,7 +205,7 @@ class LabelSmoothedCrossEntropyWithDistillationCriterion(LabelSmoothedCrossEntro
         """What the teachers say; the parts that only other objectives need are not decoded."""
         unused = set()
         if objective.name != "sampled":
-            unused |= {"sample_ids", "sample_logit_bits"}
+            unused |= {"sample_ids", "sample_logits"}
         if objective.name != "full":
             unused.add("full_logits")
         return [

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from fairseq.data import Dictionary, data_utils
 
-from fairseq_bert_kd.batch import TeacherNeeds
+from fairseq_bert_kd.batch import TeacherRequirements
 from fairseq_bert_kd.data.absent_rows import AbsentRows
 from fairseq_bert_kd.data.corpus_parts import CorpusPart
 from fairseq_bert_kd.storage.alignment import (
@@ -38,7 +38,7 @@ class TeacherStores:
         self,
         cfg: Any,
         dictionaries: Mapping[str, Dictionary],
-        requirements: TeacherNeeds,
+        requirements: TeacherRequirements,
         label_only: set[str],
         check_tokenizer: Callable[[str, str], None],
     ):

@@ -70,7 +70,7 @@ def score_request(target: Tensor, teachers: Sequence[TeacherTargets], objective:
     """
     columns = [target[:, None]]  # (positions, 1), then (positions, k) and (positions, r) per teacher
     for teacher in teachers:
-        columns.append(teacher.ids)
+        columns.append(teacher.topk_ids)
         if objective.name == "sampled" and teacher.sample_ids is not None:
             columns.append(teacher.sample_ids)
     ids = torch.cat(columns, dim=1)
@@ -156,7 +156,7 @@ def _split_by_teacher(
     """The columns of `score_request`: ``(positions,)`` of the gold token, ``(positions, k)`` and ``(positions, r)`` per teacher."""
     sizes = [1]
     for teacher in teachers:
-        sizes.append(teacher.ids.size(1))
+        sizes.append(teacher.topk_ids.size(1))
         if objective.name == "sampled" and teacher.sample_ids is not None:
             sizes.append(teacher.sample_ids.size(1))
     gold, *rest = scores.logits.split(sizes, dim=1)
@@ -182,20 +182,22 @@ def _teacher_loss(
     """``(positions,)`` loss against one teacher."""
     name, temperature, tempered = objective.name, objective.temperature, scores.tempered_log_normaliser
     if name == "paper":
-        return soft_targets.paper(student.topk, scores.log_normaliser, teacher.logits, temperature)
+        return soft_targets.paper(student.topk, scores.log_normaliser, teacher.topk_logits, temperature)
     if name == "renormalised":
-        return soft_targets.renormalised(student.topk, tempered, teacher.logits, temperature)
+        return soft_targets.renormalised(student.topk, tempered, teacher.topk_logits, temperature)
     if name == "conditional":
-        return soft_targets.conditional(student.topk, teacher.logits, temperature)
+        return soft_targets.conditional(student.topk, teacher.topk_logits, temperature)
     log_normaliser = log_normaliser_at(teacher, temperature)
     if name == "tail-bucket":
-        return soft_targets.tail_bucket(student.topk, tempered, teacher.logits, log_normaliser, temperature)
+        return soft_targets.tail_bucket(
+            student.topk, tempered, teacher.topk_logits, log_normaliser, temperature
+        )
     assert name == "sampled", name
-    stored_logits, student_stored_logits = teacher.logits, student.topk  # (positions, k)
+    stored_logits, student_stored_logits = teacher.topk_logits, student.topk  # (positions, k)
     if teacher.gold_stored:  # one stored token more, unless it is among the k
-        assert teacher.gold_logits is not None
-        among = (teacher.ids == target[:, None]).any(dim=1)
-        gold = teacher.gold_logits.masked_fill(among, -math.inf)
+        assert teacher.gold_logit is not None
+        among = (teacher.topk_ids == target[:, None]).any(dim=1)
+        gold = teacher.gold_logit.masked_fill(among, -math.inf)
         stored_logits = torch.cat([stored_logits, gold[:, None]], dim=1)  # (positions, k + 1)
         student_stored_logits = torch.cat([student_stored_logits, scores.logits[:, :1]], dim=1)
     assert teacher.sample_logits is not None
@@ -251,7 +253,7 @@ def _mixed(
 
 def _shares(teachers: Sequence[TeacherTargets]) -> list[Tensor]:
     """Each teacher's weight among those that have a row, ``(positions,)`` per teacher; 0 where it has none."""
-    weights = [teacher.present.to(teacher.logits.dtype) * teacher.weight for teacher in teachers]
+    weights = [teacher.present.to(teacher.topk_logits.dtype) * teacher.weight for teacher in teachers]
     together = torch.stack(weights).sum(dim=0)
     return [weight / together.clamp(min=torch.finfo(together.dtype).tiny) for weight in weights]
 
@@ -260,7 +262,7 @@ def _token_weights(teacher: TeacherTargets, objective: Objective) -> Tensor | fl
     """``(positions,)`` in [0, 1], or 1."""
     if objective.token_weight == "none":
         return 1.0
-    log_probs = teacher.logits - log_normaliser_at(teacher, 1.0)[:, None]  # (positions, k)
+    log_probs = teacher.topk_logits - log_normaliser_at(teacher, 1.0)[:, None]  # (positions, k)
     if objective.token_weight == "confidence":
         return log_probs[:, 0].exp()
     assert objective.token_weight == "entropy", objective.token_weight
@@ -281,11 +283,13 @@ def _comparison(
     values = {"kd_student_tail": soft_targets.tail_mass(student_log_probs)}
     column = soft_targets.column_of(teacher.temperatures, objective.temperature)
     if column is not None:
-        log_probs = _divided(teacher.logits, objective.temperature) - teacher.log_normalisers[:, column, None]
+        log_probs = (
+            _divided(teacher.topk_logits, objective.temperature) - teacher.log_normalisers[:, column, None]
+        )
         values["kd_captured"] = log_probs.exp().sum(dim=1)
     unit = soft_targets.column_of(teacher.temperatures, 1.0)
-    if unit is not None and teacher.gold_logits is not None:
-        values["kd_teacher_nll"] = teacher.log_normalisers[:, unit] - teacher.gold_logits
+    if unit is not None and teacher.gold_logit is not None:
+        values["kd_teacher_nll"] = teacher.log_normalisers[:, unit] - teacher.gold_logit
         values["kd_gold_nll"] = nll
     return values
 

@@ -8,12 +8,13 @@ from dataclasses import dataclass, field
 import numpy as np
 from fairseq.tasks import register_task
 from fairseq.tasks.translation import TranslationConfig, TranslationTask
-from omegaconf import II, open_dict
+from omegaconf import II
 
 from fairseq_bert_kd.data.guarded_loading import GuardedTranslation
 from fairseq_bert_kd.data.masked_pair_dataset import MaskedPairDataset
-from fairseq_bert_kd.functional.left_to_right import LEFT_TO_RIGHT
 from fairseq_bert_kd.functional.masking import replayable_mask
+from fairseq_bert_kd.functional.text_input import LEFT_TO_RIGHT
+from fairseq_bert_kd.teachers.load import is_token_teacher
 from fairseq_bert_kd.tokenization.dictionary import (
     TeacherVocabulary,
     dictionary_digests,
@@ -71,28 +72,26 @@ class ConditionalMaskedLMTask(GuardedTranslation, TranslationTask):
 
     def build_model(self, cfg, from_checkpoint=False):
         """Build the teacher and write its description into ``cfg``, which the checkpoint stores."""
-        if getattr(cfg, "_name", None) != "hf_masked_lm":
+        arch = getattr(cfg, "_name", None)
+        if not is_token_teacher(arch):
             raise ValueError(
-                f"task conditional_masked_lm trains --arch hf_masked_lm, not `{getattr(cfg, '_name', None)}`"
+                f"task conditional_masked_lm trains a masked language model, and `{arch}` is not one; give --arch hf_masked_lm"
             )
         if cfg.teacher_spec:
             self._check_dictionaries(json.loads(cfg.teacher_spec)["digests"])
         else:
             if not cfg.teacher_model:
-                raise ValueError(
-                    "--arch hf_masked_lm needs --teacher-model: a folder or hub name of a masked LM"
-                )
+                raise ValueError(f"--arch {arch} needs --teacher-model: a folder or hub name of a masked LM")
             self._check_mask_prob_is_used(cfg)
             tokenizer = HfTokenizer(cfg.teacher_tokenizer or cfg.teacher_model)
             self.teacher_vocabulary = teacher_vocabulary(tokenizer, self.src_dict, self.tgt_dict)
         model = super().build_model(cfg, from_checkpoint)
-        self._left_to_right = model.attention == LEFT_TO_RIGHT
+        self._left_to_right = model.pair_layout().attention == LEFT_TO_RIGHT
         assert not (self._left_to_right and self.datasets), (
             "data that were loaded before the model are masked"
         )
         if not cfg.teacher_spec:
-            with open_dict(cfg):
-                cfg.teacher_spec = model.spec()
+            cfg.teacher_spec = model.spec()
         return model
 
     def build_criterion(self, cfg, *args, **kwargs):

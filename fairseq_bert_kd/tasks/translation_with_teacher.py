@@ -16,7 +16,7 @@ from fairseq_bert_kd.data.store_rows import StoreRows
 from fairseq_bert_kd.data.teacher_stores import TeacherStores, check_unchanged_lengths, parse_weights
 from fairseq_bert_kd.storage.alignment import check_tokenizer
 from fairseq_bert_kd.storage.topk_store import DEFAULT_NAME
-from fairseq_bert_kd.teachers.live_teaching import LiveTeaching
+from fairseq_bert_kd.teachers.load_live import live_teacher_of_task
 from fairseq_bert_kd.tokenization.hf_tokenizer import HfTokenizer
 
 REMOVED_OPTION = "kd_approximate_tail"
@@ -102,7 +102,7 @@ class TranslationWithTeacherTask(GuardedTranslation, TranslationTask):
         self.teacher_weights = parse_weights(
             cfg.kd_store_weights, len(self.store_names) + bool(cfg.kd_live_teacher)
         )
-        self.live_teaching = None
+        self.live_teacher = None
         self._all_folders_checked = False
 
     def build_criterion(self, cfg, *args, **kwargs):
@@ -138,8 +138,8 @@ class TranslationWithTeacherTask(GuardedTranslation, TranslationTask):
             criterion.set_num_updates(update_num)
         if self.stores and self.store_names and (ignore_grad or TEACHER not in sample):
             sample = self._stand_in(sample)
-        if self.live_teaching is not None:
-            rows = self.live_teaching.rows(sample, model, optimizer, update_num)
+        if self.live_teacher is not None:
+            rows = self.live_teacher.training_batch(sample, model, optimizer, update_num)
             sample = {**sample, TEACHER: [*sample.get(TEACHER, []), rows]}  # a batch may come again
         return super().train_step(sample, model, criterion, optimizer, update_num, ignore_grad)
 
@@ -170,7 +170,7 @@ class TranslationWithTeacherTask(GuardedTranslation, TranslationTask):
 
         A folder whose store does not fit would otherwise end the run in a later epoch.
         """
-        if self.cfg.kd_live_teacher and self.live_teaching is None:
+        if self.cfg.kd_live_teacher and self.live_teacher is None:
             self._load_live_teacher(stores.requirements)
         if self.store_names and not self._all_folders_checked:
             now = parts[0].folder if parts else None
@@ -185,14 +185,14 @@ class TranslationWithTeacherTask(GuardedTranslation, TranslationTask):
             self._all_folders_checked = True
 
     def _load_live_teacher(self, requirements):
-        self.live_teaching = LiveTeaching(
+        self.live_teacher = live_teacher_of_task(
             self.cfg,
             self.src_dict.symbols,
             self.tgt_dict.symbols,
             requirements,
             self.teacher_weights[-1],
         )
-        digest = self.live_teaching.teacher.model.digests.get("tokenizer", "")
+        digest = self.live_teacher.model.tokenizer_digest()
         self._check_tokenizer(f"--kd-live-teacher {self.cfg.kd_live_teacher}", digest)
 
     def _check_tokenizer(self, what, digest):
