@@ -21,92 +21,50 @@ from typing import Any, NamedTuple
 
 # class: singular, gender, plural and English of each noun; a|b are English synonyms, a>b is an irregular plural
 NOUNS = {
-    "person": "Lehrer m Lehrer teacher|instructor, Ärztin f Ärztinnen doctor|physician, Nachbar m Nachbarn neighbour,"
-    "Kind n Kinder child>children|kid, Mädchen n Mädchen girl, Frau f Frauen woman>women|lady,"
-    "Mann m Männer man>men|gentleman>gentlemen, Bäcker m Bäcker baker, Künstlerin f Künstlerinnen artist|painter,"
-    "Freund m Freunde friend|pal, Richterin f Richterinnen judge, Sänger m Sänger singer|vocalist,"
-    "Tochter f Töchter daughter, Bruder m Brüder brother, Gast m Gäste guest|visitor, Chefin f Chefinnen boss|manager",
-    "animal": "Hund m Hunde dog|hound, Katze f Katzen cat, Pferd n Pferde horse, Vogel m Vögel bird, Kuh f Kühe cow,"
-    "Maus f Mäuse mouse>mice, Ente f Enten duck, Esel m Esel donkey, Fuchs m Füchse fox, Ziege f Ziegen goat,"
-    "Schwein n Schweine pig|hog, Kaninchen n Kaninchen rabbit|bunny, Gans f Gänse goose>geese, Wolf m Wölfe wolf>wolves",
+    "person": "Lehrer m Lehrer teacher|instructor, Ärztin f Ärztinnen doctor|physician, Kind n Kinder child>children|kid,"
+    "Nachbar m Nachbarn neighbour, Mädchen n Mädchen girl, Bäcker m Bäcker baker, Gast m Gäste guest|visitor,"
+    "Richterin f Richterinnen judge",
+    "animal": "Hund m Hunde dog|hound, Katze f Katzen cat, Pferd n Pferde horse, Vogel m Vögel bird, Maus f Mäuse mouse>mice,"
+    "Kaninchen n Kaninchen rabbit|bunny",
     "food": "Kaffee m Kaffees coffee, Suppe f Suppen soup|broth, Brot n Brote bread|loaf>loaves, Apfel m Äpfel apple,"
-    "Kuchen m Kuchen cake|tart, Käse m Käse cheese, Fisch m Fische fish>fish, Birne f Birnen pear, Salat m Salate salad,"
-    "Ei n Eier egg, Kartoffel f Kartoffeln potato|spud, Tee m Tees tea, Wurst f Würste sausage, Keks m Kekse biscuit|cookie",
-    "weather": "Regen m Regenfälle rain, Sturm m Stürme storm|tempest, Wind m Winde wind|breeze, Nebel m Nebel fog|mist,"
-    "Schnee m Schneefälle snow, Hitze f Hitzewellen heat, Gewitter n Gewitter thunderstorm, Frost m Fröste frost",
-    "thing": "Auto n Autos car|automobile, Buch n Bücher book|volume, Brief m Briefe letter, Lampe f Lampen lamp|light,"
-    "Tisch m Tische table, Fahrrad n Fahrräder bicycle|bike, Schlüssel m Schlüssel key, Uhr f Uhren clock|watch,"
-    "Bild n Bilder picture|image, Koffer m Koffer suitcase|bag, Geschenk n Geschenke present|gift, Mantel m Mäntel coat,"
-    "Messer n Messer knife>knives, Tasse f Tassen cup|mug, Stuhl m Stühle chair|seat, Karte f Karten map|card",
-    "idea": "Frage f Fragen question|query, Plan m Pläne plan|scheme, Fehler m Fehler mistake|error, Antwort f Antworten"
-    " answer|reply, Entscheidung f Entscheidungen decision, Vorschlag m Vorschläge proposal|suggestion, Lösung f Lösungen"
-    " solution, Problem n Probleme problem|trouble, Gesetz n Gesetze law|statute, Geschichte f Geschichten story|tale,"
-    "Lied n Lieder song|tune, Rede f Reden speech|talk, Regel f Regeln rule, Traum m Träume dream",
-    "place": "Stadt f Städte city|town, Garten m Gärten garden|yard, Haus n Häuser house|home, Schule f Schulen school,"
-    "Laden m Läden shop|store, Küche f Küchen kitchen, Wald m Wälder forest|wood, Büro n Büros office, Park m Parks park,"
-    "Straße f Straßen street|road, Dorf n Dörfer village, Bahnhof m Bahnhöfe station, Hafen m Häfen harbour|port,"
-    "Zimmer n Zimmer room|chamber, Keller m Keller cellar|basement, Markt m Märkte market",
+    "Kuchen m Kuchen cake|tart, Kartoffel f Kartoffeln potato",
+    "weather": "Regen m Regenfälle rain, Sturm m Stürme storm|tempest, Wind m Winde wind|breeze, Nebel m Nebel fog|mist",
+    "thing": "Auto n Autos car|automobile, Buch n Bücher book|volume, Lampe f Lampen lamp, Koffer m Koffer suitcase|bag,"
+    "Schlüssel m Schlüssel key, Bild n Bilder picture|image, Geschenk n Geschenke present|gift, Messer n Messer knife>knives",
+    "idea": "Frage f Fragen question|query, Plan m Pläne plan|scheme, Fehler m Fehler mistake|error, Antwort f Antworten answer,"
+    "Gesetz n Gesetze law, Geschichte f Geschichten story|tale",
+    "place": "Stadt f Städte city|town, Garten m Gärten garden|yard, Schule f Schulen school, Laden m Läden shop|store,"
+    "Wald m Wälder forest|wood, Büro n Büros office",
 }
-# stem and English; the class of nouns that an adjective goes with, or all
-ADJECTIVES = (
-    "groß=big|large|great|tall, klein=small|little|tiny, stark=strong|heavy|powerful|intense, "
-    "alt=old|ancient|aged, neu=new|fresh|recent, schön=beautiful|lovely|pretty|fine, "
-    "schlecht=bad|poor|awful, gut=good|nice|decent, schnell=fast|quick|rapid, langsam=slow|sluggish, "
-    "klug=clever|smart|wise, dumm=stupid|silly|foolish, ruhig=quiet|calm|peaceful, laut=loud|noisy, "
-    "schwer=heavy|hard|difficult|severe, leicht=light|easy|slight, kalt=cold|chilly|icy, warm=warm|mild, "
-    "seltsam=strange|odd|weird|curious, berühmt=famous|renowned|noted, billig=cheap|inexpensive, "
-    "reich=rich|wealthy, arm=poor|needy, krank=ill|sick, froh=happy|glad|cheerful, "
-    "traurig=sad|unhappy|gloomy, wichtig=important|major|crucial, falsch=wrong|false|incorrect, "
-    "hell=bright|light|clear, dunkel=dark|dim|gloomy, lang=long|lengthy, kurz=short|brief, "
-    "sauber=clean|tidy|neat, schmutzig=dirty|filthy"
+ADJECTIVES = (  # stem and English
+    "groß=big|large|great, klein=small|little|tiny, stark=strong|heavy|powerful, alt=old|ancient|aged, "
+    "neu=new|fresh|recent, schön=beautiful|lovely|pretty, schlecht=bad|poor|awful, gut=good|nice|decent, "
+    "schnell=fast|quick|rapid, klug=clever|smart|wise, dumm=stupid|silly|foolish, ruhig=quiet|calm|peaceful, "
+    "leicht=light|easy|slight, kalt=cold|chilly|icy, seltsam=strange|odd|weird, wichtig=important|major|crucial"
 )
 # infinitive, 3rd person, participle; classes of subject and object; English base/3rd person/past
 VERBS = (
     "kaufen kauft gekauft person food+thing buy/buys/bought|purchase/purchases/purchased|get/gets/got\n"
-    "machen macht gemacht person idea+food make/makes/made|do/does/did|prepare/prepares/prepared|take/takes/took\n"
-    "finden findet gefunden person+animal thing+animal+idea+food find/finds/found|discover/discovers/discovered\n"
+    "machen macht gemacht person idea+food make/makes/made|do/does/did|prepare/prepares/prepared\n"
+    "finden findet gefunden person+animal thing+animal+food find/finds/found|discover/discovers/discovered\n"
     "sehen sieht gesehen person+animal person+animal+thing see/sees/saw|notice/notices/noticed|spot/spots/spotted\n"
     "nehmen nimmt genommen person thing+food take/takes/took|grab/grabs/grabbed|accept/accepts/accepted\n"
-    "essen isst gegessen person+animal food eat/eats/ate|have/has/had|consume/consumes/consumed\n"
-    "bringen bringt gebracht person thing+food+person bring/brings/brought|take/takes/took|carry/carries/carried\n"
     "halten hält gehalten person idea+thing+animal hold/holds/held|keep/keeps/kept|give/gives/gave\n"
     "jagen jagt gejagt animal+person animal chase/chases/chased|hunt/hunts/hunted|pursue/pursues/pursued\n"
     "zerstören zerstört zerstört weather place+thing destroy/destroys/destroyed|ruin/ruins/ruined|wreck/wrecks/wrecked\n"
     "treffen trifft getroffen weather+person place+person hit/hits/hit|meet/meets/met|strike/strikes/struck\n"
     "verlassen verlässt verlassen person+animal place+person leave/leaves/left|quit/quits/quit|desert/deserts/deserted\n"
-    "besuchen besucht besucht person person+place visit/visits/visited|attend/attends/attended|see/sees/saw\n"
-    "schreiben schreibt geschrieben person idea write/writes/wrote|compose/composes/composed|draft/drafts/drafted\n"
-    "verstehen versteht verstanden person idea+person understand/understands/understood|grasp/grasps/grasped|get/gets/got\n"
+    "verstehen versteht verstanden person idea+person understand/understands/understood|grasp/grasps/grasped\n"
     "ändern ändert geändert person+weather idea change/changes/changed|alter/alters/altered|amend/amends/amended\n"
     "tragen trägt getragen person+animal thing carry/carries/carried|wear/wears/wore|bear/bears/bore\n"
-    "verkaufen verkauft verkauft person thing+food+animal sell/sells/sold|trade/trades/traded|vend/vends/vended\n"
-    "öffnen öffnet geöffnet person+weather thing+place open/opens/opened|unlock/unlocks/unlocked\n"
-    "lieben liebt geliebt person+animal person+food+animal+idea love/loves/loved|adore/adores/adored|like/likes/liked\n"
-    "hassen hasst gehasst person+animal food+weather+idea hate/hates/hated|detest/detests/detested|loathe/loathes/loathed\n"
-    "fürchten fürchtet gefürchtet person+animal weather+animal fear/fears/feared|dread/dreads/dreaded\n"
-    "verlieren verliert verloren person thing+idea+animal lose/loses/lost|misplace/misplaces/misplaced\n"
+    "lieben liebt geliebt person+animal food+animal+idea love/loves/loved|adore/adores/adored|like/likes/liked\n"
     "zeigen zeigt gezeigt person thing+idea+place show/shows/showed|present/presents/presented|reveal/reveals/revealed\n"
-    "erklären erklärt erklärt person idea explain/explains/explained|declare/declares/declared|clarify/clarifies/clarified\n"
-    "putzen putzt geputzt person thing+place clean/cleans/cleaned|polish/polishes/polished|scrub/scrubs/scrubbed\n"
-    "reparieren repariert repariert person thing repair/repairs/repaired|fix/fixes/fixed|mend/mends/mended\n"
-    "füttern füttert gefüttert person animal feed/feeds/fed|nourish/nourishes/nourished\n"
-    "bauen baut gebaut person+animal place+thing build/builds/built|construct/constructs/constructed|make/makes/made\n"
-    "bedecken bedeckt bedeckt weather place+thing cover/covers/covered|blanket/blankets/blanketed|coat/coats/coated"
+    "bauen baut gebaut person+animal place+thing build/builds/built|construct/constructs/constructed"
 )
-# German; English as an adverb of time (before the sentence or after it) or of manner (after the object)
-TIMES = (
-    "heute=today, oft=often|frequently|many times, manchmal=sometimes|at times|now and then, "
-    "jetzt=now|right now, morgens=in the morning|every morning, am Abend=in the evening|at night, "
-    "im Winter=in winter|during the winter, am Montag=on Monday|this Monday, immer=always|all the time, "
-    "bald=soon|before long|shortly"
-)
-MANNERS = (
-    "gern=with pleasure|gladly|happily, schnell=quickly|fast|rapidly, leise=quietly|softly|silently, "
-    "allein=alone|on its own, zusammen=together|jointly, plötzlich=suddenly|all at once, "
-    "wirklich=really|truly|indeed, vorsichtig=carefully|with care"
-)
-PREPOSITIONS = "in=in|inside|within, hinter=behind|at the back of, vor=in front of|before|outside, neben=beside|next to|by"
-JOINTS = "weil=because|since|as, obwohl=although|though|even though, während=while|whilst|as, wenn=when|if|whenever"
+TIMES = "heute=today, oft=often|frequently, morgens=in the morning|every morning, im Winter=in winter|every winter"
+MANNERS = "gern=gladly|happily, leise=quietly|softly|silently, plötzlich=suddenly|abruptly, wirklich=really|truly|indeed"
+PREPOSITIONS = "in=in|inside|within, hinter=behind|beyond, neben=beside|near|by"
+JOINTS = "weil=because|since|as, obwohl=although|though|while"
 
 CASES = {"nominative": 0, "accusative": 1, "dative": 2}
 ARTICLES = {  # by definiteness and gender, p for the plural; then by case
@@ -118,7 +76,7 @@ ENDINGS = {
     "indefinite": {"m": "er en en", "f": "e e en", "n": "es es en", "p": "e e en"},
 }
 USUAL = (0.7, 0.2, 0.07, 0.03)  # how often each of a word's translations is taken, the most usual first
-MAX_WORDS = 30
+MAX_WORDS = 25
 
 
 def _entries(table: str) -> list[tuple[str, list[str]]]:
@@ -179,8 +137,8 @@ class Grammar:
         self._usage: dict[tuple[str, str], list[int]] = {}
 
     def often_the_first(self, choices: list[Any]) -> Any:
-        """One of the choices; the one of rank r is drawn in proportion to 1 / r."""
-        return self.random.choices(choices, [1 / rank for rank in range(1, len(choices) + 1)])[0]
+        """One of the choices; the one of rank r is drawn in proportion to r ** -0.5."""
+        return self.random.choices(choices, [rank**-0.5 for rank in range(1, len(choices) + 1)])[0]
 
     def translation(self, german: str, beside: str, english: list[Any]) -> Any:
         """One of a word's translations, most often the one that is usual beside another word."""
@@ -201,7 +159,7 @@ class Grammar:
         beside = ""
         if self.random.random() < 0.6:
             beside, words = self.often_the_first(self.adjectives_of(noun.kind))
-            german.append(_inflected(beside) + ENDINGS[article][gender].split()[column])
+            german.append(beside + ENDINGS[article][gender].split()[column])
             english.append(self.translation(beside, noun.german[0], words))
         word = noun.german[plural]
         german.append(word + "n" if plural and case == "dative" and word[-1] not in "ns" else word)
@@ -215,7 +173,7 @@ class Grammar:
         """The adjectives that go with a class of nouns, in the order of how often they do."""
         order = self.adjectives[:]
         random.Random(kind).shuffle(order)
-        return order[:14]
+        return order[:8]
 
     def clause(self, verb_last: bool) -> Phrase:
         """A clause without its mark; the German verb is the second part, or the last one."""
@@ -228,7 +186,7 @@ class Grammar:
         )
         verb = forms[2] if perfect else forms[0 if subject.plural else 1]
         german, words = [object_.german], [subject.english, verb, object_.english]
-        if self.random.random() < 0.3:
+        if self.random.random() < 0.2:
             manner, choices = self.random.choice(self.manners)
             german.append(manner)
             words.append(self.translation(manner, infinitive, choices))
@@ -238,7 +196,7 @@ class Grammar:
             german.append(f"{preposition} {place.german}")
             words.append(f"{self.translation(preposition, place.noun.german[0], choices)} {place.english}")
         ending = [participle] if perfect else []
-        if self.random.random() < 0.4:
+        if self.random.random() < 0.3:
             time, choices = self.random.choice(self.times)
             words.insert(
                 self.translation(time, infinitive, [0, len(words)]), self.translation(time, "", choices)
@@ -257,17 +215,12 @@ class Grammar:
         """German and English."""
         main = self.clause(verb_last=False)
         german, english = main.german, main.english
-        if self.random.random() < 0.25:
+        if self.random.random() < 0.15:
             joint, choices = self.random.choice(self.joints)
             second = self.clause(verb_last=True)
             german += f", {joint} {second.german}"
             english += f" {self.translation(joint, '', choices)} {second.english}"
         return tuple(text[0].upper() + text[1:] + "." for text in (german, english))
-
-
-def _inflected(adjective: str) -> str:
-    """The stem before an ending."""
-    return {"dunkel": "dunkl"}.get(adjective, adjective)
 
 
 def sentences(seed: int) -> Iterator[tuple[str, str]]:

@@ -5,10 +5,9 @@ import json
 import os
 import re
 import subprocess
-import sys
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
@@ -17,12 +16,11 @@ from doit.cmd_base import TaskLoader2
 from doit.doit_cmd import DoitMain
 from doit.exceptions import TaskFailed
 from doit.reporter import ZeroReporter
-from doit.task import Task, dict_to_task
+from doit.task import Task
 
-PROGRESS = re.compile(r"num_updates=(?P<update>\d+)|^update (?P<first>\d+) of|(?P<percent>\d+)%\|")
-SHOW_EVERY = 20.0  # seconds between two lines of progress
+PROGRESS = re.compile(r"num_updates[= |]+\d+|^update \d+ of \d+.*")
+SHOW_EVERY = 20  # seconds
 QUIET = {"PYTHONWARNINGS": "ignore", "TOKENIZERS_PARALLELISM": "true", "TRANSFORMERS_VERBOSITY": "error"}
-_notes_lock = threading.Lock()
 
 
 @dataclass(frozen=True)
@@ -35,7 +33,7 @@ class Step:
         after: names of the steps that it needs.
         resumes: goes on where it was killed, so its log and its time go on too.
         parallel: runs beside others, with its share of the cores.
-        shown: its output is shown, not only logged.
+        shown: its output is shown; of others, how far they are.
         always: runs at every start.
         files: JSON files that describe it, written when it starts.
     """
@@ -50,145 +48,136 @@ class Step:
     files: dict[str, dict[str, Any]] = field(default_factory=dict)
 
 
-class Workflow:
-    """Steps of one folder.
-
-    Attributes:
-        out: the folder.
-        steps: in an order in which they could run.
-        jobs: number of steps that may run at once.
-    """
+class Workflow(TaskLoader2):
+    """Steps of one folder, as doit loads them; ``jobs`` of them run at once."""
 
     def __init__(self, out: Path, steps: Sequence[Step], jobs: int) -> None:
+        super().__init__()
         self.out, self.steps, self.jobs = out, steps, jobs
-        self._lock: IO[str] | None = None
-
-    def is_done(self, step: Step) -> bool:
-        return self._done(step).exists() and not step.always
+        self._noting = threading.Lock()
 
     def show(self) -> None:
         """Print what would run."""
         for step in self.steps:
-            print(f"\n== {step.name}: done before" if self.is_done(step) else f"\n== {step.name}\n$ {step.command}")
+            print(
+                f"\n== {step.name}: done before"
+                if self._is_done(step)
+                else f"\n== {step.name}\n$ {step.command}"
+            )
 
     def run(self) -> int:
-        """Run all that is not done.
-
-        Returns:
-            0, or another number when a step failed; what does not need it is done all the same.
+        """Run what is not done; 0 unless a step failed, and then all that does not need it is done all the same.
 
         Raises:
             BlockingIOError: another start is at work in the folder.
         """
-        self._lock = open(self.out / "lock", "w")  # noqa: SIM115  open until the last step ends
-        try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise BlockingIOError(
-                f"{self.out} is in use by another start, or by a step that outlived one. Wait until it ends, or end it"
-            ) from None
-        options = ["run", "--continue", "--process", str(self.jobs), "--parallel-type", "thread"]
-        return int(DoitMain(_Loader(self)).run([*options, "--backend", "json", "--db-file", str(self.out / "doit.json")]))
+        # children inherit the lock, so it lasts as long as they do
+        with open(self.out / "lock", "w") as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise BlockingIOError(
+                    f"{self.out} is in use by another start, or by a step that outlived one. Wait until it ends, or end it"
+                ) from None
+            self._inherited = [lock.fileno()]
+            options = [
+                "--process",
+                str(self.jobs),
+                "--backend",
+                "json",
+                "--db-file",
+                str(self.out / "doit.json"),
+            ]
+            return int(DoitMain(self).run(["run", "--continue", "--parallel-type", "thread", *options]))
+
+    def load_doit_config(self) -> dict[str, Any]:
+        return {"reporter": _FailuresOnly, "verbosity": 2}
+
+    def load_tasks(self, cmd: Any, pos_args: Any) -> list[Task]:
+        return [
+            Task(
+                step.name,
+                [(self.run_step, [step])],
+                task_dep=list(step.after),
+                uptodate=[(self._is_up_to_date, [step])],
+            )
+            for step in self.steps
+        ]
 
     def run_step(self, step: Step) -> TaskFailed | None:
         """Run a step's command and note it, or say why it failed."""
         log, begun = self.out / "logs" / f"{step.name}.log", self.out / "begun" / step.name
-        for path in (log, begun, self._done(step)):
+        for path in (log, begun, self._done(step), *(self.out / name for name in step.files)):
             path.parent.mkdir(parents=True, exist_ok=True)
         for name, record in step.files.items():
-            (self.out / name).parent.mkdir(parents=True, exist_ok=True)
-            _write_json(self.out / name, record)
-        earlier = _earlier_seconds(begun, log) if step.resumes else 0.0
-        start = time.time()
+            (self.out / name).write_text(json.dumps(record, indent=1, ensure_ascii=False), encoding="utf-8")
+        earlier, start = 0.0, time.time()
+        if (
+            step.resumes and begun.exists() and log.exists()
+        ):  # the start before this one ended when its log did
+            before, begun_at = json.loads(begun.read_text(encoding="utf-8"))
+            earlier = before + max(0.0, log.stat().st_mtime - begun_at)
         begun.write_text(json.dumps([earlier, start]), encoding="utf-8")
         print(f"\n== {step.name}\n$ {step.command}", flush=True)
-        cores = os.cpu_count() or 1
-        threads = os.environ.get("OMP_NUM_THREADS", str(max(1, cores // self.jobs if step.parallel else cores)))
-        assert self._lock is not None
         with open(log, "a" if step.resumes else "w", encoding="utf-8") as file:
-            child = subprocess.Popen(
-                ["bash", "-eo", "pipefail", "-c", step.command], cwd=self.out, text=True, errors="replace",
-                stdout=subprocess.PIPE, stderr=subprocess.STDOUT, pass_fds=[self._lock.fileno()],
-                env={**os.environ, **QUIET, "OMP_NUM_THREADS": threads},
-            )  # fmt: skip
-            assert child.stdout is not None
-            _follow(child.stdout, file, step)
-        if child.wait():
-            end = "".join(log.read_text(encoding="utf-8", errors="replace").splitlines(keepends=True)[-20:])
-            return TaskFailed(f"{step.name} failed (exit status {child.returncode}); the end of {log}:\n{end}"
-                              "What is done stays done: correct the cause and give the same command again.")  # fmt: skip
-        seconds = round(earlier + time.time() - start)
-        ended = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
-        note = {"step": step.name, "seconds": seconds, "command": step.command, "ended": ended}
-        with _notes_lock, open(self.out / "steps.jsonl", "a", encoding="utf-8") as steps:
+            status = self._execute(step, file)
+        if status:
+            end = "\n".join(log.read_text(encoding="utf-8", errors="replace").splitlines()[-20:])
+            return TaskFailed(
+                f"{step.name} failed (exit status {status}); the end of {log}:\n{end}\n"
+                "What is done stays done. Correct the cause and give the same command again."
+            )
+        note = {"step": step.name, "seconds": round(earlier + time.time() - start), "command": step.command}
+        note["ended"] = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+        with self._noting, open(self.out / "steps.jsonl", "a", encoding="utf-8") as steps:
             steps.write(json.dumps(note) + "\n")
-        self._done(step).write_text(step.command + "\n", encoding="utf-8")
-        print(f"== {step.name}: {seconds} s", flush=True)
+        self._done(step).write_text(step.command, encoding="utf-8")
+        print(f"== {step.name}: {note['seconds']} s", flush=True)
         return None
 
-    def up_to_date(self, step: Step) -> bool:
-        """Whether a step is done; one that was done by another command says so."""
-        if not self.is_done(step):
+    def _execute(self, step: Step, log: IO[str]) -> int:
+        """Exit status of the command; its output goes to the log, and what is to be seen of it to the screen."""
+        cores = os.cpu_count() or 1
+        threads = os.environ.get(
+            "OMP_NUM_THREADS", str(max(1, cores // self.jobs if step.parallel else cores))
+        )
+        child = subprocess.Popen(
+            ["bash", "-eo", "pipefail", "-c", step.command], cwd=self.out, text=True, errors="replace",
+            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, pass_fds=self._inherited,
+            env={**os.environ, **QUIET, "OMP_NUM_THREADS": threads},
+        )  # fmt: skip
+        shown_at = time.monotonic()
+        for line in child.stdout or ():
+            print(line, end="", file=log, flush=True)
+            progress = PROGRESS.search(line)
+            if step.shown:
+                print(line, end="", flush=True)
+            elif progress and time.monotonic() - shown_at > SHOW_EVERY:
+                shown_at = time.monotonic()
+                print(f"   {step.name}: {progress[0]}", flush=True)
+        return child.wait()
+
+    def _is_up_to_date(self, step: Step) -> bool:
+        """Whether a step is done; says so, and if another command did it."""
+        if not self._is_done(step):
             return False
-        before = self._done(step).read_text(encoding="utf-8").strip()
+        before = self._done(step).read_text(encoding="utf-8")
         other = f" by another command, whose result is kept (remove {self._done(step)} to run it anew):\n   {before}"
-        print(f"== {step.name}: done before{other if before and before != step.command else ''}", flush=True)
+        print(f"== {step.name}: done before{'' if before == step.command else other}", flush=True)
         return True
+
+    def _is_done(self, step: Step) -> bool:
+        return self._done(step).exists() and not step.always
 
     def _done(self, step: Step) -> Path:
         return self.out / "done" / step.name
 
 
-class _Loader(TaskLoader2):  # type: ignore[misc]
-    """Gives doit the steps of a workflow."""
-
-    def __init__(self, workflow: Workflow) -> None:
-        super().__init__()
-        self.workflow = workflow
-
-    def load_doit_config(self) -> dict[str, Any]:
-        return {"reporter": _Reporter, "verbosity": 2}
-
-    def load_tasks(self, cmd: Any, pos_args: Any) -> list[Task]:
-        return [dict_to_task(self._task(step)) for step in self.workflow.steps]
-
-    def _task(self, step: Step) -> dict[str, Any]:
-        check: Callable[[], bool] = lambda: self.workflow.up_to_date(step)  # noqa: E731  doit asks for no arguments
-        return {
-            "name": step.name,
-            "actions": [(self.workflow.run_step, [step])],
-            "task_dep": list(step.after),
-            "uptodate": [check],
-        }
-
-
-class _Reporter(ZeroReporter):  # type: ignore[misc]
-    """Prints failures alone; steps tell of themselves."""
+class _FailuresOnly(ZeroReporter):
+    """Prints failures; steps tell of themselves."""
 
     def add_failure(self, task: Task, fail: Any) -> None:
-        print(f"\n== {fail.message}" if isinstance(fail, TaskFailed) else f"== {task.name}: {fail.get_msg()}", flush=True)
-
-
-def _follow(output: IO[str], log: IO[str], step: Step) -> None:
-    """Copy a command's output to its log, and show it, or now and then how far it is."""
-    shown_at = time.monotonic()
-    for line in output:
-        log.write(line)
-        log.flush()
-        if step.shown:
-            print(line, end="", flush=True)
-        elif (found := PROGRESS.search(line)) and time.monotonic() - shown_at > SHOW_EVERY:
-            shown_at = time.monotonic()
-            print(f"   {step.name}: {found[0].replace('num_updates=', 'update ').rstrip('|')}", flush=True)
-
-
-def _earlier_seconds(begun: Path, log: Path) -> float:
-    """Time of all starts before this one; the last of them ended when its log did."""
-    if not begun.exists() or not log.exists():
-        return 0.0
-    before, start = json.loads(begun.read_text(encoding="utf-8"))
-    return before + max(0.0, log.stat().st_mtime - start)  # it may have been killed before its first line
-
-
-def _write_json(path: Path, record: dict[str, Any]) -> None:
-    path.write_text(json.dumps(record, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+        print(
+            f"\n== {fail.message if isinstance(fail, TaskFailed) else f'{task.name}: {fail.get_msg()}'}",
+            flush=True,
+        )

@@ -4,7 +4,6 @@ import importlib
 import importlib.util
 import json
 import os
-import platform
 import subprocess
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -12,9 +11,9 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import yaml
 from omegaconf import MISSING, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
-from yaml import YAMLError
 
 import fairseq_bert_kd
 
@@ -72,7 +71,9 @@ def load(path: Path, given: Sequence[str]) -> tuple[Any, ModuleType]:
         schema, defaults = OmegaConf.structured(module.Settings), OmegaConf.load(HERE / f"{kind}.yaml")
         merged: Any = OmegaConf.merge(schema, defaults, task, line)
         if merged.size not in merged.sizes:
-            raise ValueError(f"{path}: size={merged.size} does not exist. Give one of: {', '.join(merged.sizes)}")
+            raise ValueError(
+                f"{path}: size={merged.size} does not exist. Give one of: {', '.join(merged.sizes)}"
+            )
         sizes = [layer.get("sizes", {}).get(merged.size, {}) for layer in (defaults, task)]
         merged = OmegaConf.merge(schema, defaults, sizes[0], task, sizes[1], line)
         for key in ("data", "out", "teacher"):  # steps run in the folder that is written
@@ -80,9 +81,11 @@ def load(path: Path, given: Sequence[str]) -> tuple[Any, ModuleType]:
                 merged[key] = str(Path(merged[key]).resolve())
         OmegaConf.resolve(merged)
         return OmegaConf.to_object(merged), module
-    except (OmegaConfBaseException, OSError, YAMLError, AttributeError) as error:
+    except (OmegaConfBaseException, OSError, yaml.YAMLError, AttributeError) as error:
         reason = " ".join(str(error).split("object_type=")[0].split())
-        raise ValueError(f"{path}: {reason}. Correct the file, or give KEY=VALUE on the command line") from None
+        raise ValueError(
+            f"{path}: {reason}. Correct the file, or give KEY=VALUE on the command line"
+        ) from None
 
 
 def check_model(name: str) -> None:
@@ -126,7 +129,7 @@ def describe(settings: Common, values: dict[str, Any]) -> None:
             )
         return
     gpus = _first_line("nvidia-smi --query-gpu=name --format=csv,noheader | sort | uniq -c | paste -sd,")
-    cpu = _first_line("lscpu | sed -n 's/^Model name: *//p'") or platform.machine()
+    cpu = _first_line("lscpu | sed -n 's/^Model name: *//p'") or "unknown processor"
     code = _first_line(f"git -C '{HERE}' rev-parse --short=12 HEAD") or fairseq_bert_kd.__version__
     same["hardware"] = f"{os.cpu_count()} CPU cores ({cpu}), {gpus or 'no GPU'}"
     same |= {"code": code, "command": f"python examples/run.py {settings.task} size={settings.size} data=DATA_DIR "

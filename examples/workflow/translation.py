@@ -1,7 +1,7 @@
 """Steps of a translation or summarisation experiment: text, teachers, their stores, students, outputs, report."""
 
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Optional
 
@@ -35,9 +35,16 @@ class Student:
     heads: int = 4
 
     def __str__(self) -> str:
-        sizes = {"layers": self.layers, "embed-dim": self.dim, "ffn-embed-dim": self.ffn_dim, "attention-heads": self.heads}
+        sizes = {
+            "layers": self.layers,
+            "embed-dim": self.dim,
+            "ffn-embed-dim": self.ffn_dim,
+            "attention-heads": self.heads,
+        }
         sides = ("encoder", "decoder") if self.layers else ()
-        return " ".join([f"--arch {self.arch}", *(f"--{side}-{key} {sizes[key]}" for side in sides for key in sizes)])
+        return " ".join(
+            [f"--arch {self.arch}", *(f"--{side}-{key} {sizes[key]}" for side in sides for key in sizes)]
+        )
 
 
 @dataclass
@@ -92,6 +99,7 @@ class Settings(Common):
     test_sets: list[str] = field(default_factory=lambda: ["test"])
     seeds: list[int] = field(default_factory=lambda: [1, 2, 3])
     prepare: list[str] = field(default_factory=list)
+    make_teacher: list[str] = field(default_factory=list)
     after_tokenize: list[str] = field(default_factory=list)
     after_students: list[str] = field(default_factory=list)
     after: Optional[str] = None
@@ -110,28 +118,30 @@ class Settings(Common):
 
 
 def check(settings: Settings) -> None:
-    """Find what would end the experiment after hours.
+    """Find what would end the experiment after hours, and make the folder what it is.
 
     Raises:
-        ValueError: a row, a teacher, a package or the text is not there, or ``out`` holds another experiment.
+        ValueError: text, a teacher or a package is not there, or the folder holds another experiment.
     """
-    out = Path(settings.out)
+    out, folder = Path(settings.out), Path(settings.data)
     if "prepare_raw.py" in "".join(settings.prepare) and not (out / "done" / "text").exists():
-        for split in ("train", "valid", *settings.test_sets):
-            for language in (settings.source, settings.target):
-                name, folder = f"{split}.{language}", Path(settings.data)
-                if not (folder / name).exists() and not (folder / f"{name}.gz").exists():
-                    there = ", ".join(sorted(path.name for path in folder.glob("*.*"))) or "no files"
-                    raise ValueError(
-                        f"data={folder} must hold {name} or {name}.gz, but has {there}. Correct data, source or target"
-                    )
+        endings = ["tsv"] if "--table" in "".join(settings.prepare) else [settings.source, settings.target]
+        for name in (
+            f"{split}.{ending}" for split in ("train", "valid", *settings.test_sets) for ending in endings
+        ):
+            if not (folder / name).exists() and not (folder / f"{name}.gz").exists():
+                there = ", ".join(sorted(path.name for path in folder.glob("*.*"))) or "no files"
+                raise ValueError(
+                    f"data={folder} must hold {name} or {name}.gz; it has {there}. Correct data, source or target"
+                )
     if settings.report:
         check_report("jinja2", "matplotlib", *["rouge_score"] * (settings.metric == "rouge"))
-    if not (out / "done" / "tokenize").exists():
+    if not settings.make_teacher and not (out / "done" / "tokenize").exists():
         check_model(settings.teacher)
-    keys = ("source", "target", "metric", "lowercase", "bleu_tokenize", "baseline", "main")
-    names = {"source": "source_lang", "target": "target_lang"}
-    describe(settings, {names.get(key, key): getattr(settings, key) for key in keys})
+    values = {
+        key: getattr(settings, key) for key in ("metric", "lowercase", "bleu_tokenize", "baseline", "main")
+    }
+    describe(settings, {"source_lang": settings.source, "target_lang": settings.target, **values})
 
 
 def chosen(settings: Settings) -> list[str]:
@@ -191,13 +201,17 @@ class _Steps:
         """Text, data, teachers and stores."""
         settings = self.settings
         yield Step("text", " && ".join(settings.prepare), shown=True)
+        if settings.make_teacher:
+            yield Step("make-teacher", " && ".join(settings.make_teacher))
         sets = ",".join(settings.test_sets)
         yield Step("tokenize", self.command("tokenize", sets=sets))
         if settings.after_tokenize:
             yield Step("after-tokenize", " && ".join(settings.after_tokenize))
         stores = [system.store for system in self.systems.values() if system.store]
         teachers = dict.fromkeys(settings.stores[store].teacher for store in stores)
-        data = [system.data for system in self.systems.values()] + [settings.teachers[name].data for name in teachers]
+        data = [system.data for system in self.systems.values()] + [
+            settings.teachers[name].data for name in teachers
+        ]
         for folder in dict.fromkeys("data-bin" if name == "data-beam" else name for name in data):
             yield self.binarised(folder, "pieces", "--joined-dictionary" if folder == "data-bin" else "")
         for name in teachers:
@@ -208,12 +222,16 @@ class _Steps:
             store = settings.stores[name]
             folder = settings.teachers[store.teacher].data
             named = "" if name == "default" or folder == "data-separate" else f"--name {name}"
-            command = self.command("dump", data=folder, teacher=store.teacher, named=named, options=store.options)
+            command = self.command(
+                "dump", data=folder, teacher=store.teacher, named=named, options=store.options
+            )
             yield Step(f"dump-{name}".removesuffix("-default"), command, resumes=True)
 
     def binarised(self, folder: str, pieces: str, dictionaries: str) -> Step:
         tests = ",".join(f"{pieces}/{name}" for name in self.settings.test_sets)
-        command = self.command("preprocess", data=folder, pieces=pieces, tests=tests, dictionaries=dictionaries)
+        command = self.command(
+            "preprocess", data=folder, pieces=pieces, tests=tests, dictionaries=dictionaries
+        )
         return Step(f"preprocess{folder.removeprefix('data-bin').removeprefix('data')}", command)
 
     def student(self, name: str, seed: int, before: tuple[str, ...]) -> Iterator[Step]:
@@ -242,7 +260,13 @@ class _Steps:
         values = {"data": system.data, "folder": f"students/{run}", "seed": seed}
         decay = "" if budget.schedule == "inverse_sqrt" else f"--total-num-update {updates}"
         command = self.command(
-            "student", model=model, start=" ".join(start), updates=updates, decay=decay, options=self.options(name), **values
+            "student",
+            model=model,
+            start=" ".join(start),
+            updates=updates,
+            decay=decay,
+            options=self.options(name),
+            **values,
         )
         yield Step(f"students/{run}", command, before, resumes=True, parallel=True, files=described)
         for number, subset in enumerate(self.sets):  # fairseq calls several test sets test, test1, ...
@@ -253,9 +277,16 @@ class _Steps:
 
     def beam(self, before: tuple[str, ...]) -> Iterator[Step]:
         """The first plain student's translations of the training text, binarised; once."""
-        folder, sets = f"students/{self.settings.baseline}.{self.settings.seeds[0]}", ",".join(self.settings.test_sets)
+        folder, sets = (
+            f"students/{self.settings.baseline}.{self.settings.seeds[0]}",
+            ",".join(self.settings.test_sets),
+        )
         text = "> outputs/beam.train.out && " + self.command("beam", sets=sets)
-        yield Step("beam", self.command("decode", data="data-bin", folder=folder, subset="train", text=text), (*before, folder))
+        yield Step(
+            "beam",
+            self.command("decode", data="data-bin", folder=folder, subset="train", text=text),
+            (*before, folder),
+        )
         dictionaries = f"--srcdict data-bin/dict.{self.settings.source}.txt --tgtdict data-bin/dict.{self.settings.target}.txt"
         yield replace(self.binarised("data-beam", "pieces-beam", dictionaries), after=("beam",))
 
