@@ -3,14 +3,13 @@
 import fcntl
 import json
 import os
-import re
 import subprocess
 import threading
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 from doit.cmd_base import TaskLoader2
 from doit.doit_cmd import DoitMain
@@ -18,8 +17,8 @@ from doit.exceptions import TaskFailed
 from doit.reporter import ZeroReporter
 from doit.task import Task
 
-PROGRESS = re.compile(r"num_updates[= |]+\d+|^update \d+ of \d+.*")
-SHOW_EVERY = 20  # seconds
+# what a log shows of a long step: fairseq-train's validations
+PROGRESS = "{ grep --line-buffered -oE 'valid on .* num_updates [0-9]+|^update [0-9]+ of .*' || true; }"
 QUIET = {"PYTHONWARNINGS": "ignore", "TOKENIZERS_PARALLELISM": "true", "TRANSFORMERS_VERBOSITY": "error"}
 
 
@@ -33,7 +32,7 @@ class Step:
         after: names of the steps that it needs.
         resumes: goes on where it was killed, so its log and its time go on too.
         parallel: runs beside others, with its share of the cores.
-        shown: its output is shown; of others, how far they are.
+        screen: filter of what is shown of its output.
         always: runs at every start.
         files: JSON files that describe it, written when it starts.
     """
@@ -43,7 +42,7 @@ class Step:
     after: Sequence[str] = ()
     resumes: bool = False
     parallel: bool = False
-    shown: bool = False
+    screen: str = PROGRESS
     always: bool = False
     files: dict[str, dict[str, Any]] = field(default_factory=dict)
 
@@ -119,8 +118,18 @@ class Workflow(TaskLoader2):
             earlier = before + max(0.0, log.stat().st_mtime - begun_at)
         begun.write_text(json.dumps([earlier, start]), encoding="utf-8")
         print(f"\n== {step.name}\n$ {step.command}", flush=True)
-        with open(log, "a" if step.resumes else "w", encoding="utf-8") as file:
-            status = self._execute(step, file)
+        cores = os.cpu_count() or 1
+        threads = os.environ.get(
+            "OMP_NUM_THREADS", str(max(1, cores // self.jobs if step.parallel else cores))
+        )
+        script = (
+            f"(set -e; {step.command}\n) 2>&1 | tee {'-a' if step.resumes else ''} '{log}' | {step.screen}"
+        )
+        environment = {**os.environ, **QUIET, "OMP_NUM_THREADS": threads}
+        command = ["bash", "-o", "pipefail", "-c", script]
+        status = subprocess.run(
+            command, cwd=self.out, env=environment, pass_fds=self._inherited, check=False
+        ).returncode
         if status:
             end = "\n".join(log.read_text(encoding="utf-8", errors="replace").splitlines()[-20:])
             return TaskFailed(
@@ -134,28 +143,6 @@ class Workflow(TaskLoader2):
         self._done(step).write_text(step.command, encoding="utf-8")
         print(f"== {step.name}: {note['seconds']} s", flush=True)
         return None
-
-    def _execute(self, step: Step, log: IO[str]) -> int:
-        """Exit status of the command; its output goes to the log, and what is to be seen of it to the screen."""
-        cores = os.cpu_count() or 1
-        threads = os.environ.get(
-            "OMP_NUM_THREADS", str(max(1, cores // self.jobs if step.parallel else cores))
-        )
-        child = subprocess.Popen(
-            ["bash", "-eo", "pipefail", "-c", step.command], cwd=self.out, text=True, errors="replace",
-            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, pass_fds=self._inherited,
-            env={**os.environ, **QUIET, "OMP_NUM_THREADS": threads},
-        )  # fmt: skip
-        shown_at = time.monotonic()
-        for line in child.stdout or ():
-            print(line, end="", file=log, flush=True)
-            progress = PROGRESS.search(line)
-            if step.shown:
-                print(line, end="", flush=True)
-            elif progress and time.monotonic() - shown_at > SHOW_EVERY:
-                shown_at = time.monotonic()
-                print(f"   {step.name}: {progress[0]}", flush=True)
-        return child.wait()
 
     def _is_up_to_date(self, step: Step) -> bool:
         """Whether a step is done; says so, and if another command did it."""

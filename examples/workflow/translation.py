@@ -193,14 +193,22 @@ class _Steps:
                     students.append(step.name)
                     yield step
         for number, command in enumerate(self.settings.after_students, 1):
-            yield Step(f"scores-{number}", command, after=[*students], shown=True, always=True)
+            yield Step(f"scores-{number}", command, after=students, screen="cat", always=True)
+        outputs = {
+            name: [f"outputs/{name}.{seed}.test.out" for seed in self.settings.seeds] for name in self.systems
+        }
+        systems = " ".join(f"{name}={','.join(files)}" for name, files in outputs.items())
+        case = "--lowercase" if self.settings.lowercase else ""
+        yield Step(
+            "score", self.command("score", systems=systems, case=case), students, screen="cat", always=True
+        )
         if self.settings.report:
-            yield Step("report", self.command("report"), after=[*students], shown=True, always=True)
+            yield Step("report", self.command("report"), after=students, screen="cat", always=True)
 
     def prepared(self) -> Iterator[Step]:
         """Text, data, teachers and stores."""
         settings = self.settings
-        yield Step("text", " && ".join(settings.prepare), shown=True)
+        yield Step("text", " && ".join(settings.prepare), screen="cat")
         if settings.make_teacher:
             yield Step("make-teacher", " && ".join(settings.make_teacher))
         sets = ",".join(settings.test_sets)
