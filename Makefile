@@ -57,7 +57,7 @@ docs: setup
 	@echo 'build/docs/index.html'
 
 quickstart: setup
-	PATH="$(CURDIR)/$(BIN):$$PATH" bash examples/quickstart/run.sh
+	PATH="$(CURDIR)/$(BIN):$$PATH" python examples/run.py quickstart
 
 clean-quickstart:
 	rm -rf examples/quickstart/out

@@ -47,7 +47,7 @@ def main() -> None:
     )
     parser.add_argument("--archive", help="tar or zip file that holds them")
     parser.add_argument("--url", required=True, help="of the archive, or of the folder of the files")
-    parser.add_argument("--fetch", default="false", choices=["true", "false"])
+    parser.add_argument("--fetch", default="false", type=str.lower, choices=["true", "false"])
     args = parser.parse_args()
     official, fetch = Path("official"), args.fetch == "true"
     if args.archive and not any(there(args.data, name) for name in args.needs):

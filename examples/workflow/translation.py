@@ -145,7 +145,7 @@ def check(settings: Settings) -> None:
 
 
 def chosen(settings: Settings) -> list[str]:
-    """Systems of the requested rows, and those that they are compared with or begin from, in the table's order.
+    """Systems of the requested rows, and before them those that they are compared with or begin from.
 
     Raises:
         ValueError: a row is neither a system nor a group nor ``all``.
@@ -157,11 +157,18 @@ def chosen(settings: Settings) -> list[str]:
             f"no system and no group is called {unknown[0]!r}. Give `all`, a group ({', '.join(sorted(groups))}) "
             f"or a system ({', '.join(systems)})"
         )
-    found = [name for name in systems if {name, systems[name].group, "all"} & set(settings.rows)]
-    for name in found:  # which grows on the way
-        needed = (systems[name].baseline, systems[name].same or systems[name].after)
-        found += [other for other in needed if other and other not in found]
-    return [name for name in systems if name in found]
+    found: dict[str, None] = {}
+
+    def add(name: str) -> None:
+        for needed in (systems[name].same or systems[name].after, systems[name].baseline):
+            if needed and needed != name and needed not in found:
+                add(needed)
+        found[name] = None
+
+    for name in systems:
+        if {name, systems[name].group, "all"} & set(settings.rows):
+            add(name)
+    return list(found)
 
 
 def steps(settings: Settings) -> list[Step]:
