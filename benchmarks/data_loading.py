@@ -111,7 +111,7 @@ def prepare(folder: Path, sentences: int) -> dict[str, Any]:
     rich = {"gold": True, "samples": SAMPLES}
     for name, fields in (("base", {}), ("rich", rich)):
         info = make_info(K, temperatures=TEMPERATURES, **fields)
-        write_store_for(folder / name, info, pairs.target.sizes)
+        write_store_for(folder / name, info, pairs["target"].sizes)
 
     def rows(name: str) -> StoreRows:
         return StoreRows([TopKReader(folder / name)], TeacherNeeds(K, samples=name == "rich"))

@@ -15,16 +15,17 @@ from fairseq.data import indexed_dataset
 from benchmarks.dump_throughput import make_pairs, make_teacher
 from benchmarks.memory import peak_growth
 from benchmarks.table import Row
-from fairseq_bert_kd.storage.fairseq_data import IndexedTokens, Pairs
-from fairseq_bert_kd.storage.store_info import WHOLE, StoreInfo, dictionary_digest
+from fairseq_bert_kd.storage.fairseq_data import IndexedTokens, Sides, dictionary_digest
+from fairseq_bert_kd.storage.shards import WHOLE
+from fairseq_bert_kd.storage.topk import TopKInfo
 from fairseq_bert_kd.teachers.dump import StoreDump
 
 DICTIONARY = 1000
 
 
-def write_corpus(folder: Path, pairs: Pairs, dictionary_size: int) -> None:
+def write_corpus(folder: Path, pairs: Sides, dictionary_size: int) -> None:
     """Both sides in fairseq's mmap format."""
-    for name, side in zip(("source", "target"), pairs, strict=True):
+    for name, side in zip(("source", "target"), pairs.values(), strict=True):
         builder = indexed_dataset.make_builder(
             str(folder / f"{name}.bin"), "mmap", vocab_size=dictionary_size
         )
@@ -38,11 +39,11 @@ def dump_in_child(folder: str, answer) -> None:
     torch.set_num_threads(1)
     teacher = make_teacher("tiny", DICTIONARY, torch.device("cpu"), torch.float32)
     symbols = teacher.task.target_dictionary.symbols
-    info = StoreInfo(
+    info = TopKInfo(
         k=8, dictionary_size=DICTIONARY, dictionary_digest=dictionary_digest(symbols), split="train", source_lang="a",
         target_lang="b", passes=1, teacher="tiny", teacher_digest="", mask_ratio=0.15, versions={}, max_tokens=8192,
     )  # fmt: skip
-    pairs = Pairs(IndexedTokens(f"{folder}/source"), IndexedTokens(f"{folder}/target"))
+    pairs = Sides(source=IndexedTokens(f"{folder}/source"), target=IndexedTokens(f"{folder}/target"))
     dump = StoreDump(teacher, pairs, info, torch.device("cpu"))
     counts = dump.count(WHOLE)
     list(dump.scorer.score([0] * 100))  # what is made once, and the allocator's settling

@@ -24,8 +24,9 @@ from fairseq.data import Dictionary
 from benchmarks import authors_dump
 from benchmarks.table import Row
 from fairseq_bert_kd.functional.pair_input import PairFormat
-from fairseq_bert_kd.storage.fairseq_data import Pairs
-from fairseq_bert_kd.storage.store_info import WHOLE, StoreInfo, dictionary_digest
+from fairseq_bert_kd.storage.fairseq_data import Sides, dictionary_digest
+from fairseq_bert_kd.storage.shards import WHOLE
+from fairseq_bert_kd.storage.topk import TopKInfo
 from fairseq_bert_kd.teachers.dump import StoreDump
 from fairseq_bert_kd.teachers.load import Teacher
 
@@ -81,7 +82,7 @@ def make_teacher(shape: str, dictionary_size: int, device: torch.device, dtype: 
     return Teacher(model.eval().to(device=device, dtype=dtype), task, "")
 
 
-def make_pairs(sentences: int, dictionary_size: int, text: str = "captions") -> Pairs:
+def make_pairs(sentences: int, dictionary_size: int, text: str = "captions") -> Sides:
     """Random tokens with the lengths of image captions (Multi30k's pieces) or of talks (TED's words)."""
     rng = np.random.default_rng(0)
     if text == "captions":
@@ -94,7 +95,7 @@ def make_pairs(sentences: int, dictionary_size: int, text: str = "captions") -> 
         lengths = np.clip(lengths.round(), 3, 150).astype(int)
         return Side([np.append(rng.integers(4, dictionary_size, n - 1), 2) for n in lengths])
 
-    return Pairs(side(source), side(target))
+    return Sides(source=side(source), target=side(target))
 
 
 def bare_forward(dump: StoreDump, batches: list[Any]) -> float:
@@ -124,7 +125,7 @@ def authors_two_steps(dump: StoreDump) -> float:
     source_ids, target_ids = model.source_ids.cpu().numpy(), model.target_ids.cpu().numpy()
     pairs = [
         (source_ids[source[:-1]].tolist(), target_ids[target[:-1]].tolist())
-        for source, target in zip(dump.pairs.source, dump.pairs.target, strict=True)
+        for source, target in zip(dump.pairs["source"], dump.pairs["target"], strict=True)
     ]
 
     def hidden_states(batch: authors_dump.Batch) -> torch.Tensor:
@@ -160,7 +161,7 @@ def measure(
     dtype = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}[precision]
     teacher = make_teacher(shape, dictionary_size, device, dtype)
     symbols = teacher.task.target_dictionary.symbols
-    info = StoreInfo(
+    info = TopKInfo(
         k=8, dictionary_size=dictionary_size, dictionary_digest=dictionary_digest(symbols), split="train",
         source_lang="a", target_lang="b", passes=7, teacher=shape, teacher_digest="", mask_ratio=0.15, versions={},
         max_tokens=32768 if device.type == "cuda" else 8192,

@@ -3,13 +3,16 @@
 import os
 import statistics
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
 from benchmarks.synthetic import SYMBOLS, TOKENS, make_info
-from fairseq_bert_kd.storage.header import encode_dictionary, encode_header, plan_layout, summarise
-from fairseq_bert_kd.storage.store_info import OFFSET_DTYPE, WHOLE, table_dtype
+from fairseq_bert_kd.storage.fairseq_data import encode_dictionary
+from fairseq_bert_kd.storage.header import encode_header, plan_header
+from fairseq_bert_kd.storage.schema import OFFSET_DTYPE
+from fairseq_bert_kd.storage.shards import WHOLE
 from fairseq_bert_kd.storage.topk_store import TopKReader
 
 
@@ -20,10 +23,11 @@ def write_sparse_store(path: Path, sentences: int) -> None:
         OSError: the file system has no files of that size.
     """
     info, rows = make_info(), sentences * TOKENS
-    layout = plan_layout(info, WHOLE, sentences, len(encode_dictionary(SYMBOLS)), sentences, rows)
-    summary = summarise(np.zeros(0, dtype=table_dtype(info)), info)
+    header = plan_header(info, WHOLE, sentences, {"dictionary": len(encode_dictionary(SYMBOLS))}, rows)
+    summary = info.summarise(np.zeros(0, dtype=info.table_dtype))
+    layout = header.layout
     with open(path, "wb") as file:
-        file.write(encode_header(info, WHOLE, sentences, layout, summary, "00" * 16))
+        file.write(encode_header(replace(header, summary=summary, table_digest="00" * 16)))
         file.truncate(layout.file_bytes)
         last = layout.starts["offsets"] + OFFSET_DTYPE.itemsize * sentences
         os.pwrite(file.fileno(), np.array(rows, dtype=OFFSET_DTYPE).tobytes(), last)

@@ -15,9 +15,9 @@ from benchmarks.memory import peak_growth
 from benchmarks.sparse import sparse_opening_seconds
 from benchmarks.synthetic import TOKENS, make_info, write_store
 from benchmarks.table import Row
-from fairseq_bert_kd.storage.store_info import Shard, shard_path
-from fairseq_bert_kd.storage.topk_merge import merge_shards
-from fairseq_bert_kd.storage.topk_verify import verify_store
+from fairseq_bert_kd.storage.merge import merge_shards
+from fairseq_bert_kd.storage.shards import Shard, shard_path
+from fairseq_bert_kd.storage.verify import verify_store
 
 SHARDS = 4
 PASSES, PAIR_TOKENS = 7, 2 * TOKENS  # for the estimate of the teacher's work

@@ -25,15 +25,14 @@ from fairseq.data.indexed_dataset import MMapIndexedDataset, MMapIndexedDatasetB
 from benchmarks.authors_format import AuthorsReader, write_authors_shelve
 from benchmarks.synthetic import TOKENS, make_info, write_store
 from benchmarks.table import Row
-from fairseq_bert_kd.storage.header import record_dtype
 from fairseq_bert_kd.storage.topk_store import TopKReader
 
 K = 8
 AUTHORS_K = 128  # their default
-BATCH = 64  # sentences, of gather
+BATCH = 64  # sentences, of gather_records
 GOAL_AUTHORS, GOAL_FAIRSEQ = 30, 1.0
 _TURNS = 5
-_RECORD = record_dtype(make_info(K))
+_RECORD = make_info(K).record_dtype
 _NO_OPENING = "cold, opening not counted"
 
 
@@ -185,7 +184,7 @@ def _read_decoded(reader: TopKReader, order: list[int]) -> None:
 
 def _read_batches(reader: TopKReader, order: list[int]) -> None:
     for start in range(0, len(order), BATCH):
-        reader.gather(order[start : start + BATCH], TOKENS)
+        reader.gather_records(order[start : start + BATCH], TOKENS)
 
 
 def _read_fairseq(dataset: Any, order: list[int]) -> None:

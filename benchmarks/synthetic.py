@@ -6,18 +6,20 @@ from typing import Any
 
 import numpy as np
 
-from fairseq_bert_kd.storage.records import ChunkData, empty_records
-from fairseq_bert_kd.storage.store_info import WHOLE, Shard, StoreInfo, dictionary_digest
-from fairseq_bert_kd.storage.topk_writer import TopKWriter
+from fairseq_bert_kd.storage.fairseq_data import dictionary_digest
+from fairseq_bert_kd.storage.schema import ChunkData, empty_records
+from fairseq_bert_kd.storage.shards import WHOLE, Shard
+from fairseq_bert_kd.storage.topk import TopKInfo
+from fairseq_bert_kd.storage.topk_store import TopKWriter
 
 DICTIONARY = 30_000
 TOKENS = 27  # target tokens of a sentence, as in IWSLT
 SYMBOLS = [f"w{index}" for index in range(DICTIONARY)]
 
 
-def make_info(k: int = 8, chunk_sentences: int = 1024, **changes: Any) -> StoreInfo:
-    """k tokens and one temperature; ``changes`` are other fields of `StoreInfo`."""
-    info = StoreInfo(
+def make_info(k: int = 8, chunk_sentences: int = 1024, **changes: Any) -> TopKInfo:
+    """k tokens and one temperature; ``changes`` are other fields of `TopKInfo`."""
+    info = TopKInfo(
         k=k, dictionary_size=DICTIONARY, dictionary_digest=dictionary_digest(SYMBOLS), split="train", source_lang="a",
         target_lang="b", passes=7, teacher="synthetic", teacher_digest="", mask_ratio=0.15, versions={},
         temperatures=(1.0,), chunk_sentences=chunk_sentences,
@@ -25,7 +27,7 @@ def make_info(k: int = 8, chunk_sentences: int = 1024, **changes: Any) -> StoreI
     return replace(info, **changes)
 
 
-def make_records(info: StoreInfo, rows: int, seed: int = 0) -> Any:
+def make_records(info: TopKInfo, rows: int, seed: int = 0) -> Any:
     """``(rows,)`` records; a gold token is the third best, drawn ones lie outside the stored."""
     rng = np.random.default_rng(seed)
     records = empty_records(rows, info)
@@ -49,13 +51,13 @@ def make_records(info: StoreInfo, rows: int, seed: int = 0) -> Any:
     return records
 
 
-def write_store(path: Path, info: StoreInfo, sentences: int, shard: Shard = WHOLE) -> None:
+def write_store(path: Path, info: TopKInfo, sentences: int, shard: Shard = WHOLE) -> None:
     """A store, or a shard, whose chunks all hold the same rows, so that making them costs nothing."""
     lengths = np.broadcast_to(np.int32(TOKENS), (sentences,))
     write_store_for(path, info, lengths, shard)
 
 
-def write_store_for(path: Path, info: StoreInfo, lengths: Any, shard: Shard = WHOLE) -> None:
+def write_store_for(path: Path, info: TopKInfo, lengths: Any, shard: Shard = WHOLE) -> None:
     """The same for sentences of given ``lengths``, ``(sentences,)``."""
     size = info.chunk_sentences
     longest = max(int(lengths[start : start + size].sum()) for start in range(0, len(lengths), size))
@@ -65,5 +67,5 @@ def write_store_for(path: Path, info: StoreInfo, lengths: Any, shard: Shard = WH
         for number in writer.chunks():
             part = writer.lengths(number)
             some, status = hashes[: len(part)], np.zeros(len(part), np.uint8)
-            writer.write_chunk(number, ChunkData(some, some, part, status, records[: part.sum()]))
+            writer.write_chunk(number, ChunkData({"source": some, "target": some}, part, status, records[: part.sum()]))
         writer.finish()

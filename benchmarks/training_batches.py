@@ -19,7 +19,7 @@ from benchmarks.synthetic import make_info, make_records
 from fairseq_bert_kd.batch import TEACHER, TeacherNeeds
 from fairseq_bert_kd.data.store_rows import StoreRows
 from fairseq_bert_kd.models.student_presets import distilled_transformer_base
-from fairseq_bert_kd.storage.store_info import StoreInfo
+from fairseq_bert_kd.storage.topk import TopKInfo
 
 PAD = 1
 TEMPERATURES = (1.0, 2.0, 5.0, 10.0)
@@ -67,7 +67,7 @@ class Setting:
 class RowsInMemory:
     """Teacher rows with the interface that `StoreRows` wants of a reader: the same rows for every sentence."""
 
-    def __init__(self, info: StoreInfo, lengths: NDArray[Any]):
+    def __init__(self, info: TopKInfo, lengths: NDArray[Any]):
         self.info, self.lengths = info, lengths
         self.records = make_records(info, int(lengths.max()) * 64)
 
@@ -109,14 +109,14 @@ def make_student(setting: Setting, task: Any) -> TransformerModel:
 def make_batches(setting: Setting, dictionary: Dictionary) -> list[dict[str, Any]]:
     """As fairseq makes them of sentences sorted by length, with one teacher's rows."""
     pairs = make_pairs(max(2 * setting.max_tokens, 400), setting.dictionary, "talks")
-    source, target = ([torch.from_numpy(side[i]) for i in range(len(side))] for side in pairs)
+    source, target = ([torch.from_numpy(side[i]) for i in range(len(side))] for side in pairs.values())
     dataset = LanguagePairDataset(
-        source, pairs.source.sizes, dictionary, target, pairs.target.sizes, dictionary, shuffle=False
+        source, pairs["source"].sizes, dictionary, target, pairs["target"].sizes, dictionary, shuffle=False
     )
     info = make_info(
         K, dictionary_size=setting.dictionary, temperatures=TEMPERATURES, gold=True, samples=SAMPLES
     )
-    reader: Any = RowsInMemory(info, pairs.target.sizes)
+    reader: Any = RowsInMemory(info, pairs["target"].sizes)
     teacher = StoreRows([reader], TeacherNeeds(K, samples=True))
     found = batch_by_size(
         dataset.ordered_indices(),

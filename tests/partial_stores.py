@@ -2,10 +2,8 @@
 
 from pathlib import Path
 
-from fairseq_bert_kd.storage.records import ChunkData
-from fairseq_bert_kd.storage.store_info import TOO_LONG
-from fairseq_bert_kd.storage.topk_store import TopKReader
-from fairseq_bert_kd.storage.topk_writer import TopKWriter
+from fairseq_bert_kd.storage.schema import TOO_LONG, ChunkData
+from fairseq_bert_kd.storage.topk_store import TopKReader, TopKWriter
 
 
 def drop_rows(path: Path, sentences: slice) -> float:
@@ -16,8 +14,8 @@ def drop_rows(path: Path, sentences: slice) -> float:
     status, records = whole.status.copy(), whole.records.copy()
     status[sentences] = TOO_LONG
     lengths = whole.lengths.copy()
-    parts = (whole.source_hashes.copy(), whole.target_hashes.copy(), lengths)
-    data = ChunkData(*parts, status, records)
+    hashes = {side: values.copy() for side, values in whole.hashes.items()}
+    data = ChunkData(hashes, lengths, status, records)
     records[~data.scored] = 0
     with TopKWriter(path, reader.info, lengths, reader.symbols(), overwrite=True) as writer:
         writer.write_chunk(0, data)

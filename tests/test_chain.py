@@ -14,11 +14,9 @@ import pytest
 import torch
 
 from fairseq_bert_kd.cli.main import cli_main
-from fairseq_bert_kd.storage.fairseq_data import IndexedTokens
-from fairseq_bert_kd.storage.records import ChunkData
-from fairseq_bert_kd.storage.store_info import dictionary_digest, store_path
-from fairseq_bert_kd.storage.topk_store import TopKReader
-from fairseq_bert_kd.storage.topk_writer import TopKWriter
+from fairseq_bert_kd.storage.fairseq_data import IndexedTokens, dictionary_digest
+from fairseq_bert_kd.storage.schema import ChunkData
+from fairseq_bert_kd.storage.topk_store import TopKReader, TopKWriter, store_path
 from tests.tiny_chain import (
     PLUGIN,
     build_teacher_folder,
@@ -244,8 +242,8 @@ def rewrite(data, sentences=None, symbols=None, **changes):
     assert len(whole.status) == len(reader)
     kept = slice(sentences)
     lengths = whole.lengths[kept].copy()
-    arrays = (whole.source_hashes[kept], whole.target_hashes[kept], lengths, whole.status[kept])
-    data_kept = ChunkData(*(array.copy() for array in arrays), whole.records[: lengths.sum()].copy())
+    hashes = {side: values[kept].copy() for side, values in whole.hashes.items()}
+    data_kept = ChunkData(hashes, lengths, whole.status[kept].copy(), whole.records[: lengths.sum()].copy())
     with TopKWriter(store(data), info, lengths, symbols, overwrite=True) as writer:
         writer.write_chunk(0, data_kept)
         writer.finish()

@@ -12,9 +12,9 @@ from fairseq.data import LanguagePairDataset, data_utils
 
 from fairseq_bert_kd.cli.main import cli_main
 from fairseq_bert_kd.functional.left_to_right import LEFT_TO_RIGHT
-from fairseq_bert_kd.storage.store_info import Shard, shard_path, store_path
-from fairseq_bert_kd.storage.topk_merge import merge_shards
-from fairseq_bert_kd.storage.topk_store import TopKReader
+from fairseq_bert_kd.storage.merge import merge_shards
+from fairseq_bert_kd.storage.shards import Shard, shard_path
+from fairseq_bert_kd.storage.topk_store import TopKReader, store_path
 from fairseq_bert_kd.teachers.live_teacher import LiveTeacher
 from fairseq_bert_kd.teachers.load import load_teacher, never_a_target
 from fairseq_bert_kd.teachers.pair_batches import BatchLayout

@@ -97,7 +97,7 @@ def test_commands_are_those_of_the_command_line(site):
     shown = text(site, "docs/commands.html")
     for name in command_line.COMMANDS:
         assert f"usage: fairseq-bert-kd {name} " in shown
-    for tool in store_tools.SUBCOMMANDS:
+    for tool in store_tools.TOOLS:
         assert f"usage: fairseq-bert-kd store {tool} " in shown
     assert "--passes PASSES" in shown
 

@@ -7,8 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from fairseq_bert_kd.storage.store_info import store_path
-from fairseq_bert_kd.storage.topk_store import TopKReader
+from fairseq_bert_kd.storage.topk_store import TopKReader, store_path
 from fairseq_bert_kd.teachers.load import load_teacher
 from tests.tiny_chain import PLUGIN
 

@@ -53,7 +53,7 @@ def commands() -> list[list[str]]:
     for name in command_line.COMMANDS:
         found.append([name])
         if name == "store":
-            found += [[name, tool] for tool in store_tools.SUBCOMMANDS]
+            found += [[name, tool] for tool in store_tools.TOOLS]
     return found
 
 

@@ -16,22 +16,12 @@ from tqdm import tqdm
 
 import fairseq_bert_kd
 from fairseq_bert_kd.functional.left_to_right import LEFT_TO_RIGHT
-from fairseq_bert_kd.storage.fairseq_data import open_pairs, read_dictionary
-from fairseq_bert_kd.storage.store_info import (
-    DEFAULT_NAME,
-    PREFIX_PLAN,
-    STRIDED_PLAN,
-    Shard,
-    StoreInfo,
-    dictionary_digest,
-    differing_fields,
-    record_dtype,
-    scoring_plan,
-    shard_path,
-    store_path,
-)
-from fairseq_bert_kd.storage.topk_merge import merge_shards
-from fairseq_bert_kd.storage.topk_store import TopKReader
+from fairseq_bert_kd.storage.fairseq_data import dictionary_digest, open_pairs, read_dictionary
+from fairseq_bert_kd.storage.merge import merge_shards
+from fairseq_bert_kd.storage.schema import differing_fields
+from fairseq_bert_kd.storage.shards import Shard, shard_path
+from fairseq_bert_kd.storage.topk import PREFIX_PLAN, STRIDED_PLAN, TopKInfo, scoring_plan
+from fairseq_bert_kd.storage.topk_store import DEFAULT_NAME, TopKReader, store_path
 from fairseq_bert_kd.teachers import distributed
 from fairseq_bert_kd.teachers.dump import StoreDump
 from fairseq_bert_kd.teachers.load import Teacher, load_teacher
@@ -219,11 +209,11 @@ def dump_split(dump: StoreDump, path: Path, args: argparse.Namespace, rank: int,
 
 def store_info(
     args: argparse.Namespace, teacher: Teacher, subset: str, precision: str, device: torch.device
-) -> StoreInfo:
+) -> TopKInfo:
     """What the store will say about itself."""
     cfg, dictionary = teacher.task.cfg, teacher.task.target_dictionary
     left_to_right = teacher.model.attention == LEFT_TO_RIGHT
-    return StoreInfo(
+    return TopKInfo(
         k=args.topk,
         dictionary_size=len(dictionary),
         dictionary_digest=dictionary_digest(dictionary.symbols),
@@ -305,7 +295,7 @@ def refuse_other_store(path: Path, dump: StoreDump) -> None:
         differences = [str(error)]
     if differences:
         raise FileExistsError(
-            f"top-k store {path} exists and differs ({'; '.join(differences[:3])}); pass --overwrite to replace it"
+            f"store {path} exists and differs ({'; '.join(differences[:3])}); pass --overwrite to replace it"
         )
     dump.refuse_changed_data(path)
 
@@ -338,7 +328,7 @@ def print_plan(dump: StoreDump, path: Path, shard: Shard, name: str) -> None:
     print(f"  passes           {dump.info.passes:>15,}")
     print(f"  tokens to score  {counts['tokens']:>15,}  source and target, over all passes")
     print(
-        f"  bytes            {counts['bytes']:>15,}  {record_dtype(dump.info).itemsize} a position; {free:,} free"
+        f"  bytes            {counts['bytes']:>15,}  {dump.info.record_dtype.itemsize} a position; {free:,} free"
     )
     if rate:
         seconds = counts["tokens"] / rate
@@ -357,7 +347,7 @@ def report(path: Path) -> None:
     why = ", ".join(f"{count:,} {name.replace('_', ' ')}" for name, count in missing.items() if count)
     print(
         f"{path}: {layout.file_bytes:,} bytes, {layout.rows:,} positions, {layout.file_bytes / rows:.1f} bytes a "
-        f"position ({record_dtype(info).itemsize} without header and index), k={info.k}, {scoring_plan(info)}"
+        f"position ({info.record_dtype.itemsize} without header and index), k={info.k}, {scoring_plan(info)}"
     )
     print(
         f"sentences with teacher rows: {covered:,} of {len(reader):,} "

@@ -4,13 +4,16 @@ import argparse
 import os
 from collections.abc import Sequence
 from pathlib import Path
-
-import numpy as np
+from typing import BinaryIO
 
 from fairseq_bert_kd.cli.store_tools import printable, progress_bar
-from fairseq_bert_kd.storage.topk_merge import merge_shards, store_of_shard
-from fairseq_bert_kd.storage.topk_store import TopKReader
-from fairseq_bert_kd.storage.topk_verify import verify_store
+from fairseq_bert_kd.storage.chunk import chunk_digest
+from fairseq_bert_kd.storage.header import open_header, read_header
+from fairseq_bert_kd.storage.known_schemas import SCHEMAS
+from fairseq_bert_kd.storage.merge import merge_shards
+from fairseq_bert_kd.storage.shards import store_of_shard
+from fairseq_bert_kd.storage.store_file import StoreFile, pread
+from fairseq_bert_kd.storage.verify import verify_store
 
 HELP = """Join all shards of a dump (`fairseq-bert-kd dump --shard I/N`) to the store that a dump without shards gives,
 byte by byte. Goes on where an earlier merge was stopped."""
@@ -34,8 +37,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def main(args: argparse.Namespace) -> None:
     shards = [Path(path) for path in args.shards]
     output = Path(args.output) if args.output is not None else default_output(shards)
-    _refuse_itself(shards, output)
-    layouts = [TopKReader(path, shard=True).header.layout for path in shards]
+    _check_not_itself(shards, output)
+    layouts = [open_header(path, SCHEMAS).layout for path in shards]
     was_there = output.exists() and not args.overwrite  # then complete, or refused below
     total = sum(layout.ends["records"] - layout.starts["records"] for layout in layouts)
     with progress_bar(f"merge {output.name}", total) as bar:
@@ -48,7 +51,7 @@ def main(args: argparse.Namespace) -> None:
     )
     if args.remove_shards:
         if was_there:
-            _refuse_other_content(shards, output)
+            _check_same_content(shards, output)
         for path in shards:
             path.unlink()
         print(f"removed {len(shards)} shards")
@@ -69,29 +72,35 @@ def default_output(shards: Sequence[Path]) -> Path:
     return names.pop()
 
 
-def _refuse_itself(shards: Sequence[Path], output: Path) -> None:
+def _check_not_itself(shards: Sequence[Path], output: Path) -> None:
+    """Raise ValueError where the output is one of the shards."""
     for path in shards:
         if output.exists() and path.exists() and os.path.samefile(path, output):
             raise ValueError(f"--output {output} is one of the shards; give another name")
 
 
-def _refuse_other_content(shards: Sequence[Path], output: Path) -> None:
-    """ValueError unless a store that was there before is sound and holds the very rows of the shards."""
+def _check_same_content(shards: Sequence[Path], output: Path) -> None:
+    """Raise ValueError unless a store that was there before is sound and holds the very rows of the shards."""
     problems = verify_store(output)
     if problems:
         raise ValueError(
             f"the shards were kept, as {output} was there before and is damaged ({problems[0]}); "
             "pass --overwrite to merge them again"
         )
-    whole = TopKReader(output)
-    for reader in (TopKReader(path, shard=True) for path in shards):
-        shard = reader.header.shard
-        for local in range(reader.header.layout.chunks):
-            number = local * shard.count + shard.index
-            one, other = reader.chunk(local), whole.chunk(number)
-            pairs = ((getattr(one, name), getattr(other, name)) for name in vars(one))
-            if not all(np.array_equal(a.view(np.uint8), b.view(np.uint8)) for a, b in pairs):
-                raise ValueError(
-                    f"the shards were kept, as {output} was there before and holds other rows than {reader.path} in "
-                    f"chunk {number}; pass --overwrite to merge them again"
-                )
+    with open(output, "rb") as file:
+        whole = _open(output, file)
+        for path in shards:
+            with open(path, "rb") as shard_file:
+                shard = _open(path, shard_file)
+                for place in shard.places():
+                    entry, data = whole.entry(whole.place_of(place.number)), shard.chunk(place)
+                    # the shard's rows must have the digest of the store's
+                    if chunk_digest(place.number, entry, data, whole.info) != entry["digest"].tobytes():
+                        raise ValueError(
+                            f"the shards were kept, as {output} was there before and holds other rows than {path} in "
+                            f"chunk {place.number}; pass --overwrite to merge them again"
+                        )
+
+
+def _open(path: Path, file: BinaryIO) -> StoreFile:
+    return StoreFile(path, read_header(file, path, SCHEMAS), pread(file, path))

@@ -11,10 +11,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fairseq_bert_kd.cli.store_tools import printable
-from fairseq_bert_kd.storage.fairseq_data import IndexedTokens, data_prefixes, read_dictionary, sentence_hash
-from fairseq_bert_kd.storage.header import Header, damaged
-from fairseq_bert_kd.storage.store_info import PREFIX_PLAN, STATUS_NAMES, StoreInfo, dictionary_digest
-from fairseq_bert_kd.storage.topk_stat import checked_chunk, token_probs
+from fairseq_bert_kd.storage.alignment import hash_differences
+from fairseq_bert_kd.storage.fairseq_data import IndexedTokens, Sides, read_dictionary, symbol_name
+from fairseq_bert_kd.storage.header import Header
+from fairseq_bert_kd.storage.probabilities import default_temperature, gold_probs, percent, token_probs
+from fairseq_bert_kd.storage.topk import PREFIX_PLAN, TopKInfo
 from fairseq_bert_kd.storage.topk_store import TopKReader
 
 HELP = """Print a sentence of a top-k store: at each target position the teacher's best tokens and their
@@ -27,7 +28,7 @@ _WHY_MISSING = {
     "scored": "",
     "too_long": "longer than the teacher can read",
     "not_finite": "the teacher's logits were not finite",
-    "not_imported": "it was not in what was imported",
+    "not_imported": "the imported table does not hold it",
 }
 
 
@@ -35,15 +36,15 @@ class Sentence(NamedTuple):
     """A sentence of a store.
 
     Attributes:
-        number: in the corpus.
-        status: 0 or why it is missing.
-        hashes: of source and target ids.
+        number: its corpus index.
+        status: 0, or why it is missing.
+        hashes: hash of its ids by side.
         records: ``(rows,)``.
     """
 
     number: int
     status: int
-    hashes: tuple[int, int]
+    hashes: dict[str, int]
     records: NDArray[Any]
 
 
@@ -64,7 +65,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--top",
         type=int,
         metavar="N",
-        help="tokens of a position (default: 5, or all where fewer are stored)",
+        help="tokens per position (default: 5, or all where fewer are stored)",
     )
 
 
@@ -77,9 +78,7 @@ def main(args: argparse.Namespace) -> None:
     temperature = _temperature(info, args.temperature)
     sentence = find_sentence(reader, args.sentence)
     symbols = reader.symbols()
-    if dictionary_digest(symbols) != info.dictionary_digest:
-        raise damaged(reader.path, "its dictionary does not match its digest")
-    pieces = _pieces(reader, sentence, symbols, args.data) if args.data is not None else None
+    pieces = _pieces(reader, sentence, args.data) if args.data is not None else None
     for line in _lines(reader, sentence, symbols, pieces, temperature, top):
         print(line.rstrip())
 
@@ -99,58 +98,55 @@ def find_sentence(reader: TopKReader, number: int) -> Sentence:
         raise ValueError(
             f"sentence {number} is in shard {index + 1}/{shard.count}, {reader.path} is shard {shard}; name that file"
         )
-    data = checked_chunk(reader, local)
+    data = reader.checked_chunk(local)
     start = int(data.lengths[:offset].sum())
     return Sentence(
         number,
         int(data.status[offset]),
-        (int(data.source_hashes[offset]), int(data.target_hashes[offset])),
+        {side: int(hashes[offset]) for side, hashes in data.hashes.items()},
         data.records[start : start + int(data.lengths[offset])],
     )
 
 
-def _temperature(info: StoreInfo, asked: float | None) -> float:
-    """The asked temperature when it can be shown, else a default; ValueError lists the stored ones."""
+def _temperature(info: TopKInfo, requested: float | None) -> float:
+    """The requested temperature when the store can show it, else a default; ValueError lists the stored ones."""
     stored = info.temperatures
-    if asked is None:
-        return 1.0 if not stored or 1.0 in stored else stored[0]
-    if stored and asked not in stored:
+    if requested is None:
+        return default_temperature(stored)
+    if stored and requested not in stored:
         raise ValueError(
-            f"--temperature must be one of the stored {', '.join(f'{t:g}' for t in stored)}, got {asked:g}; "
+            f"--temperature must be one of the stored {', '.join(f'{t:g}' for t in stored)}, got {requested:g}; "
             "dump again with others"
         )
-    if not 0 < asked < math.inf:
-        raise ValueError(f"--temperature must be positive, got {asked:g}")
-    return asked
+    if not 0 < requested < math.inf:
+        raise ValueError(f"--temperature must be positive, got {requested:g}")
+    return requested
 
 
-def _pieces(
-    reader: TopKReader, sentence: Sentence, symbols: Sequence[str], folder: str
-) -> tuple[list[str], list[int]]:
+def _pieces(reader: TopKReader, sentence: Sentence, folder: str) -> tuple[list[str], list[int]]:
     """Source pieces and target ids.
 
     Raises:
         FileNotFoundError: a file of the data is absent.
-        ValueError: the sentence of the data is not the one that the teacher saw.
+        ValueError: the sentence of the data is not the one that the teacher scored.
     """
-    info = reader.info
-    sides = []
-    for name, prefix, stored in zip(
-        ("source", "target"),
-        data_prefixes(folder, info.split, info.source_lang, info.target_lang),
-        sentence.hashes,
-        strict=True,
-    ):
-        tokens = IndexedTokens(prefix)
-        ids = tokens[sentence.number] if sentence.number < len(tokens) else None
-        if ids is None or sentence_hash(ids) != stored:
-            raise ValueError(
-                f"the {name} of sentence {sentence.number} in {prefix} is not the one that the teacher saw; "
-                "`fairseq-bert-kd store verify --data` tells what differs, or leave out --data"
-            )
-        sides.append(ids.tolist())
-    source = read_dictionary(Path(folder) / f"dict.{info.source_lang}.txt")
-    return [_symbol(source, i) for i in sides[0]], sides[1]
+    files = reader.info.files(folder)
+    sides = Sides({side: IndexedTokens(prefix) for side, (prefix, _) in files.items()})
+    stored = {side: [value] for side, value in sentence.hashes.items()}
+    lines = [
+        f"is longer than the {side} in {folder}"
+        for side, tokens in sides.items()
+        if sentence.number >= len(tokens)
+    ]
+    lines += [line for _, _, line in hash_differences([sentence.number], stored, sides)]
+    if lines:
+        raise ValueError(
+            f"store {reader.path} {lines[0]}; `fairseq-bert-kd store verify --data` lists all differences, or leave out "
+            "--data"
+        )
+    dictionary = read_dictionary(files["source"].dictionary)
+    source, target = (sides[side][sentence.number].tolist() for side in ("source", "target"))
+    return [_symbol(dictionary, token) for token in source], target
 
 
 # ---------------------------------------------------------------- text
@@ -184,64 +180,52 @@ def _lines(
 
 
 def _heading(path: Path, header: Header, sentence: Sentence, temperature: float) -> Iterator[str]:
-    info = header.info
+    info: Any = header.info
     plan = " (left to right)" if info.mask_plan == PREFIX_PLAN else ""
     yield printable(
         f"sentence {sentence.number} of {path.name} ({info.split}, {info.source_lang} -> {info.target_lang}), "
         f"{len(sentence.records)} positions, teacher {info.teacher}{plan}, T={temperature:g}"
     )
     if sentence.status != 0:
-        name = STATUS_NAMES[sentence.status] if sentence.status < len(STATUS_NAMES) else str(sentence.status)
-        why = _WHY_MISSING.get(name, "of a reason unknown here")
+        names = info.status_names
+        name = names[sentence.status] if sentence.status < len(names) else str(sentence.status)
+        why = _WHY_MISSING.get(name, "for an unknown reason")
         yield f"the teacher has not scored it: {why} ({name})"
 
 
 def _table(
     records: NDArray[Any],
-    info: StoreInfo,
+    info: TopKInfo,
     symbols: Sequence[str],
     gold: list[int] | None,
     temperature: float,
     top: int,
 ) -> Iterator[list[str]]:
-    """Cells: position, gold token, and for each of the best tokens piece and per cent, then the rest's."""
+    """Cells: position, gold token, piece and percentage of each of the best tokens, and of the rest."""
     heads = [cell for n in range(1, top + 1) for cell in (f"{n}.", "")]
     yield ["", *(["gold", ""] if gold is not None else []), *heads, "rest"]
     with np.errstate(all="ignore"):
-        probs = token_probs(records, info, temperature)
-    gold_probs = _gold_probs(records, info, temperature)
+        probs = token_probs(records, info.temperatures, temperature)
+        gold_ids = None if gold is None else np.array(gold)
+        on_gold = gold_probs(records, info.temperatures, temperature, gold_ids).tolist()
     for position, (ids, row) in enumerate(zip(records["topk_ids"].tolist(), probs.tolist(), strict=True)):
         cells = [str(position)]
         if gold is not None:
-            inside = dict(zip(ids, row, strict=True)).get(gold[position])
-            known = inside if inside is not None or gold_probs is None else gold_probs[position]
-            cells += [_symbol(symbols, gold[position]), _percent(known) if known is not None else _UNKNOWN]
+            known = _UNKNOWN if math.isnan(on_gold[position]) else percent(on_gold[position])
+            cells += [_symbol(symbols, gold[position]), known]
         for token, prob in zip(ids[:top], row[:top], strict=True):
             mark = "*" if gold is not None and token == gold[position] else ""
-            cells += [mark + _symbol(symbols, token), _percent(prob)]
-        yield [*cells, _percent(max(0.0, 1 - sum(row[:top])))]
-
-
-def _gold_probs(records: NDArray[Any], info: StoreInfo, temperature: float) -> list[float] | None:
-    """``(rows,)`` probability of the gold token, where its logit and the normaliser are stored."""
-    if not info.gold or not info.temperatures:
-        return None
-    normalisers = records["log_normalisers"][:, info.temperatures.index(temperature)].astype(np.float64)
-    return np.exp(records["gold_logit"].astype(np.float64) / temperature - normalisers).tolist()
+            cells += [mark + _symbol(symbols, token), percent(prob)]
+        yield [*cells, percent(max(0.0, 1 - sum(row[:top])))]
 
 
 def _symbol(symbols: Sequence[str], token: int) -> str:
     """A piece, safe to print; its number where the dictionary does not have it."""
-    return printable(symbols[token]) if 0 <= token < len(symbols) else f"[id {token}]"
-
-
-def _percent(share: float) -> str:
-    """``91.2 %``; what rounds to nothing as ``<0.1 %``."""
-    return f"{100 * share:.1f} %" if share == 0 or share >= 0.0005 else "<0.1 %"
+    return printable(symbol_name(symbols, token))
 
 
 def _aligned(cells: list[list[str]]) -> Iterator[str]:
-    """Columns of equal width: pieces to the left, position and per cent to the right."""
+    """Columns of equal width: pieces to the left, position and percentage to the right."""
     widths = [max(map(_width, column)) for column in zip(*cells, strict=True)]
     right = [i % 2 == 0 or i == len(widths) - 1 for i in range(len(widths))]
     for row in cells:
@@ -253,7 +237,7 @@ def _aligned(cells: list[list[str]]) -> Iterator[str]:
 
 
 def _width(text: str) -> int:
-    """Columns of a terminal: two for wide characters, none for combining ones."""
+    """Width in columns of a terminal: two for wide characters, none for combining ones."""
     return sum(
         0
         if unicodedata.category(c) in ("Mn", "Me", "Cf")

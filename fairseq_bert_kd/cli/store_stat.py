@@ -1,4 +1,4 @@
-"""``fairseq-bert-kd store stat``: what a store says about itself, and what its rows hold."""
+"""``fairseq-bert-kd store stat``: the header of a store, and statistics of its rows."""
 
 import argparse
 import json
@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from fairseq_bert_kd.cli.store_tools import printable, progress_bar
-from fairseq_bert_kd.storage.header import VERSION, Header
-from fairseq_bert_kd.storage.store_info import PREFIX_PLAN, record_dtype, scoring_plan
+from fairseq_bert_kd.storage.header import Header
+from fairseq_bert_kd.storage.topk import PREFIX_PLAN, scoring_plan
 from fairseq_bert_kd.storage.topk_stat import (
     BINS,
     ENOUGH_MASS,
@@ -24,8 +24,8 @@ from fairseq_bert_kd.storage.topk_stat import (
 )
 from fairseq_bert_kd.storage.topk_store import TopKReader
 
-HELP = """Print what the header of a top-k store says, how much of the teacher's probability its rows hold, and
-which k and temperature fit. Looks at a sample of whole chunks; `store verify` checks all of them."""
+HELP = """Print the header of a top-k store, how much of the teacher's probability its rows hold, and which k and temperature
+fit. Reads a sample of whole chunks; `store verify` checks all of them."""
 EXAMPLE = "example: fairseq-bert-kd store stat data-bin/train.de-en.en.topk --rows 0"
 _BAR = 36  # characters of a histogram's longest bar; a line stays within 60
 
@@ -38,7 +38,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=int,
         default=1_000_000,
         metavar="N",
-        help="look at about this many rows, in whole chunks spread evenly; 0 for all (default: %(default)s)",
+        help="read about this many rows, in whole chunks spread evenly; 0 for all (default: %(default)s)",
     )
     parser.add_argument("--json", action="store_true", help="print one JSON object instead")
 
@@ -61,16 +61,17 @@ def main(args: argparse.Namespace) -> None:
 
 
 def header_lines(path: Path, header: Header) -> Iterator[str]:
-    """What the header says, one fact a line."""
+    """Lines of the header, one fact per line."""
     yield str(path)
     for name, value in _facts(header):
         yield f"  {name:<14} {value}"
 
 
 def _facts(header: Header) -> Iterator[tuple[str, str]]:
-    info, layout, summary = header.info, header.layout, header.summary
+    info: Any = header.info
+    layout, summary = header.layout, header.summary
     assert summary is not None
-    yield "format", f"version {VERSION}, {layout.file_bytes:,} bytes, digest {header.digest}"
+    yield "format", f"version {info.version}, {layout.file_bytes:,} bytes, digest {header.digest}"
     shard = (
         f"; shard {header.shard} of {header.corpus_sentences:,} sentences" if header.shard.count > 1 else ""
     )
@@ -84,10 +85,11 @@ def _facts(header: Header) -> Iterator[tuple[str, str]]:
     known = ("gold token",) if info.gold else ()
     drawn = (f"{info.samples} drawn tokens (seed {info.sample_seed})",) if info.samples else ()
     stored = ", ".join((f"top {info.k} of {info.dictionary_size:,} tokens", *known, *drawn))
-    yield "stored", f"{stored}; {record_dtype(info).itemsize} bytes a position"
+    yield "stored", f"{stored}; {info.record_dtype.itemsize} bytes per position"
     yield (
         "temperatures",
-        ", ".join(f"{t:g}" for t in info.temperatures) or "none: the mass outside is not known",
+        ", ".join(f"{t:g}" for t in info.temperatures)
+        or "none: the mass outside the stored tokens is not known",
     )
     missing = {name: count for name, count in summary["missing_sentences"].items() if count}
     reasons = f" ({', '.join(f'{count:,} {name}' for name, count in missing.items())})" if missing else ""
@@ -108,7 +110,7 @@ def _facts(header: Header) -> Iterator[tuple[str, str]]:
 
 
 def _perplexity(nll: float) -> float:
-    """Of a mean in nats; infinite where it is absurd."""
+    """Perplexity of a mean in nats; infinite above 700."""
     return math.exp(nll) if nll < 700 else math.inf
 
 
@@ -119,16 +121,14 @@ def row_lines(stat: RowStat) -> Iterator[str]:
     """Table, histograms, advice and warnings."""
     part = f"all {stat.chunks:,} chunks" if stat.chunks == stat.chunks_in_all else _sampled(stat)
     yield f"rows: {stat.rows:,} scored ones of {part}"
+    if not stat.rows:
+        yield "no scored row among them; read all with --rows 0"
     if not stat.temperatures:
-        yield "no scored row to look at; ask for more with --rows 0"
         return
-    if not stat.known_mass:
-        yield "the mass outside the stored tokens is unknown: probabilities are renormalised over the stored tokens,"
-        yield "at temperatures that are usual"
     yield ""
     yield from _mass_table(stat)
     for t in stat.temperatures:
-        yield from _histograms(t, stat.known_mass)
+        yield from _histograms(t)
     yield ""
     yield from _advice(stat)
     for warning in warnings(stat):
@@ -136,12 +136,11 @@ def row_lines(stat: RowStat) -> Iterator[str]:
 
 
 def _sampled(stat: RowStat) -> str:
-    return f"{stat.chunks:,} of {stat.chunks_in_all:,} chunks, spread evenly (--rows 0 looks at all)"
+    return f"{stat.chunks:,} of {stat.chunks_in_all:,} chunks, spread evenly (--rows 0 reads all)"
 
 
 def _mass_table(stat: RowStat) -> Iterator[str]:
-    what = "captured mass" if stat.known_mass else "share of the stored tokens' own probability"
-    yield f"{what} of the best k' tokens: mean, and rows where it is below one half"
+    yield "captured mass of the best k' tokens: mean, and rows where it is below one half"
     yield "   k'" + "".join(f"{f'T={t.temperature:g}':>20}" for t in stat.temperatures)
     columns = [(t.mean_mass, t.share_below_half) for t in stat.temperatures]
     for i, tokens in enumerate(stat.temperatures[0].tokens):
@@ -149,23 +148,19 @@ def _mass_table(stat: RowStat) -> Iterator[str]:
         yield f"{tokens:>5}" + "".join(f"{cell:>20}" for cell in cells)
 
 
-def _histograms(t: TemperatureStat, known_mass: bool) -> Iterator[str]:
+def _histograms(t: TemperatureStat) -> Iterator[str]:
     k, at = t.tokens[-1], f"at T={t.temperature:g}"
-    if known_mass:
-        yield ""
-        yield f"captured mass of the top {k} {at}, share of rows"
-        yield from _histogram(t.mass_histogram.tolist(), 1.0)
     yield ""
-    if known_mass:
-        yield f"entropy in bits {at}, mean {t.mean_entropy:.3f}: of the {k} tokens"
-        yield "and the rest as one, a lower bound of the teacher's"
-    else:
-        yield f"entropy in bits of the {k} tokens {at}, mean {t.mean_entropy:.3f}"
+    yield f"captured mass of the top {k} {at}, share of rows"
+    yield from _histogram(t.mass_histogram.tolist(), 1.0)
+    yield ""
+    yield f"entropy in bits {at}, mean {t.mean_entropy:.3f}: of the {k} tokens"
+    yield "and the rest as one, a lower bound of the teacher's"
     yield from _histogram(t.entropy_histogram.tolist(), t.most_entropy)
 
 
 def _histogram(counts: list[int], top: float) -> Iterator[str]:
-    """A line a bin, from 0 to ``top``; at most 60 characters."""
+    """A line per bin, from 0 to ``top``; at most 60 characters."""
     most, total = max(counts), sum(counts)
     for i, count in enumerate(counts):
         edges = f"{i * top / BINS:5.2f} -{(i + 1) * top / BINS:5.2f}"
@@ -181,13 +176,9 @@ def _advice(stat: RowStat) -> Iterator[str]:
         f"{ENOUGH_MASS:g} of that of all {stored}, and with which at most {100 * ENOUGH_ROWS:g} in 100 rows more are below "
         "one half)"
     )
-    temperature = suggested_temperature(stat)
-    if temperature is None:
-        yield "suggested --kd-temperature: none, as the mass outside the stored tokens is unknown"
-        return
     yield (
-        f"suggested --kd-temperature: {temperature:g} (our own rule: the highest stored one at which the top {stored} "
-        "hold half of the mass on average, else the lowest)"
+        f"suggested --kd-temperature: {suggested_temperature(stat):g} (our own rule: the highest stored one at which the "
+        f"top {stored} hold half of the mass on average, else the lowest)"
     )
 
 
@@ -195,17 +186,17 @@ def _advice(stat: RowStat) -> Iterator[str]:
 
 
 def as_json(reader: TopKReader, stat: RowStat) -> dict[str, Any]:
-    """Header and rows as plain values; NaN and infinity do not occur."""
+    """Header and statistics as plain values; NaN and infinity do not occur."""
     header = reader.header
     assert header.summary is not None
     nll = header.summary["gold_nll"]
     perplexity = None if nll is None or nll >= 700 else math.exp(nll)
     return {
         "path": str(reader.path),
-        "version": VERSION,
+        "version": header.info.version,
         "digest": header.digest,
         "file_bytes": header.layout.file_bytes,
-        "record_bytes": record_dtype(header.info).itemsize,
+        "record_bytes": header.info.record_dtype.itemsize,
         "info": asdict(header.info),
         "shard": [header.shard.index, header.shard.count],
         "corpus_sentences": header.corpus_sentences,
@@ -214,7 +205,6 @@ def as_json(reader: TopKReader, stat: RowStat) -> dict[str, Any]:
         "chunks": header.layout.chunks,
         "summary": header.summary,
         "gold_perplexity": perplexity,
-        "known_mass": stat.known_mass,
         "looked_at": {"chunks": stat.chunks, "rows": stat.rows},
         "temperatures": [_temperature_json(t) for t in stat.temperatures],
         "suggested_topk": suggested_k(stat) if stat.temperatures else None,

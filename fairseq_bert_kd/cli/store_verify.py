@@ -1,18 +1,18 @@
-"""``fairseq-bert-kd store verify``: check every byte of top-k stores."""
+"""``fairseq-bert-kd store verify``: check every byte of teacher stores."""
 
 import argparse
 import sys
 from pathlib import Path
 
 from fairseq_bert_kd.cli.store_tools import printable, progress_bar
-from fairseq_bert_kd.storage.header import rebuild_command
-from fairseq_bert_kd.storage.topk_store import TopKReader
-from fairseq_bert_kd.storage.topk_verify import verify_store
+from fairseq_bert_kd.storage.header import open_header
+from fairseq_bert_kd.storage.known_schemas import SCHEMAS
+from fairseq_bert_kd.storage.verify import verify_store
 
-HELP = """Check every byte of top-k stores or their shards: header, dictionary, index, the digest of every chunk,
+HELP = """Check every byte of teacher stores or their shards: header, dictionary, index, the digest of every chunk,
 and whether each row can be a teacher's. With --data also whether a store belongs to the data.
 
-exit status: 0 all is well, 1 a store is bad (each problem is a line on standard error), 2 a mistake in the call"""
+exit status: 0 all is well, 1 a store is bad (each problem is a line on standard error), 2 a user error"""
 EXAMPLE = """examples:
   fairseq-bert-kd store verify data-bin/train.de-en.en.topk --data data-bin
   fairseq-bert-kd store verify data-bin/*.topk.shard-*"""
@@ -20,7 +20,7 @@ EXAMPLE = """examples:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.epilog = EXAMPLE
-    parser.add_argument("stores", nargs="+", metavar="STORE", help="top-k store, or a shard of one")
+    parser.add_argument("stores", nargs="+", metavar="STORE", help="teacher store, or a shard of one")
     parser.add_argument(
         "--data",
         metavar="FOLDER",
@@ -32,8 +32,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def main(args: argparse.Namespace) -> int:
     """Verify the stores one after the other; 1 when one is bad."""
     for path in args.stores:
-        if not Path(path).is_file():  # a mistyped name is told before hours of reading
-            raise FileNotFoundError(f"top-k store {path} does not exist or is not a file; check the path")
+        if not Path(path).is_file():  # a mistyped name ends this before hours of reading
+            raise FileNotFoundError(f"store {path} does not exist or is not a file; check the path")
     if args.data is not None and not Path(args.data).is_dir():
         raise FileNotFoundError(f"--data {args.data} is not a folder; give what fairseq-preprocess wrote")
     return max([_verify(Path(path), args.data) for path in args.stores])
@@ -46,15 +46,19 @@ def _verify(path: Path, data: str | None) -> int:
         line = problem if str(path.absolute()) in problem else f"{path}: {problem}"
         print(printable(line), file=sys.stderr)
     if problems:
-        if "rebuild it with" not in problems[-1]:
-            print(f"{path}: where it is damaged, copy it again or {rebuild_command(path)}", file=sys.stderr)
+        if "copy it again or" not in problems[-1]:
+            schema = next((known for known in SCHEMAS if f".{known.suffix}" in path.name), SCHEMAS[0])
+            print(
+                f"{path}: where it is damaged, copy it again or {schema.rebuild_command(path)}",
+                file=sys.stderr,
+            )
         return 1
     print(printable(f"{path}: all well: {_counts(path, data)}"))
     return 0
 
 
 def _counts(path: Path, data: str | None) -> str:
-    header = TopKReader(path, shard=True).header
+    header = open_header(path, SCHEMAS)
     assert header.summary is not None
     layout, missing = header.layout, sum(header.summary["missing_sentences"].values())
     shard = f"shard {header.shard}, " if header.shard.count > 1 else ""

@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from fairseq_bert_kd.storage.store_info import StoreInfo, record_dtype
+from fairseq_bert_kd.storage.topk import TopKInfo
 
 
 class AbsentRows:
@@ -17,7 +17,7 @@ class AbsentRows:
         lengths: ``(sentences,)`` tokens of each target, end of sentence included.
     """
 
-    def __init__(self, path: Any, info: StoreInfo, lengths: ArrayLike):
+    def __init__(self, path: Any, info: TopKInfo, lengths: ArrayLike):
         self.path, self.info = path, info
         self.lengths: NDArray[np.int64] = np.asarray(lengths, dtype=np.int64)
 
@@ -28,4 +28,4 @@ class AbsentRows:
     def gather_records(self, sentence_ids: ArrayLike, width: int) -> tuple[NDArray[Any], NDArray[np.bool_]]:
         """``(batch, width)`` empty records, and False everywhere."""
         shape = (len(np.asarray(sentence_ids)), width)
-        return np.zeros(shape, record_dtype(self.info)), np.zeros(shape, dtype=bool)
+        return np.zeros(shape, self.info.record_dtype), np.zeros(shape, dtype=bool)

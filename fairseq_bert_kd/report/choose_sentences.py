@@ -5,9 +5,10 @@ from numpy.typing import NDArray
 
 from fairseq_bert_kd.report.soft_labels import temperature_of
 from fairseq_bert_kd.report.stores import ROWS, StoreStat
-from fairseq_bert_kd.storage.records import ChunkData
-from fairseq_bert_kd.storage.store_info import PREFIX_PLAN, SCORED, STRIDED_PLAN
-from fairseq_bert_kd.storage.topk_stat import checked_chunk, sampled_chunks, token_probs
+from fairseq_bert_kd.storage.probabilities import token_probs
+from fairseq_bert_kd.storage.schema import SCORED, ChunkData
+from fairseq_bert_kd.storage.topk import PREFIX_PLAN, STRIDED_PLAN
+from fairseq_bert_kd.storage.topk_stat import sampled_chunks
 
 SHORTEST = 6  # target pieces, end of sentence included
 LONGEST = 16
@@ -42,10 +43,10 @@ def choose_sentences(stat: StoreStat, other: StoreStat | None, count: int) -> li
     layout, size = stat.reader.header.layout, stat.reader.info.chunk_sentences
     scored: list[tuple[float, int]] = []
     for local in sampled_chunks(layout.chunks, layout.rows, ROWS):
-        data = checked_chunk(stat.reader, local)
+        data = stat.reader.checked_chunk(local)
         fit = (data.status == SCORED) & (data.lengths >= SHORTEST) & (data.lengths <= LONGEST)
         if compare and other is not None:
-            theirs = checked_chunk(other.reader, local)
+            theirs = other.reader.checked_chunk(local)
             fit &= theirs.status == SCORED
             values = _mean(_gold_nats(stat, data) - _gold_nats(other, theirs), data.lengths)
         else:
@@ -57,7 +58,7 @@ def choose_sentences(stat: StoreStat, other: StoreStat | None, count: int) -> li
 
 def _entropy(stat: StoreStat, data: ChunkData) -> NDArray[np.float64]:
     """``(rows,)`` bits of the stored tokens and the rest as one; 0 where not scored."""
-    probs = token_probs(data.records, stat.reader.info, temperature_of(stat))
+    probs = token_probs(data.records, stat.reader.info.temperatures, temperature_of(stat))
     rest = np.maximum(1 - probs.sum(axis=1, keepdims=True), 0)
     shares = np.concatenate([probs, rest], axis=1)
     bits = -(shares * np.log2(np.where(shares > 0, shares, 1))).sum(axis=1)

@@ -20,7 +20,7 @@ from fairseq_bert_kd.report.plot_style import Panel, svg
 from fairseq_bert_kd.report.section import Section
 from fairseq_bert_kd.report.soft_labels import temperature_of
 from fairseq_bert_kd.report.step_times import step_rows
-from fairseq_bert_kd.storage.store_info import PREFIX_PLAN, scoring_plan
+from fairseq_bert_kd.storage.topk import PREFIX_PLAN, scoring_plan
 
 TEMPLATES = Path(__file__).parent / "templates"
 

@@ -10,8 +10,13 @@ from fairseq_bert_kd.evaluation.fairseq_output import read_lines
 from fairseq_bert_kd.report.experiment import Experiment
 from fairseq_bert_kd.report.notes import Notes
 from fairseq_bert_kd.report.stores import StoreStat
-from fairseq_bert_kd.storage.fairseq_data import IndexedTokens, data_prefixes, read_dictionary, sentence_hash
-from fairseq_bert_kd.storage.topk_stat import token_probs
+from fairseq_bert_kd.storage.fairseq_data import (
+    IndexedTokens,
+    read_dictionary,
+    sentence_hash,
+    translation_files,
+)
+from fairseq_bert_kd.storage.probabilities import token_probs
 
 SHOWN = 6  # tokens of a position, at most
 LEAST = 0.01  # probability of a token that is shown; the best one and the target's own always are
@@ -113,10 +118,13 @@ def _data(stat: StoreStat, number: int, notes: Notes) -> tuple[NDArray[np.int64]
     info = stat.reader.info
     try:
         sides = [
-            IndexedTokens(p) for p in data_prefixes(stat.data, info.split, info.source_lang, info.target_lang)
+            IndexedTokens(prefix)
+            for prefix, _ in translation_files(
+                stat.data, info.split, info.source_lang, info.target_lang
+            ).values()
         ]
         ids = [side[number] for side in sides if number < len(side)]
-        if tuple(map(sentence_hash, ids)) == stat.reader.hashes(number):
+        if list(map(sentence_hash, ids)) == list(stat.reader.hashes(number).values()):
             dictionary = read_dictionary(stat.data / f"dict.{info.source_lang}.txt")
             return ids[1].astype(np.int64), [_piece(dictionary, token) for token in ids[0].tolist()[:-1]]
         notes.add(
@@ -172,7 +180,7 @@ def _rows(stat: StoreStat, number: int, gold: NDArray[np.int64] | None) -> tuple
     """Records, ``(rows, k)`` probabilities, and ``(rows,)`` those of the gold tokens, NaN where not stored."""
     info, temperature = stat.reader.info, temperature_of(stat)
     records = stat.reader.rows(number)
-    probs = token_probs(records, info, temperature)
+    probs = token_probs(records, info.temperatures, temperature)
     if info.gold and info.temperatures:
         normalisers = records["log_normalisers"][:, info.temperatures.index(temperature)].astype(np.float64)
         return records, probs, np.exp(records["gold_logit"].astype(np.float64) / temperature - normalisers)

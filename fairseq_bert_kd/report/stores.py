@@ -9,17 +9,15 @@ import numpy as np
 
 from fairseq_bert_kd.report.experiment import Experiment
 from fairseq_bert_kd.report.notes import Notes
-from fairseq_bert_kd.storage.store_info import DEFAULT_NAME
+from fairseq_bert_kd.storage.probabilities import token_probs
 from fairseq_bert_kd.storage.topk_stat import (
-    checked_chunk,
     row_stat,
     sampled_chunks,
     suggested_k,
     suggested_temperature,
-    token_probs,
     warnings,
 )
-from fairseq_bert_kd.storage.topk_store import TopKReader
+from fairseq_bert_kd.storage.topk_store import DEFAULT_NAME, TopKReader
 
 ROWS = 200_000  # looked at, about, in whole chunks spread evenly
 
@@ -116,7 +114,7 @@ def _stat(name: str, path: Path) -> StoreStat:
         name,
         path.parent,
         reader,
-        mass_by_k(reader) if rows and stat.known_mass else {},
+        mass_by_k(reader) if rows else {},
         stat.rows,
         suggested_k(stat) if rows else None,
         suggested_temperature(stat) if rows else None,
@@ -134,9 +132,9 @@ def mass_by_k(reader: TopKReader) -> dict[float, list[float]]:
     sums = {temperature: np.zeros(info.k) for temperature in info.temperatures}
     rows = 0
     for local in sampled_chunks(layout.chunks, layout.rows, ROWS):
-        data = checked_chunk(reader, local)
+        data = reader.checked_chunk(local)
         records = data.records[data.scored]
         rows += len(records)
         for temperature, total in sums.items():
-            total += np.minimum(np.cumsum(token_probs(records, info, temperature), axis=1), 1).sum(axis=0)
+            total += np.minimum(np.cumsum(token_probs(records, info.temperatures, temperature), axis=1), 1).sum(axis=0)
     return {temperature: (total / rows).tolist() for temperature, total in sums.items()} if rows else {}

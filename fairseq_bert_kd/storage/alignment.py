@@ -1,182 +1,131 @@
-"""Proves that a store belongs to the data that a student is about to learn from."""
+"""Does a store belong to these data? One list of differences: training raises the first, `store verify` reports them.
 
-import math
-from collections.abc import Callable, Sequence
+The data are given by side name, the sides that the store's schema hashes. A side is a sequence of ids by sentence with
+``sizes``; one that the caller cannot give is left out.
+"""
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 
-from fairseq_bert_kd.storage.fairseq_data import sentence_hash
-from fairseq_bert_kd.storage.header import rebuild_command
-from fairseq_bert_kd.storage.store_info import dictionary_digest
+from fairseq_bert_kd.storage.fairseq_data import dictionary_digest, sentence_hash
+from fairseq_bert_kd.storage.schema import StoreInfo
 from fairseq_bert_kd.storage.topk_store import TopKReader
 
-SAMPLED_SENTENCES = 1000  # whose ids are compared by default
+SAMPLED_SENTENCES = 1000  # sentences whose ids are compared by default
 _BLOCK = 1 << 20  # sentences whose lengths are compared together
+_SPECIAL_SYMBOLS = 4  # before the first line of a dictionary's file
 
 
-def check_settings(reader: TopKReader, split: str, source_lang: str, target_lang: str, topk: int) -> None:
-    """Refuse a store of another split or direction, or with fewer tokens than asked for.
+# ---------------------------------------------------------------- differences
 
-    Raises:
-        ValueError: with both values and what to run.
+
+def dictionary_differences(
+    info: StoreInfo, stored: Callable[[], Sequence[str] | None], symbols: Mapping[str, Sequence[str]]
+) -> Iterator[str]:
+    """A line for each dictionary that is not the one that the store was made with.
+
+    Args:
+        info: info of the store.
+        stored: gives the store's own dictionary, None where it is damaged; called where the digests differ.
+        symbols: dictionaries of the data by side, in id order.
     """
-    name, info, rebuild = f"top-k store {reader.path}", reader.info, rebuild_command(reader.path)
-    stored = f"{info.split} {info.source_lang}-{info.target_lang}"
-    wanted = f"{split} {source_lang}-{target_lang}"
-    if stored != wanted:
-        raise ValueError(f"{name} was made for {stored}, the data are {wanted}; {rebuild} for this split")
-    if not 1 <= topk <= info.k:
-        raise ValueError(
-            f"{name} holds the {info.k} best tokens, --kd-topk asks for {topk}; ask for 1 to {info.k}, or {rebuild} "
-            f"and --topk {topk}"
+    for side, (name, digest) in info.dictionaries().items():
+        if digest and side in symbols and dictionary_digest(symbols[side]) != digest:
+            own = stored() if side == info.dictionary_side else None
+            where = "" if own is None else f": {_first_difference(own, symbols[side], name)}"
+            yield f"was made with another {side} dictionary than {name}{where}"
+
+
+def _first_difference(stored: Sequence[str], here: Sequence[str], name: str) -> str:
+    pairs = enumerate(zip(stored, here, strict=False))
+    first = next((i for i, (one, other) in pairs if one != other), min(len(stored), len(here)))
+    line = f" (line {first - _SPECIAL_SYMBOLS + 1} of {name})" if first >= _SPECIAL_SYMBOLS else ""
+    was, now = (f"`{side[first]}`" if first < len(side) else "absent" for side in (stored, here))
+    return f"symbol {first}{line} was {was}, it is {now} here ({len(stored)} and {len(here)} symbols)"
+
+
+def size_differences(sentences: int, sides: Mapping[str, Any]) -> Iterator[str]:
+    """A line for each side with another number of sentences than the store's corpus."""
+    for side, tokens in sides.items():
+        if len(tokens) != sentences:
+            word = "shorter" if sentences < len(tokens) else "longer"
+            yield f"is {word} than the data: {sentences} sentences against {len(tokens)} of the {side}"
+
+
+def length_differences(
+    info: StoreInfo, first: int, lengths: NDArray[Any], sides: Mapping[str, Any]
+) -> Iterator[tuple[int, str]]:
+    """``(sentence, line)`` for each sentence that has other rows in the store than tokens in the data.
+
+    Args:
+        info: info of the store.
+        first: corpus index of the first sentence.
+        lengths: ``(sentences,)`` rows in the store.
+        sides: the data; sentences that they lack are left out.
+    """
+    if info.row_side is None or info.row_side not in sides:
+        return
+    sizes = np.asarray(sides[info.row_side].sizes[first : first + len(lengths)])
+    for i in np.flatnonzero(lengths[: len(sizes)] != sizes).tolist():
+        yield (
+            first + i,
+            f"has {lengths[i]} rows for {_sentence(first + i)}, its {info.row_side} has {sizes[i]} tokens with end "
+            "of sentence",
         )
 
 
-def check_contents(
-    reader: TopKReader,
-    topk: int,
-    temperatures: Sequence[tuple[str, float]],
-    samples: bool,
-    lowest: float | None = None,
-) -> None:
-    """Refuse a store whose rows lack what an objective needs.
+def hash_differences(
+    numbers: Iterable[int], hashes: Mapping[str, Sequence[Any] | NDArray[Any]], sides: Mapping[str, Any]
+) -> Iterator[tuple[int, str, str]]:
+    """``(sentence, side, line)`` for each sentence and side whose tokens are not those that the teacher scored.
+
+    Args:
+        numbers: corpus indices of the sentences.
+        hashes: stored hashes of these sentences, in the same order, by side.
+        sides: the data; sentences that they lack are left out.
+    """
+    for place, number in enumerate(numbers):
+        for side, tokens in sides.items():
+            if number < len(tokens) and sentence_hash(tokens[number]) != hashes[side][place]:
+                yield (
+                    number,
+                    side,
+                    f"was made from another text: the {side} of {_sentence(number)} has other tokens here",
+                )
+
+
+def _sentence(number: int) -> str:
+    return f"sentence {number} (line {number + 1} of the text)"
+
+
+# ---------------------------------------------------------------- training
+
+
+def check_sentences(reader: Any, sides: Mapping[str, Any], everything: bool = False) -> int:
+    """Raise ValueError for a store whose sentences are not these: number, lengths, and hashes of the ids.
 
     Args:
         reader: the store.
-        topk: ``--kd-topk``.
-        temperatures: option and temperature at which a log-normaliser is needed.
-        samples: tokens drawn from the rest are needed, and with them all stored tokens.
-        lowest: temperature above which the stored log-normalisers must bound those of all others; None for no such need.
-
-    Raises:
-        ValueError: what is missing, and what to run.
-    """
-    name, info = f"top-k store {reader.path}", reader.info
-    stored = ", ".join(f"{value:g}" for value in info.temperatures) or "none"
-    for option, temperature in temperatures:
-        if not np.isclose(info.temperatures, temperature, rtol=1e-6, atol=0).any():
-            raise ValueError(
-                f"{option} needs the teacher's mass outside the stored tokens at temperature {temperature:g}; {name} has it "
-                f"at {stored}: choose one of these with --kd-temperature, or {rebuild_command(reader.path)} --temperatures "
-                f"{' '.join(f'{value:g}' for value in sorted({*info.temperatures, temperature}))}"
-            )
-    least = min(info.temperatures, default=math.inf)
-    if lowest is not None and lowest < least * (1 - 1e-9):
-        raise ValueError(
-            f"--kd-approximate-tail bounds the teacher's mass from the stored temperatures above {least:g}, and training comes "
-            f"down to {lowest:g}, below all that {name} has ({stored}); choose a higher --kd-temperature and "
-            f"--kd-temperature-end, or {rebuild_command(reader.path)} --temperatures "
-            f"{' '.join(f'{value:g}' for value in sorted({*info.temperatures, lowest}))}"
-        )
-    if samples and not info.samples:
-        raise ValueError(
-            f"--kd-objective sampled needs tokens drawn from the teacher, {name} has none; {rebuild_command(reader.path)} "
-            "--samples 8, or choose another objective"
-        )
-    if samples and topk != info.k:
-        raise ValueError(
-            f"--kd-objective sampled needs every stored token, because the others were drawn outside of these: {name} holds "
-            f"{info.k}, --kd-topk asks for {topk}; set --kd-topk {info.k}"
-        )
-
-
-def check_dictionaries(reader: TopKReader, source: Sequence[str], target: Sequence[str]) -> None:
-    """Refuse a store that was made with other dictionaries.
-
-    Args:
-        reader: the store.
-        source: symbols of the student's source dictionary in id order.
-        target: of its target dictionary.
-
-    Raises:
-        ValueError: the first symbol that differs, and what to run.
-    """
-    name, info, rebuild = f"top-k store {reader.path}", reader.info, rebuild_command(reader.path)
-    if info.dictionary_digest != dictionary_digest(target):
-        stored = reader.symbols()
-        pairs = zip(stored, target, strict=False)
-        first = next((i for i, (a, b) in enumerate(pairs) if a != b), min(len(stored), len(target)))
-        raise ValueError(
-            f"{name} was made with another target dictionary: symbol {first} (line {first - 3} of dict."
-            f"{info.target_lang}.txt) was {_symbol(stored, first)}, it is {_symbol(target, first)} here ({len(stored)} "
-            f"and {len(target)} symbols); binarise with that dictionary (fairseq-preprocess --tgtdict), or {rebuild}"
-        )
-    if info.source_dictionary_digest not in ("", dictionary_digest(source)):
-        raise ValueError(
-            f"{name} was made with another source dictionary; binarise with that one (fairseq-preprocess --srcdict), "
-            f"or {rebuild}"
-        )
-
-
-def check_tokenizer(what: str, teachers_digest: str, tokenizer_digest: str, name: str) -> None:
-    """Refuse a teacher that had another tokenizer.
-
-    Args:
-        what: the teacher or its store, for the message.
-        teachers_digest: of the tokenizer that the teacher was trained with; "" where it is not known.
-        tokenizer_digest: of the tokenizer that made the student's pieces.
-        name: of that tokenizer, for the message.
-
-    Raises:
-        ValueError: the digests differ.
-    """
-    if teachers_digest not in ("", tokenizer_digest):
-        raise ValueError(
-            f"{what} comes from a teacher with another tokenizer than `{name}` (digest {teachers_digest[:12]}, this one "
-            f"{tokenizer_digest[:12]}); tokenise and binarise with the teacher's tokenizer, or train a teacher with this one"
-        )
-
-
-def check_sentences(
-    reader: TopKReader,
-    lengths: ArrayLike,
-    read: Callable[[int], tuple[Any | None, Any]],
-    everything: bool = False,
-) -> int:
-    """Refuse a store whose sentences are not these: number, target lengths, and hashes of the ids.
-
-    Args:
-        reader: the store.
-        lengths: ``(sentences,)`` target lengths, end of sentence included.
-        read: source and target ids of a sentence; None for a source that cannot be told (cut off by the task).
+        sides: the data by side.
         everything: compare the ids of all sentences, not of a sample spread over the corpus.
 
     Returns:
         Sentences whose ids were compared.
-
-    Raises:
-        ValueError: the first difference, and what to run.
     """
-    name, rebuild = f"top-k store {reader.path}", rebuild_command(reader.path)
-    targets = np.asarray(lengths)
-    if len(reader) != targets.size:
-        word = "shorter" if len(reader) < targets.size else "longer"
-        raise ValueError(
-            f"{name} is {word} than the data: {len(reader)} sentences against {targets.size}; binarise the text that "
-            f"the teacher scored, or {rebuild}"
-        )
+    for line in size_differences(len(reader), sides):
+        raise _other_data(reader, line)
     for start in range(0, len(reader), _BLOCK):
-        stored = reader.lengths_of(start, start + _BLOCK)
-        differs = stored != targets[start : start + _BLOCK]
-        if differs.any():
-            i = int(differs.argmax())
-            raise ValueError(
-                f"{name} has {stored[i]} rows for sentence {start + i} (line {start + i + 1} of the text), its target "
-                f"has {targets[start + i]} tokens with end of sentence; binarise the text that the teacher scored, or "
-                f"{rebuild}"
-            )
+        lengths = reader.lengths_of(start, start + _BLOCK)
+        for _, line in length_differences(reader.info, start, lengths, sides):
+            raise _other_data(reader, line)
     chosen = np.arange(len(reader)) if everything else sampled_sentences(len(reader))
-    for sentence in map(int, chosen):
-        source, target = read(sentence)
-        stored_source, stored_target = reader.hashes(sentence)
-        for side, ids, expected in (("source", source, stored_source), ("target", target, stored_target)):
-            if ids is not None and sentence_hash(ids) != expected:
-                raise ValueError(
-                    f"{name} was made from another text: the {side} of sentence {sentence} (line {sentence + 1} of "
-                    f"the text) has other tokens here; binarise the text that the teacher scored, or {rebuild}"
-                )
+    for sentence in chosen.tolist():
+        stored = {side: [value] for side, value in reader.hashes(sentence).items()}
+        for _, _, line in hash_differences([sentence], stored, sides):
+            raise _other_data(reader, line)
     return len(chosen)
 
 
@@ -188,5 +137,94 @@ def sampled_sentences(sentences: int) -> NDArray[np.int64]:
     return np.concatenate([[0], np.sort(between), [sentences - 1]])
 
 
-def _symbol(symbols: Sequence[str], index: int) -> str:
-    return f"`{symbols[index]}`" if index < len(symbols) else "absent"
+def _other_data(reader: Any, line: str) -> ValueError:
+    return ValueError(
+        f"{_name(reader)} {line}; binarise the text that the teacher scored, or "
+        f"{reader.info.rebuild_command(reader.path)}"
+    )
+
+
+def _name(reader: Any) -> str:
+    return f"store {reader.path}"
+
+
+def check_dictionaries(reader: Any, symbols: Mapping[str, Sequence[str]]) -> None:
+    """Raise ValueError for a store that was made with other dictionaries.
+
+    Args:
+        reader: the store.
+        symbols: the student's dictionaries by side, in id order.
+    """
+    for line in dictionary_differences(reader.info, lambda: reader.symbols(), symbols):
+        raise ValueError(
+            f"{_name(reader)} {line}; binarise with those dictionaries (fairseq-preprocess --srcdict, --tgtdict), or "
+            f"{reader.info.rebuild_command(reader.path)}"
+        )
+
+
+# ---------------------------------------------------------------- training from token rows
+
+
+def check_settings(reader: TopKReader, split: str, source_lang: str, target_lang: str, topk: int) -> None:
+    """Raise ValueError for a store of another split or direction, or with fewer tokens than requested."""
+    name, info, rebuild = f"top-k store {reader.path}", reader.info, reader.info.rebuild_command(reader.path)
+    stored = f"{info.split} {info.source_lang}-{info.target_lang}"
+    requested = f"{split} {source_lang}-{target_lang}"
+    if stored != requested:
+        raise ValueError(f"{name} was made for {stored}, the data are {requested}; {rebuild} for this split")
+    if not 1 <= topk <= info.k:
+        raise ValueError(
+            f"{name} holds the {info.k} best tokens, --kd-topk is {topk}; set it to 1 to {info.k}, or {rebuild} and "
+            f"--topk {topk}"
+        )
+
+
+def check_contents(
+    reader: TopKReader,
+    topk: int,
+    temperatures: Sequence[tuple[str, float]],
+    samples: bool,
+) -> None:
+    """Raise ValueError, with what to run, for a store whose rows lack what an objective needs.
+
+    Args:
+        reader: the store.
+        topk: ``--kd-topk``.
+        temperatures: option and temperature at which a log-normaliser is needed.
+        samples: tokens drawn from the rest are needed, and with them all stored tokens.
+    """
+    name, info, rebuild = f"top-k store {reader.path}", reader.info, reader.info.rebuild_command(reader.path)
+    stored = ", ".join(f"{value:g}" for value in info.temperatures) or "none"
+    for option, temperature in temperatures:
+        if not np.isclose(info.temperatures, temperature, rtol=1e-6, atol=0).any():
+            raise ValueError(
+                f"{option} needs the teacher's mass outside the stored tokens at temperature {temperature:g}; {name} has it "
+                f"at {stored}: choose one of these with --kd-temperature, or {rebuild} --temperatures "
+                f"{' '.join(f'{value:g}' for value in sorted({*info.temperatures, temperature}))}"
+            )
+    if samples and not info.samples:
+        raise ValueError(
+            f"--kd-objective sampled needs tokens drawn from the teacher, {name} has none; {rebuild} --samples 8, or choose "
+            "another objective"
+        )
+    if samples and topk != info.k:
+        raise ValueError(
+            f"--kd-objective sampled needs every stored token, because the others were drawn outside of these: {name} holds "
+            f"{info.k}, --kd-topk is {topk}; set --kd-topk {info.k}"
+        )
+
+
+def check_tokenizer(what: str, teachers_digest: str, tokenizer_digest: str, name: str) -> None:
+    """Raise ValueError for a teacher that had another tokenizer.
+
+    Args:
+        what: the teacher or its store, for the message.
+        teachers_digest: digest of the tokenizer that the teacher was trained with; "" where not known.
+        tokenizer_digest: digest of the tokenizer that made the student's pieces.
+        name: name of that tokenizer, for the message.
+    """
+    if teachers_digest not in ("", tokenizer_digest):
+        raise ValueError(
+            f"{what} comes from a teacher with another tokenizer than `{name}` (digest {teachers_digest[:12]}, this one "
+            f"{tokenizer_digest[:12]}); tokenise and binarise with the teacher's tokenizer, or train a teacher with this one"
+        )

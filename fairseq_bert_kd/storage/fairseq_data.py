@@ -1,12 +1,13 @@
 """fairseq's binarised data, read without fairseq: its memory-mapped format and its dictionaries.
 
-The host's reader goes through the whole file when it opens one and gives every item as int64; ours opens in
-constant time. It also recognises a fault of the host: under numpy 2, ``merge_file_`` (which
-``fairseq-preprocess --workers N`` uses) adds up byte positions in int32, so past 2 GiB they are wrong.
+fairseq's reader goes through the whole file when it opens one and gives every item as int64; ours opens in constant
+time. It also recognises a fault of fairseq: under numpy 2, ``merge_file_`` adds up byte positions in int32, so past
+2 GiB they are wrong. ``fairseq-preprocess --workers N`` uses that function.
 """
 
 import hashlib
 import struct
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -17,7 +18,7 @@ _MAGIC = b"MMIDIDX\x00\x00"
 _HEADER = struct.Struct("<9sQBQ")  # magic, version, dtype code, items
 _DTYPES = {1: "u1", 2: "i1", 3: "<i2", 4: "<i4", 5: "<i8", 8: "<u2", 9: "<u4", 10: "<u8"}
 _SPECIAL_SYMBOLS = ("<s>", "<pad>", "</s>", "<unk>")
-_BLOCK = 1 << 20  # items looked at together
+_BLOCK = 1 << 20  # items checked together
 
 
 class IndexedTokens:
@@ -28,7 +29,7 @@ class IndexedTokens:
 
     Raises:
         FileNotFoundError: a file is absent.
-        ValueError: not in the host's mmap format, or damaged, see `check`.
+        ValueError: not in fairseq's mmap format, or an index of a wrong size.
     """
 
     def __init__(self, prefix: str | Path):
@@ -71,7 +72,7 @@ class IndexedTokens:
         return self._data[start : start + int(self.sizes[sentence]) * self.dtype.itemsize].view(self.dtype)
 
     def check(self) -> None:
-        """Refuse byte positions that do not follow from the sizes, and a data file of a wrong size."""
+        """Raise ValueError for byte positions that do not follow from the sizes, or a data file of a wrong size."""
         place = 0
         for start in range(0, len(self), _BLOCK):
             sizes = self.sizes[start : start + _BLOCK].astype(np.int64)
@@ -100,48 +101,109 @@ class IndexedTokens:
 
 
 def is_mmap(prefix: str | Path) -> bool:
-    """Whether ``prefix.idx`` is in the host's mmap format."""
+    """Whether ``prefix.idx`` is in fairseq's mmap format."""
     with open(f"{prefix}.idx", "rb") as file:
         return file.read(len(_MAGIC)) == _MAGIC
 
 
-class Pairs(NamedTuple):
-    """Both sides of a split, item by item."""
+class SideFiles(NamedTuple):
+    """Files of one side of a split.
 
-    source: Any
-    target: Any
+    Attributes:
+        prefix: path without ``.idx`` and ``.bin``.
+        dictionary: path of the side's ``dict.txt``.
+    """
+
+    prefix: str
+    dictionary: Path
 
 
-def data_prefixes(folder: str | Path, split: str, source_lang: str, target_lang: str) -> tuple[str, str]:
-    """Source and target prefix of a split; the host also reads files of the other direction.
+def translation_files(
+    folder: str | Path, split: str, source_lang: str, target_lang: str
+) -> dict[str, SideFiles]:
+    """Sides ``source`` and ``target`` of a split; like fairseq, also from files of the other direction.
 
     Raises:
         FileNotFoundError: neither direction is there.
     """
+    folder = Path(folder)
     for pair in (f"{source_lang}-{target_lang}", f"{target_lang}-{source_lang}"):
-        prefix = Path(folder) / f"{split}.{pair}"
+        prefix = folder / f"{split}.{pair}"
         if Path(f"{prefix}.{source_lang}.idx").exists():
-            return f"{prefix}.{source_lang}", f"{prefix}.{target_lang}"
+            sides = {"source": source_lang, "target": target_lang}
+            return {
+                side: SideFiles(f"{prefix}.{lang}", folder / f"dict.{lang}.txt")
+                for side, lang in sides.items()
+            }
     raise FileNotFoundError(
         f"Dataset not found: {split} of {source_lang}-{target_lang} in {folder}; run fairseq-preprocess, or name "
         "another split with --subset"
     )
 
 
-def open_pairs(folder: str | Path, split: str, source_lang: str, target_lang: str) -> Pairs:
-    """Both sides of a split, checked against each other and for the host's overflow."""
-    source, target = map(IndexedTokens, data_prefixes(folder, split, source_lang, target_lang))
-    refuse_unequal(split, len(source), len(target))
-    source.check()
-    target.check()
-    return Pairs(source, target)
+def sentence_files(
+    folder: str | Path, split: str, sides: Sequence[str] = ("input0",)
+) -> dict[str, SideFiles]:
+    """Sides of fairseq's ``sentence_prediction`` layout, each in a folder of its own: ``input0/train.idx``.
+
+    Args:
+        folder: holds the sides' folders.
+        split: "train" for example.
+        sides: ``input0``, ``input1``, ``label``.
+
+    Raises:
+        FileNotFoundError: a side is not there.
+    """
+    files = {
+        side: SideFiles(str(Path(folder) / side / split), Path(folder) / side / "dict.txt") for side in sides
+    }
+    for side, (prefix, _) in files.items():
+        if not Path(f"{prefix}.idx").exists():
+            raise FileNotFoundError(
+                f"{prefix}.idx, side `{side}` of split `{split}`, does not exist; run fairseq-preprocess with "
+                f"--destdir {Path(folder) / side} --only-source"
+            )
+    return files
 
 
-def refuse_unequal(split: str, sources: int, targets: int) -> None:
-    """ValueError when the sides have different numbers of sentences."""
-    if sources != targets:
+class Sides(dict[str, Any]):
+    """Sides of a split by name, each a sequence of ids by sentence with ``sizes``: ``sides["source"][3]``."""
+
+    def hashes(self, sentence: int) -> dict[str, int]:
+        """Hash of a sentence on each side, see `sentence_hash`."""
+        return {side: sentence_hash(tokens[sentence]) for side, tokens in self.items()}
+
+
+def open_sides(files: Mapping[str, SideFiles], split: str) -> Sides:
+    """Open sides, checked against each other and for fairseq's overflow.
+
+    Args:
+        files: by side.
+        split: name of the split, for messages.
+
+    Raises:
+        FileNotFoundError: a file is absent.
+        ValueError: a side is damaged, or has another number of sentences.
+    """
+    sides = Sides({side: IndexedTokens(prefix) for side, (prefix, _) in files.items()})
+    first, *others = sides
+    for other in others:
+        check_parallel(split, len(sides[first]), len(sides[other]), (first, other))
+    for tokens in sides.values():
+        tokens.check()
+    return sides
+
+
+def open_pairs(folder: str | Path, split: str, source_lang: str, target_lang: str) -> Sides:
+    """Sides ``source`` and ``target`` of a split, see `open_sides`."""
+    return open_sides(translation_files(folder, split, source_lang, target_lang), split)
+
+
+def check_parallel(split: str, one: int, other: int, sides: tuple[str, str] = ("source", "target")) -> None:
+    """Raise ValueError when two sides have different numbers of sentences."""
+    if one != other:
         raise ValueError(
-            f"source and target of split `{split}` have different numbers of sentences ({sources} and {targets}); "
+            f"{sides[0]} and {sides[1]} of split `{split}` have different numbers of sentences ({one} and {other}); "
             "give fairseq-preprocess files with the same number of lines (`fairseq-bert-kd tokenize --parallel` "
             "checks that)"
         )
@@ -153,8 +215,38 @@ def sentence_hash(tokens: Any) -> int:
     return int.from_bytes(hashlib.blake2b(ids.tobytes(), digest_size=8).digest(), "little")
 
 
+def dictionary_digest(symbols: Iterable[str]) -> str:
+    """sha256 of the symbols in id order, hexadecimal; each is preceded by its uint32 length in bytes."""
+    digest = hashlib.sha256()
+    for symbol in symbols:
+        encoded = symbol.encode("utf-8", errors="surrogatepass")
+        digest.update(struct.pack("<I", len(encoded)) + encoded)
+    return digest.hexdigest()
+
+
+def symbol_name(symbols: Sequence[str], token: int) -> str:
+    """A token's symbol; ``[id N]`` where the dictionary does not have it."""
+    return symbols[token] if 0 <= token < len(symbols) else f"[id {token}]"
+
+
+def encode_dictionary(symbols: Sequence[str]) -> bytes:
+    """A store's dictionary section: UTF-8, a line feed after each symbol; ValueError for a symbol that holds one."""
+    bad = next((symbol for symbol in symbols if "\n" in symbol), None)
+    if bad is not None:
+        raise ValueError(f"a dictionary symbol must not hold a line feed, got {bad!r}; fix the dictionary")
+    return "".join(symbol + "\n" for symbol in symbols).encode("utf-8", errors="surrogatepass")
+
+
+def decode_dictionary(raw: bytes) -> list[str]:
+    """The inverse of `encode_dictionary`; ValueError for bytes that are not UTF-8 or end without a line feed."""
+    *symbols, rest = raw.decode("utf-8", errors="surrogatepass").split("\n")
+    if rest:
+        raise ValueError(f"its last line has no line feed: {rest[:40]!r}")
+    return symbols
+
+
 def read_dictionary(path: str | Path) -> list[str]:
-    """Symbols of a ``dict.*.txt`` in id order, as the host counts them.
+    """Symbols of a ``dict.*.txt`` in id order, as fairseq counts them.
 
     Raises:
         FileNotFoundError: no such file.
@@ -177,7 +269,7 @@ def read_dictionary(path: str | Path) -> list[str]:
                 int(count)
             except ValueError:
                 raise ValueError(
-                    f"{path}, line {number}: expected `symbol count`, got {line.rstrip()!r}; mend the line"
+                    f"{path}, line {number}: expected `symbol count`, got {line.rstrip()!r}; fix the line"
                 ) from None
             if symbol in known and not overwrites:
                 raise ValueError(f"{path}, line {number}: {symbol!r} is there twice; remove one of the lines")

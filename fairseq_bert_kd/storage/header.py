@@ -1,57 +1,53 @@
-"""Header and layout of the top-k store; the format's specification is docs/store_format.md."""
+"""Header and layout of a store, of whatever schema; the format's specification is docs/store_format.md."""
 
 import json
 import math
 import os
-import shlex
 import struct
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
-from numpy.typing import NDArray
 
-from fairseq_bert_kd.storage.store_info import (
+from fairseq_bert_kd.storage.schema import (
     DIGEST,
     HASH_DTYPE,
     OFFSET_DTYPE,
     STATUS_DTYPE,
-    STATUS_NAMES,
-    VALUE_KIND,
-    VALUE_ORIGIN,
-    Shard,
     StoreInfo,
-    check_info,
     info_digest,
     new_digest,
-    record_dtype,
-    shard_sentences,
-    stated_fields,
-    table_dtype,
 )
+from fairseq_bert_kd.storage.shards import Shard
 
 MAGIC = b"KDTOPK\r\n"  # the line end shows a copy in text mode
 WORK_MAGIC = b"KDTOPKw\n"  # an unfinished file
-VERSION = 2
+UNNAMED_SCHEMA = "top-k logits"  # of version 2, whose header names no schema
+_VERSIONS = (2, 3)
 _PREFIX = struct.Struct("<8sII16s")  # magic, version, bytes of the JSON area, digest
 _SECTION_ALIGNMENT = 64  # bytes, one cache line
 _HEADER_ALIGNMENT = 4096
-_HEADER_ROOM = 1024  # bytes for the counts that are known last
+
+Schemas = Collection[type[StoreInfo]]
+
+
+class OtherSchemaError(ValueError):
+    """A sound store whose rows are of another schema than the caller can use."""
 
 
 @dataclass(frozen=True)
 class Layout:
-    """Where everything lies in a file; follows from info, dictionary, shard and sizes.
+    """Place of everything in a file; follows from info, blobs, shard and sizes.
 
     Attributes:
-        header_bytes: of the JSON area, spaces at its end included.
+        header_bytes: bytes of the JSON area, spaces at its end included.
         starts: first byte of each section.
         ends: byte after each section.
-        sentences: in this file.
-        rows: in this file.
-        chunks: in this file.
+        sentences: sentences in this file.
+        rows: rows in this file.
+        chunks: chunks in this file.
         file_bytes: size of the file.
     """
 
@@ -78,45 +74,36 @@ class Header:
     """A parsed header.
 
     Attributes:
-        info: what the creator said.
-        shard: which part of the corpus this file holds.
-        corpus_sentences: in all shards together.
-        layout: where everything lies.
-        summary: counts and means, see `summarise`; None in an unfinished file.
-        digest: of the header, hexadecimal; it covers the chunk table's digest and so the whole file.
-        table_digest: of the chunk table, hexadecimal; "" in an unfinished file.
+        info: statement of the creator.
+        shard: part of the corpus that this file holds.
+        corpus_sentences: sentences in all shards together.
+        layout: place of everything.
+        summary: counts and means, see `StoreInfo.summarise`; None in an unfinished file.
+        digest: digest of the header, hexadecimal; it covers the chunk table's digest and so the whole file.
+        table_digest: digest of the chunk table, hexadecimal; "" in an unfinished file.
     """
 
     info: StoreInfo
     shard: Shard
     corpus_sentences: int
     layout: Layout
-    summary: dict[str, Any] | None
-    digest: str
-    table_digest: str = field(default="")
-
-
-def encode_dictionary(symbols: Sequence[str]) -> bytes:
-    """The dictionary section: UTF-8, a line feed after each symbol."""
-    bad = next((symbol for symbol in symbols if "\n" in symbol), None)
-    if bad is not None:
-        raise ValueError(f"a dictionary symbol must not hold a line feed, got {bad!r}; mend the dictionary")
-    return "".join(symbol + "\n" for symbol in symbols).encode("utf-8", errors="surrogatepass")
+    summary: dict[str, Any] | None = None
+    digest: str = ""
+    table_digest: str = ""
 
 
 def make_layout(
-    info: StoreInfo, header_bytes: int, dictionary_bytes: int, sentences: int, rows: int
+    info: StoreInfo, header_bytes: int, blob_bytes: Mapping[str, int], sentences: int, rows: int
 ) -> Layout:
     """Place the sections one after the other."""
     chunks = -(-sentences // info.chunk_sentences)
     sizes = {
-        "dictionary": dictionary_bytes,
+        **{name: blob_bytes[name] for name in info.blobs},
         "offsets": (sentences + 1) * OFFSET_DTYPE.itemsize,
-        "source_hashes": sentences * HASH_DTYPE.itemsize,
-        "target_hashes": sentences * HASH_DTYPE.itemsize,
+        **{f"{side}_hashes": sentences * HASH_DTYPE.itemsize for side in info.sides},
         "status": sentences * STATUS_DTYPE.itemsize,
-        "records": rows * record_dtype(info).itemsize,
-        "chunk_table": chunks * table_dtype(info).itemsize,
+        "records": rows * info.record_dtype.itemsize,
+        "chunk_table": chunks * info.table_dtype.itemsize,
     }
     starts, ends, place = {}, {}, _PREFIX.size + header_bytes
     for name, size in sizes.items():
@@ -125,62 +112,50 @@ def make_layout(
     return Layout(header_bytes, starts, ends, sentences, rows, chunks, place)
 
 
-def plan_layout(
-    info: StoreInfo, shard: Shard, corpus_sentences: int, dictionary_bytes: int, sentences: int, rows: int
-) -> Layout:
-    """The layout of a new file, with room in the header for what is known at its end."""
-    layout = make_layout(info, 0, dictionary_bytes, sentences, rows)
-    fields_ = _header_fields(info, shard, corpus_sentences, layout, None, "")
-    room = len(json.dumps(fields_, ensure_ascii=False).encode()) + _HEADER_ROOM + 32 * len(info.temperatures)
+def plan_header(
+    info: StoreInfo, shard: Shard, corpus_sentences: int, blob_bytes: Mapping[str, int], rows: int
+) -> Header:
+    """The header of a new file, with room for what is known at its end."""
+    sentences = shard.sentences(corpus_sentences, info.chunk_sentences)
+    layout = make_layout(info, 0, blob_bytes, sentences, rows)
+    text = json.dumps(_fields(Header(info, shard, corpus_sentences, layout)), ensure_ascii=False)
+    room = len(text.encode()) + info.summary_room
     header_bytes = _round_up(_PREFIX.size + room, _HEADER_ALIGNMENT) - _PREFIX.size
-    return make_layout(info, header_bytes, dictionary_bytes, sentences, rows)
+    layout = make_layout(info, header_bytes, blob_bytes, sentences, rows)
+    return Header(info, shard, corpus_sentences, layout)
 
 
-def summarise(table: NDArray[Any], info: StoreInfo) -> dict[str, Any]:
-    """Counts and means over all chunks; exact sums, so the order of chunks and shards does not matter."""
-    scored = int(table["scored_rows"].sum())
-    gold_known = scored > 0 and bool(
-        (table["gold_correct"] >= 0).all() and np.isfinite(table["gold_nll"]).all()
-    )
-    missing = table["missing"].sum(axis=0)
-    return {
-        "scored_rows": scored,
-        "missing_sentences": {name: int(n) for name, n in zip(STATUS_NAMES[1:], missing, strict=True)},
-        "captured_mass": [math.fsum(column) / scored if scored else None for column in table["captured"].T],
-        "gold_accuracy": int(table["gold_correct"].sum()) / scored if gold_known else None,
-        "gold_nll": math.fsum(table["gold_nll"]) / scored if gold_known else None,
-    }
-
-
-def encode_header(
-    info: StoreInfo,
-    shard: Shard,
-    corpus_sentences: int,
-    layout: Layout,
-    summary: Mapping[str, Any] | None = None,
-    table_digest: str = "",
-) -> bytes:
+def encode_header(header: Header) -> bytes:
     """Prefix and JSON area, of a finished file when there is a summary."""
-    fields_ = _header_fields(info, shard, corpus_sentences, layout, summary, table_digest)
-    text = json.dumps(fields_, ensure_ascii=False, allow_nan=False).encode()
-    assert len(text) <= layout.header_bytes, (len(text), layout.header_bytes)
-    area = text.ljust(layout.header_bytes)
-    magic = WORK_MAGIC if summary is None else MAGIC
-    digest = _header_digest(magic, VERSION, area)
-    return _PREFIX.pack(magic, VERSION, len(area), digest) + area
+    text = json.dumps(_fields(header), ensure_ascii=False, allow_nan=False).encode()
+    size, version = header.layout.header_bytes, header.info.version
+    assert len(text) <= size, (len(text), size)
+    area = text.ljust(size)
+    magic = WORK_MAGIC if header.summary is None else MAGIC
+    return _PREFIX.pack(magic, version, size, _header_digest(magic, version, area)) + area
 
 
-def read_header(file: BinaryIO, path: Path, unfinished: bool = False) -> Header:
+def open_header(path: Path, schemas: Schemas) -> Header:
+    """The header of a store, see `read_header`; FileNotFoundError without one."""
+    if not path.is_file():
+        raise FileNotFoundError(f"store {path} does not exist or is not a file; check the path")
+    with open(path, "rb") as file:
+        return read_header(file, path, schemas)
+
+
+def read_header(file: BinaryIO, path: Path, schemas: Schemas, unfinished: bool = False) -> Header:
     """Read and check the header of an open file, in constant time.
 
     Args:
         file: binary, at its beginning.
-        path: for messages.
+        path: path of the file, for messages.
+        schemas: those that the caller can use.
         unfinished: expect a work file instead of a store.
 
     Raises:
-        ValueError: not a store, another version, damaged, or of a wrong size.
+        ValueError: not a store, another version or schema, damaged, or of a wrong size.
     """
+    schema = next((known for known in schemas if f".{known.suffix}" in path.name), next(iter(schemas)))
     size = os.fstat(file.fileno()).st_size
     prefix = file.read(_PREFIX.size)
     magic = prefix[: len(MAGIC)]
@@ -190,70 +165,72 @@ def read_header(file: BinaryIO, path: Path, unfinished: bool = False) -> Header:
                 f"{path} is unfinished; run the command that writes it again, it goes on where it was"
             )
         raise ValueError(
-            f"{path} is not a top-k store: it begins with {magic!r}, not {MAGIC!r}; "
-            "check the path, or write a store with `fairseq-bert-kd dump`"
+            f"{path} is not a teacher store: it begins with {magic!r}, not {MAGIC!r}; check the path, or write a "
+            f"store with `{schema.command}`"
         )
     if len(prefix) < _PREFIX.size:
-        raise _wrong_size(path, size, _PREFIX.size)
+        raise _wrong_size(path, size, _PREFIX.size, schema)
     _, version, header_bytes, digest = _PREFIX.unpack(prefix)
-    if version != VERSION:
-        raise _wrong_version(file, path, version, header_bytes)
+    if version not in _VERSIONS:
+        step = "upgrade fairseq-bert-kd, or " if version > _VERSIONS[-1] else ""
+        raise ValueError(
+            f"store {path} has format version {version}, this code reads versions "
+            f"{' and '.join(map(str, _VERSIONS))}; {step}{schema.rebuild_command(path)}"
+        )
     area = file.read(min(header_bytes, size))
     if len(area) < header_bytes:
-        raise _wrong_size(path, size, _PREFIX.size + header_bytes)
+        raise _wrong_size(path, size, _PREFIX.size + header_bytes, schema)
     if _header_digest(magic, version, area) != digest:
-        raise damaged(path, "its header does not match the header's digest")
+        raise damaged(path, "its header does not match the header's digest", schema)
     try:
         values = json.loads(area.decode("utf-8"))
-        header = _parse(values, header_bytes, digest.hex())
+        name = values["schema"] if version > 2 else UNNAMED_SCHEMA
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        raise damaged(path, _not_understood(error), schema) from error
+    found = next((known for known in schemas if known.schema == name), None)
+    if found is None:
+        needed = " or ".join(known.schema for known in schemas)
+        raise OtherSchemaError(
+            f"store {path} holds {name}, {needed} are needed; give a store that `{schema.command}` wrote, or upgrade "
+            "fairseq-bert-kd"
+        )
+    try:
+        header = _parse(values, found, header_bytes, digest.hex())
+        if version != found.version:
+            raise ValueError(f"{name} are of format version {found.version}, got {version}")
         if (header.summary is None) != unfinished:
             raise ValueError("its summary does not fit its magic")
     except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
-        raise damaged(path, f"its header cannot be understood ({type(error).__name__}: {error})") from error
+        raise damaged(path, _not_understood(error), found) from error
     if size != header.layout.file_bytes:
-        raise _wrong_size(path, size, header.layout.file_bytes)
+        raise _wrong_size(path, size, header.layout.file_bytes, found)
     return header
 
 
-def damaged(path: Path, what: str) -> ValueError:
+def damaged(path: Path, what: str, schema: type[StoreInfo] | StoreInfo) -> ValueError:
     """The error for a file that is not as it was written."""
-    return ValueError(f"top-k store {path} is damaged: {what}; copy it again or {rebuild_command(path)}")
+    return ValueError(f"store {path} is damaged: {what}; copy it again or {schema.rebuild_command(path)}")
 
 
-def rebuild_command(path: Path, options: str = "") -> str:
-    """How to make the store again, as far as its name and its header tell."""
-    split, *rest = path.name.split(".")
-    options = options or f"--path TEACHER.pt --subset {shlex.quote(split)}"
-    if len(rest) > 3 and rest[3] == "topk":  # SPLIT.SRC-TGT.TGT.NAME.topk
-        options += f" --name {shlex.quote(rest[2])}"
-    return f"rebuild it with `fairseq-bert-kd dump {shlex.quote(str(path.parent))} {options} --overwrite`"
-
-
-def _header_fields(
-    info: StoreInfo,
-    shard: Shard,
-    corpus_sentences: int,
-    layout: Layout,
-    summary: Mapping[str, Any] | None,
-    table_digest: str,
-) -> dict[str, Any]:
+def _fields(header: Header) -> dict[str, Any]:
+    """The JSON object; its order is part of the format."""
+    info, layout = header.info, header.layout
     return {
-        "info": stated_fields(info),
+        **({"schema": info.schema} if info.version > 2 else {}),
+        "info": info.stated(),
         "info_digest": info_digest(info).hex(),
-        "shard": [shard.index, shard.count],
-        "corpus_sentences": corpus_sentences,
+        "shard": [header.shard.index, header.shard.count],
+        "corpus_sentences": header.corpus_sentences,
         "sentences": layout.sentences,
         "rows": layout.rows,
-        "value_kind": VALUE_KIND,
-        "value_origin": VALUE_ORIGIN,
-        "mask_plan": info.mask_plan,
+        **info.constants(),
         "digest": DIGEST,
-        "record": _describe(record_dtype(info)),
-        "record_bytes": record_dtype(info).itemsize,
-        "chunk_table_entry": _describe(table_dtype(info)),
+        "record": _describe(info.record_dtype),
+        "record_bytes": info.record_dtype.itemsize,
+        "chunk_table_entry": _describe(info.table_dtype),
         "sections": {name: [layout.starts[name], layout.ends[name]] for name in layout.starts},
-        "table_digest": table_digest,
-        "summary": summary,
+        "table_digest": header.table_digest,
+        "summary": header.summary,
     }
 
 
@@ -268,31 +245,35 @@ def _describe(dtype: np.dtype[Any]) -> list[list[Any]]:
     return described
 
 
-def _parse(values: Any, header_bytes: int, digest: str) -> Header:
+def _parse(values: Any, schema: type[StoreInfo], header_bytes: int, digest: str) -> Header:
     if not isinstance(values, dict):
         raise ValueError(f"a JSON {type(values).__name__} instead of an object")
-    # keys that this version does not know are left alone: they must not change the meaning of the others
-    known = {item.name for item in fields(StoreInfo)}
-    stated = {name: value for name, value in values["info"].items() if name in known}
-    info = StoreInfo(**stated | {"temperatures": tuple(map(float, stated["temperatures"]))})
-    check_info(info)
+    info = schema.parse(values["info"])
+    info.check()
     shard = Shard(*values["shard"])
     counts = (values["corpus_sentences"], values["sentences"], values["rows"], shard.index, shard.count)
     if not all(type(n) is int and n >= 0 for n in counts) or shard.index >= shard.count:
         raise ValueError(f"impossible counts {counts}")
-    dictionary_start, dictionary_end = values["sections"]["dictionary"]
-    layout = make_layout(
-        info, header_bytes, dictionary_end - dictionary_start, values["sentences"], values["rows"]
-    )
-    expected = shard_sentences(values["corpus_sentences"], info.chunk_sentences, shard)
+    blob_bytes = {}
+    for name in info.blobs:
+        start, end = values["sections"][name]
+        blob_bytes[name] = end - start
+    layout = make_layout(info, header_bytes, blob_bytes, values["sentences"], values["rows"])
+    expected = shard.sentences(values["corpus_sentences"], info.chunk_sentences)
     if layout.sentences != expected:
         raise ValueError(f"shard {shard} has {layout.sentences} sentences instead of {expected}")
-    summary, table_digest = values["summary"], values["table_digest"]
-    derived = _header_fields(info, shard, values["corpus_sentences"], layout, summary, table_digest)
+    header = Header(
+        info, shard, values["corpus_sentences"], layout, values["summary"], digest, values["table_digest"]
+    )
+    derived = _fields(header)
     for name in derived.keys() - {"info"}:
         if json.dumps(values[name], sort_keys=True) != json.dumps(derived[name], sort_keys=True):
             raise ValueError(f"{name} is {values[name]!r}, the other fields give {derived[name]!r}")
-    return Header(info, shard, values["corpus_sentences"], layout, summary, digest, table_digest)
+    return header
+
+
+def _not_understood(error: Exception) -> str:
+    return f"its header cannot be understood ({type(error).__name__}: {error})"
 
 
 def _header_digest(magic: bytes, version: int, area: bytes) -> bytes:
@@ -302,30 +283,11 @@ def _header_digest(magic: bytes, version: int, area: bytes) -> bytes:
     return digest.digest()
 
 
-def _wrong_version(file: BinaryIO, path: Path, version: int, json_bytes: int) -> ValueError:
-    """A newer version needs a newer package; version 1 says in its header how to make it again."""
-    rebuild = rebuild_command(path)
-    if version == 1:
-        file.seek(16)
-        try:
-            old = json.loads(file.read(min(json_bytes, 1 << 20)))
-            rebuild = rebuild_command(
-                path,
-                f"--path {shlex.quote(old['teacher'])} --subset {old['split']} --topk {old['k']} --passes {old['passes']}",
-            )
-        except (ValueError, KeyError, TypeError):
-            pass  # then without its options
-    step = f"upgrade fairseq-bert-kd, or {rebuild}" if version > VERSION else rebuild
-    return ValueError(
-        f"top-k store {path} has format version {version}, this code reads version {VERSION}; {step}"
-    )
-
-
-def _wrong_size(path: Path, size: int, expected: int) -> ValueError:
+def _wrong_size(path: Path, size: int, expected: int, schema: type[StoreInfo]) -> ValueError:
     word = "truncated" if size < expected else "over-long"
     return ValueError(
-        f"top-k store {path} is {word}: {size} bytes, its header says {expected}; copy it again or "
-        f"{rebuild_command(path)}"
+        f"store {path} is {word}: {size} bytes, its header says {expected}; copy it again or "
+        f"{schema.rebuild_command(path)}"
     )
 
 

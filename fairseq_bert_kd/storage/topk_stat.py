@@ -1,8 +1,8 @@
-"""What the rows of a top-k store hold: captured mass and entropy, and the k and temperature that follow.
+"""Statistics of the rows of a top-k store: captured mass and entropy, and the k and temperature that follow.
 
-With the mass of a row's rest known, the k stored tokens and the rest are a distribution over k + 1 buckets. Its
-entropy is a lower bound of the teacher's over the whole dictionary, which is not stored. A store without
-log-normalisers (an import) does not know the rest; its probabilities are renormalised over the stored tokens.
+With the mass of a row's rest known, the k stored tokens and the rest are a distribution over k + 1 buckets. Its entropy
+is a lower bound of the teacher's over the whole dictionary, which is not stored. Of a store without log-normalisers
+nothing of this is known.
 """
 
 import math
@@ -13,17 +13,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fairseq_bert_kd.storage.header import damaged
-from fairseq_bert_kd.storage.records import ChunkData, chunk_digest
-from fairseq_bert_kd.storage.store_info import StoreInfo
+from fairseq_bert_kd.storage.probabilities import bucket_entropy, percent, token_probs
+from fairseq_bert_kd.storage.topk import TopKInfo
 from fairseq_bert_kd.storage.topk_store import TopKReader
 
-BINS = 10  # of a histogram
+BINS = 10  # bins of a histogram
 HALF = 0.5  # a row below holds less than half of the teacher's mass
-LITTLE_MASS = 0.1  # mean mass below which a temperature is warned of; our own choice
+LITTLE_MASS = 0.1  # mean mass below which a temperature gets a warning; our own choice
 ENOUGH_MASS = 0.9  # of the mass of all k, and
 ENOUGH_ROWS = 0.05  # more rows below a half than with all k, for the suggested k; our own choice
-USUAL_TEMPERATURES = (1.0, 5.0, 10.0)  # looked at where the store has none
 _BLOCK = 1 << 14  # rows whose probabilities are in memory together
 
 
@@ -40,7 +38,7 @@ class TemperatureStat:
         entropy_histogram: ``(BINS,)`` rows by entropy, from 0 to ``most_entropy``.
         entropy_sum: bits.
         most_entropy: bits, of equal buckets.
-        rows: looked at.
+        rows: rows that were evaluated.
     """
 
     temperature: float
@@ -55,33 +53,31 @@ class TemperatureStat:
 
     @property
     def mean_mass(self) -> list[float]:
-        """For each of ``tokens``, 0 to 1."""
+        """Mean captured mass of the best k' tokens, for each of ``tokens``, 0 to 1."""
         return [float(total) / self.rows for total in self.mass_sums]
 
     @property
     def share_below_half(self) -> list[float]:
-        """For each of ``tokens``, 0 to 1."""
+        """Share of the rows below a half, for each of ``tokens``, 0 to 1."""
         return [int(count) / self.rows for count in self.below_half]
 
     @property
     def mean_entropy(self) -> float:
-        """In bits."""
+        """Mean entropy in bits."""
         return self.entropy_sum / self.rows
 
 
 @dataclass(frozen=True)
 class RowStat:
-    """What the rows hold.
+    """Statistics of rows at each temperature.
 
     Attributes:
-        known_mass: whether the store has log-normalisers; else masses are shares of the stored tokens' own.
-        chunks: looked at.
-        chunks_in_all: of the file.
-        rows: scored rows looked at.
-        temperatures: one each, ascending; empty without a scored row.
+        chunks: chunks that were evaluated.
+        chunks_in_all: chunks of the file.
+        rows: scored rows that were evaluated.
+        temperatures: one entry per stored temperature, ascending; empty without a scored row.
     """
 
-    known_mass: bool
     chunks: int
     chunks_in_all: int
     rows: int
@@ -93,72 +89,44 @@ def token_counts(k: int) -> tuple[int, ...]:
     return (*(2**i for i in range(k.bit_length()) if 2**i < k), k)
 
 
-def sampled_chunks(chunks: int, rows: int, wanted: int) -> list[int]:
-    """Whole chunks, spread evenly, of about ``wanted`` rows together; all for 0.
+def sampled_chunks(chunks: int, rows: int, sample_rows: int) -> list[int]:
+    """Whole chunks, spread evenly, of about ``sample_rows`` rows together; all for 0.
 
     Raises:
-        ValueError: ``wanted`` is negative.
+        ValueError: ``sample_rows`` is negative.
     """
-    if wanted < 0:
-        raise ValueError(f"--rows must be at least 0 (all), got {wanted}")
-    count = chunks if wanted == 0 or rows <= wanted else max(1, round(wanted * chunks / rows))
+    if sample_rows < 0:
+        raise ValueError(f"--rows must be at least 0 (all), got {sample_rows}")
+    count = chunks if sample_rows == 0 or rows <= sample_rows else max(1, round(sample_rows * chunks / rows))
     return [(2 * i + 1) * chunks // (2 * count) for i in range(count)]  # the middle of each stretch
 
 
-def checked_chunk(reader: TopKReader, local: int) -> ChunkData:
-    """The file's chunk ``local``; ValueError when its index or its digest is wrong."""
-    shard, step = reader.header.shard, "`fairseq-bert-kd store verify` tells all that is wrong"
-    number = local * shard.count + shard.index
-    data = reader.chunk(local)
-    if (data.lengths < 0).any() or len(data.records) != int(data.lengths.sum()):
-        raise damaged(reader.path, f"the index is wrong in chunk {number} ({step})")
-    entry = reader.chunk_table[local]
-    if chunk_digest(number, entry, data, reader.info) != entry["digest"].tobytes():
-        raise damaged(reader.path, f"chunk {number} does not match its digest ({step})")
-    return data
-
-
 def row_stat(
-    reader: TopKReader, wanted_rows: int = 1_000_000, progress: Callable[[int], Any] = lambda size: None
+    reader: TopKReader, sample_rows: int = 1_000_000, progress: Callable[[int], Any] = lambda size: None
 ) -> RowStat:
-    """Look at a sample of the rows.
+    """Statistics of a sample of the rows.
 
     Args:
-        reader: of a store or a shard.
-        wanted_rows: about how many, see `sampled_chunks`.
-        progress: told the bytes of each chunk's rows.
+        reader: reader of a store or a shard.
+        sample_rows: about how many, see `sampled_chunks`.
+        progress: called with the bytes of each chunk's rows.
 
     Raises:
-        ValueError: a damaged chunk, or ``wanted_rows`` is negative.
+        ValueError: a damaged chunk, or ``sample_rows`` is negative.
     """
     info, layout = reader.info, reader.header.layout
-    stats = [_empty(t, info) for t in info.temperatures or USUAL_TEMPERATURES]
-    chosen = sampled_chunks(layout.chunks, layout.rows, wanted_rows)
+    stats, rows = [_empty(t, info) for t in info.temperatures], 0
+    chosen = sampled_chunks(layout.chunks, layout.rows, sample_rows)
     for local in chosen:
-        data = checked_chunk(reader, local)
+        data = reader.checked_chunk(local)
         records = data.records[data.scored]
+        rows += len(records)
         for start in range(0, len(records), _BLOCK):
+            block = records[start : start + _BLOCK]
             for stat in stats:
-                _add(stat, token_probs(records[start : start + _BLOCK], info, stat.temperature), info)
+                _add(stat, token_probs(block, info.temperatures, stat.temperature))
         progress(data.records.nbytes)
-    rows = stats[0].rows
-    return RowStat(bool(info.temperatures), len(chosen), layout.chunks, rows, stats if rows else [])
-
-
-def token_probs(records: NDArray[Any], info: StoreInfo, temperature: float) -> NDArray[np.float64]:
-    """``(rows, k)`` probabilities of the stored tokens, of the whole dictionary's where normalisers are stored.
-
-    Args:
-        records: ``(rows,)`` of scored sentences.
-        info: of the store.
-        temperature: a stored one; any positive one for a store without normalisers.
-    """
-    scaled = records["topk_logits"].astype(np.float64) / temperature
-    if not info.temperatures:
-        weights = np.exp(scaled)  # the best is 0, so the sum is at least 1
-        return weights / weights.sum(axis=1, keepdims=True)
-    column = info.temperatures.index(temperature)
-    return np.exp(scaled - records["log_normalisers"][:, column, None].astype(np.float64))
+    return RowStat(len(chosen), layout.chunks, rows, stats if rows else [])
 
 
 def suggested_k(stat: RowStat) -> int:
@@ -175,29 +143,25 @@ def suggested_k(stat: RowStat) -> int:
     return at_one.tokens[-1]
 
 
-def suggested_temperature(stat: RowStat) -> float | None:
-    """The highest at which all k hold half of the mass on average, else the lowest; None where it is not known."""
-    if not stat.known_mass:
-        return None
+def suggested_temperature(stat: RowStat) -> float:
+    """The highest stored temperature at which all k hold half of the mass on average, else the lowest."""
     enough = [t.temperature for t in stat.temperatures if t.mean_mass[-1] >= HALF]
     return max(enough) if enough else stat.temperatures[0].temperature
 
 
 def warnings(stat: RowStat) -> list[str]:
     """A line for each temperature at which the stored tokens hold little of the teacher's mass."""
-    if not stat.known_mass:
-        return []
     return [
-        f"at T={t.temperature:g} the top {t.tokens[-1]} hold {_percent(t.mean_mass[-1])} of the mass: the student sees "
+        f"at T={t.temperature:g} the top {t.tokens[-1]} hold {percent(t.mean_mass[-1])} of the mass: the student sees "
         "only their order; choose a lower --kd-temperature or a larger --topk"
         for t in stat.temperatures
         if t.mean_mass[-1] < LITTLE_MASS
     ]
 
 
-def _empty(temperature: float, info: StoreInfo) -> TemperatureStat:
+def _empty(temperature: float, info: TopKInfo) -> TemperatureStat:
     tokens = token_counts(info.k)
-    buckets = info.k + bool(info.temperatures and info.k < info.dictionary_size)
+    buckets = info.k + (info.k < info.dictionary_size)
     return TemperatureStat(
         temperature,
         tokens,
@@ -211,12 +175,10 @@ def _empty(temperature: float, info: StoreInfo) -> TemperatureStat:
     )
 
 
-def _add(stat: TemperatureStat, probs: NDArray[np.float64], info: StoreInfo) -> None:
+def _add(stat: TemperatureStat, probs: NDArray[np.float64]) -> None:
     """Add rows to the sums; ``probs`` is ``(rows, k)``."""
     masses = np.minimum(np.cumsum(probs, axis=1)[:, np.array(stat.tokens) - 1], 1)  # (rows, len(tokens))
-    rest = 1 - masses[:, -1:] if info.temperatures else np.zeros((len(probs), 1))
-    buckets = np.concatenate([probs, rest], axis=1)
-    bits = -(buckets * np.log2(np.where(buckets > 0, buckets, 1))).sum(axis=1)
+    bits = bucket_entropy(probs)
     stat.mass_sums += masses.sum(axis=0)
     stat.below_half += (masses < HALF).sum(axis=0)
     stat.mass_histogram += _histogram(masses[:, -1])
@@ -228,10 +190,3 @@ def _add(stat: TemperatureStat, probs: NDArray[np.float64], info: StoreInfo) -> 
 def _histogram(shares: NDArray[np.float64]) -> NDArray[np.int64]:
     """Counts of values from 0 to 1 in equal bins; a bin holds its lower edge, the last one also 1."""
     return np.bincount(np.clip(shares * BINS, 0, BINS - 1).astype(np.int64), minlength=BINS)
-
-
-def _percent(share: float) -> str:
-    """``34 %`` or ``0.4 %``, or ``less than 0.1 %``."""
-    if share < 0.001:
-        return "less than 0.1 %"
-    return f"{100 * share:.3g} %" if share < 0.1 else f"{100 * share:.1f} %"

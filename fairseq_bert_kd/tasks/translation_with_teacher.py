@@ -27,8 +27,7 @@ from fairseq_bert_kd.storage.alignment import (
     check_settings,
     check_tokenizer,
 )
-from fairseq_bert_kd.storage.store_info import DEFAULT_NAME, store_path
-from fairseq_bert_kd.storage.topk_store import TopKReader
+from fairseq_bert_kd.storage.topk_store import DEFAULT_NAME, TopKReader, store_path
 from fairseq_bert_kd.teachers.live_teaching import LiveTeaching
 from fairseq_bert_kd.tokenization.hf_tokenizer import HfTokenizer
 
@@ -199,8 +198,8 @@ class TranslationWithTeacherTask(TranslationTask):
         needs = self.teacher_needs
         assert needs is not None
         check_settings(reader, part, self.cfg.source_lang, self.cfg.target_lang, needs.topk)
-        check_contents(reader, needs.topk, needs.temperatures, needs.samples, needs.lowest)
-        check_dictionaries(reader, self.src_dict.symbols, self.tgt_dict.symbols)
+        check_contents(reader, needs.topk, needs.temperatures, needs.samples)
+        check_dictionaries(reader, {"source": self.src_dict.symbols, "target": self.tgt_dict.symbols})
         self._check_tokenizer(f"top-k store {reader.path}", reader.info.tokenizer_digest)
 
     def _check_tokenizer(self, what, teachers_digest):
@@ -281,8 +280,7 @@ class TranslationWithTeacherTask(TranslationTask):
             )
             compared = check_sentences(
                 reader,
-                np.asarray(targets.sizes),
-                lambda i: (sources[i].numpy(), targets[i].numpy()),
+                {"source": sources, "target": targets},
                 everything=str(self.cfg.kd_check) == "all",
             )
             logger.info("%s belongs to these data: %d sentences compared by hash", reader.path, compared)

@@ -17,9 +17,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from fairseq_bert_kd.functional.teacher_rows import TeacherRows, teacher_rows
-from fairseq_bert_kd.storage.fairseq_data import Pairs, sentence_hash
-from fairseq_bert_kd.storage.records import ChunkData, empty_records
-from fairseq_bert_kd.storage.store_info import NOT_FINITE, SCORED, TOO_LONG, StoreInfo
+from fairseq_bert_kd.storage.fairseq_data import Sides, sentence_hash
+from fairseq_bert_kd.storage.schema import NOT_FINITE, SCORED, TOO_LONG, ChunkData, empty_records
+from fairseq_bert_kd.storage.topk import TopKInfo
 from fairseq_bert_kd.teachers.pair_batches import BatchLayout, LaidOut, draw_uniforms, pinned, slices
 from fairseq_bert_kd.teachers.plan import Batch, plan_chunk
 
@@ -77,7 +77,7 @@ class _OpenChunk:
     targets: list[Tensor]
     tgt_lengths: NDArray[np.int64]
     status: NDArray[np.uint8]
-    hashes: tuple[NDArray[np.uint64], NDArray[np.uint64]]
+    hashes: dict[str, NDArray[np.uint64]]
     batches: list[Batch]
     records: NDArray[Any]
     gold_nll: NDArray[np.float64]
@@ -100,7 +100,7 @@ class ChunkScorer:
 
     Args:
         model: an `HfMaskedLM` in evaluation mode on its device.
-        pairs: both sides of the corpus, see `fairseq_data.Pairs`.
+        pairs: both sides of the corpus, see `fairseq_data.Sides`.
         info: of the store that is being made.
         barred: ``(n,)`` ids that no target holds.
         pad: padding index of the dictionaries.
@@ -108,7 +108,7 @@ class ChunkScorer:
     """
 
     def __init__(
-        self, model: Any, pairs: Pairs, info: StoreInfo, barred: Tensor, pad: int, device: torch.device
+        self, model: Any, pairs: Sides, info: TopKInfo, barred: Tensor, pad: int, device: torch.device
     ):
         self.model, self.pairs, self.info = model, pairs, info
         self.barred, self.device = barred.to(device), device
@@ -190,9 +190,9 @@ class ChunkScorer:
         """Read a chunk's sentences and lay out its batches."""
         info = self.info
         first = number * info.chunk_sentences
-        last = min(first + info.chunk_sentences, len(self.pairs.target))
-        sources = [np.asarray(self.pairs.source[i]) for i in range(first, last)]
-        targets = [np.asarray(self.pairs.target[i]) for i in range(first, last)]
+        last = min(first + info.chunk_sentences, len(self.pairs["target"]))
+        sources = [np.asarray(self.pairs["source"][i]) for i in range(first, last)]
+        targets = [np.asarray(self.pairs["target"][i]) for i in range(first, last)]
         src_lengths = np.array([len(source) - 1 for source in sources], dtype=np.int64)
         tgt_lengths = np.array([len(target) for target in targets], dtype=np.int64)
         scored = src_lengths + tgt_lengths <= self._limit
@@ -205,7 +205,7 @@ class ChunkScorer:
             [torch.from_numpy(target.astype(np.int64)) for target in targets],
             tgt_lengths,
             np.where(scored, SCORED, TOO_LONG).astype(np.uint8),
-            (_hashes(sources), _hashes(targets)),
+            {"source": _hashes(sources), "target": _hashes(targets)},
             batches,
             empty_records(rows, info),
             np.zeros(rows),
@@ -309,7 +309,7 @@ class ChunkScorer:
         bad_before = np.concatenate([[0], np.cumsum(~chunk.finite)])
         bad = bad_before[ends] > bad_before[ends - chunk.tgt_lengths]
         chunk.status[bad] = NOT_FINITE
-        data = ChunkData(*chunk.hashes, chunk.tgt_lengths, chunk.status, chunk.records)
+        data = ChunkData(chunk.hashes, chunk.tgt_lengths, chunk.status, chunk.records)
         scored = data.scored
         chunk.records[~scored] = 0
         return ScoredChunk(

@@ -11,11 +11,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from fairseq_bert_kd.storage.fairseq_data import Pairs, sentence_hash
-from fairseq_bert_kd.storage.records import ChunkData
-from fairseq_bert_kd.storage.store_info import WHOLE, Shard, StoreInfo, record_dtype
-from fairseq_bert_kd.storage.topk_store import TopKReader
-from fairseq_bert_kd.storage.topk_writer import TopKWriter
+from fairseq_bert_kd.storage.fairseq_data import Sides
+from fairseq_bert_kd.storage.schema import ChunkData
+from fairseq_bert_kd.storage.shards import WHOLE, Shard
+from fairseq_bert_kd.storage.topk import TopKInfo
+from fairseq_bert_kd.storage.topk_store import TopKReader, TopKWriter
 from fairseq_bert_kd.teachers.chunk_scorer import ChunkScorer, ScoredChunk
 from fairseq_bert_kd.teachers.load import Teacher, never_a_target
 from fairseq_bert_kd.teachers.plan import count_tokens
@@ -36,7 +36,7 @@ class StoreDump:
         device: of the teacher.
     """
 
-    def __init__(self, teacher: Teacher, pairs: Pairs, info: StoreInfo, device: torch.device):
+    def __init__(self, teacher: Teacher, pairs: Sides, info: TopKInfo, device: torch.device):
         self.pairs, self.info, self.device = pairs, info, device
         dictionary = teacher.task.target_dictionary
         self.symbols = dictionary.symbols
@@ -49,7 +49,7 @@ class StoreDump:
     @property
     def sentences(self) -> int:
         """In the whole corpus."""
-        return len(self.pairs.target)
+        return len(self.pairs["target"])
 
     def run(
         self, path: Any, shard: Shard, overwrite: bool, progress: Callable[[int], Any] = lambda tokens: None
@@ -67,7 +67,7 @@ class StoreDump:
             FileExistsError: another store has the name, or one of other data, or another process writes it.
             OSError: no room on the disk.
         """
-        writer = TopKWriter(path, self.info, self.pairs.target.sizes, self.symbols, shard, overwrite)
+        writer = TopKWriter(path, self.info, self.pairs["target"].sizes, self.symbols, shard, overwrite)
         with writer, ThreadPoolExecutor(1) as background:
             if writer.complete:
                 self.refuse_changed_data(writer.path)
@@ -92,11 +92,11 @@ class StoreDump:
         reader = TopKReader(path, shard=True)
         for local, sentence in enumerate(self._sentences(reader.header.shard)):
             known = reader.hashes(local)
-            now = sentence_hash(self.pairs.source[sentence]), sentence_hash(self.pairs.target[sentence])
+            now = self.pairs.hashes(sentence)
             if now != known:
-                side = "source" if now[0] != known[0] else "target"
+                side = next(side for side in now if now[side] != known[side])
                 raise FileExistsError(
-                    f"top-k store {path} exists and is of other data: sentence {sentence} has another {side} now; pass "
+                    f"store {path} exists and is of other data: sentence {sentence} has another {side} now; pass "
                     "--overwrite to score these data"
                 )
 
@@ -127,7 +127,7 @@ class StoreDump:
             totals["too_long"] += int((src_lengths + tgt_lengths > self.limit).sum())
             totals["tokens"] += self.chunk_tokens(chunk)
         index_bytes = 25 * totals["sentences"]  # offset, two hashes, status
-        return totals | {"bytes": totals["positions"] * record_dtype(self.info).itemsize + index_bytes}
+        return totals | {"bytes": totals["positions"] * self.info.record_dtype.itemsize + index_bytes}
 
     def measure(self, shard: Shard) -> float:
         """Tokens per second over some batches of the shard, the first left out; 0 when there is nothing to score."""
@@ -162,9 +162,8 @@ class StoreDump:
 
     def _is_of_these_data(self, data: ChunkData, sentences: range) -> bool:
         """Whether the chunk was made from the sentences that are there now."""
-        for sentence, source, target in zip(sentences, data.source_hashes, data.target_hashes, strict=True):
-            now = sentence_hash(self.pairs.source[sentence]), sentence_hash(self.pairs.target[sentence])
-            if now != (source, target):
+        for place, sentence in enumerate(sentences):
+            if self.pairs.hashes(sentence) != {side: known[place] for side, known in data.hashes.items()}:
                 logger.warning(
                     "the data changed since the dump began (sentence %d): scoring it anew", sentence
                 )
@@ -174,9 +173,8 @@ class StoreDump:
     def _lengths(self, chunk: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """``(sentences,)`` source lengths without and target lengths with end of sentence."""
         part = slice(chunk * self.info.chunk_sentences, (chunk + 1) * self.info.chunk_sentences)
-        return self.pairs.source.sizes[part].astype(np.int64) - 1, self.pairs.target.sizes[part].astype(
-            np.int64
-        )
+        source, target = (self.pairs[side].sizes[part].astype(np.int64) for side in ("source", "target"))
+        return source - 1, target
 
     def _refuse_too_many(self, candidates: int) -> None:
         info = self.info
@@ -200,6 +198,6 @@ class StoreDump:
 
 
 def _write(writer: TopKWriter, chunk: ScoredChunk, sync: bool) -> None:
-    writer.write_chunk(chunk.number, chunk.data, chunk.gold_correct, chunk.gold_nll)
+    writer.write_chunk(chunk.number, chunk.data, gold_correct=chunk.gold_correct, gold_nll=chunk.gold_nll)
     if sync:
         writer.sync()

@@ -8,7 +8,7 @@ from fairseq.data import Dictionary
 from numpy.typing import NDArray
 
 from fairseq_bert_kd.functional.pair_input import PairFormat
-from fairseq_bert_kd.storage.store_info import dictionary_digest
+from fairseq_bert_kd.storage.fairseq_data import dictionary_digest
 from fairseq_bert_kd.tokenization.hf_tokenizer import HfTokenizer
 
 MADEUPWORD = re.compile(r"madeupword\d{4}")  # fairseq pads dictionaries to a multiple of 8 with these

@@ -9,8 +9,9 @@ import time
 
 import pytest
 
-from fairseq_bert_kd.storage.store_info import Shard, shard_path, store_path
-from fairseq_bert_kd.storage.topk_merge import merge_shards
+from fairseq_bert_kd.storage.merge import merge_shards
+from fairseq_bert_kd.storage.shards import Shard, shard_path
+from fairseq_bert_kd.storage.topk_store import store_path
 from tests.tiny_chain import dump
 
 LONG = bool(os.environ.get("KD_LONG_TESTS"))

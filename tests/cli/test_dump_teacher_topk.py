@@ -12,11 +12,12 @@ import torch
 from fairseq import checkpoint_utils
 from fairseq.data import Dictionary, data_utils
 
-from fairseq_bert_kd.storage.store_info import STATUS_NAMES, Shard, shard_path, store_path
-from fairseq_bert_kd.storage.topk_merge import merge_shards
-from fairseq_bert_kd.storage.topk_store import TopKReader
-from fairseq_bert_kd.storage.topk_verify import verify_store
-from fairseq_bert_kd.storage.topk_writer import work_path
+from fairseq_bert_kd.storage.merge import merge_shards
+from fairseq_bert_kd.storage.shards import Shard, shard_path
+from fairseq_bert_kd.storage.topk import TopKInfo
+from fairseq_bert_kd.storage.topk_store import TopKReader, store_path
+from fairseq_bert_kd.storage.verify import verify_store
+from fairseq_bert_kd.storage.work_file import work_path
 from fairseq_bert_kd.teachers.chunk_scorer import ChunkScorer
 from fairseq_bert_kd.teachers.distributed import launch
 from fairseq_bert_kd.teachers.load import file_digest, never_a_target
@@ -167,7 +168,7 @@ def test_pairs_beyond_the_positions_are_stored_as_missing(tmp_path, caplog, caps
     reader = TopKReader(store_path(tmp_path / "data", "train", "de", "en"))
     for sentence, (source, target) in enumerate(zip(sources, targets, strict=True)):
         assert reader.is_missing(sentence) == (len(source) - 1 + len(target) > 10)
-        assert STATUS_NAMES[reader.status(sentence)] == (
+        assert TopKInfo.status_names[reader.status(sentence)] == (
             "too_long" if reader.is_missing(sentence) else "scored"
         )
     covered = sum(not reader.is_missing(i) for i in range(60))
@@ -374,7 +375,7 @@ def test_interrupted_dump_goes_on_to_the_same_bytes(chain, data, undisturbed, ba
 
 def test_changed_data_are_scored_anew_after_an_interruption(chain, data, undisturbed, monkeypatch, caplog):
     path = store_path(data, "train", "de", "en")
-    finish = "fairseq_bert_kd.storage.topk_writer.TopKWriter.finish"
+    finish = "fairseq_bert_kd.storage.topk_store.TopKWriter.finish"
     with monkeypatch.context() as patched:
         patched.setattr(finish, lambda self: (_ for _ in ()).throw(KeyboardInterrupt))
         with pytest.raises(KeyboardInterrupt):
@@ -409,7 +410,7 @@ def test_sentence_with_a_value_that_is_not_finite_is_missing(chain, data, tmp_pa
     torch.save(state, tmp_path / "poisoned.pt")
     assert dump(data, tmp_path / "poisoned.pt", "--subset", "valid") == 0
     reader = TopKReader(store_path(data, "valid", "de", "en"))
-    statuses = [STATUS_NAMES[reader.status(i)] for i in range(len(reader))]
+    statuses = [TopKInfo.status_names[reader.status(i)] for i in range(len(reader))]
     for sentence, status in enumerate(statuses):
         # shown to the teacher in some pass, as a source or a target token
         in_target = (targets[sentence] == poisoned).sum()

@@ -7,24 +7,18 @@ import numpy as np
 import pytest
 
 from fairseq_bert_kd.cli import store_export
-from fairseq_bert_kd.storage.records import ChunkData, empty_records
-from fairseq_bert_kd.storage.store_info import (
-    SCORED,
-    STATUS_NAMES,
-    Shard,
-    StoreInfo,
-    dictionary_digest,
-    shard_path,
-)
-from fairseq_bert_kd.storage.topk_store import TopKReader
-from fairseq_bert_kd.storage.topk_writer import TopKWriter
+from fairseq_bert_kd.storage.fairseq_data import dictionary_digest
+from fairseq_bert_kd.storage.schema import SCORED, ChunkData, empty_records
+from fairseq_bert_kd.storage.shards import Shard, shard_path
+from fairseq_bert_kd.storage.topk import TopKInfo
+from fairseq_bert_kd.storage.topk_store import TopKReader, TopKWriter
 
 pa = pytest.importorskip("pyarrow")
 
 SYMBOLS = ["<s>", "<pad>", "</s>", "<unk>", *(f"w{i}" for i in range(16)), "straße\udc80"]
 LENGTHS = np.array([2, 1, 3, 0, 4, 2, 1], dtype=np.int32)
 STATUS = [0, 1, 0, 0, 0, 2, 0]  # sentence 3 is scored and empty
-INFO = StoreInfo(
+INFO = TopKInfo(
     k=3,
     dictionary_size=len(SYMBOLS),
     dictionary_digest=dictionary_digest(SYMBOLS),
@@ -49,7 +43,7 @@ WHOLE = Shard(0, 1)
 
 def write_store(path, shard=WHOLE, **changes):
     """Random rows of a whole dictionary."""
-    info = StoreInfo(**{**INFO.__dict__, **changes})
+    info = TopKInfo(**{**INFO.__dict__, **changes})
     with TopKWriter(path, info, LENGTHS, SYMBOLS, shard) as writer:
         for chunk in writer.chunks():
             sentences = writer.sentences(chunk)
@@ -68,7 +62,7 @@ def write_store(path, shard=WHOLE, **changes):
             if info.samples:
                 records["sample_ids"], records["sample_logits"] = order[:, 6:8], logits[:, 6:8]
             hashes = np.arange(len(status), dtype=np.uint64)
-            data = ChunkData(hashes, hashes, lengths, status, records)
+            data = ChunkData({"source": hashes, "target": hashes + np.uint64(9)}, lengths, status, records)
             records[~data.scored] = 0
             writer.write_chunk(chunk, data)
         writer.finish()
@@ -91,18 +85,21 @@ def expected(store):
     rows = []
     names = [s.encode("utf-8", "replace").decode() for s in SYMBOLS]
     for sentence in range(len(reader)):
-        status = STATUS_NAMES[reader.status(sentence)]
+        status = TopKInfo.status_names[reader.status(sentence)]
+        hashes = {f"{side}_hash": value for side, value in reader.hashes(sentence).items()}
         if reader.status(sentence) != SCORED:
-            rows.append({"sentence": sentence, "position": -1, "status": status})
+            rows.append({"sentence": sentence, "position": -1, "status": status, **hashes})
             continue
         for position, record in enumerate(reader.rows(sentence)):
-            row = {"sentence": sentence, "position": position, "status": status}
+            row = {"sentence": sentence, "position": position, "status": status, **hashes}
             for column, temperature in enumerate(reader.info.temperatures):
                 row[f"log_normaliser_at_{temperature:g}"] = float(record["log_normalisers"][column])
             for name in ("topk_ids", "topk_logits", "gold_id", "gold_logit", "sample_ids", "sample_logits"):
                 if name in record.dtype.names:
                     row[name] = record[name].tolist()
             row["topk_tokens"] = [names[i] for i in row["topk_ids"]]
+            if "sample_ids" in row:
+                row["sample_tokens"] = [names[i] for i in row["sample_ids"]]
             if "gold_id" in row:
                 row["gold_token"] = names[row["gold_id"]]
             rows.append(row)
@@ -128,6 +125,8 @@ def test_column_names_and_types(tmp_path):
         "sentence": "int64",
         "position": "int32",
         "status": "dictionary",
+        "source_hash": "uint64",
+        "target_hash": "uint64",
         "log_normaliser_at_1": "float",
         "log_normaliser_at_2.5": "float",
         "topk_ids": "list",
@@ -137,13 +136,18 @@ def test_column_names_and_types(tmp_path):
         "gold_token": "dictionary",
         "gold_logit": "float",
         "sample_ids": "list",
+        "sample_tokens": "list",
         "sample_logits": "list",
     }
     metadata = json.loads(schema.metadata[b"fairseq_bert_kd"])
     assert metadata["info"]["k"] == 3
     assert metadata["summary"]["missing_sentences"] == {"too_long": 1, "not_finite": 1, "not_imported": 0}
     export(tmp_path / "s.topk", tmp_path / "n.arrow", "--no-tokens")
-    assert set(schema.names) - set(read(tmp_path / "n.arrow").schema.names) == {"topk_tokens", "gold_token"}
+    assert set(schema.names) - set(read(tmp_path / "n.arrow").schema.names) == {
+        "topk_tokens",
+        "gold_token",
+        "sample_tokens",
+    }
 
 
 def test_shards_keep_corpus_indices(tmp_path):
@@ -176,7 +180,7 @@ def test_bad_names(tmp_path):
         export(store, tmp_path / "none" / "t.arrow")
     with pytest.raises(FileExistsError, match="is the store itself"):
         export(store, store, "--overwrite")
-    with pytest.raises(FileNotFoundError, match="top-k store"):
+    with pytest.raises(FileNotFoundError, match="store .* does not exist"):
         export(tmp_path / "none.topk", tmp_path / "t.arrow")
 
 
@@ -185,7 +189,9 @@ def test_damaged_store_leaves_no_table(tmp_path):
     raw = bytearray(store.read_bytes())
     raw[TopKReader(store).header.layout.ends["records"] - 1] ^= 1
     store.write_bytes(raw)
-    with pytest.raises(ValueError, match="is damaged: chunk 3 does not match its digest"):
+    with pytest.raises(
+        ValueError, match="is damaged: chunk 3 \\(sentences 6 to 6\\) does not match its digest"
+    ):
         export(store, out)
     assert sorted(p.name for p in tmp_path.iterdir()) == ["s.topk"]
 

@@ -1,514 +1,388 @@
-"""The authors' dump as a store: what they trained with is what we train with, and nothing of the file is run."""
+"""Tables of any teacher become stores: what an export holds comes back, and every mistake is found before writing."""
 
-import argparse
-import contextlib
-import io
-import os
-import pickle
-import struct
-from pathlib import Path
+import importlib
+import json
+import tracemalloc
 
 import numpy as np
 import pytest
-import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
-from benchmarks.authors_dump import SpecialIds, dump_hiddens, dump_topk
-from benchmarks.authors_format import DUMB, PLATFORM, AuthorsReader, open_shelve, saved, write_authors_shelve
-from fairseq_bert_kd.cli import store_import
-from fairseq_bert_kd.cli.authors_shelve import load_pair, unwrap
-from fairseq_bert_kd.functional.soft_targets import paper
-from fairseq_bert_kd.storage.fairseq_data import open_pairs, sentence_hash
-from fairseq_bert_kd.storage.store_info import NOT_FINITE, NOT_IMPORTED, SCORED
-from fairseq_bert_kd.storage.topk_store import TopKReader
-from fairseq_bert_kd.storage.topk_writer import TopKWriter
+from fairseq_bert_kd.cli import store_export, store_import, store_import_table
+from fairseq_bert_kd.storage.fairseq_data import sentence_hash
+from fairseq_bert_kd.storage.schema import SCORED, ChunkData, empty_records
+from fairseq_bert_kd.storage.topk import NOT_IMPORTED, TopKInfo
+from fairseq_bert_kd.storage.topk_store import TopKReader, TopKWriter
+from fairseq_bert_kd.storage.verify import verify_store
+from tests.storage.small_stores import NAME, PAIRS, SYMBOLS, make_info, write_data
+from tests.storage.small_stores import write_store as write_hand_store
 
-WORDS = [f"w{i}" for i in range(40)]
-STUDENT = ["<s>", "<pad>", "</s>", "<unk>", *WORDS]
-ONMT = ["<unk>", "<blank>", "<s>", "</s>", *WORDS[::-1]]  # other order, other special ids
-K = 12  # stored in the dumps here; 128 in theirs
-EOS = 2
+pa = pytest.importorskip("pyarrow")
 
-
-def write_side(prefix, sentences):
-    """The host's mmap format, int32 ids."""
-    sizes = np.array([len(s) for s in sentences], dtype="<i4")
-    with open(f"{prefix}.idx", "wb") as file:
-        file.write(struct.pack("<9sQBQ", b"MMIDIDX\x00\x00", 1, 4, len(sentences)) + sizes.tobytes())
-        file.write((4 * (np.cumsum(sizes, dtype="<i8") - sizes)).astype("<i8").tobytes())
-    Path(f"{prefix}.bin").write_bytes(np.concatenate(sentences).astype("<i4").tobytes())
-
-
-def write_data(folder, sources, targets):
-    """Sentences without end of sentence, as student ids."""
-    write_side(folder / "train.de-en.de", [[*s, EOS] for s in sources])
-    write_side(folder / "train.de-en.en", [[*t, EOS] for t in targets])
-    for lang in ("de", "en"):
-        (folder / f"dict.{lang}.txt").write_text("".join(f"{w} 1\n" for w in WORDS), encoding="utf-8")
-
-
-def make_rows(rows, rng, step=2.0**-5):
-    """Descending logits below 32 on a grid of ``step``, different ids."""
-    logits = -np.sort(-rng.integers(-32 / step + 1, 32 / step, (rows, K)) * step, axis=1)
-    return logits.astype(np.float16), np.stack([rng.permutation(len(ONMT))[:K] for _ in range(rows)])
-
-
-class World:
-    """A data folder of six sentences and the dump of it."""
-
-    def __init__(self, folder):
-        rng = np.random.default_rng(0)
-        self.folder, self.shelve, self.vocabulary = folder, folder / "topk", folder / "vocab.txt"
-        self.lengths = [3, 1, 7, 20, 2, 5]
-        self.targets = [rng.integers(4, 44, n).tolist() for n in self.lengths]
-        self.sources = [rng.integers(4, 44, n).tolist() for n in (4, 2, 9, 30, 1, 6)]
-        self.rows = [make_rows(n + 1, rng) for n in self.lengths]
-        self.write()
-
-    def write(self, kind=DUMB, zipped=False):
-        write_data(self.folder, self.sources, self.targets)
-        self.vocabulary.write_text("\n".join(ONMT) + "\n", encoding="utf-8")
-        write_authors_shelve(self.shelve, self.rows, kind, zipped)
-
-    def put(self, key, value):
-        """Replace a raw value of the shelve."""
-        shelf = open_shelve(self.shelve, DUMB)
-        for sentence, rows in enumerate(self.rows):
-            shelf[str(sentence)] = saved(*rows)
-        shelf.dict[key] = value
-        shelf.close()
-
-    def run(self, *options):
-        parser = argparse.ArgumentParser()
-        store_import.add_arguments(parser)
-        names = [str(self.shelve), "--data", str(self.folder), "--vocabulary", str(self.vocabulary)]
-        store_import.main(parser.parse_args([*names, "--source-lang", "de", "--target-lang", "en", *options]))
-        return TopKReader(self.folder / "train.de-en.en.topk")
+LENGTHS = np.array([len(target) for _, target in PAIRS], dtype=np.int32)
 
 
 @pytest.fixture
-def world(tmp_path):
-    return World(tmp_path)
+def data(tmp_path):
+    return write_data(tmp_path / "data-bin")
 
 
-def student_ids(ids):
-    """By symbol, the obvious way."""
-    names = {"<blank>": "<pad>"}
-    return [[STUDENT.index(names.get(ONMT[i], ONMT[i])) for i in row] for row in np.asarray(ids).tolist()]
+def teacher_chunk(info, sentences, status):
+    """Rows of a teacher of the whole dictionary for some of `PAIRS`; gold tokens are the targets'."""
+    rng = np.random.default_rng(sentences.start)
+    gold = np.concatenate([PAIRS[i][1] for i in sentences])
+    logits = rng.normal(size=(len(gold), len(SYMBOLS))).astype(np.float16).astype(np.float32)
+    order = np.argsort(-logits, axis=1)
+    logits -= logits.max(axis=1, keepdims=True)
+    records = empty_records(len(gold), info)
+    records["topk_ids"] = order[:, : info.k]
+    records["topk_logits"] = np.take_along_axis(logits, order, 1)[:, : info.k]
+    for place, temperature in enumerate(info.temperatures):
+        records["log_normalisers"][:, place] = np.log(np.exp(logits / temperature).sum(1))
+    if info.gold:
+        records["gold_id"], records["gold_logit"] = gold, logits[np.arange(len(gold)), gold]
+    if info.samples:
+        others = [
+            [i for i in row[info.k :] if i != token][: info.samples]
+            for row, token in zip(order, gold, strict=True)
+        ]
+        records["sample_ids"] = others
+        records["sample_logits"] = np.take_along_axis(logits, np.array(others), 1)
+    hashes = {
+        side: np.array([sentence_hash(PAIRS[i][place]) for i in sentences], dtype=np.uint64)
+        for place, side in enumerate(("source", "target"))
+    }
+    chunk = ChunkData(hashes, LENGTHS[sentences.start : sentences.stop].astype(np.int64), status, records)
+    records[~chunk.scored] = 0
+    return chunk
 
 
-# ---------------------------------------------------------------- what is imported
+def write_store(path, info, missing=(1,)):
+    with TopKWriter(path, info, LENGTHS, SYMBOLS) as writer:
+        for chunk in writer.chunks():
+            sentences = writer.sentences(chunk)
+            status = np.array([1 if i in missing else SCORED for i in sentences], dtype=np.uint8)
+            writer.write_chunk(chunk, teacher_chunk(info, sentences, status))
+        writer.finish()
+    return path
 
 
-@pytest.mark.parametrize("kind", [DUMB, PLATFORM])
-@pytest.mark.parametrize("zipped", [False, True])
-def test_everything_put_in_comes_out(world, kind, zipped):
-    for left in world.folder.glob("topk*"):
-        left.unlink()
-    world.write(kind, zipped)
-    reader, theirs = world.run("--topk", "8"), AuthorsReader(world.shelve)
-    pairs = open_pairs(world.folder, "train", "de", "en")
-    for sentence, (logits, ids) in enumerate(world.rows):
-        records = reader.rows(sentence)
-        assert records["topk_ids"].tolist() == student_ids(ids[:, :8])
-        expected = logits.astype(np.float64) - logits.astype(np.float64)[:, :1]
-        assert records["topk_logits"].astype(np.float64).tolist() == expected[:, :8].tolist()
-        assert reader.status(sentence) == SCORED
-        assert reader.hashes(sentence) == tuple(sentence_hash(side[sentence]) for side in pairs)
-        read_logits, read_ids = theirs.rows(sentence)
-        assert read_logits.tolist() == logits[:, :8].tolist()
-        assert read_ids.tolist() == ids[:, :8].tolist()
-    info = reader.info
-    assert (info.k, info.temperatures, info.passes, info.mask_ratio) == (8, (), 7, 0.15)
-    assert info.origin.startswith("import of the authors' shelve (dump ")
-    assert reader.symbols() == STUDENT
+def run(table, data, *options):
+    arguments = [str(table), "--data", str(data), "--source-lang", "de", "--target-lang", "en", *options]
+    store_import.main(store_import.get_parser().parse_args(arguments))
+    return TopKReader(data / NAME)
 
 
-def test_onmt_special_tokens_have_their_places():
-    token_map = store_import.map_tokens(ONMT, STUDENT)
-    assert token_map.student_ids[:5].tolist() == [3, 1, 0, 2, 43]  # <unk> <blank> <s> </s> w39
+def write_table(path, table, batch_rows=None):
+    if path.suffix == ".parquet":
+        importlib.import_module("pyarrow.parquet").write_table(table, path)
+    else:
+        with pa.ipc.new_file(str(path), table.schema) as writer:
+            writer.write_table(table, max_chunksize=batch_rows)
+    return path
 
 
-def loss(world, seed=1):
-    """The paper's loss from the original tensors and from the store, each ``(positions,)``."""
-    reader, generator = TopKReader(world.folder / "train.de-en.en.topk"), torch.Generator().manual_seed(seed)
-    original, imported = [], []
-    for sentence, (logits, ids) in enumerate(world.rows):
-        lprobs = torch.randn(len(ids), len(STUDENT), generator=generator).double().log_softmax(-1)
-        theirs = torch.tensor(student_ids(ids[:, :8])), torch.from_numpy(logits[:, :8])
-        records = reader.rows(sentence)
-        ours = (
-            torch.from_numpy(records["topk_ids"].astype(np.int64)),
-            torch.from_numpy(records["topk_logits"].copy()),
+# ---------------------------------------------------------------- there and back
+
+
+@pytest.mark.parametrize("suffix", store_export.SUFFIXES)
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"temperatures": (), "k": 10},
+        {"temperatures": (1 / 3, 1.0), "gold": True},
+        {"gold": True, "samples": 2, "sample_seed": 5},
+        {"chunk_sentences": 100},
+        {"mask_plan": "left-to-right", "passes": 1, "mask_ratio": 0.0},
+    ],
+    ids=str,
+)
+def test_export_and_import_give_the_same_rows(tmp_path, data, suffix, changes):
+    info = make_info(**changes)
+    original = TopKReader(write_store(tmp_path / "original.topk", info))
+    table = tmp_path / f"table{suffix}"
+    store_export.main(store_export.get_parser().parse_args([str(original.path), str(table)]))
+    found = run(table, data)
+    for i in range(len(original)):
+        assert found.rows(i).tobytes() == original.rows(i).tobytes()
+        assert found.status(i) == original.status(i)
+        assert found.hashes(i) == original.hashes(i)
+    assert verify_store(found.path, data) == []
+    changed = {
+        name: getattr(found.info, name)
+        for name in info.stated() | found.info.stated()
+        if getattr(found.info, name) != getattr(info, name)
+    }
+    assert changed.keys() == {"origin", "versions", "source_dictionary_digest"}
+    assert found.info.origin == "import"
+
+
+def test_batches_and_chunks_need_not_fit(tmp_path, data, monkeypatch):
+    original = TopKReader(write_store(tmp_path / "original.topk", make_info()))
+    table = tmp_path / "table.arrow"
+    store_export.main(store_export.get_parser().parse_args([str(original.path), str(table)]))
+    whole = pa.ipc.open_file(str(table)).read_all().combine_chunks()
+    monkeypatch.setattr(store_import_table, "_BATCH_ROWS", 2)
+    for rows in (1, 3, 100):
+        found = run(write_table(tmp_path / f"{rows}.arrow", whole, rows), data, "--overwrite")
+        assert b"".join(found.rows(i).tobytes() for i in range(5)) == b"".join(
+            original.rows(i).tobytes() for i in range(5)
         )
-        for losses, (tokens, values) in ((original, theirs), (imported, ours)):
-            normaliser = torch.zeros(len(lprobs), dtype=torch.float64)
-            losses.append(paper(lprobs.gather(1, tokens), normaliser, values.double(), 10.0))
-    return torch.cat(original), torch.cat(imported)
 
 
-def test_loss_is_the_authors_to_1e_6_where_the_differences_are_float16(world):
-    world.run()
-    original, imported = loss(world)
-    assert (original - imported).abs().max() < 1e-6
+def test_fewer_tokens_than_the_table_has(tmp_path, data):
+    original = TopKReader(write_store(tmp_path / "original.topk", make_info()))
+    table = tmp_path / "table.arrow"
+    store_export.main(store_export.get_parser().parse_args([str(original.path), str(table)]))
+    found = run(table, data, "--topk", "2")
+    assert found.rows(0)["topk_ids"].tolist() == original.rows(0)["topk_ids"][:, :2].tolist()
+    assert found.rows(0)["log_normalisers"].tolist() == original.rows(0)["log_normalisers"].tolist()
+    with pytest.raises(ValueError, match="--topk must be from 1 to 3, the pieces of a row, got 4"):
+        run(table, data, "--overwrite", "--topk", "4")
 
 
-def test_loss_of_any_logits_below_32_differs_by_the_rounding_only(world):
-    rng = np.random.default_rng(5)
-    world.rows = [
-        (-np.sort(-rng.uniform(-32, 32, (n + 1, K)).astype(np.float16), axis=1), make_rows(n + 1, rng)[1])
-        for n in world.lengths
-    ]
-    world.write()
-    world.run()
-    original, imported = loss(world)
-    # a logit is off by 2**-6 at most, so the teacher's probabilities by a factor of exp(2 * 2**-6 / 10) at most
-    spread = 12.0  # nats between the student's best and worst token, generously
-    assert (original - imported).abs().max() < (np.exp(2 * 2**-6 / 10) - 1) * spread
-    assert (original - imported).abs().max() > 1e-9  # it is rounding, and it is there
+@pytest.mark.parametrize("suffix", [".arrow", ".parquet"])
+def test_memory_does_not_grow_with_the_table(tmp_path, suffix):
+    peaks = []
+    for times in (40, 400):
+        pairs = [([2], list(range(4, 10)) * 10)] * times
+        folder = tmp_path / str(times)
+        data = write_data(folder, pairs)
+        original = write_hand_store(
+            folder / "original.topk", make_info(chunk_sentences=10), pairs, missing=()
+        )
+        table = folder / f"table{suffix}"
+        store_export.main(store_export.get_parser().parse_args([str(original), str(table)]))
+        tracemalloc.start()
+        found = run(table, data)
+        peaks.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+        assert found.missing_sentences == 0
+    layout = found.header.layout
+    assert peaks[1] - peaks[0] < (layout.ends["records"] - layout.starts["records"]) / 2
+    assert pa.default_memory_pool().bytes_allocated() < 1 << 20  # batches are given back
 
 
-halves = st.floats(-31.984375, 31.984375, width=16)
+# ---------------------------------------------------------------- another program's tables
 
 
-@given(halves, halves)
-@settings(max_examples=300, deadline=None)
-def test_difference_of_float16_logits_below_32(one, other):
-    """float32 holds the difference to 2**-19; float16 holds it exactly on its own grid or between best/2 and best."""
-    best, worse = max(one, other), min(one, other)
-    exact = best - worse  # float64 holds it
-    stored = float((np.float32(worse) - np.float32(best)).astype(np.float16))
-    assert abs(-stored - exact) <= (2**-6 if exact >= 32 else 2**-7) + 2**-18
-    if worse >= best / 2 or (32 * one == int(32 * one) and 32 * other == int(32 * other)):
-        assert -stored == exact
+def rows_of(sentences=(0, 2), **columns):
+    """A table as another teacher's script would write it: pieces a, b, c with probabilities 1/2, 1/4 and 1/8."""
+    keys = [(i, t) for i in sentences for t in range(LENGTHS[i])]
+    values = {
+        "sentence": [i for i, _ in keys],
+        "position": [t for _, t in keys],
+        "topk_tokens": [["a", "b", "c"]] * len(keys),
+        "topk_logprobs": [[float(np.log(p)) for p in (1 / 2, 1 / 4, 1 / 8)]] * len(keys),
+    }
+    return {name: value for name, value in (values | columns).items() if value is not None}
 
 
-# ---------------------------------------------------------------- what is not there
+def test_log_probabilities(tmp_path, data):
+    found = run(write_table(tmp_path / "t.parquet", pa.table(rows_of())), data, "--teacher", "a large one")
+    assert [found.status(i) for i in range(5)] == [0, NOT_IMPORTED, 0, NOT_IMPORTED, NOT_IMPORTED]
+    assert found.rows(2)["topk_ids"].tolist() == [[4, 5, 6]] * 4
+    logits = np.log([1, 1 / 2, 1 / 4]).astype(np.float16)
+    assert found.rows(0)["topk_logits"].tolist() == [logits.tolist()] * 3
+    # as stored: the rounded logits' mass and the rest's, an eighth of the whole, 2 in units of the best's half
+    expected = np.log(np.exp(logits.astype(np.float64)).sum() + 2 * (1 / 8))
+    assert found.rows(0)["log_normalisers"] == pytest.approx(np.full((3, 1), expected), rel=1e-6)
+    assert found.info.temperatures == (1.0,)
+    assert (found.info.teacher, found.info.origin, found.info.passes) == ("a large one", "import", 1)
+    assert found.header.summary["missing_sentences"]["not_imported"] == 3
+    assert found.header.summary["captured_mass"] == pytest.approx([7 / 8], rel=1e-3)
+    assert verify_store(found.path, data) == []
 
 
-def test_blank_line_holds_the_sentence_before_it_and_is_left_out(world, capsys):
-    """Their make_db stores the pair before a blank line once more; its row count can fit by chance."""
-    world.sources[2] = []  # the target has as many tokens as before
-    world.targets[4], world.rows[4] = [], world.rows[3]
-    world.write()
-    reader = world.run()
-    assert [reader.status(i) for i in range(6)] == [0, 0, NOT_IMPORTED, 0, NOT_IMPORTED, 0]
-    assert not reader.rows(2)["topk_logits"].any()
-    assert "4 of 6 sentences" in capsys.readouterr().out
+def test_raw_logits_with_their_normaliser(tmp_path, data):
+    count = int(LENGTHS[0] + LENGTHS[2])
+    values = rows_of(
+        topk_logprobs=None, topk_logits=[[3.0, 2.0, -1.0]] * count, **{"log_normaliser_at_2": [2.5] * count}
+    )
+    found = run(write_table(tmp_path / "t.arrow", pa.table(values)), data)
+    assert found.rows(0)["topk_logits"].tolist() == [[0, -1, -4]] * 3
+    assert found.rows(0)["log_normalisers"].tolist() == [[2.5 - 3 / 2]] * 3
+    assert found.info.temperatures == (2.0,)
 
 
-def test_pairs_above_512_tokens_are_absent_and_others_must_not_be(world):
-    world.sources[3] = [5] * (512 - 3 - 20 + 1)
-    world.rows[3] = None
-    world.write()
-    assert world.run().status(3) == NOT_IMPORTED
-    world.sources[3] = [5] * (512 - 3 - 20)
-    world.write()
-    with pytest.raises(ValueError, match="sentence 3 is not in .* though it has at most 512 tokens"):
-        world.run("--overwrite")
-    assert world.run("--overwrite", "--allow-missing").status(3) == NOT_IMPORTED
+def test_logits_alone_make_a_store_without_normalisers(tmp_path, data):
+    count = int(LENGTHS[0] + LENGTHS[2])
+    values = rows_of(topk_logprobs=None, topk_logits=[[3.0, 2.0, -1.0]] * count)
+    found = run(write_table(tmp_path / "t.arrow", pa.table(values)), data, "--mask-plan", "left-to-right")
+    assert found.info.temperatures == ()
+    assert found.info.mask_plan == "left-to-right"
+    assert found.header.summary["captured_mass"] == []
 
 
-def test_not_finite_sentence_stops_or_is_marked(world):
-    world.rows[2][0][5, 9] = np.nan
-    world.write()
-    assert world.run().status(2) == SCORED  # beyond the first 8
-    world.rows[2][0][5, 3] = np.nan
-    world.write()
-    with pytest.raises(ValueError, match="sentence 2 of .*topk: position 5: a logit is not finite"):
-        world.run("--overwrite")
-    assert world.run("--overwrite", "--allow-missing").status(2) == NOT_FINITE
+def test_lists_of_every_kind(tmp_path, data):
+    table = pa.table(rows_of())
+    pieces = pa.list_(pa.dictionary(pa.int32(), pa.string()))
+    for kind in (pa.large_list(pa.float64()), pa.list_(pa.float32(), 3)):
+        table = table.set_column(3, "topk_logprobs", table["topk_logprobs"].cast(kind))
+        found = run(write_table(tmp_path / "t.arrow", table), data, "--overwrite")
+        assert found.rows(0)["topk_ids"].tolist() == [[4, 5, 6]] * 3
+    flat = table["topk_tokens"].combine_chunks()
+    as_dictionary = pa.ListArray.from_arrays(flat.offsets, flat.values.dictionary_encode())
+    assert as_dictionary.type == pieces
+    table = table.set_column(2, "topk_tokens", as_dictionary)
+    found = run(write_table(tmp_path / "t.arrow", table), data, "--overwrite")
+    assert found.rows(2)["topk_ids"].tolist() == [[4, 5, 6]] * 4
 
 
-def test_absent_token_is_refused_by_name_or_skipped(world):
-    words = [w for w in WORDS if w != "w7"]
-    (world.folder / "dict.en.txt").write_text("".join(f"{w} 1\n" for w in words), encoding="utf-8")
-    unknown = ONMT.index("w7")
-    logits, ids = world.rows[0]
-    for _, other in world.rows:
-        other[other == unknown] = 40 - 12  # nowhere, at first
-    rng = np.random.default_rng(9)
-    allowed = [i for i in range(len(ONMT)) if i != unknown]
-    for _, other in world.rows:
-        for row in other:
-            row[:] = rng.permutation(allowed)[:K]
-    ids[1, 2] = unknown
-    write_authors_shelve(world.shelve, world.rows)
-    with pytest.raises(
-        ValueError, match=r"sentence 0 .*position 1: .* lacks the teacher's token 'w7' \(and 0 more"
-    ):
-        world.run()
-    reader = world.run("--absent-tokens", "skip", "--overwrite")  # the refused run left unfinished work
-    symbols = reader.symbols()
-    kept = [j for j in range(K) if j != 2][:8]
-    assert [symbols[i] for i in reader.rows(0)["topk_ids"][1]] == [
-        {"<blank>": "<pad>"}.get(ONMT[i], ONMT[i]) for i in ids[1, kept]
-    ]
-    assert reader.rows(0)["topk_logits"][1].tolist() == (logits[1, kept] - logits[1, 0]).tolist()
+def test_gold_tokens(tmp_path, data):
+    gold = [SYMBOLS[token] for i in (0, 2) for token in PAIRS[i][1]]
+    logits = [{"a": 1 / 2, "b": 1 / 4}.get(piece, 1 / 64) for piece in gold]
+    values = rows_of(gold_token=gold, gold_logit=[float(np.log(p)) for p in logits])
+    found = run(write_table(tmp_path / "t.arrow", pa.table(values)), data)
+    assert found.rows(0)["gold_id"].tolist() == PAIRS[0][1]
+    nll = -(np.log(1 / 2) + np.log(1 / 4) + 5 * np.log(1 / 64)) / 7
+    assert found.header.summary["gold_nll"] == pytest.approx(nll, rel=1e-3)
+    assert found.header.summary["gold_accuracy"] == 1 / 7
+    values["gold_token"][1] = "f"
+    message = "sentence 0, position 1: the gold token is not the target's token in the data"
+    with pytest.raises(ValueError, match=message):
+        run(write_table(tmp_path / "t.arrow", pa.table(values)), data, "--overwrite")
 
 
-# ---------------------------------------------------------------- bad input
+def test_empty_table(tmp_path, data):
+    schema = pa.table(rows_of()).schema
+    found = run(write_table(tmp_path / "t.arrow", schema.empty_table()), data)
+    assert found.missing_sentences == 5
 
 
-def fault(change):
-    """A world with one bad sentence, 1, of two rows."""
-
-    def apply(world):
-        logits, ids = (part.copy() for part in world.rows[1])
-        world.rows[1] = change(logits, ids)
-        world.write()
-
-    return apply
+# ---------------------------------------------------------------- what is refused
 
 
-def set_at(array, place, value):
-    array[place] = value
-    return array
+def replaced(row, **values):
+    """The other teacher's columns with one row's values replaced."""
+    columns = rows_of()
+    for name, value in values.items():
+        columns[name] = [*columns[name][:row], value, *columns[name][row + 1 :]]
+    return columns
 
 
 @pytest.mark.parametrize(
-    ("change", "message"),
+    ("columns", "message"),
     [
-        (lambda z, i: (z[:1], i[:1]), "has 1 rows, the target 2 tokens, end of sentence included"),
-        (lambda z, i: (z[:, :7], i[:, :7]), "7 tokens per position, --topk is 8"),
-        (lambda z, i: (z, i[:, :8]), "of the same shape"),
-        (lambda z, i: (z.astype(np.float64), i), "logits must be float16 and ids int64"),
-        (lambda z, i: (z, set_at(i, (1, 0), 44)), "position 1: id 44 is not in the vocabulary of 44"),
-        (lambda z, i: (z, set_at(i, (0, 0), -1)), "position 0: id -1 is not in"),
-        (lambda z, i: (z, set_at(i, (1, 0), i[1, 1])), "position 1: topk_ids must differ"),
-        (lambda z, i: (z[:, ::-1].copy(), i), "position 0: logits must descend"),
-        (lambda z, i: (set_at(z, (0, 0), 65504) - 0, i), None),
-        (
-            lambda z, i: (set_at(set_at(z, (0, 0), 65504), (0, slice(1, K)), -65504), i),
-            "too far apart for float16",
-        ),
+        (replaced(4, topk_tokens=["a", "zebra", "c"]), "sentence 2, position 1: piece 'zebra' is not in the target dict"),
+        (replaced(4, topk_tokens=["a", "b", "a"]), r"sentence 2, position 1: topk_ids must differ, got \[4, 5, 4\]"),
+        (replaced(4, topk_tokens=["a", "b"]), "sentence 2, position 1: column topk_tokens must hold 3 values .* got 2"),
+        (replaced(4, topk_tokens=None), "column topk_tokens must hold 3 values in every row, got 0"),
+        (replaced(4, topk_tokens=["a", None, "c"]), "column topk_tokens must not hold nulls"),
+        (replaced(2, topk_logprobs=[-1.0, -3.0, -2.0]), "sentence 0, position 2: topk_logits must descend"),
+        (replaced(2, topk_logprobs=[-0.1, -0.1, -0.1]), "sentence 0, position 2: .* sum of at most 1, got a sum of 2.71"),
+        (replaced(2, topk_logprobs=[-1.0, -2.0, -np.inf]), "position 2: topk_logits must be finite in float16"),
+        (replaced(2, topk_logprobs=[-1.0, -2.0, np.nan]), "sentence 0, position 2: topk_logits must be finite in float16"),
+        (replaced(2, topk_logprobs=[-1.0, -2.0, -1e9]), "topk_logits must be finite in float16"),
+        (replaced(1, position=2), "sentence 0, position 2: rows must be sorted by sentence and position, each once"),
+        (replaced(2, position=3), "sentence 0, position 3: a sentence needs a row .* got 3 rows, 3 tokens"),
+        (replaced(2, sentence=1, position=0), "sentence 0, position 0: a sentence needs a row .* got 2 rows, 3 tokens"),
+        (replaced(6, sentence=5), "sentence 5, position 3: the data have sentences 0 to 4"),
+        (replaced(6, sentence=None), "column sentence must hold integers without nulls"),
+        (rows_of(position=[0.0, 1.0, 2.0, 0.0, 1.0, 2.0, 3.0]), "column position must hold integers"),
+        (rows_of(topk_tokens=["a"] * 7), "column topk_tokens must hold lists, got string"),
+        (rows_of(topk_logprobs=[[0, 1, 2]] * 7), "column topk_logprobs must hold floating-point numbers"),
+        (rows_of(topk_tokens=None), "the table has no column topk_tokens; it has position, sentence, topk_logprobs"),
+        (rows_of(topk_logprobs=None), "the table has no column topk_logits"),
+        (rows_of(topk_logits=[[0.0, -1.0, -2.0]] * 7), "has both topk_logits and topk_logprobs"),
+        (rows_of(log_normaliser_at_2=[1.0] * 7), "topk_logprobs are of temperature 1; leave out the column log_norm"),
+        (rows_of(topk_logprobs=None, topk_logits=[[0.0, -1.0, -2.0]] * 7, log_normaliser_at_x=[1.0] * 7), "got `x`"),
+        (rows_of(topk_logprobs=None, topk_logits=[[0.0, -1.0, -2.0]] * 7, log_normaliser_at_0=[1.0] * 7), "must be positive"),
+        (rows_of(gold_logit=[-1.0] * 7), "no column gold_token"),
+        (rows_of(target_hash=pa.array([7] * 7, pa.uint64())), "sentence 0, position 0: the target of the data has other tok"),
     ],
-)
-def test_rows_that_cannot_be_theirs(world, change, message):
-    fault(change)(world)
-    if message is None:
-        assert world.run().status(1) == SCORED
-        return
+    ids=lambda value: value[:40] if isinstance(value, str) else "",
+)  # fmt: skip
+def test_mistakes_are_found_before_anything_is_written(tmp_path, data, columns, message):
+    table = write_table(tmp_path / "t.arrow", pa.table(columns))
+    before = sorted(path.name for path in data.iterdir())
     with pytest.raises(ValueError, match=message) as caught:
-        world.run()
-    assert "sentence 1" in str(caught.value)
+        run(table, data)
+    assert "\n" not in str(caught.value)
+    assert sorted(path.name for path in data.iterdir()) == before
+
+
+def test_mistake_in_the_last_row_keeps_the_old_store(tmp_path, data):
+    run(write_table(tmp_path / "good.arrow", pa.table(rows_of())), data)
+    before = (data / NAME).read_bytes()
+    bad = write_table(tmp_path / "bad.arrow", pa.table(replaced(6, topk_tokens=["a", "b", "zebra"])))
+    with pytest.raises(ValueError, match="zebra"):
+        run(bad, data, "--overwrite")
+    assert (data / NAME).read_bytes() == before
+    assert not (data / (NAME + ".partial")).exists()
+
+
+def test_existing_store_is_kept_unless_asked(tmp_path, data):
+    table = write_table(tmp_path / "t.arrow", pa.table(rows_of()))
+    before = run(table, data).path.read_bytes()
+    with pytest.raises(FileExistsError, match="exists; pass --overwrite to replace it, or --name"):
+        run(table, data)
+    other = write_table(tmp_path / "other.arrow", pa.table(rows_of(sentences=(0,))))
+    assert run(other, data, "--overwrite").missing_sentences == 4
+    assert run(table, data, "--overwrite").path.read_bytes() == before
+    run(table, data, "--name", "second")
+    assert (data / "train.de-en.en.second.topk").exists()
+
+
+def test_unfinished_work_of_another_table_does_not_shine_through(tmp_path, data, monkeypatch):
+    table = write_table(tmp_path / "t.arrow", pa.table(rows_of()))
+
+    def stopped(*_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(TopKWriter, "finish", stopped)
+        with pytest.raises(KeyboardInterrupt):
+            run(table, data)
+    found = run(write_table(tmp_path / "other.arrow", pa.table(rows_of(sentences=(2,)))), data)
+    assert [found.status(i) for i in range(5)] == [NOT_IMPORTED, NOT_IMPORTED, 0, NOT_IMPORTED, NOT_IMPORTED]
 
 
 @pytest.mark.parametrize(
-    ("key", "message"),
+    ("name", "error", "message"),
     [
-        ("six", "key b'six', which is no line number"),
-        ("007", "key b'007'"),
-        ("-1", "key b'-1'"),
-        ("6", "has sentence 6, the data only 6 sentences"),
+        ("t.csv", ValueError, r"must end in .parquet, .arrow, .feather, got 't.csv'"),
+        ("none.arrow", FileNotFoundError, "table .*none.arrow does not exist"),
+        ("text.arrow", ValueError, "is not a table of the form that its name says"),
+        ("text.parquet", ValueError, "is not a table of the form that its name says"),
     ],
 )
-def test_keys_that_are_no_sentences(world, key, message):
-    world.put(key, pickle.dumps(b""))
-    with pytest.raises(ValueError, match=message):
-        world.run()
+def test_files_that_are_not_tables(tmp_path, data, name, error, message):
+    if name.startswith("text"):
+        (tmp_path / name).write_text("sentence,position\n")
+    with pytest.raises(error, match=message):
+        run(tmp_path / name, data)
 
 
-def test_truncated_files(world):
-    data = world.shelve.with_name("topk.dat")
-    whole = data.read_bytes()
-    data.write_bytes(whole[: len(whole) // 2])
-    with pytest.raises(ValueError, match=r"sentence \d: .*topk\.dat ends before its \d+ bytes"):
-        world.run()
-    inner = saved(*world.rows[4])
-    for cut in (inner[:-1], inner[:200], inner[:20], b""):
-        world.put("4", pickle.dumps(cut, 3))
-        with pytest.raises(
-            ValueError, match="sentence 4 of .*(torch cannot safely load|torch.save does not write)"
-        ):
-            world.run("--overwrite")
-    world.put("4", pickle.dumps(inner, 3)[:-5])
-    with pytest.raises(ValueError, match="sentence 4 of .*no pickled bytes object"):
-        world.run("--overwrite")
+def test_exported_table_of_another_dictionary_is_read_by_pieces(tmp_path):
+    original = TopKReader(write_store(tmp_path / "original.topk", make_info()))
+    table = tmp_path / "table.arrow"
+    store_export.main(store_export.get_parser().parse_args([str(original.path), str(table)]))
+    symbols = [*SYMBOLS[:4], *SYMBOLS[:3:-1]]  # f, e, d, c, b, a
+    data = write_data(tmp_path / "data-bin", symbols=symbols)
+    found = run(table, data)
+    order = {piece: i for i, piece in enumerate(symbols)}
+    expected = [[order[SYMBOLS[i]] for i in row] for row in original.rows(0)["topk_ids"].tolist()]
+    assert found.rows(0)["topk_ids"].tolist() == expected
 
 
-def test_no_shelve(world, tmp_path):
-    world.shelve = tmp_path / "nothing"
-    with pytest.raises(FileNotFoundError, match="give the name without the ending"):
-        world.run()
-    world.shelve = tmp_path / "dict.en.txt"
-    with pytest.raises(ValueError, match="is no shelve"):
-        world.run()
-    world.shelve = tmp_path / "odd"
-    (tmp_path / "odd.dat").write_bytes(b"")
-    (tmp_path / "odd.dir").write_bytes(b"'0', (0, __import__('os').abort())\n")
-    with pytest.raises(ValueError, match=r"odd\.dir, line 1: expected"):
-        world.run()
+def test_metadata_that_cannot_be_read(tmp_path, data):
+    for raw in (b"{oops", b"[]", json.dumps({"info": 7}).encode()):
+        table = pa.table(rows_of()).replace_schema_metadata({store_export.METADATA_KEY: raw})
+        with pytest.raises(ValueError, match="the table's metadata `fairseq_bert_kd` cannot be read"):
+            run(write_table(tmp_path / "t.arrow", table), data)
 
 
-@pytest.mark.parametrize(
-    ("content", "message"),
-    [
-        (b"a\n\nb\n", "line 2: expected one token, got ''"),
-        (b"a\nb c\n", "line 2: expected one token, got 'b c'"),
-        (b"a\nb\na\n", "line 3: 'a' stands on line 1 too"),
-        (b"PK\x03\x04\x00\x00\xff", "is no text; objects of OpenNMT are not loaded"),
-        (b"\x80\x02\x8a\nl\xfc\x9cF", "is no text"),
-    ],
-)
-def test_vocabularies_that_are_none(world, content, message):
-    world.vocabulary.write_bytes(content)
-    with pytest.raises(ValueError, match=message):
-        world.run()
-
-
-def test_wrong_vocabulary_is_noticed(world, caplog):
-    world.run()
-    assert "the vocabulary or the data are probably not those of the dump" in caplog.text  # random rows here
-
-
-# ---------------------------------------------------------------- nothing runs
-
-
-class Evil:
-    """Leaves a file behind when it is unpickled."""
-
-    def __init__(self, path):
-        self.path = path
-
-    def __reduce__(self):
-        return os.mkdir, (str(self.path),)
-
-
-def torch_saved(thing, zipped):
-    with io.BytesIO() as file:
-        torch.save(thing, file, _use_new_zipfile_serialization=zipped)
-        return file.getvalue()
-
-
-@pytest.mark.parametrize("protocol", [0, 1, 2, 3, 4, 5])
-def test_malicious_shelve_value_does_not_run(world, tmp_path, protocol):
-    trap = tmp_path / "ran"
-    for thing in (Evil(trap), [b"x", Evil(trap)], b"x" * 9 if protocol < 3 else Evil(trap)):
-        world.put("2", pickle.dumps(thing, protocol))
-        with pytest.raises(ValueError, match="sentence 2 of .*nothing of it was run"):
-            world.run("--overwrite")
-    assert not trap.exists()
-    pickle.loads(pickle.dumps(Evil(trap), protocol))
-    assert trap.exists()  # it would have
-
-
-@pytest.mark.parametrize("zipped", [False, True])
-def test_malicious_tensor_value_does_not_run(world, tmp_path, zipped):
-    trap = tmp_path / "ran"
-    value = torch_saved((Evil(trap), world.rows[2]), zipped)
-    world.put("2", pickle.dumps(value, 3))
-    with pytest.raises(ValueError, match="sentence 2 of .*torch cannot safely load .*nothing of it was run"):
-        world.run()
-    assert not trap.exists()
-    torch.load(io.BytesIO(value), weights_only=False)
-    assert trap.exists()
-
-
-@pytest.mark.parametrize(
-    "thing", [{"logits": 1}, (torch.zeros(1, 1),), (torch.zeros(1).half(), torch.zeros(1).long()), (1, 2), []]
-)
-def test_other_safe_objects_are_refused(thing):
-    with pytest.raises(ValueError, match="not a pair of tensors"):
-        load_pair(torch_saved(thing, False))
-
-
-def test_other_forms_of_torch_are_refused():
-    with io.BytesIO() as file:
-        torch.jit.save(torch.jit.script(torch.nn.Linear(1, 1)), file)
-        with pytest.raises(ValueError, match="torch.save does not write"):
-            load_pair(file.getvalue())
-
-
-@given(st.binary(max_size=60))
-@settings(deadline=None)
-def test_unwrap_gives_the_bytes_or_a_value_error(raw):
-    for protocol in (3, 4, 5):
-        assert unwrap(pickle.dumps(raw, protocol)) == raw
-    for value in (raw, b"\x80\x03" + raw):  # what is no bytes object is a ValueError, nothing else
-        with contextlib.suppress(ValueError):
-            assert isinstance(unwrap(value), bytes)
-
-
-# ---------------------------------------------------------------- running
-
-
-def test_import_goes_on_where_it_was_killed(world, monkeypatch):
-    monkeypatch.setattr(store_import, "StoreInfo", lambda **f: StoreInfoOf(**f, chunk_sentences=2))
-    whole = world.run().path.read_bytes()
-    (world.folder / "train.de-en.en.topk").unlink()
-    written, write = [], TopKWriter.write_chunk
-
-    def fails_at_last(self, chunk, data):
-        if chunk == 2:
-            raise KeyboardInterrupt
-        written.append(chunk)
-        write(self, chunk, data)
-
-    monkeypatch.setattr(TopKWriter, "write_chunk", fails_at_last)
-    with pytest.raises(KeyboardInterrupt):
-        world.run()
-    monkeypatch.setattr(TopKWriter, "write_chunk", lambda self, c, d: (written.append(c), write(self, c, d)))
-    assert world.run().path.read_bytes() == whole
-    assert written == [0, 1, 2]
-
-
-StoreInfoOf = store_import.StoreInfo
-
-
-def test_second_import_does_nothing_and_another_dump_is_refused(world, capsys):
-    world.run()
-    world.run()
-    assert "holds this dump already" in capsys.readouterr().out
-    world.rows[0] = make_rows(4, np.random.default_rng(7))
-    world.write()
-    with pytest.raises(FileExistsError, match="pass --overwrite"):
-        world.run()
-    assert world.run("--overwrite").rows(0)["topk_ids"].tolist() == student_ids(world.rows[0][1][:, :8])
-
-
-def test_help_says_how_to_export_the_vocabulary(capsys):
-    with pytest.raises(SystemExit):
-        store_import.get_parser().parse_args(["--help"])
-    printed = capsys.readouterr().out
-    assert "fields[0][1].vocab.itos" in printed
-    assert "example" in printed
-
-
-# ---------------------------------------------------------------- their two steps
-
-
-def test_re_enacted_dump_masks_each_position_once_and_can_be_imported(world):
-    """The teacher says what it sees: hidden state = (position, its masked positions); the head spreads them."""
-    special, seen = SpecialIds(101, 102, 103), []
-
-    def hidden_states(batch):
-        seen.append(batch)
-        positions = torch.arange(batch.input_ids.size(1)).expand_as(batch.input_ids)
-        return torch.stack(
-            [positions, (batch.input_ids == 103).sum(1, keepdim=True).expand_as(positions)], -1
-        ).half()
-
-    pairs = [(s, t) for s, t in zip(world.sources, world.targets, strict=True)]
-    pairs[3] = ([5] * 490, pairs[3][1])
-    rows = dump_hiddens(world.folder, pairs, special, hidden_states, batch_size=4)
-    assert rows == sum(n + 1 for n in world.lengths) - 21
-    assert [b.sentences for b in seen] == [[0, 1, 2, 4], [5]]
-    assert seen[0].input_ids.shape == (4 + 2 + 7 + 3, 9 + 7 + 3)
-    head = lambda hidden: hidden[:, :1] - torch.arange(44).half() * hidden[:, 1:]  # noqa: E731
-    assert dump_topk(world.folder, head, "cpu", topk=K) == rows
-    logits, ids = AuthorsReader(world.folder / "topk").rows(2)  # 9 source tokens, 8 rows in 7 copies
-    assert logits[:, 0].tolist() == [11, 12, 13, 14, 15, 16, 17, 18]  # position in the pair, in target order
-    assert (logits[:, 0] - logits[:, 1]).tolist() == [
-        2,
-        1,
-        1,
-        1,
-        1,
-        1,
-        1,
-        2,
-    ]  # positions 0 and 7 share a copy
-    assert ids[:, :3].tolist() == [[0, 1, 2]] * 8
-    assert world.run("--allow-missing").status(3) == NOT_IMPORTED
+def test_statuses_by_name(tmp_path, data):
+    """Rows with position -1 say why a sentence is missing."""
+    values = rows_of(sentences=(0,))
+    for sentence, status in ((1, "too_long"), (3, "not_finite"), (4, "of another program")):
+        values["sentence"].append(sentence)
+        values["position"].append(-1)
+        values["topk_tokens"] = [*values["topk_tokens"], None]
+        values["topk_logprobs"] = [*values["topk_logprobs"], None]
+        values.setdefault("status", ["scored"] * 3).append(status)
+    found = run(write_table(tmp_path / "t.arrow", pa.table(values)), data)
+    assert [TopKInfo.status_names[found.status(i)] for i in range(5)] == [
+        "scored", "too_long", "not_imported", "not_finite", "not_imported",
+    ]  # fmt: skip

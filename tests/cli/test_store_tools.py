@@ -11,7 +11,8 @@ import pytest
 from fairseq_bert_kd.cli import store_tools, store_verify
 from fairseq_bert_kd.cli.main import cli_main
 from fairseq_bert_kd.cli.store_show import _aligned, _width
-from fairseq_bert_kd.storage.store_info import Shard, dictionary_digest
+from fairseq_bert_kd.storage.fairseq_data import dictionary_digest
+from fairseq_bert_kd.storage.shards import Shard
 from fairseq_bert_kd.storage.topk_store import TopKReader
 from tests.storage.small_stores import (
     NAME,
@@ -61,13 +62,12 @@ def run(capsys):
 def test_without_a_tool_help_is_printed(run):
     status, out, _ = run()
     assert status == 2
-    assert all(f"  {name:<10} {summary}" in out for name, summary in store_tools.SUMMARIES.items())
-    assert "usage: fairseq-bert-kd store TOOL" in out
+    assert all(f"  {name:<7} {tool.summary}" in out for name, tool in store_tools.TOOLS.items())
+    assert "usage: fairseq-bert-kd store [-h] [COMMAND]" in out
 
 
 def test_every_tool_has_a_summary_and_help_with_an_example(capsys):
-    assert list(store_tools.SUBCOMMANDS) == list(store_tools.SUMMARIES)
-    for name, module in store_tools.SUBCOMMANDS.items():
+    for name, (module, _) in store_tools.TOOLS.items():
         assert importlib.util.find_spec(module), module
         with pytest.raises(SystemExit) as stop:
             cli_main(["store", name, "--help"])
@@ -79,9 +79,9 @@ def test_every_tool_has_a_summary_and_help_with_an_example(capsys):
 
 def test_unknown_tool(capsys):
     with pytest.raises(SystemExit) as stop:
-        cli_main(["store", "mend"])
+        cli_main(["store", "repair"])
     assert stop.value.code == 2
-    assert "invalid choice: 'mend'" in capsys.readouterr().err
+    assert "invalid choice: 'repair'" in capsys.readouterr().err
 
 
 def test_errors_of_the_system_are_one_line(run, store, monkeypatch):
@@ -159,14 +159,14 @@ def test_verify_a_truncated_store_says_it_once(run, store):
     status, out, err = run("verify", store)
     assert (status, out) == (1, "")
     assert len(err.splitlines()) == 1
-    assert err.startswith(f"top-k store {store} is truncated: ")
+    assert err.startswith(f"store {store} is truncated: ")
 
 
 def test_verify_other_data(run, store, tmp_path):
     data = write_data(tmp_path / "data", [PAIRS[0], *PAIRS[:4]])
     status, _, err = run("verify", store, "--data", data)
     assert status == 1
-    assert f"{store}: sentence 1: its source in the data is not the one that the teacher saw" in err
+    assert f"{store}: it was made from another text: the source of sentence 1 (line 2 of the text)" in err
 
 
 @pytest.mark.parametrize(
@@ -189,14 +189,14 @@ def test_verify_shows_a_bar_for_a_large_store(run, store, monkeypatch):
 
 def test_stat_prints_header_table_and_advice(run, path):
     info = make_info(gold=True, samples=1, precision="fp16", device="cuda", max_tokens=4096)
-    write_store(path, info, gold=(1, 2.0))  # each of three chunks: 1 correct, 2 nats
+    write_store(path, info, gold_correct=1, gold_nll=2.0)  # each of three chunks: 1 correct, 2 nats
     status, out, err = run("stat", path)
     assert (status, err) == (0, "")
     for line in (
         "  data           train, de -> en",
         "  scored         in 7 passes, fp16 on cuda batches of 4,096 tokens",
         "  mask ratio     15 % of target tokens while the teacher was trained",
-        "  stored         top 3 of 10 tokens, gold token, 1 drawn tokens (seed 0); 28 bytes a position",
+        "  stored         top 3 of 10 tokens, gold token, 1 drawn tokens (seed 0); 28 bytes per position",
         "  temperatures   1, 10",
         "  sentences      5, of them 1 missing (1 too_long)",
         "  positions      13, of them 11 scored (84.62 %)",
@@ -217,7 +217,7 @@ def test_stat_prints_header_table_and_advice(run, path):
 
 def test_stat_says_that_it_looked_at_a_sample(run, store):
     _, out, _ = run("stat", store, "--rows", 4)
-    assert "rows: 5 scored ones of 1 of 3 chunks, spread evenly (--rows 0 looks at all)" in out
+    assert "rows: 5 scored ones of 1 of 3 chunks, spread evenly (--rows 0 reads all)" in out
 
 
 def test_stat_warns(run, path):
@@ -225,27 +225,28 @@ def test_stat_warns(run, path):
     for chunk in parts.chunks:
         chunk.records["log_normalisers"][chunk.scored, 1] = 7
     _, out, _ = run("stat", assemble(path, parts))
-    assert "warning: at T=10 the top 3 hold 0.256 % of the mass: the student sees only their order" in out
+    assert "warning: at T=10 the top 3 hold 0.3 % of the mass: the student sees only their order" in out
 
 
-def test_stat_of_an_import(run, path):
-    write_store(path, make_info(temperatures=(), origin="shelve"))
+def test_stat_without_normalisers(run, path):
+    write_store(path, make_info(temperatures=(), origin="import"))
     status, out, _ = run("stat", path)
     assert status == 0
+    assert "  temperatures   none: the mass outside the stored tokens is not known\n" in out
     assert "  captured mass  not known\n" in out
-    assert "the mass outside the stored tokens is unknown: probabilities are renormalised" in out
-    assert "lower bound" not in out
-    assert "suggested --kd-temperature: none" in out
+    assert out.splitlines()[-1] == "rows: 11 scored ones of all 3 chunks"
+    values = json.loads(run("stat", path, "--json")[1])
+    assert (values["temperatures"], values["suggested_topk"], values["warnings"]) == ([], None, [])
 
 
 def test_stat_without_rows(run, path):
     status, out, _ = run("stat", write_store(path, pairs=[], missing=()))
     assert status == 0
-    assert "no scored row to look at" in out
+    assert "no scored row among them" in out
 
 
 def test_stat_as_json(run, path):
-    write_store(path, make_info(gold=True), gold=(1, 2.0))
+    write_store(path, make_info(gold=True), gold_correct=1, gold_nll=2.0)
     _, out, _ = run("stat", path, "--json")
     values = json.loads(out)
     assert values["info"]["k"] == 3
@@ -366,7 +367,7 @@ def test_show_a_sentence_of_a_shard(run, path):
 
 
 @pytest.mark.parametrize(
-    ("arguments", "told"),
+    ("arguments", "reported"),
     [
         ([5], "SENTENCE must be from 0 to 4, a corpus index, got 5"),
         ([-1], "SENTENCE must be from 0 to 4, a corpus index, got -1"),
@@ -378,14 +379,14 @@ def test_show_a_sentence_of_a_shard(run, path):
     ],
     ids=str,
 )
-def test_show_refuses(run, store, arguments, told):
+def test_show_refuses(run, store, arguments, reported):
     status, out, err = run("show", store, *arguments)
     assert (status, out) == (2, "")
-    assert told in err
+    assert reported in err
 
 
 @pytest.mark.parametrize("temperature", ["0", "-1", "inf", "nan"])
-def test_show_refuses_absurd_temperatures_of_an_import(run, path, temperature):
+def test_show_refuses_absurd_temperatures(run, path, temperature):
     write_store(path, make_info(temperatures=()))
     status, _, err = run("show", path, 0, f"--temperature={temperature}")
     assert status == 2
@@ -396,19 +397,19 @@ def test_show_refuses_other_data(run, store, tmp_path):
     data = write_data(tmp_path / "data", PAIRS[::-1])
     status, _, err = run("show", store, 0, "--data", data)
     assert status == 2
-    assert "the source of sentence 0 in" in err
+    assert "the source of sentence 0 (line 1 of the text) has other tokens here" in err
     data = write_data(tmp_path / "data", PAIRS[:1])
     assert run("show", store, 4, "--data", data)[0] == 2
 
 
 @pytest.mark.parametrize(
-    ("section", "told"), [("records", "chunk 0 does not"), ("dictionary", "its dictionary")]
+    ("section", "reported"), [("records", "does not match its digest"), ("dictionary", "its dictionary")]
 )
-def test_show_refuses_damage(run, store, section, told):
+def test_show_refuses_damage(run, store, section, reported):
     flip(store, header_of(store).layout.starts[section])
     status, _, err = run("show", store, 0)
     assert status == 2
-    assert told in err
+    assert reported in err
 
 
 def test_show_escapes_what_a_terminal_obeys(run, path):
@@ -493,7 +494,7 @@ def test_merge_keeps_the_shards_when_it_fails(run, shards):
     flip(shards[1], header_of(shards[1]).layout.starts["records"])
     status, out, err = run("merge", *shards, "--remove-shards")
     assert (status, out) == (2, "")
-    assert "chunk 1 does not match its digest" in err
+    assert "chunk 1 (sentences 2 to 3) does not match its digest" in err
     assert all(shard.exists() for shard in shards)
     assert not (shards[0].parent / NAME).exists()
 

@@ -10,10 +10,10 @@ from torch.utils.data import DataLoader
 from fairseq_bert_kd.batch import TEACHER, TeacherNeeds, decode_logits, encode_logits
 from fairseq_bert_kd.data.distilled_pair_dataset import DistilledPairDataset
 from fairseq_bert_kd.data.store_rows import StoreRows
-from fairseq_bert_kd.storage.records import ChunkData, empty_records
-from fairseq_bert_kd.storage.store_info import SCORED, TOO_LONG, StoreInfo, dictionary_digest
-from fairseq_bert_kd.storage.topk_store import TopKReader
-from fairseq_bert_kd.storage.topk_writer import TopKWriter
+from fairseq_bert_kd.storage.fairseq_data import dictionary_digest
+from fairseq_bert_kd.storage.schema import SCORED, TOO_LONG, ChunkData, empty_records
+from fairseq_bert_kd.storage.topk import TopKInfo
+from fairseq_bert_kd.storage.topk_store import TopKReader, TopKWriter
 
 VOCAB = 1000
 POSITIONS = 20  # teacher ids are POSITIONS * sentence + position, then the same from the other end
@@ -47,7 +47,7 @@ def write_store(path, sentences, k):
 def write_rows(path, k, rows, missing):
     """Store of the given ``(ids, logits)`` of every position of every sentence, in chunks of seven."""
     symbols = [str(index) for index in range(VOCAB)]
-    info = StoreInfo(
+    info = TopKInfo(
         k=k, dictionary_size=VOCAB, dictionary_digest=dictionary_digest(symbols), split="train", source_lang="de",
         target_lang="en", passes=7, teacher="t", teacher_digest="0" * 64, mask_ratio=0.15, versions={},
         temperatures=(), chunk_sentences=7,
@@ -62,7 +62,7 @@ def write_rows(path, k, rows, missing):
                     record["topk_ids"], record["topk_logits"] = ids, logits
             status = np.array([TOO_LONG if missing[i] else SCORED for i in sentences], np.uint8)
             hashes = np.zeros(len(sentences), "<u8")
-            writer.write_chunk(chunk, ChunkData(hashes, hashes, writer.lengths(chunk), status, records))
+            writer.write_chunk(chunk, ChunkData({"source": hashes, "target": hashes}, writer.lengths(chunk), status, records))
         writer.finish()
     return TopKReader(path)
 

@@ -6,7 +6,7 @@ from fairseq_bert_kd.batch import TeacherNeeds, decode_logits, decode_normaliser
 from fairseq_bert_kd.data.absent_rows import AbsentRows
 from fairseq_bert_kd.data.store_rows import StoreRows
 from fairseq_bert_kd.storage.topk_store import TopKReader
-from tests.storage.store_factory import make_corpus
+from tests.storage.small_stores import make_corpus
 
 ALL = TeacherNeeds(3, samples=True)
 
@@ -116,5 +116,5 @@ def test_tensors_belong_to_the_batch_alone(rich):
 
 
 def test_sentence_beyond_the_store_is_refused(rich):
-    with pytest.raises(IndexError, match="sentence 10 is not in top-k store"):
+    with pytest.raises(IndexError, match="sentence 10 is not in store"):
         StoreRows([rich], ALL).entry(np.array([10]), width=9)

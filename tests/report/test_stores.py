@@ -14,12 +14,12 @@ from tests.storage.small_stores import (
     assemble,
     flip,
     header_of,
+    make_corpus,
     make_info,
     make_parts,
     write_data,
     write_store,
 )
-from tests.storage.store_factory import make_corpus
 
 NAME = "train.de-en.en.topk"
 
@@ -86,7 +86,7 @@ def test_damaged_and_absent_stores(tmp_path):
     _, stores, notes = stores_of(folder)
     assert stores == {}
     assert notes[0].where == f"data-bin/{NAME}"
-    assert "chunk 0 does not match its digest" in notes[0].text
+    assert "chunk 0 (sentences 0 to 1) does not match its digest" in notes[0].text
     assert str(folder) not in notes[0].text
     assert notes[1].text.startswith("no readable store of the training set")
 

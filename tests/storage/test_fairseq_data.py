@@ -1,4 +1,4 @@
-"""Our reader of fairseq's binarised data against fairseq's own, and the host's overflow beyond 2 GiB."""
+"""Our reader of fairseq's binarised data against fairseq's own, and fairseq's overflow beyond 2 GiB."""
 
 import multiprocessing
 import os
@@ -16,14 +16,16 @@ from hypothesis import strategies as st
 
 from fairseq_bert_kd.storage.fairseq_data import (
     IndexedTokens,
-    data_prefixes,
+    check_parallel,
     is_mmap,
     open_pairs,
+    open_sides,
     read_dictionary,
-    refuse_unequal,
+    sentence_files,
     sentence_hash,
+    translation_files,
 )
-from tests.storage.store_factory import tokens_in_child
+from tests.storage.small_stores import tokens_in_child
 
 SENTENCES = [[4, 5, 2], [2], [], [7, 65499, 4, 2], [300, 2]]
 
@@ -38,7 +40,7 @@ def write(prefix, sentences, vocabulary=100, impl="mmap"):
 
 
 def write_index(path, dtype_code, sizes, pointers):
-    """An index by hand; no pass through the host."""
+    """An index by hand; no pass through fairseq."""
     header = struct.pack("<9sQBQ", b"MMIDIDX\x00\x00", 1, dtype_code, len(sizes))
     body = np.asarray(sizes, "<i4").tobytes() + np.asarray(pointers, "<i8").tobytes()
     Path(path).write_bytes(header + body)
@@ -48,7 +50,7 @@ def write_pair(folder, source=SENTENCES, target=SENTENCES, name="train.de-en"):
     return write(folder / f"{name}.de", source), write(folder / f"{name}.en", target)
 
 
-# ---------------------------------------------------------------- the same as the host
+# ---------------------------------------------------------------- the same as fairseq
 
 
 @pytest.mark.parametrize(
@@ -56,12 +58,12 @@ def write_pair(folder, source=SENTENCES, target=SENTENCES, name="train.de-en"):
 )
 def test_same_as_the_host(tmp_path, vocabulary, dtype):
     prefix = write(tmp_path / "train.de-en.en", SENTENCES, vocabulary)
-    ours, host = IndexedTokens(prefix), make_dataset(prefix, "mmap")
+    ours, theirs = IndexedTokens(prefix), make_dataset(prefix, "mmap")
     assert is_mmap(prefix)
     assert ours.dtype == dtype
-    assert len(ours) == len(host) == 5
-    assert ours.sizes.tolist() == host.sizes.tolist() == [3, 1, 0, 4, 2]
-    assert [ours[i].tolist() for i in range(5)] == [host[i].tolist() for i in range(5)] == SENTENCES
+    assert len(ours) == len(theirs) == 5
+    assert ours.sizes.tolist() == theirs.sizes.tolist() == [3, 1, 0, 4, 2]
+    assert [ours[i].tolist() for i in range(5)] == [theirs[i].tolist() for i in range(5)] == SENTENCES
     ours.check()
     with pytest.raises(IndexError):
         ours[5]
@@ -151,20 +153,20 @@ def test_opening_does_not_go_through_the_index(tmp_path):
     assert resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before < 5_000  # of 393,216 pages
 
 
-# ---------------------------------------------------------------- the host's overflow
+# ---------------------------------------------------------------- fairseq's overflow
 
 
 def test_the_host_overflows_when_it_merges(tmp_path):
     """The fault itself, in the installed fairseq under numpy 2: parts of 2^29 tokens of 2 bytes each.
 
-    Should this fail one day, the host is mended, and the message of `IndexedTokens.check` with it.
+    Should this fail one day, fairseq has fixed it, and the message of `IndexedTokens.check` with it.
     """
     with np.errstate(over="ignore"):
         builder = MMapIndexedDatasetBuilder(f"{tmp_path}/all.bin", dtype=np.uint16)
         for number in range(5):
             part = tmp_path / f"part{number}"
             write_index(f"{part}.idx", 8, [2**29], [0])
-            Path(f"{part}.bin").write_bytes(b"\1")  # the host copies it without a look at its size
+            Path(f"{part}.bin").write_bytes(b"\1")  # fairseq copies it without reading its size
             builder.merge_file_(str(part))
         builder.finalize(f"{tmp_path}/all.idx")
     os.truncate(tmp_path / "all.bin", 5 * 2**30)
@@ -196,7 +198,7 @@ def test_the_host_does_not_overflow_with_one_worker(tmp_path):
 
 @pytest.mark.parametrize(("code", "item"), [(8, 2), (9, 4), (4, 4)])
 def test_pointers_in_int32(tmp_path, code, item):
-    """As the host computes them, many sentences long; the first wrong one is named."""
+    """As fairseq computes them, many sentences long; the first wrong one is named."""
     sizes = np.full(5000, 2**20, dtype=np.int32)
     right = np.arange(5000, dtype=np.int64) * 2**20 * item
     write_index(tmp_path / "x.idx", code, sizes, right.astype(np.int32))
@@ -308,17 +310,21 @@ def test_pointer_that_was_moved(prefix):
 def test_open_pairs(tmp_path):
     write_pair(tmp_path, source=SENTENCES[::-1])
     pairs = open_pairs(tmp_path, "train", "de", "en")
-    assert pairs.source[0].tolist() == [300, 2]
-    assert pairs.target[0].tolist() == [4, 5, 2]
+    assert pairs["source"][0].tolist() == [300, 2]
+    assert pairs["target"][0].tolist() == [4, 5, 2]
 
 
 def test_files_of_the_other_direction(tmp_path):
-    """The host reads them too."""
+    """fairseq reads them too."""
     write_pair(tmp_path)
-    expected = (f"{tmp_path}/train.de-en.en", f"{tmp_path}/train.de-en.de")
-    assert data_prefixes(tmp_path, "train", "en", "de") == expected
+    assert translation_files(tmp_path, "train", "en", "de") == {
+        "source": (f"{tmp_path}/train.de-en.en", tmp_path / "dict.en.txt"),
+        "target": (f"{tmp_path}/train.de-en.de", tmp_path / "dict.de.txt"),
+    }
     write_pair(tmp_path, name="train.en-de")
-    assert data_prefixes(str(tmp_path), "train", "en", "de")[0] == f"{tmp_path}/train.en-de.en"
+    assert (
+        translation_files(str(tmp_path), "train", "en", "de")["source"].prefix == f"{tmp_path}/train.en-de.en"
+    )
 
 
 def test_absent_split(tmp_path):
@@ -338,8 +344,8 @@ def test_unequal_sides(tmp_path):
     with pytest.raises(ValueError, match=message):
         open_pairs(tmp_path, "train", "de", "en")
     with pytest.raises(ValueError, match=r"split `a` .* \(1 and 0\)"):
-        refuse_unequal("a", 1, 0)
-    refuse_unequal("a", 3, 3)
+        check_parallel("a", 1, 0)
+    check_parallel("a", 3, 3)
 
 
 @pytest.mark.parametrize("side", ["de", "en"])
@@ -349,6 +355,35 @@ def test_both_sides_are_checked(tmp_path, side):
         file.write(b"\0\0")
     with pytest.raises(ValueError, match=rf"train.de-en.{side}.bin has 22 bytes, its index says 20"):
         open_pairs(tmp_path, "train", "de", "en")
+
+
+@pytest.mark.parametrize("sides", [("input0",), ("input0", "input1", "label")])
+def test_sides_of_sentence_prediction(tmp_path, sides):
+    for place, side in enumerate(sides):
+        (tmp_path / side).mkdir()
+        write(tmp_path / side / "train", SENTENCES[place:] + SENTENCES[:place])
+    files = sentence_files(tmp_path, "train", sides)
+    assert {side: found.dictionary for side, found in files.items()} == {
+        side: tmp_path / side / "dict.txt" for side in sides
+    }
+    opened = open_sides(files, "train")
+    assert list(opened) == list(sides)
+    assert [tokens[0].tolist() for tokens in opened.values()] == SENTENCES[: len(sides)]
+    assert opened.hashes(0) == {side: sentence_hash(SENTENCES[i]) for i, side in enumerate(sides)}
+
+
+def test_absent_and_unequal_sides_are_named(tmp_path):
+    for side, sentences in (("input0", SENTENCES), ("label", SENTENCES[1:])):
+        (tmp_path / side).mkdir()
+        write(tmp_path / side / "valid", sentences)
+    with pytest.raises(
+        FileNotFoundError, match="side `input1` of split `valid`, does not exist; run fairseq"
+    ):
+        sentence_files(tmp_path, "valid", ("input0", "input1"))
+    with pytest.raises(
+        ValueError, match=r"input0 and label of split `valid` have different numbers .*\(5 and 4\)"
+    ):
+        open_sides(sentence_files(tmp_path, "valid", ("input0", "label")), "valid")
 
 
 # ---------------------------------------------------------------- hashes and dictionaries
@@ -373,26 +408,28 @@ def test_dictionary_by_hand(tmp_path):
 
 
 def test_dictionary_that_the_host_wrote(tmp_path):
-    host = Dictionary()
+    theirs = Dictionary()
     for count, symbol in enumerate(
         ["straße", "##s", "数据", "a", "\u0301", "😀", "#fairseq:overwrite", "</S>"]
     ):
-        host.add_symbol(symbol, n=100 - count)
-    host.finalize(nwords=-1, padding_factor=8)
-    host.save(str(tmp_path / "dict.txt"))
+        theirs.add_symbol(symbol, n=100 - count)
+    theirs.finalize(nwords=-1, padding_factor=8)
+    theirs.save(str(tmp_path / "dict.txt"))
     symbols = read_dictionary(tmp_path / "dict.txt")
     assert len(symbols) % 8 == 0
-    assert symbols == host.symbols == Dictionary.load(str(tmp_path / "dict.txt")).symbols
-    assert [host.index(symbol) for symbol in symbols] == list(range(len(symbols)))
+    assert symbols == theirs.symbols == Dictionary.load(str(tmp_path / "dict.txt")).symbols
+    assert [theirs.index(symbol) for symbol in symbols] == list(range(len(symbols)))
 
 
 def test_symbol_that_comes_again_to_overwrite(tmp_path):
-    """The host gives it a new id and keeps the old one as well."""
+    """fairseq gives it a new id and keeps the old one as well."""
     path = tmp_path / "dict.txt"
     path.write_text("a 5\nb 4\na 3 #fairseq:overwrite\n<unk> 2 #fairseq:overwrite\n", encoding="utf-8")
-    host = Dictionary.load(str(path))
-    assert read_dictionary(path) == host.symbols == ["<s>", "<pad>", "</s>", "<unk>", "a", "b", "a", "<unk>"]
-    assert host.index("a") == 6
+    theirs = Dictionary.load(str(path))
+    assert (
+        read_dictionary(path) == theirs.symbols == ["<s>", "<pad>", "</s>", "<unk>", "a", "b", "a", "<unk>"]
+    )
+    assert theirs.index("a") == 6
 
 
 @settings(max_examples=100, deadline=None)
@@ -467,7 +504,7 @@ def test_odd_line_is_named(tmp_path):
     path = tmp_path / "dict.en.txt"
     path.write_text("a 1\nb\n", encoding="utf-8")
     with pytest.raises(
-        ValueError, match=r"dict.en.txt, line 2: expected `symbol count`, got 'b'; mend the line"
+        ValueError, match=r"dict.en.txt, line 2: expected `symbol count`, got 'b'; fix the line"
     ):
         read_dictionary(path)
 

@@ -8,9 +8,8 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from fairseq_bert_kd.storage.store_info import record_dtype
 from fairseq_bert_kd.storage.topk_store import TopKReader
-from tests.storage.store_factory import STORE_NAME, make_info, random_records, write_sparse
+from tests.storage.small_stores import NAME, random_info, random_records, write_sparse
 
 GIB = 2**30
 
@@ -26,7 +25,7 @@ def sparse_store(path, info, lengths, rows):
     """A store of these sentences whose ``rows`` hold something."""
     offsets = np.concatenate([[0], np.cumsum(np.asarray(lengths, dtype=object))])
     header = write_sparse(path, info, len(lengths), int(offsets[-1]), dict(enumerate(offsets)))
-    record = record_dtype(info)
+    record = info.record_dtype
     known = {row: random_records(info, 1, np.random.default_rng([row % 2**32, row >> 32])) for row in rows}
     with open(path, "r+b") as file:
         for row, content in known.items():
@@ -64,14 +63,14 @@ def edges(record_bytes, start, total):
 
 @pytest.mark.parametrize(("k", "gold"), [(8, False), (1, True), (3, False)])
 def test_rows_at_every_edge(tmp_path, k, gold):
-    info = make_info(k=k, gold=gold)
-    record = record_dtype(info).itemsize
+    info = random_info(k=k, gold=gold)
+    record = info.record_dtype.itemsize
     total = 2**33 // record * 3
     lengths = [2**28] * (total // 2**28) + [5, 0, 3]
-    layout = write_sparse(tmp_path / STORE_NAME, info, len(lengths), sum(lengths), {}).layout
+    layout = write_sparse(tmp_path / NAME, info, len(lengths), sum(lengths), {}).layout
     rows = edges(record, layout.starts["records"], sum(lengths))
-    store = sparse_store(tmp_path / STORE_NAME, info, lengths, rows)
-    assert os.path.getsize(tmp_path / STORE_NAME) > 4 * GIB
+    store = sparse_store(tmp_path / NAME, info, lengths, rows)
+    assert os.path.getsize(tmp_path / NAME) > 4 * GIB
     assert_rows(store, lengths)
     assert store.reader.lengths.tolist() == lengths
 
@@ -79,9 +78,9 @@ def test_rows_at_every_edge(tmp_path, k, gold):
 @pytest.mark.parametrize("k", [1, 8])
 def test_gather_at_every_edge(tmp_path, k):
     """Short sentences that lie across the edges, long ones between them."""
-    info = make_info(k=k)
-    record = record_dtype(info).itemsize
-    path = tmp_path / STORE_NAME
+    info = random_info(k=k)
+    record = info.record_dtype.itemsize
+    path = tmp_path / NAME
     lengths, short, first = [], [], 0
     for edge in [2**31 // record, 2**32 // record, 2**31, 2**32, 2**33]:
         if edge - 2 > first:
@@ -93,13 +92,12 @@ def test_gather_at_every_edge(tmp_path, k):
     rows = [int(starts[i]) + j for i in short for j in range(lengths[i])]
     store = sparse_store(path, info, lengths, rows)
     order = [short[i] for i in np.random.default_rng(0).permutation(len(short))] + short[:2]
-    found = store.reader.gather(order, 6)
+    records, present = store.reader.gather_records(order, 6)
     for i, sentence in enumerate(order):
-        assert found.present[i].tolist() == [True] * lengths[sentence] + [False] * (6 - lengths[sentence])
+        assert present[i].tolist() == [True] * lengths[sentence] + [False] * (6 - lengths[sentence])
         for j in range(lengths[sentence]):
-            wanted = store.known[int(starts[sentence]) + j]
-            assert found.topk_ids[i, j].tolist() == wanted["topk_ids"][0].tolist()
-            assert found.topk_logits[i, j].tobytes() == wanted["topk_logits"][0].tobytes()
+            expected = store.known[int(starts[sentence]) + j]
+            assert records[i, j].tobytes() == expected[0].tobytes()
     assert_rows(store, lengths)
 
 
@@ -113,29 +111,29 @@ def test_gather_at_every_edge(tmp_path, k):
     k=st.integers(1, 9),
 )
 def test_any_lengths(tmp_path_factory, lengths, places, k):
-    path = tmp_path_factory.mktemp("sparse") / STORE_NAME
+    path = tmp_path_factory.mktemp("sparse") / NAME
     total = sum(lengths)
     store = sparse_store(
-        path, make_info(k=k), lengths, {int(place * total) for place in places} | {0, total - 1}
+        path, random_info(k=k), lengths, {int(place * total) for place in places} | {0, total - 1}
     )
     try:
         assert_rows(store, lengths)
         assert store.reader.lengths.tolist() == lengths
         short = [i for i, length in enumerate(lengths) if length <= 9]
-        found = store.reader.gather(short, 9)
+        records, present = store.reader.gather_records(short, 9)
         for i, sentence in enumerate(short):
             rows = store.reader.rows(sentence)
-            assert found.topk_ids[i, : len(rows)].tolist() == rows["topk_ids"].tolist()
-            assert found.present[i].sum() == len(rows)
+            assert records[i, : len(rows)].tobytes() == rows.tobytes()
+            assert present[i].sum() == len(rows)
     finally:
         path.unlink()
 
 
 def test_more_sentences_than_32_bits_of_offsets(tmp_path):
     """An index of 8 GiB: its last entries lie beyond 2^32 bytes themselves."""
-    sentences, path = 2**30, tmp_path / STORE_NAME
+    sentences, path = 2**30, tmp_path / NAME
     last = sentences - 3
-    write_sparse(path, make_info(), sentences, 7, {last: 0, last + 1: 2, last + 2: 3, last + 3: 7})
+    write_sparse(path, random_info(), sentences, 7, {last: 0, last + 1: 2, last + 2: 3, last + 3: 7})
     reader = TopKReader(path)
     assert reader.header.layout.starts["source_hashes"] > 2**33
     assert [len(reader.rows(i)) for i in (0, last, last + 1, last + 2)] == [0, 2, 1, 4]
@@ -145,11 +143,11 @@ def test_more_sentences_than_32_bits_of_offsets(tmp_path):
         os.pwrite(file.fileno(), b"\x02", layout.starts["status"] + last + 1)
         rows = random_records(reader.info, 7, np.random.default_rng(0))
         os.pwrite(file.fileno(), rows.tobytes(), layout.starts["records"])
-    assert reader.hashes(last + 2) == (0, 77)
+    assert reader.hashes(last + 2) == {"source": 0, "target": 77}
     assert [reader.status(i) for i in (last, last + 1, last + 2)] == [0, 2, 0]
-    found = reader.gather(np.array([last + 2, last + 1, last]), 4)
-    assert found.present.sum(axis=1).tolist() == [4, 0, 2]
-    assert found.topk_ids[0].tolist() == rows["topk_ids"][3:].tolist()
-    assert found.topk_ids[2, :2].tolist() == rows["topk_ids"][:2].tolist()
+    records, present = reader.gather_records(np.array([last + 2, last + 1, last]), 4)
+    assert present.sum(axis=1).tolist() == [4, 0, 2]
+    assert records[0].tobytes() == rows[3:].tobytes()
+    assert records[2, :2].tobytes() == rows[:2].tobytes()
     with pytest.raises(IndexError, match=f"sentence {sentences} is not in"):
         reader.rows(sentences)

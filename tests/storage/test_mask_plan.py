@@ -1,19 +1,13 @@
-"""What a header says of the teacher's view, and that headers of before it are read and written as they were."""
+"""The teacher's view in a header; older headers are read and written as they were."""
 
 from dataclasses import replace
 
 import pytest
 
-from fairseq_bert_kd.storage.store_info import (
-    StoreInfo,
-    check_info,
-    differing_fields,
-    info_digest,
-    scoring_plan,
-    stated_fields,
-)
+from fairseq_bert_kd.storage.schema import differing_fields, info_digest
+from fairseq_bert_kd.storage.topk import TopKInfo, scoring_plan
 
-STRIDED = StoreInfo(
+STRIDED = TopKInfo(
     k=2,
     dictionary_size=10,
     dictionary_digest="ab" * 32,
@@ -31,11 +25,11 @@ PREFIX = replace(STRIDED, mask_plan="left-to-right", passes=1, mask_ratio=0.0)
 
 def test_strided_stores_are_the_same_bytes_as_before_there_was_another_plan():
     assert info_digest(STRIDED).hex() == "b963b87a0f3c85d04ea9a5eecfc7ede5"  # of the code before
-    assert "mask_plan" not in stated_fields(STRIDED)
+    assert "mask_plan" not in STRIDED.stated()
 
 
 def test_plan_is_part_of_the_digest():
-    assert stated_fields(PREFIX)["mask_plan"] == "left-to-right"
+    assert PREFIX.stated()["mask_plan"] == "left-to-right"
     assert info_digest(PREFIX) != info_digest(replace(PREFIX, mask_plan="strided"))
     assert differing_fields(PREFIX, replace(PREFIX, mask_plan="strided")) == [
         "mask_plan: 'left-to-right' against 'strided'"
@@ -55,6 +49,6 @@ def test_plan_in_words():
     ],
 )
 def test_impossible_plans_are_refused(changes, message):
-    check_info(PREFIX)
+    PREFIX.check()
     with pytest.raises(ValueError, match=message):
-        check_info(replace(PREFIX, **changes))
+        replace(PREFIX, **changes).check()

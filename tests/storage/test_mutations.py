@@ -19,10 +19,10 @@ from typing import Any
 import pytest
 
 from fairseq_bert_kd.storage.header import Layout
-from fairseq_bert_kd.storage.store_info import WHOLE, Shard, record_dtype, shard_path, table_dtype
+from fairseq_bert_kd.storage.shards import WHOLE, Shard, shard_path
 from fairseq_bert_kd.storage.topk_store import TopKReader
-from fairseq_bert_kd.storage.topk_verify import verify_store
-from tests.storage.store_factory import STORE_NAME, make_corpus
+from fairseq_bert_kd.storage.verify import verify_store
+from tests.storage.small_stores import NAME, make_corpus
 
 TIMES = 10 if os.environ.get("KD_LONG_TESTS") else 1
 PREFIX_BYTES = 32
@@ -42,7 +42,7 @@ class Base:
         record_bytes: of a row.
         entry_bytes: of a chunk in the table.
         chunk_sentences: sentences of a chunk.
-        meaning: what a reader says of it, see `meaning`.
+        meaning: what a reader gives of it, see `meaning`.
     """
 
     content: bytes
@@ -67,21 +67,21 @@ class Base:
 
 
 def meaning(path: Path) -> Any:
-    """Everything that a reader says but for the digest of the header, whose spaces mean nothing."""
+    """Everything that a reader gives but for the digest of the header, whose spaces mean nothing."""
     reader = TopKReader(path, shard=True)
     sentences = [
         (reader.rows(i).tobytes(), reader.rows(i).dtype, reader.status(i), reader.hashes(i))
         for i in range(len(reader))
     ]
     header = reader.header
-    # not corpus_sentences: a shard whose digests somebody has mended cannot know how long the others are
+    # not corpus_sentences: a shard whose digests somebody has put right cannot know how long the others are
     return (reader.info, header.shard, header.summary, reader.symbols(), sentences)
 
 
 def make_base(folder: Path, shard: Shard, **changes: Any) -> Base:
     corpus = make_corpus(**changes)
-    path, another = (shard_path(folder / name, shard) for name in (STORE_NAME, "another"))
-    corpus.write(folder / STORE_NAME, shard)
+    path, another = (shard_path(folder / name, shard) for name in (NAME, "another"))
+    corpus.write(folder / NAME, shard)
     replace(corpus, seed=corpus.seed + 100).write(folder / "another", shard)
     assert verify_store(path) == []
     reader = TopKReader(path, shard=True)
@@ -89,8 +89,8 @@ def make_base(folder: Path, shard: Shard, **changes: Any) -> Base:
         path.read_bytes(),
         another.read_bytes(),
         reader.header.layout,
-        record_dtype(corpus.info).itemsize,
-        table_dtype(corpus.info).itemsize,
+        corpus.info.record_dtype.itemsize,
+        corpus.info.table_dtype.itemsize,
         corpus.info.chunk_sentences,
         meaning(path),
     )
@@ -232,7 +232,7 @@ def sentences(base: Base, dice: random.Random) -> Iterator[Mutant]:
             ]
             mutant = exchanged(mutant, entries[0], entries[1], base.entry_bytes)
             yield "chunks and entries exchanged", mutant
-            yield "chunks, entries exchanged, digests mended", mended(base, mutant)
+            yield "chunks, entries exchanged, digests repaired", repaired(base, mutant)
 
 
 def foreign_parts(base: Base, dice: random.Random) -> Iterator[Mutant]:
@@ -274,7 +274,7 @@ def header_values(content: bytes) -> Any:
     return json.loads(content[PREFIX_BYTES : PREFIX_BYTES + size])
 
 
-def mended(base: Base, content: bytes) -> bytes:
+def repaired(base: Base, content: bytes) -> bytes:
     """The digests of table and header put right, as if somebody had edited the file on purpose."""
     values = header_values(content)
     table = content[base.layout.starts["chunk_table"] : base.layout.ends["chunk_table"]]
@@ -357,38 +357,38 @@ def header_edits(base: Base, dice: random.Random) -> Iterator[Mutant]:
             edited = changed_at(values, path, change)
             made = with_header(base.content, edited)
             if made is not None:
-                yield f"header edited, digest mended: {'.'.join(map(str, path))}", made
+                yield f"header edited, digest repaired: {'.'.join(map(str, path))}", made
             if path[0] == "info" and isinstance(edited.get("info"), dict):
                 text = json.dumps(edited["info"], sort_keys=True, separators=(",", ":")).encode()
                 edited["info_digest"] = hashlib.blake2b(text, digest_size=16).hexdigest()
                 made = with_header(base.content, edited)
                 if made is not None:
-                    yield "info edited, both digests mended", made
+                    yield "info edited, both digests repaired", made
     for text in (b"", b"{", b"[]", b"null", b"1", b"\xff", b"[" * 3000, b'{"info":' * 100):
         size = struct.unpack_from("<I", base.content, 12)[0]
         area = text.ljust(size)
         digest = hashlib.blake2b(base.content[:16] + area, digest_size=16).digest()
         yield (
-            "another text, digest mended",
+            "another text, digest repaired",
             base.content[:16] + digest + area + base.content[PREFIX_BYTES + size :],
         )
 
 
 def table_edits(base: Base, dice: random.Random) -> Iterator[Mutant]:
-    """Entries changed or exchanged, with the digests of table and header mended."""
+    """Entries changed or exchanged, with the digests of table and header repaired."""
     start, end, size = base.layout.starts["chunk_table"], base.layout.ends["chunk_table"], base.entry_bytes
     for _ in range(25 * TIMES):
         place = dice.randrange(start, end)
         mutant = put(base.content, place, bytes([base.content[place] ^ 1 << dice.randrange(8)]))
-        yield "flip chunk_table, digests mended", mended(base, mutant)
+        yield "flip chunk_table, digests repaired", repaired(base, mutant)
     chunks = base.layout.chunks
     for one in range(chunks):
         for other in range(one):
             mutant = exchanged(base.content, start + one * size, start + other * size, size)
-            yield "entries exchanged, digests mended", mended(base, mutant)
+            yield "entries exchanged, digests repaired", repaired(base, mutant)
         yield (
-            "entry of zeros, digests mended",
-            mended(base, put(base.content, start + one * size, bytes(size))),
+            "entry of zeros, digests repaired",
+            repaired(base, put(base.content, start + one * size, bytes(size))),
         )
 
 
@@ -398,12 +398,12 @@ def prefixes(base: Base, dice: random.Random) -> Iterator[Mutant]:
         yield "another version", put(base.content, 8, struct.pack("<I", other))
         prefix = struct.pack("<8sII", magic, other, size)
         made = hashlib.blake2b(prefix + base.content[PREFIX_BYTES:][:size], digest_size=16).digest()
-        yield "another version, digest mended", prefix + made + base.content[PREFIX_BYTES:]
+        yield "another version, digest repaired", prefix + made + base.content[PREFIX_BYTES:]
     for other in (0, 1, size - 1, size + 1, size - 64, size + 64, len(base.content), 2**31, 2**32 - 1):
         yield "another header size", put(base.content, 12, struct.pack("<I", other))
         prefix = struct.pack("<8sII", magic, version, other)
         made = hashlib.blake2b(prefix + base.content[PREFIX_BYTES:][:other], digest_size=16).digest()
-        yield "another header size, digest mended", prefix + made + base.content[PREFIX_BYTES:]
+        yield "another header size, digest repaired", prefix + made + base.content[PREFIX_BYTES:]
     yield (
         "another byte order",
         struct.pack(">8sII16s", magic, version, size, digest) + base.content[PREFIX_BYTES:],

@@ -5,16 +5,14 @@ import math
 import numpy as np
 import pytest
 
-from fairseq_bert_kd.storage.store_info import Shard
+from fairseq_bert_kd.storage.schema import ChunkData, empty_records
+from fairseq_bert_kd.storage.shards import Shard
 from fairseq_bert_kd.storage.topk_stat import (
-    BINS,
-    checked_chunk,
     row_stat,
     sampled_chunks,
     suggested_k,
     suggested_temperature,
     token_counts,
-    token_probs,
     warnings,
 )
 from fairseq_bert_kd.storage.topk_store import TopKReader
@@ -68,7 +66,7 @@ def test_token_counts(k, counts):
 
 
 @pytest.mark.parametrize(
-    ("chunks", "rows", "wanted", "chosen"),
+    ("chunks", "rows", "sample_rows", "chosen"),
     [
         (10, 1000, 300, [1, 5, 8]),
         (10, 1000, 1, [5]),
@@ -81,8 +79,8 @@ def test_token_counts(k, counts):
         (3, 0, 0, [0, 1, 2]),
     ],
 )
-def test_sampled_chunks_are_spread_evenly(chunks, rows, wanted, chosen):
-    assert sampled_chunks(chunks, rows, wanted) == chosen
+def test_sampled_chunks_are_spread_evenly(chunks, rows, sample_rows, chosen):
+    assert sampled_chunks(chunks, rows, sample_rows) == chosen
 
 
 def test_negative_number_of_rows_is_refused():
@@ -94,7 +92,7 @@ def test_equal_rows(path):
     """Every row is 1/2, 1/4, 1/8 and a rest of 1/8: 1.75 bits."""
     stat = stat_of(write_store(path))
     one, ten = stat.temperatures
-    assert (stat.known_mass, stat.chunks, stat.chunks_in_all, stat.rows) == (True, 3, 3, 11)
+    assert (stat.chunks, stat.chunks_in_all, stat.rows) == (3, 3, 11)
     assert (one.temperature, one.tokens, one.rows) == (1, (1, 2, 3), 11)
     assert one.mean_mass == pytest.approx([0.5, 0.75, 0.875], rel=ROUNDING)
     assert one.share_below_half[1:] == [0, 0]
@@ -139,7 +137,7 @@ def test_mean_mass_of_all_tokens_is_the_headers(path):
 
 
 def test_sample_is_of_whole_chunks(path):
-    sample = stat_of(write_store(path), wanted_rows=4)
+    sample = stat_of(write_store(path), sample_rows=4)
     assert (sample.chunks, sample.chunks_in_all, sample.rows) == (1, 3, 5)  # the middle one
 
 
@@ -159,16 +157,13 @@ def test_whole_vocabulary_has_no_rest(path):
     info = make_info(k=10, temperatures=(1.0,))
     parts = make_parts(make_info())
     parts.info = info
-    from fairseq_bert_kd.storage.records import ChunkData, empty_records
 
     chunks = []
     for chunk in parts.chunks:
         records = empty_records(len(chunk.records), info)
         records["topk_ids"], records["log_normalisers"] = np.arange(10), math.log(10)
         records[~chunk.scored] = 0
-        chunks.append(
-            ChunkData(chunk.source_hashes, chunk.target_hashes, chunk.lengths, chunk.status, records)
-        )
+        chunks.append(ChunkData(chunk.hashes, chunk.lengths, chunk.status, records))
     parts.chunks = chunks
     one = stat_of(assemble(path, parts)).temperatures[0]
     assert one.most_entropy == pytest.approx(math.log2(10))
@@ -176,31 +171,16 @@ def test_whole_vocabulary_has_no_rest(path):
     assert one.mean_mass == pytest.approx([0.1, 0.2, 0.4, 0.8, 1], rel=1e-6)
 
 
-def test_store_without_normalisers_is_renormalised(path):
-    """4/7, 2/7 and 1/7 at temperature 1."""
+def test_nothing_is_known_without_normalisers(path):
     stat = stat_of(write_store(path, make_info(temperatures=())))
-    one = stat.temperatures[0]
-    assert not stat.known_mass
-    assert [t.temperature for t in stat.temperatures] == [1, 5, 10]
-    assert one.mean_mass == pytest.approx([4 / 7, 6 / 7, 1], rel=ROUNDING)
-    assert one.mean_entropy == pytest.approx(
-        math.log2(7) - 10 / 7, rel=ROUNDING
-    )  # 4/7 has 2 bits less, 2/7 one
-    assert suggested_temperature(stat) is None
+    assert (stat.rows, stat.temperatures) == (11, [])
     assert warnings(stat) == []
 
 
-def test_single_token_without_normaliser_has_no_entropy(path):
-    one = stat_of(write_store(path, make_info(k=1, temperatures=()))).temperatures[0]
-    assert (one.mean_entropy, one.most_entropy) == (0, 0)
-    assert one.entropy_histogram.tolist() == [11] + [0] * (BINS - 1)
-
-
-def test_token_probs_are_those_of_the_whole_dictionary(path):
-    reader = TopKReader(write_store(path))
-    assert token_probs(reader.rows(0), reader.info, 1.0)[0] == pytest.approx(
-        [1 / 2, 1 / 4, 1 / 8], rel=ROUNDING
-    )
+def test_single_token(path):
+    one = stat_of(write_store(path, make_info(k=1))).temperatures[0]
+    assert one.mean_mass == pytest.approx([0.5])
+    assert (one.mean_entropy, one.most_entropy) == (pytest.approx(1, rel=ROUNDING), 1)
 
 
 # ---------------------------------------------------------------- advice
@@ -269,7 +249,9 @@ def test_no_warning_where_they_hold_enough(path):
 def test_damaged_chunk_is_refused(path):
     write_store(path)
     flip(path, header_of(path).layout.ends["records"] - 1)
-    with pytest.raises(ValueError, match=r"chunk 2 does not match its digest .*store verify"):
+    with pytest.raises(
+        ValueError, match=r"chunk 2 \(sentences 4 to 4\) does not match its digest .*store verify"
+    ):
         stat_of(path)
 
 
@@ -279,10 +261,10 @@ def test_damaged_index_is_refused(path):
     place = header_of(path).layout.starts["offsets"] + 8
     content[place : place + 8] = (10**6).to_bytes(8, "little")
     path.write_bytes(content)
-    with pytest.raises(ValueError, match="the index is wrong in chunk 0"):
-        checked_chunk(TopKReader(path), 0)
+    with pytest.raises(ValueError, match=r"chunk 0 \(sentences 0 to 1\): the index is wrong at sentence 0"):
+        TopKReader(path).checked_chunk(0)
 
 
 def test_chunk_of_a_shard_has_its_number_in_the_corpus(path):
     reader = TopKReader(write_store(path, shard=Shard(1, 3)), shard=True)
-    assert checked_chunk(reader, 0).lengths.tolist() == [len(target) for _, target in PAIRS[2:4]]
+    assert reader.checked_chunk(0).lengths.tolist() == [len(target) for _, target in PAIRS[2:4]]

@@ -16,27 +16,20 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from fairseq_bert_kd.storage.fairseq_data import dictionary_digest
 from fairseq_bert_kd.storage.header import MAGIC, encode_header
-from fairseq_bert_kd.storage.records import ChunkData, captured_mass, empty_records
-from fairseq_bert_kd.storage.store_info import (
-    NOT_FINITE,
-    NOT_IMPORTED,
-    Shard,
-    StoreInfo,
-    dictionary_digest,
-    new_digest,
-    record_dtype,
-    store_path,
-    table_dtype,
-)
-from fairseq_bert_kd.storage.topk_store import TopKReader
-from fairseq_bert_kd.storage.topk_writer import TopKWriter, work_path
-from tests.storage.store_factory import (
-    STORE_NAME,
+from fairseq_bert_kd.storage.probabilities import token_probs
+from fairseq_bert_kd.storage.schema import NOT_FINITE, ChunkData, empty_records, new_digest
+from fairseq_bert_kd.storage.shards import Shard
+from fairseq_bert_kd.storage.topk import NOT_IMPORTED, TopKInfo
+from fairseq_bert_kd.storage.topk_store import TopKReader, TopKWriter, store_path
+from fairseq_bert_kd.storage.work_file import work_path
+from tests.storage.small_stores import (
+    NAME,
     Corpus,
     make_corpus,
-    make_info,
     make_symbols,
+    random_info,
     read_in_child,
     write_sparse,
 )
@@ -44,12 +37,12 @@ from tests.storage.store_factory import (
 
 @pytest.fixture
 def path(tmp_path):
-    return tmp_path / STORE_NAME
+    return tmp_path / NAME
 
 
 # Two sentences of 2 and 1 rows by hand: dictionary of 10, k=3, temperature 1, gold and one sample.
 # log(1 + e^-1 + e^-2) = 0.408 and log(3) = 1.099, so the log-normalisers below leave mass outside.
-HAND_INFO = make_info(10, temperatures=(1.0,), gold=True, samples=1)
+HAND_INFO = random_info(10, temperatures=(1.0,), gold=True, samples=1)
 HAND_ROWS = [
     ((0.5,), (4, 5, 6), (0, -1, -2), 5, -1, (7,), (-2.5,)),
     ((0.5,), (9, 4, 0), (0, -1, -2), 3, -4, (8,), (-2,)),
@@ -59,11 +52,13 @@ HAND_ROWS = [
 
 def hand_data(**changes: Any) -> ChunkData:
     """The rows by hand; ``changes`` to fields of row 1 (sentence 0, position 1)."""
-    records = np.array(HAND_ROWS, dtype=record_dtype(HAND_INFO))
+    records = np.array(HAND_ROWS, dtype=HAND_INFO.record_dtype)
     for name, value in changes.items():
         records[name][1] = value
     hashes = np.array([[2**64 - 1, 7], [0, 2**63]], dtype=np.uint64)
-    return ChunkData(hashes[0], hashes[1], np.array([2, 1]), np.zeros(2, np.uint8), records)
+    return ChunkData(
+        {"source": hashes[0], "target": hashes[1]}, np.array([2, 1]), np.zeros(2, np.uint8), records
+    )
 
 
 def write_hand(path, data):
@@ -86,8 +81,8 @@ def test_store_by_hand(path):
     assert reader.rows(0)[["gold_id", "gold_logit"]].tolist() == [(5, -1), (3, -4)]
     assert reader.rows(1)["sample_ids"].tolist() == [[0]]
     assert reader.rows(1)["sample_logits"].tolist() == [[-60000]]
-    assert reader.hashes(0) == (2**64 - 1, 0)
-    assert reader.hashes(1) == (7, 2**63)
+    assert reader.hashes(0) == {"source": 2**64 - 1, "target": 0}
+    assert reader.hashes(1) == {"source": 7, "target": 2**63}
     assert reader.symbols() == make_symbols(10)
     assert reader.missing_sentences == 0
     # 2 rows of (1 + e^-1 + e^-2) / e^0.5 = 0.91175 and one of 3 / e^1.25 = 0.85951
@@ -99,7 +94,7 @@ def test_store_by_hand(path):
 
 
 def assert_same(reader, corpus):
-    """Everything that the reader says is what the corpus says, bit by bit."""
+    """Everything that the reader gives is the corpus's, bit by bit."""
     size = corpus.info.chunk_sentences
     assert reader.info == corpus.info
     assert len(reader) == len(corpus.lengths)
@@ -113,7 +108,7 @@ def assert_same(reader, corpus):
             assert rows.tobytes() == data.records[first : first + length].tobytes()
             assert reader.status(i) == data.status[j]
             assert reader.is_missing(i) == (data.status[j] != 0)
-            assert reader.hashes(i) == (data.source_hashes[j], data.target_hashes[j])
+            assert reader.hashes(i) == {side: hashes[j] for side, hashes in data.hashes.items()}
             first += length
 
 
@@ -142,7 +137,8 @@ def test_highest_ids_survive(path):
             writer.write_chunk(0, data)
             writer.finish()
         assert TopKReader(path).rows(0)["topk_ids"].tolist() == [[size - 1, 32768]]
-        assert TopKReader(path).gather([0], 1).topk_ids.tolist() == [[[size - 1, 32768]]]
+        records, _ = TopKReader(path).gather_records([0], 1)
+        assert records["topk_ids"].tolist() == [[[size - 1, 32768]]]
 
 
 @pytest.mark.parametrize(
@@ -184,7 +180,7 @@ def test_odd_stores(path, changes):
     seed=st.integers(0, 99),
 )
 def test_any_store(tmp_path_factory, lengths, chunk_sentences, k, gold, seed):
-    path = tmp_path_factory.mktemp("any") / STORE_NAME
+    path = tmp_path_factory.mktemp("any") / NAME
     corpus = make_corpus(
         lengths, seed=seed, dictionary_size=12, k=k, gold=gold, chunk_sentences=chunk_sentences
     )
@@ -197,8 +193,8 @@ def test_whole_dictionary_holds_all_mass(path):
     summary = corpus.write(path)
     assert summary["captured_mass"] == pytest.approx([1, 1], abs=1e-6)
     records = TopKReader(path).rows(0)
-    assert captured_mass(records, corpus.info, 5.0) == pytest.approx(np.ones(3), abs=1e-6)
-    assert (captured_mass(records, corpus.info, 5.0, k=2) < 0.9).all()
+    assert token_probs(records, (1.0, 5.0), 5.0).sum(axis=1) == pytest.approx(np.ones(3), abs=1e-6)
+    assert (token_probs(records, (1.0, 5.0), 5.0)[:, :2].sum(axis=1) < 0.9).all()
 
 
 @pytest.mark.parametrize(
@@ -216,7 +212,7 @@ def test_record_bytes(path, changes, size):
     corpus.write(path)
     reader = TopKReader(path)
     layout = reader.header.layout
-    assert record_dtype(corpus.info).itemsize == size
+    assert corpus.info.record_dtype.itemsize == size
     assert layout.ends["records"] - layout.starts["records"] == 3 * size
     assert path.stat().st_size == layout.file_bytes
 
@@ -224,16 +220,14 @@ def test_record_bytes(path, changes, size):
 def test_every_reason_of_a_missing_sentence(path):
     data = hand_data()
     statuses = np.array([NOT_FINITE, NOT_IMPORTED], dtype=np.uint8)
-    data = ChunkData(
-        data.source_hashes, data.target_hashes, data.lengths, statuses, empty_records(3, HAND_INFO)
-    )
+    data = ChunkData(data.hashes, data.lengths, statuses, empty_records(3, HAND_INFO))
     summary = write_hand(path, data)
     assert summary["missing_sentences"] == {"too_long": 0, "not_finite": 1, "not_imported": 1}
     reader = TopKReader(path)
     assert (reader.status(0), reader.status(1)) == (2, 3)
     assert reader.missing_sentences == 2
     assert summary["captured_mass"] == [None]
-    assert not reader.gather([0, 1], 2).present.any()
+    assert not reader.gather_records([0, 1], 2)[1].any()
 
 
 def test_rows_are_read_only(path):
@@ -245,77 +239,63 @@ def test_rows_are_read_only(path):
 # ---------------------------------------------------------------- gather
 
 
-def slow_gather(corpus, reader, sentences, width, topk):
-    """One row after the other."""
-    shape = (len(sentences), width, topk)
-    ids, logits, present = np.zeros(shape, int), np.zeros(shape), np.zeros(shape[:2], bool)
-    for i, sentence in enumerate(sentences):
-        if reader.is_missing(sentence):
-            continue
-        for position, row in enumerate(reader.rows(sentence)):
-            present[i, position] = True
-            for j in range(topk):
-                ids[i, position, j] = row["topk_ids"][j]
-                logits[i, position, j] = row["topk_logits"][j]
-    return ids, logits, present
-
-
 @settings(max_examples=60, deadline=None)
 @given(data=st.data(), seed=st.integers(0, 30))
 def test_gather_equals_the_slow_version(tmp_path_factory, data, seed):
     lengths = data.draw(st.lists(st.integers(0, 7), min_size=1, max_size=20))
     corpus = make_corpus(lengths, missing=0.3, seed=seed)
-    path = tmp_path_factory.mktemp("gather") / STORE_NAME
+    path = tmp_path_factory.mktemp("gather") / NAME
     corpus.write(path)
     reader = TopKReader(path)
     sentences = data.draw(st.lists(st.integers(0, len(lengths) - 1), max_size=12))
     width = max([lengths[i] for i in sentences], default=0) + data.draw(st.integers(0, 3))
-    topk = data.draw(st.integers(1, 3))
-    found = reader.gather(np.array(sentences, dtype=np.int64), width, topk)
-    expected = slow_gather(corpus, reader, sentences, width, topk)
-    for part, wanted in zip(found, expected, strict=True):
-        assert part.shape == wanted.shape
-        assert part.tolist() == wanted.tolist()
-    assert found.topk_ids.dtype == np.uint16
-    assert found.topk_logits.dtype == np.float16
+    records, present = reader.gather_records(np.array(sentences, dtype=np.int64), width)
+    expected, there = (
+        empty_records(len(sentences) * width, corpus.info),
+        np.zeros(len(sentences) * width, bool),
+    )
+    for i, sentence in enumerate(sentences):
+        for position, row in enumerate(() if reader.is_missing(sentence) else reader.rows(sentence)):
+            expected[i * width + position], there[i * width + position] = row, True
+    assert records.shape == present.shape == (len(sentences), width)
+    assert records.dtype == corpus.info.record_dtype
+    assert records.tobytes() == expected.tobytes()
+    assert present.ravel().tolist() == there.tolist()
 
 
 def test_gather_by_hand(path):
     write_hand(path, hand_data())
-    ids, logits, present = TopKReader(path).gather([1, 0, 1], 3, topk=2)
-    assert ids.tolist() == [[[1, 2], [0, 0], [0, 0]], [[4, 5], [9, 4], [0, 0]], [[1, 2], [0, 0], [0, 0]]]
-    assert logits[1].tolist() == [[0, -1], [0, -1], [0, 0]]
+    records, present = TopKReader(path).gather_records([1, 0, 1], 3)
+    assert records["topk_ids"].tolist() == [
+        [[1, 2, 3], [0, 0, 0], [0, 0, 0]],
+        [[4, 5, 6], [9, 4, 0], [0, 0, 0]],
+        [[1, 2, 3], [0, 0, 0], [0, 0, 0]],
+    ]
+    assert records["topk_logits"][1].tolist() == [[0, -1, -2], [0, -1, -2], [0, 0, 0]]
     assert present.tolist() == [[True, False, False], [True, True, False], [True, False, False]]
 
 
 @pytest.mark.parametrize("dtype", [np.int32, np.uint16, np.int64, np.uint64])
 def test_gather_takes_any_integers(path, dtype):
     write_hand(path, hand_data())
-    assert TopKReader(path).gather(np.array([1], dtype=dtype), 1).topk_ids.tolist() == [[[1, 2, 3]]]
-
-
-@pytest.mark.parametrize("k", [1, 3])
-def test_gather_of_more_tokens_than_stored_is_refused(path, k):
-    # numpy would repeat a single token without a word
-    make_corpus(k=k, missing=0.0).write(path)
-    with pytest.raises(ValueError, match=f"topk.* {k}"):
-        TopKReader(path).gather([0], 3, topk=k + 1)
+    records, _ = TopKReader(path).gather_records(np.array([1], dtype=dtype), 1)
+    assert records["topk_ids"].tolist() == [[[1, 2, 3]]]
 
 
 def test_sentences_outside(path):
     make_corpus([2, 1]).write(path)
     reader = TopKReader(path)
-    message = "sentence {} is not in top-k store .* of 2 sentences; pass a corpus index from 0"
+    message = "sentence {} is not in store .* of 2 sentences; pass a corpus index from 0"
     for index in (2, -1, 2**40):
         for method in (reader.rows, reader.hashes, reader.status, reader.is_missing):
             with pytest.raises(IndexError, match=message.format(index)):
                 method(index)
         with pytest.raises(IndexError, match=message.format(index)):
-            reader.gather([0, index], 2)
+            reader.gather_records([0, index], 2)
     with pytest.raises(ValueError, match="sentence_ids must be integers, got float64"):
-        reader.gather([0.0], 2)
-    with pytest.raises(ValueError, match="sentence 0 has 2, got width 1; pass the padded target length"):
-        reader.gather([1, 0], 1)
+        reader.gather_records([0.0], 2)
+    with pytest.raises(ValueError, match="sentence 0 has 2, got width 1; pass the padded length"):
+        reader.gather_records([1, 0], 1)
 
 
 # ---------------------------------------------------------------- other processes
@@ -334,7 +314,8 @@ def test_other_process_reads(path, method):
     child.join(timeout=120)
     assert child.exitcode == 0
     rows = [reader.rows(index).tobytes() for index in range(len(reader))]
-    assert found == (rows, [part.tolist() for part in reader.gather(range(len(reader)), 9)])
+    records, present = reader.gather_records(range(len(reader)), 9)
+    assert found == (rows, records.tobytes(), present.tolist())
 
 
 def test_pickle_holds_no_rows_and_an_absolute_path(path, monkeypatch, tmp_path_factory):
@@ -371,7 +352,7 @@ def test_copy_of_a_reader_refuses_another_store(path):
 @pytest.mark.skipif(not Path("/proc/self/io").exists(), reason="needs Linux' counts of a process's reads")
 def test_opening_reads_as_much_of_a_large_store_as_of_a_small_one(path):
     def opened(sentences, rows):
-        write_sparse(path, make_info(), sentences, rows, {})
+        write_sparse(path, random_info(), sentences, rows, {})
         before, faults = read_bytes(), resource.getrusage(resource.RUSAGE_SELF).ru_minflt
         reader = TopKReader(path)
         after = read_bytes()
@@ -413,48 +394,38 @@ def test_absent_store_and_folder(path, tmp_path):
 @pytest.mark.parametrize("content", [b"", b"KDT", b"0.5 0.25\n", b"PK\x03\x04" + bytes(200), b"\0" * 9000])
 def test_not_a_store(path, content):
     path.write_bytes(content)
-    refused(path, "is not a top-k store: it begins with b.*check the path, or write a store with")
+    refused(path, "is not a teacher store: it begins with b.*check the path, or write a store with")
 
 
 def test_copy_in_text_mode(store):
     store.write_bytes(store.read_bytes().replace(b"\r\n", b"\n"))
-    refused(store, r"is not a top-k store: it begins with b'KDTOPK\\n")
-
-
-def version_1(path, **fields):
-    old = {"teacher": "T.pt", "split": "train", "k": 8, "passes": 7} | fields
-    text = json.dumps(old).encode()
-    path.write_bytes(struct.pack("<8sII", b"KDTOPK\r\n", 1, len(text)) + text + bytes(300))
+    refused(store, r"is not a teacher store: it begins with b'KDTOPK\\n")
 
 
 def test_version_1_says_how_to_make_it_again(path):
-    version_1(path)
+    text = json.dumps({"teacher": "T.pt", "split": "train", "k": 8, "passes": 7}).encode()
+    path.write_bytes(struct.pack("<8sII", MAGIC, 1, len(text)) + text + bytes(300))
     refused(
         path,
-        f"^top-k store {path} has format version 1, this code reads version 2; rebuild it with "
-        f"`fairseq-bert-kd dump {path.parent} --path T.pt --subset train --topk 8 --passes 7 --overwrite`$",
+        f"^store {path} has format version 1, this code reads versions 2 and 3; rebuild it with "
+        f"`fairseq-bert-kd dump {path.parent} --path TEACHER.pt --subset train --overwrite`$",
     )
 
 
-def test_command_of_version_1_can_be_pasted_into_a_shell(tmp_path):
+def test_command_can_be_pasted_into_a_shell(tmp_path):
     folder = tmp_path / "my data"
     folder.mkdir()
-    version_1(folder / STORE_NAME, teacher="my teacher.pt")
-    refused(folder / STORE_NAME, f"dump '{folder}' --path 'my teacher.pt' --subset train")
+    (folder / NAME).write_bytes(struct.pack("<8sII", MAGIC, 1, 0) + bytes(300))
+    refused(folder / NAME, f"dump '{folder}' --path TEACHER.pt --subset train")
 
 
-@pytest.mark.parametrize("text", [b"{oops", b"[1, 2]", b'{"teacher": "T.pt"}', b"\xff\xfe"])
-def test_version_1_with_a_damaged_header(path, text):
-    path.write_bytes(struct.pack("<8sII", MAGIC, 1, len(text)) + text + bytes(300))
-    refused(path, "has format version 1, .*dump .* --path TEACHER.pt --subset train --overwrite`")
-
-
-@pytest.mark.parametrize("version", [3, 2**31])
+@pytest.mark.parametrize("version", [4, 2**31])
 def test_newer_version(store, version):
     content = store.read_bytes()
     store.write_bytes(content[:8] + struct.pack("<I", version) + content[12:])
     refused(
-        store, f"has format version {version}, this code reads version 2; upgrade fairseq-bert-kd, or rebuild"
+        store,
+        f"has format version {version}, this code reads versions 2 and 3; upgrade fairseq-bert-kd, or rebuild",
     )
 
 
@@ -462,7 +433,7 @@ def test_other_byte_order(store):
     content = store.read_bytes()
     magic, version, size, digest = struct.unpack_from("<8sII16s", content)
     store.write_bytes(struct.pack(">8sII16s", magic, version, size, digest) + content[32:])
-    refused(store, "has format version 33554432, this code reads version 2")
+    refused(store, "has format version 33554432, this code reads versions 2 and 3")
 
 
 @pytest.mark.parametrize("kept", [8, 15, 31, 32, 100, 4095, 4096, -1, -13])
@@ -492,7 +463,7 @@ def test_one_shard_only(path):
     corpus = make_corpus()
     corpus.write(path, Shard(1, 2))
     (shard,) = path.parent.iterdir()
-    assert shard.name == STORE_NAME + ".shard-2-of-2"
+    assert shard.name == NAME + ".shard-2-of-2"
     refused(shard, "is shard 2/2 of a store; join the shards with `fairseq-bert-kd store merge`")
     reader = TopKReader(shard, shard=True)
     assert len(reader) == 4  # chunk 1 of 3
@@ -530,7 +501,7 @@ def test_header_without_its_digest(store):
 def test_unknown_keys_are_left_alone(store):
     change_header(store, setter("a key of later", 1))
     change_header(store, setter("info", "another", [1]))
-    assert TopKReader(store).info == make_info()
+    assert TopKReader(store).info == random_info()
 
 
 @pytest.mark.parametrize(
@@ -681,14 +652,17 @@ def test_missing_sentence_with_rows(path):
         ({"status": np.array([0, 9], np.uint8)}, "sentence 1: unknown status 9"),
         (
             {"lengths": np.array([1, 2])},
-            "chunk 0 has other lengths than the corpus; pass rows for every target token",
+            "chunk 0 has other lengths than the corpus; pass all rows of every sentence",
         ),
         ({"records": empty_records(2, HAND_INFO)}, "2 sentences of 3 rows do not fit arrays of .2, 2, 2, 2."),
-        ({"source_hashes": np.zeros(3, np.uint64)}, "do not fit arrays of"),
-        # 8 bytes a sentence would reach into the section behind
+        (
+            {"hashes": {"source": np.zeros(3, np.uint64), "target": np.zeros(2, np.uint64)}},
+            "do not fit arrays of",
+        ),
+        # 8 bytes per sentence would reach into the section behind
         ({"status": np.zeros(2, np.int64)}, "status"),
-        ({"target_hashes": np.zeros(2, np.float32)}, "target_hashes"),
-        ({"records": empty_records(3, make_info(65537))}, "record|dtype|field"),
+        ({"hashes": {"source": np.zeros(2, np.uint64), "target": np.zeros(2, np.float32)}}, "target_hashes"),
+        ({"records": empty_records(3, random_info(65537))}, "record|dtype|field"),
     ],
 )
 def test_arrays_of_a_wrong_shape_or_type(path, change, message):
@@ -713,7 +687,7 @@ def test_rows_at_the_edge_are_taken(path):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"k": 21}, "k=21 exceeds the dictionary of 20 symbols; ask for less"),
+        ({"k": 21}, "k=21 exceeds the dictionary of 20 symbols; take a smaller k"),
         ({"k": 0}, "k must be at least 1, got 0"),
         ({"k": True}, "k must be int, got True"),
         ({"passes": 0}, "passes must be at least 1, got 0"),
@@ -745,7 +719,7 @@ def test_impossible_info(path, changes, message):
 
 def test_dictionary_beyond_int32(path):
     with pytest.raises(ValueError, match="dictionary_size must fit int32 ids, got 2147483649"):
-        TopKWriter(path, replace(make_info(), dictionary_size=2**31 + 1), np.array([1]), [])
+        TopKWriter(path, replace(random_info(), dictionary_size=2**31 + 1), np.array([1]), [])
 
 
 @pytest.mark.parametrize(
@@ -758,7 +732,7 @@ def test_dictionary_beyond_int32(path):
 )
 def test_impossible_lengths(path, lengths, message):
     with pytest.raises(ValueError, match=message):
-        TopKWriter(path, make_info(), np.array(lengths), make_symbols(20))
+        TopKWriter(path, random_info(), np.array(lengths), make_symbols(20))
     assert not list(path.parent.iterdir())
 
 
@@ -766,20 +740,20 @@ def test_symbols_of_another_dictionary(path):
     symbols = make_symbols(20)
     for other in (symbols[:-1], [*symbols, "x"], symbols[::-1]):
         with pytest.raises(ValueError, match="symbols are not the dictionary that info describes"):
-            TopKWriter(path, make_info(), np.array([1]), other)
+            TopKWriter(path, random_info(), np.array([1]), other)
 
 
 def test_symbol_with_a_line_feed(path):
     symbols = [*make_symbols(19), "a\nb"]
-    info = replace(make_info(), dictionary_digest=dictionary_digest(symbols))
-    with pytest.raises(ValueError, match=r"must not hold a line feed, got 'a\\nb'; mend the dictionary"):
+    info = replace(random_info(), dictionary_digest=dictionary_digest(symbols))
+    with pytest.raises(ValueError, match=r"must not hold a line feed, got 'a\\nb'; fix the dictionary"):
         TopKWriter(path, info, np.array([1]), symbols)
 
 
 @pytest.mark.parametrize("odd", ["", " ", "\r", "\u2028", "\x00", "\udcff", "𝔘", "a" * 5000])
 def test_odd_symbols_survive(path, odd):
     symbols = [*make_symbols(19), odd]
-    info = replace(make_info(), dictionary_digest=dictionary_digest(symbols))
+    info = replace(random_info(), dictionary_digest=dictionary_digest(symbols))
     with TopKWriter(path, info, np.array([], dtype=int), symbols) as writer:
         writer.finish()
     assert TopKReader(path).symbols() == symbols
@@ -810,7 +784,7 @@ def test_digests_of_a_file_as_the_format_says(store):
     assert parts["dictionary"] == "".join(s + "\n" for s in make_symbols(20)).encode()
     info_text = json.dumps(header["info"], sort_keys=True, separators=(",", ":")).encode()
     info_digest = hashlib.blake2b(info_text, digest_size=16).digest()
-    entry_bytes = table_dtype(StoreInfo(**header["info"])).itemsize
+    entry_bytes = TopKInfo(**header["info"]).table_dtype.itemsize
     offsets = struct.unpack(f"<{len(parts['offsets']) // 8}q", parts["offsets"])
     for chunk, first in enumerate(range(0, 10, 4)):
         last = min(first + 4, 10)
@@ -831,7 +805,7 @@ def test_header_is_as_large_in_an_unfinished_file(path):
     corpus = make_corpus(temperatures=tuple(float(t) for t in range(1, 40)))
     corpus.write(path)
     header = TopKReader(path).header
-    unfinished = encode_header(corpus.info, header.shard, 10, header.layout)
+    unfinished = encode_header(replace(header, summary=None, table_digest=""))
     assert len(unfinished) == 32 + header.layout.header_bytes
     assert (32 + header.layout.header_bytes) % 4096 == 0
     assert new_digest().digest_size == 16

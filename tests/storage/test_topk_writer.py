@@ -1,4 +1,4 @@
-"""Writing a top-k store: going on after an interruption, refusing others' files, shards, and disks that fail."""
+"""Writing a store: resuming, files of others, shards, and disks that fail."""
 
 import multiprocessing
 import os
@@ -17,12 +17,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fairseq_bert_kd.storage.store_info import Shard, shard_path
-from fairseq_bert_kd.storage.topk_merge import merge_shards, store_of_shard
+from fairseq_bert_kd.storage.merge import merge_shards
+from fairseq_bert_kd.storage.shards import Shard, shard_path, store_of_shard
+from fairseq_bert_kd.storage.topk import TopKInfo
 from fairseq_bert_kd.storage.topk_store import TopKReader
-from fairseq_bert_kd.storage.topk_verify import verify_store
-from fairseq_bert_kd.storage.topk_writer import work_path
-from tests.storage.store_factory import STORE_NAME, make_corpus
+from fairseq_bert_kd.storage.verify import verify_store
+from fairseq_bert_kd.storage.work_file import work_path
+from tests.storage.small_stores import NAME, make_corpus
 
 CORPUS = make_corpus()  # three chunks
 needs_fork = pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
@@ -30,13 +31,13 @@ needs_fork = pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has
 
 @pytest.fixture
 def path(tmp_path):
-    return tmp_path / STORE_NAME
+    return tmp_path / NAME
 
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory):
     """Bytes of the undisturbed store."""
-    path = tmp_path_factory.mktemp("whole") / STORE_NAME
+    path = tmp_path_factory.mktemp("whole") / NAME
     CORPUS.write(path)
     return path.read_bytes()
 
@@ -79,19 +80,19 @@ def in_child(function, *args):
 def test_any_order_of_chunks_gives_the_same_bytes(path, whole, order):
     CORPUS.write(path, order=order)
     assert path.read_bytes() == whole
-    assert names(path.parent) == [STORE_NAME]
+    assert names(path.parent) == [NAME]
 
 
 @pytest.mark.parametrize("done", [(), (0,), (2,), (0, 2), (0, 1, 2)])
 def test_resume_does_not_write_again_what_is_there(path, whole, done):
     start(path, *done)
-    assert names(path.parent) == [STORE_NAME + ".partial"]
+    assert names(path.parent) == [NAME + ".partial"]
     with CORPUS.open(path) as writer:
         assert [chunk for chunk in writer.chunks() if writer.is_done(chunk)] == list(done)
         for chunk in done:
             data, found = CORPUS.chunk(chunk), writer.read_chunk(chunk)
             assert found.records.tobytes() == data.records.tobytes()
-            assert found.target_hashes.tolist() == data.target_hashes.tolist()
+            assert found.hashes["target"].tolist() == data.hashes["target"].tolist()
             assert found.status.tolist() == data.status.tolist()
             assert found.lengths.tolist() == data.lengths.tolist()
         for chunk in set(range(3)) - set(done):
@@ -174,7 +175,7 @@ def test_discard(path):
             CORPUS.write_chunk(writer, chunk)
         writer.finish()
         writer.discard()  # nothing is left to remove
-    assert names(path.parent) == [STORE_NAME]
+    assert names(path.parent) == [NAME]
 
 
 # ---------------------------------------------------------------- one writer
@@ -228,9 +229,9 @@ def test_closed_work_is_free_although_a_child_process_lives(path):
         (make_corpus(chunk_sentences=2), "chunk_sentences: 4 against 2"),
         (make_corpus(dictionary_size=21), "dictionary_size: 20 against 21"),
         (make_corpus([3, 0, 5, 1, 2, 4, 4, 1, 7]), "shard 1/1 of 10 sentences against 1/1 of 9"),
-        (make_corpus([3, 0, 5, 1, 2, 4, 4, 1, 7, 3]), "29 target tokens against 30"),
-        (make_corpus([0, 3, 5, 1, 2, 4, 4, 1, 7, 2]), "target sentences have other lengths"),
-        (make_corpus([3, 0, 5, 1, 2, 4, 4, 1, 2, 7]), "target sentences have other lengths"),
+        (make_corpus([3, 0, 5, 1, 2, 4, 4, 1, 7, 3]), "29 rows against 30"),
+        (make_corpus([0, 3, 5, 1, 2, 4, 4, 1, 7, 2]), "sentences have other lengths"),
+        (make_corpus([3, 0, 5, 1, 2, 4, 4, 1, 2, 7]), "sentences have other lengths"),
     ],
 )
 def test_unfinished_work_with_other_settings(path, whole, other, difference):
@@ -263,7 +264,7 @@ def test_complete_store_is_recognised(path, whole):
         with CORPUS.open(path, **options) as writer:
             assert writer.complete
             assert writer.chunks() == []
-    assert names(path.parent) == [STORE_NAME]
+    assert names(path.parent) == [NAME]
     with CORPUS.open(path, overwrite=True) as writer:
         assert not writer.complete
     assert path.read_bytes() == whole
@@ -273,7 +274,7 @@ def test_complete_store_is_recognised(path, whole):
     ("other", "difference"),
     [
         (make_corpus(teacher="bert-large"), "teacher: 'bert-base-multilingual-cased' against 'bert-large'"),
-        (make_corpus([3, 0, 5, 1, 2, 4, 4, 1, 7, 3]), "29 target tokens against 30"),
+        (make_corpus([3, 0, 5, 1, 2, 4, 4, 1, 7, 3]), "29 rows against 30"),
         # a corpus in another order
         (make_corpus([0, 3, 5, 1, 2, 4, 4, 1, 7, 2]), "lengths"),
     ],
@@ -287,7 +288,7 @@ def test_existing_store_is_replaced_only_when_asked(path, whole, other, differen
     assert path.read_bytes() == whole  # until the other one is whole
     other.write(path, overwrite=True)
     assert TopKReader(path).info == other.info
-    assert names(path.parent) == [STORE_NAME]
+    assert names(path.parent) == [NAME]
 
 
 @pytest.mark.parametrize("content", [b"", b"notes\n", b"KDTOPK\r\n", b"KDTOPKw\n" + bytes(90)])
@@ -325,14 +326,14 @@ def test_same_store_that_appears_meanwhile(path, whole):
         path.write_bytes(whole)
         writer.finish()
     assert path.read_bytes() == whole
-    assert names(path.parent) == [STORE_NAME]
+    assert names(path.parent) == [NAME]
 
 
 def test_folder_in_place_of_a_file(path, tmp_path):
     with pytest.raises(FileExistsError, match="is a folder; choose a file name"):
         CORPUS.open(tmp_path, overwrite=True)
     with pytest.raises(
-        FileNotFoundError, match=r"the folder of top-k store .* does not exist; run fairseq-preprocess"
+        FileNotFoundError, match=r"the folder of store .* does not exist; run fairseq-preprocess"
     ):
         CORPUS.open(tmp_path / "absent" / "store")
     assert names(tmp_path) == []
@@ -356,7 +357,7 @@ def test_work_with_a_torn_header_keeps_its_chunks(path, whole, torn):
     work_path(path).write_bytes(work)
     with CORPUS.open(path) as writer:
         assert [writer.is_done(chunk) for chunk in range(3)] == [True, False, True]
-        assert path.parent.joinpath(STORE_NAME + ".partial").stat().st_size == len(whole)
+        assert path.parent.joinpath(NAME + ".partial").stat().st_size == len(whole)
     CORPUS.write(path)
     assert path.read_bytes() == whole
 
@@ -447,13 +448,13 @@ def write_shards(corpus, path, count, order=None):
 def test_shards_give_the_same_bytes(path, whole, count):
     shards = write_shards(CORPUS, path, count, order=list(range(count))[::-1])
     assert [store_of_shard(shard) for shard in shards] == [path] * count
-    told = []
-    summary = merge_shards(shards[::-1], path, progress=told.append)
+    reported = []
+    summary = merge_shards(shards[::-1], path, progress=reported.append)
     assert path.read_bytes() == whole
     assert not verify_store(path)
     assert TopKReader(path).header.summary == summary
     layout = TopKReader(path).header.layout
-    assert sum(told) == layout.ends["records"] - layout.starts["records"]
+    assert sum(reported) == layout.ends["records"] - layout.starts["records"]
     assert merge_shards(shards, path) == summary  # is there already
     assert [verify_store(shard) for shard in shards] == [[]] * count
 
@@ -557,7 +558,7 @@ def test_merge_of_absent_unfinished_or_other_length_shards(path):
     ("section", "byte"),
     [
         ("dictionary", 9),
-        ("offsets", 8),  # other lengths: no work may stand in the way of the mended shard
+        ("offsets", 8),  # other lengths: no work may stand in the way of the sound shard
         ("offsets", 9),  # a negative length
         ("source_hashes", 9),
         ("target_hashes", 9),
@@ -592,12 +593,10 @@ def test_merge_replaces_only_when_asked(path, whole):
 
 def test_merge_keeps_what_another_machine_summed_up(path, whole, monkeypatch):
     # a processor may round exp otherwise
-    from fairseq_bert_kd.storage import records
-
     shards = write_shards(CORPUS, path, 2)
-    original = records.captured_sums
+    original = TopKInfo.captured_sums
     monkeypatch.setattr(
-        records, "captured_sums", lambda *args: [np.nextafter(s, 99) for s in original(*args)]
+        TopKInfo, "captured_sums", lambda *args: [np.nextafter(s, 99) for s in original(*args)]
     )
     merge_shards(shards, path)
     assert path.read_bytes() == whole
@@ -646,7 +645,7 @@ def small_disk(size):
 def test_disk_full_at_the_start(whole):
     corpus = make_corpus([100] * 40)
     with small_disk("64k") as folder:
-        path = folder / STORE_NAME
+        path = folder / NAME
         CORPUS.write(path)
         with pytest.raises(OSError, match=r"no room for [\d,]+ bytes \(No space left on device\)") as caught:
             corpus.write(path, overwrite=True)
@@ -672,11 +671,11 @@ def test_disk_full_where_the_system_cannot_reserve(whole, monkeypatch):
     monkeypatch.setattr(os, "posix_fallocate", unsupported)
     corpus = make_corpus([100] * 40)
     with small_disk("48k") as folder:
-        path = folder / STORE_NAME
+        path = folder / NAME
         with pytest.raises(OSError, match="No space left on device") as caught:
             corpus.write(path)
         is_one_line(str(caught.value))
-        assert names(folder) == [STORE_NAME + ".partial"]
+        assert names(folder) == [NAME + ".partial"]
         with corpus.open(path) as writer:
             done = [writer.is_done(chunk) for chunk in writer.chunks()]
         assert done[0]
@@ -732,7 +731,7 @@ def test_file_system_that_cannot_reserve(path, whole, monkeypatch):
 def test_folder_without_write_permission(whole):
     with tempfile.TemporaryDirectory() as name:  # not in pytest's folder, which is its owner's alone
         folder = Path(name)
-        path = folder / STORE_NAME
+        path = folder / NAME
         CORPUS.write(path)
         shards = write_shards(CORPUS, folder / "parts", 2)
         folder.chmod(0o555)
@@ -759,12 +758,12 @@ def test_folder_without_write_permission(whole):
         assert in_child(unprivileged, lambda: CORPUS.open(path).complete) == "True"
         folder.chmod(0o755)
         assert path.read_bytes() == whole
-        assert names(folder) == ["parts.shard-1-of-2", "parts.shard-2-of-2", STORE_NAME]
+        assert names(folder) == ["parts.shard-1-of-2", "parts.shard-2-of-2", NAME]
 
 
 @pytest.mark.parametrize("folder", ["with spaces", "größer/数据", "quote'\"$(x)", "e\u0301"])
 def test_odd_paths(tmp_path, whole, folder, monkeypatch):
-    path = tmp_path / folder / STORE_NAME
+    path = tmp_path / folder / NAME
     path.parent.mkdir(parents=True)
     CORPUS.write(path)
     assert path.read_bytes() == whole
@@ -772,14 +771,14 @@ def test_odd_paths(tmp_path, whole, folder, monkeypatch):
     assert path.with_name("größer 2.topk").read_bytes() == whole
     monkeypatch.chdir(path.parent)
     path.unlink()
-    CORPUS.write(Path(STORE_NAME))
-    assert TopKReader(STORE_NAME).path == path
+    CORPUS.write(Path(NAME))
+    assert TopKReader(NAME).path == path
 
 
 # ---------------------------------------------------------------- readers and writers at once
 
 
-def read_until_told(path, stop, queue):
+def read_until_stopped(path, stop, queue):
     """Open the store again and again; its rows must be those of one of the two teachers, whole."""
     allowed = {}
     for seed in (0, 1):
@@ -790,7 +789,7 @@ def read_until_told(path, stop, queue):
         while not stop.is_set() or not opened:
             reader = TopKReader(path)
             rows = b"".join(reader.rows(i).tobytes() for i in range(len(reader)))
-            seen.add(next((seed for seed, wanted in allowed.items() if rows == wanted), "mixed"))
+            seen.add(next((seed for seed, expected in allowed.items() if rows == expected), "mixed"))
             opened += 1
         queue.put(seen)
     except Exception as error:
@@ -802,7 +801,7 @@ def test_two_readers_while_others_write_and_replace(path, tmp_path):
     CORPUS.write(path)
     context = multiprocessing.get_context("fork")
     stop, queue = context.Event(), context.Queue()
-    readers = [context.Process(target=read_until_told, args=(path, stop, queue)) for _ in range(2)]
+    readers = [context.Process(target=read_until_stopped, args=(path, stop, queue)) for _ in range(2)]
     for reader in readers:
         reader.start()
     for turn in range(30):

@@ -10,9 +10,10 @@ import torch
 from fairseq.data import LanguagePairDataset, data_utils
 
 from fairseq_bert_kd.batch import decode_logits
-from fairseq_bert_kd.storage.fairseq_data import Pairs
-from fairseq_bert_kd.storage.store_info import WHOLE, StoreInfo, dictionary_digest, store_path
-from fairseq_bert_kd.storage.topk_store import TopKReader
+from fairseq_bert_kd.storage.fairseq_data import Sides, dictionary_digest
+from fairseq_bert_kd.storage.shards import WHOLE
+from fairseq_bert_kd.storage.topk import TopKInfo
+from fairseq_bert_kd.storage.topk_store import TopKReader, store_path
 from fairseq_bert_kd.teachers.dump import StoreDump
 from fairseq_bert_kd.teachers.live_teacher import LiveTeacher, load_live_teacher
 from fairseq_bert_kd.teachers.load import Teacher, load_teacher, never_a_target
@@ -63,15 +64,15 @@ def pairs(loaded):
     sources, targets = (
         [sentence(lengths[side] - side) for lengths in LENGTHS] for side in (0, 1)
     )  # a target's length includes its end
-    return Pairs(Side(sources), Side(targets))
+    return Sides(source=Side(sources), target=Side(targets))
 
 
 def make_sample(teacher, pairs, sentences, left_pad_source=True, **options):
     """What the host's data set gives for some sentences; it sorts them by source length."""
     task = teacher.task
     dataset = LanguagePairDataset(
-        pairs.source, pairs.source.sizes, task.source_dictionary,
-        pairs.target, pairs.target.sizes, task.target_dictionary,
+        pairs["source"], pairs["source"].sizes, task.source_dictionary,
+        pairs["target"], pairs["target"].sizes, task.target_dictionary,
         left_pad_source=left_pad_source, **options,
     )  # fmt: skip
     return dataset.collater([dataset[i] for i in sentences])
@@ -80,7 +81,7 @@ def make_sample(teacher, pairs, sentences, left_pad_source=True, **options):
 def dumped(teacher, pairs, path, passes=7, **settings):
     """The store of a dump."""
     symbols = teacher.task.target_dictionary.symbols
-    info = StoreInfo(
+    info = TopKInfo(
         k=8, dictionary_size=len(symbols), dictionary_digest=dictionary_digest(symbols), split="train",
         source_lang="de", target_lang="en", passes=passes, teacher="", teacher_digest="", mask_ratio=0.15, versions={},
         temperatures=TEMPERATURES, max_tokens=8192, **settings,
@@ -128,7 +129,8 @@ def equal_to_store(entry, sample, reader):
 def test_rows_are_those_of_the_command_s_store(chain, teacher, left_pad_source):
     dictionary = teacher.task.target_dictionary
     prefix = str(chain.data / "train.de-en.")
-    pairs = Pairs(*(data_utils.load_indexed_dataset(prefix + lang, dictionary) for lang in ("de", "en")))
+    langs = {"source": "de", "target": "en"}
+    pairs = Sides({side: data_utils.load_indexed_dataset(prefix + lang, dictionary) for side, lang in langs.items()})
     reader = TopKReader(store_path(chain.data, "train", "de", "en"))
     live, order = LiveTeacher(teacher, **SETTINGS), random.Random(1).sample(range(120), 120)
     covered = 0
@@ -210,7 +212,7 @@ def test_teacher_without_a_finite_value_gives_no_row(teacher, pairs, full):
 
 
 def test_one_row_that_is_not_finite_takes_its_sentence_away(teacher, pairs):
-    target = pairs.target[5]
+    target = pairs["target"][5]
     poisoned = int(target[0])  # visible to the teacher in all passes but the first
     with torch.no_grad():
         embeddings = teacher.model.encoder.get_input_embeddings().weight
@@ -218,7 +220,7 @@ def test_one_row_that_is_not_finite_takes_its_sentence_away(teacher, pairs):
     sample = make_sample(teacher, pairs, range(len(LENGTHS)))
     entry = LiveTeacher(teacher, **SETTINGS, full=True).rows(sample)
     for row, sentence in enumerate(sample["id"].tolist()):
-        source, target = pairs.source[sentence], pairs.target[sentence]
+        source, target = pairs["source"][sentence], pairs["target"][sentence]
         in_target = int((target == poisoned).sum())
         shown = bool((source == poisoned).any()) or 0 < in_target < len(target)
         there = 0 if shown or sentence == TOO_LONG else len(target)

@@ -9,17 +9,21 @@ from typing import Any
 
 import numpy as np
 
-from fairseq_bert_kd.storage.header import damaged, read_header
-from fairseq_bert_kd.storage.records import ChunkData, chunk_digest
-from fairseq_bert_kd.storage.store_file import StoreFile
-from fairseq_bert_kd.storage.store_info import WHOLE, Shard, differing_fields
-from fairseq_bert_kd.storage.topk_writer import TopKWriter
+from fairseq_bert_kd.storage.header import Schemas, damaged, open_header, read_header
+from fairseq_bert_kd.storage.known_schemas import SCHEMAS
+from fairseq_bert_kd.storage.schema import differing_fields
+from fairseq_bert_kd.storage.shards import Shard
+from fairseq_bert_kd.storage.store_file import ChunkPlace, StoreFile, pread
+from fairseq_bert_kd.storage.writer import StoreWriter
 
 _SYNC_BYTES = 1 << 28  # brought to disk together
 
 
 class _Shards:
-    """Shards by chunk. Their counts may differ: shard 1/2 on two GPUs is 1/4 and 3/4, and 2/2 on one GPU fits beside them."""
+    """Shards by chunk.
+
+    Their counts may differ: shard 1/2 on two GPUs is 1/4 and 3/4, and 2/2 on one GPU fits beside them.
+    """
 
     def __init__(self, shards: Sequence[StoreFile]):
         self.shards = shards
@@ -30,28 +34,29 @@ class _Shards:
             for residue in range(shard.index, self.period, shard.count):
                 self._owners[residue].append(file)
 
-    def refuse_unfit(self) -> None:
-        """ValueError unless every chunk is in exactly one shard."""
+    def check(self) -> None:
+        """Raise ValueError unless every chunk is in exactly one shard."""
         for owners in self._owners.values():
             if len(owners) > 1:
                 one, other = sorted((file.header.shard for file in owners), key=lambda shard: shard.count)[:2]
                 if one == other:
                     raise ValueError(f"shard {one} is given twice; name each shard once")
                 raise ValueError(
-                    f"shards {one} and {other} hold the same sentences; leave one of them out ({owners[0].path}, {owners[1].path})"
+                    f"shards {one} and {other} hold the same sentences; leave one of them out ({owners[0].path}, "
+                    f"{owners[1].path})"
                 )
         absent = [Shard(residue, self.period) for residue, owners in self._owners.items() if not owners]
         if absent:
             raise ValueError(f"shard {', '.join(map(str, absent))} is missing; name all shards of the store")
 
-    def find(self, chunk: int) -> tuple[StoreFile, int]:
+    def find(self, chunk: int) -> tuple[StoreFile, ChunkPlace]:
         """The shard that holds a chunk, and the chunk's place in it."""
         (shard,) = self._owners[chunk % self.period]
-        return shard, chunk // shard.header.shard.count
+        return shard, shard.place_of(chunk)
 
 
 class _JoinedLengths:
-    """Target lengths of the whole corpus, looked up in the shards chunk by chunk."""
+    """Rows of every sentence of the corpus, read from the shards chunk by chunk."""
 
     dtype = np.dtype(np.int64)
 
@@ -64,11 +69,11 @@ class _JoinedLengths:
     def __getitem__(self, sentences: slice) -> Any:
         chunk, offset = divmod(sentences.start, self.first.info.chunk_sentences)
         assert offset == 0, sentences
-        shard, local = self.shards.find(chunk)
+        shard, place = self.shards.find(chunk)
         try:
-            return shard.lengths(shard.place(local))
+            return np.diff(shard.offsets(place))
         except ValueError as error:
-            raise damaged(shard.path, str(error)) from None
+            raise damaged(shard.path, str(error), shard.info) from None
 
 
 def merge_shards(
@@ -76,18 +81,20 @@ def merge_shards(
     output: str | os.PathLike[str],
     overwrite: bool = False,
     progress: Callable[[int], Any] = lambda size: None,
+    schemas: Schemas = SCHEMAS,
 ) -> dict[str, Any]:
     """Write the store that the shards make up; the header's summary.
 
     Args:
-        shard_paths: all shards of one dump, in any order.
-        output: final name of the store.
+        shard_paths: all shards of one store, in any order.
+        output: final path of the store.
         overwrite: replace an existing one.
-        progress: told the bytes of each chunk.
+        progress: called with the bytes of each chunk.
+        schemas: those that shards may have.
 
     Raises:
         FileNotFoundError: a shard is absent.
-        ValueError: shards of different dumps, one missing or given twice, or a damaged one.
+        ValueError: shards of different stores, one missing or given twice, or a damaged one.
         FileExistsError: another file has the name ``output``.
     """
     with ExitStack() as files:
@@ -98,29 +105,29 @@ def merge_shards(
                     f"shard {path} does not exist; make it with `fairseq-bert-kd dump --shard`"
                 )
             file = files.enter_context(open(path, "rb"))
-            shards.append(StoreFile(path, file, read_header(file, path)))
-        _refuse_unlike(shards)
+            shards.append(StoreFile(path, read_header(file, path, schemas), pread(file, path)))
+        _check_alike(shards)
         by_chunk = _Shards(shards)
-        by_chunk.refuse_unfit()
+        by_chunk.check()
         lengths: Any = _JoinedLengths(by_chunk, shards[0])
-        with TopKWriter(output, shards[0].info, lengths, _symbols(shards[0]), WHOLE, overwrite) as writer:
+        with StoreWriter(output, shards[0].info, lengths, _blobs(shards[0]), overwrite=overwrite) as writer:
             if writer.complete:
-                with open(writer.path, "rb") as file:
-                    return read_header(file, writer.path).summary or {}
+                return open_header(writer.path, schemas).summary or {}
             return _copy(by_chunk, writer, progress)
 
 
-def _copy(shards: _Shards, writer: TopKWriter, progress: Callable[[int], Any]) -> dict[str, Any]:
+def _copy(shards: _Shards, writer: StoreWriter, progress: Callable[[int], Any]) -> dict[str, Any]:
     """Copy every chunk that is not there yet, and publish."""
-    tables, unsynced = {shard.path: shard.table() for shard in shards.shards}, 0
+    unsynced = 0
     for chunk in writer.chunks():
-        shard, local = shards.find(chunk)
-        entry, data = tables[shard.path][local], _chunk(shard, local)
-        if data is None or chunk_digest(chunk, entry, data, shard.info) != entry["digest"].tobytes():
+        shard, place = shards.find(chunk)
+        try:
+            data = shard.checked_chunk(place)
+        except ValueError as error:
             writer.discard()  # it may have been laid out from a damaged index
-            raise damaged(shard.path, f"chunk {chunk} does not match its digest")
+            raise damaged(shard.path, str(error), shard.info) from None
         if not writer.is_done(chunk):
-            writer.copy_chunk(chunk, data, entry)
+            writer.copy_chunk(chunk, data, shard.entry(place))
         unsynced += data.records.nbytes
         progress(data.records.nbytes)
         if unsynced > _SYNC_BYTES:
@@ -129,22 +136,19 @@ def _copy(shards: _Shards, writer: TopKWriter, progress: Callable[[int], Any]) -
     return writer.finish()
 
 
-def _chunk(shard: StoreFile, local: int) -> ChunkData | None:
-    try:
-        return shard.chunk(shard.place(local))
-    except ValueError:
-        return None
+def _blobs(shard: StoreFile) -> dict[str, bytes]:
+    """The shard's sections of bytes, checked."""
+    blobs = {name: shard.blob(name) for name in shard.info.blobs}
+    for name, raw in blobs.items():
+        try:
+            shard.info.check_blob(name, raw)
+        except ValueError as error:
+            raise damaged(shard.path, f"its section {name}: {error}", shard.info) from None
+    return blobs
 
 
-def _symbols(shard: StoreFile) -> list[str]:
-    try:
-        return shard.symbols()
-    except ValueError as error:
-        raise damaged(shard.path, f"its dictionary: {error}") from None
-
-
-def _refuse_unlike(shards: Sequence[StoreFile]) -> None:
-    """ValueError unless these are shards of one dump."""
+def _check_alike(shards: Sequence[StoreFile]) -> None:
+    """Raise ValueError unless these are shards of one store."""
     if not shards:
         raise ValueError("no shards given; name the files `*.shard-*` of one store")
     first = shards[0]
@@ -157,15 +161,3 @@ def _refuse_unlike(shards: Sequence[StoreFile]) -> None:
                 f"{shard.path} and {first.path} are not of one dump ({'; '.join(differences[:3])}); "
                 "make all shards with the same command but for --shard"
             )
-
-
-def store_of_shard(path: str | os.PathLike[str]) -> Path:
-    """Name of the store that a shard's file belongs to.
-
-    Raises:
-        ValueError: not the name of a shard.
-    """
-    name, separator, _ = Path(path).name.rpartition(".shard-")
-    if not separator:
-        raise ValueError(f"{path} is not named like a shard (`STORE.shard-1-of-7`); give --output")
-    return Path(path).with_name(name)

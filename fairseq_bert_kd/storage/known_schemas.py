@@ -1,0 +1,6 @@
+"""The schemas that commands for any store know; a new schema is added here."""
+
+from fairseq_bert_kd.storage.schema import StoreInfo
+from fairseq_bert_kd.storage.topk import TopKInfo
+
+SCHEMAS: tuple[type[StoreInfo], ...] = (TopKInfo,)

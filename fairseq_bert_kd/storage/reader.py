@@ -1,0 +1,200 @@
+"""Reads a store by memory map: opens in constant time, gives rows by sentence. `writer` writes it."""
+
+import operator
+import os
+from pathlib import Path
+from typing import Any, ClassVar, SupportsIndex
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from fairseq_bert_kd.storage.header import Header, damaged, read_header
+from fairseq_bert_kd.storage.schema import (
+    HASH_DTYPE,
+    OFFSET_DTYPE,
+    SCORED,
+    STATUS_DTYPE,
+    ChunkData,
+    StoreInfo,
+)
+from fairseq_bert_kd.storage.store_file import StoreFile
+
+
+class StoreReader:
+    """Opens in constant time and memory; copies into other processes reopen the file.
+
+    A subclass names the schema that it reads.
+
+    Args:
+        path: path of a store.
+        shard: also open a single shard of a store, with its own count of sentences.
+
+    Attributes:
+        path: absolute.
+        info: statement of the creator.
+        header: everything else in the header.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: not a store, one shard only, another schema or format version, a damaged header, a file that is
+            shorter or longer than its header says.
+    """
+
+    schema: ClassVar[type[StoreInfo]]
+
+    def __init__(self, path: str | os.PathLike[str], shard: bool = False):
+        self.path = Path(path).absolute()
+        self._shard = shard
+        if not self.path.is_file():
+            raise FileNotFoundError(
+                f"store {self.path} does not exist; write it with `{self.schema.command}`"
+            )
+        with open(self.path, "rb") as file:
+            self.header: Header = read_header(file, self.path, (self.schema,))
+            content: NDArray[np.uint8] = np.memmap(file, dtype=np.uint8, mode="r").view(np.ndarray)
+        self.info: Any = self.header.info
+        if self.header.shard.count > 1 and not shard:
+            raise ValueError(
+                f"{self.path} is shard {self.header.shard} of a store; join the shards with `fairseq-bert-kd store merge`"
+            )
+        self._bytes = content
+        # without `self` in it, or the map would outlive the reader until the next garbage collection
+        self._store = StoreFile(self.path, self.header, lambda start, end: content[start:end])
+        self._offsets = self._section("offsets", OFFSET_DTYPE)
+        self._hashes = [self._section(f"{side}_hashes", HASH_DTYPE) for side in self.info.sides]
+        self._status = self._section("status", STATUS_DTYPE)
+        self._records = self._section("records", self.info.record_dtype)
+        # numpy copies a structured type field by field, and bytes without a type at once
+        self._rows = self._records.view(np.dtype((np.void, self._records.dtype.itemsize)))
+        self.chunk_table = self._section("chunk_table", self.info.table_dtype)
+        first, last, rows = self._offsets[0], self._offsets[-1], self.header.layout.rows
+        if first != 0 or last != rows:
+            what = f"its index runs from row {first} to {last}, not 0 to {rows}"
+            raise damaged(self.path, what, self.info)
+
+    def __len__(self) -> int:
+        """Sentences, missing ones included."""
+        return self._offsets.size - 1
+
+    # ------------------------------------------------------------ sentences
+
+    @property
+    def lengths(self) -> NDArray[np.int64]:
+        """``(sentences,)`` rows of each sentence."""
+        return np.diff(self._offsets)
+
+    def lengths_of(self, start: int, stop: int) -> NDArray[np.int64]:
+        """``lengths[start:stop]`` without the others."""
+        return np.diff(self._offsets[start : stop + 1])
+
+    @property
+    def missing_sentences(self) -> int:
+        """Number of sentences that the teacher has not scored."""
+        assert self.header.summary is not None
+        return sum(self.header.summary["missing_sentences"].values())
+
+    def rows(self, index: SupportsIndex) -> NDArray[Any]:
+        """``(rows,)`` records of one sentence, a read-only view; fields as in the format's specification.
+
+        Raises:
+            IndexError: ``index`` is not in ``range(len(self))``.
+        """
+        i = self._checked(index)
+        return self._records[self._offsets[i] : self._offsets[i + 1]]
+
+    def status(self, index: SupportsIndex) -> int:
+        """0 for a scored sentence, else why it is missing, see the schema; IndexError as in `rows`."""
+        return int(self._status[self._checked(index)])
+
+    def is_missing(self, index: SupportsIndex) -> bool:
+        """Whether the teacher has not scored the sentence; IndexError as in `rows`."""
+        return self.status(index) != SCORED
+
+    def hashes(self, index: SupportsIndex) -> dict[str, int]:
+        """Hash of the sentence's ids by side, see `fairseq_data.sentence_hash`; IndexError as in `rows`."""
+        i = self._checked(index)
+        return {side: int(hashes[i]) for side, hashes in zip(self.info.sides, self._hashes, strict=True)}
+
+    def gather_records(self, sentence_ids: ArrayLike, width: int) -> tuple[NDArray[Any], NDArray[np.bool_]]:
+        """Rows of a mini-batch, padded with zeros.
+
+        Args:
+            sentence_ids: ``(batch,)`` corpus indices, in any order, repeats allowed.
+            width: positions of the result, at least the rows of the longest sentence.
+
+        Returns:
+            ``(batch, width)`` records, and ``(batch, width)`` bool: where the teacher scored the position.
+
+        Raises:
+            IndexError: a sentence that is not in ``range(len(self))``.
+            ValueError: a sentence with more than ``width`` rows.
+        """
+        sentences = np.asarray(sentence_ids)
+        if sentences.size and sentences.dtype.kind not in "iu":
+            raise ValueError(f"sentence_ids must be integers, got {sentences.dtype}; convert them before")
+        outside = (sentences < 0) | (sentences >= len(self))
+        if outside.any():
+            raise self._out_of_range(int(sentences[outside.argmax()]))
+        sentences = sentences.astype(np.int64, copy=False)
+        starts = self._offsets[sentences]
+        lengths = self._offsets[sentences + 1] - starts
+        if lengths.size and lengths.max() > width:
+            i = lengths.argmax()
+            raise ValueError(
+                f"width must cover every row: sentence {sentences[i]} has {lengths[i]}, got width {width}; "
+                "pass the padded length, end of sentence included"
+            )
+        kept = np.where(self._status[sentences] == SCORED, lengths, 0)
+        columns = np.arange(width)
+        present = columns < kept[:, None]  # (batch, width)
+        rows = np.zeros(present.shape, dtype=self._rows.dtype)
+        rows[present] = self._rows.take((starts[:, None] + columns)[present])
+        return rows.view(self._records.dtype), present
+
+    # ------------------------------------------------------------ chunks and blobs
+
+    def chunk(self, local: int) -> ChunkData:
+        """The file's chunk ``local``, counted from 0 within this file, as views; not proven."""
+        return self._store.chunk(self._store.place(local))
+
+    def checked_chunk(self, local: int) -> ChunkData:
+        """The same chunk, proven; ValueError when its index or its digest is wrong."""
+        try:
+            return self._store.checked_chunk(self._store.place(local))
+        except ValueError as error:
+            step = "`fairseq-bert-kd store verify` reports everything that is wrong"
+            raise damaged(self.path, f"{error} ({step})", self.info) from None
+
+    def first_sentence(self, local: int) -> int:
+        """Corpus index of the first sentence of the file's chunk ``local``."""
+        return self._store.place(local).first
+
+    def blob(self, name: str) -> bytes:
+        """A section of bytes."""
+        return self._store.blob(name)
+
+    # ------------------------------------------------------------ inside
+
+    def __getstate__(self) -> dict[str, Any]:
+        # a map does not travel to another process
+        return {"path": self.path, "shard": self._shard, "digest": self.header.digest}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__init__(state["path"], state["shard"])  # type: ignore[misc]
+        if self.header.digest != state["digest"]:
+            raise ValueError(f"store {self.path} was replaced while it was in use; start the run again")
+
+    def _section(self, name: str, dtype: np.dtype[Any]) -> NDArray[Any]:
+        layout = self.header.layout
+        return self._bytes[layout.starts[name] : layout.ends[name]].view(dtype)
+
+    def _checked(self, index: SupportsIndex) -> int:
+        i = operator.index(index)
+        if not 0 <= i < self._offsets.size - 1:
+            raise self._out_of_range(i)
+        return i
+
+    def _out_of_range(self, index: int) -> IndexError:
+        return IndexError(
+            f"sentence {index} is not in store {self.path} of {len(self)} sentences; pass a corpus index from 0"
+        )
