@@ -1,4 +1,4 @@
-"""The settings files of our own tasks: their text, their sizes, one of them from end to end; and the quickstart."""
+"""The settings files of our own tasks: their text, their sizes, one of them from end to end; quickstart/README.md."""
 
 import gzip
 import json
