@@ -1,6 +1,7 @@
 # `make test` and `make quickstart` set themselves up: a virtual environment in .venv, reused the next time.
 #
 #   PYTHON=python3.12 make test     another Python (3.10, 3.11 or 3.12)
+#   make VENV=DIR test              another place for the virtual environment
 #   PIP_ARGS='...' make test        further options of pip, for example --index-url for a CPU build of torch
 
 PYTHON ?= $(shell for p in python3.11 python3.12 python3.10 python3; do \
@@ -9,18 +10,25 @@ PIP_ARGS ?=
 VENV := .venv
 BIN := $(VENV)/bin
 PIP := PIP_CONSTRAINT= $(BIN)/python -m pip --disable-pip-version-check
-PYTEST_ARGS ?= -n auto
+PYTEST_ARGS ?= -n auto --dist loadscope
 BENCHMARK_ARGS ?=
+# Python versions of `make test-matrix`; constraints.txt gives 3.10 the last transformers 4
+MATRIX ?= 3.10 3.12
+MATRIX_TARGET ?= unit
 
-.PHONY: help setup test test-long quickstart benchmarks docs lint unit clean-quickstart clean
+.PHONY: help setup test test-fast test-gpu test-matrix test-long quickstart benchmarks docs lint unit \
+	clean-quickstart clean
 help:
 	@echo 'make quickstart        the whole chain on a generated German-English corpus, about 9 minutes'
 	@echo 'make test              lint, types and tests'
+	@echo 'make test-fast         tests without the slow ones, about 2 minutes'
+	@echo 'make test-gpu          tests that need a GPU, about 3 minutes'
+	@echo 'make test-matrix       tests with Python $(MATRIX), each in a .venv-VERSION; MATRIX_TARGET=test-fast for the fast ones'
 	@echo 'make test-long         crash and mutation tests of the store at their full counts'
 	@echo 'make benchmarks        the tables of docs/benchmarks.md, on this machine'
 	@echo 'make docs              the documentation as a site, into build/docs'
 	@echo 'make clean-quickstart  remove what the quickstart wrote'
-	@echo 'make clean             remove .venv and caches too'
+	@echo 'make clean             remove virtual environments and caches too'
 
 setup: $(VENV)/ready
 
@@ -45,6 +53,17 @@ unit: setup
 
 test: lint unit
 
+test-fast: setup
+	$(BIN)/python -m pytest --no-cov $(PYTEST_ARGS) -m 'not slow'
+
+test-gpu: setup
+	$(BIN)/python -m pytest --no-cov -v tests/gpu
+
+test-matrix:
+	@for version in $(MATRIX); do \
+		$(MAKE) --no-print-directory $(MATRIX_TARGET) VENV=.venv-$$version PYTHON=python$$version || exit 1; \
+	done
+
 test-long: setup
 	KD_LONG_TESTS=1 $(BIN)/python -m pytest --no-cov -v $(PYTEST_ARGS) tests/storage/test_crashes.py \
 		tests/storage/test_mutations.py tests/storage/test_topk_writer.py tests/cli/test_dump_kills.py
@@ -63,4 +82,4 @@ clean-quickstart:
 	rm -rf examples/quickstart/out
 
 clean: clean-quickstart
-	rm -rf $(VENV) .pytest_cache .ruff_cache .mypy_cache .hypothesis build *.egg-info
+	rm -rf $(VENV) $(addprefix .venv-,$(MATRIX)) .pytest_cache .ruff_cache .mypy_cache .hypothesis build *.egg-info

@@ -30,6 +30,7 @@ setup(
         "sentencepiece>=0.2",
         "sacrebleu>=2.4",
         "numpy>=1.26",
+        "scipy>=1.11",
         "tqdm>=4.66",
         # what fairseq's text tasks import, since it is installed without its dependencies
         "hydra-core>=1.3,<1.4",
@@ -49,7 +50,6 @@ setup(
             "ruff",
             "mypy>=1.11",
             "pyarrow>=14",
-            "accelerate>=1.1",
             *EXAMPLES,
             *DOCS,
             "ctranslate2>=4.5",
@@ -59,7 +59,6 @@ setup(
         "report": REPORT,
         "examples": EXAMPLES,
         "docs": DOCS,
-        "benchmarks": ["accelerate>=1.1"],  # for transformers' Trainer
         "export": ["pyarrow>=14"],
         "tensorboard": ["tensorboardX>=2.6"],
     },

@@ -2,7 +2,6 @@
 
 import argparse
 import importlib
-import importlib.util
 import os
 import platform
 import shlex
@@ -16,14 +15,10 @@ from pathlib import Path
 from benchmarks.table import markdown
 
 MODULES = {
-    "bytes": "benchmarks.store_bytes",
-    "reads": "benchmarks.store_reads",
-    "opening": "benchmarks.store_opening",
-    "growth": "benchmarks.store_growth",
-    "dump": "benchmarks.dump_throughput",
-    "dump-growth": "benchmarks.dump_growth",
-    "step": "benchmarks.training_step",
-    "loading": "benchmarks.data_loading",
+    "store": "benchmarks.store",
+    "dump": "benchmarks.dump",
+    "step": "benchmarks.step",
+    "loading": "benchmarks.loading",
     "teacher-training": "benchmarks.teacher_training",
 }
 
@@ -42,7 +37,6 @@ def machine() -> str:
 
     gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else "none"
     names = ["numpy", "torch", "transformers", "fairseq-fixed"]
-    names += ["accelerate"] if importlib.util.find_spec("accelerate") else []
     versions = {name: metadata.version(name) for name in names}
     return "\n".join(
         [
@@ -57,31 +51,19 @@ def machine() -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
-    parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(MODULES)} (default: all)")
-    parser.add_argument("--quick", action="store_true", help="small sizes, to see that it runs")
     parser.add_argument(
-        "--tokens-per-second",
-        type=float,
-        metavar="RATE",
-        help="of a dump on the device to plan for; with growth, gives the sizing table without running dump",
+        "names", nargs="*", metavar="NAME", help=f"one of {', '.join(MODULES)} (default: all)"
     )
+    parser.add_argument("--quick", action="store_true", help="small sizes, to check that it runs")
     parser.add_argument("--markdown", metavar="FILE", help="also write the tables to this file")
     args = parser.parse_args()
     unknown = set(args.names) - set(MODULES)
-    if args.tokens_per_second is not None and not args.tokens_per_second > 0:
-        parser.error(f"--tokens-per-second must be above 0, got {args.tokens_per_second:g}")
     if unknown:
         parser.error(f"no benchmark {', '.join(sorted(unknown))}; there are {', '.join(MODULES)}")
     parts = [machine()]
     for name in [name for name in MODULES if not args.names or name in args.names]:
         print(f"{name} ...", file=sys.stderr, flush=True)
         parts.append(markdown(importlib.import_module(MODULES[name]).run(args.quick)))
-    growth, dump = (sys.modules.get(MODULES[name]) for name in ("growth", "dump"))
-    if growth and growth.LAST_RATES:
-        devices = dict(dump.LAST_RATES) if dump else {}
-        if args.tokens_per_second:
-            devices["the rate that was given"] = args.tokens_per_second
-        parts += [growth.sizing(rate, device) for device, rate in devices.items()]
     text = "\n\n".join(parts) + "\n"
     print(text)
     if args.markdown:

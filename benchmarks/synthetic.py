@@ -1,12 +1,14 @@
-"""Made-up teacher rows, as skewed as a trained teacher's, and stores of them."""
+"""Made-up sentences and teacher rows, as skewed as a trained teacher's, and corpora and stores of them."""
 
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
+from fairseq.data import indexed_dataset
 
-from fairseq_bert_kd.storage.fairseq_data import dictionary_digest
+from fairseq_bert_kd.storage.fairseq_data import Sides, dictionary_digest
 from fairseq_bert_kd.storage.schema import ChunkData, empty_records
 from fairseq_bert_kd.storage.shards import WHOLE, Shard
 from fairseq_bert_kd.storage.topk import TopKInfo
@@ -67,5 +69,46 @@ def write_store_for(path: Path, info: TopKInfo, lengths: Any, shard: Shard = WHO
         for number in writer.chunks():
             part = writer.lengths(number)
             some, status = hashes[: len(part)], np.zeros(len(part), np.uint8)
-            writer.write_chunk(number, ChunkData({"source": some, "target": some}, part, status, records[: part.sum()]))
+            writer.write_chunk(
+                number, ChunkData({"source": some, "target": some}, part, status, records[: part.sum()])
+            )
         writer.finish()
+
+
+class Side:
+    """Sentences in memory with the interface of `IndexedTokens`."""
+
+    def __init__(self, sentences: list[np.ndarray]):
+        self.sentences = sentences
+        self.sizes = np.array([len(tokens) for tokens in sentences], np.int32)
+
+    def __len__(self) -> int:
+        return len(self.sentences)
+
+    def __getitem__(self, index: int) -> np.ndarray:
+        return self.sentences[index]
+
+
+def make_pairs(sentences: int, dictionary_size: int, text: str = "captions") -> Sides:
+    """Random tokens with the lengths of image captions (Multi30k's pieces) or of talks (TED's words)."""
+    rng = np.random.default_rng(0)
+    if text == "captions":
+        source, target = rng.normal(18, 5, sentences), rng.normal(15, 5, sentences)
+    else:  # mean 20, standard deviation 13.5, as measured on the training set
+        source = rng.lognormal(2.81, 0.61, sentences)
+        target = source * rng.lognormal(0.0, 0.2, sentences)
+
+    def side(lengths: np.ndarray) -> Side:
+        lengths = np.clip(lengths.round(), 3, 150).astype(int)
+        return Side([np.append(rng.integers(4, dictionary_size, n - 1), 2) for n in lengths])
+
+    return Sides(source=side(source), target=side(target))
+
+
+def write_corpus(prefixes: tuple[Path, Path], pairs: Sides, dictionary_size: int) -> None:
+    """Both sides in fairseq's mmap format, to ``PREFIX.bin`` and ``PREFIX.idx``."""
+    for prefix, side in zip(prefixes, pairs.values(), strict=True):
+        builder = indexed_dataset.make_builder(f"{prefix}.bin", "mmap", vocab_size=dictionary_size)
+        for index in range(len(side)):
+            builder.add_item(torch.from_numpy(side[index].astype("int64")))
+        builder.finalize(f"{prefix}.idx")

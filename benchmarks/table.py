@@ -1,5 +1,6 @@
 """Rows of the benchmark tables, and how they are printed."""
 
+import statistics
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -9,11 +10,11 @@ class Row:
     """One figure.
 
     Attributes:
-        benchmark: which one it belongs to.
-        what: is measured.
-        measured: with its unit and spread.
-        goal: or "-".
-        met: whether the goal is met; None without one.
+        benchmark: name of its benchmark.
+        what: what is measured.
+        measured: figure with its unit and spread.
+        goal: the goal, or "-".
+        met: whether the goal is met; None without a goal.
     """
 
     benchmark: str
@@ -29,3 +30,10 @@ def markdown(rows: Iterable[Row]) -> str:
     lines = ["| benchmark | what | measured | goal | met |", "|---|---|---|---|---|"]
     lines += [f"| {r.benchmark} | {r.what} | {r.measured} | {r.goal} | {verdict[r.met]} |" for r in rows]
     return "\n".join(lines)
+
+
+def spread(values: list[float], form: str) -> str:
+    """Median, number, least and greatest of some values."""
+    if len(values) == 1:
+        return f"{values[0]:{form}}"
+    return f"{statistics.median(values):{form}} (median of {len(values)}, {min(values):{form}} to {max(values):{form}})"

@@ -14,9 +14,8 @@ from fairseq.data.data_utils import batch_by_size
 from fairseq.models.transformer import TransformerModel
 from numpy.typing import NDArray
 
-from benchmarks.dump_throughput import make_pairs
-from benchmarks.synthetic import make_info, make_records
-from fairseq_bert_kd.batch import TEACHER, TeacherNeeds
+from benchmarks.synthetic import make_info, make_pairs, make_records
+from fairseq_bert_kd.batch import TEACHER, TeacherRequirements
 from fairseq_bert_kd.data.store_rows import StoreRows
 from fairseq_bert_kd.models.student_presets import distilled_transformer_base
 from fairseq_bert_kd.storage.topk import TopKInfo
@@ -37,12 +36,12 @@ class Setting:
     """What is trained, and on what.
 
     Attributes:
-        size: of `SIZES`.
-        dictionary: symbols of the target dictionary, which the source shares.
-        max_tokens: of a batch on its longer side, padding counted, as ``--max-tokens``.
+        size: a key of `SIZES`.
+        dictionary: number of symbols of the target dictionary, which the source shares.
+        max_tokens: tokens of a batch on its longer side, padding counted, as ``--max-tokens``.
         device: "cpu" or "cuda".
         precision: "fp32", "bf16" (autocast) or "fp16" (all weights).
-        batches: different ones, from short sentences to long ones.
+        batches: number of different batches, from short sentences to long ones.
     """
 
     size: str
@@ -54,18 +53,18 @@ class Setting:
 
     @property
     def dtype(self) -> torch.dtype:
-        """Of parameters and their gradients."""
+        """Type of parameters and their gradients."""
         return torch.float16 if self.precision == "fp16" else torch.float32
 
     def autocast(self) -> AbstractContextManager[Any]:
-        """To be around the forward pass."""
+        """Context of the forward pass."""
         if self.precision != "bf16":
             return nullcontext()
         return torch.autocast(self.device, torch.bfloat16)
 
 
 class RowsInMemory:
-    """Teacher rows with the interface that `StoreRows` wants of a reader: the same rows for every sentence."""
+    """Teacher rows with a reader's interface: the same rows for every sentence."""
 
     def __init__(self, info: TopKInfo, lengths: NDArray[Any]):
         self.info, self.lengths = info, lengths
@@ -84,7 +83,7 @@ class RowsInMemory:
 
 
 def make_dictionary(symbols: int) -> Dictionary:
-    """That many symbols, fairseq's own four among them."""
+    """A dictionary of that many symbols, including fairseq's own four."""
     dictionary = Dictionary()
     for index in range(symbols - len(dictionary)):
         dictionary.add_symbol(f"w{index}")
@@ -92,13 +91,13 @@ def make_dictionary(symbols: int) -> Dictionary:
 
 
 def make_task(symbols: int) -> Any:
-    """What criterions and models ask of a task."""
+    """What criterions and models need of a task."""
     dictionary = make_dictionary(symbols)
     return SimpleNamespace(source_dictionary=dictionary, target_dictionary=dictionary)
 
 
 def make_student(setting: Setting, task: Any) -> TransformerModel:
-    """In training mode, with random weights."""
+    """A student in training mode, with random weights."""
     torch.manual_seed(0)
     options = argparse.Namespace(max_source_positions=1024, max_target_positions=1024, **SIZES[setting.size])
     distilled_transformer_base(options)
@@ -107,7 +106,7 @@ def make_student(setting: Setting, task: Any) -> TransformerModel:
 
 
 def make_batches(setting: Setting, dictionary: Dictionary) -> list[dict[str, Any]]:
-    """As fairseq makes them of sentences sorted by length, with one teacher's rows."""
+    """Batches as fairseq makes them of sentences sorted by length, with one teacher's rows."""
     pairs = make_pairs(max(2 * setting.max_tokens, 400), setting.dictionary, "talks")
     source, target = ([torch.from_numpy(side[i]) for i in range(len(side))] for side in pairs.values())
     dataset = LanguagePairDataset(
@@ -117,7 +116,7 @@ def make_batches(setting: Setting, dictionary: Dictionary) -> list[dict[str, Any
         K, dictionary_size=setting.dictionary, temperatures=TEMPERATURES, gold=True, samples=SAMPLES
     )
     reader: Any = RowsInMemory(info, pairs["target"].sizes)
-    teacher = StoreRows([reader], TeacherNeeds(K, samples=True))
+    teacher = StoreRows([reader], TeacherRequirements(K, samples=True))
     found = batch_by_size(
         dataset.ordered_indices(),
         dataset.num_tokens,
@@ -129,6 +128,6 @@ def make_batches(setting: Setting, dictionary: Dictionary) -> list[dict[str, Any
     batches = []
     for place in middles.astype(int):
         batch = dataset.collater([dataset[int(index)] for index in found[place]])
-        batch[TEACHER] = [teacher.entry(batch["id"].numpy(), batch["target"].size(1))]
+        batch[TEACHER] = [teacher.teacher_batch(batch["id"].numpy(), batch["target"].size(1))]
         batches.append(utils.move_to_cuda(batch) if setting.device == "cuda" else batch)
     return batches

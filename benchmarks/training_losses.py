@@ -1,13 +1,9 @@
-"""The losses that are compared: fairseq's plain one, ours with its options, and three that others write.
+"""The losses that are compared: fairseq's plain one, ours with its options, and the authors'.
 
-Ours and fairseq's are the criterions themselves, with what they gather for the log. The others are the bare arithmetic
-by autograd, on rows that are decoded already, which is to their advantage.
-
-- authors: one log-softmax over the dictionary, the teacher's tokens and the label gathered from it (Chen et al. 2020,
-  OpenNMT's ``kd_loss``; label smoothing over V - 2 with gold and padding ids included).
-- FBK: teacher renormalised over its tokens at T, student's log-softmax over the dictionary at T, and another
-  log-softmax for fairseq's own label-smoothed loss.
-- two softmaxes: the authors' loss with a log-softmax of its own for each side.
+Ours and fairseq's are the criterions themselves, with what they gather for the log. The authors' is the bare arithmetic
+by autograd, on rows that are decoded already, which is to its advantage: one log-softmax over the dictionary, the
+teacher's tokens and the label gathered from it (Chen et al. 2020, OpenNMT's ``kd_loss``; label smoothing over V - 2
+with gold and padding ids included).
 """
 
 from collections.abc import Callable, Iterator
@@ -15,17 +11,15 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
-from fairseq.criterions.label_smoothed_cross_entropy import (
-    LabelSmoothedCrossEntropyCriterion,
-    label_smoothed_nll_loss,
-)
+from fairseq.criterions.label_smoothed_cross_entropy import LabelSmoothedCrossEntropyCriterion
 from torch import Tensor
 
 from benchmarks.training_batches import PAD, K, Setting
-from fairseq_bert_kd.batch import TEACHER, decode_logits
+from fairseq_bert_kd.batch import TEACHER, unpack
 from fairseq_bert_kd.criterions.distillation_loss import LabelSmoothedCrossEntropyWithDistillationCriterion
+from fairseq_bert_kd.criterions.distillation_options import DistillationConfig
 
-EPSILON, WEIGHT, TEMPERATURE, FBK_TEMPERATURE = 0.1, 0.5, 10.0, 2.0
+EPSILON, WEIGHT, TEMPERATURE = 0.1, 0.5, 10.0
 PLAIN, DEFAULT, CHUNKED = "fairseq's plain loss", "ours, default", "ours, chunked"
 OURS: dict[str, dict[str, Any]] = {
     DEFAULT: {},
@@ -36,61 +30,36 @@ OURS: dict[str, dict[str, Any]] = {
     "ours, tail-bucket (T=5)": {"kd_objective": "tail-bucket", "kd_temperature": 5.0},
     "ours, sampled (T=1)": {"kd_objective": "sampled", "kd_temperature": 1.0},
 }
-AUTHORS, FBK, TWO = "authors' loss", "FBK's loss (T=2)", "two softmaxes"
-NAMES = [PLAIN, *OURS, AUTHORS, FBK, TWO]
-SAME_WORK = [name for name in OURS if "T=" not in name] + [TWO]  # as the authors' loss
+AUTHORS = "authors' loss"
+NAMES = [PLAIN, *OURS, AUTHORS]
+SAME_WORK = [name for name in OURS if "T=" not in name]  # the same function as the authors' loss
 
 Loss = Callable[[Any, dict[str, Any]], Tensor]
 
 
 def make_loss(name: str, task: Any) -> Loss:
-    """From a student and a batch to the loss, summed over target tokens."""
+    """A function of a student and a batch: the loss, summed over target tokens."""
     common = {"sentence_avg": False, "label_smoothing": EPSILON}
     if name == PLAIN:
         plain = LabelSmoothedCrossEntropyCriterion(task, **common).train()
         return lambda model, batch: plain(model, batch)[0]
     if name in OURS:
         settings = {"kd_weight": WEIGHT, "kd_topk": K, "kd_temperature": TEMPERATURE} | OURS[name]
-        ours = LabelSmoothedCrossEntropyWithDistillationCriterion(task, **common, **settings).train()
+        config = DistillationConfig(**common, **settings)
+        ours = LabelSmoothedCrossEntropyWithDistillationCriterion(config, task).train()
         return lambda model, batch: ours(model, batch)[0]
-    return {AUTHORS: authors_loss, FBK: fbk_loss, TWO: two_softmaxes}[name]
+    return authors_loss
 
 
 def authors_loss(model: Any, batch: dict[str, Any]) -> Tensor:
-    """Both sides from one log-softmax."""
-    log_probs = _log_softmax(_logits(model, batch))
+    """Label side and teacher side from one log-softmax."""
+    logits = model(**batch["net_input"])[0].flatten(0, 1)  # (positions, vocab), padding included
+    log_probs = torch.log_softmax(logits, dim=-1, dtype=torch.float32)
     return (1 - WEIGHT) * _labels(log_probs, batch) + WEIGHT * _soft(log_probs, batch, TEMPERATURE)
 
 
-def two_softmaxes(model: Any, batch: dict[str, Any]) -> Tensor:
-    """The same loss, each side on its own."""
-    logits = _logits(model, batch)
-    labels = _labels(_log_softmax(logits), batch)
-    return (1 - WEIGHT) * labels + WEIGHT * _soft(_log_softmax(logits), batch, TEMPERATURE)
-
-
-def fbk_loss(model: Any, batch: dict[str, Any]) -> Tensor:
-    """Student tempered too; labels by fairseq's own function."""
-    logits = _logits(model, batch)
-    labels, _ = label_smoothed_nll_loss(
-        _log_softmax(logits), batch["target"].flatten(), EPSILON, ignore_index=PAD
-    )
-    soft = _soft(_log_softmax(logits / FBK_TEMPERATURE), batch, FBK_TEMPERATURE)
-    return (1 - WEIGHT) * labels + WEIGHT * soft
-
-
-def _logits(model: Any, batch: dict[str, Any]) -> Tensor:
-    """``(positions, vocab)``, padding included."""
-    return model(**batch["net_input"])[0].flatten(0, 1)
-
-
-def _log_softmax(logits: Tensor) -> Tensor:
-    """In float32."""
-    return torch.log_softmax(logits, dim=-1, dtype=torch.float32)
-
-
 def _labels(log_probs: Tensor, batch: dict[str, Any]) -> Tensor:
-    """Label-smoothed cross-entropy as the authors have it, summed over tokens."""
+    """The authors' label-smoothed cross-entropy, summed over tokens."""
     target = batch["target"].flatten()
     kept = target.ne(PAD)
     nll = -log_probs.gather(1, target[:, None]).squeeze(1)
@@ -102,19 +71,22 @@ def _labels(log_probs: Tensor, batch: dict[str, Any]) -> Tensor:
 def _soft(log_probs: Tensor, batch: dict[str, Any], temperature: float) -> Tensor:
     """Cross-entropy against the teacher's renormalised tokens, summed over the positions with a row."""
     [teacher] = batch[TEACHER]
-    ids, present = teacher["ids"].flatten(0, 1).long(), teacher["present"].flatten()
-    probs = torch.softmax(decode_logits(teacher["logit_bits"]).flatten(0, 1) / temperature, dim=-1)
+    fields = {name: part.flatten(0, 1) for name, part in unpack(teacher).items() if isinstance(part, Tensor)}
+    ids, present = fields["topk_ids"], fields["present"]
+    probs = torch.softmax(fields["topk_logits"] / temperature, dim=-1)
     return -(probs * log_probs.gather(1, ids)).sum(dim=1)[present].sum()
 
 
 @contextmanager
 def projection_and_loss_only(student: Any, features: Tensor) -> Iterator[None]:
-    """Within the block the student's answer is its output layer on given features, ``(batch, tgt_len, dim)``.
+    """Within the block the student returns its output layer on given features, ``(batch, tgt_len, dim)``.
 
     The criterions see the same model, and may take its projection apart as ever.
     """
     assert "forward" not in vars(student)
-    vars(student)["forward"] = lambda **_: (student.decoder.output_layer(features), {})
+    vars(student)["forward"] = lambda features_only=False, **_: (
+        features if features_only else student.decoder.output_layer(features), {},
+    )  # fmt: skip
     try:
         yield
     finally:
@@ -122,7 +94,7 @@ def projection_and_loss_only(student: Any, features: Tensor) -> Iterator[None]:
 
 
 def make_features(setting: Setting, student: Any, batch: dict[str, Any]) -> Tensor:
-    """What the output layer gets of a batch, ``(batch, tgt_len, dim)``, as a leaf that wants a gradient."""
+    """Input of the output layer for a batch, ``(batch, tgt_len, dim)``, as a leaf that requires a gradient."""
     with torch.no_grad(), setting.autocast():
         return student(**batch["net_input"], features_only=True)[0].detach().requires_grad_()
 
@@ -137,22 +109,21 @@ def training_step(setting: Setting, loss: Loss, student: Any, batch: dict[str, A
 
 
 def loss_step(setting: Setting, loss: Loss, student: Any, batch: dict[str, Any], features: Tensor) -> Tensor:
-    """The same of output projection and loss alone."""
+    """The same for output projection and loss alone."""
     features.grad = None
     with projection_and_loss_only(student, features):
         return training_step(setting, loss, student, batch)
 
 
-def refuse_different_work(setting: Setting, task: Any, student: Any, batch: dict[str, Any]) -> None:
-    """AssertionError unless value and gradients of our ``paper`` are the authors', and our ``renormalised`` near FBK's.
+def check_same_work(setting: Setting, task: Any, student: Any, batch: dict[str, Any]) -> None:
+    """Raise an AssertionError unless value and gradients of our ``paper`` are the authors'.
 
-    FBK's label side is fairseq's own, which differs by about ``EPSILON / vocab``. In half precision gradients are
-    rounded at different places.
+    In half precision gradients are rounded at different places.
     """
     features, exact = make_features(setting, student, batch), setting.precision == "fp32"
 
     def found(name: str) -> list[Tensor]:
-        """Loss, gradient by features, gradient by the projection."""
+        """Loss, its gradient with respect to features, and with respect to the projection."""
         value = loss_step(setting, make_loss(name, task), student, batch, features)
         results = [value, features.grad, student.decoder.output_projection.weight.grad]
         assert all(result is not None for result in results)
@@ -162,10 +133,9 @@ def refuse_different_work(setting: Setting, task: Any, student: Any, batch: dict
     for name in SAME_WORK:
         for ours, expected in zip(found(name), theirs, strict=True):
             _assert_close(name, ours, expected, tolerance=1e-4 if exact else 5e-2)
-    _assert_close(FBK, found(FBK)[0], found("ours, renormalised (T=2)")[0], tolerance=1e-2)
 
 
 def _assert_close(name: str, found: Tensor, expected: Tensor, tolerance: float) -> None:
-    """Relative to the size of what is expected, as a whole."""
+    """Compare whole tensors, relative to the norm of what is expected."""
     error = (found.double() - expected.double()).norm() / expected.double().norm()
     assert error <= tolerance, f"{name} differs from what it is compared with by {float(error):.2g}"

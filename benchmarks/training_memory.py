@@ -1,7 +1,7 @@
 """Peak memory of a training step, in a process of its own.
 
 On a CPU every byte that torch's allocator hands out or takes back is counted by its profiler, which gives the same
-figure each time; that is the figure to trust. Resident memory is a check: glibc is told to map every larger buffer,
+figure each time; that is the figure to trust. Resident memory is a check: glibc is set to map every larger buffer,
 so that a freed one goes back to the system at once. It lacks what was never written to, as most of an embedding's
 gradient, and has what torch's allocator does not know of. On a GPU it is ``torch.cuda.max_memory_allocated``.
 """
@@ -42,14 +42,14 @@ class Peaks(NamedTuple):
 
 def peaks_in_child(setting: Setting, name: str) -> Peaks:
     """`peaks`, to be run in a new process, whose allocator and profiler are set."""
-    os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # the profiler tells of every start and stop
+    os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # the profiler logs every start and stop
     if setting.device == "cpu":
         ctypes.CDLL(None).mallopt(_M_MMAP_THRESHOLD, _MAPPED_BYTES)
     return peaks(setting, name)
 
 
 def peaks(setting: Setting, name: str) -> Peaks:
-    """Of one loss on the middle batch, after a step that makes what is made once."""
+    """Peaks of one loss on the middle batch, after a step that allocates what is allocated once."""
     task = make_task(setting.dictionary)
     student, loss = make_student(setting, task), make_loss(name, task)
     batches = make_batches(setting, task.target_dictionary)

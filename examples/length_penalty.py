@@ -1,39 +1,40 @@
-"""Does the gain outlast a length penalty of each student's own? Decodes the main students of an experiment again.
+"""Decode the main students of an experiment again, each with its best length penalty: does the gain stay?
 
     python examples/length_penalty.py OUT_DIR --penalties 0.6 1 1.5 2 3
 
-Distilled students often write longer outputs, and BLEU punishes short ones. So each student gets the penalty (fairseq's
---lenpen; above 1 favours longer outputs) that scores best on the validation set, and is then scored on the test set, beside
-its score with penalty 1, fairseq's own. OUT_DIR is what an examples/*/run.sh wrote; its own commands of decoding are run
-again with another --lenpen, and outputs that are there already (OUT_DIR/lenpen) are not made again. BLEU / BP is BLEU without
-its brevity penalty. The scores go to OUT_DIR/scores-length-penalty.json, from where `fairseq-bert-kd report` takes them into
-its page and results file.
+Distilled students often write longer outputs, and BLEU penalises short ones. So each student gets the penalty (fairseq's
+--lenpen; above 1 favours longer outputs) with the best score on the validation set. It is then scored on the test set, beside
+its score with penalty 1, fairseq's default. OUT_DIR is a folder that examples/run.py wrote. Its decoding commands run
+again with another --lenpen; existing outputs in OUT_DIR/lenpen are kept. BLEU / BP is BLEU without its brevity penalty. The
+scores go to OUT_DIR/scores-length-penalty.json, which `fairseq-bert-kd report` shows in its page and results file.
 """
 
 import argparse
 import json
+import math
 import os
 import subprocess
 from pathlib import Path
 from typing import Any
 
-from fairseq_bert_kd.evaluation.fairseq_output import read_hypotheses, read_lines
-from fairseq_bert_kd.evaluation.text_metrics import Metrics, Output
-from fairseq_bert_kd.report.experiment import MAIN_GROUP, Experiment, Run, read_experiment
-from fairseq_bert_kd.report.formats import list_text
-from fairseq_bert_kd.report.markdown_tables import other_scores_table
-from fairseq_bert_kd.report.notes import Notes
-from fairseq_bert_kd.report.other_scores import other_scores
-from fairseq_bert_kd.report.results import choose_metrics
+from fill_tables import further_table  # beside this file
 
-AS_RUN = 1.0  # fairseq's default, with which run.sh decodes unless its size says otherwise
+from fairseq_bert_kd.evaluation.fairseq_output import read_hypotheses, read_lines
+from fairseq_bert_kd.evaluation.metric import Metric
+from fairseq_bert_kd.evaluation.registry import signatures
+from fairseq_bert_kd.evaluation.system_output import SystemOutput
+from fairseq_bert_kd.report.formatting import list_text
+from fairseq_bert_kd.report.read_experiment import MAIN_GROUP, Experiment, Notes, Run, read_experiment
+from fairseq_bert_kd.report.read_scores import choose_metrics, further_scores
+
+AS_RUN = 1.0  # fairseq's default; the workflow decodes with it unless its size sets another
 
 
 def decoding_command(experiment: Experiment, run: Run, subset: str) -> str:
-    """What makes the run's output, without where it goes: a command that the experiment has run, for this run.
+    """Command that makes the run's output, without its redirection: one that the experiment has run, for this run.
 
     Raises:
-        ValueError: it has decoded no main student.
+        ValueError: no main student is decoded yet.
     """
     for line in (experiment.folder / "steps.jsonl").read_text(encoding="utf-8").splitlines():
         record = json.loads(line)
@@ -46,11 +47,13 @@ def decoding_command(experiment: Experiment, run: Run, subset: str) -> str:
     )
 
 
-def decoded(experiment: Experiment, run: Run, subset: str, penalty: float, metrics: Metrics) -> Output:
-    """The run's output with a length penalty; made where it is not there.
+def decoded(
+    experiment: Experiment, run: Run, subset: str, penalty: float, metrics: dict[str, Metric]
+) -> SystemOutput:
+    """The run's output with a length penalty; decoded if it does not exist.
 
     Raises:
-        RuntimeError: fairseq-generate failed; the message ends in what it said.
+        RuntimeError: fairseq-generate failed; the message ends in its last output.
     """
     command = decoding_command(experiment, run, subset)
     path = experiment.folder / "lenpen" / f"{run.name}.{subset}.{penalty}.out"
@@ -70,13 +73,13 @@ def decoded(experiment: Experiment, run: Run, subset: str, penalty: float, metri
             )
         unfinished.rename(path)
     references = read_lines(experiment.text(subset, experiment.target_lang))
-    return Output(metrics, read_hypotheses(path, len(references)), references)
+    return SystemOutput(metrics, read_hypotheses(path, len(references)), references)
 
 
-def without_brevity(output: Output) -> float:
-    """BLEU before its brevity penalty; 0 where there is nothing."""
-    bleu = output.metrics.bleu.corpus_score(output.hypotheses, [output.references])
-    return bleu.score / bleu.bp if bleu.bp else 0.0
+def without_brevity(output: SystemOutput) -> float:
+    """BLEU without its brevity penalty, exp(1 - 1 / length ratio) for ratios below 1; 0 for empty output."""
+    ratio = output.scores["length_ratio"]
+    return output.scores["bleu"] / math.exp(min(0.0, 1 - 1 / ratio)) if ratio else 0.0
 
 
 def main() -> None:
@@ -104,14 +107,18 @@ def main() -> None:
     path = experiment.folder / "scores-length-penalty.json"
     path.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
     leaders = (experiment.baseline, experiment.main)
-    print("", other_scores_table(other_scores("length-penalty", record, runs, leaders)), sep="\n")
-    print(f"\n{path}: `fairseq-bert-kd report` takes it into the page and the results file")
+    print("", further_table(further_scores("length-penalty", record, runs, leaders)), sep="\n")
+    print(f"\n{path}: `fairseq-bert-kd report` shows it in the page and the results file")
 
 
 def scores_record(
-    experiment: Experiment, chosen: dict[Run, float], metrics: Metrics, metric: str, penalties: list[float]
+    experiment: Experiment,
+    chosen: dict[Run, float],
+    metrics: dict[str, Metric],
+    metric: str,
+    penalties: list[float],
 ) -> dict[str, Any]:
-    """Of the test set with fairseq's own penalty and with the chosen ones, as `other_scores` reads them."""
+    """Scores of the test set with fairseq's default penalty and with the chosen ones, as `further_scores` reads them."""
     rows = []
     for subset, by_run in {
         "test, penalty 1": dict.fromkeys(chosen, AS_RUN),
@@ -128,11 +135,11 @@ def scores_record(
                 **({"BLEU / BP": without_brevity(output)} if metric == "bleu" else {}),
                 "length_ratio": output.scores["length_ratio"],
             })  # fmt: skip
-    signatures = {
-        **metrics.signatures,
+    listed = {
+        **signatures(metrics),
         "length penalty": f"best of {list_text(penalties)} on the validation set",
     }
-    return {"format": 1, "signatures": {"test": signatures}, "scores": rows}
+    return {"format": 1, "signatures": {"test": listed}, "scores": rows}
 
 
 if __name__ == "__main__":

@@ -1,45 +1,54 @@
 """Names that datasets, tasks and criterions share, beside fairseq's own ``net_input``, ``target``, ...
 
-``sample[TEACHER]`` stands outside ``net_input``, which fairseq unpacks into the model. It is a list with a dict for each
-teacher (store, or live teacher):
+``sample[TEACHER]`` stands outside ``net_input``, which fairseq unpacks into the model. It is a list with one dict per
+teacher (store or live teacher). Its fields have the names of a store's record (docs/store_format.md); logits are relative
+to the row's best, which is 0:
 
-- ``ids``: ``(batch, tgt_len, k)`` int32 ids of the student's target dictionary, best first, 0 where absent;
-- ``logit_bits``: ``(batch, tgt_len, k)`` int16, the bit pattern of float16 logits relative to the row's best, descending;
+- ``topk_ids``: ``(batch, tgt_len, k)`` int32 ids of the student's target dictionary, best first, 0 where absent;
+- ``topk_logits``: ``(batch, tgt_len, k)`` float16, descending;
 - ``present``: ``(batch, tgt_len)`` bool, False on padding and where the teacher has no row;
-- ``normaliser_bits``: ``(batch, tgt_len, temperatures)`` int32, the bit pattern of float32 log-normalisers over the whole
-  dictionary (docs/store_format.md);
-- ``temperatures``: tuple of floats, of these columns;
-- ``weight``: float, of this teacher among several.
+- ``log_normalisers``: ``(batch, tgt_len, temperatures)`` float32, ``log Z = logsumexp(logits / T)`` over the whole
+  dictionary;
+- ``temperatures``: tuple of floats, one per column of ``log_normalisers``;
+- ``weight``: float, weight of this teacher among several.
 
-Where a teacher has them:
+Only if the teacher has them:
 
-- ``gold_logit_bits``: ``(batch, tgt_len)`` int16, of the gold token;
+- ``gold_logit``: ``(batch, tgt_len)`` float16, logit of the gold token;
 - ``gold_stored``: bool, drawn tokens were drawn outside the gold token too;
-- ``sample_ids``, ``sample_logit_bits``: ``(batch, tgt_len, r)`` int32 and int16, tokens drawn outside the stored ones;
+- ``sample_ids``, ``sample_logits``: ``(batch, tgt_len, r)`` int32 and float16, tokens drawn outside the stored ones;
 - ``full_logits``: ``(batch, tgt_len, dictionary)`` float, of a live teacher only.
 
-The host casts every float32 tensor of a batch to half precision under ``--fp16``; integers pass through
-untouched, so numbers travel as bits and are decoded by the criterion.
+fairseq casts every float32 tensor of a batch to half precision under ``--fp16``; integers pass through untouched. So the
+floats of a record travel as the integers that have the same bits: `pack` and `unpack`.
 """
 
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 TEACHER = "teacher"
+# field -> its own type, and the integer type in which it travels
+_BITS = {
+    "topk_logits": (torch.float16, torch.int16),
+    "log_normalisers": (torch.float32, torch.int32),
+    "gold_logit": (torch.float16, torch.int16),
+    "sample_logits": (torch.float16, torch.int16),
+}
+_IDS = ("topk_ids", "sample_ids")
 
 
-class TeacherNeeds(NamedTuple):
-    """What a criterion needs of every teacher.
+class TeacherRequirements(NamedTuple):
+    """Requirements of a criterion on every teacher.
 
     Attributes:
         topk: tokens per position.
         temperatures: option and temperature at which the mass outside the stored tokens must be known.
-        temperature: of the loss, when training begins.
-        samples: tokens drawn from the rest, and all stored tokens.
-        full: logits of the whole dictionary, which only a live teacher has.
-        lowest: temperature that the loss comes down to where its normalisers are bounded from the stored ones; else None.
+        temperature: temperature of the loss when training begins.
+        samples: whether tokens drawn from the rest, and all stored tokens, are needed.
+        full: whether logits of the whole dictionary are needed, which only a live teacher has.
     """
 
     topk: int
@@ -47,24 +56,25 @@ class TeacherNeeds(NamedTuple):
     temperature: float = 1.0
     samples: bool = False
     full: bool = False
-    lowest: float | None = None
 
 
-def encode_logits(logits: Tensor) -> Tensor:
-    """float16 logits as int16 bit patterns (no copy)."""
-    return logits.view(torch.int16)
+def pack(fields: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Fields of a record as a batch carries them: ids as int32, floats as integers of the same bits (no copy)."""
+    packed = {}
+    for name, values in fields.items():
+        if name in _BITS:
+            own, bits = _BITS[name]
+            assert values.dtype == own, (name, values.dtype)
+            values = values.view(bits)
+        packed[name] = values.int() if name in _IDS else values
+    return packed
 
 
-def decode_logits(bits: Tensor) -> Tensor:
-    """int16 bit patterns back to float32 logits."""
-    return bits.view(torch.float16).float()
-
-
-def encode_normalisers(log_normalisers: Tensor) -> Tensor:
-    """float32 log-normalisers as int32 bit patterns (no copy)."""
-    return log_normalisers.view(torch.int32)
-
-
-def decode_normalisers(bits: Tensor) -> Tensor:
-    """int32 bit patterns back to float32 log-normalisers (no copy)."""
-    return bits.view(torch.float32)
+def unpack(fields: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The fields of `pack` ready for arithmetic: ids as int64, floats as float32."""
+    unpacked = {}
+    for name, values in fields.items():
+        if name in _BITS:
+            values = values.view(_BITS[name][0]).float()
+        unpacked[name] = values.long() if name in _IDS else values
+    return unpacked

@@ -1,11 +1,12 @@
-"""Every branch on "which version is installed". Nothing here imports torch, fairseq or transformers on import.
+"""Every branch on "which version is installed". Importing this file imports neither torch, fairseq nor transformers.
 
-Each function names its reason and when it can go.
+Each function names its reason and when it can be removed.
 """
 
 from __future__ import annotations
 
 import argparse
+import hashlib
 import importlib
 import importlib.util
 import json
@@ -32,7 +33,7 @@ REPORT_INSTALL = "pip install 'fairseq-bert-kd[report]'"
 
 
 class InstallationError(ImportError):
-    """A package that we need is missing or cannot be loaded; the message says what mends it."""
+    """A package that we need is missing or cannot be loaded; the message says how to fix it."""
 
 
 def allow_fairseq_checkpoints() -> None:
@@ -41,7 +42,7 @@ def allow_fairseq_checkpoints() -> None:
     torch >= 2.6 loads checkpoints with ``weights_only=True``. fairseq's carry an ``argparse.Namespace``
     (a plain attribute holder) and, after ``--eval-bleu``, the meters' numpy numbers and arrays; these are
     allowed by name. numpy 2 moved ``numpy.core`` to ``numpy._core``, and a checkpoint may come from either.
-    Goes when fairseq stores plain dicts.
+    Remove when fairseq stores plain dicts.
     """
     import numpy as np
     import torch
@@ -62,7 +63,7 @@ def broadcast_to_own_workers() -> None:
     fairseq serialises that state with ``torch.save`` and reads it with ``torch.load``, which since torch 2.6
     refuses the settings in it (omegaconf), so every worker but the first dies. The bytes come from our own
     worker 0 and never from a file; torch's broadcast of Python objects sends them as they are.
-    Goes when fairseq names ``weights_only`` in ``fairseq.distributed.utils._broadcast_object_slow``.
+    Remove when fairseq names ``weights_only`` in ``fairseq.distributed.utils._broadcast_object_slow``.
     """
     import torch
 
@@ -81,7 +82,7 @@ def load_checkpoint(path: str) -> dict[str, Any]:
 
     Raises:
         FileNotFoundError: no such file.
-        ValueError: the file is no torch checkpoint, or holds objects other than tensors and settings.
+        ValueError: the file is not a torch checkpoint, or holds objects other than tensors and settings.
     """
     if not os.path.isfile(path):
         raise FileNotFoundError(
@@ -104,19 +105,28 @@ def load_checkpoint(path: str) -> dict[str, Any]:
                 "fairseq-train wrote on a machine you trust."
             ) from None
         raise ValueError(
-            f"`{path}` is no readable torch checkpoint: it is damaged or something else; give the .pt file that "
+            f"`{path}` is not a readable torch checkpoint: it is damaged or something else; give the .pt file that "
             "fairseq-train wrote"
         ) from None
     if not isinstance(state, dict) or "model" not in state or not (state.get("cfg") or state.get("args")):
-        raise ValueError(f"`{path}` is no fairseq checkpoint: it lacks the entries `model` and `cfg`")
+        raise ValueError(f"`{path}` is not a fairseq checkpoint: it lacks the entries `model` and `cfg`")
     return state
 
 
+def file_digest(path: str | os.PathLike[str]) -> str:
+    """sha256 of a file, hexadecimal. Remove when Python 3.11 is the oldest: `hashlib.file_digest`."""
+    digest = hashlib.sha256()
+    with open(path, "rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
 def require_fairseq() -> None:
-    """Import fairseq, or say in one sentence what is wrong and which command mends it.
+    """Import fairseq, or say in one sentence what is wrong and which command fixes it.
 
     fairseq 0.12.2 does not import on Python >= 3.11 (mutable dataclass defaults) and its declared
-    requirements cannot be resolved by pip >= 24.1; ``fairseq-fixed`` is the same code mended.
+    requirements cannot be resolved by pip >= 24.1; ``fairseq-fixed`` is the same code with both fixed.
 
     Raises:
         InstallationError: fairseq is missing, or is there and cannot be imported.
@@ -133,7 +143,7 @@ def require_fairseq() -> None:
             hint = "pip install hydra-core==1.3.2 omegaconf==2.3.0"
         raise InstallationError(
             f"fairseq is installed but cannot be imported on Python {sys.version.split()[0]} "
-            f"({type(error).__name__}: {_first_line(error)}). Mend it with:\n  {hint}"
+            f"({type(error).__name__}: {_first_line(error)}). Fix it with:\n  {hint}"
         ) from error
 
 
@@ -162,18 +172,18 @@ def import_transformers() -> Any:
 
             raise InstallationError(
                 f"torchaudio is installed but does not fit torch {torch.__version__} ({broken}), and it "
-                "stops transformers from loading. Text models do not need it. Mend it with:\n"
+                "stops transformers from loading. Text models do not need it. Fix it with:\n"
                 "  pip uninstall --yes torchaudio"
             ) from error
         raise InstallationError(
             f"transformers cannot be imported ({type(error).__name__}: {_first_line(error)}). "
-            "Mend it with:\n  pip install --upgrade transformers"
+            "Fix it with:\n  pip install --upgrade transformers"
         ) from error
     return transformers
 
 
 def import_extra(module: str) -> Any:
-    """A module that only reports and their metrics need.
+    """A module that only reports and their metrics use.
 
     Raises:
         InstallationError: it is not installed; the message names the command that installs it.
@@ -207,7 +217,7 @@ def masked_lm_from_pretrained(path_or_name: str) -> tuple[Any, list[str]]:
     """A transformers masked language model in float32 and the names of weights the checkpoint lacks.
 
     transformers 5 renamed ``torch_dtype`` to ``dtype`` and no longer defaults to float32; asking for
-    float32 after loading serves both. Goes never: it is also the simplest way.
+    float32 after loading serves both. Permanent: it is also the simplest way.
 
     Raises:
         ValueError: the folder or name cannot be loaded as a masked language model.
@@ -237,7 +247,7 @@ def masked_lm_with_random_weights(path_or_name: str) -> Any:
 
 
 def config_settings(config: Any) -> dict[str, Any]:
-    """What `masked_lm_from_config` needs of a transformers config, without version, origin and arithmetic."""
+    """Settings of a transformers config for `masked_lm_from_config`, without version, origin and arithmetic."""
     settings = json.loads(config.to_json_string(use_diff=False))
     for key in ("transformers_version", "_name_or_path", "architectures", "dtype", "torch_dtype"):
         settings.pop(key, None)
@@ -253,12 +263,12 @@ def masked_lm_from_config(settings: dict[str, Any]) -> Any:
 
 
 def pair_attention_form(encoder: Any) -> PairAttention | None:
-    """How an encoder takes a mask that says which slot attends to which; None where it takes none.
+    """The form in which an encoder takes a mask of which position attends to which; None if it takes no such mask.
 
     transformers 5 takes what is added to the attention's scores, ``(batch, 1, length, length)``; 4.x takes ones and
-    zeros, ``(batch, length, length)``; and some models of either take neither, or look at a part of it only. So the
-    encoder is tried on four tokens: a slot's output must depend on those slots that it may attend to, exactly.
-    Goes when the oldest transformers that we support takes one form for all models.
+    zeros, ``(batch, length, length)``; and some models of either take neither, or use a part of it only. So the
+    encoder is tried on four tokens: a position's output must depend on exactly the positions that it may attend to.
+    Remove when the oldest transformers that we support takes one form for all models.
 
     Returns:
         ``(mask, dtype)`` to what the encoder takes, ``mask`` being ``(batch, length, length)`` bool.
@@ -280,14 +290,14 @@ def _of_ones(allowed: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
 
 
 def _obeys(encoder: Any, form: PairAttention) -> bool:
-    """Whether slot i of four depends on slot j if and only if the mask allows it."""
+    """Whether position i of four depends on position j if and only if the mask allows it."""
     import torch
 
     allowed = torch.tensor([[1, 1, 0, 0], [1, 1, 0, 0], [1, 1, 1, 0], [1, 1, 1, 1]], dtype=torch.bool)
     weights, padding = next(encoder.parameters()), encoder.config.pad_token_id
     *tokens, other = [token for token in range(6) if token != padding][:5]
     inputs = torch.tensor([tokens] * 5)
-    inputs[range(1, 5), range(4)] = other  # row j + 1 differs from the first in slot j
+    inputs[range(1, 5), range(4)] = other  # row j + 1 differs from the first in position j
     mask, was_training = form(allowed[None], weights.dtype).to(weights.device), encoder.training
     encoder.eval()
     try:

@@ -10,6 +10,42 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")  # tests need no network
 os.environ["OMP_NUM_THREADS"] = "1"
 
 
+def pytest_configure(config):
+    """Put the preloaded commands (tests/preloaded) in the place of the installed ones; KD_PRELOADED=0 does not."""
+    from tests.preloaded import commands
+
+    if os.environ.get("KD_PRELOADED", "1") == "0":
+        return
+    if not hasattr(config, "workerinput"):  # all workers of a run share them
+        config.preloaded_commands = commands.set_up()
+        os.environ["KD_PRELOADED_COMMANDS"] = str(config.preloaded_commands)
+    if not getattr(config.option, "tx", None):  # the parent of workers starts them from sys.executable
+        commands.use(Path(os.environ["KD_PRELOADED_COMMANDS"]))
+
+
+# Files whose tests start many processes, kill them, mutate files, or train until something is learned.
+SLOW = (
+    "benchmarks", "examples", "preloaded", "cli/test_dump_kills.py", "storage/test_crashes.py",
+    "storage/test_mutations.py", "test_chain.py", "test_distillation_helps.py", "test_distributed_training.py",
+    "test_docs.py", "test_hydra.py", "test_readme.py", "test_serving.py", "test_site.py", "test_teachers_page.py",
+    "test_wheel.py",
+)  # fmt: skip
+
+
+def pytest_collection_modifyitems(items):
+    slow = [Path(__file__).parent / name for name in SLOW]
+    for item in items:
+        if any(path == item.path or path in item.path.parents for path in slow):
+            item.add_marker("slow")
+
+
+def pytest_unconfigure(config):
+    if hasattr(config, "preloaded_commands"):
+        from tests.preloaded import commands
+
+        commands.tear_down(config.preloaded_commands)
+
+
 @dataclass(frozen=True)
 class Chain:
     """A finished small chain.

@@ -51,7 +51,7 @@ def student(chain, tmp_path_factory):
 
 def test_decoding_covers_every_sentence_and_gives_raw_text(chain, student):
     texts = hypotheses(generate(chain, student))
-    assert sorted(texts) == list(range(20))  # the host alone drops the last 4 of 20
+    assert sorted(texts) == list(range(20))  # fairseq alone drops the last 4 of 20
     assert not any("##" in text or "@@" in text for text in texts.values())
 
 
@@ -139,7 +139,7 @@ def test_training_resumes_where_it_stopped(chain, tmp_path):
         train_teacher(chain.data, chain.bert, tmp_path / "parts", *log, updates=4)
         train_teacher(chain.data, chain.bert, tmp_path / "parts", *log, updates=6)
     assert values(parts, "num_updates") == [1, 2, 3, 4, 5, 6]
-    # masks are a function of seed, epoch and sentence; the host seeds dropout by update
+    # masks are a function of seed, epoch and sentence; fairseq seeds dropout by update
     assert values(parts, "loss") == values(whole, "loss")
 
 
@@ -190,7 +190,9 @@ def test_validation_loss_is_that_of_a_plain_run(chain, student):
                     "--criterion", "label_smoothed_cross_entropy_with_distillation")  # fmt: skip
     plain = validate(chain, student, "--task", "translation", "--label-smoothing", 0.1,
                      "--criterion", "label_smoothed_cross_entropy", "--required-batch-size-multiple", 1)  # fmt: skip
-    assert values(ours, "loss") == values(plain, "loss")
+    assert values(ours, "loss") == pytest.approx(
+        values(plain, "loss"), abs=2e-3
+    )  # three decimals are printed
     assert len(values(ours, "loss")) == 1
 
 
@@ -337,7 +339,7 @@ def test_store_of_the_first_version_is_refused_with_the_command_that_rebuilds_it
         train_student(data, tmp_path / "student")
 
 
-def test_index_that_the_host_damaged_is_refused(data, tmp_path, capsys, chain):
+def test_index_that_fairseq_damaged_is_refused(data, tmp_path, capsys, chain):
     index = data / "train.de-en.de.idx"
     content = bytearray(index.read_bytes())
     count = struct.unpack_from("<Q", content, 18)[0]
@@ -402,7 +404,7 @@ def test_wrong_names_of_parts_without_a_store_are_refused(chain, data, tmp_path,
         train_student(data, tmp_path / "student", "--kd-label-only", names)
 
 
-def test_validation_sets_that_are_joined_repeat_as_the_host_repeats_them(chain, data, tmp_path):
+def test_validation_sets_that_are_joined_repeat_as_fairseq_repeats_them(chain, data, tmp_path):
     for path in list(data.glob("valid.de-en.*")):
         shutil.copy(path, data / path.name.replace("valid", "valid1"))
     for part in ("train", "valid", "valid1"):
@@ -427,7 +429,7 @@ def test_draws_of_unlike_stores_are_not_mixed(chain, data, tmp_path):
 
 
 def test_prepended_symbols_are_refused(chain, tmp_path, monkeypatch):
-    """As tasks that build on the host's translation do with language ids."""
+    """Tasks that build on fairseq's translation do so with language ids."""
     import functools
 
     from fairseq.tasks import translation
@@ -543,16 +545,14 @@ def test_half_precision_batches_keep_the_stored_logits(chain):
     """What --fp16 does to a batch, done to a batch of ours."""
     from fairseq import utils
 
-    from fairseq_bert_kd.batch import TEACHER, TeacherNeeds, decode_logits, decode_normalisers
+    from fairseq_bert_kd.batch import TEACHER, TeacherRequirements, unpack
     from fairseq_bert_kd.data.store_rows import StoreRows
 
     reader = TopKReader(store(chain.data))
-    rows = StoreRows([reader], TeacherNeeds(8)).entry(np.array([4, 0]), width=60)
+    rows = StoreRows([reader], TeacherRequirements(8)).teacher_batch(np.array([4, 0]), width=60)
     half = utils.apply_to_sample(lambda t: t.half() if t.dtype is torch.float32 else t, {TEACHER: [rows]})
     converted, stored = half[TEACHER][0], reader.rows(4)
-    logits, normalisers = (
-        decode_logits(converted["logit_bits"]),
-        decode_normalisers(converted["normaliser_bits"]),
-    )
+    fields = unpack(converted)
+    logits, normalisers = fields["topk_logits"], fields["log_normalisers"]
     assert np.array_equal(logits[0, : len(stored)].numpy(), stored["topk_logits"].astype(np.float32))
     assert np.array_equal(normalisers[0, : len(stored)].numpy(), stored["log_normalisers"])

@@ -98,10 +98,10 @@ def test_refusal_names_the_foreign_object_and_does_not_advise_to_load_it_anyway(
     [b"", b"hello world\n", b"<html>404</html>", b"abc\n", b"\x80\x02X\x01", b"PK\x03\x04junk"],
     ids=["empty", "text", "html", "letters", "cut pickle", "cut zip"],
 )
-def test_file_that_is_no_checkpoint_is_said_to_be_none(tmp_path, content):
+def test_file_that_is_not_a_checkpoint_is_an_error(tmp_path, content):
     path = tmp_path / "c.pt"
     path.write_bytes(content)
-    with pytest.raises(ValueError, match=r"`.*c\.pt` is no readable torch checkpoint") as refusal:
+    with pytest.raises(ValueError, match=r"`.*c\.pt` is not a readable torch checkpoint") as refusal:
         compat.load_checkpoint(str(path))
     assert "foreign code" not in str(refusal.value)
 
@@ -109,7 +109,7 @@ def test_file_that_is_no_checkpoint_is_said_to_be_none(tmp_path, content):
 def test_half_a_checkpoint_is_refused(tmp_path):
     path = Path(save(tmp_path / "c.pt"))
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
-    with pytest.raises(ValueError, match="is no readable torch checkpoint: "):
+    with pytest.raises(ValueError, match="is not a readable torch checkpoint: "):
         compat.load_checkpoint(str(path))
 
 
@@ -121,7 +121,9 @@ def test_half_a_checkpoint_is_refused(tmp_path):
 def test_torch_file_of_something_else_is_refused(tmp_path, state):
     path = tmp_path / "c.pt"
     torch.save(state, path)
-    with pytest.raises(ValueError, match="is no fairseq checkpoint: it lacks the entries `model` and `cfg`"):
+    with pytest.raises(
+        ValueError, match="is not a fairseq checkpoint: it lacks the entries `model` and `cfg`"
+    ):
         compat.load_checkpoint(str(path))
 
 
@@ -237,7 +239,7 @@ def test_broken_fairseq_is_one_message_with_one_command(tmp_path):
         f"fairseq is installed but cannot be imported on Python {version} (ValueError: {cause}"
         in child.stderr
     )
-    assert child.stderr.endswith(f"Mend it with:\n  {compat.FAIRSEQ_INSTALL}\n")
+    assert child.stderr.endswith(f"Fix it with:\n  {compat.FAIRSEQ_INSTALL}\n")
     assert child.stderr.count("pip install --no-build-isolation") == 1
 
 
@@ -255,7 +257,7 @@ def test_broken_torchaudio_is_said_to_be_in_the_way_of_transformers(tmp_path):
         f"torchaudio is installed but does not fit torch {torch.__version__} (OSError: {cause})"
         in child.stderr
     )
-    assert child.stderr.endswith("Mend it with:\n  pip uninstall --yes torchaudio\n")
+    assert child.stderr.endswith("Fix it with:\n  pip uninstall --yes torchaudio\n")
     assert not (tmp_path / "out").exists()
 
 

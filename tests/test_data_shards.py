@@ -42,7 +42,7 @@ def shards(chain, tmp_path_factory):
         preprocess(pieces, out, "--joined-dictionary", "--srcdict", chain.data / "dict.de.txt")
         assert dump(out, chain.teacher) == 0
     for path in [*both[1].glob("valid.*"), *both[1].glob("test.*")]:
-        path.unlink()  # only the first folder is asked for them
+        path.unlink()  # only the first folder needs them
     share = drop_rows(store(both[1]), slice(0, 24))
     return *both, share
 
@@ -62,7 +62,7 @@ def epochs(number):
 
 
 def stores_opened(messages):
-    """Folders by epoch, and one more: the host loads the next epoch's data before it sees that training ends."""
+    """Folders by epoch, and one more: fairseq loads the next epoch's data before it sees that training ends."""
     return re.findall(r"teacher rows for train: \S*/(\w+)/train.de-en.en.topk", "\n".join(messages))
 
 

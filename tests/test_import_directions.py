@@ -57,8 +57,8 @@ OUTSIDE = {
         "fairseq.modules", "fairseq.utils",
     },
     "tasks": {"numpy", "fairseq.tasks", "fairseq.data", "fairseq.dataclass", "fairseq.utils", "omegaconf"},
-    "report": {"numpy", "scipy", "sacrebleu"},  # its other packages come through compat.import_extra
-    "cli": {"torch", "numpy", "tqdm", "sacrebleu", "fairseq"},
+    "report": {"numpy"},  # its other packages come through compat.import_extra
+    "cli": {"torch", "numpy", "tqdm", "fairseq"},
     "__main__": set(),
 }  # fmt: skip
 

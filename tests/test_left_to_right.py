@@ -10,15 +10,17 @@ import pytest
 import torch
 from fairseq.data import LanguagePairDataset, data_utils
 
+from fairseq_bert_kd.batch import unpack
 from fairseq_bert_kd.cli.main import cli_main
-from fairseq_bert_kd.functional.left_to_right import LEFT_TO_RIGHT
+from fairseq_bert_kd.functional.text_input import BIDIRECTIONAL, LEFT_TO_RIGHT
 from fairseq_bert_kd.storage.merge import merge_shards
 from fairseq_bert_kd.storage.shards import Shard, shard_path
 from fairseq_bert_kd.storage.topk_store import TopKReader, store_path
-from fairseq_bert_kd.teachers.live_teacher import LiveTeacher
-from fairseq_bert_kd.teachers.load import load_teacher, never_a_target
-from fairseq_bert_kd.teachers.pair_batches import BatchLayout
+from fairseq_bert_kd.teachers.live import LiveTeacher
+from fairseq_bert_kd.teachers.load import load_teacher
+from fairseq_bert_kd.teachers.pair_batches import PairBatcher
 from fairseq_bert_kd.teachers.plan import number_of_passes, plan_chunk
+from fairseq_bert_kd.tokenization.dictionary import excluded_ids
 from tests.tiny_chain import dump, logged, train_student, train_teacher
 
 LOG = ("--log-interval", 1, "--log-format", "simple")
@@ -134,7 +136,7 @@ def test_header_tells_what_the_teacher_saw(chain, data):
 
 def test_rows_are_those_of_the_model_called_by_hand(data, loaded):
     reader, (sources, targets) = TopKReader(path(data)), load_pairs(data, loaded)
-    barred = never_a_target(loaded.task.target_dictionary)
+    excluded = excluded_ids(loaded.task.target_dictionary)
     assert len(reader) == len(targets) == 120
     for sentence in range(0, 120, 7):
         source, target = sources[sentence][:-1].long()[None], targets[sentence].long()[None]
@@ -146,7 +148,7 @@ def test_rows_are_those_of_the_model_called_by_hand(data, loaded):
                 torch.tensor([target.size(1)]),
                 torch.ones_like(target, dtype=torch.bool),
             )
-        logits[:, barred] = -math.inf
+        logits[:, excluded] = -math.inf
         logits -= logits.max(dim=1, keepdim=True).values
         rows, expected = reader.rows(sentence), logits.topk(8).values
         assert len(rows) == target.size(1)  # end of sentence included
@@ -162,12 +164,13 @@ def test_every_position_is_predicted_once_in_one_pass(loaded):
     sources = [torch.full((n,), 5) for n, _ in lengths]
     targets = [torch.tensor([6] * (n - 1) + [2]) for _, n in lengths]
     src, tgt = (np.array([len(tokens) for tokens in side]) for side in (sources, targets))
-    passes = number_of_passes(loaded.model, None, "--passes")
-    layout, seen = BatchLayout(loaded.model, passes, pad=1), []
+    layout = loaded.model.pair_layout()
+    passes = number_of_passes(layout.attention, None, "--passes")
+    batcher, seen = PairBatcher(layout, passes, pad=1), []
     for batch in plan_chunk(src, tgt, np.ones(4, bool), passes, max_tokens=16):
-        laid_out = layout.lay_out(batch, sources, targets)
-        assert not (laid_out.inputs["input_ids"] == loaded.model.pair_format.mask).any()
-        seen += zip(laid_out.sentences.tolist(), laid_out.places.tolist(), strict=True)
+        laid_out = batcher.lay_out(batch, sources, targets, seed_of=lambda i: [i])
+        assert not (laid_out.inputs["input_ids"] == layout.text_format.mask).any()
+        seen += zip(laid_out.sentences.tolist(), laid_out.target_positions.tolist(), strict=True)
     assert sorted(seen) == [(i, t) for i, (_, n) in enumerate(lengths) for t in range(n)]
 
 
@@ -238,7 +241,7 @@ def test_student_learns_from_the_store_and_from_the_live_teacher_alike(data, tea
     options = (*LOG, "--kd-temperature", 5)
     losses = []
     for name, where in (("store", ("--kd-stores", "l2r")), ("live", ("--kd-live-teacher", teacher))):
-        with logged("train_inner") as messages, logged("fairseq_bert_kd.teachers.live_teaching") as live:
+        with logged("train_inner") as messages, logged("fairseq_bert_kd.teachers.load_live") as live:
             train_student(data, tmp_path / name, *options, *where, updates=3)
         losses.append(values(messages, "kd_loss"))
         assert values(messages, "kd_coverage") == [100] * 3
@@ -251,13 +254,13 @@ def test_live_rows_are_those_of_the_store(data, loaded):
     dictionary = loaded.task.target_dictionary
     dataset = LanguagePairDataset(sources, sources.sizes, dictionary, targets, targets.sizes, dictionary)
     sample = dataset.collater([dataset[i] for i in range(0, 120, 11)])
-    entry, same = LiveTeacher(loaded, **SETTINGS).rows(sample), []
+    entry, same = LiveTeacher(loaded, **SETTINGS).teacher_batch(sample), []
     for row, sentence in enumerate(sample["id"].tolist()):
         rows = reader.rows(sentence)
         assert int(entry["present"][row].sum()) == len(rows)
-        found = entry["normaliser_bits"][row, : len(rows)].view(torch.float32)
+        found = unpack(entry)["log_normalisers"][row, : len(rows)]
         np.testing.assert_allclose(found, rows["log_normalisers"], atol=1e-4, rtol=0)
-        same.append((entry["ids"][row, : len(rows)].numpy() == rows["topk_ids"]).flatten())
+        same.append((entry["topk_ids"][row, : len(rows)].numpy() == rows["topk_ids"]).flatten())
     assert np.concatenate(same).mean() > 0.99
 
 
@@ -266,6 +269,5 @@ def test_several_live_passes_are_refused(data, teacher, tmp_path):
         train_student(data, tmp_path, "--kd-live-teacher", teacher, "--kd-live-passes", 3)
 
 
-def test_passes_of_a_bidirectional_teacher_are_as_asked(chain):
-    model = load_teacher(str(chain.teacher), str(chain.data)).model
-    assert [number_of_passes(model, asked, "--passes") for asked in (None, 1, 3)] == [7, 1, 3]
+def test_passes_of_a_bidirectional_teacher_are_as_requested():
+    assert [number_of_passes(BIDIRECTIONAL, requested, "--passes") for requested in (None, 1, 3)] == [7, 1, 3]

@@ -65,7 +65,7 @@ def test_validation_loss_is_that_of_a_plain_run(data, tmp_path):
     _, distilled = run(data, tmp_path / "a", "--kd-topk", 6, *frozen, updates=1)
     _, plain = run(data, tmp_path / "b", "--kd-weight", 0, *frozen, updates=1)
     for key in ("loss", "nll_loss", "ppl"):
-        assert distilled[key] == plain[key]
+        assert distilled[key] == pytest.approx(plain[key], abs=2e-3)  # three decimals are printed
     assert "kd_loss" not in plain
     assert distilled["kd_student_ppl"][0] == pytest.approx(distilled["ppl"][0], rel=1e-2)
 
@@ -74,8 +74,10 @@ def test_live_teacher_says_what_its_store_says(chain, data, tmp_path):
     options = ("--kd-objective", "tail-bucket", "--kd-temperature", 2, "--kd-topk", 6, "--dropout", 0)
     stored, _ = run(data, tmp_path / "store", *options)
     live, _ = run(data, tmp_path / "live", *options, "--kd-live-teacher", chain.teacher)
-    for key in ("loss", "kd_loss", "kd_agreement", "kd_captured", "ppl"):
+    for key in ("loss", "kd_loss", "kd_captured", "ppl"):
         assert live[key] == pytest.approx(stored[key], abs=0.02), key
+    # in per cent: one of several hundred tokens may tie in one kernel and not in another
+    assert live["kd_agreement"] == pytest.approx(stored["kd_agreement"], abs=1)
 
 
 def test_a_live_teacher_is_not_needed_to_validate(chain, data, tmp_path):
@@ -132,7 +134,7 @@ def test_schedules_and_token_weights_train(data, tmp_path):
     ("options", "message"),
     [
         (("--kd-objective", "tail-bucket", "--kd-temperature", 3), "at temperature 3; top-k store .* has it at 1, 2, 10"),
-        (("--kd-objective", "sampled", "--kd-temperature", 2), "holds 6, --kd-topk asks for 4; set --kd-topk 6"),
+        (("--kd-objective", "sampled", "--kd-temperature", 2), "holds 6, --kd-topk is 4; set --kd-topk 6"),
         (("--kd-objective", "sampled", "--kd-temperature", 1, "--kd-stores", "three"), "has none; rebuild it with .*--name three .*--samples 8"),
         (("--kd-objective", "full"), "--kd-live-teacher CHECKPOINT and no --kd-stores"),
         (("--kd-stores", "other"), "train.de-en.en.other.topk does not exist"),

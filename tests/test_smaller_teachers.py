@@ -46,7 +46,7 @@ def test_small_teacher_starts_from_the_first_layers_and_loads_alone(chain, model
 
 @pytest.mark.parametrize("layers", [0, 3])
 def test_layers_that_the_model_has_not_are_refused(chain, tmp_path, layers):
-    message = f"--teacher-layers must be from 1 to 2, the layers of the pre-trained model, got {layers}"
+    message = f"--teacher-layers {layers}: the layers to keep must be from 1 to 2, the layers of the pre-trained model, got {layers}"
     with pytest.raises(ValueError, match=message):
         train_teacher(chain.data, chain.bert, tmp_path / "teacher", "--teacher-layers", layers)
     assert not list((tmp_path / "teacher").iterdir())  # no checkpoint
@@ -87,7 +87,7 @@ def test_random_weights_are_not_the_pretrained_ones_and_the_head_starts_from_the
     assert random.keys() == pretrained.keys()
     assert "encoder.embeddings.word_embeddings.weight" in differing(random, pretrained)
     embeddings = random["encoder.embeddings.word_embeddings.weight"]
-    assert torch.equal(random["head.projection.weight"], embeddings[random["target_ids"]])
+    assert torch.equal(random["head.projection.weight"], embeddings[random["target_to_teacher"]])
     assert not random["head.projection.bias"].any()
 
 

@@ -6,11 +6,11 @@ import json
 import logging
 import random
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from unittest import mock
 
 import torch
-import transformers
 
 from tests.tokenization.tiny_tokenizers import build_tokenizer
 
@@ -41,19 +41,21 @@ WORDS = [
     "und",
 ]
 
-# name -> tokenizer of tests/tokenization/tiny_tokenizers.py, config class, settings
+# name -> tokenizer of tests/tokenization/tiny_tokenizers.py, model type of transformers, settings
 TEACHERS = {
-    "bert": ("bert_uncased", transformers.BertConfig, {}),
-    "distilbert": ("bert_uncased", transformers.DistilBertConfig, {}),
-    "electra": ("bert_uncased", transformers.ElectraConfig, {"embedding_size": 16}),
-    "roberta": ("roberta", transformers.RobertaConfig, {"type_vocab_size": 1}),
-    "xlmr": ("xlmr", transformers.XLMRobertaConfig, {"type_vocab_size": 1}),
+    "bert": ("bert_uncased", "bert", {}),
+    "distilbert": ("bert_uncased", "distilbert", {}),
+    "electra": ("bert_uncased", "electra", {"embedding_size": 16}),
+    "roberta": ("roberta", "roberta", {"type_vocab_size": 1}),
+    "xlmr": ("xlmr", "xlm-roberta", {"type_vocab_size": 1}),
 }
 
 
 def build_teacher_folder(name: str, folder: Path, max_positions: int = 64, dim: int = 32) -> Path:
     """A folder with a tokenizer and a random masked language model, as from a hub."""
-    kind, config_class, settings = TEACHERS[name]
+    import transformers  # here: it takes seconds, and many tests need only the rest of this module
+
+    kind, model_type, settings = TEACHERS[name]
     build_tokenizer(kind, folder)
     vocab = json.loads((folder / "tokenizer.json").read_text(encoding="utf-8"))
     tokens = vocab["added_tokens"]
@@ -71,7 +73,9 @@ def build_teacher_folder(name: str, folder: Path, max_positions: int = 64, dim: 
     if name in ("roberta", "xlmr"):
         settings = settings | {"pad_token_id": 1, "bos_token_id": 0, "eos_token_id": 2}
         max_positions += 2  # their positions start after the padding index
-    config = config_class(vocab_size=size, max_position_embeddings=max_positions, **sizes, **settings)
+    config = transformers.AutoConfig.for_model(
+        model_type, vocab_size=size, max_position_embeddings=max_positions, **sizes, **settings
+    )
     torch.manual_seed(0)
     transformers.AutoModelForMaskedLM.from_config(config).save_pretrained(folder)
     return folder
@@ -156,31 +160,38 @@ def preprocess(pieces: Path, out: Path, *arguments: object) -> None:
     )  # fmt: skip
 
 
-def train_teacher(data: Path, model: Path, save_dir: Path, *arguments: object, updates: int = 2) -> Path:
+CPU = ("--cpu",)
+
+
+def train_teacher(
+    data: Path, model: Path, save_dir: Path, *arguments: object, updates: int = 2, device: Sequence[str] = CPU
+) -> Path:
     """Train a C-MLM teacher; the path of its last checkpoint."""
     run_fairseq(
         "train", data, "--user-dir", PLUGIN, "--task", "conditional_masked_lm",
         "--criterion", "conditional_masked_lm", "--arch", "hf_masked_lm", "--teacher-model", model,
         "--optimizer", "adam", "--lr", 1e-3, "--max-tokens", 512, "--max-update", updates, "--save-dir", save_dir,
-        "--no-epoch-checkpoints", "--num-workers", 0, "--no-progress-bar", "--cpu", *arguments,
+        "--no-epoch-checkpoints", "--num-workers", 0, "--no-progress-bar", *device, *arguments,
     )  # fmt: skip
     return save_dir / "checkpoint_last.pt"
 
 
-def train_student(data: Path, save_dir: Path, *arguments: object, updates: int = 2) -> Path:
+def train_student(
+    data: Path, save_dir: Path, *arguments: object, updates: int = 2, device: Sequence[str] = CPU
+) -> Path:
     """Train a very small student; the path of its last checkpoint."""
     run_fairseq(
         "train", data, "--user-dir", PLUGIN, "--task", "translation_with_teacher",
         "--arch", "distilled_transformer_small", "--encoder-layers", 1, "--decoder-layers", 1, "--dropout", 0,
         "--criterion", "label_smoothed_cross_entropy_with_distillation", "--label-smoothing", 0.1,
         "--optimizer", "adam", "--lr", 3e-3, "--max-tokens", 512, "--max-update", updates, "--save-dir", save_dir,
-        "--no-epoch-checkpoints", "--num-workers", 0, "--no-progress-bar", "--cpu", *arguments,
+        "--no-epoch-checkpoints", "--num-workers", 0, "--no-progress-bar", *device, *arguments,
     )  # fmt: skip
     return save_dir / "checkpoint_last.pt"
 
 
-def dump(data: Path, checkpoint: Path, *arguments: object) -> int:
+def dump(data: Path, checkpoint: Path, *arguments: object, device: Sequence[str] = CPU) -> int:
     """``fairseq-bert-kd dump`` in this process; its exit status."""
     from fairseq_bert_kd.cli.main import cli_main
 
-    return cli_main(["dump", str(data), "--path", str(checkpoint), "--cpu", *map(str, arguments)])
+    return cli_main(["dump", str(data), "--path", str(checkpoint), *device, *map(str, arguments)])

@@ -47,7 +47,7 @@ class TwoWorkers:
 
         Args:
             tool: ``train``, for example.
-            arguments: of the command, the same for both.
+            arguments: arguments of the command, the same for both.
             pytorch_ddp: let torch's DistributedDataParallel wrap a model on a CPU.
             group: form a process group; otherwise each worker only knows its rank (decoding).
         """
@@ -137,11 +137,13 @@ def work(rank: int, job: dict) -> None:
 
 
 def wrap_models_on_a_cpu() -> None:
-    """The host gives torch a GPU's number even with --cpu; without it torch takes a model on a CPU."""
-    from fairseq.models import distributed_fairseq_model as host
+    """fairseq gives torch a GPU's number even with --cpu; without it torch takes a model on a CPU."""
+    from fairseq.models import distributed_fairseq_model
 
-    wrapper = host.DistributedDataParallel
-    host.DistributedDataParallel = lambda device_ids, output_device, **rest: wrapper(**rest)
+    wrapper = distributed_fairseq_model.DistributedDataParallel
+    distributed_fairseq_model.DistributedDataParallel = lambda device_ids, output_device, **rest: wrapper(
+        **rest
+    )
 
 
 if __name__ == "__main__":

@@ -81,7 +81,7 @@ class AllOptions(Generated):
 
 
 def configs() -> list[tuple[str, type]]:
-    """What the user chooses, and the dataclass of its options, ours only."""
+    """Pairs of a choice (such as ``--task NAME``) and the dataclass of its options, ours only."""
     from fairseq.criterions import CRITERION_DATACLASS_REGISTRY
     from fairseq.models import MODEL_DATACLASS_REGISTRY
     from fairseq.registry import REGISTRIES
@@ -157,7 +157,7 @@ def modules_of(part: str) -> list[str]:
 
 
 def summary(documented: Any) -> str:
-    """Its docstring as one paragraph of Markdown."""
+    """A docstring as one paragraph of Markdown."""
     return markdown(" ".join((inspect.getdoc(documented) or "").replace("``", "`").split()))
 
 

@@ -15,13 +15,15 @@ import torch
 from tqdm import tqdm
 
 import fairseq_bert_kd
-from fairseq_bert_kd.functional.left_to_right import LEFT_TO_RIGHT
+from fairseq_bert_kd.cli import dump_options
+from fairseq_bert_kd.cli.dump_options import PRECISIONS, check_arguments, parse_shard
+from fairseq_bert_kd.functional.text_input import LEFT_TO_RIGHT
 from fairseq_bert_kd.storage.fairseq_data import dictionary_digest, open_pairs, read_dictionary
 from fairseq_bert_kd.storage.merge import merge_shards
 from fairseq_bert_kd.storage.schema import differing_fields
 from fairseq_bert_kd.storage.shards import Shard, shard_path
 from fairseq_bert_kd.storage.topk import PREFIX_PLAN, STRIDED_PLAN, TopKInfo, scoring_plan
-from fairseq_bert_kd.storage.topk_store import DEFAULT_NAME, TopKReader, store_path
+from fairseq_bert_kd.storage.topk_store import TopKReader, store_path
 from fairseq_bert_kd.teachers import distributed
 from fairseq_bert_kd.teachers.dump import StoreDump
 from fairseq_bert_kd.teachers.load import Teacher, load_teacher
@@ -30,106 +32,8 @@ from fairseq_bert_kd.teachers.plan import number_of_passes
 logger = logging.getLogger(__name__)
 
 HELP = "store a teacher's top-k logits for every target position"
-EXAMPLE = "example: fairseq-bert-kd dump data-bin --path teacher/checkpoint_best.pt --topk 8 --passes 7"
-PRECISIONS = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
-MAX_TOKENS = {"cpu": 8192, "cuda": 32768}  # our choice; more does not make either faster
-
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.epilog = EXAMPLE
-    parser.add_argument(
-        "data",
-        help="folder that fairseq-preprocess wrote, or several separated by colons; stores go into them",
-    )
-    parser.add_argument(
-        "--path", required=True, help="checkpoint of a teacher (--task conditional_masked_lm)"
-    )
-    parser.add_argument(
-        "--subset",
-        default="train",
-        help="split to score, or several separated by commas (default: %(default)s)",
-    )
-    parser.add_argument(
-        "--name",
-        default=DEFAULT_NAME,
-        help="of the store among several of the same data (other teachers, other --passes), SPLIT.SRC-TGT.TGT.NAME.topk; "
-        "training mixes them with --kd-stores (default: none)",
-    )
-    what = parser.add_argument_group("what is stored")
-    what.add_argument(
-        "--topk", type=int, default=8, help="tokens per position (default: %(default)s, as in the paper)"
-    )
-    what.add_argument(
-        "--temperatures",
-        type=float,
-        nargs="+",
-        default=[1.0, 5.0, 10.0],
-        metavar="T",
-        help="a log-normaliser over the whole dictionary is stored for each: with it the mass outside the stored "
-        "tokens is exact (default: 1 5 10, the last two from the paper)",
-    )
-    what.add_argument(
-        "--gold", action="store_true", help="also store the gold token's logit, wherever it ranks"
-    )
-    what.add_argument(
-        "--samples",
-        type=int,
-        default=0,
-        metavar="R",
-        help="also store R tokens a position, drawn with replacement from the teacher's distribution at temperature 1 "
-        "outside the stored tokens; their share of the mass is what the stored ones leave (default: 0)",
-    )
-    what.add_argument("--seed", type=int, default=1, help="of these draws (default: %(default)s)")
-    what.add_argument(
-        "--passes",
-        type=int,
-        default=None,
-        help="each position is masked in one of this many passes, so 1/PASSES of a target is hidden at a time "
-        "(default: 7, as in the paper: close to the 15 %% of training); not applicable to a left-to-right teacher, "
-        "which hides nothing and needs one",
-    )
-    how = parser.add_argument_group("how it is computed")
-    how.add_argument(
-        "--max-tokens",
-        type=int,
-        default=None,
-        help="source and target tokens of a batch, padding included (default: 32768 on a GPU, 8192 on a CPU)",
-    )
-    how.add_argument(
-        "--chunk-sentences",
-        type=int,
-        default=1024,
-        help="sentences that are sorted by length, scored and written together; what a crash loses "
-        "(default: %(default)s)",
-    )
-    how.add_argument(
-        "--precision",
-        choices=sorted(PRECISIONS),
-        default=None,
-        help="arithmetic of the teacher (default: fp16 on a GPU, fp32 on a CPU)",
-    )
-    how.add_argument(
-        "--compile", action="store_true", help="compile the teacher's encoder with torch.compile"
-    )
-    how.add_argument("--cpu", action="store_true", help="do not use a GPU")
-    how.add_argument(
-        "--shard",
-        default="1/1",
-        metavar="I/N",
-        help="score only the I-th of N parts, on any machine and in any order; join them with `store merge`",
-    )
-    how.add_argument(
-        "--plan", action="store_true", help="print sizes and an estimate of the time; write nothing"
-    )
-    how.add_argument(
-        "--overwrite", action="store_true", help="replace an existing store, drop unfinished work"
-    )
-
-
-def get_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="fairseq-bert-kd dump", description=HELP)
-    add_arguments(parser)
-    return parser
+add_arguments = dump_options.add_arguments
+MAX_TOKENS = {"cpu": 8192, "cuda": 32768}  # our choice; neither is faster with more
 
 
 def register() -> None:
@@ -157,17 +61,17 @@ def dump_all(args: argparse.Namespace, rank: int, world_size: int) -> None:
         teacher.model.encoder = torch.compile(teacher.model.encoder, dynamic=True)
     shard, dumps = parse_shard(args.shard), []
     for folder in folders:
-        refuse_other_dictionaries(folder, teacher)
+        check_same_dictionaries(folder, teacher)
         for subset in args.subset.split(","):
             info = store_info(args, teacher, subset, precision, device)
             pairs = open_pairs(folder, subset, info.source_lang, info.target_lang)
             path = store_path(folder, subset, info.source_lang, info.target_lang, args.name)
             dumps.append((StoreDump(teacher, pairs, info, device), path))
-    # what cannot be written is told before the first of them is scored
+    # a store that cannot be written is reported before the first one is scored
     if not args.plan and not args.overwrite:
         for dump, path in dumps:
             if shard_path(path, shard).exists():
-                refuse_other_store(shard_path(path, shard), dump)
+                check_same_store(shard_path(path, shard), dump)
     for dump, path in dumps:
         if args.plan:
             print_plan(dump, path, shard, args.shard)
@@ -176,15 +80,17 @@ def dump_all(args: argparse.Namespace, rank: int, world_size: int) -> None:
 
 
 def dump_split(dump: StoreDump, path: Path, args: argparse.Namespace, rank: int, world_size: int) -> None:
-    """Write one store, or one shard of it; several processes share the work and the first joins it."""
-    asked = parse_shard(args.shard)
-    # together they hold the sentences of the shard that was asked for, so machines may have other numbers of GPUs
-    parts = [Shard(asked.index + i * asked.count, asked.count * world_size) for i in range(world_size)]
+    """Write one store, or one shard of it; several processes share the work and the first one joins the parts."""
+    requested = parse_shard(args.shard)
+    # together they hold the sentences of the requested shard, so machines may have different numbers of GPUs
+    parts = [
+        Shard(requested.index + i * requested.count, requested.count * world_size) for i in range(world_size)
+    ]
     part, started = parts[rank], time.perf_counter()
-    joined = asked.count == 1 and world_size > 1  # all parts are made here
+    joined = requested.count == 1 and world_size > 1  # all parts are written here
     finished = joined and not args.overwrite and path.exists()
     if finished:
-        tokens = 0  # and it is this one, see `dump_all`
+        tokens = 0  # `dump_all` has checked that it is this store
     else:
         with progress_bar(dump, part, f"dump {dump.info.split}", rank) as bar:
             tokens = dump.run(path, part, args.overwrite, bar.update)
@@ -210,9 +116,10 @@ def dump_split(dump: StoreDump, path: Path, args: argparse.Namespace, rank: int,
 def store_info(
     args: argparse.Namespace, teacher: Teacher, subset: str, precision: str, device: torch.device
 ) -> TopKInfo:
-    """What the store will say about itself."""
+    """Description of the store that the options make."""
     cfg, dictionary = teacher.task.cfg, teacher.task.target_dictionary
-    left_to_right = teacher.model.attention == LEFT_TO_RIGHT
+    attention = teacher.model.pair_layout().attention
+    left_to_right = attention == LEFT_TO_RIGHT
     return TopKInfo(
         k=args.topk,
         dictionary_size=len(dictionary),
@@ -220,7 +127,7 @@ def store_info(
         split=subset,
         source_lang=cfg.source_lang,
         target_lang=cfg.target_lang,
-        passes=number_of_passes(teacher.model, args.passes, "--passes"),
+        passes=number_of_passes(attention, args.passes, "--passes"),
         teacher="/".join(Path(args.path).absolute().parts[-2:]),
         teacher_digest=teacher.digest,
         mask_ratio=0.0 if left_to_right else cfg.cmlm_mask_prob,
@@ -233,7 +140,7 @@ def store_info(
         samples=args.samples,
         sample_seed=args.seed if args.samples else 0,
         source_dictionary_digest=dictionary_digest(teacher.task.source_dictionary.symbols),
-        tokenizer_digest=teacher.model.digests.get("tokenizer", ""),
+        tokenizer_digest=teacher.model.tokenizer_digest(),
         precision=precision + (" compiled" if args.compile else ""),
         device=torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
         max_tokens=args.max_tokens or MAX_TOKENS[device.type],
@@ -242,36 +149,8 @@ def store_info(
     )
 
 
-def check_arguments(args: argparse.Namespace) -> None:
-    """ValueError for numbers that cannot be meant."""
-    for option, value in (
-        ("--topk", args.topk),
-        ("--passes", args.passes),
-        ("--chunk-sentences", args.chunk_sentences),
-        ("--max-tokens", args.max_tokens),
-    ):
-        if value is not None and value < 1:
-            raise ValueError(f"{option} must be at least 1, got {value}; the paper uses --topk 8 --passes 7")
-    if args.seed < 0:
-        raise ValueError(f"--seed must not be negative, got {args.seed}")
-    store_path(args.data, args.subset, "a", "b", args.name)  # refuses a name that is none
-    if args.samples < 0:
-        raise ValueError(f"--samples must not be negative, got {args.samples}")
-    bad = next((t for t in args.temperatures if not 0 < t < math.inf), None)
-    if bad is not None:
-        raise ValueError(f"--temperatures must be positive, got {bad:g}; the paper uses 5 and 10")
-
-
-def parse_shard(text: str) -> Shard:
-    """``2/7`` as the second of seven."""
-    number, _, count = text.partition("/")
-    if not (number.isdecimal() and count.isdecimal() and 1 <= int(number) <= int(count)):
-        raise ValueError(f"--shard must be I/N with I from 1 to N, got `{text}`; for example --shard 2/7")
-    return Shard(int(number) - 1, int(count))
-
-
-def refuse_other_dictionaries(folder: str, teacher: Teacher) -> None:
-    """ValueError when a data folder has other dictionaries than the teacher; the host looks at the first only."""
+def check_same_dictionaries(folder: str, teacher: Teacher) -> None:
+    """ValueError if a data folder has other dictionaries than the teacher; fairseq reads those of the first only."""
     for lang, dictionary in (
         (teacher.task.cfg.source_lang, teacher.task.source_dictionary),
         (teacher.task.cfg.target_lang, teacher.task.target_dictionary),
@@ -284,7 +163,7 @@ def refuse_other_dictionaries(folder: str, teacher: Teacher) -> None:
             )
 
 
-def refuse_other_store(path: Path, dump: StoreDump) -> None:
+def check_same_store(path: Path, dump: StoreDump) -> None:
     """FileExistsError unless the store, or the shard of one, is what this command would write."""
     try:
         reader = TopKReader(path, shard=True)
@@ -297,11 +176,11 @@ def refuse_other_store(path: Path, dump: StoreDump) -> None:
         raise FileExistsError(
             f"store {path} exists and differs ({'; '.join(differences[:3])}); pass --overwrite to replace it"
         )
-    dump.refuse_changed_data(path)
+    dump.check_unchanged_data(path)
 
 
 def progress_bar(dump: StoreDump, shard: Shard, label: str, rank: int) -> Any:
-    """Tokens of this process's shard."""
+    """Progress bar over the tokens of this process's shard."""
     counts = dump.count(shard)
     if counts["too_long"] and rank == 0:
         logger.warning(
@@ -318,7 +197,7 @@ def progress_bar(dump: StoreDump, shard: Shard, label: str, rank: int) -> Any:
 
 
 def print_plan(dump: StoreDump, path: Path, shard: Shard, name: str) -> None:
-    """Sizes, and a time from some measured batches."""
+    """Print sizes, and an estimate of the time from some measured batches."""
     counts = dump.count(shard)
     rate = dump.measure(shard)
     free = os.statvfs(path.parent).f_bavail * os.statvfs(path.parent).f_frsize
@@ -328,7 +207,7 @@ def print_plan(dump: StoreDump, path: Path, shard: Shard, name: str) -> None:
     print(f"  passes           {dump.info.passes:>15,}")
     print(f"  tokens to score  {counts['tokens']:>15,}  source and target, over all passes")
     print(
-        f"  bytes            {counts['bytes']:>15,}  {dump.info.record_dtype.itemsize} a position; {free:,} free"
+        f"  bytes            {counts['bytes']:>15,}  {dump.info.record_dtype.itemsize} per position; {free:,} free"
     )
     if rate:
         seconds = counts["tokens"] / rate
@@ -338,7 +217,7 @@ def print_plan(dump: StoreDump, path: Path, shard: Shard, name: str) -> None:
 
 
 def report(path: Path) -> None:
-    """Print what is in the store and how well the teacher knows the gold tokens."""
+    """Print the contents of the store and how well the teacher predicts the gold tokens."""
     reader = TopKReader(path, shard=True)
     info, layout, summary = reader.info, reader.header.layout, reader.header.summary
     assert summary is not None
@@ -346,7 +225,7 @@ def report(path: Path) -> None:
     covered, rows = len(reader) - sum(missing.values()), max(layout.rows, 1)
     why = ", ".join(f"{count:,} {name.replace('_', ' ')}" for name, count in missing.items() if count)
     print(
-        f"{path}: {layout.file_bytes:,} bytes, {layout.rows:,} positions, {layout.file_bytes / rows:.1f} bytes a "
+        f"{path}: {layout.file_bytes:,} bytes, {layout.rows:,} positions, {layout.file_bytes / rows:.1f} bytes per "
         f"position ({info.record_dtype.itemsize} without header and index), k={info.k}, {scoring_plan(info)}"
     )
     print(

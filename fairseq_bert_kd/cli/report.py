@@ -1,76 +1,74 @@
 """``fairseq-bert-kd report``: experiments as one page, figures and a results file."""
 
 import argparse
-import logging
 from pathlib import Path
 
 from fairseq_bert_kd.compat import import_extra
-from fairseq_bert_kd.report.experiment import read_experiment
-from fairseq_bert_kd.report.figures import figure_paths, write_figures
-from fairseq_bert_kd.report.notes import Notes
-from fairseq_bert_kd.report.page import render
-from fairseq_bert_kd.report.provenance import note_other_data
+from fairseq_bert_kd.report.experiment_report import ReportOptions, make_report
+from fairseq_bert_kd.report.page import figure_paths, render, write_figures
+from fairseq_bert_kd.report.read_experiment import Notes, read_experiment
+from fairseq_bert_kd.report.read_texts import note_other_data
 from fairseq_bert_kd.report.results_file import write_results
-from fairseq_bert_kd.report.section import Choices, make_section
 
-HELP = """Tables, learning curves, gains by length, sentences and the teacher's soft labels of experiments, as one HTML
-page that needs no network. Works on half-finished experiments: the page lists what is missing."""
+HELP = """Write one HTML page about experiments: tables, learning curves, gains by length, sentences and the teacher's soft
+labels. The page needs no network. Experiments may be half finished: the page lists what is missing."""
 EXAMPLE = "example: fairseq-bert-kd report OUT --out report.html --results results.json --figures figures"
-LOGGER = logging.getLogger(__name__)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.epilog = EXAMPLE
-    parser.add_argument("runs", nargs="+", metavar="RUNS", help="folders that examples/*/run.sh wrote")
+    parser.add_argument("runs", nargs="+", metavar="RUNS", help="folders that examples/run.py wrote")
     parser.add_argument("--out", required=True, metavar="FILE", help="the page")
     parser.add_argument("--results", metavar="FILE", help="also write scores, times and digests as JSON")
-    parser.add_argument("--figures", metavar="DIR", help="also write the figures as PNG files")
+    parser.add_argument("--figures", metavar="DIR", help="also write figures as PNG files")
     parser.add_argument(
         "--subset",
         choices=("test", "valid"),
         default="test",
-        help="outputs that the page compares (default: test)",
+        help="compared outputs (default: test)",
     )
     parser.add_argument(
         "--sentences",
         type=_numbers,
         metavar="N[,N...]",
-        help="training sentences, from 0, whose soft labels are shown (default: chosen by the rule that docs/report.md states)",
+        help="training sentences, from 0, whose soft labels are shown (default: chosen by the rule in docs/report.md)",
     )
-    parser.add_argument("--overwrite", action="store_true", help="replace what is there")
+    parser.add_argument("--overwrite", action="store_true", help="replace existing files")
 
 
 def main(args: argparse.Namespace) -> None:
     outputs = [Path(path) for path in (args.out, args.results) if path]
     if len(outputs) == 2 and outputs[0].absolute() == outputs[1].absolute():
         raise ValueError(f"--out and --results are both `{args.out}`; give two names")
-    _refuse_existing(outputs, args.overwrite)
+    _check_absent(outputs, args.overwrite)
     for module in ("jinja2", "matplotlib"):
         import_extra(module)
     folders = [Path(folder).absolute() for folder in args.runs]
     if len(set(folders)) < len(folders):
         raise ValueError(f"an experiment is given twice: {' '.join(args.runs)}; name each once")
     notes = [Notes(folder) for folder in args.runs]
-    experiments = [read_experiment(folder, found) for folder, found in zip(args.runs, notes, strict=True)]
-    choices = Choices(args.subset, sentences=args.sentences)
-    sections = [
-        make_section(experiment, found, choices) for experiment, found in zip(experiments, notes, strict=True)
+    experiments = [read_experiment(folder, listed) for folder, listed in zip(args.runs, notes, strict=True)]
+    options = ReportOptions(subset=args.subset, sentences=args.sentences)
+    reports = [
+        make_report(experiment, listed, options)
+        for experiment, listed in zip(experiments, notes, strict=True)
     ]
-    note_other_data(experiments, [section.digests for section in sections], notes)
+    note_other_data(experiments, [report.digests for report in reports], notes)
     if args.figures:
-        outputs += _refuse_existing(figure_paths(args.figures, sections), args.overwrite)
-    page = render(sections)
+        outputs += _check_absent(figure_paths(args.figures, reports), args.overwrite)
+    page = render(reports)
     Path(args.out).parent.mkdir(parents=True, exist_ok=True)
     Path(args.out).write_text(page, encoding="utf-8")
     if args.results:
-        write_results(args.results, sections)
+        write_results(args.results, reports)
     if args.figures:
-        write_figures(args.figures, sections)
+        write_figures(args.figures, reports)
     for path in outputs:
         print(path)
 
 
-def _refuse_existing(paths: list[Path], overwrite: bool) -> list[Path]:
+def _check_absent(paths: list[Path], overwrite: bool) -> list[Path]:
+    """The paths, checked: none is a folder, and none exists without ``--overwrite``."""
     for path in paths:
         if path.is_dir():
             raise ValueError(f"`{path}` is a folder; name a file")

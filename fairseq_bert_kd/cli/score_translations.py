@@ -5,13 +5,14 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
-from sacrebleu.metrics import BLEU
-
 from fairseq_bert_kd.evaluation.fairseq_output import read_hypotheses, read_lines
-from fairseq_bert_kd.evaluation.text_metrics import Metrics, MetricSettings, Output
-from fairseq_bert_kd.report.results import spread
+from fairseq_bert_kd.evaluation.metric import MetricSettings
+from fairseq_bert_kd.evaluation.registry import signatures, table_metrics
+from fairseq_bert_kd.evaluation.significance import spread
+from fairseq_bert_kd.evaluation.system_output import SystemOutput
+from fairseq_bert_kd.evaluation.text_metrics import TOKENIZERS
 
-Scores = dict[str, float]  # by the keys of `Metrics.keys`: 0 to 100, and the length ratio
+Scores = dict[str, float]  # by name of the metric: 0 to 100, and the length ratio
 
 HELP = "sacreBLEU and chrF of fairseq-generate's output on detokenised text, with signatures"
 EXAMPLE = (
@@ -26,10 +27,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "systems",
         nargs="+",
         metavar="LABEL=FILE[,FILE...]",
-        help="outputs of fairseq-generate; several files of a label are runs with different seeds, "
+        help="outputs of fairseq-generate; several files under one label are runs with different seeds, "
         "reported as mean and sample standard deviation",
     )
-    parser.add_argument("--reference", required=True, help="reference text, raw, one sentence a line")
+    parser.add_argument("--reference", required=True, help="raw reference text, one sentence per line")
     parser.add_argument(
         "--tokenizer",
         help="decode the hypotheses with this teacher's tokenizer (for fairseq-generate without --bpe hf_tokenizer)",
@@ -37,13 +38,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--lowercase",
         action="store_true",
-        help="compare without case: for uncased teachers, whose pieces have none",
+        help="compare without case, for uncased teachers",
     )
     parser.add_argument(
         "--tokenize",
         default="13a",
-        choices=sorted(BLEU.TOKENIZERS),
-        help="sacreBLEU's tokenizer for BLEU: `none` for text that is tokenised already (default: %(default)s)",
+        choices=TOKENIZERS,
+        help="sacreBLEU's tokenizer for BLEU; `none` for tokenised text (default: %(default)s)",
     )
     parser.add_argument("--json", metavar="FILE", help="also write scores and signatures to this file")
     parser.add_argument("--overwrite", action="store_true", help="replace an existing --json file")
@@ -56,14 +57,14 @@ def get_parser() -> argparse.ArgumentParser:
 
 
 def parse_systems(arguments: Sequence[str]) -> dict[str, list[str]]:
-    """``LABEL=FILE[,FILE...]`` to files by label; a bare ``FILE`` is its own label, an equals sign in it or not."""
+    """Files by label from ``LABEL=FILE[,FILE...]``; a bare ``FILE`` is its own label, even with an equals sign."""
     systems: dict[str, list[str]] = {}
     for argument in arguments:
         label, separator, files = argument.partition("=")
         if not separator or Path(argument).is_file():
             label, files = argument, argument
         if label in systems:
-            raise ValueError(f"label `{label}` is given twice; join its files with commas")
+            raise ValueError(f"label `{label}` is given twice; join its files by commas")
         systems[label] = [file for file in files.split(",") if file]
         if not systems[label]:
             raise ValueError(f"`{argument}` names no file; write LABEL=FILE[,FILE...]")
@@ -71,7 +72,7 @@ def parse_systems(arguments: Sequence[str]) -> dict[str, list[str]]:
 
 
 def format_table(scores: Mapping[str, Sequence[Scores]]) -> str:
-    """Mean and, with several runs, sample standard deviation of each system; gains over the first."""
+    """Table of each system's mean and, with several runs, sample standard deviation; gains over the first system."""
     width = max(len("system"), *map(len, scores))
     header = f"{'system':<{width}}  runs  {'BLEU':>14}  {'chrF2':>14}  length ratio"
     rows = [header, "-" * len(header)]
@@ -98,8 +99,8 @@ def _mean(runs: Sequence[Scores], key: str) -> float:
 
 
 def _spread(runs: Sequence[Scores], key: str) -> str:
-    found = spread([run[key] for run in runs])
-    return f"{found.mean:.2f}" if found.sd is None else f"{found.mean:.2f} ± {found.sd:.2f}"
+    value = spread([run[key] for run in runs])
+    return f"{value.mean:.2f}" if value.sd is None else f"{value.mean:.2f} ± {value.sd:.2f}"
 
 
 def _decoded(hypotheses: Iterable[str], tokenizer: str) -> list[str]:
@@ -113,11 +114,11 @@ def main(args: argparse.Namespace) -> None:
     if args.json and Path(args.json).exists() and not args.overwrite:
         raise FileExistsError(f"`{args.json}` exists; pass --overwrite to replace it")
     if args.json and not Path(args.json).absolute().parent.is_dir():
-        raise ValueError(f"--json `{args.json}` is in a folder that does not exist; make it first")
+        raise ValueError(f"--json `{args.json}` is in a folder that does not exist; create it first")
     reference = read_lines(args.reference)
     if not reference:
         raise ValueError(f"reference `{args.reference}` is empty")
-    metrics = Metrics(MetricSettings(args.lowercase, args.tokenize))
+    metrics = table_metrics("bleu", MetricSettings(args.lowercase, args.tokenize))
     scores: dict[str, list[Scores]] = {}
     for label, files in parse_systems(args.systems).items():
         scores[label] = []
@@ -125,10 +126,11 @@ def main(args: argparse.Namespace) -> None:
             hypotheses = read_hypotheses(file, len(reference), pieces=bool(args.tokenizer))
             if args.tokenizer:
                 hypotheses = _decoded(hypotheses, args.tokenizer)
-            scores[label].append(Output(metrics, hypotheses, reference).scores)
+            scores[label].append(SystemOutput(metrics, hypotheses, reference).scores)
     print(format_table(scores))
-    for name, signature in metrics.signatures.items():
+    listed = signatures(metrics)
+    for name, signature in listed.items():
         print(f"{name}: {signature}")
     if args.json:
-        results = {"signatures": metrics.signatures, "reference": args.reference, "systems": scores}
+        results = {"signatures": listed, "reference": args.reference, "systems": scores}
         Path(args.json).write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")

@@ -8,6 +8,7 @@ from tqdm import tqdm
 
 from fairseq_bert_kd.cli import dispatch
 from fairseq_bert_kd.cli.dispatch import Command
+from fairseq_bert_kd.report.formatting import visible
 
 PROG = "fairseq-bert-kd store"
 HELP = "show, check, join and convert the files that `fairseq-bert-kd dump` writes"
@@ -63,7 +64,6 @@ def progress_bar(description: str, total: int) -> Any:
 
 
 def printable(text: str) -> str:
-    """The text with control characters and halves of surrogate pairs escaped, safe for any terminal."""
-    safe = "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)
+    """The text with hidden characters escaped, and those that the terminal's encoding lacks; safe for any terminal."""
     encoding = getattr(sys.stdout, "encoding", None) or "utf-8"
-    return safe.encode(encoding, errors="backslashreplace").decode(encoding)
+    return visible(text).encode(encoding, errors="backslashreplace").decode(encoding)

@@ -1,7 +1,8 @@
-"""Text to the symbols of a teacher's tokenizer, one line for one line, in constant memory."""
+"""Text to the symbols of a teacher's tokenizer, one output line per input line, in constant memory."""
 
 import argparse
 import contextlib
+import functools
 import gzip
 import itertools
 import os
@@ -9,7 +10,7 @@ import sys
 import time
 import zlib
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from dataclasses import dataclass
 from typing import BinaryIO
@@ -25,13 +26,15 @@ EXAMPLE = """example:
       --input train.de train.en --output train.tok.de train.tok.en
 """
 CHUNK_LINES = 1000  # lines that a worker gets at a time
-CHUNKS_AHEAD = 4  # chunks in flight for each worker: bounds the memory
+CHUNKS_AHEAD = 4  # chunks in flight per worker: bounds the memory
 STANDARD_STREAM = "-"
+
+Encode = Callable[[Iterable["Chunk"]], Iterator[tuple[bytes, "Counts"]]]  # see `_encoded`
 
 
 @dataclass
 class Counts:
-    """What was written: lines, symbols, lines without text, lines with at least one byte symbol."""
+    """Counts of the output: lines, symbols, lines without text, lines with at least one byte symbol."""
 
     lines: int = 0
     symbols: int = 0
@@ -65,10 +68,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         required=True,
         nargs="+",
         metavar="FILE",
-        help="UTF-8 text, one sentence a line; gzip if the name ends in .gz; - for standard input",
+        help="UTF-8 text, one sentence per line; gzip if the name ends in .gz; - for standard input",
     )
     parser.add_argument(
-        "--output", required=True, nargs="+", metavar="FILE", help="one for each input; - for standard output"
+        "--output", required=True, nargs="+", metavar="FILE", help="one file per input; - for standard output"
     )
     parser.add_argument(
         "--workers",
@@ -78,15 +81,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="processes (default: the number of CPUs, here %(default)s); 1 works in this process",
     )
     parser.add_argument(
-        "--parallel", action="store_true", help="two inputs are translations: refuse unequal numbers of lines"
+        "--parallel",
+        action="store_true",
+        help="two inputs are translations of each other: their numbers of lines must be equal",
     )
     parser.add_argument("--overwrite", action="store_true", help="replace outputs that exist")
-
-
-def get_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="fairseq-bert-kd tokenize", description=HELP)
-    add_arguments(parser)
-    return parser
 
 
 def main(args: argparse.Namespace) -> None:
@@ -98,9 +97,15 @@ def main(args: argparse.Namespace) -> None:
         FileNotFoundError: a missing input, or a missing folder for an output.
     """
     check_options(args)
-    tokenizer = HfTokenizer(args.tokenizer)  # refuse here, not in every worker
+    tokenizer = HfTokenizer(args.tokenizer)  # an error is raised here, not in every worker
     with contextlib.ExitStack() as stack:
-        encode = _encoder(tokenizer, args.workers, stack)
+        pool = None
+        if args.workers > 1:
+            pool = ProcessPoolExecutor(args.workers, initializer=_start_worker, initargs=(tokenizer,))
+            stack.callback(pool.shutdown, cancel_futures=True)
+        encode = functools.partial(
+            _encoded, tokenizer=tokenizer, pool=pool, in_flight=args.workers * CHUNKS_AHEAD
+        )
         counts, finished = [], []
         for source, target in zip(args.input, args.output, strict=True):
             temporary = stack.enter_context(_Output(target))
@@ -112,18 +117,8 @@ def main(args: argparse.Namespace) -> None:
             output.complete()
 
 
-def cli_main(argv: Sequence[str] | None = None) -> int:
-    """Run the command; a mistake of the user's ends in one line on standard error and status 2."""
-    try:
-        main(get_parser().parse_args(argv))
-    except (ValueError, OSError, ImportError) as error:
-        print(f"fairseq-bert-kd tokenize: {error}", file=sys.stderr)
-        return 2
-    return 0
-
-
 def check_options(args: argparse.Namespace) -> None:
-    """Refuse what cannot work before any work is done.
+    """Check the options before any work is done.
 
     Raises:
         ValueError, FileNotFoundError: as in `main`.
@@ -131,7 +126,7 @@ def check_options(args: argparse.Namespace) -> None:
     if len(args.input) != len(args.output):
         raise ValueError(
             f"--input and --output must name the same number of files, but name {len(args.input)} and "
-            f"{len(args.output)}. Give one output for each input, in the same order."
+            f"{len(args.output)}. Give one output per input, in the same order."
         )
     if args.workers < 1:
         raise ValueError(f"--workers must be at least 1, but is {args.workers}. 1 works without a pool.")
@@ -162,7 +157,7 @@ def _check_output(name: str, inputs: set[str], seen: set[str], overwrite: bool) 
     if path in inputs:
         raise ValueError(f"output `{name}` must not be an input as well. Choose another name after --output.")
     if path in seen:
-        raise ValueError(f"output `{name}` is named twice. Choose one name for each input after --output.")
+        raise ValueError(f"output `{name}` is named twice. Choose one name per input after --output.")
     seen.add(path)
     if name.endswith(".gz"):
         raise ValueError(
@@ -189,7 +184,7 @@ def _check_parallel(names: Sequence[str], lines: Sequence[int]) -> None:
 
 
 class _Output:
-    """A file under a temporary name beside its final one until `complete`; gone if that is not reached."""
+    """A file under a temporary name beside its final one until `complete`; removed if that is not called."""
 
     def __init__(self, target: str) -> None:
         # a link stays a link: what it points to is replaced
@@ -216,39 +211,23 @@ class _Output:
                 os.remove(self.temporary)
 
 
-class _Encoder:
-    """Chunks to tokenised text in order, in this process."""
+def _encoded(
+    chunks: Iterable[Chunk], tokenizer: HfTokenizer, pool: ProcessPoolExecutor | None, in_flight: int
+) -> Iterator[tuple[bytes, Counts]]:
+    """Tokenised chunks in their order, with at most ``in_flight`` of them in memory.
 
-    def __init__(self, tokenizer: HfTokenizer) -> None:
-        self.tokenizer = tokenizer
-
-    def __call__(self, chunks: Iterable[Chunk]) -> Iterator[tuple[bytes, Counts]]:
-        return (tokenize_chunk(self.tokenizer, chunk) for chunk in chunks)
-
-
-class _PoolEncoder:
-    """The same with worker processes, and a bounded number of chunks in flight."""
-
-    def __init__(self, pool: ProcessPoolExecutor, in_flight: int) -> None:
-        self.pool = pool
-        self.in_flight = in_flight
-
-    def __call__(self, chunks: Iterable[Chunk]) -> Iterator[tuple[bytes, Counts]]:
-        waiting: deque[Future[tuple[bytes, Counts]]] = deque()
-        for chunk in chunks:
-            waiting.append(self.pool.submit(_tokenize_in_worker, chunk))
-            if len(waiting) >= self.in_flight:
-                yield waiting.popleft().result()
-        while waiting:
+    multiprocessing.Pool.imap is shorter, but reads ahead without a bound and waits for ever for a worker that was killed.
+    """
+    if pool is None:
+        yield from (tokenize_chunk(tokenizer, chunk) for chunk in chunks)
+        return
+    waiting: deque[Future[tuple[bytes, Counts]]] = deque()
+    for chunk in chunks:
+        waiting.append(pool.submit(_tokenize_in_worker, chunk))
+        if len(waiting) >= in_flight:
             yield waiting.popleft().result()
-
-
-def _encoder(tokenizer: HfTokenizer, workers: int, stack: contextlib.ExitStack) -> _Encoder | _PoolEncoder:
-    if workers == 1:
-        return _Encoder(tokenizer)
-    pool = ProcessPoolExecutor(workers, initializer=_start_worker, initargs=(tokenizer,))
-    stack.callback(pool.shutdown, cancel_futures=True)
-    return _PoolEncoder(pool, workers * CHUNKS_AHEAD)
+    while waiting:
+        yield waiting.popleft().result()
 
 
 _worker_tokenizer: HfTokenizer
@@ -268,7 +247,7 @@ def tokenize_chunk(tokenizer: HfTokenizer, chunk: Chunk) -> tuple[bytes, Counts]
     """Tokenise the lines of a chunk.
 
     Returns:
-        UTF-8 output, each line closed by a line feed, and what it holds.
+        UTF-8 output, each line closed by a line feed, and its counts.
 
     Raises:
         ValueError: a line is not UTF-8; names file and line.
@@ -297,7 +276,7 @@ def _decode(chunk: Chunk, place: int) -> str:
         ) from None
 
 
-def _tokenize_file(source: str, stream: BinaryIO, encode: _Encoder | _PoolEncoder) -> Counts:
+def _tokenize_file(source: str, stream: BinaryIO, encode: Encode) -> Counts:
     counts = Counts()
     started = time.monotonic()
     with (
@@ -327,7 +306,7 @@ def _summarise(source: str, counts: Counts, seconds: float) -> None:
     if counts.empty:
         print(
             f"warning: {source}: {counts.empty:,} of {counts.lines:,} lines are empty; fairseq-preprocess keeps "
-            "such a line as a lone end-of-sentence, so consider to remove the pair from both files",
+            "such a line as a lone end-of-sentence, so consider removing the pair from both files",
             file=sys.stderr,
         )
 
@@ -356,7 +335,3 @@ def _opened(name: str) -> Iterator[BinaryIO]:
     else:
         with open(name, "rb") as stream:
             yield stream
-
-
-if __name__ == "__main__":
-    sys.exit(cli_main())

@@ -11,7 +11,7 @@ from fairseq.criterions.label_smoothed_cross_entropy import LabelSmoothedCrossEn
 from fairseq.logging import metrics
 from fairseq.utils import get_perplexity
 
-from fairseq_bert_kd.batch import TEACHER, TeacherNeeds
+from fairseq_bert_kd.batch import TEACHER, TeacherRequirements
 from fairseq_bert_kd.criterions.distillation_options import (
     DistillationConfig,
     check_changing_temperature,
@@ -96,7 +96,7 @@ class LabelSmoothedCrossEntropyWithDistillationCriterion(LabelSmoothedCrossEntro
         self._told: set[str] = set()
 
     @property
-    def teacher_needs(self) -> TeacherNeeds | None:
+    def teacher_needs(self) -> TeacherRequirements | None:
         """What training needs of each teacher; None when it needs none."""
         name, token_weight = self.objective.name, self.objective.token_weight
         if max(self.weights.start, self.weights.end) == 0.0:
@@ -108,11 +108,13 @@ class LabelSmoothedCrossEntropyWithDistillationCriterion(LabelSmoothedCrossEntro
             temperatures.append((f"--kd-objective {name}", 1.0))
         if token_weight != "none":
             temperatures.append((f"--kd-token-weight {token_weight}", 1.0))
-        ends = (self.temperatures.start, self.temperatures.end)
-        return TeacherNeeds(
-            self.kd_topk, tuple(temperatures), self.objective.temperature, name == "sampled", name == "full",
-            min(ends) if self.objective.approximate_tail else None,
-        )  # fmt: skip
+        return TeacherRequirements(
+            topk=self.kd_topk,
+            temperatures=tuple(temperatures),
+            temperature=self.objective.temperature,
+            samples=name == "sampled",
+            full=name == "full",
+        )
 
     def set_num_updates(self, update: int) -> None:
         """Tell the schedules how far training is; the task does so before every step."""

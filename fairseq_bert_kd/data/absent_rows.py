@@ -1,4 +1,4 @@
-"""The part of a corpus that no teacher has scored."""
+"""A part of a corpus that no teacher has scored."""
 
 from typing import Any
 
@@ -9,11 +9,11 @@ from fairseq_bert_kd.storage.topk import TopKInfo
 
 
 class AbsentRows:
-    """In the place of a `TopKReader`: no sentence has a row, so the student learns them from labels alone.
+    """Stands in for a `TopKReader`: no sentence has a row, so the student learns from labels alone.
 
     Args:
         path: where the store would be, for messages.
-        info: of the stores of the other parts, whose fields it has.
+        info: description of the stores of the other parts, whose fields these rows have.
         lengths: ``(sentences,)`` tokens of each target, end of sentence included.
     """
 
@@ -22,7 +22,7 @@ class AbsentRows:
         self.lengths: NDArray[np.int64] = np.asarray(lengths, dtype=np.int64)
 
     def __len__(self) -> int:
-        """Sentences."""
+        """Number of sentences."""
         return len(self.lengths)
 
     def gather_records(self, sentence_ids: ArrayLike, width: int) -> tuple[NDArray[Any], NDArray[np.bool_]]:

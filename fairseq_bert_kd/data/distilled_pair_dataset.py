@@ -27,5 +27,5 @@ class DistilledPairDataset(CompleteBatchesDataset):
         batch = self.dataset.collater(samples, **kwargs)
         if batch:
             ids, width = batch["id"].numpy(), batch["target"].size(1)
-            batch[TEACHER] = [teacher.entry(ids, width) for teacher in self.teachers]
+            batch[TEACHER] = [teacher.teacher_batch(ids, width) for teacher in self.teachers]
         return batch

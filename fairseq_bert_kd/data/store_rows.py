@@ -1,4 +1,4 @@
-"""From stores to the teacher's entry of a mini-batch, see `fairseq_bert_kd.batch`."""
+"""A teacher's rows of a mini-batch from its stores, see `fairseq_bert_kd.batch`."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -6,9 +6,8 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
-from fairseq_bert_kd.batch import TeacherNeeds, encode_logits, encode_normalisers
+from fairseq_bert_kd.batch import TeacherRequirements, pack
 from fairseq_bert_kd.data.absent_rows import AbsentRows
 from fairseq_bert_kd.storage.topk_store import TopKReader
 
@@ -18,24 +17,24 @@ class StoreRows:
 
     Args:
         readers: stores of consecutive parts of the corpus (``train``, ``train1``, ...), or parts without one; each has
-            what is needed.
-        needs: of the criterion.
-        weight: of this teacher among several.
-        upsample_first: how many times the host repeats the first part (``--upsample-primary``).
+            what is required.
+        requirements: requirements of the criterion.
+        weight: weight of this teacher among several.
+        upsample_first: how many times fairseq repeats the first part (``--upsample-primary``).
 
     Attributes:
-        temperatures: at which every part knows its log-normalisers.
+        temperatures: temperatures whose log-normalisers every part has.
     """
 
     def __init__(
         self,
         readers: Sequence[TopKReader | AbsentRows],
-        needs: TeacherNeeds,
+        requirements: TeacherRequirements,
         weight: float = 1.0,
         upsample_first: int = 1,
     ):
         self.readers = list(readers)
-        self.topk, self.weight = needs.topk, weight
+        self.topk, self.weight = requirements.topk, weight
         sizes = [len(reader) for reader in self.readers]
         sizes[0] *= upsample_first
         self._starts = np.cumsum([0, *sizes])  # first sentence of each part
@@ -44,18 +43,18 @@ class StoreRows:
         self.temperatures = tuple(sorted(common))
         self._columns = [[info.temperatures.index(value) for value in self.temperatures] for info in infos]
         self._gold = all(info.gold for info in infos)
-        self._samples = min(info.samples for info in infos) if needs.samples else 0
+        self._samples = min(info.samples for info in infos) if requirements.samples else 0
 
     def __len__(self) -> int:
         """Sentences, repeated ones counted again."""
         return int(self._starts[-1])
 
-    def entry(self, sentence_ids: NDArray[np.int64], width: int) -> dict[str, Any]:
-        """Rows of some sentences, in their order, ``width`` positions each."""
+    def teacher_batch(self, sentence_ids: NDArray[np.int64], width: int) -> dict[str, Any]:
+        """One dict of ``sample[TEACHER]``: rows of some sentences, in their order, ``width`` positions each."""
         if len(self.readers) == 1:
             joined = self._part(0, sentence_ids, width)
         else:
-            part = np.searchsorted(self._starts, sentence_ids, side="right") - 1  # [batch row -> store]
+            part = np.searchsorted(self._starts, sentence_ids, side="right") - 1  # (batch,) store of each row
             joined = {}
             for store in np.unique(part):
                 rows = part == store
@@ -65,32 +64,25 @@ class StoreRows:
                     if name not in joined:
                         joined[name] = np.zeros((len(sentence_ids), *values.shape[1:]), values.dtype)
                     joined[name][rows] = values
-        entry: dict[str, Any] = {name: _as_tensor(values) for name, values in joined.items()}
+        fields: dict[str, Any] = pack({name: torch.from_numpy(values) for name, values in joined.items()})
         settings = {"temperatures": self.temperatures, "weight": self.weight, "gold_stored": self._gold}
-        return entry | settings
+        return fields | settings
 
     def _part(self, store: int, sentences: NDArray[np.int64], width: int) -> dict[str, NDArray[Any]]:
-        """Rows from one store by name, each array its own, in the types of the batch (float16 and float32 for bits)."""
+        """Fields of the rows from one store, ``(sentences, width, ...)``, each array its own."""
         records, present = self.readers[store].gather_records(sentences, width)
         rows = {
-            "ids": records["topk_ids"][..., : self.topk].astype(np.int32),
-            "logit_bits": records["topk_logits"][..., : self.topk].copy(),
+            # ids are uint16 or int32 on disk, and torch has no arithmetic on uint16
+            "topk_ids": records["topk_ids"][..., : self.topk].astype(np.int32),
+            "topk_logits": records["topk_logits"][..., : self.topk].copy(),
             "present": present,
         }
         if self.temperatures:
-            rows["normaliser_bits"] = np.ascontiguousarray(
-                records["log_normalisers"][..., self._columns[store]]
-            )
+            normalisers = records["log_normalisers"][..., self._columns[store]]
+            rows["log_normalisers"] = np.ascontiguousarray(normalisers)
         if self._gold:
-            rows["gold_logit_bits"] = records["gold_logit"].copy()
+            rows["gold_logit"] = records["gold_logit"].copy()
         if self._samples:
             rows["sample_ids"] = records["sample_ids"][..., : self._samples].astype(np.int32)
-            rows["sample_logit_bits"] = records["sample_logits"][..., : self._samples].copy()
+            rows["sample_logits"] = records["sample_logits"][..., : self._samples].copy()
         return rows
-
-
-def _as_tensor(values: NDArray[Any]) -> Tensor:
-    tensor = torch.from_numpy(values)
-    if tensor.dtype == torch.float16:
-        return encode_logits(tensor)
-    return encode_normalisers(tensor) if tensor.dtype == torch.float32 else tensor

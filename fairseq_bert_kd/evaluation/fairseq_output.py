@@ -1,14 +1,14 @@
-"""Reads what fairseq-generate printed, and plain text."""
+"""Reads the output of fairseq-generate, and plain text."""
 
 from collections.abc import Iterator
 from pathlib import Path
 
 
 def read_lines(path: str | Path) -> list[str]:
-    """Lines of a text as fairseq counts them: only a line feed ends one.
+    """Lines of a text as fairseq counts them: only a line feed ends a line.
 
     Raises:
-        ValueError: it is not UTF-8.
+        ValueError: the file is not UTF-8.
     """
     return [line.rstrip("\r\n") for line in _lines(path)]
 
@@ -18,7 +18,7 @@ def _lines(path: str | Path) -> Iterator[str]:
         try:
             yield from lines
         except UnicodeDecodeError as error:
-            raise ValueError(f"`{path}` is not UTF-8 ({error}); convert it, for example by iconv") from None
+            raise ValueError(f"`{path}` is not UTF-8 ({error}); convert it, for example with iconv") from None
 
 
 def read_hypotheses(path: str | Path, expected: int, pieces: bool = False) -> list[str]:
@@ -26,12 +26,12 @@ def read_hypotheses(path: str | Path, expected: int, pieces: bool = False) -> li
 
     Args:
         path: output of fairseq-generate (without ``--quiet``).
-        expected: number of sentences that must be there.
+        expected: number of sentences.
         pieces: take the ``H-`` lines (pieces) instead of the detokenised ``D-`` lines.
 
     Raises:
-        ValueError: sentences missing, a sentence in two places (n-best lists stand together), a line cut in its middle, or no
-            hypotheses at all.
+        ValueError: sentences are missing or too many, a sentence is in two places (lines of an n-best list are
+            consecutive), a line is cut in its middle, or there are no hypotheses at all.
     """
     prefix = "H-" if pieces else "D-"
     hypotheses: dict[int, str] = {}
@@ -42,16 +42,16 @@ def read_hypotheses(path: str | Path, expected: int, pieces: bool = False) -> li
         fields = line.rstrip("\n").split("\t", 2)
         if len(fields) < 3 or not fields[0][2:].isdecimal() or not line.endswith("\n"):
             raise ValueError(
-                f"`{path}` has a broken line {line.rstrip()!r}, `{prefix}NUMBER score text` and a line feed were "
-                "expected; the run was cut short, decode again"
+                f"`{path}` has a broken line {line.rstrip()!r}, expected `{prefix}NUMBER score text` and a line feed. "
+                "The run was cut short: decode again"
             )
         index = int(fields[0][2:])
         if index in hypotheses and index != last:
             raise ValueError(
-                f"`{path}` has sentence {index} in two places, so it holds more than one output; decode again into a "
-                "file of its own"
+                f"`{path}` has sentence {index} in two places, so it holds more than one output; decode again into "
+                "another file"
             )
-        hypotheses.setdefault(index, fields[2])  # n-best lists are best first
+        hypotheses.setdefault(index, fields[2])  # the best hypothesis of an n-best list comes first
         last = index
     if not hypotheses:
         raise ValueError(
@@ -63,7 +63,7 @@ def read_hypotheses(path: str | Path, expected: int, pieces: bool = False) -> li
         raise ValueError(
             f"`{path}` translates {len(hypotheses)} of {expected} sentences, first missing: {missing[0]}. "
             "fairseq drops the last partial batch: decode with --required-batch-size-multiple 1, or with "
-            "--user-dir and --task translation_with_teacher; or the run was cut short"
+            "--user-dir and --task translation_with_teacher. Or the run was cut short: decode again"
         )
     if beyond:
         raise ValueError(

@@ -1,165 +1,169 @@
-"""Scores of a text against its reference: sacreBLEU's BLEU and chrF2, and ROUGE by rouge_score.
+"""Metrics of texts: sacreBLEU's BLEU and chrF2, the length ratio, and ROUGE by the package rouge-score.
 
-A corpus score, and what each sentence adds to it, so that any subset or resample can be scored again.
+Sources: Papineni et al. 2002 (BLEU), Popović 2015 (chrF), Lin 2004 (ROUGE), Post 2018 (sacreBLEU).
 """
 
 import importlib.metadata
 from collections.abc import Sequence
-from functools import cached_property
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from sacrebleu.metrics import BLEU, CHRF
+from sacrebleu.tokenizers.tokenizer_13a import Tokenizer13a
 
 from fairseq_bert_kd.compat import import_extra
+from fairseq_bert_kd.evaluation.metric import Metric, MetricSettings, Values
 
-ROUGE_TYPES = ("rouge1", "rouge2", "rougeL")
-NAMES = {
-    "bleu": "BLEU",
-    "chrf2": "chrF2",
-    "length_ratio": "length ratio",
-    "rouge1": "ROUGE-1",
-    "rouge2": "ROUGE-2",
-    "rougeL": "ROUGE-L",
-}
+TOKENIZERS = tuple(sorted(BLEU.TOKENIZERS))  # of sacreBLEU
 _BLEU_ORDER = 4
+_BLEU_COLUMNS = ("bleu", "chrf2", "length_ratio")
 
 
-class MetricSettings(NamedTuple):
-    """How texts are compared.
-
-    Attributes:
-        lowercase: without case; ROUGE never looks at it.
-        tokenize: sacreBLEU's tokenizer for BLEU.
-        rouge: also ROUGE-1, ROUGE-2 and ROUGE-L.
-    """
-
-    lowercase: bool = False
-    tokenize: str = "13a"
-    rouge: bool = False
+def word_counts(texts: Sequence[str]) -> NDArray[np.int64]:
+    """``(sentences,)`` numbers of words, as sacreBLEU's 13a tokenizer splits them."""
+    tokenize = Tokenizer13a()
+    return np.array([len(tokenize(text).split()) for text in texts], dtype=np.int64)
 
 
-class Metrics:
-    """The metrics of an experiment.
+class Bleu(Metric):
+    """Corpus BLEU of sacreBLEU. It has no scores of single sentences.
 
     Attributes:
-        settings: how texts are compared.
-        bleu: sacreBLEU's.
-        chrf: sacreBLEU's, chrF2.
-        rouge: rouge_score's scorer, or None.
+        scorer: sacreBLEU's metric.
 
     Raises:
-        ImportError: ROUGE is asked for and rouge_score is not installed.
-        ValueError: a tokenizer that sacreBLEU does not have, or cannot load.
+        ValueError: sacreBLEU does not have this tokenizer, or cannot load it.
     """
+
+    name, title, kind, columns, test = "bleu", "BLEU", "text", _BLEU_COLUMNS, "sacrebleu"
 
     def __init__(self, settings: MetricSettings):
-        self.settings = settings
-        if settings.tokenize not in BLEU.TOKENIZERS:
+        super().__init__(settings)
+        if settings.tokenize not in TOKENIZERS:
             raise ValueError(
-                f"sacreBLEU has no tokenizer `{settings.tokenize}`; it has {', '.join(sorted(BLEU.TOKENIZERS))}"
+                f"sacreBLEU has no tokenizer `{settings.tokenize}`; it has {', '.join(TOKENIZERS)}"
             )
         options: dict[str, Any] = {"lowercase": settings.lowercase, "tokenize": settings.tokenize}
-        options["force"] = settings.tokenize == "none"  # tokenised text is what is asked for: no warning
+        options["force"] = settings.tokenize == "none"  # no warning that the text is tokenised
         try:
-            self.bleu = BLEU(**options)
-        except (RuntimeError, OSError) as error:  # some have to be installed, others are fetched
-            raise ValueError(f"sacreBLEU's tokenizer `{settings.tokenize}` cannot be had: {error}") from None
-        self.chrf = CHRF(lowercase=settings.lowercase)
-        self._sentence_bleu = BLEU(**options, effective_order=True)  # for its counts only
-        self.rouge = None
-        if settings.rouge:
-            self.rouge = import_extra("rouge_score.rouge_scorer").RougeScorer(ROUGE_TYPES, use_stemmer=True)
+            self.scorer = BLEU(**options)
+        except (RuntimeError, OSError) as error:  # some tokenizers must be installed, others downloaded
+            raise ValueError(
+                f"sacreBLEU's tokenizer `{settings.tokenize}` is not available: {error}"
+            ) from None
+        self._sentence_scorer = BLEU(**options, effective_order=True)  # for its counts only
 
     @property
-    def keys(self) -> tuple[str, ...]:
-        """Of `Output.scores`, in the order of tables."""
-        return (*(ROUGE_TYPES if self.rouge else ("bleu",)), "chrf2", "length_ratio")
+    def signature(self) -> str:
+        return _sacrebleu_signature(self.scorer)
 
-    @property
-    def signatures(self) -> dict[str, str]:
-        """By metric, as sacreBLEU writes them."""
-        for metric in (self.bleu, self.chrf):
-            metric.corpus_score(["a"], [["a"]])  # it counts the references of a text while it scores
-        signatures = {"BLEU": str(self.bleu.get_signature()), "chrF2": str(self.chrf.get_signature())}
-        if not self.rouge:
-            return signatures
-        version = importlib.metadata.version("rouge-score")
-        return {
-            "ROUGE": f"F1|use_stemmer:True|split_summaries:False|mean over sentences|rouge_score:{version}",
-            "chrF2": signatures["chrF2"],
-            "length ratio": signatures["BLEU"],
-        }
+    def _corpus_score(self, predictions: Values, references: Values) -> float:
+        return self.scorer.corpus_score(predictions, [references]).score
 
-
-class Output:
-    """A text and its scores; each is computed when it is first asked for.
-
-    Args:
-        metrics: to score with.
-        hypotheses: ``(sentences,)``.
-        references: ``(sentences,)``.
-    """
-
-    def __init__(self, metrics: Metrics, hypotheses: Sequence[str], references: Sequence[str]):
-        assert len(hypotheses) == len(references), (len(hypotheses), len(references))
-        self.metrics = metrics
-        self.hypotheses = list(hypotheses)
-        self.references = list(references)
-
-    @cached_property
-    def scores(self) -> dict[str, float]:
-        """Corpus scores by the keys of `Metrics.keys`; 0 to 100, and ``length_ratio``."""
-        bleu = self.metrics.bleu.corpus_score(self.hypotheses, [self.references])
-        scores = {
-            "bleu": bleu.score,
-            "chrf2": self.metrics.chrf.corpus_score(self.hypotheses, [self.references]).score,
-            "length_ratio": bleu.sys_len / max(bleu.ref_len, 1),
-        }
-        if self.metrics.rouge:
-            scores |= dict(zip(ROUGE_TYPES, self.sentence_rouge.mean(axis=0).tolist(), strict=True))
-        return {key: scores[key] for key in self.metrics.keys}
-
-    @cached_property
-    def sentence_chrf(self) -> NDArray[np.float64]:
-        """``(sentences,)`` chrF2 of each sentence, 0 to 100."""
-        pairs = zip(self.hypotheses, self.references, strict=True)
-        return np.array(
-            [self.metrics.chrf.sentence_score(text, [reference]).score for text, reference in pairs]
-        )
-
-    @cached_property
-    def sentence_rouge(self) -> NDArray[np.float64]:
-        """``(sentences, 3)`` F1 of `ROUGE_TYPES`, 0 to 100."""
-        assert self.metrics.rouge is not None
-        pairs = zip(self.references, self.hypotheses, strict=True)
-        scored = [self.metrics.rouge.score(reference, text) for reference, text in pairs]
-        return 100 * np.array([[score[name].fmeasure for name in ROUGE_TYPES] for score in scored])
-
-    @cached_property
-    def bleu_counts(self) -> NDArray[np.int64]:
-        """``(sentences, 10)``: tokens of hypothesis and reference, matching n-grams, n-grams, for n = 1 to 4."""
+    def statistics(self, predictions: Values, references: Values) -> NDArray[np.int64]:
+        """``(sentences, 10)``: words of prediction and reference, matching n-grams, n-grams, for n = 1 to 4."""
         rows = []
-        for text, reference in zip(self.hypotheses, self.references, strict=True):
-            score = self.metrics._sentence_bleu.sentence_score(text, [reference])
+        for text, reference in zip(predictions, references, strict=True):
+            score = self._sentence_scorer.sentence_score(text, [reference])
             rows.append([score.sys_len, score.ref_len, *score.counts, *score.totals])
         return np.array(rows, dtype=np.int64).reshape(-1, 2 + 2 * _BLEU_ORDER)
 
-    def subset_score(self, key: str, sentences: NDArray[np.int64]) -> float:
-        """Score of some sentences, repeats allowed.
+    def score_of(self, statistics: NDArray[np.int64]) -> float:
+        total = statistics.sum(axis=0).tolist()
+        return BLEU.compute_bleu(
+            correct=total[2:6], total=total[6:], sys_len=total[0], ref_len=total[1], smooth_method="exp"
+        ).score
 
-        Args:
-            key: "bleu" (of the corpus that they are), "rougeL" or "chrf2" (means over the sentences).
-            sentences: ``(n,)`` their numbers.
-        """
-        if key == "bleu":
-            total = self.bleu_counts[sentences].sum(axis=0).tolist()
-            return BLEU.compute_bleu(
-                correct=total[2:6], total=total[6:], sys_len=total[0], ref_len=total[1], smooth_method="exp"
-            ).score
-        return float(self.sentence_scores(key)[sentences].mean())
 
-    def sentence_scores(self, key: str) -> NDArray[np.float64]:
-        """``(sentences,)`` scores of which the corpus score is the mean ("rougeL"), or chrF2 of each sentence."""
-        return self.sentence_rouge[:, ROUGE_TYPES.index(key)] if key in ROUGE_TYPES else self.sentence_chrf
+class LengthRatio(Bleu):
+    """Words of the predictions over words of the references, as BLEU counts them."""
+
+    name, title, decimals, test = "length_ratio", "length ratio", 3, "statistics"
+
+    def _corpus_score(self, predictions: Values, references: Values) -> float:
+        score = self.scorer.corpus_score(predictions, [references])
+        return score.sys_len / max(score.ref_len, 1)
+
+    def score_of(self, statistics: NDArray[np.int64]) -> float:
+        predicted, reference = statistics[:, :2].sum(axis=0).tolist()
+        return predicted / max(reference, 1)
+
+
+class Chrf(Metric):
+    """Corpus chrF2 of sacreBLEU, and chrF2 of each sentence. The score of a subset is the mean of its sentences.
+
+    Attributes:
+        scorer: sacreBLEU's metric.
+    """
+
+    name, title, kind, columns, test = "chrf2", "chrF2", "text", _BLEU_COLUMNS, "sacrebleu"
+
+    def __init__(self, settings: MetricSettings):
+        super().__init__(settings)
+        self.scorer = CHRF(lowercase=settings.lowercase)
+
+    @property
+    def signature(self) -> str:
+        return _sacrebleu_signature(self.scorer)
+
+    def _corpus_score(self, predictions: Values, references: Values) -> float:
+        return self.scorer.corpus_score(predictions, [references]).score
+
+    def sentence_scores(self, predictions: Values, references: Values) -> NDArray[np.float64]:
+        pairs = zip(predictions, references, strict=True)
+        return np.array([self.scorer.sentence_score(text, [reference]).score for text, reference in pairs])
+
+
+class Rouge(Metric):
+    """Mean F1 over sentences of one ROUGE type, with stemming and without splitting into sentences.
+
+    rouge-score's tokenizer keeps ASCII letters and digits only, and ignores case.
+
+    Raises:
+        ImportError: rouge-score is not installed.
+    """
+
+    kind, test = "text", "sentences"
+    columns = ("rouge1", "rouge2", "rougeL", "chrf2", "length_ratio")
+    signature_title = "ROUGE"
+
+    def __init__(self, settings: MetricSettings):
+        super().__init__(settings)
+        self.scorer = import_extra("rouge_score.rouge_scorer").RougeScorer([self.name], use_stemmer=True)
+
+    @property
+    def signature(self) -> str:
+        version = importlib.metadata.version("rouge-score")
+        return f"F1|use_stemmer:True|split_summaries:False|mean over sentences|rouge_score:{version}"
+
+    def _corpus_score(self, predictions: Values, references: Values) -> float:
+        return float(self.sentence_scores(predictions, references).mean())
+
+    def sentence_scores(self, predictions: Values, references: Values) -> NDArray[np.float64]:
+        pairs = zip(references, predictions, strict=True)
+        scores = [self.scorer.score(reference, text)[self.name].fmeasure for reference, text in pairs]
+        return 100 * np.array(scores)
+
+
+class Rouge1(Rouge):
+    """ROUGE-1: words."""
+
+    name, title = "rouge1", "ROUGE-1"
+
+
+class Rouge2(Rouge):
+    """ROUGE-2: pairs of neighbouring words."""
+
+    name, title = "rouge2", "ROUGE-2"
+
+
+class RougeL(Rouge):
+    """ROUGE-L: the longest common subsequence of words."""
+
+    name, title = "rougeL", "ROUGE-L"
+
+
+def _sacrebleu_signature(scorer: Any) -> str:
+    scorer.corpus_score(["a"], [["a"]])  # the signature holds the number of references, known after scoring
+    return str(scorer.get_signature())

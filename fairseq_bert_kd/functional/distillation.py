@@ -60,7 +60,7 @@ def wanted_scores(target: Tensor, teachers: Sequence[TeacherTargets], objective:
     """
     columns = [target[:, None]]
     for teacher in teachers:
-        columns.append(teacher.ids)
+        columns.append(teacher.topk_ids)
         if objective.name == "sampled" and teacher.sample_ids is not None:
             columns.append(teacher.sample_ids)
     return Wanted(torch.cat(columns, dim=1), objective.student_temperature, total=objective.epsilon > 0.0)
@@ -141,7 +141,7 @@ def _teacher_logits(
     sizes = [1]
     for teacher in teachers:
         drawn = teacher.sample_ids if objective.name == "sampled" else None
-        sizes += [teacher.ids.size(1), 0 if drawn is None else drawn.size(1)]
+        sizes += [teacher.topk_ids.size(1), 0 if drawn is None else drawn.size(1)]
     parts = scores.logits.split(sizes, dim=1)[1:]
     found = []
     for teacher, at, at_drawn in zip(teachers, parts[::2], parts[1::2], strict=True):
@@ -162,20 +162,20 @@ def _teacher_loss(
     """``(positions,)`` loss against one teacher."""
     name, temperature, tempered = objective.name, objective.temperature, scores.tempered_log_normaliser
     if name == "paper":
-        return soft_targets.paper(at[0], scores.log_normaliser, teacher.logits, temperature)
+        return soft_targets.paper(at[0], scores.log_normaliser, teacher.topk_logits, temperature)
     if name == "renormalised":
-        return soft_targets.renormalised(at[0], tempered, teacher.logits, temperature)
+        return soft_targets.renormalised(at[0], tempered, teacher.topk_logits, temperature)
     if name == "conditional":
-        return soft_targets.conditional(at[0], teacher.logits, temperature)
+        return soft_targets.conditional(at[0], teacher.topk_logits, temperature)
     if name == "tail-bucket":
         normaliser = _tail_normaliser(teacher, objective, vocab)
-        return soft_targets.tail_bucket(at[0], tempered, teacher.logits, normaliser, temperature)
+        return soft_targets.tail_bucket(at[0], tempered, teacher.topk_logits, normaliser, temperature)
     assert name == "sampled", name
-    stored, student_stored = teacher.logits, at[0]
+    stored, student_stored = teacher.topk_logits, at[0]
     if teacher.gold_stored:  # one token more, unless it is among the k
-        assert teacher.gold_logits is not None
-        among = (teacher.ids == target[:, None]).any(dim=1)
-        gold = teacher.gold_logits.masked_fill(among, -math.inf)
+        assert teacher.gold_logit is not None
+        among = (teacher.topk_ids == target[:, None]).any(dim=1)
+        gold = teacher.gold_logit.masked_fill(among, -math.inf)
         stored = torch.cat([stored, gold[:, None]], dim=1)
         student_stored = torch.cat([student_stored, scores.logits[:, :1]], dim=1)
     assert teacher.sample_logits is not None
@@ -223,9 +223,9 @@ def _tail_normaliser(teacher: TeacherTargets, objective: Objective, vocab: int) 
 
 def _shares(teachers: Sequence[TeacherTargets]) -> list[Tensor]:
     """Each teacher's weight among those that have a row, ``(positions,)`` each; 0 where it has none."""
-    weights = [teacher.present.to(teacher.logits.dtype) * teacher.weight for teacher in teachers]
+    weights = [teacher.present.to(teacher.topk_logits.dtype) * teacher.weight for teacher in teachers]
     if len(weights) == 1:
-        return [teachers[0].present.to(teachers[0].logits.dtype)]
+        return [teachers[0].present.to(teachers[0].topk_logits.dtype)]
     together = torch.stack(weights).sum(dim=0)
     return [weight / together.clamp(min=torch.finfo(together.dtype).tiny) for weight in weights]
 
@@ -235,7 +235,7 @@ def _token_weights(teacher: TeacherTargets, objective: Objective) -> Tensor | fl
     if objective.token_weight == "none":
         return 1.0
     option = f"--kd-token-weight {objective.token_weight}"
-    log_probs = teacher.logits - log_normaliser_at(teacher, 1.0, option)[:, None]
+    log_probs = teacher.topk_logits - log_normaliser_at(teacher, 1.0, option)[:, None]
     if objective.token_weight == "confidence":
         return log_probs[:, 0].exp()
     assert objective.token_weight == "entropy", objective.token_weight
@@ -267,10 +267,10 @@ def _compared(
     }
     column = soft_targets.column_of(teacher.temperatures, objective.temperature)
     if column is not None:
-        log_probs = teacher.logits / objective.temperature - teacher.log_normalisers[:, column, None]
+        log_probs = teacher.topk_logits / objective.temperature - teacher.log_normalisers[:, column, None]
         sums["kd_captured"] = summed(log_probs.exp().sum(dim=1))
     unit = soft_targets.column_of(teacher.temperatures, 1.0)
-    if unit is not None and teacher.gold_logits is not None:
-        sums["kd_teacher_nll"] = summed(teacher.log_normalisers[:, unit] - teacher.gold_logits)
+    if unit is not None and teacher.gold_logit is not None:
+        sums["kd_teacher_nll"] = summed(teacher.log_normalisers[:, unit] - teacher.gold_logit)
         sums["kd_gold_nll"] = summed(nll)
     return sums

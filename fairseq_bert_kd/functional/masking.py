@@ -7,14 +7,14 @@ from numpy.typing import NDArray
 def draw_mask(length: int, mask_prob: float, rng: np.random.Generator) -> NDArray[np.bool_]:
     """Mask each of ``length`` target positions with probability ``mask_prob``, at least one of them.
 
-    The end-of-sentence slot counts as a position. A draw without any masked position is drawn again,
-    as in the authors' code, but always from the untouched sentence (theirs re-enters with a list that
-    it has already changed; Chen et al. 2020, Section 3.1 does not say).
+    The end of sentence counts as a position. Masks are redrawn until at least one position is masked, as in the
+    authors' code, but always from the untouched sentence. Theirs re-enters with a list that it has already changed;
+    Chen et al. 2020, Section 3.1 does not say.
 
     Args:
         length: target length with end of sentence, at least 1.
         mask_prob: probability of each position, in (0, 1]; 0.15 in the paper.
-        rng: the only source of randomness, so that a mask can be replayed.
+        rng: only source of randomness, so that a mask can be replayed.
 
     Returns:
         ``(length,)`` bool, True where the teacher sees the mask token.
@@ -22,7 +22,7 @@ def draw_mask(length: int, mask_prob: float, rng: np.random.Generator) -> NDArra
     if not 0.0 < mask_prob <= 1.0:
         raise ValueError(f"mask probability must be in (0, 1], got {mask_prob}; the paper uses 0.15")
     if length < 1:
-        raise ValueError(f"a target has at least its end-of-sentence slot, got length {length}")
+        raise ValueError(f"a target has at least its end of sentence, got length {length}")
     mask = rng.random(length) < mask_prob
     while not mask.any():
         mask = rng.random(length) < mask_prob
@@ -30,7 +30,7 @@ def draw_mask(length: int, mask_prob: float, rng: np.random.Generator) -> NDArra
 
 
 def replayable_mask(length: int, mask_prob: float, seed: int, epoch: int, index: int) -> NDArray[np.bool_]:
-    """The mask of sentence ``index`` in ``epoch``: a function of its arguments and of nothing else."""
+    """Mask of sentence ``index`` in ``epoch``: a function of its arguments and of nothing else."""
     return draw_mask(length, mask_prob, np.random.default_rng([seed, epoch, index]))
 
 
@@ -38,13 +38,13 @@ def strided_masks(length: int, passes: int, numbers: NDArray[np.int64]) -> NDArr
     """Masks that together hide every target position exactly once (Chen et al. 2020, Appendix A).
 
     Pass ``i`` hides positions ``i, i + passes, i + 2 * passes, ...``; a target of at most ``passes``
-    positions needs only its first ``length`` passes, of one position each. With 7 passes 1/7 of a target is
+    positions needs only its first ``length`` passes, of one position each. With 7 passes, 1/7 of a target is
     hidden at a time, close to the 15 % of training.
 
     Args:
-        length: positions.
-        passes: in all, at least 1.
-        numbers: ``(items,)`` of the passes that are wanted, from 0.
+        length: number of positions.
+        passes: number of passes, at least 1.
+        numbers: ``(items,)`` passes to return, counted from 0.
 
     Returns:
         ``(items, length)`` bool.

@@ -1,36 +1,36 @@
-"""A teacher's rows of a mini-batch as a loss wants them: flat, decoded, and safe where there are none."""
+"""A teacher's rows of a mini-batch in the form of a loss: flat, unpacked, and zero where absent."""
 
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-from fairseq_bert_kd.batch import decode_logits, decode_normalisers
+from fairseq_bert_kd.batch import unpack
 
 
 class TeacherTargets(NamedTuple):
-    """What one teacher says of some positions.
+    """One teacher's rows at some positions; the fields are those of `fairseq_bert_kd.batch`.
 
     Attributes:
-        ids: ``(positions, k)`` int64, best first, all different.
-        logits: ``(positions, k)`` float, relative to the row's best.
-        present: ``(positions,)`` bool; where it is False the others hold zeros.
-        log_normalisers: ``(positions, temperatures)`` over the whole dictionary; no columns when not known.
-        temperatures: of these columns.
-        gold_logits: ``(positions,)``, or None.
+        topk_ids: ``(positions, k)`` int64, best first, all different.
+        topk_logits: ``(positions, k)`` float, relative to the row's best.
+        present: ``(positions,)`` bool; where it is False the other fields hold zeros.
+        log_normalisers: ``(positions, temperatures)`` over the whole dictionary; no columns if not known.
+        temperatures: temperatures of these columns.
+        gold_logit: ``(positions,)``, or None.
         sample_ids: ``(positions, r)`` int64 drawn outside the stored tokens, or None.
         sample_logits: ``(positions, r)``, or None.
         full_logits: ``(positions, vocab)``, or None.
-        gold_stored: the gold token is one of those that samples were drawn outside of.
-        weight: of this teacher among several, positive.
+        gold_stored: whether samples were drawn outside the gold token too.
+        weight: weight of this teacher among several, positive.
     """
 
-    ids: Tensor
-    logits: Tensor
+    topk_ids: Tensor
+    topk_logits: Tensor
     present: Tensor
     log_normalisers: Tensor
     temperatures: tuple[float, ...] = ()
-    gold_logits: Tensor | None = None
+    gold_logit: Tensor | None = None
     sample_ids: Tensor | None = None
     sample_logits: Tensor | None = None
     full_logits: Tensor | None = None
@@ -45,45 +45,30 @@ class TeacherTargets(NamedTuple):
         return self._replace(**parts)
 
 
-def teacher_targets(rows: dict[str, Any], prefix: int, kept: Tensor | None = None) -> TeacherTargets:
-    """Decode a teacher's entry of `fairseq_bert_kd.batch`.
+def teacher_targets(
+    teacher_batch: dict[str, Any], skipped: int, positions: Tensor | None = None
+) -> TeacherTargets:
+    """Unpack one dict of ``sample[TEACHER]``, see `fairseq_bert_kd.batch`.
 
     Args:
-        rows: the entry.
-        prefix: target positions to leave out at the beginning (``--ignore-prefix-size``).
-        kept: ``(positions,)`` int64 of the flattened positions to keep, after the prefix is left out; None for all.
+        teacher_batch: packed fields of ``(batch, tgt_len, ...)``, and settings.
+        skipped: target positions to leave out at the beginning of every sentence.
+        positions: ``(positions,)`` int64 of the flattened positions to keep, counted after ``skipped`` ones are left out;
+            None for all.
     """
-
-    def flat(name: str) -> Tensor | None:
-        if name not in rows:
-            return None
-        part = rows[name][:, prefix:].flatten(0, 1)
-        return part if kept is None else part.index_select(0, kept)
-
-    def absent_as_zero(part: Tensor | None) -> Any:
+    packed, settings = {}, {}
+    for name, part in teacher_batch.items():
+        if isinstance(part, Tensor):
+            part = part[:, skipped:].flatten(0, 1)  # (batch * rest, ...)
+            packed[name] = part if positions is None else part.index_select(0, positions)
+        else:
+            settings[name] = part
+    present = packed.pop("present")
+    for name, part in packed.items():
         # an absent row may hold anything, and 0 * inf is nan, in a gradient too
-        return None if part is None else part.masked_fill(absent.view(-1, *[1] * (part.dim() - 1)), 0)
-
-    present = flat("present")
-    assert present is not None
-    absent = ~present
-    ids, bits, gold, drawn, drawn_bits, full_logits = (
-        absent_as_zero(flat(name))
-        for name in ("ids", "logit_bits", "gold_logit_bits", "sample_ids", "sample_logit_bits", "full_logits")
-    )
-    normalisers = absent_as_zero(flat("normaliser_bits"))
-    return TeacherTargets(
-        ids.long(),
-        decode_logits(bits),
-        present,
-        torch.empty(len(present), 0, device=ids.device)
-        if normalisers is None
-        else decode_normalisers(normalisers),
-        tuple(rows.get("temperatures", ())),
-        None if gold is None else decode_logits(gold),
-        None if drawn is None else drawn.long(),
-        None if drawn_bits is None else decode_logits(drawn_bits),
-        full_logits,
-        bool(rows.get("gold_stored", False)),
-        float(rows.get("weight", 1.0)),
-    )
+        absent = ~present.view(-1, *[1] * (part.dim() - 1))
+        packed[name] = part.masked_fill(absent, 0)
+    fields: dict[str, Any] = unpack(packed)
+    fields.setdefault("log_normalisers", torch.empty(len(present), 0, device=present.device))
+    temperatures = tuple(settings.pop("temperatures", ()))  # a DataLoader that pins memory makes a list of it
+    return TeacherTargets(present=present, temperatures=temperatures, **fields, **settings)

@@ -10,7 +10,7 @@ from fairseq.models.transformer.transformer_legacy import base_architecture as t
 
 
 def _preset(args, model, finish, **defaults):
-    """Fill in what the user did not give, let the host fill in the rest, name the stock architecture."""
+    """Fill in what the user did not give, let fairseq fill in the rest, name the stock architecture."""
     for name, value in defaults.items():
         # a switch cannot be given as False, so the preset's True holds
         if value is True or getattr(args, name, None) is None:
@@ -51,19 +51,19 @@ def distilled_transformer_base(args):
 
 @register_model_architecture("transformer", "distilled_transformer_small")
 def distilled_transformer_small(args):
-    """For two CPU cores (our choice): 3+3 layers, 128, 4 heads, feed-forward 512, dropout 0.2."""
+    """Student for two CPU cores (our choice): 3+3 layers, 128, 4 heads, feed-forward 512, dropout 0.2."""
     _transformer(args, dim=128, ffn_dim=512, heads=4, layers=3, dropout=0.2)
 
 
 @register_model_architecture("lstm", "distilled_lstm")
 def distilled_lstm(args):
-    """An attentional LSTM (the paper does not give its sizes, these are ours): 2+2 layers, 512, dropout 0.3."""
+    """LSTM with attention (the paper does not give its sizes, these are ours): 2+2 layers, 512, dropout 0.3."""
     _lstm(args, dim=512, layers=2, dropout=0.3)
 
 
 @register_model_architecture("lstm", "distilled_lstm_small")
 def distilled_lstm_small(args):
-    """For two CPU cores (our choice): 1+1 layers, 256, dropout 0.2."""
+    """LSTM for two CPU cores (our choice): 1+1 layers, 256, dropout 0.2."""
     _lstm(args, dim=256, layers=1, dropout=0.2)
 
 

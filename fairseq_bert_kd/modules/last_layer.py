@@ -1,8 +1,8 @@
-"""Some rows of an encoder's output, without computing all of the others.
+"""An encoder's output at some positions, without computing all of the others.
 
-After a layer's attention has mixed the positions, what remains of the layer (output projection, residuals, feed
-forward: three quarters of its multiplications) treats each position by itself. In the last layer that is needed
-only where an output is asked for: in training a C-MLM, at one position in thirteen.
+After a layer's attention has mixed the positions, the rest of the layer (output projection, residuals, feed forward:
+three quarters of its multiplications) treats each position by itself. The last layer needs that only where an output is
+read: in training a C-MLM, at one position in thirteen.
 """
 
 from typing import Any, Optional
@@ -11,8 +11,8 @@ from torch import Tensor, nn
 
 from fairseq_bert_kd.modules.encoder_layers import layer_owner
 
-# model type -> the module of a layer that comes when its attention is over: all that this one takes, and all that
-# comes after it, is position by position
+# model type -> the module of a layer that follows its attention; all inputs of this module, and all later ones, are
+# position by position
 _AFTER_ATTENTION = {
     "bert": "attention.output",
     "camembert": "attention.output",
@@ -23,39 +23,39 @@ _AFTER_ATTENTION = {
 }
 
 
-def output_rows(encoder: Any, rows: Tensor, **inputs: Any) -> Tensor:
-    """Last hidden states at some positions; those of the whole output, up to rounding.
+def output_rows(encoder: Any, positions: Tensor, **inputs: Any) -> Tensor:
+    """Last hidden states at some positions; equal to those of the whole output, up to rounding.
 
-    An encoder whose layers are not known computes its whole output, of which rows are taken. Dropout draws other
+    An encoder of a model type that is not known computes its whole output, of which rows are taken. Dropout draws other
     random numbers than over the whole output.
 
     Args:
         encoder: a transformers encoder.
-        rows: ``(rows,)`` int64 places in the flattened ``(batch, length)``.
-        **inputs: of the encoder by name.
+        positions: ``(rows,)`` int64 in the flattened ``(batch, length)``.
+        **inputs: inputs of the encoder by name.
 
     Returns:
         ``(rows, hidden)``.
     """
     part = after_attention(encoder)
     if part is None:
-        return encoder(**inputs)[0].flatten(0, 1).index_select(0, rows)
+        return encoder(**inputs)[0].flatten(0, 1).index_select(0, positions)
 
     def select(_module: nn.Module, states: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-        """Each ``(batch, length, hidden)`` to ``(1, rows, hidden)``."""
-        return tuple(state.flatten(0, 1).index_select(0, rows)[None] for state in states)
+        # each (batch, length, hidden) to (1, rows, hidden): what follows expects three dimensions
+        return tuple(state.flatten(0, 1).index_select(0, positions)[None] for state in states)
 
     hook = part.register_forward_pre_hook(select)
     try:
         hidden = encoder(**inputs)[0]
     finally:
         hook.remove()
-    assert hidden.shape[:2] == (1, len(rows)), (encoder.config.model_type, hidden.shape, len(rows))
+    assert hidden.shape[:2] == (1, len(positions)), (encoder.config.model_type, hidden.shape, len(positions))
     return hidden[0]
 
 
 def after_attention(encoder: Any) -> Optional[nn.Module]:
-    """The module of the last layer from which on positions are independent; None where that is not known."""
+    """The module of the last layer from which on positions are independent; None if there is none that we know."""
     config = encoder.config
     owner, part = layer_owner(encoder), _AFTER_ATTENTION.get(config.model_type)
     if owner is None or part is None:

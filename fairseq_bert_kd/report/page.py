@@ -1,58 +1,54 @@
-"""The report as one HTML page that needs nothing else."""
+"""The report as one HTML page that needs nothing else, and its figures as PNG files."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
-from typing import Any
 
 import fairseq_bert_kd
 from fairseq_bert_kd.compat import import_extra
-from fairseq_bert_kd.evaluation.significance import RESAMPLES
-from fairseq_bert_kd.evaluation.text_metrics import NAMES
-from fairseq_bert_kd.report import formats
-from fairseq_bert_kd.report.choose_sentences import LONGEST, SHORTEST
-from fairseq_bert_kd.report.comparison import GROUP_TITLES, SIGNIFICANT, SystemRow, verdict
-from fairseq_bert_kd.report.experiment import MAIN_GROUP
-from fairseq_bert_kd.report.foreign_text import visible
-from fairseq_bert_kd.report.formats import plain_name, signed
-from fairseq_bert_kd.report.growth import growth_panels
-from fairseq_bert_kd.report.length_bins import BINS
-from fairseq_bert_kd.report.plot_style import Panel, svg
-from fairseq_bert_kd.report.section import Section
-from fairseq_bert_kd.report.soft_labels import temperature_of
-from fairseq_bert_kd.report.step_times import step_rows
+from fairseq_bert_kd.evaluation.registry import METRICS, TITLES, signatures
+from fairseq_bert_kd.evaluation.significance import Spread
+from fairseq_bert_kd.report import formatting
+from fairseq_bert_kd.report.compare_systems import GROUP_TITLES, SystemRow, verdict
+from fairseq_bert_kd.report.experiment_report import ExperimentReport
+from fairseq_bert_kd.report.formatting import plain_name, signed, visible
+from fairseq_bert_kd.report.panels import gains_panel
+from fairseq_bert_kd.report.plot_style import PANEL, Panel, svg_address, write_png
+from fairseq_bert_kd.report.plots import draw_values
+from fairseq_bert_kd.report.read_experiment import MAIN_GROUP, step_rows
 from fairseq_bert_kd.storage.topk import PREFIX_PLAN, scoring_plan
 
 TEMPLATES = Path(__file__).parent / "templates"
+_README_CURVES = ("curve-valid-nll-loss", "curve-valid-bleu")  # the panels of a README: it has little room
+_README_CHOICE = ("captured-mass", "score-against-topk", "score-against-temperature")
+_WIDE = (460, 260)  # CSS pixels of a panel alone in its file
+_ROW = 26  # CSS pixels of a system among the gains
+Figure = tuple[str, list[Panel], tuple[int, int]]  # name, panels, size of each in CSS pixels
 
 
-def slugs(sections: Sequence[Section]) -> list[str]:
-    """A name for each experiment that serves in addresses and file names: its task where that tells them apart."""
-    found: list[str] = []
-    for section in sections:
-        experiment = section.experiment
-        tasks = [other.experiment.task for other in sections]
-        name = (
-            experiment.task if tasks.count(experiment.task) == 1 else f"{experiment.task}-{experiment.size}"
-        )
-        name = plain_name(name) or "experiment"
+def slugs(reports: Sequence[ExperimentReport]) -> list[str]:
+    """Name of each experiment for addresses and file names: its task, or task and size if tasks repeat."""
+    names: list[str] = []
+    tasks = [report.experiment.task for report in reports]
+    for report in reports:
+        experiment = report.experiment
+        alone = tasks.count(experiment.task) == 1
+        name = plain_name(experiment.task if alone else f"{experiment.task}-{experiment.size}")
+        name = name or "experiment"
         number = 2
-        while name in found:
+        while name in names:
             name, number = f"{name.removesuffix(f'-{number - 1}')}-{number}", number + 1
-        found.append(name)
-    return found
+        names.append(name)
+    return names
 
 
-def scale_of(rows: Sequence[SystemRow]) -> tuple[float, float]:
-    """Of the gains of a table."""
-    return formats.gain_scale([gain for row in rows for gain in row.gains.values()])
+def gain_scale(rows: Sequence[SystemRow]) -> tuple[float, float]:
+    """Ends of the axis of a table's gains."""
+    return formatting.gain_scale([gain for row in rows for gain in row.gains.values()])
 
 
-def render(sections: Sequence[Section]) -> str:
-    """The whole page.
-
-    Args:
-        sections: of the experiments, in the order of the page.
-    """
+def render(reports: Sequence[ExperimentReport]) -> str:
+    """The whole page, experiments in the given order."""
     jinja2 = import_extra("jinja2")
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(TEMPLATES),
@@ -63,37 +59,110 @@ def render(sections: Sequence[Section]) -> str:
         lstrip_blocks=True,
     )
     environment.filters |= {
-        "spread": formats.spread_text,
+        "spread": formatting.spread_text,
         "signed": signed,
-        "p": formats.p_text,
-        "listed": formats.list_text,
-        "duration": formats.duration,
-        "percent": formats.percent,
+        "p": formatting.p_text,
+        "listed": formatting.list_text,
+        "duration": formatting.duration,
+        "percent": formatting.percent,
     }
-    names = slugs(sections)
-
-    def plot(panel: Panel, slug: str) -> Any:
-        unique = panel._replace(name=f"{slug}-{panel.name}")
-        return jinja2.utils.markupsafe.Markup(svg(unique))
-
     environment.globals |= {
-        "plot": plot,
+        "svg_address": svg_address,
         "verdict": verdict,
         "step_rows": step_rows,
-        "scale_of": scale_of,
-        "temperature_of": temperature_of,
-        "NAMES": NAMES,
+        "gain_scale": gain_scale,
+        "signatures": signatures,
+        "TITLES": TITLES,
+        "DECIMALS": {name: metric.decimals for name, metric in METRICS.items()},
         "GROUP_TITLES": GROUP_TITLES,
         "MAIN_GROUP": MAIN_GROUP,
-        "SIGNIFICANT": SIGNIFICANT,
-        "RESAMPLES": RESAMPLES,
-        "BINS": BINS,
         "PREFIX_PLAN": PREFIX_PLAN,
         "scoring_plan": scoring_plan,
-        "LENGTHS": (SHORTEST, LONGEST),
     }
     return environment.get_template("page.html").render(
-        sections=list(zip(names, sections, strict=True)),
-        growth=list(growth_panels(sections)),
+        reports=list(zip(slugs(reports), reports, strict=True)),
+        growth=list(growth_panels(reports)),
         version=fairseq_bert_kd.__version__,
     )
+
+
+def growth_panels(reports: Sequence[ExperimentReport]) -> Iterator[Panel]:
+    """Gain against training pairs, for each task and size whose experiments have two or more numbers of pairs.
+
+    Experiments with another reference, metric, teacher, or options of the main system are in panels of their own. If two
+    experiments have the same number of pairs, the later one is left out.
+    """
+    kinds: dict[tuple[object, ...], dict[float, list[float]]] = {}
+    for report in reports:
+        experiment, results, main = report.experiment, report.results, report.main
+        if main is None or not main.gains or results is None or not report.training_pairs:
+            continue
+        reference = experiment.text(results.subset, experiment.target_lang).name
+        kind = (
+            experiment.task, experiment.size, results.unit, tuple(signatures(results.metrics).values()),
+            report.digests.get(reference), experiment.teacher, main.options,
+        )  # fmt: skip
+        kinds.setdefault(kind, {}).setdefault(report.training_pairs, list(main.gains.values()))
+    drawn = [
+        (f"{task}", f"{size}", unit, points)
+        for (task, size, unit, *_), points in kinds.items()
+        if len(points) > 1
+    ]
+    for number, (task, size, unit, points) in enumerate(drawn, 1):
+        alike = sum(other[:2] == (task, size) for other in drawn) > 1
+        listed = "; ".join(
+            f"{pairs:,}: {signed(sum(gains) / len(gains))}" for pairs, gains in sorted(points.items())
+        )
+        yield Panel(
+            name=f"gain-by-pairs-{plain_name(task)}-{plain_name(size)}{f'-{number}' if alike else ''}",
+            title=f"Gain against training pairs, {unit}",
+            caption=f"{task}, {size} size. Dots are seeds, the line joins their means. Teacher and students of each point "
+            "know its training pairs only.",
+            alt=f"{task}, {size} size: gain by number of training pairs: {listed}.",
+            draw=partial(
+                draw_values,
+                points=points,
+                baseline=("no gain", Spread(0.0, None, 1)),
+                labels=("training pairs", f"gain, {unit}"),
+            ),
+        )
+
+
+def figure_paths(folder: str | Path, reports: Sequence[ExperimentReport]) -> list[Path]:
+    """Files that `write_figures` writes."""
+    return [Path(folder) / f"{name}.png" for name, _, _ in _figures(reports)]
+
+
+def write_figures(folder: str | Path, reports: Sequence[ExperimentReport]) -> None:
+    """Write ``FIGURE.png``, or ``EXPERIMENT.FIGURE.png`` for several experiments.
+
+    Figures of an experiment: ``learning_curves``, ``gain_by_length``, ``k_and_t`` and ``gains``. Experiments with different
+    numbers of training pairs share ``TASK-SIZE.gain_by_pairs``. Figures without data are left out.
+    """
+    Path(folder).mkdir(parents=True, exist_ok=True)
+    for name, panels, size in _figures(reports):
+        write_png(Path(folder) / f"{name}.png", panels, size)
+
+
+def _figures(reports: Sequence[ExperimentReport]) -> Iterator[Figure]:
+    for slug, report in zip(slugs(reports), reports, strict=True):
+        prefix = f"{slug}." if len(reports) > 1 else ""
+        for name, panels, size in _figures_of(report):
+            yield f"{prefix}{name}", panels, size
+    for panel in growth_panels(reports):
+        yield f"{panel.name.removeprefix('gain-by-pairs-')}.gain_by_pairs", [panel], _WIDE
+
+
+def _figures_of(report: ExperimentReport) -> Iterator[Figure]:
+    curves = [panel for panel in report.curves if panel.name in _README_CURVES]
+    if curves:
+        yield "learning_curves", curves, PANEL
+    if report.length_panel:
+        yield "gain_by_length", [report.length_panel], _WIDE
+    if report.choice:
+        chosen = [panel for panel in report.choice if panel.name in _README_CHOICE]
+        yield "k_and_t", chosen or report.choice[:2], PANEL
+    gains = gains_panel(report.results, report.rows) if report.results else None
+    if gains:
+        rows = sum(bool(row.gains) for made in report.rows.values() for row in made)
+        yield "gains", [gains], (560, 90 + _ROW * rows)

@@ -1,25 +1,24 @@
-"""The panels of an experiment: which plots there are, with titles and captions."""
+"""The panels of a report: which plots there are, with titles and captions."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 
-from fairseq_bert_kd.evaluation.text_metrics import NAMES
-from fairseq_bert_kd.report.comparison import GROUP_TITLES, SystemRow, main_row
-from fairseq_bert_kd.report.curves import (
+from fairseq_bert_kd.report.compare_sentences import LengthBin
+from fairseq_bert_kd.report.compare_systems import GROUP_TITLES, SystemRow, main_row
+from fairseq_bert_kd.report.formatting import list_text, signed
+from fairseq_bert_kd.report.plot_style import Panel
+from fairseq_bert_kd.report.plots import draw_curves, draw_gains, draw_lengths, draw_mass, draw_values
+from fairseq_bert_kd.report.read_experiment import MAIN_GROUP, Experiment
+from fairseq_bert_kd.report.read_logs import (
     STUDENT_CURVES,
     TEACHER_CURVES,
     SystemCurve,
     TeacherLog,
+    TrainingLog,
     system_curve,
 )
-from fairseq_bert_kd.report.experiment import MAIN_GROUP, Experiment
-from fairseq_bert_kd.report.formats import signed
-from fairseq_bert_kd.report.length_bins import LengthBin
-from fairseq_bert_kd.report.plot_style import Panel
-from fairseq_bert_kd.report.plots import draw_curves, draw_gains, draw_lengths, draw_mass, draw_values
-from fairseq_bert_kd.report.results import Results
-from fairseq_bert_kd.report.stores import StoreStat
-from fairseq_bert_kd.report.training_log import TrainingLog
+from fairseq_bert_kd.report.read_scores import ScoredOutputs
+from fairseq_bert_kd.report.read_stores import StoreStat
 
 _SHORT = {"topk": "k", "temperature": "T", "weight": "weight", "passes": "passes"}
 _GROUP_OPTIONS = {"topk": "--kd-topk", "temperature": "--kd-temperature", "weight": "--kd-weight"}
@@ -28,24 +27,24 @@ _GROUP_OPTIONS = {"topk": "--kd-topk", "temperature": "--kd-temperature", "weigh
 def curve_panels(
     experiment: Experiment, logs: Mapping[str, TrainingLog], baseline: SystemRow | None
 ) -> Iterator[Panel]:
-    """Learning curves of baseline (None: the experiment's) and main system."""
+    """Learning curves of the main system and its baseline (None: the experiment's)."""
     by_system = {
         system: [run for run in experiment.runs if run.system == system]
         for system in (baseline.system if baseline else experiment.baseline, experiment.main)
     }
     for kind in STUDENT_CURVES:
-        found = [system_curve(runs, dict(logs), kind) for runs in by_system.values() if runs]
-        curves = [curve for curve in found if curve]
+        made = [system_curve(runs, dict(logs), kind) for runs in by_system.values() if runs]
+        curves = [curve for curve in made if curve]
         if not curves or not any(len(points) > 1 for curve in curves for points in curve.by_seed.values()):
             continue
         seeds = "; ".join(f"{curve.label}: {_seeds(curve.by_seed)}" for curve in curves)
         ends = "; ".join(f"{curve.label} ends at {_last(curve):.2f}" for curve in curves)
         yield Panel(
-            f"curve-{kind.part}-{kind.name.replace('_', '-')}",
-            kind.title,
-            f"Mean over the seeds thick, each seed thin. {seeds}.",
-            f"{kind.title} against updates. {ends}.",
-            partial(draw_curves, curves=curves, perplexity=kind.perplexity),
+            name=f"curve-{kind.part}-{kind.name.replace('_', '-')}",
+            title=kind.title,
+            caption=f"Mean over the seeds thick, each seed thin. {seeds}.",
+            alt=f"{kind.title} against updates. {ends}.",
+            draw=partial(draw_curves, curves=curves, perplexity=kind.perplexity),
         )
 
 
@@ -60,31 +59,31 @@ def teacher_panels(teachers: Sequence[TeacherLog]) -> Iterator[Panel]:
         if curves:
             ends = "; ".join(f"{curve.label} ends at {_last(curve):.1f}" for curve in curves)
             yield Panel(
-                "teacher-masked-accuracy",
-                kind.title,
-                "Share of the masked target pieces of the validation set that the teacher fills in rightly.",
-                f"{kind.title} against updates. {ends}.",
-                partial(draw_curves, curves=curves, perplexity=False, first=1),
+                name="teacher-masked-accuracy",
+                title=kind.title,
+                caption="Share of the masked target pieces of the validation set that the teacher predicts.",
+                alt=f"{kind.title} against updates. {ends}.",
+                draw=partial(draw_curves, curves=curves, perplexity=False, first=1),
             )
 
 
 def length_panel(
-    results: Results, bins: Sequence[LengthBin], labels: tuple[str, str], seeds: Sequence[int]
+    results: ScoredOutputs, bins: Sequence[LengthBin], labels: tuple[str, str], seeds: Sequence[int]
 ) -> Panel:
-    """Gain by length of the reference; ``labels`` of main system and baseline."""
-    unit = NAMES[results.main_metric]
+    """Gain by length of the reference; ``labels`` are those of main system and baseline."""
+    unit = results.unit
     listed = "; ".join(
         f"{item.shortest} to {item.longest} words {signed(item.gain)} ({signed(item.low)} to {signed(item.high)})"
         for item in bins
     )
     return Panel(
-        "gain-by-length",
-        f"Gain by length of the reference, {unit}",
-        f"{labels[0]} against {labels[1]}, mean of the gains of {_seeds(seeds)}; bars: 95 % "
+        name="gain-by-length",
+        title=f"Gain by length of the reference, {unit}",
+        caption=f"{labels[0]} against {labels[1]}, mean of the gains of {_seeds(seeds)}; bars: 95 % "
         "bootstrap confidence over the bin’s sentences. Words as sacreBLEU’s 13a tokenizer counts them."
         + (" Mean of the sentences’ own chrF2." if results.main_metric == "chrf2" else ""),
-        f"Gain by length of the reference: {listed}.",
-        partial(draw_lengths, bins=bins, unit=unit),
+        alt=f"Gain by length of the reference: {listed}.",
+        draw=partial(draw_lengths, bins=bins, unit=unit),
     )
 
 
@@ -92,20 +91,20 @@ def mass_panel(stat: StoreStat) -> Panel:
     """Captured mass against k at each stored temperature."""
     ends = "; ".join(f"T = {t:g}: {100 * values[-1]:.1f} %" for t, values in stat.mass.items())
     return Panel(
-        "captured-mass",
-        "Captured mass against k",
-        f"Mean over {stat.looked_at:,} training positions of the store “{stat.name}”: probability of the teacher’s k best "
-        "tokens, of the whole dictionary’s.",
-        f"Captured mass of all {stat.reader.info.k} stored tokens: {ends}.",
-        partial(draw_mass, masses=stat.mass),
+        name="captured-mass",
+        title="Captured mass against k",
+        caption=f"Probability of the teacher’s k best tokens: mean over {stat.sampled_rows:,} training positions of the store "
+        f"“{stat.name}”.",
+        alt=f"Captured mass of all {stat.reader.info.k} stored tokens: {ends}.",
+        draw=partial(draw_mass, masses=stat.mass),
     )
 
 
 def value_panels(
-    results: Results, rows: Mapping[str, Sequence[SystemRow]], stores: Mapping[str, StoreStat]
+    results: ScoredOutputs, rows: Mapping[str, Sequence[SystemRow]], stores: Mapping[str, StoreStat]
 ) -> Iterator[Panel]:
-    """Score against what a group varies, for every group of numbers; the main system is one of the points."""
-    unit, experiment = NAMES[results.main_metric], results.experiment
+    """Score against the value that a group varies, for every group of numbers; the main system is one of the points."""
+    unit, experiment = results.unit, results.experiment
     main = results.scores_of(experiment.main)
     for group, systems in rows.items():
         values = [_number(row.value) for row in systems]
@@ -127,32 +126,33 @@ def value_panels(
         listed = "; ".join(
             f"{value:g}: {sum(scores) / len(scores):.2f}" for value, scores in sorted(points.items())
         )
+        seeds = sorted({len(scores) for scores in points.values()})
         yield Panel(
-            f"score-against-{group}",
-            f"{unit} against {_SHORT.get(group, group)}",
-            f"Dots are seeds ({min(map(len, points.values()))} to {max(map(len, points.values()))} a value), the line joins their "
-            "means; dashed: the baseline, with a band of one standard deviation.",
-            f"{unit} by {title}: {listed}.",
-            partial(
+            name=f"score-against-{group}",
+            title=f"{unit} against {_SHORT.get(group, group)}",
+            caption=f"Dots are seeds ({' or '.join(map(str, seeds))} per value), the line joins their means. Dashed: the "
+            "baseline, with a band of one standard deviation.",
+            alt=f"{unit} by {title}: {listed}.",
+            draw=partial(
                 draw_values, points=points, baseline=baseline, labels=(title, f"{unit}, {results.subset} set")
             ),
         )
 
 
-def gains_panel(results: Results, rows: Mapping[str, Sequence[SystemRow]]) -> Panel | None:
+def gains_panel(results: ScoredOutputs, rows: Mapping[str, Sequence[SystemRow]]) -> Panel | None:
     """Gains of all systems over their baselines."""
-    found = [(row.label, list(row.gains.values())) for made in rows.values() for row in made if row.gains]
-    if not found:
+    drawn = [(row.label, list(row.gains.values())) for made in rows.values() for row in made if row.gains]
+    if not drawn:
         return None
-    unit = NAMES[results.main_metric]
+    unit = results.unit
     return Panel(
-        "gains", f"Gain over the baseline, {unit}", "Dots are seeds, bars their means.", "",
-        partial(draw_gains, rows=found, unit=unit),
+        name="gains", title=f"Gain over the baseline, {unit}", caption="Dots are seeds, bars their means.", alt="",
+        draw=partial(draw_gains, rows=drawn, unit=unit),
     )  # fmt: skip
 
 
 def _main_value(experiment: Experiment, group: str, stores: Mapping[str, StoreStat]) -> float | None:
-    """Where the main system stands among a group's values."""
+    """The main system's own value of what a group varies."""
     runs = [run for run in experiment.runs if run.system == experiment.main]
     if not runs:
         return None
@@ -176,4 +176,4 @@ def _last(curve: SystemCurve) -> float:
 
 def _seeds(seeds: Sequence[int] | Mapping[int, object]) -> str:
     listed = sorted(seeds)
-    return f"{len(listed)} seed{'s' if len(listed) > 1 else ''} ({', '.join(map(str, listed))})"
+    return f"{len(listed)} seed{'s' if len(listed) > 1 else ''} ({list_text(listed)})"

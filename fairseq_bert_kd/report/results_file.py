@@ -1,47 +1,65 @@
-"""The results file: what an experiment gained, and everything needed to believe or repeat it."""
+"""The results file: scores and gains, with what is needed to check or repeat them."""
 
+import importlib.metadata
 import json
+import platform
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from fairseq_bert_kd.report.notes import Notes
-from fairseq_bert_kd.report.provenance import library_versions, store_record
-from fairseq_bert_kd.report.results import Results, read_results
-from fairseq_bert_kd.report.section import Section
+import fairseq_bert_kd
+from fairseq_bert_kd.evaluation.registry import signatures
+from fairseq_bert_kd.report.experiment_report import ExperimentReport
+from fairseq_bert_kd.report.read_experiment import Notes, Run
+from fairseq_bert_kd.report.read_scores import ScoredOutputs, read_outputs
+from fairseq_bert_kd.report.read_stores import store_record
 
 FORMAT = 1
 SUBSETS = ("valid", "test")
+_LIBRARIES = ("sacrebleu", "rouge-score", "numpy", "matplotlib")
 _COPIED = (
     "task", "size", "title", "source_lang", "target_lang", "metric", "lowercase", "bleu_tokenize", "baseline", "main",
     "teacher", "hardware", "code", "command",
 )  # fmt: skip
+_COPIED_OF_RUN = (
+    "system", "seed", "label", "group", "value", "baseline", "options", "store", "teacher", "updates",
+)  # fmt: skip
 
 
-def write_results(path: str | Path, sections: Sequence[Section]) -> None:
-    """Write the file; the same folders give the same bytes. Scores are of both sets, gains of the page's."""
+def write_results(path: str | Path, reports: Sequence[ExperimentReport]) -> None:
+    """Write the file. Scores are of both sets, gains of the page's. The same folders give the same bytes."""
     record = {
         "format": FORMAT,
         "written_by": "fairseq-bert-kd report",
         "versions": library_versions(),
-        "experiments": [experiment_record(section) for section in sections],
+        "experiments": [experiment_record(report) for report in reports],
     }
     Path(path).parent.mkdir(parents=True, exist_ok=True)
     text = json.dumps(record, indent=1, ensure_ascii=False, allow_nan=False)
     Path(path).write_text(text + "\n", encoding="utf-8", errors="backslashreplace")
 
 
-def experiment_record(section: Section) -> dict[str, Any]:
+def library_versions() -> dict[str, str]:
+    """Versions of the installed libraries that made this report."""
+    versions = {"python": platform.python_version(), "fairseq-bert-kd": fairseq_bert_kd.__version__}
+    for name in _LIBRARIES:
+        try:
+            versions[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return versions
+
+
+def experiment_record(report: ExperimentReport) -> dict[str, Any]:
     """An experiment as plain values."""
-    e = section.experiment
-    by_subset = {subset: _results(section, subset) for subset in SUBSETS}
-    signatures = next((found.metrics.signatures for found in by_subset.values() if found), {})
+    by_subset = {subset: _outputs(report, subset) for subset in SUBSETS}
+    metrics = next((outputs.metrics for outputs in by_subset.values() if outputs), {})
     return {
-        **{name: getattr(e, name) for name in _COPIED},
-        "signatures": signatures,
-        "compared": _comparison(section),
-        "other_scores": {other.name: other.record for other in section.other_scores},
-        "runs": [_run(section, run, by_subset) for run in e.runs],
+        **{name: getattr(report.experiment, name) for name in _COPIED},
+        "signatures": signatures(metrics),
+        "compared": _comparison(report),
+        "other_scores": {scores.name: scores.record for scores in report.further_scores},
+        "runs": [_run(report, run, by_subset) for run in report.experiment.runs],
         "teachers": {
             teacher.name: {
                 "updates": teacher.log.updates,
@@ -49,66 +67,56 @@ def experiment_record(section: Section) -> dict[str, Any]:
                 "masked_accuracy": teacher.accuracy,
                 "perplexity": teacher.perplexity,
             }
-            for teacher in section.teachers
+            for teacher in report.teachers
         },
-        "seconds": {step.name: step.seconds for step in e.steps},
-        "training_pairs": section.training_pairs,
-        "text_sha256": section.digests,
-        "stores": {name: store_record(stat) for name, stat in section.stores.items()},
-        "notes": [note._asdict() for note in section.notes],
+        "seconds": {step.name: step.seconds for step in report.experiment.steps},
+        "training_pairs": report.training_pairs,
+        "text_sha256": report.digests,
+        "stores": {name: store_record(stat) for name, stat in report.stores.items()},
+        "notes": [note._asdict() for note in report.notes],
     }
 
 
-def _comparison(section: Section) -> dict[str, Any]:
+def _comparison(report: ExperimentReport) -> dict[str, Any]:
     """Gains of every system over its baseline, on the subset of the page."""
-    if section.results is None:
+    if report.results is None:
         return {}
+    rows = [row for made in report.rows.values() for row in made]
     systems = {}
-    for row in (row for made in section.rows.values() for row in made):
+    for row in rows:
         gain = row.gain
         systems[row.system] = {
             "baseline": row.baseline,
             "gains": {str(seed): value for seed, value in row.gains.items()},
             "mean_gain": gain.mean if gain else None,
             "sd_gain": gain.sd if gain else None,
-            "p": {str(seed): value for seed, value in row.p.items()},
+            "p": {str(seed): p for seed, p in row.p.items()},
             "missing_seeds": row.missing,
         }
-    test = next((row.test for made in section.rows.values() for row in made if row.test), "")
     return {
-        "subset": section.results.subset,
-        "metric": section.results.main_metric,
-        "test": test,
+        "subset": report.results.subset,
+        "metric": report.results.main_metric,
+        "test": next((row.test.signature for row in rows if row.test), ""),
         "systems": systems,
     }
 
 
-def _run(section: Section, run: Any, by_subset: dict[str, Results | None]) -> dict[str, Any]:
-    log = section.logs.get(run.name)
-    scores = {
-        subset: results.outputs[run.name].scores
-        for subset, results in by_subset.items()
-        if results and run.name in results.outputs
-    }
+def _run(report: ExperimentReport, run: Run, by_subset: dict[str, ScoredOutputs | None]) -> dict[str, Any]:
+    log = report.logs.get(run.name)
     return {
-        "system": run.system,
-        "seed": run.seed,
-        "label": run.label,
-        "group": run.group,
-        "value": run.value,
-        "baseline": run.baseline,
-        "options": run.options,
-        "store": run.store,
-        "teacher": run.teacher,
-        "updates": run.updates,
+        **{name: getattr(run, name) for name in _COPIED_OF_RUN},
         "updates_trained": log.updates if log else None,
         "finished": log.finished if log else None,
-        "scores": scores,
+        "scores": {
+            subset: outputs.outputs[run.name].scores
+            for subset, outputs in by_subset.items()
+            if outputs and run.name in outputs.outputs
+        },
     }
 
 
-def _results(section: Section, subset: str) -> Results | None:
-    """Those of the page, or of the other subset; its gaps show as absent scores."""
-    if section.results is not None and section.results.subset == subset:
-        return section.results
-    return read_results(section.experiment, subset, Notes(section.experiment.folder))
+def _outputs(report: ExperimentReport, subset: str) -> ScoredOutputs | None:
+    """Outputs of the page, or of the other subset, whose gaps show as absent scores."""
+    if report.results is not None and report.results.subset == subset:
+        return report.results
+    return read_outputs(report.experiment, subset, Notes(report.experiment.folder))

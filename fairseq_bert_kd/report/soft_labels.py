@@ -1,4 +1,4 @@
-"""The teacher's soft labels of chosen sentences, position by position."""
+"""The teacher's soft labels of some training sentences, position by position, and which sentences are shown."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -7,29 +7,32 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fairseq_bert_kd.evaluation.fairseq_output import read_lines
-from fairseq_bert_kd.report.experiment import Experiment
-from fairseq_bert_kd.report.notes import Notes
-from fairseq_bert_kd.report.stores import StoreStat
+from fairseq_bert_kd.report.read_experiment import Experiment, Notes
+from fairseq_bert_kd.report.read_stores import ROWS, StoreStat
 from fairseq_bert_kd.storage.fairseq_data import (
     IndexedTokens,
     read_dictionary,
     sentence_hash,
     translation_files,
 )
-from fairseq_bert_kd.storage.probabilities import token_probs
+from fairseq_bert_kd.storage.probabilities import bucket_entropy, gold_log_probs, gold_probs, token_probs
+from fairseq_bert_kd.storage.schema import SCORED, ChunkData
+from fairseq_bert_kd.storage.topk_stat import sampled_chunks
 
-SHOWN = 6  # tokens of a position, at most
-LEAST = 0.01  # probability of a token that is shown; the best one and the target's own always are
+SHORTEST = 6  # target pieces of a shown sentence, end of sentence included
+LONGEST = 16
+SHOWN = 6  # largest number of tokens of a position
+LEAST = 0.01  # least probability of a shown token, except the best one and the target's own
 
 
 class TokenBar(NamedTuple):
-    """A token that the teacher holds likely.
+    """A likely token by the teacher.
 
     Attributes:
-        piece: of the dictionary.
-        prob: 0 to 1.
-        other: of the store that is compared, 0 to 1; None where it is not among its stored tokens.
-        is_gold: whether it stands in the target.
+        piece: piece of the dictionary.
+        prob: probability, 0 to 1.
+        other: probability in the compared store, 0 to 1; None if the token is not stored there.
+        is_gold: whether it is the target's own token.
     """
 
     piece: str
@@ -42,11 +45,11 @@ class Position(NamedTuple):
     """A target position.
 
     Attributes:
-        gold: piece of the target; None where the data is not at hand.
-        gold_prob: 0 to 1; None where it is not stored.
-        gold_other: of the store that is compared.
-        tokens: the best ones, descending.
-        rest: mass of all others, 0 to 1.
+        gold: piece of the target; None without the data.
+        gold_prob: its probability, 0 to 1; None if not stored.
+        gold_other: its probability in the compared store; None if not stored.
+        tokens: the best tokens, descending.
+        rest: probability of all other tokens together, 0 to 1.
     """
 
     gold: str | None
@@ -60,11 +63,11 @@ class SoftLabels(NamedTuple):
     """A sentence of a store.
 
     Attributes:
-        number: in the corpus, from 0.
-        source: text; None where it is not at hand.
-        target: text; None where it is not at hand.
-        missing: the teacher has not scored it.
-        positions: one each target token.
+        number: number in the corpus, from 0.
+        source: source text; None without the data.
+        target: target text; None without the data.
+        missing: whether the teacher has not scored it.
+        positions: one per target token.
     """
 
     number: int
@@ -74,10 +77,48 @@ class SoftLabels(NamedTuple):
     positions: list[Position]
 
 
-def temperature_of(stat: StoreStat) -> float:
-    """1, or the lowest stored where 1 is not."""
-    stored = stat.reader.info.temperatures
-    return 1.0 if not stored or 1.0 in stored else stored[0]
+class _Rows(NamedTuple):
+    """Stored rows of a sentence.
+
+    Attributes:
+        ids: ``(rows, k)``.
+        probs: ``(rows, k)``.
+        gold_probs: ``(rows,)``, NaN if not stored.
+    """
+
+    ids: NDArray[np.int64]
+    probs: NDArray[np.float64]
+    gold_probs: NDArray[np.float64]
+
+
+def choose_sentences(stat: StoreStat, other: StoreStat | None, count: int) -> list[int]:
+    """Corpus indices of sentences of `SHORTEST` to `LONGEST` pieces among a sample of whole chunks; our own rule.
+
+    With another store whose rows hold gold tokens: sentences whose targets this teacher finds more likely by the most
+    nats per token, on average. Else: sentences whose entropy differs most between positions (standard deviation).
+
+    Args:
+        stat: store that is shown.
+        other: store with which it is compared, or None.
+        count: largest number.
+    """
+    readers = [store.reader for store in (stat, other) if store is not None]
+    compare = len(readers) == 2 and all(reader.info.gold and reader.info.temperatures for reader in readers)
+    compare = compare and readers[0].info.chunk_sentences == readers[1].info.chunk_sentences
+    layout, size = stat.reader.header.layout, stat.reader.info.chunk_sentences
+    scored: list[tuple[float, int]] = []
+    for local in sampled_chunks(layout.chunks, layout.rows, ROWS):
+        data = stat.reader.checked_chunk(local)
+        fit = (data.status == SCORED) & (data.lengths >= SHORTEST) & (data.lengths <= LONGEST)  # (sentences,)
+        if compare and other is not None:
+            theirs = other.reader.checked_chunk(local)
+            fit &= theirs.status == SCORED
+            values = _mean(_gold_log_probs(stat, data) - _gold_log_probs(other, theirs), data.lengths)
+        else:
+            values = _deviation(_entropy(stat, data), data.lengths)
+        scored += [(float(values[i]), local * size + int(i)) for i in np.flatnonzero(fit)]
+    scored.sort(key=lambda item: (-item[0], item[1]))
+    return [number for _, number in scored[:count]]
 
 
 def soft_labels(
@@ -86,18 +127,16 @@ def soft_labels(
     """The sentences' rows with pieces and texts; what cannot be shown goes to the notes.
 
     Args:
-        experiment: whose texts are shown.
+        experiment: experiment whose texts are shown.
         stat: store that is shown.
-        other: store of the same sentences and dictionary that it is compared with, or None.
+        other: store of the same sentences and dictionary with which it is compared, or None.
         sentences: corpus indices; those outside the corpus are left out.
-        notes: told of what is missing.
+        notes: get what is missing.
     """
-    texts = [
-        _raw_lines(experiment, stat, language)
-        for language in (experiment.source_lang, experiment.target_lang)
-    ]
+    languages = (experiment.source_lang, experiment.target_lang)
+    sources, targets = (_raw_lines(experiment, stat, language) for language in languages)
     symbols = stat.reader.symbols()
-    found = []
+    shown = []
     for number in sentences:
         if not 0 <= number < len(stat.reader):
             notes.add(
@@ -105,34 +144,32 @@ def soft_labels(
             )
             continue
         gold, pieces = _data(stat, number, notes)
-        source = texts[0][number] if texts[0] else (" ".join(pieces) if pieces else None)
-        target = texts[1][number] if texts[1] else (_joined(symbols, gold) if gold is not None else None)
+        source = sources[number] if sources else (" ".join(pieces) if pieces else None)
+        target = targets[number] if targets else (_joined(symbols, gold) if gold is not None else None)
         missing = stat.reader.is_missing(number)
         positions = [] if missing else _positions(stat, other, number, gold, symbols)
-        found.append(SoftLabels(number, source, target, missing, positions))
-    return found
+        shown.append(
+            SoftLabels(number=number, source=source, target=target, missing=missing, positions=positions)
+        )
+    return shown
 
 
 def _data(stat: StoreStat, number: int, notes: Notes) -> tuple[NDArray[np.int64] | None, list[str] | None]:
-    """Target ids and source pieces."""
+    """Target ids ``(rows,)`` and source pieces of a sentence."""
     info = stat.reader.info
     try:
-        sides = [
-            IndexedTokens(prefix)
-            for prefix, _ in translation_files(
-                stat.data, info.split, info.source_lang, info.target_lang
-            ).values()
-        ]
+        files = translation_files(stat.data, info.split, info.source_lang, info.target_lang)
+        sides = [IndexedTokens(prefix) for prefix, _ in files.values()]
         ids = [side[number] for side in sides if number < len(side)]
         if list(map(sentence_hash, ids)) == list(stat.reader.hashes(number).values()):
             dictionary = read_dictionary(stat.data / f"dict.{info.source_lang}.txt")
             return ids[1].astype(np.int64), [_piece(dictionary, token) for token in ids[0].tolist()[:-1]]
         notes.add(
-            f"{stat.data.name}",
-            f"is not the data of the store `{stat.name}`: their sentences differ (`store verify --data`)",
+            stat.data.name,
+            f"does not hold the data of the store `{stat.name}`: their sentences differ (`store verify --data`)",
         )
     except (OSError, ValueError) as error:
-        notes.add(f"{stat.data.name}", f"cannot be read beside the store `{stat.name}`: {error}")
+        notes.add(stat.data.name, f"not readable beside the store `{stat.name}`: {error}")
     if info.gold and not stat.reader.is_missing(number):
         return stat.reader.rows(number)["gold_id"].astype(np.int64), None
     return None, None
@@ -145,20 +182,20 @@ def _positions(
     gold: NDArray[np.int64] | None,
     symbols: Sequence[str],
 ) -> list[Position]:
-    records, probs, gold_probs = _rows(stat, number, gold)
+    rows = _rows(stat, number, gold)
     compared = _rows(other, number, gold) if other and not other.reader.is_missing(number) else None
     positions = []
-    for t, (ids, row) in enumerate(zip(records["topk_ids"].tolist(), probs.tolist(), strict=True)):
-        known = (
-            dict(zip(compared[0]["topk_ids"][t].tolist(), compared[1][t].tolist(), strict=True))
-            if compared
-            else {}
+    for t in range(len(rows.ids)):
+        other_probs = (
+            dict(zip(compared.ids[t].tolist(), compared.probs[t].tolist(), strict=True)) if compared else {}
         )
-        wanted = None if gold is None else int(gold[t])
+        gold_id = None if gold is None else int(gold[t])
         bars = [
-            TokenBar(_piece(symbols, token), prob, known.get(token), token == wanted)
-            for token, prob in list(zip(ids, row, strict=True))[:SHOWN]
-        ]
+            TokenBar(
+                piece=_piece(symbols, token), prob=prob, other=other_probs.get(token), is_gold=token == gold_id
+            )
+            for token, prob in zip(rows.ids[t, :SHOWN].tolist(), rows.probs[t, :SHOWN].tolist(), strict=True)
+        ]  # fmt: skip
         bars = [
             bar
             for i, bar in enumerate(bars)
@@ -166,32 +203,50 @@ def _positions(
         ]
         positions.append(
             Position(
-                None if wanted is None else _piece(symbols, wanted),
-                _finite(gold_probs[t]),
-                _finite(compared[2][t]) if compared else None,
-                bars,
-                max(0.0, 1 - sum(bar.prob for bar in bars)),
+                gold=None if gold_id is None else _piece(symbols, gold_id),
+                gold_prob=_finite(rows.gold_probs[t]),
+                gold_other=_finite(compared.gold_probs[t]) if compared else None,
+                tokens=bars,
+                rest=max(0.0, 1 - sum(bar.prob for bar in bars)),
             )
         )
     return positions
 
 
-def _rows(stat: StoreStat, number: int, gold: NDArray[np.int64] | None) -> tuple:
-    """Records, ``(rows, k)`` probabilities, and ``(rows,)`` those of the gold tokens, NaN where not stored."""
-    info, temperature = stat.reader.info, temperature_of(stat)
-    records = stat.reader.rows(number)
-    probs = token_probs(records, info.temperatures, temperature)
-    if info.gold and info.temperatures:
-        normalisers = records["log_normalisers"][:, info.temperatures.index(temperature)].astype(np.float64)
-        return records, probs, np.exp(records["gold_logit"].astype(np.float64) / temperature - normalisers)
-    if gold is None:
-        return records, probs, np.full(len(records), np.nan)
-    hits = records["topk_ids"] == gold[:, None]
-    return records, probs, np.where(hits.any(axis=1), (probs * hits).sum(axis=1), np.nan)
+def _rows(stat: StoreStat, number: int, gold: NDArray[np.int64] | None) -> _Rows:
+    """Rows of a sentence, with the probabilities of its gold tokens ``(rows,)``."""
+    records, at = stat.reader.rows(number), (stat.reader.info.temperatures, stat.temperature)
+    ids = records["topk_ids"].astype(np.int64)
+    return _Rows(ids=ids, probs=token_probs(records, *at), gold_probs=gold_probs(records, *at, gold))
+
+
+def _gold_log_probs(stat: StoreStat, data: ChunkData) -> NDArray[np.float64]:
+    """``(rows,)`` log-probability of the gold token; 0 for rows that are not scored."""
+    log_probs = gold_log_probs(data.records, stat.reader.info.temperatures, stat.temperature)
+    return np.where(data.scored, log_probs, 0)
+
+
+def _entropy(stat: StoreStat, data: ChunkData) -> NDArray[np.float64]:
+    """``(rows,)`` bits of the stored tokens and the rest as one; 0 for rows that are not scored."""
+    probs = token_probs(data.records, stat.reader.info.temperatures, stat.temperature)
+    return np.where(data.scored, bucket_entropy(probs), 0)
+
+
+def _mean(values: NDArray[np.float64], lengths: NDArray[np.int64]) -> NDArray[np.float64]:
+    """``(sentences,)`` means of ``(rows,)`` values; 0 for a sentence without rows."""
+    ends = np.cumsum(lengths)
+    sums = np.concatenate([[0.0], np.cumsum(values)])  # (rows + 1,)
+    return (sums[ends] - sums[ends - lengths]) / np.maximum(lengths, 1)
+
+
+def _deviation(values: NDArray[np.float64], lengths: NDArray[np.int64]) -> NDArray[np.float64]:
+    """``(sentences,)`` standard deviations of ``(rows,)`` values."""
+    mean = _mean(values, lengths)
+    return np.sqrt(np.maximum(_mean((values - np.repeat(mean, lengths)) ** 2, lengths), 0))
 
 
 def _raw_lines(experiment: Experiment, stat: StoreStat, language: str) -> list[str] | None:
-    """Raw training text, where it has the store's number of sentences."""
+    """Raw training text, if it has the store's number of sentences."""
     try:
         lines = read_lines(experiment.text(stat.reader.info.split, language))
     except (OSError, ValueError):

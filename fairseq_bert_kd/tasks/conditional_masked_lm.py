@@ -14,8 +14,8 @@ from omegaconf import II, open_dict
 from fairseq_bert_kd.data.corpus_parts import refuse_damaged_parts, refuse_other_dictionaries
 from fairseq_bert_kd.data.masked_pair_dataset import MaskedPairDataset
 from fairseq_bert_kd.data.parallel_check import refuse_unequal_sides
-from fairseq_bert_kd.functional.left_to_right import LEFT_TO_RIGHT
 from fairseq_bert_kd.functional.masking import replayable_mask
+from fairseq_bert_kd.functional.text_input import LEFT_TO_RIGHT
 from fairseq_bert_kd.tokenization.dictionary import (
     TeacherVocabulary,
     dictionary_digests,

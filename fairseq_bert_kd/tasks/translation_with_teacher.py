@@ -13,7 +13,7 @@ from fairseq.tasks import register_task
 from fairseq.tasks.translation import TranslationConfig, TranslationTask
 from omegaconf import open_dict
 
-from fairseq_bert_kd.batch import TEACHER, TeacherNeeds
+from fairseq_bert_kd.batch import TEACHER, TeacherRequirements
 from fairseq_bert_kd.data.absent_rows import AbsentRows
 from fairseq_bert_kd.data.complete_batches import CompleteBatchesDataset
 from fairseq_bert_kd.data.corpus_parts import corpus_parts, refuse_damaged_parts, refuse_other_dictionaries
@@ -28,7 +28,7 @@ from fairseq_bert_kd.storage.alignment import (
     check_tokenizer,
 )
 from fairseq_bert_kd.storage.topk_store import DEFAULT_NAME, TopKReader, store_path
-from fairseq_bert_kd.teachers.live_teaching import LiveTeaching
+from fairseq_bert_kd.teachers.load_live import live_teacher_of_task
 from fairseq_bert_kd.tokenization.hf_tokenizer import HfTokenizer
 
 logger = logging.getLogger(__name__)
@@ -103,7 +103,7 @@ class TranslationWithTeacherTask(TranslationTask):
     in decoding.
     """
 
-    teacher_needs: TeacherNeeds | None = None  # known once the criterion is built
+    teacher_needs: TeacherRequirements | None = None  # known once the criterion is built
 
     def __init__(self, cfg, src_dict, tgt_dict):
         if cfg.upsample_primary == -1:  # the host's default would make a corpus of several parts negative
@@ -114,7 +114,7 @@ class TranslationWithTeacherTask(TranslationTask):
         refuse_other_dictionaries(utils.split_paths(cfg.data), dictionaries)
         self._checked = set()  # stores that were compared with their data
         self._all_folders_checked = False
-        self.live_teaching = None
+        self.live_teacher = None
         stores = cfg.kd_stores if cfg.kd_stores or cfg.kd_live_teacher else DEFAULT_NAME
         self.store_names = stores.split(",") if stores else []
         self.label_only = set(cfg.kd_label_only.split(",")) if cfg.kd_label_only else set()
@@ -140,7 +140,7 @@ class TranslationWithTeacherTask(TranslationTask):
         needs = self.teacher_needs
         names = self.store_names if needs else []
         parts = list(corpus_parts(self.cfg, data_path, split, combine)) if names else []
-        if training and needs and self.cfg.kd_live_teacher and self.live_teaching is None:
+        if training and needs and self.cfg.kd_live_teacher and self.live_teacher is None:
             self._load_live_teacher(needs)
         if training and names and not self._all_folders_checked:
             self._check_label_only({path: corpus_parts(self.cfg, path, split, combine) for path in paths})
@@ -165,8 +165,8 @@ class TranslationWithTeacherTask(TranslationTask):
             criterion.set_num_updates(update_num)
         if self.teacher_needs and self.store_names and (ignore_grad or TEACHER not in sample):
             sample = self._stand_in(sample)
-        if self.live_teaching is not None:
-            rows = self.live_teaching.rows(sample, model, optimizer, update_num)
+        if self.live_teacher is not None:
+            rows = self.live_teacher.training_batch(sample, model, optimizer, update_num)
             sample = {**sample, TEACHER: [*sample.get(TEACHER, []), rows]}  # a batch may come again
         return super().train_step(sample, model, criterion, optimizer, update_num, ignore_grad)
 
@@ -208,10 +208,10 @@ class TranslationWithTeacherTask(TranslationTask):
             check_tokenizer(what, teachers_digest, HfTokenizer(name).digest(), name)
 
     def _load_live_teacher(self, needs):
-        self.live_teaching = LiveTeaching(
+        self.live_teacher = live_teacher_of_task(
             self.cfg, self.src_dict.symbols, self.tgt_dict.symbols, needs, self.teacher_weights[-1]
         )
-        digest = self.live_teaching.teacher.model.digests.get("tokenizer", "")
+        digest = self.live_teacher.model.tokenizer_digest()
         self._check_tokenizer(f"--kd-live-teacher {self.cfg.kd_live_teacher}", digest)
 
     def _check_label_only(self, folders):

@@ -1,30 +1,33 @@
 """Runs a teacher over chunks of a corpus, and keeps the device busy while it does.
 
-One thread prepares batches, the caller's thread runs the teacher, and results of the last batch are taken off
-the device while it computes the next; the caller writes a chunk while the following one is scored.
+One thread prepares batches, the caller's thread runs the teacher, and the results of a batch leave the device while the
+next one is computed. The caller writes a chunk while the following one is scored.
 """
 
-import queue
-import threading
 from collections import deque
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
-from typing import Any
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from fairseq_bert_kd.functional.teacher_rows import TeacherRows, teacher_rows
+from fairseq_bert_kd.functional.teacher_rows import TeacherRows
 from fairseq_bert_kd.storage.fairseq_data import Sides, sentence_hash
 from fairseq_bert_kd.storage.schema import NOT_FINITE, SCORED, TOO_LONG, ChunkData, empty_records
 from fairseq_bert_kd.storage.topk import TopKInfo
-from fairseq_bert_kd.teachers.pair_batches import BatchLayout, LaidOut, draw_uniforms, pinned, slices
+from fairseq_bert_kd.teachers.interface import TokenTeacher
+from fairseq_bert_kd.teachers.pair_batches import EncoderBatch, PairBatcher
 from fairseq_bert_kd.teachers.plan import Batch, plan_chunk
+from fairseq_bert_kd.teachers.token_rows import TokenScorer
 
 AHEAD = 4  # batches prepared in advance
 IN_FLIGHT = 2  # batches whose results are still on a GPU
+
+Item = TypeVar("Item")
 
 
 @dataclass
@@ -32,10 +35,10 @@ class ScoredChunk:
     """A finished chunk.
 
     Attributes:
-        number: of the chunk in the corpus.
-        data: for the store.
+        number: number of the chunk in the corpus.
+        data: its sentences and rows, for the store.
         gold_correct: rows whose best token is the gold token.
-        gold_nll: of the gold tokens at temperature 1, summed, nats.
+        gold_nll: negative log-likelihood of the gold tokens at temperature 1, summed, nats.
     """
 
     number: int
@@ -45,74 +48,128 @@ class ScoredChunk:
 
 
 @dataclass
-class _Prepared:
-    """A batch on its way to the device.
+class OpenChunk:
+    """A chunk whose batches are being scored; a row is a target position, in corpus order.
 
     Attributes:
-        inputs: of the encoder; ``attention_mask`` is absent when there is no padding.
-        slots: ``(rows,)`` masked positions in the flattened ``(batch, pair_len)``.
-        gold: ``(rows,)`` target ids.
-        rows: ``(rows,)`` where the results go in the chunk.
-        uniforms: ``(rows, samples)``, or None.
-        chunk: that it belongs to.
-        tokens: source and target tokens.
+        number: number of the chunk in the corpus.
+        first_sentence: number of its first sentence in the corpus.
+        sources: ``(src_len,)`` ids of each sentence, without end of sentence.
+        targets: ``(tgt_len,)`` ids of each sentence, with end of sentence.
+        data: sentences and rows for the store, rows of zeros until they are scored.
+        plan: batches to score.
+        remaining: batches that have no results yet.
+        first_rows: ``(sentences,)`` first row of each sentence.
+        gold_nll: ``(rows,)`` nats.
+        gold_correct: ``(rows,)`` whether the best token is the gold token.
+        finite: ``(rows,)`` False where the teacher gave a NaN or an infinity.
     """
-
-    inputs: dict[str, Tensor]
-    slots: Tensor
-    gold: Tensor
-    rows: NDArray[np.int64]
-    uniforms: Tensor | None
-    chunk: "_OpenChunk"
-    tokens: int
-
-
-@dataclass
-class _OpenChunk:
-    """A chunk whose batches are being scored."""
 
     number: int
     first_sentence: int
     sources: list[Tensor]
     targets: list[Tensor]
-    tgt_lengths: NDArray[np.int64]
-    status: NDArray[np.uint8]
-    hashes: dict[str, NDArray[np.uint64]]
-    batches: list[Batch]
-    records: NDArray[Any]
-    gold_nll: NDArray[np.float64]
-    gold_correct: NDArray[np.bool_]
-    finite: NDArray[np.bool_]
-    left: int = field(default=0)
+    data: ChunkData
+    plan: list[Batch]
+
+    def __post_init__(self) -> None:
+        rows = len(self.data.records)
+        self.remaining = len(self.plan)
+        self.first_rows = np.cumsum(self.data.lengths) - self.data.lengths
+        self.gold_nll = np.zeros(rows)
+        self.gold_correct = np.zeros(rows, dtype=np.bool_)
+        self.finite = np.ones(rows, dtype=np.bool_)
+
+    def enter(self, batch: EncoderBatch, results: TeacherRows) -> None:
+        """Put a batch's results, on the CPU, into the rows of their sentences and positions."""
+        rows = self.first_rows[batch.sentences] + batch.target_positions
+        gold = batch.gold.numpy()
+        records = np.empty(len(rows), self.data.records.dtype)
+        for name in records.dtype.names or ():
+            records[name] = gold if name == "gold_id" else getattr(results, name).numpy()
+        self.data.records[rows] = records  # all fields of a record at once
+        self.gold_nll[rows] = results.gold_nll.numpy()
+        self.gold_correct[rows] = results.topk_ids[:, 0].numpy() == gold
+        self.finite[rows] = results.finite.numpy()
+        self.remaining -= 1
+
+    def close(self) -> ScoredChunk:
+        """Mark sentences with a non-finite row as missing, and add up."""
+        data = self.data
+        bad_before = np.concatenate([[0], np.cumsum(~self.finite)])  # (rows + 1,) bad rows before each row
+        bad = bad_before[self.first_rows + data.lengths] > bad_before[self.first_rows]  # (sentences,)
+        data.status[bad] = NOT_FINITE
+        scored = data.scored
+        data.records[~scored] = 0
+        return ScoredChunk(
+            number=self.number,
+            data=data,
+            gold_correct=int(self.gold_correct[scored].sum()),
+            gold_nll=float(self.gold_nll[scored].sum()),
+        )
+
+
+@dataclass
+class ChunkBatch:
+    """A prepared batch of a chunk.
+
+    Attributes:
+        chunk: chunk that it belongs to.
+        inputs: on the CPU; pinned if there is a GPU.
+        tokens: source and target tokens.
+    """
+
+    chunk: OpenChunk
+    inputs: EncoderBatch
+    tokens: int
 
 
 @dataclass
 class _InFlight:
-    """A batch whose results are on their way back."""
+    """A batch whose results are on their way to the CPU.
 
-    prepared: _Prepared
+    Attributes:
+        batch: the batch.
+        results: results of each slice of its rows.
+        arrived: CUDA event after the last copy; None on a CPU.
+    """
+
+    batch: ChunkBatch
     results: list[TeacherRows]
-    arrived: Any  # a CUDA event, or None on a CPU
+    arrived: Any
 
 
 class ChunkScorer:
     """Scores every target position of some chunks of a corpus.
 
     Args:
-        model: an `HfMaskedLM` in evaluation mode on its device.
+        model: a teacher in evaluation mode on its device.
         pairs: both sides of the corpus, see `fairseq_data.Sides`.
-        info: of the store that is being made.
-        barred: ``(n,)`` ids that no target holds.
+        info: description of the store that is being made.
+        excluded_ids: ``(n,)`` int64 ids that no target holds.
         pad: padding index of the dictionaries.
-        device: of the model.
+        device: device of the model.
     """
 
     def __init__(
-        self, model: Any, pairs: Sides, info: TopKInfo, barred: Tensor, pad: int, device: torch.device
+        self,
+        model: TokenTeacher,
+        pairs: Sides,
+        info: TopKInfo,
+        excluded_ids: Tensor,
+        pad: int,
+        device: torch.device,
     ):
-        self.model, self.pairs, self.info = model, pairs, info
-        self.barred, self.device = barred.to(device), device
-        self._layout = BatchLayout(model, info.passes, pad)
+        self.pairs, self.info, self.device = pairs, info, device
+        self._scorer = TokenScorer(
+            model,
+            excluded_ids.to(device),
+            info.dictionary_size,
+            k=info.k,
+            temperatures=info.temperatures,
+            keep_gold=info.gold,
+        )
+        self._batcher = PairBatcher(model.pair_layout(), info.passes, pad, info.samples)
         self._limit = model.max_positions()
 
     def score(self, chunks: Iterable[int], progress: Any = None) -> Iterator[ScoredChunk]:
@@ -122,72 +179,37 @@ class ChunkScorer:
             chunks: numbers of chunks of ``info.chunk_sentences`` sentences.
             progress: called with the tokens of each batch.
         """
-        flying: deque[_InFlight] = deque()
+        in_flight: deque[_InFlight] = deque()
         for item in self.prepared(chunks):
-            if isinstance(item, _OpenChunk):  # nothing to score in it
-                yield self._close(item)
+            if isinstance(item, OpenChunk):  # nothing to score in it
+                yield item.close()
                 continue
-            flying.append(self._launch(item))
-            while len(flying) > (IN_FLIGHT if self.device.type == "cuda" else 0):
-                yield from self._land(flying.popleft(), progress)
-        while flying:
-            yield from self._land(flying.popleft(), progress)
+            in_flight.append(self._enqueue(item))
+            while len(in_flight) > (IN_FLIGHT if self.device.type == "cuda" else 0):
+                yield from self._collect(in_flight.popleft(), progress)
+        while in_flight:
+            yield from self._collect(in_flight.popleft(), progress)
 
-    def prepared(self, chunks: Iterable[int]) -> Iterator[Any]:
-        """Batches of the chunks, prepared by another thread; chunks without any come as they are."""
-        ready: queue.Queue = queue.Queue(maxsize=AHEAD)
-        stop = threading.Event()
+    def prepared(self, chunks: Iterable[int]) -> Iterator[ChunkBatch | OpenChunk]:
+        """Batches of the chunks, prepared by another thread; a chunk without any batch comes itself."""
+        return prefetched(self._prepare(chunks), AHEAD)
 
-        def put(item: Any) -> bool:
-            while not stop.is_set():
-                try:
-                    ready.put(item, timeout=0.1)
-                    return True
-                except queue.Full:
-                    continue
-            return False
-
-        def prepare() -> None:
-            try:
-                for number in chunks:
-                    chunk = self._open(number)
-                    if not chunk.batches and not put(chunk):
-                        return
-                    for batch in chunk.batches:
-                        if not put(self._prepare(chunk, batch)):
-                            return
-                put(None)
-            except BaseException as error:  # to be raised where the results are awaited
-                put(error)
-
-        thread = threading.Thread(target=prepare, daemon=True)
-        thread.start()
-        try:
-            while (item := ready.get()) is not None:
-                if isinstance(item, BaseException):
-                    raise item
-                yield item
-        finally:
-            stop.set()
-            thread.join()
-
-    def finish_batch(self, prepared: _Prepared, progress: Any = None) -> Iterator[ScoredChunk]:
-        """Run the teacher on one batch and wait for its results."""
-        yield from self._land(self._launch(prepared), progress)
-
-    def features(self, prepared: Any) -> Tensor:
-        """Teacher's hidden states of a prepared batch's masked positions, ``(rows, hidden)``, on its device."""
-        inputs = {name: self._to_device(tensor) for name, tensor in prepared.inputs.items()}
-        return self.model.slot_features(**inputs, slots=self._to_device(prepared.slots))
-
-    def slices(self, rows: int) -> Iterator[slice]:
-        """Parts of a batch's rows whose logits fit into memory together."""
-        return slices(rows, self.info.dictionary_size)
+    def finish_batch(self, batch: ChunkBatch, progress: Any = None) -> Iterator[ScoredChunk]:
+        """Run the teacher on one batch and wait for its results; its chunk if that was the last batch."""
+        yield from self._collect(self._enqueue(batch), progress)
 
     # ------------------------------------------------------------ before the teacher
 
-    def _open(self, number: int) -> _OpenChunk:
-        """Read a chunk's sentences and lay out its batches."""
+    def _prepare(self, chunks: Iterable[int]) -> Iterator[ChunkBatch | OpenChunk]:
+        for number in chunks:
+            chunk = self._open(number)
+            if not chunk.plan:
+                yield chunk
+            for batch in chunk.plan:
+                yield ChunkBatch(chunk, self._lay_out(chunk, batch).pinned(self.device), batch.tokens)
+
+    def _open(self, number: int) -> OpenChunk:
+        """Read a chunk's sentences and plan its batches."""
         info = self.info
         first = number * info.chunk_sentences
         last = min(first + info.chunk_sentences, len(self.pairs["target"]))
@@ -196,125 +218,78 @@ class ChunkScorer:
         src_lengths = np.array([len(source) - 1 for source in sources], dtype=np.int64)
         tgt_lengths = np.array([len(target) for target in targets], dtype=np.int64)
         scored = src_lengths + tgt_lengths <= self._limit
-        batches = plan_chunk(src_lengths, tgt_lengths, scored, info.passes, info.max_tokens)
-        rows = int(tgt_lengths.sum())
-        return _OpenChunk(
-            number,
-            first,
-            [torch.from_numpy(source[:-1].astype(np.int64)) for source in sources],
-            [torch.from_numpy(target.astype(np.int64)) for target in targets],
-            tgt_lengths,
-            np.where(scored, SCORED, TOO_LONG).astype(np.uint8),
-            {"source": _hashes(sources), "target": _hashes(targets)},
-            batches,
-            empty_records(rows, info),
-            np.zeros(rows),
-            np.zeros(rows, dtype=np.bool_),
-            np.ones(rows, dtype=np.bool_),
-            left=len(batches),
+        data = ChunkData(
+            hashes={"source": _hashes(sources), "target": _hashes(targets)},
+            lengths=tgt_lengths,
+            status=np.where(scored, SCORED, TOO_LONG).astype(np.uint8),
+            records=empty_records(int(tgt_lengths.sum()), info),
+        )
+        return OpenChunk(
+            number=number,
+            first_sentence=first,
+            sources=[torch.from_numpy(source[:-1].astype(np.int64)) for source in sources],
+            targets=[torch.from_numpy(target.astype(np.int64)) for target in targets],
+            data=data,
+            plan=plan_chunk(src_lengths, tgt_lengths, scored, info.passes, info.max_tokens),
         )
 
-    def _prepare(self, chunk: _OpenChunk, batch: Batch) -> _Prepared:
-        """Lay out a batch on the CPU."""
-        laid_out = self._layout.lay_out(batch, chunk.sources, chunk.targets)
-        ends = np.cumsum(chunk.tgt_lengths)
-        rows = (ends - chunk.tgt_lengths)[laid_out.sentences] + laid_out.places
-        return _Prepared(
-            {name: self._pin(tensor) for name, tensor in laid_out.inputs.items()},
-            self._pin(laid_out.slots),
-            self._pin(laid_out.gold),
-            rows,
-            self._uniforms(chunk, laid_out),
-            chunk,
-            batch.tokens,
-        )
+    def _lay_out(self, chunk: OpenChunk, batch: Batch) -> EncoderBatch:
+        def seed_of(sentence: int) -> list[int]:
+            return [self.info.sample_seed, chunk.first_sentence + sentence]
 
-    def _uniforms(self, chunk: _OpenChunk, laid_out: LaidOut) -> Tensor | None:
-        """``(rows, samples)`` numbers that depend on seed, sentence and position alone."""
-        info = self.info
-        if not info.samples:
-            return None
-        drawn = draw_uniforms(
-            laid_out, chunk.targets, info.samples, lambda i: [info.sample_seed, chunk.first_sentence + i]
-        )
-        return self._pin(drawn)
-
-    def _pin(self, tensor: Tensor) -> Tensor:
-        return pinned(tensor, self.device)
-
-    def _to_device(self, tensor: Tensor) -> Tensor:
-        return tensor.to(self.device, non_blocking=True)
+        return self._batcher.lay_out(batch, chunk.sources, chunk.targets, seed_of)
 
     # ------------------------------------------------------------ teacher and after
 
-    def _launch(self, prepared: _Prepared) -> _InFlight:
+    def _enqueue(self, batch: ChunkBatch) -> _InFlight:
         """Start a batch; on a GPU nothing is waited for."""
-        info, results = self.info, []
         with torch.inference_mode():
-            features = self.features(prepared)
-            gold = self._to_device(prepared.gold)
-            uniforms = None if prepared.uniforms is None else self._to_device(prepared.uniforms)
-            for part in self.slices(len(gold)):
-                rows = teacher_rows(
-                    self.model.head(features[part]).float(),
-                    gold[part],
-                    self.barred,
-                    info.k,
-                    info.temperatures,
-                    None if uniforms is None else uniforms[part],
-                    info.gold,
-                )
-                results.append(TeacherRows(*(self._fetch(tensor) for tensor in rows)))
+            results = [
+                TeacherRows(*map(self._fetch, rows))
+                for _, rows, _ in self._scorer.score(batch.inputs.to(self.device))
+            ]
         arrived = None
         if self.device.type == "cuda":
             arrived = torch.cuda.Event()
             arrived.record()
-        return _InFlight(prepared, results, arrived)
+        return _InFlight(batch, results, arrived)
 
     def _fetch(self, tensor: Tensor) -> Tensor:
+        """The tensor on the CPU; from a GPU it is there once an event after this call has passed."""
         if self.device.type != "cuda":
             return tensor
         return torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=True).copy_(tensor, non_blocking=True)
 
-    def _land(self, flight: _InFlight, progress: Any) -> Iterator[ScoredChunk]:
-        """Put a batch's results into its chunk; the chunk, when it was the last batch."""
+    def _collect(self, flight: _InFlight, progress: Any) -> Iterator[ScoredChunk]:
+        """Wait for a batch's results and enter them into its chunk; the chunk, if that was its last batch."""
         if flight.arrived is not None:
             flight.arrived.synchronize()
-        prepared, chunk = flight.prepared, flight.prepared.chunk
-        parts = zip(*flight.results, strict=True)
-        results = TeacherRows(*(torch.cat(part) if len(part) > 1 else part[0] for part in parts))
-        records, rows = empty_records(len(prepared.rows), self.info), prepared.rows
-        records["topk_ids"] = results.topk_ids.numpy()
-        records["topk_logits"] = results.topk_logits.numpy()
-        if self.info.temperatures:
-            records["log_normalisers"] = results.log_normalisers.numpy()
-        if self.info.gold:
-            records["gold_id"], records["gold_logit"] = prepared.gold.numpy(), results.gold_logit.numpy()
-        if self.info.samples:
-            records["sample_ids"] = results.sample_ids.numpy()
-            records["sample_logits"] = results.sample_logits.numpy()
-        chunk.records[rows] = records
-        chunk.gold_nll[rows] = results.gold_nll.numpy()
-        chunk.gold_correct[rows] = results.topk_ids[:, 0].numpy() == prepared.gold.numpy()
-        chunk.finite[rows] = results.finite.numpy()
-        chunk.left -= 1
+        chunk = flight.batch.chunk
+        slices = zip(*flight.results, strict=True)  # the slices of each field
+        results = TeacherRows(*(torch.cat(part) if len(part) > 1 else part[0] for part in slices))
+        chunk.enter(flight.batch.inputs, results)
         if progress is not None:
-            progress(prepared.tokens)
-        if not chunk.left:
-            yield self._close(chunk)
+            progress(flight.batch.tokens)
+        if not chunk.remaining:
+            yield chunk.close()
 
-    def _close(self, chunk: _OpenChunk) -> ScoredChunk:
-        """Mark sentences with a non-finite row as missing, and add up."""
-        ends = np.cumsum(chunk.tgt_lengths)
-        bad_before = np.concatenate([[0], np.cumsum(~chunk.finite)])
-        bad = bad_before[ends] > bad_before[ends - chunk.tgt_lengths]
-        chunk.status[bad] = NOT_FINITE
-        data = ChunkData(chunk.hashes, chunk.tgt_lengths, chunk.status, chunk.records)
-        scored = data.scored
-        chunk.records[~scored] = 0
-        return ScoredChunk(
-            chunk.number, data, int(chunk.gold_correct[scored].sum()), float(chunk.gold_nll[scored].sum())
-        )
+
+def prefetched(items: Iterator[Item], ahead: int) -> Iterator[Item]:
+    """Items of an iterator that another thread advances up to ``ahead`` items in advance.
+
+    An error of the iterator is raised here, as it is, in the place of its item. (A DataLoader's worker would send a batch
+    through a process boundary, and wrap the error in a traceback.)
+    """
+    end: Any = object()
+    with ThreadPoolExecutor(1) as thread:
+        waiting = deque(thread.submit(next, items, end) for _ in range(ahead))
+        try:
+            while (item := waiting.popleft().result()) is not end:
+                waiting.append(thread.submit(next, items, end))
+                yield item
+        finally:  # the caller stops early, or an error was raised
+            for future in waiting:
+                future.cancel()
 
 
 def _hashes(sentences: Iterable[NDArray[Any]]) -> NDArray[np.uint64]:

@@ -16,51 +16,56 @@ from fairseq_bert_kd.storage.schema import ChunkData
 from fairseq_bert_kd.storage.shards import WHOLE, Shard
 from fairseq_bert_kd.storage.topk import TopKInfo
 from fairseq_bert_kd.storage.topk_store import TopKReader, TopKWriter
-from fairseq_bert_kd.teachers.chunk_scorer import ChunkScorer, ScoredChunk
-from fairseq_bert_kd.teachers.load import Teacher, never_a_target
+from fairseq_bert_kd.teachers.chunk_scorer import ChunkScorer, OpenChunk, ScoredChunk
+from fairseq_bert_kd.teachers.load import Teacher
 from fairseq_bert_kd.teachers.plan import count_tokens
+from fairseq_bert_kd.tokenization.dictionary import excluded_ids
 
 logger = logging.getLogger(__name__)
 
-SYNC_SECONDS = 10.0  # a lost machine loses at most this and the chunk in work
-TRIAL_SECONDS = 10.0  # of measuring for an estimate
+SYNC_SECONDS = 10.0  # between syncs: a crash of the machine loses at most this and the chunk in work
+TRIAL_SECONDS = 10.0  # measured for an estimate
 
 
 class StoreDump:
-    """A teacher, a split and what to keep of it.
+    """Scores one split with a teacher and writes the store.
 
     Args:
-        teacher: on its device.
+        teacher: teacher on its device.
         pairs: both sides of the split.
-        info: of the store.
-        device: of the teacher.
+        info: description of the store.
+        device: device of the teacher.
+
+    Raises:
+        ValueError: more tokens per row than can be targets, or a batch size below the longest pair.
     """
 
     def __init__(self, teacher: Teacher, pairs: Sides, info: TopKInfo, device: torch.device):
         self.pairs, self.info, self.device = pairs, info, device
+        self.model = teacher.model
         dictionary = teacher.task.target_dictionary
         self.symbols = dictionary.symbols
         self.limit = teacher.model.max_positions()
-        barred = never_a_target(dictionary)
-        self._refuse_too_many(len(dictionary) - len(barred))
-        self._refuse_small_budget()
-        self.scorer = ChunkScorer(teacher.model, pairs, info, barred, dictionary.pad(), device)
+        excluded = torch.from_numpy(excluded_ids(dictionary))
+        self._check_tokens_per_row(len(dictionary) - len(excluded))
+        self._check_max_tokens()
+        self.scorer = ChunkScorer(teacher.model, pairs, info, excluded, dictionary.pad(), device)
 
     @property
     def sentences(self) -> int:
-        """In the whole corpus."""
+        """Sentences in the whole corpus."""
         return len(self.pairs["target"])
 
     def run(
         self, path: Any, shard: Shard, overwrite: bool, progress: Callable[[int], Any] = lambda tokens: None
     ) -> int:
-        """Write a shard of the store, going on with unfinished work; the tokens that were still to be scored.
+        """Write a shard of the store, continuing unfinished work; the tokens that were scored.
 
         Args:
             path: final name of the whole store.
-            shard: which part to write.
+            shard: part to write.
             overwrite: replace an existing store.
-            progress: told the tokens of each batch, and of the chunks that are there already.
+            progress: called with the tokens of each batch, and of chunks that an earlier run has written.
 
         Raises:
             ValueError: unfinished work with other settings.
@@ -70,7 +75,7 @@ class StoreDump:
         writer = TopKWriter(path, self.info, self.pairs["target"].sizes, self.symbols, shard, overwrite)
         with writer, ThreadPoolExecutor(1) as background:
             if writer.complete:
-                self.refuse_changed_data(writer.path)
+                self.check_unchanged_data(writer.path)
                 return 0
             left = self._unfinished(writer, progress)
             tokens = sum(map(self.chunk_tokens, left))
@@ -87,8 +92,8 @@ class StoreDump:
             writer.finish()
         return tokens
 
-    def refuse_changed_data(self, path: Path) -> None:
-        """FileExistsError where a finished store, or a shard of one, was made from other sentences than there are now."""
+    def check_unchanged_data(self, path: Path) -> None:
+        """FileExistsError if a finished store, or a shard of one, was made from other sentences than the present ones."""
         reader = TopKReader(path, shard=True)
         for local, sentence in enumerate(self._sentences(reader.header.shard)):
             known = reader.hashes(local)
@@ -118,7 +123,7 @@ class StoreDump:
         return range(shard.index, -(-self.sentences // self.info.chunk_sentences), shard.count)
 
     def count(self, shard: Shard) -> dict[str, int]:
-        """Target positions, sentences, sentences beyond the teacher's positions, bytes, and tokens to compute."""
+        """Target positions, sentences, sentences beyond the teacher's positions, bytes, and tokens to score."""
         totals = dict.fromkeys(("positions", "sentences", "too_long", "tokens"), 0)
         for chunk in self.chunks(shard):
             src_lengths, tgt_lengths = self._lengths(chunk)
@@ -130,24 +135,24 @@ class StoreDump:
         return totals | {"bytes": totals["positions"] * self.info.record_dtype.itemsize + index_bytes}
 
     def measure(self, shard: Shard) -> float:
-        """Tokens per second over some batches of the shard, the first left out; 0 when there is nothing to score."""
+        """Tokens per second over some batches of the shard, without the first; 0 if there is nothing to score."""
         chunks, measured = self.chunks(shard), []
         middle = [*chunks[len(chunks) // 2 :], *chunks[: len(chunks) // 2]]
-        for prepared in self.scorer.prepared(iter(middle)):
-            if not hasattr(prepared, "tokens"):
-                continue  # a chunk of missing sentences
+        for batch in self.scorer.prepared(middle):
+            if isinstance(batch, OpenChunk):
+                continue  # all its sentences are missing
             started = time.perf_counter()
-            list(self.scorer.finish_batch(prepared))
-            measured.append((prepared.tokens, time.perf_counter() - started))
+            list(self.scorer.finish_batch(batch))
+            measured.append((batch.tokens, time.perf_counter() - started))
             if sum(seconds for _, seconds in measured) > TRIAL_SECONDS:
                 break
-        measured = measured[1:] or measured  # the first batch pays for what is made once
+        measured = measured[1:] or measured  # the first batch pays one-time costs
         return sum(tokens for tokens, _ in measured) / max(sum(seconds for _, seconds in measured), 1e-9)
 
     # ------------------------------------------------------------ inside
 
     def _unfinished(self, writer: TopKWriter, progress: Callable[[int], Any]) -> list[int]:
-        """Chunks that earlier runs have not written, after a look at those that they have."""
+        """Chunks that earlier runs have not written, or have written from other sentences."""
         left = []
         for chunk in writer.chunks():
             data = writer.read_chunk(chunk)
@@ -161,7 +166,7 @@ class StoreDump:
         return left
 
     def _is_of_these_data(self, data: ChunkData, sentences: range) -> bool:
-        """Whether the chunk was made from the sentences that are there now."""
+        """Whether the chunk was made from the present sentences."""
         for place, sentence in enumerate(sentences):
             if self.pairs.hashes(sentence) != {side: known[place] for side, known in data.hashes.items()}:
                 logger.warning(
@@ -176,17 +181,17 @@ class StoreDump:
         source, target = (self.pairs[side].sizes[part].astype(np.int64) for side in ("source", "target"))
         return source - 1, target
 
-    def _refuse_too_many(self, candidates: int) -> None:
+    def _check_tokens_per_row(self, candidates: int) -> None:
         info = self.info
         needed = info.k + info.gold * (info.samples > 0) + (info.samples > 0)
         if needed > candidates:
             extras = " with the gold token and one to draw" if needed > info.k else ""
             raise ValueError(
                 f"--topk {info.k} is above the {candidates} symbols of the target dictionary that can be "
-                f"targets{extras}; ask for fewer"
+                f"targets{extras}; request fewer"
             )
 
-    def _refuse_small_budget(self) -> None:
+    def _check_max_tokens(self) -> None:
         longest = 0
         for chunk in self.chunks():
             lengths = sum(self._lengths(chunk))

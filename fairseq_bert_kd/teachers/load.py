@@ -1,21 +1,18 @@
-"""Loads a C-MLM teacher from its checkpoint."""
+"""Loads a teacher of token distributions from its checkpoint."""
 
-import hashlib
 from dataclasses import dataclass
 from typing import Any
 
-import torch
-from torch import Tensor
-
 from fairseq_bert_kd import compat
+from fairseq_bert_kd.teachers.interface import TokenTeacher
 
 
 @dataclass
 class Teacher:
-    """A loaded C-MLM teacher.
+    """A loaded teacher.
 
     Attributes:
-        model: the fairseq model, in evaluation mode.
+        model: a `TokenTeacher`, a fairseq model in evaluation mode.
         task: its task, set up on the data folder to score.
         digest: sha256 of the checkpoint file, hexadecimal.
     """
@@ -25,44 +22,34 @@ class Teacher:
     digest: str
 
 
+def is_token_teacher(arch: str | None) -> bool:
+    """Whether the model that is registered under a name is a `TokenTeacher`."""
+    from fairseq.models import ARCH_MODEL_REGISTRY, MODEL_REGISTRY
+
+    model_class = MODEL_REGISTRY.get(arch) or ARCH_MODEL_REGISTRY.get(arch)
+    return model_class is not None and issubclass(model_class, TokenTeacher)
+
+
 def load_teacher(path: str, data: str) -> Teacher:
-    """Load a C-MLM teacher on a data folder; only the checkpoint is needed, not the original weights.
+    """Load a teacher on a data folder; only the checkpoint is needed, not the original weights.
 
     Raises:
-        ValueError: the checkpoint is no teacher, is unsafe, or was trained with other dictionaries.
+        ValueError: the checkpoint is not a teacher, is unsafe, or was trained with other dictionaries.
         FileNotFoundError: checkpoint or data folder missing.
     """
-    state = compat.load_checkpoint(path)
-    settings = state.get("cfg") or {}
-    model_settings = settings.get("model")
-    name = (
-        model_settings.get("_name")
-        if isinstance(model_settings, dict)
-        else getattr(model_settings, "arch", "?")
-    )
-    if name != "hf_masked_lm":
+    arch = _architecture(compat.load_checkpoint(path))
+    if not is_token_teacher(arch):  # before it is built: another model would fail on the data folder first
         raise ValueError(
-            f"checkpoint `{path}` is no teacher: it holds a `{name}` model, and a teacher is `hf_masked_lm`; "
-            "give the checkpoint that fairseq-train wrote with --task conditional_masked_lm"
+            f"checkpoint `{path}` is not a teacher: it holds a `{arch}` model, which predicts no distribution over target "
+            "tokens for a pair. Give the checkpoint that fairseq-train wrote with --task conditional_masked_lm."
         )
     from fairseq import checkpoint_utils
 
     models, _, task = checkpoint_utils.load_model_ensemble_and_task([path], arg_overrides={"data": data})
-    return Teacher(models[0].eval(), task, file_digest(path))
+    return Teacher(models[0].eval(), task, compat.file_digest(path))
 
 
-def never_a_target(dictionary: Any) -> Tensor:
-    """``(n,)`` ids of start, padding and the host's filler words, which no target holds."""
-    filler = [index in (dictionary.bos_index, dictionary.pad_index) for index in range(len(dictionary))]
-    for index, symbol in enumerate(dictionary.symbols):
-        filler[index] = filler[index] or symbol.startswith("madeupword")
-    return torch.tensor(filler).nonzero().squeeze(1)
-
-
-def file_digest(path: str) -> str:
-    """sha256 of a file, hexadecimal."""
-    with open(path, "rb") as file:
-        digest = hashlib.sha256()
-        for block in iter(lambda: file.read(1 << 20), b""):
-            digest.update(block)
-    return digest.hexdigest()
+def _architecture(state: dict[str, Any]) -> str | None:
+    """Registered name of a checkpoint's model; None if the checkpoint does not say."""
+    model = (state.get("cfg") or {}).get("model")
+    return model.get("_name") if isinstance(model, dict) else getattr(model, "arch", None)

@@ -1,119 +1,131 @@
-"""Lays planned items out as the teacher's input: what a dump and a live teacher have in common."""
+"""Lays planned items out as the teacher's input, for a dump and for a live teacher."""
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 
-from fairseq_bert_kd.functional.left_to_right import teacher_input
 from fairseq_bert_kd.functional.masking import strided_masks
+from fairseq_bert_kd.functional.text_input import PairLayout
 from fairseq_bert_kd.teachers.plan import Batch
 
-SLICE_LOGITS = 1 << 26  # logits in memory together, 256 MiB in float32
 
-
-@dataclass(frozen=True)
-class LaidOut:
-    """A batch on the CPU; a row is a target position that is predicted in an item.
+@dataclass(frozen=True, eq=False)
+class EncoderBatch:
+    """Input of one forward pass; a row is a target position that is predicted in one of its items.
 
     Attributes:
-        inputs: of the encoder; ``attention_mask`` is absent when every slot may see all.
-        slots: ``(rows,)`` where they are predicted in the flattened ``(items, pair_len)``.
-        gold: ``(rows,)`` target ids.
+        inputs: inputs of the encoder by name; ``attention_mask`` is absent if every position may attend to all.
+        input_positions: ``(rows,)`` int64 where the rows are predicted, in the flattened ``(items, input_len)``.
+        gold: ``(rows,)`` int64 target ids.
         sentences: ``(rows,)`` index of the sentence, as in the plan.
-        places: ``(rows,)`` position within its target.
+        target_positions: ``(rows,)`` position within its target.
+        uniforms: ``(rows, samples)`` float64 in [0, 1) for draws, or None.
     """
 
     inputs: dict[str, Tensor]
-    slots: Tensor
+    input_positions: Tensor
     gold: Tensor
     sentences: NDArray[np.int64]
-    places: NDArray[np.int64]
+    target_positions: NDArray[np.int64]
+    uniforms: Tensor | None = None
+
+    def pinned(self, device: torch.device) -> "EncoderBatch":
+        """The same in memory from which a GPU fetches without making the CPU wait; itself if there is no GPU."""
+        return self._map(Tensor.pin_memory) if device.type == "cuda" else self
+
+    def to(self, device: torch.device) -> "EncoderBatch":
+        """The same with its tensors on a device."""
+        return self._map(lambda tensor: tensor.to(device, non_blocking=True))
+
+    def _map(self, function: Callable[[Tensor], Tensor]) -> "EncoderBatch":
+        return replace(
+            self,
+            inputs={name: function(tensor) for name, tensor in self.inputs.items()},
+            input_positions=function(self.input_positions),
+            gold=function(self.gold),
+            uniforms=None if self.uniforms is None else function(self.uniforms),
+        )
 
 
-class BatchLayout:
-    """Predicts position t of a target in pass ``t % passes`` and translates both sides to the teacher's ids.
+class PairBatcher:
+    """Lays out batches that predict position t of a target in pass ``t % passes``.
 
-    A bidirectional teacher sees its mask token at the positions of the pass, a left-to-right one sees no mask. Works on the CPU, where it takes no synchronisation with the device.
+    A bidirectional teacher sees its mask token at the positions of the pass, a left-to-right one sees no mask. All work is
+    on the CPU, where it takes no synchronisation with the device.
 
     Args:
-        model: an `HfMaskedLM`.
+        layout: layout of the teacher.
         passes: see `plan.plan_chunk`.
         pad: padding index of the dictionaries.
+        samples: numbers to draw per row, see `_uniforms`.
     """
 
-    def __init__(self, model: Any, passes: int, pad: int):
-        self.passes, self.pad = passes, pad
-        self._attention = model.attention
-        self._source_ids, self._target_ids = model.source_ids.cpu(), model.target_ids.cpu()
-        self._pair_format = model.pair_format
+    def __init__(self, layout: PairLayout, passes: int, pad: int, samples: int = 0):
+        self.passes, self.pad, self.samples = passes, pad, samples
+        self._layout = layout.cpu()
 
-    def lay_out(self, batch: Batch, sources: Sequence[Tensor], targets: Sequence[Tensor]) -> LaidOut:
-        """The teacher's input for one batch of a plan.
+    def lay_out(
+        self,
+        batch: Batch,
+        sources: Sequence[Tensor],
+        targets: Sequence[Tensor],
+        seed_of: Callable[[int], list[int]],
+    ) -> EncoderBatch:
+        """The teacher's input for one batch of a plan, on the CPU.
 
         Args:
-            batch: of sentences and passes.
+            batch: sentences and passes.
             sources: ``(src_len,)`` int64 ids of each sentence, without end of sentence.
             targets: ``(tgt_len,)`` int64 ids of each sentence, with end of sentence.
+            seed_of: seed of a sentence's draws, by its index in the plan.
         """
-        batch_sources, batch_targets = ([side[i] for i in batch.sentences] for side in (sources, targets))
-        source, target = self._padded(batch_sources), self._padded(batch_targets)
-        src_lengths, tgt_lengths = _lengths(batch_sources), _lengths(batch_targets)
-        in_pass = torch.from_numpy(strided_masks(target.size(1), self.passes, batch.passes))
+        source, src_lengths = self._padded([sources[i] for i in batch.sentences])
+        target, tgt_lengths = self._padded(
+            [targets[i] for i in batch.sentences]
+        )  # (items, tgt_len), (items,)
+        in_pass = torch.from_numpy(
+            strided_masks(target.size(1), self.passes, batch.passes)
+        )  # (items, tgt_len)
         predicted = in_pass & (torch.arange(target.size(1)) < tgt_lengths[:, None])
-        pairs = teacher_input(
-            self._attention, source, src_lengths, target, tgt_lengths, predicted,
-            self._source_ids, self._target_ids, self._pair_format,
-        )  # fmt: skip
-        items, places = predicted.nonzero(as_tuple=True)
-        inputs = {"input_ids": pairs.input_ids, "token_type_ids": pairs.token_type_ids}
-        if not bool(pairs.attention_mask.all()):
-            inputs["attention_mask"] = pairs.attention_mask
-        slots = items * pairs.input_ids.size(1) + pairs.prediction_columns[predicted]
-        return LaidOut(inputs, slots, target[predicted], batch.sentences[items.numpy()], places.numpy())
+        texts, predicted_at = self._layout.lay_out(source, src_lengths, target, tgt_lengths, predicted)
+        inputs = {"input_ids": texts.input_ids, "token_type_ids": texts.token_type_ids}
+        if not bool(texts.attention_mask.all()):
+            inputs["attention_mask"] = texts.attention_mask
+        items, positions = predicted.nonzero(as_tuple=True)  # (rows,) each
+        sentences, target_positions = batch.sentences[items.numpy()], positions.numpy()
+        return EncoderBatch(
+            inputs=inputs,
+            input_positions=items * texts.input_ids.size(1) + predicted_at[predicted],
+            gold=target[predicted],
+            sentences=sentences,
+            target_positions=target_positions,
+            uniforms=self._uniforms(sentences, target_positions, targets, seed_of) if self.samples else None,
+        )
 
-    def _padded(self, sentences: list[Tensor]) -> Tensor:
-        """``(batch, longest)``, padded on the right."""
-        return torch.nn.utils.rnn.pad_sequence(sentences, batch_first=True, padding_value=float(self.pad))
+    def _padded(self, sentences: list[Tensor]) -> tuple[Tensor, Tensor]:
+        """``(items, longest)`` ids, padded on the right, and ``(items,)`` lengths."""
+        ids = pad_sequence(sentences, batch_first=True, padding_value=float(self.pad))
+        return ids, torch.tensor([len(tokens) for tokens in sentences])
 
+    def _uniforms(
+        self,
+        sentences: NDArray[np.int64],
+        target_positions: NDArray[np.int64],
+        targets: Sequence[Tensor],
+        seed_of: Callable[[int], list[int]],
+    ) -> Tensor:
+        """``(rows, samples)`` float64 that depend on a sentence's seed and the position alone, not on the batch.
 
-def draw_uniforms(
-    laid_out: LaidOut, targets: Sequence[Tensor], samples: int, seed_of: Callable[[int], list[int]]
-) -> Tensor:
-    """Numbers that depend on a sentence's seed and the position alone, not on the batch.
-
-    Args:
-        laid_out: whose rows get numbers.
-        targets: as in `BatchLayout.lay_out`.
-        samples: numbers a row.
-        seed_of: of a sentence, by its index in the plan.
-
-    Returns:
-        ``(rows, samples)`` float64 in [0, 1): position t of a sentence takes row t of
-        ``numpy.random.default_rng(seed).random((target length, samples))``.
-    """
-    drawn = {
-        i: np.random.default_rng(seed_of(i)).random((len(targets[i]), samples))
-        for i in map(int, np.unique(laid_out.sentences))
-    }
-    rows = [drawn[int(i)][place] for i, place in zip(laid_out.sentences, laid_out.places, strict=True)]
-    return torch.from_numpy(np.array(rows))
-
-
-def slices(rows: int, dictionary_size: int) -> Iterator[slice]:
-    """Parts of a batch's rows whose logits fit into memory together."""
-    step = max(SLICE_LOGITS // dictionary_size, 1)
-    return (slice(start, start + step) for start in range(0, rows, step))
-
-
-def pinned(tensor: Tensor, device: torch.device) -> Tensor:
-    """Where a GPU fetches it without making the CPU wait."""
-    return tensor.pin_memory() if device.type == "cuda" else tensor
-
-
-def _lengths(sentences: list[Tensor]) -> Tensor:
-    return torch.tensor([len(tokens) for tokens in sentences])
+        Position t of a sentence takes row t of ``numpy.random.default_rng(seed).random((target length, samples))``.
+        """
+        drawn = {
+            i: np.random.default_rng(seed_of(i)).random((len(targets[i]), self.samples))
+            for i in map(int, np.unique(sentences))
+        }
+        rows = [drawn[int(i)][t] for i, t in zip(sentences, target_positions, strict=True)]
+        return torch.from_numpy(np.array(rows))

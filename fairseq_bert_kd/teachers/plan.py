@@ -1,14 +1,13 @@
 """Which (sentence, pass) items are scored together: a function of the corpus and two options alone."""
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from fairseq_bert_kd.functional.left_to_right import LEFT_TO_RIGHT
+from fairseq_bert_kd.functional.text_input import LEFT_TO_RIGHT
 
-DEFAULT_PASSES = 7  # of the paper
+DEFAULT_PASSES = 7  # the paper's
 
 
 @dataclass(frozen=True)
@@ -17,7 +16,7 @@ class Batch:
 
     Attributes:
         sentences: ``(items,)`` index within the chunk.
-        passes: ``(items,)`` number of the pass.
+        passes: ``(items,)`` number of the pass, from 0.
         tokens: source and target tokens of the items.
     """
 
@@ -38,8 +37,8 @@ def plan_chunk(
     Args:
         src_lengths: ``(sentences,)`` without end of sentence.
         tgt_lengths: ``(sentences,)`` with end of sentence.
-        scored: ``(sentences,)`` False for pairs that the teacher has no positions for.
-        passes: of a target that is long enough; a shorter one gets one pass a position.
+        scored: ``(sentences,)`` False for pairs that are longer than the teacher's positions.
+        passes: passes over a target that is long enough; a shorter one gets one pass per position.
         max_tokens: source and target tokens of a batch, padding included.
 
     Raises:
@@ -47,8 +46,11 @@ def plan_chunk(
     """
     pair_lengths = src_lengths + tgt_lengths
     order = np.flatnonzero(scored)
-    order = order[np.argsort(-pair_lengths[order], kind="stable")]
+    order = order[
+        np.argsort(-pair_lengths[order], kind="stable")
+    ]  # stable: the plan is part of a store's bytes
     repeats = np.minimum(tgt_lengths[order], passes)
+    # one entry per item, (items,): its sentence, its pass counted from 0 within the sentence, its length
     sentences = np.repeat(order, repeats)
     numbers = np.arange(len(sentences)) - np.repeat(np.cumsum(repeats) - repeats, repeats)
     lengths = pair_lengths[sentences]
@@ -70,22 +72,22 @@ def count_tokens(
     return int(((src_lengths + tgt_lengths) * np.minimum(tgt_lengths, passes))[scored].sum())
 
 
-def number_of_passes(model: Any, asked: int | None, option: str) -> int:
-    """Passes over each pair: what was asked for, or what suits the teacher.
+def number_of_passes(attention: str, requested: int | None, option: str) -> int:
+    """Passes over each pair: the requested ones, or what suits the teacher.
 
     Args:
-        model: an `HfMaskedLM`.
-        asked: None where nothing was given: 7 passes of a bidirectional teacher, the only one of a left-to-right one.
-        option: for the message.
+        attention: attention of the teacher, one of `text_input.ATTENTIONS`.
+        requested: None for the default: 7 passes of a bidirectional teacher, the only one of a left-to-right one.
+        option: option for the message.
 
     Raises:
         ValueError: several passes of a left-to-right teacher.
     """
-    if model.attention != LEFT_TO_RIGHT:
-        return DEFAULT_PASSES if asked is None else asked
-    if asked not in (None, 1):
+    if attention != LEFT_TO_RIGHT:
+        return DEFAULT_PASSES if requested is None else requested
+    if requested not in (None, 1):
         raise ValueError(
-            f"{option} must be 1 for this teacher, got {asked}: it was trained with --teacher-attention left-to-right, "
+            f"{option} must be 1 for this teacher, got {requested}: it was trained with --teacher-attention left-to-right, "
             f"hides nothing behind mask tokens and predicts every position in one pass; leave {option} out"
         )
     return 1

@@ -1,54 +1,63 @@
-"""The only place that maps symbols of a fairseq dictionary to teacher ids."""
+"""Maps symbols of a fairseq dictionary to teacher ids, and names those that no target holds."""
+
+from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
-from fairseq.data import Dictionary
 from numpy.typing import NDArray
 
-from fairseq_bert_kd.functional.pair_input import PairFormat
+from fairseq_bert_kd.functional.text_format import TextFormat
 from fairseq_bert_kd.storage.fairseq_data import dictionary_digest
 from fairseq_bert_kd.tokenization.hf_tokenizer import HfTokenizer
 
-MADEUPWORD = re.compile(r"madeupword\d{4}")  # fairseq pads dictionaries to a multiple of 8 with these
-SHOWN = 8  # symbols named in a refusal
+if TYPE_CHECKING:  # a command reports a broken fairseq by itself, so importing this file must not need it
+    from fairseq.data import Dictionary
+
+FILLER = re.compile(r"madeupword\d{4}")  # fairseq pads dictionaries to a multiple of 8 with these
+SHOWN = 8  # symbols named in a message
 
 
 @dataclass(frozen=True)
 class TeacherVocabulary:
-    """How a teacher reads the student's dictionaries.
+    """The student's dictionaries in the teacher's ids.
 
     Attributes:
-        source_ids: ``(source dictionary,)`` int64 teacher id of each source symbol.
-        target_ids: ``(target dictionary,)`` int64 teacher id of each target symbol.
-        pair_format: the teacher's special ids.
-        digests: what this was made with, by name: ``tokenizer``, ``source_dictionary``,
+        source_to_teacher: ``(source dictionary,)`` int64 teacher id of each source symbol.
+        target_to_teacher: ``(target dictionary,)`` int64 teacher id of each target symbol.
+        text_format: the teacher's special ids.
+        digests: digests of what this was made with, by name: ``tokenizer``, ``source_dictionary``,
             ``target_dictionary``.
     """
 
-    source_ids: NDArray[np.int64]
-    target_ids: NDArray[np.int64]
-    pair_format: PairFormat
+    source_to_teacher: NDArray[np.int64]
+    target_to_teacher: NDArray[np.int64]
+    text_format: TextFormat
     digests: dict[str, str]
 
 
 def teacher_vocabulary(tokenizer: HfTokenizer, source: Dictionary, target: Dictionary) -> TeacherVocabulary:
-    """Map both dictionaries, or refuse with what the teacher does not know."""
-    template = tokenizer.pair_template()
-    pair_format = PairFormat(
-        prefix=tuple(template.prefix),
-        middle=tuple(template.middle),
-        mask=tokenizer.mask_id,
-        pad=tokenizer.pad_id,
-        source_segment=template.source_segment,
-        target_segment=template.target_segment,
-    )
+    """Map both dictionaries.
+
+    Raises:
+        ValueError: symbols that the teacher does not know, or a tokenizer that lays out pairs in another way.
+    """
     return TeacherVocabulary(
-        source_ids=map_dictionary(tokenizer, source, template.last, "source"),
-        target_ids=map_dictionary(tokenizer, target, template.last, "target"),
-        pair_format=pair_format,
+        source_to_teacher=map_dictionary(tokenizer, source, "source"),
+        target_to_teacher=map_dictionary(tokenizer, target, "target"),
+        text_format=tokenizer.text_format(),
         digests={"tokenizer": tokenizer.digest(), **dictionary_digests(source, target)},
+    )
+
+
+def excluded_ids(dictionary: Dictionary) -> NDArray[np.int64]:
+    """``(n,)`` ids of start, padding and fairseq's filler words, which no target holds."""
+    never = (dictionary.bos_index, dictionary.pad_index)
+    symbols = enumerate(dictionary.symbols)
+    return np.array(
+        [index for index, symbol in symbols if index in never or FILLER.fullmatch(symbol)], np.int64
     )
 
 
@@ -60,18 +69,15 @@ def dictionary_digests(source: Dictionary, target: Dictionary) -> dict[str, str]
     }
 
 
-def map_dictionary(
-    tokenizer: HfTokenizer, dictionary: Dictionary, last_id: int, side: str
-) -> NDArray[np.int64]:
+def map_dictionary(tokenizer: HfTokenizer, dictionary: Dictionary, side: str) -> NDArray[np.int64]:
     """Teacher id of every dictionary symbol; several symbols may share one.
 
-    fairseq's end of sentence is the token that closes the teacher's input (``last_id``), its start and
-    padding are the teacher's own, its unknown symbol and its filler words are the teacher's unknown.
+    fairseq's end of sentence is the token that closes the teacher's input, its start and padding are the teacher's own,
+    its unknown symbol and its filler words are the teacher's unknown.
 
     Args:
-        tokenizer: the teacher's.
-        dictionary: the student's, of one side.
-        last_id: teacher id that closes its input.
+        tokenizer: tokenizer of the teacher.
+        dictionary: the student's dictionary of one side.
         side: "source" or "target", for the message.
 
     Raises:
@@ -80,7 +86,7 @@ def map_dictionary(
     special = {
         dictionary.bos_index: tokenizer.cls_id,
         dictionary.pad_index: tokenizer.pad_id,
-        dictionary.eos_index: last_id,
+        dictionary.eos_index: tokenizer.closing_id,
         dictionary.unk_index: tokenizer.unk_id,
     }
     ids = np.full(len(dictionary), -1, dtype=np.int64)
@@ -89,7 +95,7 @@ def map_dictionary(
         if index in special:
             ids[index] = special[index]
             continue
-        teacher_id = tokenizer.unk_id if MADEUPWORD.fullmatch(symbol) else tokenizer.piece_to_id(symbol)
+        teacher_id = tokenizer.unk_id if FILLER.fullmatch(symbol) else tokenizer.piece_to_id(symbol)
         if teacher_id is None:
             unknown.append(symbol)
         else:
@@ -100,7 +106,7 @@ def map_dictionary(
         raise ValueError(
             f"every symbol of the {side} dictionary must be a piece of the teacher's tokenizer, but "
             f"{len(unknown):,} of {len(dictionary):,} are not: {shown}{more}. Likely the text was tokenised "
-            "with another tokenizer (or not at all) before fairseq-preprocess: run `fairseq-bert-kd tokenize` "
+            "with another tokenizer (or not at all) before fairseq-preprocess. Run `fairseq-bert-kd tokenize` "
             "with this teacher's tokenizer, then fairseq-preprocess again."
         )
     return ids

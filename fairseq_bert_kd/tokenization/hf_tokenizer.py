@@ -7,11 +7,11 @@ ids. Where the vocabulary cannot spell the text, UTF-8 byte symbols ``<0xF0>`` s
 import hashlib
 import json
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from itertools import groupby
 from typing import Any
 
 from fairseq_bert_kd.compat import import_transformers
+from fairseq_bert_kd.functional.text_format import TextFormat
 from fairseq_bert_kd.tokenization.piece_codecs import (
     BYTE_SYMBOL,
     METASPACE,
@@ -23,25 +23,6 @@ from fairseq_bert_kd.tokenization.piece_codecs import (
 
 DIGEST_SAMPLE = "Ein  M\u00e4dchen A\u0308 \ufb01 \u2167 \u4e2d\u6587 \u00bd\u200b \u00a0x"  # case, accents, compatibility, spaces
 KINDS = "WordPiece (BERT), byte-level BPE (RoBERTa), SentencePiece with Metaspace (XLM-R)"
-
-
-@dataclass(frozen=True)
-class PairTemplate:
-    """Teacher ids around a pair: ``prefix A middle B last``.
-
-    Attributes:
-        prefix: ids before the source, e.g. ``[CLS]``.
-        middle: ids between source and target, e.g. ``[SEP]`` or ``</s></s>``.
-        last: id of the token in the end slot, after the target.
-        source_segment: token type id of the source part.
-        target_segment: token type id of the target part.
-    """
-
-    prefix: tuple[int, ...]
-    middle: tuple[int, ...]
-    last: int
-    source_segment: int
-    target_segment: int
 
 
 class HfTokenizer:
@@ -69,7 +50,7 @@ class HfTokenizer:
         backend = loaded.backend_tokenizer
         settings = json.loads(backend.to_str())
         self._special_ids: dict[str, int | None] = {
-            role: getattr(loaded, f"{role}_token_id") for role in ("cls", "sep", "mask", "pad", "unk")
+            role: getattr(loaded, f"{role}_token_id") for role in ("cls", "mask", "pad", "unk")
         }
         self._vocab: dict[str, int] = backend.get_vocab(with_added_tokens=True)
         special = {token["content"] for token in settings["added_tokens"] if token["special"]}
@@ -93,14 +74,14 @@ class HfTokenizer:
         self.n_byte_lines = 0
 
     def normalise(self, line: str) -> str:
-        """What of ``line`` the tokenizer sees, and what ``decode(encode(line))`` gives back.
+        """The part of ``line`` that the tokenizer sees, which ``decode(encode(line))`` gives back.
 
         The tokenizer's own normalizer (lower case, accents, ...); then, for WordPiece and SentencePiece,
         runs of white space become one space and the ends are stripped, because these tokenizers treat
         white space as a separator only. Byte-level BPE keeps every character.
 
         Raises:
-            ValueError: half of a surrogate pair, which no UTF-8 text holds.
+            ValueError: half of a surrogate pair, which UTF-8 text cannot hold.
         """
         try:
             text = line if self._normalizer is None else self._normalizer.normalize_str(line)
@@ -150,11 +131,6 @@ class HfTokenizer:
         return self._special_id("cls")
 
     @property
-    def sep_id(self) -> int:
-        """Teacher id of its separator."""
-        return self._special_id("sep")
-
-    @property
     def mask_id(self) -> int:
         """Teacher id of its mask."""
         return self._special_id("mask")
@@ -164,31 +140,41 @@ class HfTokenizer:
         """Teacher id of its padding."""
         return self._special_id("pad")
 
-    def pair_template(self) -> PairTemplate:
-        """How the teacher lays out a pair, read from an encoded example.
+    @property
+    def closing_id(self) -> int:
+        """Teacher id that closes its input, after one text or two."""
+        return self._encoded_pair().ids[-1]
+
+    def text_format(self) -> TextFormat:
+        """The teacher's layout of one text and of two, read from an encoded example.
 
         Raises:
-            ValueError: no mask token, or not exactly one special token after the target.
+            ValueError: no mask token, or not exactly one special token after the last text.
         """
-        self._special_id("mask")  # without a mask there is no masked language model
+        mask = self.mask_id  # first: without a mask there is no masked language model
+        example = self._encoded_pair()
+        first, second = example.sequence_ids.index(0), example.sequence_ids.index(1)
+        end_of_first = first + example.sequence_ids.count(0)
+        return TextFormat(
+            prefix=tuple(example.ids[:first]),
+            middle=tuple(example.ids[end_of_first:second]),
+            mask=mask,
+            pad=self.pad_id,
+            # RoBERTa has one segment only, whatever its post-processor says
+            segments=(example.type_ids[first], example.type_ids[second]) if self._has_segments else (0, 0),
+        )
+
+    def _encoded_pair(self) -> Any:
+        """The texts "a" and "b" with the special tokens of a pair."""
         example = self._plain.encode("a", "b", add_special_tokens=True)
-        order = [part for part, _ in groupby(example.sequence_ids) if part is not None]
+        order = [text for text, _ in groupby(example.sequence_ids) if text is not None]
         if order != [0, 1] or example.sequence_ids[-2:] != [1, None]:
             raise ValueError(
                 "the teacher's layout of a pair must be source, target and exactly one closing special token, "
                 f"but `{self.name}` gives {' '.join(example.tokens)!r} for 'a' and 'b'. Use a tokenizer whose "
                 "post-processor closes a pair with one token, as BERT's [SEP] and RoBERTa's </s>."
             )
-        source, target = example.sequence_ids.index(0), example.sequence_ids.index(1)
-        source_end = source + example.sequence_ids.count(0)
-        return PairTemplate(
-            prefix=tuple(example.ids[:source]),
-            middle=tuple(example.ids[source_end:target]),
-            last=example.ids[-1],
-            # RoBERTa has one segment only, whatever its post-processor says
-            source_segment=example.type_ids[source] if self._has_segments else 0,
-            target_segment=example.type_ids[target] if self._has_segments else 0,
-        )
+        return example
 
     def digest(self) -> str:
         """Hexadecimal sha256 of vocabulary, model and text rules, independent of the folder's path.

@@ -19,10 +19,10 @@ FAIRSEQ_SPECIALS = frozenset({"<s>", "<pad>", "</s>", "<unk>", "#fairseq:overwri
 
 
 class PieceCodec(ABC):
-    """How one kind of tokenizer writes white space, and how to undo it."""
+    """White space in the pieces of one kind of tokenizer: how it is written, and how to undo it."""
 
     kind: str
-    prefix = ""  # put before the text when it is tokenised
+    prefix = ""  # stands before the text when it is tokenised
 
     def __init__(self, vocab: frozenset[str], special: frozenset[str]) -> None:
         forbidden = FAIRSEQ_SPECIALS | special
@@ -40,7 +40,7 @@ class PieceCodec(ABC):
         return " ".join(text.split())
 
     def without_marker(self, symbol: str) -> str:
-        """The vocabulary's name of a symbol."""
+        """Vocabulary entry of a symbol."""
         return symbol
 
     @abstractmethod
@@ -57,7 +57,7 @@ class PieceCodec(ABC):
 
     @abstractmethod
     def starts_word(self, symbol: str) -> bool:
-        """Whether white space stands before the symbol."""
+        """Whether the symbol begins a word."""
 
 
 class WordPieceCodec(PieceCodec):
@@ -79,7 +79,7 @@ class WordPieceCodec(PieceCodec):
 
     def symbols(self, text: str, encoding: Any) -> list[str]:
         out: list[str] = []
-        end = 0
+        end = 0  # of the text that `out` spells
         for piece, (start, stop) in zip(encoding.tokens, encoding.offsets, strict=True):
             if start > end and text[end:start] != " ":  # characters that no token covers
                 self._uncovered(text, end, start, out)
@@ -104,7 +104,7 @@ class WordPieceCodec(PieceCodec):
             glued = not is_space
 
     def _word(self, word: str, glued: bool, out: list[str]) -> None:
-        """A word that the model does not know: its known runs of characters as pieces, the rest as bytes."""
+        """Spell a word that the model does not know: known runs of characters as pieces, the rest as bytes."""
         for known, letters in groupby(word, key=self.initial.__contains__):
             run = "".join(letters)
             for begin in range(0, len(run), self.longest_word):
@@ -198,7 +198,7 @@ class MetaspaceCodec(PieceCodec):
 
 
 class ByteLevelCodec(PieceCodec):
-    """GPT-2's alphabet, one printable character for each byte; ``Ġ`` is the space."""
+    """GPT-2's alphabet, one printable character per byte; ``Ġ`` is the space."""
 
     kind = "byte-level"
 

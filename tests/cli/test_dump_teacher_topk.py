@@ -1,3 +1,4 @@
+import hashlib
 import json
 import math
 import os
@@ -19,8 +20,8 @@ from fairseq_bert_kd.storage.topk_store import TopKReader, store_path
 from fairseq_bert_kd.storage.verify import verify_store
 from fairseq_bert_kd.storage.work_file import work_path
 from fairseq_bert_kd.teachers.chunk_scorer import ChunkScorer
-from fairseq_bert_kd.teachers.distributed import launch
-from fairseq_bert_kd.teachers.load import file_digest, never_a_target
+from fairseq_bert_kd.teachers.distributed import launch, wait_for_all
+from fairseq_bert_kd.tokenization.dictionary import excluded_ids
 from tests import tiny_chain
 from tests.tiny_chain import (
     build_teacher_folder,
@@ -62,10 +63,10 @@ def independent_logits(checkpoint, dictionary, source, target, hidden_positions)
         {k.removeprefix("encoder."): v for k, v in weights.items() if k.startswith("encoder.")}
     )
     cls, sep, mask = 2, 3, 4  # tests/tokenization/tiny_tokenizers.py
-    target_ids = weights["target_ids"][target].tolist()
+    target_ids = weights["target_to_teacher"][target].tolist()
     for position in hidden_positions:
         target_ids[position] = mask
-    ids = [cls, *weights["source_ids"][source[:-1]].tolist(), sep, *target_ids]
+    ids = [cls, *weights["source_to_teacher"][source[:-1]].tolist(), sep, *target_ids]
     segments = [0] * (len(source) + 1) + [1] * len(target)
     with torch.no_grad():
         hidden = bert(torch.tensor([ids]), token_type_ids=torch.tensor([segments]))[0][0, -len(target) :]
@@ -134,7 +135,7 @@ def test_header_tells_where_the_rows_come_from(chain):
         "en",
     )
     assert info.mask_ratio == pytest.approx(0.15)
-    assert info.teacher_digest == file_digest(str(chain.teacher))
+    assert info.teacher_digest == hashlib.sha256(chain.teacher.read_bytes()).hexdigest()
     assert info.teacher == "teacher/checkpoint_last.pt"
     assert (info.precision, info.device, info.temperatures) == ("fp32", "cpu", (1.0, 5.0, 10.0))
     assert len(info.tokenizer_digest) == len(info.source_dictionary_digest) == 64
@@ -227,20 +228,25 @@ def test_what_cannot_be_done_is_said_before_anything_is_scored(chain, data, tmp_
     assert not list(data.glob("*valid*topk*"))
 
 
-def test_a_mistake_in_another_process_is_told_as_in_this_one(tmp_path, monkeypatch):
-    def spawn(cfg, main, work, args):
-        torch.multiprocessing.spawn(in_process, (work, args), nprocs=2)
-
-    monkeypatch.setattr("fairseq.distributed.utils.call_main", spawn)
-    with pytest.raises(ValueError, match="No such file or directory.*no.pt") as told:
+def test_an_error_in_another_process_is_raised_as_in_this_one(tmp_path):
+    with pytest.raises(FileNotFoundError, match="No such file or directory.*no.pt") as raised:
         launch(open_what_is_not_there, tmp_path / "no.pt", cpu=True, world_size=2)
-    assert "Traceback" not in str(told.value)
+    assert "Traceback" not in str(raised.value)
     with pytest.raises(torch.multiprocessing.ProcessRaisedException, match="ZeroDivisionError"):
-        launch(divide_by_nothing, 1, cpu=True, world_size=2)  # no mistake of the user's
+        launch(divide_by_nothing, 1, cpu=True, world_size=2)  # not a user error
 
 
-def in_process(rank, work, args):
-    work(args, rank, 2)
+def test_processes_that_are_started_here_wait_for_each_other(tmp_path):
+    launch(write_after_the_other, tmp_path, cpu=True, world_size=2)
+    assert (tmp_path / "1").read_text() == "after 0 of 2"
+
+
+def write_after_the_other(folder, rank, world_size):
+    if rank == 0:
+        (folder / "0").write_text("")
+    wait_for_all(world_size)
+    if rank == 1 and (folder / "0").exists():
+        (folder / "1").write_text(f"after 0 of {world_size}")
 
 
 def open_what_is_not_there(path, rank, world_size):
@@ -267,7 +273,7 @@ def test_bad_arguments_are_refused_with_the_rule(chain, data, capsys):
 
 def test_whole_dictionary_can_be_stored(chain, data, capsys):
     dictionary, *_ = load_pairs(data, "valid")
-    candidates = len(dictionary) - len(never_a_target(dictionary))
+    candidates = len(dictionary) - len(excluded_ids(dictionary))
     assert dump(data, chain.teacher, "--subset", "valid", "--topk", candidates) == 0
     rows = TopKReader(store_path(data, "valid", "de", "en")).rows(0)
     probs = np.exp(rows["topk_logits"].astype(np.float64) - rows["log_normalisers"][:, :1])
@@ -284,11 +290,11 @@ def test_data_of_another_dictionary_are_refused(chain, tmp_path, capsys):
     assert "is not the one that this teacher was trained with" in message
 
 
-def test_student_checkpoint_is_no_teacher(chain, data, tmp_path, capsys):
+def test_student_checkpoint_is_not_a_teacher(chain, data, tmp_path, capsys):
     from tests.tiny_chain import train_student
 
     student = train_student(data, tmp_path / "student", "--kd-weight", 0, updates=1)
-    assert "is no teacher: it holds a `transformer` model" in refusal(capsys, data, student)
+    assert "is not a teacher: it holds a `transformer` model" in refusal(capsys, data, student)
 
 
 def test_checkpoint_with_foreign_objects_is_refused_and_not_run(chain, data, tmp_path, capsys):
@@ -351,7 +357,7 @@ def test_shards_in_any_order_join_to_the_same_bytes(chain, data, undisturbed, or
 
 @pytest.mark.parametrize("batches", [0, 1, 7, 12])
 def test_interrupted_dump_goes_on_to_the_same_bytes(chain, data, undisturbed, batches, monkeypatch, caplog):
-    launch, left = ChunkScorer._launch, [batches]
+    launch, left = ChunkScorer._enqueue, [batches]
 
     def stop_after_some(self, prepared):
         if not left[0]:
@@ -362,7 +368,7 @@ def test_interrupted_dump_goes_on_to_the_same_bytes(chain, data, undisturbed, ba
     options = (*SMALL_CHUNKS, "--gold", "--samples", 2)
     path = store_path(data, "train", "de", "en")
     with monkeypatch.context() as patched:
-        patched.setattr(ChunkScorer, "_launch", stop_after_some)
+        patched.setattr(ChunkScorer, "_enqueue", stop_after_some)
         with pytest.raises(KeyboardInterrupt):
             dump(data, chain.teacher, *options)
     assert not path.exists()
@@ -405,7 +411,7 @@ def test_sentence_with_a_value_that_is_not_finite_is_missing(chain, data, tmp_pa
     state = torch.load(chain.teacher, weights_only=True)
     _, sources, targets = load_pairs(data, "valid")
     poisoned = int(targets[4][0])  # seen by the teacher wherever this token is not masked
-    row = state["model"]["target_ids"][poisoned]
+    row = state["model"]["target_to_teacher"][poisoned]
     state["model"]["encoder.embeddings.word_embeddings.weight"][row] = math.nan
     torch.save(state, tmp_path / "poisoned.pt")
     assert dump(data, tmp_path / "poisoned.pt", "--subset", "valid") == 0

@@ -147,7 +147,7 @@ def test_checkpoint_is_not_its_own_output(student, tmp_path, capsys):
     ("checkpoint", "output", "message"),
     [
         ("missing.pt", "out.pt", "checkpoint `.*missing.pt` does not exist"),
-        ("text.pt", "out.pt", "is no readable torch checkpoint"),
+        ("text.pt", "out.pt", "is not a readable torch checkpoint"),
         ("text.pt", "no/such/out.pt", "the folder of --output `.*no/such/out.pt` does not exist"),
     ],
 )

@@ -72,7 +72,7 @@ def test_scores_are_those_of_the_score_command(run, folder, tmp_path, capsys):
         ("figures/gains.png", ["--figures", "figures"]),
     ],
 )
-def test_nothing_is_replaced_unasked(run, folder, tmp_path, monkeypatch, existing, arguments):
+def test_nothing_is_replaced_without_overwrite(run, folder, tmp_path, monkeypatch, existing, arguments):
     monkeypatch.chdir(tmp_path)
     path = tmp_path / existing
     path.parent.mkdir(exist_ok=True)
@@ -84,11 +84,11 @@ def test_nothing_is_replaced_unasked(run, folder, tmp_path, monkeypatch, existin
     assert existing == "report.html" or not (tmp_path / "report.html").exists()
 
 
-def test_refuses(run, folder, tmp_path, capsys):
+def test_user_errors(run, folder, tmp_path, capsys):
     out = ("--out", tmp_path / "r.html")
     (tmp_path / "empty").mkdir()
-    assert "empty` is no experiment: it has no experiment.json" in run(tmp_path / "empty", *out)[2]
-    assert "none` is no experiment" in run(tmp_path / "none", *out)[2]
+    assert "empty` is not an experiment: it has no experiment.json" in run(tmp_path / "empty", *out)[2]
+    assert "none` is not an experiment" in run(tmp_path / "none", *out)[2]
     assert "an experiment is given twice" in run(folder, f"{folder}/", *out)[2]
     assert "--out and --results are both" in run(folder, *out, "--results", tmp_path / "r.html")[2]
     assert "is a folder; name a file" in run(folder, "--out", tmp_path)[2]
@@ -107,7 +107,7 @@ def test_without_the_extra(run, folder, tmp_path, monkeypatch, module):
     assert "pip install 'fairseq-bert-kd[report]'" in err
 
 
-def test_sentences_are_shown_as_asked(run, folder, tmp_path):
+def test_requested_sentences_are_shown(run, folder, tmp_path):
     run(folder, "--out", tmp_path / "r.html", "--sentences", "4,77")
     page = (tmp_path / "r.html").read_text()
     assert "Training sentence 4" in page

@@ -27,7 +27,7 @@ def folder(tmp_path):
 
 
 def write_output(path, texts):
-    """As fairseq-generate prints it, in an order of its own."""
+    """An output like fairseq-generate's, in another order than the corpus."""
     lines = []
     for index, text in sorted(texts.items(), reverse=True):
         lines += [
@@ -114,13 +114,13 @@ def test_a_tab_or_line_separator_in_a_translation_stays(folder):
         ({}, "has no `D-` lines"),
     ],
 )
-def test_output_of_other_sentences_is_refused(folder, capsys, texts, message):
+def test_output_of_other_sentences_is_an_error(folder, capsys, texts, message):
     write_output(folder / "bad", texts)
     assert score(folder, folder / "bad") == 2
     assert message in capsys.readouterr().err
 
 
-def test_missing_file_and_empty_reference_are_refused(folder, capsys):
+def test_missing_file_and_empty_reference_are_errors(folder, capsys):
     assert score(folder, folder / "nothing") == 2
     assert "nothing" in capsys.readouterr().err
     (folder / "ref").write_text("")
@@ -136,7 +136,7 @@ def test_labels():
         parse_systems(["a="])
 
 
-def test_unequal_numbers_of_runs_are_told(folder, capsys):
+def test_unequal_numbers_of_runs_are_reported(folder, capsys):
     good, poor = folder / "good", folder / "poor"
     assert score(folder, f"a={poor}", f"b={good},{poor}") == 0
     assert " BLEU (2 runs against 1: not of the same seeds)" in capsys.readouterr().out
@@ -145,7 +145,7 @@ def test_unequal_numbers_of_runs_are_told(folder, capsys):
     assert "against" not in format_table({"a": [{"bleu": 1.0, "chrf2": 2.0, "length_ratio": 1.0}]})
 
 
-def test_tokenised_text_is_taken_as_it_is_on_request(folder, capsys):
+def test_tokenised_text_is_scored_unchanged_on_request(folder, capsys):
     texts = [text.replace(" .", ".") for text in GOOD]
     write_output(folder / "joined", dict(enumerate(texts)))
     assert score(folder, folder / "joined", "--tokenize", "none") == 0
@@ -164,15 +164,15 @@ def test_a_file_with_an_equals_sign_in_its_name(folder, capsys):
     assert "b against " in capsys.readouterr().out
 
 
-def test_text_that_is_not_utf8_and_a_folder_that_is_not_there_are_refused(folder, capsys):
+def test_text_in_another_encoding_and_a_missing_folder_are_errors(folder, capsys):
     write_output(folder / "fine", dict(enumerate(GOOD)))
     (folder / "latin").write_bytes("D-0\t-0.5\tMänner\n".encode("latin-1"))
     assert score(folder, folder / "latin") == 2
     assert "latin` is not UTF-8 (" in capsys.readouterr().err
     assert score(folder, folder / "fine", "--json", folder / "no" / "x.json") == 2
-    told = capsys.readouterr()
-    assert "is in a folder that does not exist; make it first" in told.err
-    assert "BLEU" not in told.out  # nothing was scored before
+    captured = capsys.readouterr()
+    assert "is in a folder that does not exist; create it first" in captured.err
+    assert "BLEU" not in captured.out  # nothing was scored before
     (folder / "ref").write_bytes("Männer\n".encode("latin-1"))
     assert score(folder, folder / "fine") == 2
     assert "ref` is not UTF-8 (" in capsys.readouterr().err

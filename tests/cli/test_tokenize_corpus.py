@@ -13,7 +13,7 @@ from types import SimpleNamespace
 import pytest
 
 from fairseq_bert_kd.cli import tokenize_corpus
-from fairseq_bert_kd.cli.tokenize_corpus import cli_main, get_parser, main
+from fairseq_bert_kd.cli.main import cli_main
 from tests.tokenization.tiny_tokenizers import build_tokenizer
 
 
@@ -27,7 +27,10 @@ def tokenizer(tmp_path_factory: pytest.TempPathFactory) -> str:
 @pytest.fixture
 def run(tokenizer: str):
     def call(*argv: object, workers: int = 1) -> None:
-        main(get_parser().parse_args(["--tokenizer", tokenizer, "--workers", str(workers), *map(str, argv)]))
+        parser = argparse.ArgumentParser()
+        tokenize_corpus.add_arguments(parser)
+        words = ["--tokenizer", tokenizer, "--workers", str(workers), *map(str, argv)]
+        tokenize_corpus.main(parser.parse_args(words))
 
     return call
 
@@ -80,7 +83,7 @@ def test_chunks_in_flight_are_bounded():
             return SimpleNamespace(result=lambda: (chunk, None))
 
     taken = itertools.count()
-    encoded = tokenize_corpus._PoolEncoder(Pool(), in_flight=3)(taken)
+    encoded = tokenize_corpus._encoded(taken, tokenizer=None, pool=Pool(), in_flight=3)
     assert [next(encoded)[0] for _ in range(5)] == [0, 1, 2, 3, 4]
     assert next(taken) == 7  # 5 given back, 2 waiting
 
@@ -189,6 +192,7 @@ def test_broken_gzip(run, tmp_path: Path, content: bytes):
 
 def test_status_and_message(tokenizer: str, text: Path, tmp_path: Path, capsys):
     argv = [
+        "tokenize",
         "--tokenizer",
         tokenizer,
         "--workers",

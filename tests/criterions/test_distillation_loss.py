@@ -11,7 +11,7 @@ from fairseq.logging import metrics
 from fairseq.models.transformer import TransformerModel
 from fairseq.models.transformer.transformer_legacy import tiny_architecture
 
-from fairseq_bert_kd.batch import TEACHER, TeacherNeeds, decode_logits, encode_logits, encode_normalisers
+from fairseq_bert_kd.batch import TEACHER, TeacherRequirements, pack, unpack
 from fairseq_bert_kd.criterions.distillation_loss import (
     LabelSmoothedCrossEntropyWithDistillationCriterion,
 )
@@ -67,11 +67,13 @@ def sample():
         },
         "target": target,
         TEACHER: [
-            {
-                "ids": ids.int(),
-                "logit_bits": encode_logits(logits.masked_fill(~present[:, :, None], 0.0).half()),
-                "present": present,
-            }
+            pack(
+                {
+                    "topk_ids": ids,
+                    "topk_logits": logits.masked_fill(~present[:, :, None], 0.0).half(),
+                    "present": present,
+                }
+            )
         ],
     }
 
@@ -88,19 +90,17 @@ def rich_sample(sample):
     normalisers = torch.stack([(whole / t).logsumexp(-1) for t in temperatures], dim=-1)
     drawn = whole.scatter(-1, ids, -torch.inf).softmax(-1).flatten(0, 1)
     sample_ids = torch.multinomial(drawn, 2, replacement=True, generator=generator).view(2, 4, 2)
-    sample[TEACHER] = [
-        {
-            "ids": ids.int(),
-            "logit_bits": encode_logits(best.half()),
-            "present": teacher["present"],
-            "temperatures": temperatures,
-            "normaliser_bits": encode_normalisers(normalisers),
-            "gold_logit_bits": encode_logits(whole.gather(-1, sample["target"][..., None])[..., 0].half()),
-            "sample_ids": sample_ids.int(),
-            "sample_logit_bits": encode_logits(whole.gather(-1, sample_ids).half()),
-            "full_logits": whole,
-        }
-    ]
+    fields = {
+        "topk_ids": ids,
+        "topk_logits": best.half(),
+        "present": teacher["present"],
+        "log_normalisers": normalisers,
+        "gold_logit": whole.gather(-1, sample["target"][..., None])[..., 0].half(),
+        "sample_ids": sample_ids,
+        "sample_logits": whole.gather(-1, sample_ids).half(),
+        "full_logits": whole,
+    }
+    sample[TEACHER] = [pack(fields) | {"temperatures": temperatures}]
     return sample
 
 
@@ -128,7 +128,7 @@ def reference(model, sample, kd_weight, temperature, prefix=0):
         scores = model(**sample["net_input"])[0].double()
     lprobs = scores.log_softmax(-1).numpy()
     [teacher] = sample[TEACHER]
-    logits = decode_logits(teacher["logit_bits"]).double().numpy()
+    logits = unpack(teacher)["topk_logits"].double().numpy()
     sums = np.zeros(5)
     for b in range(2):
         for t in range(prefix, 4):
@@ -142,7 +142,7 @@ def reference(model, sample, kd_weight, temperature, prefix=0):
                 continue
             weights = np.exp(logits[b, t] / temperature)
             weights /= weights.sum()
-            soft = -(weights * lprobs[b, t, teacher["ids"][b, t].numpy()]).sum()
+            soft = -(weights * lprobs[b, t, teacher["topk_ids"][b, t].numpy()]).sum()
             sums += [(1 - kd_weight) * label + kd_weight * soft, label, nll, soft, 1]
     return sums
 
@@ -304,7 +304,7 @@ def test_options_are_the_constructors_parameters():
     built = CRITERION_REGISTRY[NAME].build_criterion(config, Task())
     assert type(built) is LabelSmoothedCrossEntropyWithDistillationCriterion
     assert (built.objective.weight, built.objective.temperature) == (0.25, 4.0)
-    assert built.teacher_needs == TeacherNeeds(2, temperature=4.0)
+    assert built.teacher_needs == TeacherRequirements(2, temperature=4.0)
     assert (built.eps, built.sentence_avg) == (0.2, True)
     assert (built.ignore_prefix_size, built.report_accuracy) == (3, True)
 
@@ -363,7 +363,7 @@ def test_weight_and_temperature_follow_their_schedule(model, sample):
 
 def test_schedule_that_begins_without_the_teacher_needs_it_later():
     options = {"kd_schedule": "cosine", "kd_schedule_updates": 10, "kd_weight": 0.0, "kd_weight_end": 0.5}
-    assert criterion(**options).teacher_needs == TeacherNeeds(3, temperature=10.0)
+    assert criterion(**options).teacher_needs == TeacherRequirements(3, temperature=10.0)
 
 
 @pytest.mark.parametrize(
@@ -397,26 +397,17 @@ def test_options_that_contradict_each_other_are_refused(options, message):
 @pytest.mark.parametrize(
     ("options", "needs"),
     [
-        ({}, TeacherNeeds(3, temperature=10.0)),
+        ({}, TeacherRequirements(3, temperature=10.0)),
         (
             {"kd_objective": "tail-bucket", "kd_temperature": 5.0},
-            TeacherNeeds(3, (("--kd-objective tail-bucket", 5.0),), 5.0),
-        ),
-        (
-            {"kd_objective": "tail-bucket", "kd_temperature": 3.0, "kd_approximate_tail": True},
-            TeacherNeeds(3, (), 3.0, lowest=3.0),
-        ),
-        (
-            {"kd_objective": "tail-bucket", "kd_temperature": 3.0, "kd_approximate_tail": True, "kd_schedule": "linear",
-             "kd_schedule_updates": 9, "kd_temperature_end": 2.0},
-            TeacherNeeds(3, (), 3.0, lowest=2.0),
+            TeacherRequirements(3, (("--kd-objective tail-bucket", 5.0),), 5.0),
         ),
         (
             {"kd_objective": "sampled", "kd_temperature": 5.0},
-            TeacherNeeds(3, (("--kd-objective sampled", 5.0), ("--kd-objective sampled", 1.0)), 5.0, samples=True),
+            TeacherRequirements(3, (("--kd-objective sampled", 5.0), ("--kd-objective sampled", 1.0)), 5.0, samples=True),
         ),
-        ({"kd_objective": "full", "kd_temperature": 1.0}, TeacherNeeds(3, (), 1.0, full=True)),
-        ({"kd_token_weight": "entropy"}, TeacherNeeds(3, (("--kd-token-weight entropy", 1.0),), 10.0)),
+        ({"kd_objective": "full", "kd_temperature": 1.0}, TeacherRequirements(3, (), 1.0, full=True)),
+        ({"kd_token_weight": "entropy"}, TeacherRequirements(3, (("--kd-token-weight entropy", 1.0),), 10.0)),
     ],
 )  # fmt: skip
 def test_needs_are_told_to_the_task(options, needs):

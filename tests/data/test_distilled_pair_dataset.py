@@ -7,7 +7,7 @@ from fairseq import utils
 from fairseq.data import Dictionary, LanguagePairDataset, ListDataset
 from torch.utils.data import DataLoader
 
-from fairseq_bert_kd.batch import TEACHER, TeacherNeeds, decode_logits, encode_logits
+from fairseq_bert_kd.batch import TEACHER, TeacherRequirements, unpack
 from fairseq_bert_kd.data.distilled_pair_dataset import DistilledPairDataset
 from fairseq_bert_kd.data.store_rows import StoreRows
 from fairseq_bert_kd.storage.fairseq_data import dictionary_digest
@@ -62,7 +62,9 @@ def write_rows(path, k, rows, missing):
                     record["topk_ids"], record["topk_logits"] = ids, logits
             status = np.array([TOO_LONG if missing[i] else SCORED for i in sentences], np.uint8)
             hashes = np.zeros(len(sentences), "<u8")
-            writer.write_chunk(chunk, ChunkData({"source": hashes, "target": hashes}, writer.lengths(chunk), status, records))
+            writer.write_chunk(
+                chunk, ChunkData({"source": hashes, "target": hashes}, writer.lengths(chunk), status, records)
+            )
         writer.finish()
     return TopKReader(path)
 
@@ -95,7 +97,7 @@ def stores(tmp_path_factory):
 
 
 def distilled(readers, topk, pairs=None):
-    return DistilledPairDataset(pairs or language_pairs(), [StoreRows(readers, TeacherNeeds(topk))])
+    return DistilledPairDataset(pairs or language_pairs(), [StoreRows(readers, TeacherRequirements(topk))])
 
 
 def shuffled_batches(dataset):
@@ -108,18 +110,18 @@ def shuffled_batches(dataset):
 def assert_own_rows(batch, topk):
     """Every row of the teacher stands beside the sentence and the position that it was written for."""
     [teacher] = batch[TEACHER]
-    logits = decode_logits(teacher["logit_bits"])
-    assert teacher["ids"].shape == logits.shape == (*batch["target"].shape, topk)
+    logits = unpack(teacher)["topk_logits"]
+    assert teacher["topk_ids"].shape == logits.shape == (*batch["target"].shape, topk)
     for row, sentence in enumerate(batch["id"].tolist()):
         for position in range(batch["target"].size(1)):
             has_row = position < TGT_LENGTHS[sentence] and sentence not in MISSING
             assert teacher["present"][row, position] == has_row
             if not has_row:
-                assert teacher["ids"][row, position].tolist() == [0] * topk
+                assert teacher["topk_ids"][row, position].tolist() == [0] * topk
                 assert logits[row, position].tolist() == [0.0] * topk
                 continue
             expected_ids, expected_logits = teacher_row(sentence, position, topk)
-            assert teacher["ids"][row, position].tolist() == expected_ids
+            assert teacher["topk_ids"][row, position].tolist() == expected_ids
             assert logits[row, position].tolist() == expected_logits.tolist()
             if position < TGT_LENGTHS[sentence] - 1:
                 assert batch["target"][row, position] == 100 + sentence
@@ -154,8 +156,8 @@ def test_batch_by_hand(tmp_path):
     assert batch["id"].tolist() == [1, 0]  # longer source first
     assert batch["target"].tolist() == [[7, 2], [2, dictionary.pad()]]
     [teacher] = batch[TEACHER]
-    assert teacher["ids"].tolist() == [[[7, 8], [2, 5]], [[2, 9], [0, 0]]]
-    assert decode_logits(teacher["logit_bits"]).tolist() == [
+    assert teacher["topk_ids"].tolist() == [[[7, 8], [2, 5]], [[2, 9], [0, 0]]]
+    assert unpack(teacher)["topk_logits"].tolist() == [
         [[0.0, -2.0], [0.0, -8.0]],
         [[0.0, -1.0], [0.0, 0.0]],
     ]
@@ -191,7 +193,7 @@ def test_types(stores):
     dataset = distilled(stores["one"], 2)
     [teacher] = dataset.collater([dataset[0]])[TEACHER]
     types = {name: tensor.dtype for name, tensor in teacher.items() if isinstance(tensor, torch.Tensor)}
-    assert types == {"ids": torch.int32, "logit_bits": torch.int16, "present": torch.bool}
+    assert types == {"topk_ids": torch.int32, "topk_logits": torch.int16, "present": torch.bool}
     assert (teacher["temperatures"], teacher["weight"], teacher["gold_stored"]) == ((), 1.0, False)
 
 
@@ -216,35 +218,26 @@ def test_stores_of_another_number_of_sentences_are_caught(stores):
 
 def test_repeated_first_part_meets_its_rows_again(stores):
     """As the host's --upsample-primary: its ids count through every repetition."""
-    repeated = StoreRows(stores["two"], TeacherNeeds(2), upsample_first=3)
+    repeated = StoreRows(stores["two"], TeacherRequirements(2), upsample_first=3)
     assert len(repeated) == 3 * 25 + 15
-    once = StoreRows(stores["two"], TeacherNeeds(2)).entry(np.array([7, 7, 24, 0, 25, 39]), width=12)
-    again = repeated.entry(np.array([7, 57, 49, 50, 75, 89]), width=12)
-    for name in ("ids", "logit_bits", "present"):
+    once = StoreRows(stores["two"], TeacherRequirements(2)).teacher_batch(
+        np.array([7, 7, 24, 0, 25, 39]), width=12
+    )
+    again = repeated.teacher_batch(np.array([7, 57, 49, 50, 75, 89]), width=12)
+    for name in ("topk_ids", "topk_logits", "present"):
         assert torch.equal(once[name], again[name])
 
 
 def test_several_teachers_stand_in_their_order(stores):
     teachers = [
-        StoreRows(stores["one"], TeacherNeeds(2), weight=0.25),
-        StoreRows(stores["two"], TeacherNeeds(3)),
+        StoreRows(stores["one"], TeacherRequirements(2), weight=0.25),
+        StoreRows(stores["two"], TeacherRequirements(3)),
     ]
     dataset = DistilledPairDataset(language_pairs(), teachers)
     first, second = dataset.collater([dataset[4], dataset[26]])[TEACHER]
     assert (first["weight"], second["weight"]) == (0.25, 1.0)
-    assert (first["ids"].size(-1), second["ids"].size(-1)) == (2, 3)
-    assert torch.equal(first["ids"], second["ids"][..., :2])
-
-
-def test_logits_survive_encoding_bit_for_bit():
-    every_bit_pattern = torch.arange(-(2**15), 2**15, dtype=torch.int32).to(torch.int16)
-    halves = every_bit_pattern.view(torch.float16)
-    finite = halves[halves.isfinite()]
-    assert torch.equal(encode_logits(halves), every_bit_pattern)
-    decoded = decode_logits(encode_logits(finite))
-    assert decoded.dtype == torch.float32
-    assert torch.equal(encode_logits(decoded.half()), encode_logits(finite))  # float16 -> 32 -> 16, -0 too
-    assert decode_logits(encode_logits(torch.tensor([-2.5, -1024.0]).half())).tolist() == [-2.5, -1024.0]
+    assert (first["topk_ids"].size(-1), second["topk_ids"].size(-1)) == (2, 3)
+    assert torch.equal(first["topk_ids"], second["topk_ids"][..., :2])
 
 
 @pytest.mark.parametrize("precision", [torch.float16, torch.bfloat16])
@@ -259,7 +252,7 @@ def test_mixed_precision_leaves_the_teacher_alone(stores, precision):
     converted = utils.apply_to_sample(convert, batch)
     assert converted["control"].dtype == precision
     assert converted[TEACHER][0].keys() == batch[TEACHER][0].keys()
-    for name in ("ids", "logit_bits", "present"):
+    for name in ("topk_ids", "topk_logits", "present"):
         ours, original = converted[TEACHER][0][name], batch[TEACHER][0][name]
         assert ours.dtype == original.dtype
         assert torch.equal(ours, original)

@@ -2,13 +2,13 @@ import numpy as np
 import pytest
 import torch
 
-from fairseq_bert_kd.batch import TeacherNeeds, decode_logits, decode_normalisers
+from fairseq_bert_kd.batch import TeacherRequirements, unpack
 from fairseq_bert_kd.data.absent_rows import AbsentRows
 from fairseq_bert_kd.data.store_rows import StoreRows
 from fairseq_bert_kd.storage.topk_store import TopKReader
 from tests.storage.small_stores import make_corpus
 
-ALL = TeacherNeeds(3, samples=True)
+ALL = TeacherRequirements(3, samples=True)
 
 
 def reader(path, **changes):
@@ -27,22 +27,15 @@ def assert_rows_of(entry, row, store, sentence):
     records = store.rows(sentence)
     there = 0 if store.is_missing(sentence) else len(records)
     assert entry["present"][row].tolist() == [i < there for i in range(entry["present"].size(1))]
-    fields = {
-        "ids": (entry["ids"], "topk_ids"),
-        "logits": (decode_logits(entry["logit_bits"]), "topk_logits"),
-        "normalisers": (decode_normalisers(entry["normaliser_bits"]), "log_normalisers"),
-        "gold": (decode_logits(entry["gold_logit_bits"]), "gold_logit"),
-        "sample ids": (entry["sample_ids"], "sample_ids"),
-        "sample logits": (decode_logits(entry["sample_logit_bits"]), "sample_logits"),
-    }
-    for name, (values, field) in fields.items():
-        assert np.array_equal(values[row, :there].numpy(), records[field][:there]), name
-        assert not values[row, there:].any(), name
+    fields = unpack(entry)
+    for name in ("topk_ids", "topk_logits", "log_normalisers", "gold_logit", "sample_ids", "sample_logits"):
+        assert np.array_equal(fields[name][row, :there].numpy(), records[name][:there]), name
+        assert not fields[name][row, there:].any(), name
 
 
 def test_every_field_arrives_bit_for_bit(rich):
     sentences = np.array([8, 0, 4, 3, 0])
-    entry = StoreRows([rich], ALL).entry(sentences, width=9)
+    entry = StoreRows([rich], ALL).teacher_batch(sentences, width=9)
     for row, sentence in enumerate(sentences):
         assert_rows_of(entry, row, rich, int(sentence))
     assert entry["temperatures"] == (1.0, 5.0)
@@ -52,7 +45,7 @@ def test_every_field_arrives_bit_for_bit(rich):
 
 def test_every_sentence_of_several_parts(rich, tmp_path):
     other = reader(tmp_path / "other", gold=True, samples=2, seed=5)
-    entry = StoreRows([rich, other], ALL).entry(np.arange(20), width=9)
+    entry = StoreRows([rich, other], ALL).teacher_batch(np.arange(20), width=9)
     for sentence in range(20):
         assert_rows_of(entry, sentence, (rich, other)[sentence // 10], sentence % 10)
 
@@ -60,61 +53,61 @@ def test_every_sentence_of_several_parts(rich, tmp_path):
 def test_part_without_a_store_has_zeros_beside_the_other(rich):
     lengths = [3, 1]
     absent = AbsentRows("nowhere", rich.info, lengths)
-    entry = StoreRows([rich, absent], ALL, upsample_first=2).entry(np.array([21, 4, 20]), width=9)
+    entry = StoreRows([rich, absent], ALL, upsample_first=2).teacher_batch(np.array([21, 4, 20]), width=9)
     assert len(absent) == 2
     assert absent.lengths.tolist() == lengths
     assert_rows_of(entry, 1, rich, 4)
-    for name in ("ids", "logit_bits", "normaliser_bits", "gold_logit_bits", "sample_ids", "present"):
+    for name in ("topk_ids", "topk_logits", "log_normalisers", "gold_logit", "sample_ids", "present"):
         assert not entry[name][[0, 2]].any(), name
     assert entry["gold_stored"]
 
 
-def test_numbers_that_the_host_would_round_travel_as_integers(rich):
-    entry = StoreRows([rich], ALL).entry(np.arange(10), width=9)
+def test_numbers_that_fairseq_would_round_travel_as_integers(rich):
+    entry = StoreRows([rich], ALL).teacher_batch(np.arange(10), width=9)
     tensors = {name: value.dtype for name, value in entry.items() if isinstance(value, torch.Tensor)}
     assert tensors == {
-        "ids": torch.int32, "logit_bits": torch.int16, "present": torch.bool, "normaliser_bits": torch.int32,
-        "gold_logit_bits": torch.int16, "sample_ids": torch.int32, "sample_logit_bits": torch.int16,
+        "topk_ids": torch.int32, "topk_logits": torch.int16, "present": torch.bool, "log_normalisers": torch.int32,
+        "gold_logit": torch.int16, "sample_ids": torch.int32, "sample_logits": torch.int16,
     }  # fmt: skip
 
 
 def test_what_is_not_needed_is_not_read(rich):
-    entry = StoreRows([rich], TeacherNeeds(2)).entry(np.arange(3), width=9)
+    entry = StoreRows([rich], TeacherRequirements(2)).teacher_batch(np.arange(3), width=9)
     assert "sample_ids" not in entry
-    assert entry["ids"].size(-1) == entry["logit_bits"].size(-1) == 2
+    assert entry["topk_ids"].size(-1) == entry["topk_logits"].size(-1) == 2
 
 
 def test_parts_that_know_less_leave_it_out(rich, tmp_path):
     other = reader(tmp_path / "other", temperatures=(5.0, 7.0))
-    rows = StoreRows([rich, other], TeacherNeeds(3))
+    rows = StoreRows([rich, other], TeacherRequirements(3))
     assert rows.temperatures == (5.0,)
-    entry = rows.entry(np.array([0, 12]), width=9)
-    assert "gold_logit_bits" not in entry
+    entry = rows.teacher_batch(np.array([0, 12]), width=9)
+    assert "gold_logit" not in entry
     assert not entry["gold_stored"]
     for row, (store, column) in enumerate([(rich, 1), (other, 0)]):
         expected = store.rows((0, 2)[row])["log_normalisers"][:, column]
-        found = decode_normalisers(entry["normaliser_bits"])[row, : len(expected), 0]
+        found = unpack(entry)["log_normalisers"][row, : len(expected), 0]
         assert np.array_equal(found.numpy(), expected) or store.is_missing((0, 2)[row])
 
 
 def test_no_temperatures_at_all(tmp_path):
-    entry = StoreRows([reader(tmp_path / "bare", temperatures=())], TeacherNeeds(3)).entry(
+    entry = StoreRows([reader(tmp_path / "bare", temperatures=())], TeacherRequirements(3)).teacher_batch(
         np.arange(2), width=5
     )
     assert entry["temperatures"] == ()
-    assert "normaliser_bits" not in entry
+    assert "log_normalisers" not in entry
 
 
 def test_tensors_belong_to_the_batch_alone(rich):
     """A worker may write into them, and they may be pinned, though the store is read-only."""
-    entry = StoreRows([rich], ALL).entry(np.arange(4), width=9)
+    entry = StoreRows([rich], ALL).teacher_batch(np.arange(4), width=9)
     for value in entry.values():
         if isinstance(value, torch.Tensor):
             assert value.is_contiguous()
             value.zero_()
-    assert_rows_of(StoreRows([rich], ALL).entry(np.array([0]), width=9), 0, rich, 0)
+    assert_rows_of(StoreRows([rich], ALL).teacher_batch(np.array([0]), width=9), 0, rich, 0)
 
 
 def test_sentence_beyond_the_store_is_refused(rich):
     with pytest.raises(IndexError, match="sentence 10 is not in store"):
-        StoreRows([rich], ALL).entry(np.array([10]), width=9)
+        StoreRows([rich], ALL).teacher_batch(np.array([10]), width=9)

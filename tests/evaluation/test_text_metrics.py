@@ -4,15 +4,16 @@ import numpy as np
 import pytest
 from sacrebleu.metrics import BLEU, CHRF
 
-from fairseq_bert_kd.evaluation.fairseq_output import read_hypotheses
-from fairseq_bert_kd.evaluation.text_metrics import Metrics, MetricSettings, Output
+from fairseq_bert_kd.evaluation.metric import MetricSettings
+from fairseq_bert_kd.evaluation.registry import signatures, table_metrics
+from fairseq_bert_kd.evaluation.system_output import SystemOutput
 from tests.report.small_experiments import BETTER, REFERENCE, WORSE
 
 EVERYTHING = np.arange(len(REFERENCE))
 
 
-def output(texts=WORSE, references=REFERENCE, **settings):
-    return Output(Metrics(MetricSettings(**settings)), texts, references)
+def output(texts=WORSE, references=REFERENCE, metric="bleu", **settings):
+    return SystemOutput(table_metrics(metric, MetricSettings(**settings)), texts, references)
 
 
 @pytest.mark.parametrize("lowercase", [False, True])
@@ -26,9 +27,10 @@ def test_corpus_scores_are_sacrebleus(lowercase):
     assert scores["length_ratio"] == bleu.sys_len / bleu.ref_len
 
 
-def test_the_whole_corpus_as_a_subset_has_the_corpus_score():
+@pytest.mark.parametrize("name", ["bleu", "length_ratio"])
+def test_the_whole_corpus_as_a_subset_has_the_corpus_score(name):
     scored = output()
-    assert scored.subset_score("bleu", EVERYTHING) == pytest.approx(scored.scores["bleu"], abs=1e-12)
+    assert scored.subset_score(name, EVERYTHING) == pytest.approx(scored.scores[name], abs=1e-12)
 
 
 @pytest.mark.parametrize("sentences", [[1], [0, 0, 3], [5, 4, 1, 1]])
@@ -38,7 +40,7 @@ def test_a_subset_has_the_score_of_these_sentences(sentences):
 
 
 def test_rouge_by_hand():
-    scored = output(["the cat sat"], ["the cat was sitting"], rouge=True)
+    scored = output(["the cat sat"], ["the cat was sitting"], "rouge")
     # stemmed: the cat sat against the cat wa sit; 2 of 3 and 2 of 4 words, 1 of 2 and 1 of 3 pairs
     assert scored.scores == {
         "rouge1": pytest.approx(100 * 2 * (2 / 3) * (2 / 4) / (2 / 3 + 2 / 4)),
@@ -50,10 +52,23 @@ def test_rouge_by_hand():
 
 
 def test_rouge_is_the_mean_of_the_sentences():
-    scored = output(["a b", "c"], ["a b", "d"], rouge=True)
+    scored = output(["a b", "c"], ["a b", "d"], "rouge")
     assert scored.scores["rougeL"] == pytest.approx(50)
     assert scored.subset_score("rougeL", np.array([0, 0, 1])) == pytest.approx(200 / 3)
-    assert scored.metrics.signatures["ROUGE"].startswith("F1|use_stemmer:True|split_summaries:False|")
+
+
+def test_signatures_are_listed_once():
+    bleu, chrf = BLEU(), CHRF()
+    for scorer in (bleu, chrf):
+        scorer.corpus_score(["a"], [["a"]])
+    assert signatures(output().metrics) == {
+        "BLEU": str(bleu.get_signature()),
+        "chrF2": str(chrf.get_signature()),
+    }
+    listed = signatures(output(metric="rouge").metrics)
+    assert list(listed) == ["ROUGE", "chrF2", "length ratio"]
+    assert listed["ROUGE"].startswith("F1|use_stemmer:True|split_summaries:False|")
+    assert listed["length ratio"] == str(bleu.get_signature())
 
 
 def test_sentence_chrf_is_sacrebleus():
@@ -64,13 +79,18 @@ def test_sentence_chrf_is_sacrebleus():
     assert output(BETTER).sentence_scores("chrf2").tolist() == expected
 
 
+def test_bleu_has_no_sentence_scores():
+    with pytest.raises(ValueError, match="bleu has no scores of single sentences"):
+        output().sentence_scores("bleu")
+
+
 def test_empty_texts_have_scores():
-    scored = output(["", "b"], ["a", ""], rouge=True)
+    scored = output(["", "b"], ["a", ""], "rouge")
     assert scored.scores["rouge1"] == 0
-    assert scored.subset_score("bleu", np.array([0])) == 0
+    assert scored.subset_score("length_ratio", np.array([0])) == 0
 
 
-def test_settings_that_cannot_be(monkeypatch):
+def test_tokenizers_and_packages_that_are_not_available(monkeypatch):
     with pytest.raises(ValueError, match="sacreBLEU has no tokenizer `14a`; it has 13a, char"):
         output(tokenize="14a")
     monkeypatch.setitem(sys.modules, "rouge_score", None)
@@ -78,25 +98,4 @@ def test_settings_that_cannot_be(monkeypatch):
     with pytest.raises(
         ImportError, match=r"a report needs rouge-score .*\n  pip install 'fairseq-bert-kd\[report\]'"
     ):
-        output(rouge=True)
-
-
-@pytest.mark.parametrize("cut", ["D-1\t-0.", "D-1\t-0.2\tgood mor"])
-def test_a_hypothesis_cut_in_its_middle(tmp_path, cut):
-    path = tmp_path / "x.out"
-    path.write_text(f"D-0\t-0.1\tgood\n{cut}")
-    with pytest.raises(
-        ValueError, match="has a broken line .*, `D-NUMBER score text` and a line feed"
-    ) as told:
-        read_hypotheses(path, 2)
-    assert repr(cut) in str(told.value)
-
-
-def test_a_file_with_two_outputs(tmp_path):
-    path = tmp_path / "x.out"
-    once = "D-1\t-0.1\tgood\nD-1\t-0.2\tbad\nD-0\t-0.1\tday\n"
-    path.write_text(once)
-    assert read_hypotheses(path, 2) == ["day", "good"]
-    path.write_text(once * 2)
-    with pytest.raises(ValueError, match="has sentence 1 in two places, so it holds more than one output"):
-        read_hypotheses(path, 2)
+        output(metric="rouge")

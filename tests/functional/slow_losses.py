@@ -45,7 +45,7 @@ def targets_of(rows, k, temperatures=(1.0, 2.0), gold=None, gold_stored=False, s
         "gold_stored": gold_stored,
     }
     if gold is not None:
-        fields["gold_logits"] = rows.gather(1, gold[:, None]).squeeze(1)
+        fields["gold_logit"] = rows.gather(1, gold[:, None]).squeeze(1)
     if samples:
         rest = rows.exp().scatter(1, ids, 0.0)
         if gold_stored:
@@ -132,7 +132,7 @@ def slow_full(student, teacher, temperature):
 def slow_teacher_loss(student, gold, teacher: TeacherTargets, row, objective: Objective):
     """One position against one teacher."""
     T = objective.temperature
-    ids, logits = teacher.ids[row], teacher.logits[row]
+    ids, logits = teacher.topk_ids[row], teacher.topk_logits[row]
 
     def log_normaliser(temperature):
         return teacher.log_normalisers[row, teacher.temperatures.index(temperature)]
@@ -147,7 +147,7 @@ def slow_teacher_loss(student, gold, teacher: TeacherTargets, row, objective: Ob
         return slow_tail_bucket(student, ids, logits, log_normaliser(T), T)
     if objective.name == "full":
         return slow_full(student, teacher.full_logits[row], T)
-    extra = (gold, teacher.gold_logits[row]) if teacher.gold_stored else None
+    extra = (gold, teacher.gold_logit[row]) if teacher.gold_stored else None
     return slow_sampled(
         student, ids, logits, log_normaliser(T), teacher.sample_ids[row], teacher.sample_logits[row],
         log_normaliser(1.0), T, extra,
@@ -186,7 +186,7 @@ def slow_token_weight(teacher, row, kind):
     if kind == "none":
         return 1.0
     unit = float(teacher.log_normalisers[row, teacher.temperatures.index(1.0)])
-    probs = [math.exp(float(logit) - unit) for logit in teacher.logits[row]]
+    probs = [math.exp(float(logit) - unit) for logit in teacher.topk_logits[row]]
     if kind == "confidence":
         return max(probs)
     buckets = [*probs, max(1.0 - math.fsum(probs), 0.0)]
@@ -199,25 +199,25 @@ def loss_of(
     """``(positions,)`` from whole rows of the student; ``whole`` rows of the teacher for ``full``."""
     if name == "full":
         return soft_targets.full(student, whole, temperature)
-    at, log_normaliser = student.gather(1, teacher.ids), torch.logsumexp(student / temperature, dim=1)
+    at, log_normaliser = student.gather(1, teacher.topk_ids), torch.logsumexp(student / temperature, dim=1)
     if name == "paper":
-        return soft_targets.paper(at, torch.logsumexp(student, dim=1), teacher.logits, temperature)
+        return soft_targets.paper(at, torch.logsumexp(student, dim=1), teacher.topk_logits, temperature)
     if name == "renormalised":
-        return soft_targets.renormalised(at, log_normaliser, teacher.logits, temperature)
+        return soft_targets.renormalised(at, log_normaliser, teacher.topk_logits, temperature)
     if name == "conditional":
-        return soft_targets.conditional(at, teacher.logits, temperature)
+        return soft_targets.conditional(at, teacher.topk_logits, temperature)
     stored = teacher.log_normalisers[:, teacher.temperatures.index(temperature)]
     if name == "tail_bucket":
-        return soft_targets.tail_bucket(at, log_normaliser, teacher.logits, stored, temperature)
+        return soft_targets.tail_bucket(at, log_normaliser, teacher.topk_logits, stored, temperature)
     return soft_targets.sampled(
-        at, log_normaliser, teacher.logits, stored, student.gather(1, teacher.sample_ids), teacher.sample_logits,
+        at, log_normaliser, teacher.topk_logits, stored, student.gather(1, teacher.sample_ids), teacher.sample_logits,
         teacher.log_normalisers[:, teacher.temperatures.index(1.0)], temperature,
     )  # fmt: skip
 
 
 def slow_loss_of(name, student, teacher, row, temperature, whole):
     """The same of one position."""
-    ids, logits = teacher.ids[row], teacher.logits[row]
+    ids, logits = teacher.topk_ids[row], teacher.topk_logits[row]
     if name == "full":
         return slow_full(student[row], whole[row], temperature)
     if name in ("paper", "renormalised", "conditional"):

@@ -88,7 +88,7 @@ def test_metrics_at_another_temperature():
     [
         ({"temperatures": (), "log_normalisers": torch.empty(6, 0)}, {"kd_captured", "kd_teacher_nll", "kd_gold_nll"}),
         ({"temperatures": (5.0,)}, {"kd_captured", "kd_teacher_nll", "kd_gold_nll"}),
-        ({"gold_logits": None}, {"kd_teacher_nll", "kd_gold_nll"}),
+        ({"gold_logit": None}, {"kd_teacher_nll", "kd_gold_nll"}),
     ],
     ids=["no normalisers", "another temperature", "no gold"],
 )  # fmt: skip
@@ -100,7 +100,7 @@ def test_what_is_not_known_is_not_logged(changes, missing):
 
 
 def test_metrics_are_of_the_first_teacher():
-    other = TEACHER._replace(ids=TEACHER.ids.flip(1), present=torch.ones(6, dtype=torch.bool))
+    other = TEACHER._replace(topk_ids=TEACHER.topk_ids.flip(1), present=torch.ones(6, dtype=torch.bool))
     sums = sums_of(STUDENT, GOLD, [TEACHER, other], BY_HAND)
     assert (sums["kd_rows"], sums["kd_positions"], sums["kd_agreement"]) == (4, 5, 2)
 
@@ -172,7 +172,7 @@ def test_total_and_gradient_equal_the_slow_form(objective, count):
 @pytest.mark.parametrize("dtype", [DOUBLE, torch.float32])
 def test_default_objective_to_a_millionth(temperature, weight, dtype):
     student, target, [teacher] = example(positions=30, vocab=60, temperatures=())
-    teacher = teacher._replace(logits=teacher.logits.half().to(dtype))
+    teacher = teacher._replace(topk_logits=teacher.topk_logits.half().to(dtype))
     student = student.to(dtype).requires_grad_()
     objective = Objective(temperature=temperature, weight=weight)
     total = sums_of(student, target, [teacher], objective)["loss"]
@@ -187,7 +187,7 @@ def test_gold_that_is_stored_counts_once():
     # drawn outside it in one store, not in the other
     student, target, [teacher] = example()
     objective = Objective("sampled", 2.0, 1.0)
-    among = (teacher.ids == target[:, None]).any(dim=1) & target.ne(PAD) & teacher.present
+    among = (teacher.topk_ids == target[:, None]).any(dim=1) & target.ne(PAD) & teacher.present
     outside = ~among & target.ne(PAD) & teacher.present
     assert among.any()
     assert outside.any()
@@ -215,7 +215,7 @@ def test_sampled_over_all_draws_is_the_full_divergence(gold_stored, temperature,
     teacher = targets_of(many, 3, gold=target, gold_stored=gold_stored)
     draws = torch.arange(vocab)[:, None]
     teacher = teacher._replace(sample_ids=draws, sample_logits=many.gather(1, draws))
-    probs = whole[0].exp().scatter(0, teacher.ids[0], 0.0)
+    probs = whole[0].exp().scatter(0, teacher.topk_ids[0], 0.0)
     if gold_stored:
         probs[gold] = 0.0
     probs /= probs.sum()

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from fairseq_bert_kd.batch import encode_logits, encode_normalisers
+from fairseq_bert_kd.batch import pack
 from fairseq_bert_kd.functional.distillation import OBJECTIVES, Objective
 from fairseq_bert_kd.functional.teacher_targets import TeacherTargets, teacher_targets
 from tests.functional.slow_losses import (
@@ -81,20 +81,20 @@ def test_weight_of_a_single_teacher_has_no_effect():
 
 def batch_entry(teacher: TeacherTargets, batch: int, garbage: torch.Tensor | None = None):
     """As a data set gives it; ``garbage`` are values for the rows that are not there."""
-    logits, normalisers = teacher.logits.half(), teacher.log_normalisers.float()
-    gold, drawn = teacher.gold_logits.half(), teacher.sample_logits.half()
-    full, ids, sample_ids = teacher.full_logits.float(), teacher.ids.clone(), teacher.sample_ids.clone()
+    logits, normalisers = teacher.topk_logits.half(), teacher.log_normalisers.float()
+    gold, drawn = teacher.gold_logit.half(), teacher.sample_logits.half()
+    full, ids, sample_ids = teacher.full_logits.float(), teacher.topk_ids.clone(), teacher.sample_ids.clone()
     if garbage is not None:
         for part in (logits, normalisers, gold, drawn, full):
             part[~teacher.present] = garbage.to(part.dtype)
         ids[~teacher.present] = sample_ids[~teacher.present] = 10**6
     shaped = {
-        "ids": ids.int(), "logit_bits": encode_logits(logits), "present": teacher.present,
-        "normaliser_bits": encode_normalisers(normalisers), "gold_logit_bits": encode_logits(gold),
-        "sample_ids": sample_ids.int(), "sample_logit_bits": encode_logits(drawn), "full_logits": full,
+        "topk_ids": ids, "topk_logits": logits, "present": teacher.present,
+        "log_normalisers": normalisers, "gold_logit": gold,
+        "sample_ids": sample_ids, "sample_logits": drawn, "full_logits": full,
     }  # fmt: skip
     entry = {name: part.unflatten(0, (batch, -1)) for name, part in shaped.items()}
-    return entry | {"temperatures": teacher.temperatures, "weight": teacher.weight, "gold_stored": True}
+    return pack(entry) | {"temperatures": teacher.temperatures, "weight": teacher.weight, "gold_stored": True}
 
 
 @pytest.mark.parametrize("name", OBJECTIVES)

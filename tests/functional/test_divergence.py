@@ -91,16 +91,16 @@ def single_draws(whole, k, temperature, gold=None):
     vocab = whole.size(1)
     many = whole.expand(vocab, vocab)
     teacher = targets_of(many, k, (temperature, 1.0))
-    stored_ids, stored = teacher.ids, teacher.logits
+    stored_ids, stored = teacher.topk_ids, teacher.topk_logits
     if gold is not None:
-        among = gold in teacher.ids[0].tolist()
+        among = gold in teacher.topk_ids[0].tolist()
         stored_ids = torch.cat([stored_ids, torch.full((vocab, 1), gold)], dim=1)
         extra = many[:, gold : gold + 1]
         stored = torch.cat([stored, torch.full_like(extra, -math.inf) if among else extra], dim=1)
     probs = whole[0].exp().scatter(0, stored_ids[0], 0.0)
     draws = torch.arange(vocab)[:, None]
     teacher = teacher._replace(
-        ids=stored_ids, logits=stored, sample_ids=draws, sample_logits=many.gather(1, draws)
+        topk_ids=stored_ids, topk_logits=stored, sample_ids=draws, sample_logits=many.gather(1, draws)
     )
     return teacher, probs / probs.sum()
 

@@ -143,5 +143,5 @@ def test_mask_probability_outside_its_range_is_refused(mask_prob):
 
 @pytest.mark.parametrize("length", [0, -1])
 def test_target_without_any_position_is_refused(length):
-    with pytest.raises(ValueError, match=f"at least its end-of-sentence slot, got length {length}"):
+    with pytest.raises(ValueError, match=f"at least its end of sentence, got length {length}"):
         draw_mask(length, 0.15, np.random.default_rng(0))

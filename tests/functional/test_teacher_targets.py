@@ -1,11 +1,11 @@
-"""Decoding of a teacher's entry in a mini-batch."""
+"""Packing and unpacking of a teacher's rows in a mini-batch."""
 
 import math
 
 import pytest
 import torch
 
-from fairseq_bert_kd.batch import decode_logits, decode_normalisers, encode_logits, encode_normalisers
+from fairseq_bert_kd.batch import pack, unpack
 from fairseq_bert_kd.functional.teacher_targets import TeacherTargets, teacher_targets
 
 PRESENT = torch.tensor([[True, True, False], [True, False, True]])
@@ -16,19 +16,19 @@ IDS = (torch.arange(6)[:, None] * 10 + torch.arange(2)).view(2, 3, 2)
 def entry(**changes):
     """Two sentences of three positions, k = 2, two temperatures, one drawn token, a dictionary of 4."""
     rows = {
-        "ids": IDS.int(),
-        "logit_bits": encode_logits((-IDS / 8).half()),
+        "topk_ids": IDS.int(),
+        "topk_logits": (-IDS / 8).half(),
         "present": PRESENT,
-        "normaliser_bits": encode_normalisers(IDS.float() / 3),
+        "log_normalisers": IDS.float() / 3,
         "temperatures": (1.0, 5.0),
         "weight": 2.5,
-        "gold_logit_bits": encode_logits((-IDS[..., 0] / 4).half()),
+        "gold_logit": (-IDS[..., 0] / 4).half(),
         "gold_stored": True,
         "sample_ids": IDS[..., :1].int() + 7,
-        "sample_logit_bits": encode_logits((-IDS[..., :1] / 2).half()),
+        "sample_logits": (-IDS[..., :1] / 2).half(),
         "full_logits": torch.arange(24.0).view(2, 3, 4),
     }
-    return rows | changes
+    return pack(rows | changes)
 
 
 def expected(part, rows, fill=0):
@@ -54,17 +54,17 @@ def test_rows_are_flat_decoded_and_zero_where_there_are_none(prefix, kept, rows)
     teacher = teacher_targets(
         entry(), prefix, None if kept is None else torch.tensor(kept, dtype=torch.int64)
     )
-    wanted = {
-        "ids": expected(IDS, rows),
-        "logits": expected(-IDS.float() / 8, rows),
+    fields = {
+        "topk_ids": expected(IDS, rows),
+        "topk_logits": expected(-IDS.float() / 8, rows),
         "present": PRESENT.flatten()[rows],
         "log_normalisers": expected(IDS.float() / 3, rows),
-        "gold_logits": expected(-IDS[..., 0].float() / 4, rows),
+        "gold_logit": expected(-IDS[..., 0].float() / 4, rows),
         "sample_ids": expected(IDS[..., :1] + 7, rows),
         "sample_logits": expected(-IDS[..., :1].float() / 2, rows),
         "full_logits": expected(torch.arange(24.0).view(2, 3, 4), rows),
     }
-    for name, part in wanted.items():
+    for name, part in fields.items():
         found = getattr(teacher, name)
         assert found.dtype == part.dtype, name
         assert torch.equal(found, part), name
@@ -73,7 +73,7 @@ def test_rows_are_flat_decoded_and_zero_where_there_are_none(prefix, kept, rows)
 
 def test_only_what_every_teacher_has():
     rows = entry()
-    teacher = teacher_targets({name: rows[name] for name in ("ids", "logit_bits", "present")}, 0)
+    teacher = teacher_targets({name: rows[name] for name in ("topk_ids", "topk_logits", "present")}, 0)
     assert teacher.log_normalisers.shape == (6, 0)
     assert teacher.temperatures == ()
     assert teacher[5:9] == (None, None, None, None)
@@ -88,14 +88,16 @@ def test_nothing_of_an_absent_row_survives(value):
     full = torch.ones(2, 3, 4)
     for part in (logits, normalisers, full):
         part[absent] = value
-    rows |= {
-        "ids": IDS.int() + 1,
-        "logit_bits": encode_logits(logits),
-        "normaliser_bits": encode_normalisers(normalisers),
-        "gold_logit_bits": encode_logits(logits[..., 0].contiguous()),
-        "sample_logit_bits": encode_logits(logits),
-        "full_logits": full,
-    }
+    rows |= pack(
+        {
+            "topk_ids": IDS.int() + 1,
+            "topk_logits": logits,
+            "log_normalisers": normalisers,
+            "gold_logit": logits[..., 0].contiguous(),
+            "sample_logits": logits,
+            "full_logits": full,
+        }
+    )
     for part in teacher_targets(rows, 0):
         if isinstance(part, torch.Tensor):
             assert torch.isfinite(part).all()
@@ -104,15 +106,42 @@ def test_nothing_of_an_absent_row_survives(value):
 
 
 def test_bits_survive_a_round_trip():
-    logits = torch.tensor([0.0, -0.0, -1.5, -65504.0, 6e-8, -math.inf], dtype=torch.float16)
-    assert encode_logits(logits).dtype == torch.int16
-    assert torch.equal(decode_logits(encode_logits(logits)), logits.float())
+    every_half = torch.arange(-(2**15), 2**15, dtype=torch.int32).to(torch.int16).view(torch.float16)
+    halves = every_half[every_half.isfinite()]  # -0 and subnormal numbers too
     normalisers = torch.tensor([0.0, 1e-30, 10.3, 1 + 2**-23])
-    assert encode_normalisers(normalisers).dtype == torch.int32
-    assert torch.equal(decode_normalisers(encode_normalisers(normalisers)), normalisers)
+    packed = pack(
+        {"topk_logits": halves, "gold_logit": halves, "sample_logits": halves, "log_normalisers": normalisers}
+    )
+    assert {values.dtype for name, values in packed.items() if name != "log_normalisers"} == {torch.int16}
+    assert packed["log_normalisers"].dtype == torch.int32
+    fields = unpack(packed)
+    assert {values.dtype for values in fields.values()} == {torch.float32}
+    for name in ("topk_logits", "gold_logit", "sample_logits"):
+        assert torch.equal(fields[name].half().view(torch.int16), halves.view(torch.int16))
+    assert torch.equal(fields["log_normalisers"], normalisers)
 
 
-def test_half_precision_of_the_host_leaves_numbers_alone():
+def test_ids_and_other_fields():
+    ids, full = torch.tensor([[3, 1]]), torch.tensor([0.5])
+    packed = pack({"topk_ids": ids, "sample_ids": ids, "present": torch.tensor([True]), "full_logits": full})
+    assert [values.dtype for values in packed.values()] == [
+        torch.int32,
+        torch.int32,
+        torch.bool,
+        torch.float32,
+    ]
+    fields = unpack(packed)
+    assert torch.equal(fields["topk_ids"], ids)
+    assert fields["sample_ids"].dtype == torch.int64
+    assert torch.equal(fields["full_logits"], full)
+
+
+def test_a_field_of_another_type_is_not_packed():
+    with pytest.raises(AssertionError, match="log_normalisers"):
+        pack({"log_normalisers": torch.zeros(2).half()})
+
+
+def test_half_precision_of_fairseq_leaves_numbers_alone():
     # --fp16 casts all float32 tensors of a batch; a normaliser of 10.3 would lose 3 digits
     rows = entry()
     cast = {
@@ -120,7 +149,7 @@ def test_half_precision_of_the_host_leaves_numbers_alone():
         for name, part in rows.items()
     }
     ours, before = teacher_targets(cast, 0), teacher_targets(rows, 0)
-    for name in ("logits", "log_normalisers", "gold_logits", "sample_logits"):
+    for name in ("topk_logits", "log_normalisers", "gold_logit", "sample_logits"):
         assert torch.equal(getattr(ours, name), getattr(before, name))
 
 
@@ -136,6 +165,6 @@ def test_some_positions_of_all_parts():
     some = teacher.select(slice(1, 4))
     for name, part, whole in zip(TeacherTargets._fields, some, teacher, strict=True):
         assert torch.equal(part, whole[1:4]) if torch.is_tensor(whole) else part == whole, name
-    assert teacher.select(slice(5, 99)).ids.tolist() == [[50, 51]]
+    assert teacher.select(slice(5, 99)).topk_ids.tolist() == [[50, 51]]
     bare = TeacherTargets(IDS[0], IDS[0].float(), PRESENT[0], torch.empty(3, 0))
-    assert bare.select(slice(0, 2)).gold_logits is None
+    assert bare.select(slice(0, 2)).gold_logit is None

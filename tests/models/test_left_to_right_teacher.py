@@ -8,8 +8,8 @@ import torch
 import torch.nn.functional as F
 import transformers
 
-from fairseq_bert_kd.functional.left_to_right import BIDIRECTIONAL, LEFT_TO_RIGHT, prefix_attention
-from fairseq_bert_kd.functional.pair_input import PairFormat
+from fairseq_bert_kd.functional.text_format import TextFormat
+from fairseq_bert_kd.functional.text_input import BIDIRECTIONAL, LEFT_TO_RIGHT, prefix_attention
 from fairseq_bert_kd.models.masked_lm_teacher import HfMaskedLM
 from tests.models.small_teachers import build_teacher, inputs_of, rebuild
 from tests.tiny_chain import build_teacher_folder
@@ -20,7 +20,7 @@ NAMES = ["bert", "electra", "roberta", "xlmr", *([] if OLD else ["distilbert"])]
 
 @pytest.fixture(params=NAMES)
 def teacher(request, tmp_path):
-    """A left-to-right teacher and inputs that ask for every position."""
+    """A left-to-right teacher and inputs that request every position."""
     model, tokenizer, task = build_teacher(
         build_teacher_folder(request.param, tmp_path), attention=LEFT_TO_RIGHT
     )
@@ -62,8 +62,8 @@ def embedded(model, inputs):
     return held[0], logits
 
 
-def first_target_slot(model, inputs, row):
-    return len(model.pair_format.prefix) + int(inputs["src_lengths"][row]) + len(model.pair_format.middle)
+def first_target_position(model, inputs, row):
+    return len(model.text_format.prefix) + int(inputs["src_lengths"][row]) + len(model.text_format.middle)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
@@ -95,7 +95,7 @@ def test_gradient_reaches_what_stands_before_and_is_exactly_zero_elsewhere(teach
     model, inputs = teacher
     embeddings, logits = embedded(model.train(training), inputs)
     for row in range(2):
-        start = first_target_slot(model, inputs, row)
+        start = first_target_position(model, inputs, row)
         for position in range(int(inputs["tgt_lengths"][row])):
             weights = torch.linspace(1, 2, logits.size(2))
             total = (logits[row, position] * weights).sum()
@@ -108,18 +108,18 @@ def test_gradient_reaches_what_stands_before_and_is_exactly_zero_elsewhere(teach
 
 def test_source_never_sees_the_target(teacher):
     model, inputs = teacher
-    start = first_target_slot(model, inputs, 0)
+    start = first_target_position(model, inputs, 0)
     tokens = torch.ones(2, start + 3, dtype=torch.int64)
     ids = torch.arange(5, 5 + tokens.numel()).view_as(tokens)
     other = ids.clone()
     other[:, start:] += 20
     mask = prefix_attention(torch.tensor([start, start]), tokens)
     segments = torch.zeros_like(ids)
-    slots = torch.arange(start)  # the separator included, where y_1 is predicted
-    shown, replaced = (model.slot_features(batch, segments, slots, mask) for batch in (ids, other))
+    positions = torch.arange(start)  # the separator included, where y_1 is predicted
+    shown, replaced = (model.extract_features(positions, batch, segments, mask) for batch in (ids, other))
     assert torch.equal(shown, replaced)
-    later = slots + 1
-    assert not torch.equal(*(model.slot_features(batch, segments, later, mask) for batch in (ids, other)))
+    later = positions + 1
+    assert not torch.equal(*(model.extract_features(later, batch, segments, mask) for batch in (ids, other)))
 
 
 def test_padding_does_not_matter(teacher):
@@ -218,7 +218,7 @@ def test_checkpoint_says_what_the_teacher_may_see(teacher):
     model, inputs = teacher
     spec = json.loads(model.spec())
     assert spec["attention"] == LEFT_TO_RIGHT
-    sizes = len(model.source_ids), len(model.target_ids)
+    sizes = len(model.source_to_teacher), len(model.target_to_teacher)
     rebuilt = rebuild(model.spec(), SizedTask(*sizes))
     rebuilt.load_state_dict(model.state_dict())
     assert rebuilt.attention == LEFT_TO_RIGHT
@@ -270,7 +270,7 @@ def test_architecture_whose_attention_cannot_be_told_is_refused_by_name(tmp_path
     transformers.AutoModelForMaskedLM.from_config(config).save_pretrained(folder)
     assert build_teacher(folder)[0].attention == BIDIRECTIONAL
     with pytest.raises(
-        ValueError, match="left-to-right does not work with model type `deberta-v2`: with the"
+        ValueError, match="left-to-right does not work with model type `deberta-v2`: the installed"
     ):
         build_teacher(folder, attention=LEFT_TO_RIGHT)
 
@@ -284,7 +284,7 @@ def test_distilbert_of_transformers_4_is_refused(tmp_path):
 def test_tokenizer_without_a_separator_is_refused(tmp_path):
     folder = build_teacher_folder("bert", tmp_path)
     masked_lm = transformers.AutoModelForMaskedLM.from_pretrained(folder)
-    bare, ids = PairFormat(prefix=(2,), middle=(), mask=4, pad=0), torch.zeros(8, dtype=torch.int64)
+    bare, ids = TextFormat(prefix=(2,), middle=(), mask=4, pad=0), torch.zeros(8, dtype=torch.int64)
     assert HfMaskedLM(copy.deepcopy(masked_lm), ids, ids, bare, {}).attention == BIDIRECTIONAL
     with pytest.raises(
         ValueError, match="at the separator after the source, and the teacher's tokenizer writes none"

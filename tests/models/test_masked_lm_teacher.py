@@ -7,11 +7,14 @@ from fairseq.data import Dictionary
 from fairseq.models import MODEL_REGISTRY
 from omegaconf import OmegaConf
 
-from fairseq_bert_kd.models.masked_lm_teacher import HfMaskedLM, HfMaskedLMConfig, encoder_positions
+from fairseq_bert_kd.models.masked_lm_teacher import HfMaskedLM, HfMaskedLMConfig
+from fairseq_bert_kd.modules.pretrained_encoder import encoder_positions
+from fairseq_bert_kd.teachers.interface import TokenTeacher
+from fairseq_bert_kd.teachers.load import is_token_teacher, load_teacher
 from fairseq_bert_kd.tokenization.dictionary import teacher_vocabulary
 from fairseq_bert_kd.tokenization.hf_tokenizer import HfTokenizer
 from tests.models.small_teachers import SOURCE, TARGET, Task, build_teacher, inputs_of, rebuild
-from tests.tiny_chain import TEACHERS, build_teacher_folder
+from tests.tiny_chain import TEACHERS, build_teacher_folder, train_teacher
 
 
 @pytest.fixture(params=TEACHERS)
@@ -39,7 +42,7 @@ def test_hidden_states_are_those_of_transformers_on_the_pair_as_its_own_tokenize
     for sentence, slot in ((0, "first"), (1, "last")):
         pair = hf_tokenizer(SOURCE[sentence], TARGET[sentence], return_tensors="pt")
         source_length = len(hf_tokenizer(SOURCE[sentence])["input_ids"])
-        extra = len(model.pair_format.middle) - 1  # RoBERTa doubles the separator
+        extra = len(model.text_format.middle) - 1  # RoBERTa doubles the separator
         position = source_length + extra if slot == "first" else pair["input_ids"].shape[1] - 1
         pair["input_ids"][0, position] = hf_tokenizer.mask_token_id
         if not model.uses_segments:
@@ -57,7 +60,9 @@ def test_full_head_on_the_teachers_own_dictionary_gives_transformers_logits(teac
     output = hf_model.get_output_embeddings()
     transformed = model.head.layer_norm(model.head.activation(model.head.dense(hidden)))
     all_scores = transformed @ output.weight.T  # (3, teacher vocabulary)
-    torch.testing.assert_close(model.head(hidden), all_scores[:, model.target_ids], rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(
+        model.head(hidden), all_scores[:, model.target_to_teacher], rtol=1e-4, atol=1e-5
+    )
 
 
 def test_projection_starts_from_input_embeddings_untied_with_zero_bias(teacher):
@@ -125,7 +130,7 @@ def test_checkpoint_description_rebuilds_the_model_without_the_folder(teacher, t
 def test_positions_count_from_after_the_padding_index(teacher):
     model, *_ = teacher
     assert encoder_positions(model.encoder) == 64
-    assert model.max_positions() == 64 - model.pair_format.overhead
+    assert model.max_positions() == 64 - model.text_format.pair_overhead
 
 
 def test_encoder_without_a_pretraining_head_gets_one_and_says_so(tmp_path, caplog):
@@ -158,7 +163,7 @@ def test_tokenizer_of_another_model_is_refused(tmp_path):
     tokenizer = HfTokenizer(str(folder))
     dictionary = Dictionary()
     vocabulary = teacher_vocabulary(tokenizer, dictionary, dictionary)
-    vocabulary.target_ids[-1] = 10_000
+    vocabulary.target_to_teacher[-1] = 10_000
     config = OmegaConf.structured(HfMaskedLMConfig(teacher_model=str(folder)))
     with pytest.raises(ValueError, match="model and tokenizer do not belong together"):
         HfMaskedLM.build_model(config, Task(dictionary, dictionary, vocabulary))
@@ -166,3 +171,48 @@ def test_tokenizer_of_another_model_is_refused(tmp_path):
 
 def test_name_is_ours():
     assert MODEL_REGISTRY["hf_masked_lm"] is HfMaskedLM
+
+
+def test_it_teaches_tokens_and_other_models_do_not(teacher):
+    model, *_ = teacher
+    assert isinstance(model, TokenTeacher)
+    assert is_token_teacher("hf_masked_lm")
+    others = ("transformer", "distilled_transformer_small", "lstm", "roberta", "nothing", None)
+    assert not any(is_token_teacher(name) for name in others)
+
+
+def as_before(state):
+    """The checkpoint as versions wrote it whose maps were ``source_ids`` and ``target_ids``."""
+    for side in ("source", "target"):
+        state["model"][f"{side}_ids"] = state["model"].pop(f"{side}_to_teacher")
+    spec = json.loads(state["cfg"]["model"]["teacher_spec"])
+    segments = spec["pair_format"].pop("segments")
+    spec["pair_format"] |= {"source_segment": segments[0], "target_segment": segments[1]}
+    state["cfg"]["model"]["teacher_spec"] = json.dumps(spec)
+    return state
+
+
+def test_checkpoint_of_an_earlier_version_is_the_same_teacher(chain, tmp_path):
+    state = torch.load(chain.teacher, weights_only=False)
+    torch.save(as_before(state), tmp_path / "before.pt")
+    new, old = (
+        load_teacher(str(path), str(chain.data)).model for path in (chain.teacher, tmp_path / "before.pt")
+    )
+    assert old.text_format == new.text_format
+    weights, same = new.state_dict(), old.state_dict()
+    assert weights.keys() == same.keys()
+    assert {"source_to_teacher", "target_to_teacher"} <= weights.keys()
+    assert weights["target_to_teacher"].any()
+    assert all(torch.equal(weights[name], same[name]) for name in weights)
+
+
+def test_training_goes_on_from_a_checkpoint_of_an_earlier_version(chain, tmp_path):
+    state = torch.load(chain.teacher, weights_only=False)
+    (tmp_path / "teacher").mkdir()
+    torch.save(as_before(state), tmp_path / "teacher/checkpoint_last.pt")
+    updates = state["optimizer_history"][-1]["num_updates"]
+    checkpoint = train_teacher(chain.data, chain.bert, tmp_path / "teacher", updates=updates + 1)
+    later = torch.load(checkpoint, weights_only=False)
+    assert later["optimizer_history"][-1]["num_updates"] == updates + 1
+    assert {"source_to_teacher", "target_to_teacher"} <= later["model"].keys()
+    assert not {"source_ids", "target_ids"} & later["model"].keys()

@@ -48,7 +48,7 @@ def test_config_makes_a_model_for_the_kept_weights(model_type):
 @pytest.mark.parametrize("count", [0, -1, 5])
 def test_numbers_that_the_model_has_not_are_refused(count):
     model = encoder("bert")
-    message = f"--teacher-layers must be from 1 to 4, the layers of the pre-trained model, got {count}"
+    message = f"the layers to keep must be from 1 to 4, the layers of the pre-trained model, got {count}"
     with pytest.raises(ValueError, match=message):
         keep_first_layers(model, count)
     assert len(layer_owner(model).layer) == model.config.num_hidden_layers == 4
@@ -57,5 +57,5 @@ def test_numbers_that_the_model_has_not_are_refused(count):
 def test_shared_layers_are_refused_by_name():
     model = encoder("albert")
     assert layer_owner(model) is None
-    with pytest.raises(ValueError, match="does not know the layers of model type `albert`; use a teacher of"):
+    with pytest.raises(ValueError, match="layers of model type `albert` are not known; use an encoder of"):
         keep_first_layers(model, 1)

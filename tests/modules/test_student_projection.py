@@ -10,7 +10,7 @@ from fairseq.models.lstm import base_architecture as lstm_defaults
 from fairseq.models.transformer import TransformerDecoder, TransformerModel
 from fairseq.models.transformer.transformer_legacy import tiny_architecture
 
-from fairseq_bert_kd.batch import TEACHER, encode_logits
+from fairseq_bert_kd.batch import TEACHER, pack
 from fairseq_bert_kd.criterions.distillation_loss import LabelSmoothedCrossEntropyWithDistillationCriterion
 from fairseq_bert_kd.modules.student_projection import (
     Projection,
@@ -97,7 +97,7 @@ def sample():
         },
         "target": target,
         "ntokens": int(target.ne(1).sum()),
-        TEACHER: [{"ids": ids.int(), "logit_bits": encode_logits(logits.half()), "present": target.ne(1)}],
+        TEACHER: [pack({"topk_ids": ids, "topk_logits": logits.half(), "present": target.ne(1)})],
     }
 
 
@@ -216,8 +216,8 @@ def test_other_students_project_themselves(name):
     batch = sample()
     lprobs = model.get_normalized_probs(model(**batch["net_input"]), log_probs=True)
     teacher = batch[TEACHER][0]
-    weights = (teacher["logit_bits"].view(torch.float16).float() / 10).softmax(-1)
-    soft = -(weights * lprobs.gather(-1, teacher["ids"].long())).sum(-1)
+    weights = (teacher["topk_logits"].view(torch.float16).float() / 10).softmax(-1)
+    soft = -(weights * lprobs.gather(-1, teacher["topk_ids"].long())).sum(-1)
     nll = -lprobs.gather(-1, batch["target"][..., None])[..., 0]
     label = 0.9 * nll - 0.1 / (VOCAB - 2) * lprobs.sum(-1)
     both = torch.where(batch["target"].ne(1), 0.5 * label + 0.5 * soft, 0.0).sum()

@@ -55,7 +55,7 @@ def write_text(path: Path, lines: list[str]) -> None:
 
 
 def write_output(path: Path, texts: list[str]) -> None:
-    """As fairseq-generate prints it, in an order of its own."""
+    """An output like fairseq-generate's, in another order than the corpus."""
     lines = [f"D-{number}\t-0.5\t{text}" for number, text in reversed(list(enumerate(texts)))]
     write_text(path, ["INFO | loading", *lines, "Generate test with beam=5"])
 
@@ -74,6 +74,27 @@ def log_lines(updates: int, offset: float = 0.0, name: str = "bleu 20.5") -> lis
                 f"2026-11-21 | INFO | valid | epoch 001 | valid on 'valid' subset | loss {nll + 1:.3f} | nll_loss {nll:.3f} "
                 f"| ppl {2**nll:.2f} | {name} | wps 927.8 | num_updates {update} | best_bleu 21.0"
             )
+    return lines
+
+
+def json_lines(updates: int) -> list[str]:
+    """The lines of `log_lines` as ``--log-format json`` has them: values are strings, validation names have a prefix."""
+    lines = []
+    for update in range(100, updates + 1, 100):
+        nll = 6 - update / 100
+        values = {
+            "epoch": 1,
+            "update": 0.8,
+            "loss": f"{nll + 1:.3f}",
+            "nll_loss": f"{nll:.3f}",
+            "num_updates": str(update),
+        }
+        lines.append(f"2026-11-21 | INFO | train_inner | {json.dumps(values)}")
+        if update % 200 == 0:
+            valid = {"epoch": 1} | {
+                f"valid_{name}": value for name, value in values.items() if name != "epoch"
+            }
+            lines.append(f"2026-11-21 | INFO | valid | {json.dumps({**valid, 'valid_bleu': '20.5'})}")
     return lines
 
 

@@ -5,15 +5,13 @@ from html.parser import HTMLParser
 
 import pytest
 
-from fairseq_bert_kd.report.experiment import read_experiment
-from fairseq_bert_kd.report.figures import figure_paths, write_figures
-from fairseq_bert_kd.report.growth import growth_panels
-from fairseq_bert_kd.report.markdown_tables import markdown_tables
-from fairseq_bert_kd.report.notes import Note, Notes
-from fairseq_bert_kd.report.page import render, slugs
-from fairseq_bert_kd.report.provenance import file_digest, note_other_data, text_digests
+from examples.fill_tables import markdown_tables
+from fairseq_bert_kd.compat import file_digest
+from fairseq_bert_kd.report.experiment_report import ReportOptions, make_report
+from fairseq_bert_kd.report.page import figure_paths, growth_panels, render, slugs, write_figures
+from fairseq_bert_kd.report.read_experiment import Note, Notes, read_experiment
+from fairseq_bert_kd.report.read_texts import note_other_data, text_digests
 from fairseq_bert_kd.report.results_file import experiment_record, write_results
-from fairseq_bert_kd.report.section import Choices, make_section
 from fairseq_bert_kd.storage.topk_store import TopKReader
 from tests.report import small_experiments
 from tests.report.small_experiments import (
@@ -66,9 +64,9 @@ class Page(HTMLParser):
         return [attributes for name, attributes in self.tags if name == tag]
 
 
-def section_of(folder, **choices):
+def report_of(folder, **options):
     notes = Notes(folder)
-    return make_section(read_experiment(folder, notes), notes, Choices(**choices))
+    return make_report(read_experiment(folder, notes), notes, ReportOptions(**options))
 
 
 @pytest.fixture
@@ -78,16 +76,16 @@ def folder(tmp_path):
 
 @pytest.fixture(scope="module")
 def complete(tmp_path_factory):
-    """Section and page of an experiment that lacks nothing; read only."""
-    section = section_of(write_experiment(tmp_path_factory.mktemp("complete") / "out"), sentences=(0,))
-    return section, render([section])
+    """Report and page of an experiment without gaps; read only."""
+    report = report_of(write_experiment(tmp_path_factory.mktemp("complete") / "out"), sentences=(0,))
+    return report, render([report])
 
 
 def test_a_complete_experiment(complete):
-    section, text = complete
+    report, text = complete
     page = Page(text)
-    distilled = section.main
-    assert section.notes == []
+    distilled = report.main
+    assert report.notes == []
     assert "The student distilled scores" in page.text
     gain = distilled.gain.mean
     assert (
@@ -101,12 +99,12 @@ def test_a_complete_experiment(complete):
         assert part in page.text
     assert "62.4 %" in page.text
     assert "7 passes" in page.text
-    assert "the other pieces on both sides are seen" in page.text
+    assert "the pieces on both sides (pieces of the same pass are masked too)" in page.text
     assert "13 min 32 s" in page.text
-    assert "Nothing was found missing" in page.text
-    assert str(section.results.metrics.bleu.get_signature()) in page.text
+    assert "Nothing is missing" in page.text
+    assert report.results.metrics["bleu"].signature in page.text
     assert "nrefs:1|bs:1000|seed:12345|case:mixed" in page.text
-    assert [panel.name for panel in section.curves] == [
+    assert [panel.name for panel in report.curves] == [
         "curve-train-nll-loss", "curve-valid-nll-loss", "curve-valid-loss", "curve-valid-bleu",
     ]  # fmt: skip
 
@@ -114,7 +112,7 @@ def test_a_complete_experiment(complete):
 def test_beside_a_left_to_right_teacher(folder):
     info = make_info(gold=True, mask_plan="left-to-right", passes=1)
     write_store(folder / "data-bin/train.de-en.en.l2r.topk", info)
-    page = Page(render([section_of(folder, sentences=(0,))]))
+    page = Page(render([report_of(folder, sentences=(0,))]))
     assert (
         "The hollow bar is the left-to-right teacher’s probability of the same piece (store l2r )"
         in page.text
@@ -127,7 +125,7 @@ def test_beside_a_left_to_right_teacher(folder):
 def test_the_page_needs_nothing_else_and_is_accessible(complete):
     _, text = complete
     page = Page(text)
-    assert not re.search(r"https?://|<script|<link|@import|url\((?!#)|src=", text)
+    assert not re.search(r"https?://|<script|<link|@import|url\(|src=(?!\"data:)", text)
     assert page.headings[0] == 1
     assert page.headings.count(1) == 1
     assert all(after <= before + 1 for before, after in zip(page.headings, page.headings[1:], strict=False))
@@ -137,14 +135,18 @@ def test_the_page_needs_nothing_else_and_is_accessible(complete):
     assert len(identifiers) == len(set(identifiers))
     assert len(page.all("figcaption")) == len(page.all("figure")) > 4
     assert all(graphic.get("aria-label") for graphic in page.all("svg"))
+    assert len(page.all("img")) == len(page.all("figure"))
+    assert all(
+        image["alt"] and image["src"].startswith("data:image/svg+xml;base64,") for image in page.all("img")
+    )
     assert page.all("html") == [{"lang": "en-GB"}]
     targets = {link["href"][1:] for link in page.all("a")}
     assert targets <= set(identifiers)
 
 
 def test_the_same_folder_gives_the_same_bytes(complete):
-    section, text = complete
-    assert render([section_of(section.experiment.folder, sentences=(0,))]) == text
+    report, text = complete
+    assert render([report_of(report.experiment.folder, sentences=(0,))]) == text
 
 
 NASTY = '</script><b onclick="x">&amp; \x1b[31m \u202e שלום'
@@ -161,7 +163,7 @@ def test_what_comes_from_data_is_text(folder):
     record = json.loads((folder / "experiment.json").read_text())
     record |= dict.fromkeys(("title", "teacher", "hardware", "code", "command", "size"), NASTY)
     (folder / "experiment.json").write_text(json.dumps(record))
-    text = render([section_of(folder)])
+    text = render([report_of(folder)])
     page = Page(text)
     assert not {"b", "script"} & {tag for tag, _ in page.tags}
     assert "\x1b" not in text
@@ -174,32 +176,32 @@ def test_what_comes_from_data_is_text(folder):
 def test_names_of_runs_from_elsewhere_cannot_break_out_of_a_figure(folder):
     for seed in (1, 2):
         add_run(folder, "distilled", seed, BETTER, label=f"{NASTY} \x00 \ud800")
-    text = render([section_of(folder)])
+    text = render([report_of(folder)])
     assert not {"b", "script"} & {tag for tag, _ in Page(text).tags}
     assert not set("\x00\x1b\u202e\ud800") & set(text)
     assert r"\ud800" in text
 
 
-def test_a_main_system_with_another_baseline_stands_beside_that(tmp_path):
-    sections = []
+def test_a_main_system_with_another_baseline_is_shown_beside_it(tmp_path):
+    reports = []
     for name in "ab":
         folder = write_experiment(tmp_path / name, baseline="absent", size=name)
         for seed in (1, 2):
             add_run(folder, "other", seed, REFERENCE, label="the other")
             add_run(folder, "distilled", seed, BETTER, baseline="other")
-        sections.append(section_of(folder))
-    text = Page(render(sections)).text
+        reports.append(report_of(folder))
+    text = Page(render(reports)).text
     assert "distilled against the other" in text
     assert "the other 100.00 ± 0.00" in " ".join(text.split())
     assert "distilled minus the other" in text
 
 
 def test_each_table_has_a_scale_of_its_own(folder):
-    text = Page(render([section_of(folder)])).text
+    text = Page(render([report_of(folder)])).text
     (main,) = re.findall(r"Gain by seed\s*(\S+ to \S+)", text)
     for seed in (1, 2):
         add_run(folder, "broken", seed, ["nothing"] * len(WORSE), group="teacher")
-    text = Page(render([section_of(folder)])).text
+    text = Page(render([report_of(folder)])).text
     heads = re.findall(r"Gain by seed\s*(\S+ to \S+)", text)
     assert heads[0] == main
     assert heads[1].startswith("−")
@@ -207,24 +209,24 @@ def test_each_table_has_a_scale_of_its_own(folder):
 
 
 @pytest.mark.parametrize(
-    ("remove", "absent", "told"),
+    ("remove", "absent", "note"),
     [
-        ("outputs", "Main table", "not there: the run is not scored"),
-        ("logs", "Learning curves", "not there: no learning curve"),
+        ("outputs", "Main table", "missing: the run is not scored"),
+        ("logs", "Learning curves", "missing: no learning curve"),
         ("data-bin", "What the teacher sees", "no readable store of the training set"),
         ("text", "Main table", "nothing is scored"),
-        ("steps.jsonl", "Wall-clock", "the times of the steps are not known"),
+        ("steps.jsonl", "Wall-clock", "no times of the steps"),
         ("students", "Main table", "no run has begun yet"),
     ],
 )
-def test_half_finished_experiments_say_what_is_missing_and_show_the_rest(folder, remove, absent, told):
+def test_half_finished_experiments_say_what_is_missing_and_show_the_rest(folder, remove, absent, note):
     import shutil
 
     path = folder / remove
     shutil.rmtree(path) if path.is_dir() else path.unlink()
-    page = Page(render([section_of(folder)]))
+    page = Page(render([report_of(folder)]))
     assert absent not in page.text
-    assert told in page.text
+    assert note in page.text
     assert "Missing or odd" in page.text
 
 
@@ -232,26 +234,35 @@ def test_an_experiment_that_has_just_begun(tmp_path):
     folder = write_experiment(tmp_path / "out", runs=False, store=False)
     for name in ("text", "logs"):
         (folder / name).rename(tmp_path / name)
-    section = section_of(folder)
-    assert "there is nothing to compare yet" in Page(render([section])).text
-    record = experiment_record(section)
+    report = report_of(folder)
+    assert "there is nothing to compare yet" in Page(render([report])).text
+    record = experiment_record(report)
     assert (record["runs"], record["compared"]) == ([], {})
 
 
+def test_an_experiment_whose_baseline_alone_is_scored(folder):
+    for seed in (1, 2):
+        (folder / f"outputs/distilled.{seed}.test.out").unlink()
+    text = Page(render([report_of(folder)])).text
+    assert "there is nothing to compare yet" in text
+    assert "Main table" in text
+    assert "paired bootstrap" not in text
+
+
 def test_several_experiments_have_a_summary(tmp_path):
-    sections = [
-        section_of(write_experiment(tmp_path / "a")),
-        section_of(write_experiment(tmp_path / "b", title="Another", size="gpu")),
-        section_of(write_experiment(tmp_path / "c", title="Begun", size="gpu", runs=False)),
-        section_of(write_experiment(tmp_path / "d", title="Summaries", task="ü x", metric="rouge")),
+    reports = [
+        report_of(write_experiment(tmp_path / "a")),
+        report_of(write_experiment(tmp_path / "b", title="Another", size="gpu")),
+        report_of(write_experiment(tmp_path / "c", title="Begun", size="gpu", runs=False)),
+        report_of(write_experiment(tmp_path / "d", title="Summaries", task="ü x", metric="rouge")),
     ]
-    assert slugs(sections) == ["toy-laptop", "toy-gpu", "toy-gpu-2", "--x"]
-    text = render(sections)
+    assert slugs(reports) == ["toy-laptop", "toy-gpu", "toy-gpu-2", "--x"]
+    text = render(reports)
     page = Page(text)
     assert "Experiments" in page.text
     assert page.headings.count(2) == 5
-    assert "not there yet" in page.text
-    assert f"{sections[3].main.gain.mean:+.2f} ± 0.00 ROUGE-L" in page.text.replace("\u00a0", " ")
+    assert "no gain yet" in page.text
+    assert f"{reports[3].main.gain.mean:+.2f} ± 0.00 ROUGE-L" in page.text.replace("\u00a0", " ")
     identifiers = [attributes["id"] for _, attributes in page.tags if "id" in attributes]
     assert len(identifiers) == len(set(identifiers))
 
@@ -262,29 +273,29 @@ def test_experiments_with_more_and_less_training_text_show_how_the_gain_grows(tm
         write_text(folders[1] / f"text/train.{language}", ["one", "two", "three"])
         write_text(folders[2] / f"text/train.{language}", REFERENCE[::-1])
     notes = [Notes(folder) for folder in folders]
-    experiments = [read_experiment(folder, told) for folder, told in zip(folders, notes, strict=True)]
+    experiments = [read_experiment(folder, listed) for folder, listed in zip(folders, notes, strict=True)]
     note_other_data(experiments, [text_digests(experiment) for experiment in experiments], notes)
-    assert [[note.where for note in told] for told in notes] == [[], [], ["train.de, train.en"]]
-    sections = [section_of(folder) for folder in folders]
-    assert [experiment_record(section)["training_pairs"] for section in sections] == [6, 3, 6]
-    (panel,) = growth_panels(sections[:2])
-    mean = sections[0].main.gain.mean
+    assert [[note.where for note in listed] for listed in notes] == [[], [], ["train.de, train.en"]]
+    reports = [report_of(folder) for folder in folders]
+    assert [experiment_record(report)["training_pairs"] for report in reports] == [6, 3, 6]
+    (panel,) = growth_panels(reports[:2])
+    mean = reports[0].main.gain.mean
     assert panel.alt == f"toy, laptop size: gain by number of training pairs: 3: {mean:+.2f}; 6: {mean:+.2f}."
-    assert panel.title in Page(render(sections[:2])).text
-    assert "toy-laptop.gain_by_pairs.png" in [path.name for path in figure_paths(tmp_path, sections[:2])]
-    write_figures(tmp_path / "figures", sections[:2])
+    assert panel.alt in [image["alt"] for image in Page(render(reports[:2])).all("img")]
+    assert "toy-laptop.gain_by_pairs.png" in [path.name for path in figure_paths(tmp_path, reports[:2])]
+    write_figures(tmp_path / "figures", reports[:2])
     assert (tmp_path / "figures/toy-laptop.gain_by_pairs.png").stat().st_size > 1000
-    assert not list(growth_panels([sections[0], sections[2]]))  # the same number
-    missing = section_of(write_experiment(tmp_path / "d", store=False, size="gpu"))
-    assert not list(growth_panels([sections[0], missing]))  # another size
+    assert not list(growth_panels([reports[0], reports[2]]))  # the same number
+    missing = report_of(write_experiment(tmp_path / "d", store=False, size="gpu"))
+    assert not list(growth_panels([reports[0], missing]))  # another size
     write_text(folders[1] / "text/test.en", REFERENCE[::-1])
-    assert not list(growth_panels([sections[0], section_of(folders[1])]))  # another reference
+    assert not list(growth_panels([reports[0], report_of(folders[1])]))  # another reference
     write_text(folders[1] / "text/test.en", REFERENCE)
     write_json(folders[1] / "experiment.json", small_experiments.experiment_record(lowercase=True))
-    assert not list(growth_panels([sections[0], section_of(folders[1])]))  # scored otherwise
+    assert not list(growth_panels([reports[0], report_of(folders[1])]))  # scored otherwise
 
 
-def test_other_data_under_the_same_name_is_told(tmp_path):
+def test_other_data_under_the_same_name_are_noted(tmp_path):
     folders = [
         write_experiment(tmp_path / name, size=size)
         for name, size in (("a", "laptop"), ("b", "laptop"), ("c", "gpu"))
@@ -293,23 +304,46 @@ def test_other_data_under_the_same_name_is_told(tmp_path):
     write_text(folders[2] / "text/train.en", ["more"])
     write_text(folders[2] / "text/test.en", REFERENCE[::-1])
     notes = [Notes(folder) for folder in folders]
-    experiments = [read_experiment(folder, told) for folder, told in zip(folders, notes, strict=True)]
+    experiments = [read_experiment(folder, listed) for folder, listed in zip(folders, notes, strict=True)]
     note_other_data(experiments, [text_digests(experiment) for experiment in experiments], notes)
-    assert [[note.where for note in told] for told in notes] == [[], ["train.en"], ["test.en"]]
-    assert "other data than in “Toy German-English” under the same task name `toy`" in notes[1][0].text
+    assert [[note.where for note in listed] for listed in notes] == [[], ["train.en"], ["test.en"]]
+    assert "not the data of “Toy German-English”, which has the same task name `toy`" in notes[1][0].text
     notes = [Notes(folder) for folder in folders]
     experiments[1] = replace(experiments[1], lowercase=True, bleu_tokenize="none")
     note_other_data(experiments[:2], [{}, {}], notes)
     assert notes[1] == [
         Note(
             "lowercase, bleu_tokenize",
-            "scored otherwise than “Toy German-English” of the same task: their scores do not compare",
+            "not scored like “Toy German-English” of the same task: their scores are not comparable",
         )
     ]
 
 
+def test_an_experiment_of_classes(folder):
+    write_json(folder / "experiment.json", small_experiments.experiment_record(metric="accuracy"))
+    write_text(folder / "text/test.en", ["yes", "no", "no"])
+    write_text(folder / "text/test.de", ["one", "two", "three"])
+    for seed in (1, 2):
+        write_text(folder / f"outputs/plain.{seed}.test.out", ["yes", "yes", "yes"])
+        write_text(folder / f"outputs/distilled.{seed}.test.out", ["yes", "no", "no"])
+    report = report_of(folder)
+    page = Page(render([report]))
+    assert report.notes == []
+    assert "a difference of +66.67 ± 0.00 accuracy" in page.text
+    assert (
+        "p: McNemar’s exact test, two-sided. It is about other sentences like the 3 of the test set"
+        in page.text
+    )
+    assert "Sentences that differ most" not in page.text
+    assert "Length of the target" not in page.text
+    assert "Teachers and their stores" in page.text
+    record = experiment_record(report)
+    assert record["signatures"] == {"accuracy": "accuracy|classes by name"}
+    assert record["compared"]["test"] == "McNemar|exact"
+
+
 def other_scores(**plain_2):
-    """As the recipes write them; one run of each system, and plain's second."""
+    """A file like those of the recipes; ``plain_2`` changes the second run of plain."""
     values = {("plain", 1): 20.0, ("distilled", 1): 21.5, ("plain", 2): 22.0, ("distilled", 2): 22.5}
     rows = [
         {"system": system, "seed": seed, "subset": "test", "tokenised": score, "sacrebleu": score + 1}
@@ -322,18 +356,18 @@ def other_scores(**plain_2):
 
 def test_scores_of_the_experiments_own_script(folder, tmp_path):
     write_json(folder / "scores-tokenised.json", other_scores())
-    section = section_of(folder)
-    (other,) = section.other_scores
+    report = report_of(folder)
+    (other,) = report.further_scores
     assert (other.name, other.keys) == ("tokenised", ["tokenised", "sacrebleu"])
     plain, distilled = other.rows
     assert (plain.label, plain.seeds, plain.gains) == ("plain", [1, 2], {})
     assert plain.score("tokenised") == pytest.approx((21, 2**0.5, 2))
     assert distilled.gain("sacrebleu") == pytest.approx((1.0, 0.5**0.5, 2))
-    text = Page(render([section])).text
+    text = Page(render([report])).text
     assert "Further scores: tokenised" in text
     assert "multi-bleu.perl|case:lc" in text
     assert "+1.00 ± 0.71" in text
-    write_results(tmp_path / "results.json", [section])
+    write_results(tmp_path / "results.json", [report])
     record = json.loads((tmp_path / "results.json").read_text())
     (experiment,) = record["experiments"]
     assert experiment["other_scores"] == {"tokenised": other_scores()}
@@ -343,46 +377,46 @@ def test_scores_of_the_experiments_own_script(folder, tmp_path):
         "| plain | test | 1, 2 | 21.00 ± 1.41 (20, 22) | 22.00 ± 1.41 (21, 23) |  |",
         "| distilled | test | 1, 2 | 22.00 ± 0.71 (21.5, 22.5) | 23.00 ± 0.71 (22.5, 23.5) | +1.00 ± 0.71 |",
     ]
-    assert section.notes == []
+    assert report.notes == []
 
 
-def test_scores_that_do_not_fit_the_runs_are_told(folder):
+def test_scores_that_do_not_fit_the_runs_are_noted(folder):
     write_json(folder / "scores-tokenised.json", other_scores(seed=7, compounds=3.0))
-    section = section_of(folder)
-    assert [note.text for note in section.notes] == ["plain.7 on test is left out: no such run is here"]
-    plain, distilled = section.other_scores[0].rows
+    report = report_of(folder)
+    assert [note.text for note in report.notes] == ["plain.7 on test is left out: there is no such run"]
+    plain, distilled = report.further_scores[0].rows
     assert (plain.seeds, distilled.seeds) == ([1], [1, 2])
     assert distilled.gain("tokenised") == (1.5, None, 1)
     assert (distilled.score("compounds"), distilled.gain("compounds")) == (None, None)
-    assert "compounds" in render([section])
+    assert "compounds" in render([report])
 
 
 @pytest.mark.parametrize(
-    ("content", "told"),
+    ("content", "reason"),
     [
         ("{", "Expecting property name"),
         ("[]", "list indices"),
         ('{"format": 1, "signatures": {}, "scores": []}', "it holds no score"),
         ('{"format": 2}', "format 2, this code reads format 1"),
-        (json.dumps(other_scores(tokenised=float("nan"))), "NaN is no score"),
+        (json.dumps(other_scores(tokenised=float("nan"))), "NaN is not a score"),
         (json.dumps(other_scores(tokenised="much")), "could not convert"),
     ],
 )
-def test_files_that_hold_no_scores_are_left_out(folder, content, told):
+def test_files_without_scores_are_left_out(folder, content, reason):
     write_text(folder / "scores-tokenised.json", [content])
-    section = section_of(folder)
-    assert section.other_scores == []
-    (note,) = section.notes
+    report = report_of(folder)
+    assert report.further_scores == []
+    (note,) = report.notes
     assert note.where == "scores-tokenised.json"
-    assert told in note.text
-    assert "Further scores" not in render([section])
+    assert reason in note.text
+    assert "Further scores" not in render([report])
 
 
 def test_results_file(folder, tmp_path):
-    section = section_of(folder)
+    report = report_of(folder)
     write_output(folder / "outputs/plain.1.valid.out", WORSE)
-    write_results(tmp_path / "one.json", [section])
-    write_results(tmp_path / "two.json", [section_of(folder, subset="valid")])
+    write_results(tmp_path / "one.json", [report])
+    write_results(tmp_path / "two.json", [report_of(folder, subset="valid")])
     record = json.loads((tmp_path / "one.json").read_text())
     assert list(record) == ["format", "written_by", "versions", "experiments"]
     assert {"python", "fairseq-bert-kd", "sacrebleu", "numpy"} <= set(record["versions"])
@@ -400,11 +434,11 @@ def test_results_file(folder, tmp_path):
     plain = next(run for run in experiment["runs"] if (run["system"], run["seed"]) == ("plain", 1))
     assert plain["updates_trained"] == 400
     assert plain["finished"] is True
-    assert plain["scores"]["test"] == section.results.outputs["plain.1"].scores
+    assert plain["scores"]["test"] == report.results.outputs["plain.1"].scores
     assert plain["scores"]["valid"] == plain["scores"]["test"]  # the same texts
     compared = experiment["compared"]
     assert (compared["subset"], compared["metric"]) == ("test", "bleu")
-    assert compared["systems"]["distilled"]["mean_gain"] == section.main.gain.mean
+    assert compared["systems"]["distilled"]["mean_gain"] == report.main.gain.mean
     assert compared["systems"]["distilled"]["p"].keys() == {"1", "2"}
     other = json.loads((tmp_path / "two.json").read_text())["experiments"][0]
     assert other["compared"]["subset"] == "valid"

@@ -9,14 +9,16 @@ import pytest
 import torch
 from fairseq.data import LanguagePairDataset, data_utils
 
-from fairseq_bert_kd.batch import decode_logits
+from fairseq_bert_kd.batch import unpack
 from fairseq_bert_kd.storage.fairseq_data import Sides, dictionary_digest
 from fairseq_bert_kd.storage.shards import WHOLE
 from fairseq_bert_kd.storage.topk import TopKInfo
 from fairseq_bert_kd.storage.topk_store import TopKReader, store_path
 from fairseq_bert_kd.teachers.dump import StoreDump
-from fairseq_bert_kd.teachers.live_teacher import LiveTeacher, load_live_teacher
-from fairseq_bert_kd.teachers.load import Teacher, load_teacher, never_a_target
+from fairseq_bert_kd.teachers.live import LiveTeacher
+from fairseq_bert_kd.teachers.load import Teacher, load_teacher
+from fairseq_bert_kd.teachers.load_live import load_live_teacher
+from fairseq_bert_kd.tokenization.dictionary import excluded_ids
 
 TEMPERATURES = (1.0, 5.0, 10.0)
 SETTINGS = {"passes": 7, "max_tokens": 256, "topk": 8, "temperatures": TEMPERATURES}
@@ -54,8 +56,8 @@ def teacher(loaded):
 def pairs(loaded):
     """Sentences of `LENGTHS` from the dictionary's words."""
     dictionary = loaded.task.target_dictionary
-    barred = {*never_a_target(dictionary).tolist(), dictionary.eos()}
-    words = [index for index in range(len(dictionary)) if index not in barred]
+    excluded = {*excluded_ids(dictionary).tolist(), dictionary.eos()}
+    words = [index for index in range(len(dictionary)) if index not in excluded]
     rng = random.Random(0)
 
     def sentence(length):
@@ -68,7 +70,7 @@ def pairs(loaded):
 
 
 def make_sample(teacher, pairs, sentences, left_pad_source=True, **options):
-    """What the host's data set gives for some sentences; it sorts them by source length."""
+    """What fairseq's data set gives for some sentences; it sorts them by source length."""
     task = teacher.task
     dataset = LanguagePairDataset(
         pairs["source"], pairs["source"].sizes, task.source_dictionary,
@@ -91,7 +93,7 @@ def dumped(teacher, pairs, path, passes=7, **settings):
 
 
 def normalisers(entry):
-    return entry["normaliser_bits"].view(torch.float32)
+    return unpack(entry)["log_normalisers"]
 
 
 def equal_to_store(entry, sample, reader):
@@ -109,18 +111,18 @@ def equal_to_store(entry, sample, reader):
         expected_present = (positions < length) & (not missing)
         torch.testing.assert_close(entry["present"][row], expected_present)
         for name, values in entry.items():
-            if name != "temperatures":
+            if isinstance(values, torch.Tensor):
                 assert not values[row, 0 if missing else length :].any(), name
         if missing:
             continue
         covered += 1
         stored = reader.rows(sentence)
-        logits = decode_logits(entry["logit_bits"])[row, :length]
+        logits = unpack(entry)["topk_logits"][row, :length]
         np.testing.assert_allclose(logits, stored["topk_logits"].astype(np.float32), atol=5e-3)
         np.testing.assert_allclose(
             normalisers(entry)[row, :length], stored["log_normalisers"], atol=1e-4, rtol=0
         )
-        same.append((entry["ids"][row, :length].numpy() == stored["topk_ids"]).flatten())
+        same.append((entry["topk_ids"][row, :length].numpy() == stored["topk_ids"]).flatten())
     assert np.concatenate(same).mean() > 0.99
     return covered
 
@@ -130,13 +132,15 @@ def test_rows_are_those_of_the_command_s_store(chain, teacher, left_pad_source):
     dictionary = teacher.task.target_dictionary
     prefix = str(chain.data / "train.de-en.")
     langs = {"source": "de", "target": "en"}
-    pairs = Sides({side: data_utils.load_indexed_dataset(prefix + lang, dictionary) for side, lang in langs.items()})
+    pairs = Sides(
+        {side: data_utils.load_indexed_dataset(prefix + lang, dictionary) for side, lang in langs.items()}
+    )
     reader = TopKReader(store_path(chain.data, "train", "de", "en"))
     live, order = LiveTeacher(teacher, **SETTINGS), random.Random(1).sample(range(120), 120)
     covered = 0
     for start in range(0, 120, 17):
         sample = make_sample(teacher, pairs, order[start : start + 17], left_pad_source)
-        covered += equal_to_store(live.rows(sample), sample, reader)
+        covered += equal_to_store(live.teacher_batch(sample), sample, reader)
     assert covered == 120
 
 
@@ -148,11 +152,11 @@ def test_short_empty_and_too_long_sentences(teacher, pairs, tmp_path, left_pad_s
     live = LiveTeacher(teacher, **SETTINGS | {"max_tokens": max_tokens})
     sentences = list(range(len(LENGTHS)))
     sample = make_sample(teacher, pairs, sentences, left_pad_source, pad_to_multiple=multiple)
-    assert equal_to_store(live.rows(sample), sample, reader) == len(LENGTHS) - 1
+    assert equal_to_store(live.teacher_batch(sample), sample, reader) == len(LENGTHS) - 1
     assert reader.is_missing(TOO_LONG)
     for sentence in sentences:  # each by itself, without padding
         sample = make_sample(teacher, pairs, [sentence], left_pad_source)
-        entry = live.rows(sample)
+        entry = live.teacher_batch(sample)
         if sentence == TOO_LONG:
             assert not entry["present"].any()
         else:
@@ -162,7 +166,7 @@ def test_short_empty_and_too_long_sentences(teacher, pairs, tmp_path, left_pad_s
 @pytest.mark.parametrize("passes", [1, 3, 100])
 def test_every_number_of_passes_hides_what_a_dump_hides(teacher, pairs, tmp_path, passes):
     sample = make_sample(teacher, pairs, range(len(LENGTHS)))
-    entry = LiveTeacher(teacher, **SETTINGS | {"passes": passes}).rows(sample)
+    entry = LiveTeacher(teacher, **SETTINGS | {"passes": passes}).teacher_batch(sample)
     reader = dumped(teacher, pairs, tmp_path / "store", passes=passes)
     assert equal_to_store(entry, sample, reader) == len(LENGTHS) - 1
     other = dumped(teacher, pairs, tmp_path / "other", passes=7)
@@ -172,28 +176,29 @@ def test_every_number_of_passes_hides_what_a_dump_hides(teacher, pairs, tmp_path
 
 def test_types_and_shapes_are_those_of_the_contract(teacher, pairs):
     sample = make_sample(teacher, pairs, range(len(LENGTHS)))
-    entry = LiveTeacher(teacher, **SETTINGS | {"temperatures": [10, 1.0, 5.0, 1]}, samples=2, full=True).rows(
-        sample
-    )
+    entry = LiveTeacher(
+        teacher, **SETTINGS | {"temperatures": [10, 1.0, 5.0, 1]}, samples=2, full=True
+    ).teacher_batch(sample)
     shape, symbols = tuple(sample["target"].shape), len(teacher.task.target_dictionary)
     assert entry.pop("temperatures") == TEMPERATURES
+    assert entry.pop("weight") == 1.0
     assert {name: (tuple(values.shape), values.dtype) for name, values in entry.items()} == {
-        "ids": ((*shape, 8), torch.int32),
-        "logit_bits": ((*shape, 8), torch.int16),
-        "normaliser_bits": ((*shape, 3), torch.int32),
+        "topk_ids": ((*shape, 8), torch.int32),
+        "topk_logits": ((*shape, 8), torch.int16),
+        "log_normalisers": ((*shape, 3), torch.int32),
         "present": (shape, torch.bool),
-        "gold_logit_bits": (shape, torch.int16),
+        "gold_logit": (shape, torch.int16),
         "sample_ids": ((*shape, 2), torch.int32),
-        "sample_logit_bits": ((*shape, 2), torch.int16),
+        "sample_logits": ((*shape, 2), torch.int16),
         "full_logits": ((*shape, symbols), torch.float32),
     }
-    assert {"sample_ids", "full_logits"}.isdisjoint(LiveTeacher(teacher, **SETTINGS).rows(sample))
+    assert {"sample_ids", "full_logits"}.isdisjoint(LiveTeacher(teacher, **SETTINGS).teacher_batch(sample))
 
 
 def test_gold_logits_are_those_of_a_dump(teacher, pairs, tmp_path):
     reader = dumped(teacher, pairs, tmp_path / "store", gold=True)
     sample = make_sample(teacher, pairs, range(len(LENGTHS)))
-    gold = decode_logits(LiveTeacher(teacher, **SETTINGS).rows(sample)["gold_logit_bits"])
+    gold = unpack(LiveTeacher(teacher, **SETTINGS).teacher_batch(sample))["gold_logit"]
     for row, sentence in enumerate(sample["id"].tolist()):
         expected = reader.rows(sentence)["gold_logit"].astype(np.float32)
         np.testing.assert_allclose(gold[row, : len(expected)], expected, atol=5e-3)
@@ -206,9 +211,9 @@ def test_teacher_without_a_finite_value_gives_no_row(teacher, pairs, full):
         for weights in teacher.model.parameters():
             weights.fill_(math.nan)
     sample = make_sample(teacher, pairs, range(len(LENGTHS)))
-    entry = LiveTeacher(teacher, **SETTINGS, samples=2, full=full).rows(sample)
+    entry = LiveTeacher(teacher, **SETTINGS, samples=2, full=full).teacher_batch(sample)
     for name, values in entry.items():
-        assert name == "temperatures" or not values.any(), name
+        assert not isinstance(values, torch.Tensor) or not values.any(), name
 
 
 def test_one_row_that_is_not_finite_takes_its_sentence_away(teacher, pairs):
@@ -216,9 +221,9 @@ def test_one_row_that_is_not_finite_takes_its_sentence_away(teacher, pairs):
     poisoned = int(target[0])  # visible to the teacher in all passes but the first
     with torch.no_grad():
         embeddings = teacher.model.encoder.get_input_embeddings().weight
-        embeddings[teacher.model.target_ids[poisoned]] = math.nan
+        embeddings[teacher.model.target_to_teacher[poisoned]] = math.nan
     sample = make_sample(teacher, pairs, range(len(LENGTHS)))
-    entry = LiveTeacher(teacher, **SETTINGS, full=True).rows(sample)
+    entry = LiveTeacher(teacher, **SETTINGS, full=True).teacher_batch(sample)
     for row, sentence in enumerate(sample["id"].tolist()):
         source, target = pairs["source"][sentence], pairs["target"][sentence]
         in_target = int((target == poisoned).sum())
@@ -228,52 +233,52 @@ def test_one_row_that_is_not_finite_takes_its_sentence_away(teacher, pairs):
     assert entry["present"].any()
     assert not entry["present"][sample["id"].tolist().index(5)].any()
     for name, values in entry.items():
-        assert name == "temperatures" or not values[~entry["present"]].any(), name
+        assert not isinstance(values, torch.Tensor) or not values[~entry["present"]].any(), name
 
 
 def test_full_logits_agree_with_top_k_normalisers_and_gold(teacher, pairs):
     sample = make_sample(teacher, pairs, range(len(LENGTHS)))
-    entry = LiveTeacher(teacher, **SETTINGS, full=True).rows(sample)
+    entry = LiveTeacher(teacher, **SETTINGS, full=True).teacher_batch(sample)
     present = entry["present"]
-    full, ids = entry["full_logits"][present], entry["ids"][present].long()
+    full, ids = entry["full_logits"][present], entry["topk_ids"][present].long()
     best, order = full.topk(8)
     assert torch.equal(order, ids)
     assert (best[:, 0] == 0).all()
-    assert torch.equal(best.half(), decode_logits(entry["logit_bits"])[present].half())
+    assert torch.equal(best.half(), unpack(entry)["topk_logits"][present].half())
     for column, temperature in enumerate(TEMPERATURES):
         expected = torch.logsumexp(full.double() / temperature, dim=1).float()
         torch.testing.assert_close(normalisers(entry)[present][:, column], expected, atol=4e-3, rtol=0)
     gold = full.gather(1, sample["target"][present][:, None]).squeeze(1)
-    assert torch.equal(gold.half(), decode_logits(entry["gold_logit_bits"])[present].half())
+    assert torch.equal(gold.half(), unpack(entry)["gold_logit"][present].half())
 
 
 def test_symbols_that_no_target_holds_have_minus_infinity(teacher, pairs):
     dictionary = teacher.task.target_dictionary
-    barred = torch.zeros(len(dictionary), dtype=torch.bool)
-    barred[never_a_target(dictionary)] = True
-    assert barred[[dictionary.bos(), dictionary.pad()]].all()
+    excluded = torch.zeros(len(dictionary), dtype=torch.bool)
+    excluded[excluded_ids(dictionary)] = True
+    assert excluded[[dictionary.bos(), dictionary.pad()]].all()
     with torch.no_grad():
-        teacher.model.head.projection.bias[barred] = 100.0  # they would be the best
-    entry = LiveTeacher(teacher, **SETTINGS, full=True).rows(make_sample(teacher, pairs, [0, 3, 5]))
+        teacher.model.head.projection.bias[excluded] = 100.0  # they would be the best
+    entry = LiveTeacher(teacher, **SETTINGS, full=True).teacher_batch(make_sample(teacher, pairs, [0, 3, 5]))
     full = entry["full_logits"][entry["present"]]
-    assert torch.isneginf(full[:, barred]).all()
-    assert full[:, ~barred].isfinite().all()
-    assert not barred[entry["ids"][entry["present"]].long()].any()
+    assert torch.isneginf(full[:, excluded]).all()
+    assert full[:, ~excluded].isfinite().all()
+    assert not excluded[entry["topk_ids"][entry["present"]].long()].any()
 
 
 def test_draws_lie_outside_the_top_k_and_change_with_the_update(teacher, pairs):
     live = LiveTeacher(teacher, **SETTINGS, samples=5, full=True)
     sample = make_sample(teacher, pairs, range(len(LENGTHS)))
-    entry, again, later = (live.rows(sample, update) for update in (3, 3, 4))
+    entry, again, later = (live.teacher_batch(sample, update) for update in (3, 3, 4))
     present = entry["present"]
-    drawn, known = entry["sample_ids"][present], entry["ids"][present]
+    drawn, known = entry["sample_ids"][present], entry["topk_ids"][present]
     assert not (drawn[:, :, None] == known[:, None, :]).any()
     assert len(drawn.unique()) > 20
     exact = entry["full_logits"][present].gather(1, drawn.long())
-    assert torch.equal(decode_logits(entry["sample_logit_bits"])[present].half(), exact.half())
+    assert torch.equal(unpack(entry)["sample_logits"][present].half(), exact.half())
     assert torch.equal(entry["sample_ids"], again["sample_ids"])
     assert (entry["sample_ids"] != later["sample_ids"])[present].float().mean() > 0.8
-    seeded = LiveTeacher(teacher, **SETTINGS, samples=5, seed=2).rows(sample, 3)
+    seeded = LiveTeacher(teacher, **SETTINGS, samples=5, seed=2).teacher_batch(sample, 3)
     assert (entry["sample_ids"] != seeded["sample_ids"])[present].float().mean() > 0.8
 
 
@@ -281,15 +286,15 @@ def test_draws_are_the_sentence_s_whatever_the_batch(teacher, pairs):
     live = LiveTeacher(teacher, **SETTINGS, samples=3)
     together = make_sample(teacher, pairs, range(len(LENGTHS)))
     row = together["id"].tolist().index(5)
-    alone = live.rows(make_sample(teacher, pairs, [5]), 9)["sample_ids"][0]
-    same = live.rows(together, 9)["sample_ids"][row, : len(alone)] == alone
+    alone = live.teacher_batch(make_sample(teacher, pairs, [5]), 9)["sample_ids"][0]
+    same = live.teacher_batch(together, 9)["sample_ids"][row, : len(alone)] == alone
     assert same.float().mean() > 0.98  # a last bit of a logit may move a draw
 
 
 def test_update_0_draws_what_a_dump_stores(teacher, pairs, tmp_path):
     reader = dumped(teacher, pairs, tmp_path / "store", samples=3, sample_seed=4)
     sample = make_sample(teacher, pairs, range(len(LENGTHS)))
-    entry = LiveTeacher(teacher, **SETTINGS, samples=3, seed=4).rows(sample)
+    entry = LiveTeacher(teacher, **SETTINGS, samples=3, seed=4).teacher_batch(sample)
     same = []
     for row, sentence in enumerate(sample["id"].tolist()):
         stored = reader.rows(sentence)["sample_ids"]
@@ -299,21 +304,21 @@ def test_update_0_draws_what_a_dump_stores(teacher, pairs, tmp_path):
 
 def test_gradient_flows_to_the_student_through_teacher_constants(teacher, pairs):
     sample = make_sample(teacher, pairs, [0, 3, 5])
-    entry = LiveTeacher(teacher, **SETTINGS, samples=1, full=True).rows(sample)
+    entry = LiveTeacher(teacher, **SETTINGS, samples=1, full=True).teacher_batch(sample)
     full = entry["full_logits"]
     torch.manual_seed(0)
     student = torch.randn(full.shape, requires_grad=True)
     lprobs = torch.log_softmax(student, dim=-1)
     teacher_probs = torch.softmax(full, dim=-1)
     loss = -(teacher_probs * lprobs).sum(-1)[entry["present"]].sum()  # saves the teacher's side for backward
-    loss = loss - lprobs.gather(2, entry["ids"].long()).sum() * 0.0
-    loss = loss + (decode_logits(entry["logit_bits"]) * student[..., :8]).sum() * 0.0
+    loss = loss - lprobs.gather(2, entry["topk_ids"].long()).sum() * 0.0
+    loss = loss + (unpack(entry)["topk_logits"] * student[..., :8]).sum() * 0.0
     loss = loss + (full.nan_to_num(neginf=0.0) * student).sum() * 0.0
     loss.backward()
     expected = (torch.softmax(student, -1) - teacher_probs) * entry["present"][..., None]
     torch.testing.assert_close(student.grad, expected.detach(), atol=1e-5, rtol=1e-4)
     for name, values in entry.items():
-        if name != "temperatures":
+        if isinstance(values, torch.Tensor):
             assert not values.is_inference(), name
             assert not values.requires_grad, name
     assert all(weights.grad is None for weights in teacher.model.parameters())
@@ -334,11 +339,11 @@ def test_random_numbers_of_the_student_go_on_undisturbed(chain, pairs):
     dropout = [m.p for m in live.model.modules() if isinstance(m, torch.nn.Dropout)]
     assert max(dropout) > 0  # there is something to switch off
     sample = make_sample(Teacher(live.model, fake_task(dictionary), ""), pairs, [0, 3, 5])
-    entry = live.rows(sample)
+    entry = live.teacher_batch(sample)
     assert all_states() == before
     torch.manual_seed(99)
-    for name, values in live.rows(sample).items():
-        assert name == "temperatures" or torch.equal(values, entry[name]), name
+    for name, values in live.teacher_batch(sample).items():
+        assert not isinstance(values, torch.Tensor) or torch.equal(values, entry[name]), name
 
 
 def fake_task(dictionary):
@@ -366,7 +371,7 @@ def test_student_neither_trains_nor_saves_it(teacher):
 
 def rows_of_copy(teacher, sample, **settings):
     copied = Teacher(copy.deepcopy(teacher.model), teacher.task, "")
-    return LiveTeacher(copied, **SETTINGS | settings, full=True).rows(sample)
+    return LiveTeacher(copied, **SETTINGS | settings, full=True).teacher_batch(sample)
 
 
 def test_precision_is_the_caller_s_unless_told(teacher, pairs):
@@ -377,7 +382,7 @@ def test_precision_is_the_caller_s_unless_told(teacher, pairs):
         told = rows_of_copy(teacher, sample, samples=2, precision=torch.float32)
     half = rows_of_copy(teacher, sample, precision=torch.bfloat16)["full_logits"]
     for name, values in told.items():
-        assert name == "temperatures" or torch.equal(values, exact[name]), name
+        assert not isinstance(values, torch.Tensor) or torch.equal(values, exact[name]), name
     for rough in (cast, half):
         assert rough.dtype == torch.float32
         assert not torch.equal(rough, exact["full_logits"])
@@ -387,17 +392,17 @@ def test_precision_is_the_caller_s_unless_told(teacher, pairs):
 def test_precision_casts_the_weights_and_nothing_else(teacher):
     live = LiveTeacher(teacher, **SETTINGS, precision=torch.bfloat16)
     assert {weights.dtype for weights in live.model.parameters()} == {torch.bfloat16}
-    assert live.model.target_ids.dtype == torch.int64
+    assert live.model.target_to_teacher.dtype == torch.int64
 
 
 def test_logits_of_a_large_batch_are_made_in_slices(teacher, pairs, monkeypatch):
     sample = make_sample(teacher, pairs, range(len(LENGTHS)))
     whole = rows_of_copy(teacher, sample, max_tokens=4096, samples=2)
     symbols = len(teacher.task.target_dictionary)
-    monkeypatch.setattr("fairseq_bert_kd.teachers.pair_batches.SLICE_LOGITS", 3 * symbols)
+    monkeypatch.setattr("fairseq_bert_kd.teachers.token_rows.SLICE_LOGITS", 3 * symbols)
     parts = rows_of_copy(teacher, sample, max_tokens=4096, samples=2)
     torch.testing.assert_close(parts["full_logits"], whole["full_logits"], atol=1e-4, rtol=1e-4)
-    gold = [decode_logits(entry["gold_logit_bits"]) for entry in (parts, whole)]
+    gold = [unpack(entry)["gold_logit"] for entry in (parts, whole)]
     torch.testing.assert_close(*gold, atol=4e-3, rtol=0)
     assert (parts["sample_ids"] == whole["sample_ids"]).float().mean() > 0.98
 
@@ -425,9 +430,11 @@ def test_impossible_settings_are_refused(teacher, settings, message):
 
 def test_whole_dictionary_leaves_nothing_to_draw(teacher, pairs):
     dictionary = teacher.task.target_dictionary
-    candidates = len(dictionary) - len(never_a_target(dictionary))
-    entry = LiveTeacher(teacher, **SETTINGS | {"topk": candidates}).rows(make_sample(teacher, pairs, [0]))
-    probs = torch.exp(decode_logits(entry["logit_bits"]).double() - normalisers(entry)[..., :1].double())
+    candidates = len(dictionary) - len(excluded_ids(dictionary))
+    entry = LiveTeacher(teacher, **SETTINGS | {"topk": candidates}).teacher_batch(
+        make_sample(teacher, pairs, [0])
+    )
+    probs = torch.exp(unpack(entry)["topk_logits"].double() - normalisers(entry)[..., :1].double())
     torch.testing.assert_close(probs.sum(-1), torch.ones(1, 6, dtype=torch.float64), atol=1e-6, rtol=0)
     with pytest.raises(
         ValueError, match=f"topk {candidates} with one to draw is above the {candidates} symbols"
@@ -440,7 +447,7 @@ def test_batches_of_another_layout_are_refused(teacher, pairs):
     with pytest.raises(
         ValueError, match="that of sentence 0 begins with 2 padding symbols .* leave out --left-pad-target"
     ):
-        live.rows(make_sample(teacher, pairs, [0, 4], left_pad_target=True))
+        live.teacher_batch(make_sample(teacher, pairs, [0, 4], left_pad_target=True))
     for side, sentence in (("source", 3), ("target", 0)):
         sample = make_sample(teacher, pairs, [0, 3])
         tokens = sample["net_input"]["src_tokens"] if side == "source" else sample["target"]
@@ -449,7 +456,7 @@ def test_batches_of_another_layout_are_refused(teacher, pairs):
         with pytest.raises(
             ValueError, match=rf"the {side} of sentence {sentence} must end .* \(2\), got symbol 7"
         ):
-            live.rows(sample)
+            live.teacher_batch(sample)
 
 
 def test_teacher_of_another_student_is_refused(chain, loaded):

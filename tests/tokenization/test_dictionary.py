@@ -5,8 +5,13 @@ import numpy as np
 import pytest
 from fairseq.data import Dictionary
 
-from fairseq_bert_kd.functional.pair_input import PairFormat
-from fairseq_bert_kd.tokenization.dictionary import dictionary_digests, map_dictionary, teacher_vocabulary
+from fairseq_bert_kd.functional.text_format import TextFormat
+from fairseq_bert_kd.tokenization.dictionary import (
+    dictionary_digests,
+    excluded_ids,
+    map_dictionary,
+    teacher_vocabulary,
+)
 from fairseq_bert_kd.tokenization.hf_tokenizer import HfTokenizer
 from tests.tokenization.tiny_tokenizers import KINDS, TEXT, build_tokenizer
 
@@ -17,11 +22,11 @@ SPECIAL_IDS = {
     "roberta": (0, 1, 2, 3),
     "xlmr": (0, 1, 2, 3),
 }
-PAIR_FORMATS = {
-    "bert_uncased": PairFormat((2,), (3,), mask=4, pad=0, source_segment=0, target_segment=1),
-    "bert_cased": PairFormat((2,), (3,), mask=4, pad=0, source_segment=0, target_segment=1),
-    "roberta": PairFormat((0,), (2, 2), mask=4, pad=1, source_segment=0, target_segment=0),
-    "xlmr": PairFormat((0,), (2, 2), mask=4, pad=1, source_segment=0, target_segment=0),
+TEXT_FORMATS = {
+    "bert_uncased": TextFormat((2,), (3,), mask=4, pad=0, segments=(0, 1)),
+    "bert_cased": TextFormat((2,), (3,), mask=4, pad=0, segments=(0, 1)),
+    "roberta": TextFormat((0,), (2, 2), mask=4, pad=1, segments=(0, 0)),
+    "xlmr": TextFormat((0,), (2, 2), mask=4, pad=1, segments=(0, 0)),
 }
 WORDPIECE = ("bert_uncased", "bert_cased")  # the kinds that write `@@` before a glued piece
 OTHER_ID = {
@@ -87,7 +92,7 @@ def vocabulary_of(folder):
 
 def test_every_symbol_has_exactly_one_id(kind, folder, tokenizer):
     dictionary = corpus_dictionary(tokenizer)
-    ids = map_dictionary(tokenizer, dictionary, SPECIAL_IDS[kind][2], "source")
+    ids = map_dictionary(tokenizer, dictionary, "source")
     assert ids.dtype == np.int64
     assert ids.shape == (len(dictionary),)
     assert ids.min() >= 0
@@ -100,74 +105,88 @@ def test_every_symbol_has_exactly_one_id(kind, folder, tokenizer):
 
 def test_specials(kind, tokenizer):
     cls_id, pad_id, last_id, unk_id = SPECIAL_IDS[kind]
-    ids = map_dictionary(tokenizer, Dictionary(), last_id, "source")
+    ids = map_dictionary(tokenizer, Dictionary(), "source")
     assert ids.tolist() == [cls_id, pad_id, last_id, unk_id]  # fairseq's <s> <pad> </s> <unk>
 
 
-def test_end_of_sentence_is_the_id_that_closes_the_pair(tokenizer):
+def test_end_of_sentence_is_the_id_that_closes_the_pair(kind, tokenizer):
     dictionary = Dictionary()
-    assert map_dictionary(tokenizer, dictionary, 17, "target")[dictionary.eos()] == 17
+    ids = map_dictionary(tokenizer, dictionary, "target")
+    assert ids[dictionary.eos()] == SPECIAL_IDS[kind][2] == tokenizer.closing_id
 
 
 def test_filler_words_are_unknown(kind, tokenizer):
     dictionary = dictionary_of("a")
     dictionary.pad_to_multiple_(8)
     assert dictionary.symbols[-3:] == ["madeupword0000", "madeupword0001", "madeupword0002"]
-    ids = map_dictionary(tokenizer, dictionary, 2, "source")
+    ids = map_dictionary(tokenizer, dictionary, "source")
     assert ids[-3:].tolist() == [SPECIAL_IDS[kind][3]] * 3
     assert ids[4] == tokenizer.piece_to_id("a")
 
 
+def test_excluded_are_start_padding_and_filler_words():
+    dictionary = dictionary_of("a", "madeupword", "madeupword12", "madeupword00001")
+    dictionary.pad_to_multiple_(8)
+    assert dictionary.symbols == [
+        "<s>", "<pad>", "</s>", "<unk>", "a", "madeupword", "madeupword12", "madeupword00001",
+    ]  # fmt: skip
+    assert excluded_ids(dictionary).tolist() == [0, 1]  # words that only look like fillers may be targets
+    dictionary.add_symbol("b")
+    dictionary.pad_to_multiple_(4)
+    assert dictionary.symbols[8:] == ["b", "madeupword0000", "madeupword0001", "madeupword0002"]
+    assert excluded_ids(dictionary).tolist() == [0, 1, 9, 10, 11]
+
+
 def test_word_that_only_looks_like_a_filler_is_refused(tokenizer):
     with pytest.raises(ValueError, match="'madeupword12'"):
-        map_dictionary(tokenizer, dictionary_of("madeupword12"), 2, "source")
+        map_dictionary(tokenizer, dictionary_of("madeupword12"), "source")
 
 
 def test_glued_symbol_shares_the_id_of_its_piece(kind, tokenizer):
     dictionary = dictionary_of("the", "@@the")
     if kind in WORDPIECE:
-        ids = map_dictionary(tokenizer, dictionary, 3, "source")
+        ids = map_dictionary(tokenizer, dictionary, "source")
         assert ids[4] == ids[5] == tokenizer.piece_to_id("the")
     else:  # no marker of theirs
         with pytest.raises(ValueError, match="1 of 6 are not: '@@the'. Likely"):
-            map_dictionary(tokenizer, dictionary, 3, "source")
+            map_dictionary(tokenizer, dictionary, "source")
 
 
 def test_symbols_that_differ_in_their_marker(kind, tokenizer):
-    ids = map_dictionary(tokenizer, dictionary_of(*OTHER_ID[kind]), 3, "source")
+    ids = map_dictionary(tokenizer, dictionary_of(*OTHER_ID[kind]), "source")
     assert ids[4] != ids[5]
 
 
 def test_byte_symbols_are_unknown(kind, tokenizer):
-    ids = map_dictionary(tokenizer, dictionary_of("<0xF0>", "<0x9F>"), 3, "source")
+    ids = map_dictionary(tokenizer, dictionary_of("<0xF0>", "<0x9F>"), "source")
     assert ids[4:].tolist() == [SPECIAL_IDS[kind][3]] * 2
 
 
 def test_unknown_symbols_are_refused_with_their_names_count_and_cause(tokenizer):
     strangers = [f"qqxz{place}" for place in range(10)]
     with pytest.raises(ValueError, match="symbol of the target dictionary must be a piece") as refusal:
-        map_dictionary(tokenizer, dictionary_of("a", *strangers), 3, "target")
+        map_dictionary(tokenizer, dictionary_of("a", *strangers), "target")
     message = str(refusal.value)
     assert "10 of 15 are not: 'qqxz0', 'qqxz1'," in message
     assert "'qqxz7' and 2 more." in message
     assert "'qqxz8'" not in message
     assert "tokenised with another tokenizer (or not at all)" in message
-    assert "run `fairseq-bert-kd tokenize`" in message
+    assert "Run `fairseq-bert-kd tokenize`" in message
 
 
 def test_few_unknown_symbols_are_all_named(tokenizer):
     with pytest.raises(ValueError, match="2 of 6 are not: 'qqxz', 'xzqq'. Likely") as refusal:
-        map_dictionary(tokenizer, dictionary_of("qqxz", "xzqq"), 3, "source")
+        map_dictionary(tokenizer, dictionary_of("qqxz", "xzqq"), "source")
     assert "source dictionary" in str(refusal.value)
 
 
 def test_vocabulary_of_both_sides(kind, tokenizer):
     source, target = dictionary_of("a", "n"), dictionary_of("n", "a", "e")
     vocabulary = teacher_vocabulary(tokenizer, source, target)
-    assert vocabulary.pair_format == PAIR_FORMATS[kind]
+    assert vocabulary.text_format == TEXT_FORMATS[kind]
     a, n, e = (tokenizer.piece_to_id(letter) for letter in "ane")
-    assert vocabulary.source_ids.tolist() == [*SPECIAL_IDS[kind], a, n]
-    assert vocabulary.target_ids.tolist() == [*SPECIAL_IDS[kind], n, a, e]
+    assert vocabulary.source_to_teacher.tolist() == [*SPECIAL_IDS[kind], a, n]
+    assert vocabulary.target_to_teacher.tolist() == [*SPECIAL_IDS[kind], n, a, e]
     assert vocabulary.digests == {"tokenizer": tokenizer.digest(), **dictionary_digests(source, target)}
     with pytest.raises(dataclasses.FrozenInstanceError):
         vocabulary.digests = {}

@@ -1,0 +1,131 @@
+"""Options of ``fairseq-bert-kd dump`` and their checks."""
+
+import argparse
+import math
+
+import torch
+
+from fairseq_bert_kd.storage.shards import Shard
+from fairseq_bert_kd.storage.topk_store import DEFAULT_NAME, store_path
+
+EXAMPLE = "example: fairseq-bert-kd dump data-bin --path teacher/checkpoint_best.pt --topk 8 --passes 7"
+PRECISIONS = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.epilog = EXAMPLE
+    parser.add_argument(
+        "data",
+        help="folder that fairseq-preprocess wrote, or several separated by colons; stores go into them",
+    )
+    parser.add_argument(
+        "--path", required=True, help="checkpoint of a teacher (--task conditional_masked_lm)"
+    )
+    parser.add_argument(
+        "--subset",
+        default="train",
+        help="split to score, or several separated by commas (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--name",
+        default=DEFAULT_NAME,
+        help="name of the store among several of the same data (other teachers, other --passes), SPLIT.SRC-TGT.TGT.NAME.topk; "
+        "training mixes them with --kd-stores (default: none)",
+    )
+    what = parser.add_argument_group("what is stored")
+    what.add_argument(
+        "--topk", type=int, default=8, help="tokens per position (default: %(default)s, as in the paper)"
+    )
+    what.add_argument(
+        "--temperatures",
+        type=float,
+        nargs="+",
+        default=[1.0, 5.0, 10.0],
+        metavar="T",
+        help="a log-normaliser over the whole dictionary is stored for each: with it the mass outside the stored "
+        "tokens is exact (default: 1 5 10, the last two from the paper)",
+    )
+    what.add_argument(
+        "--gold", action="store_true", help="also store the gold token's logit, wherever it ranks"
+    )
+    what.add_argument(
+        "--samples",
+        type=int,
+        default=0,
+        metavar="R",
+        help="also store R tokens per position, drawn with replacement from the teacher's distribution at temperature 1 "
+        "outside the stored tokens; they stand for the mass that the stored ones leave (default: 0)",
+    )
+    what.add_argument("--seed", type=int, default=1, help="seed of these draws (default: %(default)s)")
+    what.add_argument(
+        "--passes",
+        type=int,
+        default=None,
+        help="each position is masked in one of this many passes, so 1/PASSES of a target is hidden at a time "
+        "(default: 7, as in the paper: close to the 15 %% of training); not applicable to a left-to-right teacher, "
+        "which hides nothing and needs one",
+    )
+    how = parser.add_argument_group("how it is computed")
+    how.add_argument(
+        "--max-tokens",
+        type=int,
+        default=None,
+        help="source and target tokens of a batch, padding included (default: 32768 on a GPU, 8192 on a CPU)",
+    )
+    how.add_argument(
+        "--chunk-sentences",
+        type=int,
+        default=1024,
+        help="sentences that are sorted by length, scored and written together; a crash loses at most one such chunk "
+        "(default: %(default)s)",
+    )
+    how.add_argument(
+        "--precision",
+        choices=sorted(PRECISIONS),
+        default=None,
+        help="arithmetic of the teacher (default: fp16 on a GPU, fp32 on a CPU)",
+    )
+    how.add_argument(
+        "--compile", action="store_true", help="compile the teacher's encoder with torch.compile"
+    )
+    how.add_argument("--cpu", action="store_true", help="do not use a GPU")
+    how.add_argument(
+        "--shard",
+        default="1/1",
+        metavar="I/N",
+        help="score only the I-th of N parts, on any machine and in any order; join them with `store merge`",
+    )
+    how.add_argument(
+        "--plan", action="store_true", help="print sizes and an estimate of the time; write nothing"
+    )
+    how.add_argument(
+        "--overwrite", action="store_true", help="replace an existing store, drop unfinished work"
+    )
+
+
+def check_arguments(args: argparse.Namespace) -> None:
+    """ValueError for out-of-range numbers."""
+    for option, value in (
+        ("--topk", args.topk),
+        ("--passes", args.passes),
+        ("--chunk-sentences", args.chunk_sentences),
+        ("--max-tokens", args.max_tokens),
+    ):
+        if value is not None and value < 1:
+            raise ValueError(f"{option} must be at least 1, got {value}; the paper uses --topk 8 --passes 7")
+    if args.seed < 0:
+        raise ValueError(f"--seed must not be negative, got {args.seed}")
+    store_path(args.data, args.subset, "a", "b", args.name)  # ValueError for a name that cannot be one
+    if args.samples < 0:
+        raise ValueError(f"--samples must not be negative, got {args.samples}")
+    bad = next((t for t in args.temperatures if not 0 < t < math.inf), None)
+    if bad is not None:
+        raise ValueError(f"--temperatures must be positive, got {bad:g}; the paper uses 5 and 10")
+
+
+def parse_shard(text: str) -> Shard:
+    """``2/7`` as the second of seven."""
+    number, _, count = text.partition("/")
+    if not (number.isdecimal() and count.isdecimal() and 1 <= int(number) <= int(count)):
+        raise ValueError(f"--shard must be I/N with I from 1 to N, got `{text}`; for example --shard 2/7")
+    return Shard(int(number) - 1, int(count))

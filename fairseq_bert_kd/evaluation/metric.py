@@ -1,0 +1,109 @@
+"""The interface of all metrics. `evaluation.registry` finds them by name."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import Any, ClassVar, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+Values = Sequence[Any] | NDArray[Any]  # predictions or references: texts, classes or numbers
+
+
+class UndefinedScoreError(ValueError):
+    """The metric has no value for these predictions and references."""
+
+
+class MetricSettings(NamedTuple):
+    """How predictions are compared with references.
+
+    Attributes:
+        lowercase: BLEU and chrF ignore case. ROUGE always does.
+        tokenize: sacreBLEU's tokenizer for BLEU.
+        positive: class whose F1 is computed; None for the mean over the classes.
+    """
+
+    lowercase: bool = False
+    tokenize: str = "13a"
+    positive: str | None = None
+
+
+class Metric(ABC):
+    """Score of a system's predictions against references.
+
+    Attributes:
+        name: key in the registry and in results files.
+        title: name in tables.
+        kind: what is compared, a key of `TASK_KINDS`.
+        columns: metrics of a table whose main metric is this one, in their order.
+        decimals: digits after the point in tables.
+        test: paired test of two systems, a key of `significance.PAIRED_TESTS`.
+        signature_title: name beside the signature, if it is not the title.
+    """
+
+    name: ClassVar[str]
+    title: ClassVar[str]
+    kind: ClassVar[str]
+    columns: ClassVar[tuple[str, ...]]
+    decimals: ClassVar[int] = 2
+    test: ClassVar[str]
+    signature_title: ClassVar[str] = ""
+
+    def __init__(self, settings: MetricSettings):
+        self.settings = settings
+
+    @property
+    @abstractmethod
+    def signature(self) -> str:
+        """Settings and versions on which the score depends."""
+
+    def corpus_score(self, predictions: Values, references: Values) -> float:
+        """Score of all predictions together, 0 to 100 (correlations from -100, length ratio from 0).
+
+        Args:
+            predictions: ``(sentences,)``.
+            references: ``(sentences,)``.
+
+        Raises:
+            ValueError: unequal lengths, or nothing to score.
+            UndefinedScoreError: the metric has no value here, such as a correlation with a constant.
+        """
+        check_pairs(predictions, references)
+        return self._corpus_score(predictions, references)
+
+    @abstractmethod
+    def _corpus_score(self, predictions: Values, references: Values) -> float:
+        """Score of predictions and references that fit each other."""
+
+    def sentence_scores(self, predictions: Values, references: Values) -> NDArray[np.float64] | None:
+        """``(sentences,)`` scores of the single sentences, 0 to 100; None if the metric has only a corpus score."""
+        return None
+
+    def statistics(self, predictions: Values, references: Values) -> NDArray[Any]:
+        """``(sentences, n)`` values from which `score_of` computes the score of any subset or resample."""
+        scores = self.sentence_scores(predictions, references)
+        if scores is None:
+            raise NotImplementedError(f"{self.name} needs its own statistics")
+        return scores[:, None]
+
+    def score_of(self, statistics: NDArray[Any]) -> float:
+        """Score of the sentences whose ``(sentences, n)`` statistics are given.
+
+        Raises:
+            UndefinedScoreError: the metric has no value here.
+        """
+        return float(statistics.mean())
+
+
+def check_pairs(predictions: Values, references: Values) -> None:
+    """Check that there is one prediction for each reference, and at least one.
+
+    Raises:
+        ValueError: unequal lengths, or nothing to score.
+    """
+    if len(predictions) != len(references):
+        raise ValueError(
+            f"{len(predictions)} predictions for {len(references)} references; give one prediction per reference"
+        )
+    if not len(references):
+        raise ValueError("no references; there is nothing to score")

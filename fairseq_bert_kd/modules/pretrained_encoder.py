@@ -1,0 +1,108 @@
+"""Starting point of a model with a transformers encoder: a pre-trained folder, or the description in a checkpoint."""
+
+import json
+import logging
+from dataclasses import dataclass
+from typing import Any
+
+from torch import nn
+
+from fairseq_bert_kd import compat
+from fairseq_bert_kd.functional.text_format import TextFormat
+from fairseq_bert_kd.functional.text_input import BIDIRECTIONAL
+
+logger = logging.getLogger(__name__)
+
+NO_LIMIT = 2**20  # positions of an encoder with relative positions
+
+
+@dataclass(frozen=True)
+class EncoderSpec:
+    """A checkpoint's description of its encoder, so that it loads without the original weights and tokenizer.
+
+    Attributes:
+        config: settings for `compat.masked_lm_from_config`.
+        text_format: special ids and segments of the input.
+        digests: digests of what the maps to the encoder's ids were made with, by name.
+        attention: one of `text_input.ATTENTIONS`.
+    """
+
+    config: dict[str, Any]
+    text_format: TextFormat
+    digests: dict[str, str]
+    attention: str = BIDIRECTIONAL
+
+    def to_json(self) -> str:
+        """One line with sorted keys."""
+        fields = {
+            "config": self.config,
+            "pair_format": self.text_format.to_dict(),  # the key that all checkpoints have
+            "digests": self.digests,
+            "attention": self.attention,
+        }
+        return json.dumps(fields, sort_keys=True)
+
+    @classmethod
+    def from_json(cls, text: str) -> "EncoderSpec":
+        """The description of `to_json`; the oldest ones have no ``attention`` and are bidirectional."""
+        fields = json.loads(text)
+        return cls(
+            config=fields["config"],
+            text_format=TextFormat.from_dict(fields["pair_format"]),
+            digests=fields["digests"],
+            attention=fields.get("attention", BIDIRECTIONAL),
+        )
+
+
+def pretrained_masked_lm(path_or_name: str) -> Any:
+    """A pre-trained transformers ``*ForMaskedLM`` in float32, with a complete encoder.
+
+    Raises:
+        ValueError: it cannot be loaded, or weights of its encoder are missing.
+    """
+    masked_lm, missing = compat.masked_lm_from_pretrained(path_or_name)
+    prefix = masked_lm.base_model_prefix + "."
+    unused = ("pooler", "position_ids")
+    encoder = [key for key in missing if key.startswith(prefix) and not any(name in key for name in unused)]
+    if encoder:
+        raise ValueError(
+            f"`{path_or_name}` lacks {len(encoder)} weights of its encoder (first: {encoder[0]}): it would start from "
+            "random numbers; give a complete checkpoint of this architecture"
+        )
+    head = [key for key in missing if not key.startswith(prefix)]
+    if any("dense" in key or "transform" in key for key in head):
+        logger.warning(
+            "`%s` has no MLM transform (an encoder without its pre-training head): created one with random "
+            "weights; it is learned while fine-tuning",
+            path_or_name,
+        )
+    return masked_lm
+
+
+def check_embedded(encoder: Any, largest_id: int, name: str) -> None:
+    """ValueError if the tokenizer uses ids for which the encoder has no embedding.
+
+    Args:
+        encoder: a transformers encoder.
+        largest_id: largest id of the tokenizer in use.
+        name: folder or hub name of the encoder, for the message.
+    """
+    embedded = encoder.get_input_embeddings().weight.size(0)
+    if largest_id >= embedded:
+        raise ValueError(
+            f"the tokenizer uses id {largest_id} but `{name}` embeds only {embedded} "
+            "ids: model and tokenizer do not belong together; give the model's own tokenizer"
+        )
+
+
+def encoder_positions(encoder: Any) -> int:
+    """Number of input tokens for which the encoder has positions.
+
+    RoBERTa and its relatives start counting after the padding index: 514 embeddings, 512 positions.
+    """
+    for name, module in encoder.named_modules():
+        if name.endswith("position_embeddings") and isinstance(module, nn.Embedding):
+            skipped = 0 if module.padding_idx is None else module.padding_idx + 1
+            return module.num_embeddings - skipped
+    limit = getattr(encoder.config, "max_position_embeddings", None)
+    return limit if limit and limit > 0 else NO_LIMIT

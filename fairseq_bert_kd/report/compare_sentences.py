@@ -1,0 +1,212 @@
+"""Two systems sentence by sentence: gain by length, the sentences that differ most, and where their words differ."""
+
+import difflib
+from collections.abc import Mapping, Sequence
+from itertools import pairwise
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fairseq_bert_kd.evaluation.significance import SEED, bootstrap_interval
+from fairseq_bert_kd.evaluation.system_output import SystemOutput
+from fairseq_bert_kd.evaluation.text_metrics import word_counts
+
+BINS = 5
+FEWEST = 10  # sentences per bin; there are fewer bins for fewer sentences
+MOST_WORDS = 200  # compared words per text; further words are only counted
+SENTENCE_METRIC = "chrf2"
+
+
+class LengthBin(NamedTuple):
+    """References of some lengths.
+
+    Attributes:
+        shortest: words of the shortest reference.
+        longest: words of the longest reference.
+        sentences: number of sentences.
+        gain: gain by the main metric, mean over the seeds.
+        low: lower end of the confidence interval.
+        high: upper end of the confidence interval.
+    """
+
+    shortest: int
+    longest: int
+    sentences: int
+    gain: float
+    low: float
+    high: float
+
+
+class DiffSpan(NamedTuple):
+    """Words of a text that is compared with its reference.
+
+    Attributes:
+        kind: "same", "extra" (not in the reference) or "missing" (only in the reference).
+        text: words with spaces between.
+    """
+
+    kind: str
+    text: str
+
+
+class ComparedSentence(NamedTuple):
+    """A sentence with both outputs.
+
+    Attributes:
+        number: number in the corpus, from 0.
+        difference: sentence chrF2 of the system minus that of the baseline, mean over the seeds.
+        seed: seed whose outputs are shown.
+        chrf: chrF2 of the shown outputs of baseline and system.
+        source: source text; None if not known.
+        reference: reference text.
+        baseline: the baseline's output against the reference.
+        system: the system's output against the reference.
+    """
+
+    number: int
+    difference: float
+    seed: int
+    chrf: tuple[float, float]
+    source: str | None
+    reference: str
+    baseline: list[DiffSpan]
+    system: list[DiffSpan]
+
+
+def equal_bins(lengths: NDArray[np.int64], bins: int = BINS) -> list[NDArray[np.int64]]:
+    """Sentences by length, in bins of counts as equal as possible; sentences of one length share a bin.
+
+    Each border lies after the length at which the count of sentences up to it is nearest to the bin's share.
+
+    Args:
+        lengths: ``(sentences,)``.
+        bins: largest number of bins; fewer for fewer lengths, or if a bin would have less than `FEWEST` sentences.
+
+    Returns:
+        Numbers of the sentences of each bin, from short to long.
+    """
+    if not len(lengths):
+        return []
+    bins = max(1, min(bins, len(lengths) // FEWEST))
+    values, counts = np.unique(lengths, return_counts=True)  # both (lengths that occur,)
+    up_to = np.cumsum(counts)
+    borders = {int(np.abs(up_to - share * len(lengths) / bins).argmin()) for share in range(1, bins)}
+    edges = [-1, *sorted(borders - {len(values) - 1}), len(values) - 1]
+    ranks = np.searchsorted(values, lengths)  # (sentences,) places among the lengths that occur
+    return [np.flatnonzero((ranks > low) & (ranks <= high)) for low, high in pairwise(edges)]
+
+
+def gain_by_length(
+    name: str, pairs: Sequence[tuple[SystemOutput, SystemOutput]], bins: int = BINS
+) -> list[LengthBin]:
+    """Gain in each bin: the score of the bin's sentences as a corpus, minus the baseline's, mean over the seeds.
+
+    The interval is the percentile bootstrap: the bin's sentences are drawn with replacement, the same ones for every
+    seed and both systems.
+
+    Args:
+        name: name of the metric, see `SystemOutput.subset_score`.
+        pairs: baseline and system with the same seed, one pair per seed, over the same references.
+        bins: largest number of bins.
+    """
+
+    def mean_gain(sentences: NDArray[np.int64]) -> float:
+        gains = [
+            system.subset_score(name, sentences) - baseline.subset_score(name, sentences)
+            for baseline, system in pairs
+        ]
+        return sum(gains) / len(gains)
+
+    rng = np.random.default_rng(SEED)
+    lengths = word_counts(pairs[0][0].references)
+    made = []
+    for sentences in equal_bins(lengths, bins):
+        low, high = bootstrap_interval(mean_gain, sentences, rng)
+        inside = lengths[sentences]
+        made.append(
+            LengthBin(
+                shortest=int(inside.min()), longest=int(inside.max()), sentences=len(sentences),
+                gain=mean_gain(sentences), low=low, high=high,
+            )
+        )  # fmt: skip
+    return made
+
+
+def worst_and_best(
+    pairs: Mapping[int, tuple[SystemOutput, SystemOutput]],
+    sources: list[str] | None,
+    count: int,
+    lowercase: bool = False,
+) -> tuple[list[ComparedSentence], list[ComparedSentence]]:
+    """Sentences with the lowest and the highest difference, the most extreme first.
+
+    The difference is one of sentence chrF2: most sentences share no 4-gram with their reference, and sentence BLEU then
+    depends on its smoothing. Only sentences below 0 are among the worst, and above 0 among the best.
+
+    Args:
+        pairs: output of baseline and system by seed.
+        sources: ``(sentences,)``, or None.
+        count: largest number of each.
+        lowercase: compare words without case.
+    """
+    by_seed = {
+        seed: system.sentence_scores(SENTENCE_METRIC) - base.sentence_scores(SENTENCE_METRIC)
+        for seed, (base, system) in pairs.items()
+    }
+    mean = np.mean(list(by_seed.values()), axis=0)  # (sentences,)
+
+    def compared(number: int) -> ComparedSentence:
+        """Outputs of the seed whose own difference is nearest to the mean."""
+        seed = min(by_seed, key=lambda seed: (abs(by_seed[seed][number] - mean[number]), seed))
+        base, system = pairs[seed]
+        reference = base.references[number]
+        scores = [float(output.sentence_scores(SENTENCE_METRIC)[number]) for output in (base, system)]
+        return ComparedSentence(
+            number=number,
+            difference=float(mean[number]),
+            seed=seed,
+            chrf=(scores[0], scores[1]),
+            source=shortened(sources[number]) if sources is not None else None,
+            reference=shortened(reference),
+            baseline=diff_words(reference, base.predictions[number], lowercase),
+            system=diff_words(reference, system.predictions[number], lowercase),
+        )
+
+    worst = [int(i) for i in np.argsort(mean, kind="stable")[:count] if mean[i] < 0]
+    best = [int(i) for i in np.argsort(-mean, kind="stable")[:count] if mean[i] > 0]
+    return [compared(i) for i in worst], [compared(i) for i in best]
+
+
+def diff_words(reference: str, text: str, lowercase: bool = False) -> list[DiffSpan]:
+    """The text as spans of words, with the missing words of the reference before those that replace them.
+
+    Words are separated by white space. Python's `difflib.SequenceMatcher` aligns them.
+
+    Args:
+        reference: expected text.
+        text: output of a system.
+        lowercase: compare without case; spans keep theirs.
+    """
+    expected, words = reference.split(), text.split()
+    more = max(len(words) - MOST_WORDS, 0)
+    expected, words = expected[:MOST_WORDS], words[:MOST_WORDS]
+    a, b = ([word.lower() for word in side] if lowercase else side for side in (expected, words))
+    spans = []
+    for kind, i, j, k, m in difflib.SequenceMatcher(None, a, b, autojunk=False).get_opcodes():
+        if kind == "equal":
+            spans.append(DiffSpan("same", " ".join(words[k:m])))
+            continue
+        spans += [DiffSpan("missing", " ".join(expected[i:j]))] if j > i else []
+        spans += [DiffSpan("extra", " ".join(words[k:m]))] if m > k else []
+    if more:
+        spans.append(DiffSpan("same", f"… ({more:,} more words)"))
+    return spans
+
+
+def shortened(text: str) -> str:
+    """The first words of a text, and the number of further ones."""
+    words = text.split()
+    if len(words) <= MOST_WORDS:
+        return text
+    return f"{' '.join(words[:MOST_WORDS])} … ({len(words) - MOST_WORDS:,} more words)"

@@ -1,0 +1,76 @@
+"""Numbers and texts as the page shows them."""
+
+import unicodedata
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:  # the store's tools use this file too, and import no metrics
+    from fairseq_bert_kd.evaluation.significance import Spread
+
+_HARMLESS = "\u200c\u200d\u200e\u200f"  # joiners and marks of direction, which scripts need
+_HIDDEN = {"Cc", "Cf", "Cs", "Zl", "Zp"}
+
+
+def visible(value: Any) -> Any:
+    """The text with control characters, direction overrides and lone surrogates escaped; other values unchanged."""
+    if not isinstance(value, str) or hasattr(value, "__html__"):
+        return value
+    return "".join(
+        c if c in _HARMLESS or unicodedata.category(c) not in _HIDDEN else c.encode("unicode_escape").decode()
+        for c in value
+    )
+
+
+def plain_name(text: str) -> str:
+    """ASCII letters, digits, hyphens and underscores, for addresses and file names; a hyphen for anything else."""
+    return "".join(c if c.isascii() and (c.isalnum() or c in "-_") else "-" for c in text)
+
+
+def signed(value: float, digits: int = 2) -> str:
+    """``+0.35`` or ``−0.35``, with a real minus sign; ``0.00`` if it rounds to zero."""
+    text = f"{abs(value):.{digits}f}"
+    return text if not float(text) else ("+" if value > 0 else "−") + text
+
+
+def spread_text(value: "Spread | None", digits: int = 2, sign: bool = False) -> str:
+    """``31.46 ± 0.85`` without line breaks; the mean alone of a single value, a dash for None."""
+    if value is None:
+        return "–"
+    mean = signed(value.mean, digits) if sign else f"{value.mean:.{digits}f}"
+    return mean if value.sd is None else f"{mean}\u00a0±\u00a0{value.sd:.{digits}f}"
+
+
+def p_text(p: float) -> str:
+    """p-value with three digits: the smallest of 1,000 resamples is 0.001."""
+    return f"{p:.3f}"
+
+
+def list_text(values: Iterable[object]) -> str:
+    """``1, 2, 3``."""
+    return ", ".join(map(str, values))
+
+
+def duration(seconds: float) -> str:
+    """``42 s``, ``22 min 14 s`` or ``1 h 05 min``."""
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60:02d} s"
+    minutes = round(seconds / 60)
+    return f"{minutes // 60:,} h {minutes % 60:02d} min"
+
+
+def percent(share: float | None, digits: int = 1) -> str:
+    """``91.2 %``; ``<0.1 %`` if it rounds to zero, a dash for None."""
+    if share is None:
+        return "–"
+    least = 0.5 * 10**-digits / 100
+    return f"{100 * share:.{digits}f} %" if share == 0 or share >= least else f"<{10**-digits:g} %"
+
+
+def gain_scale(gains: Sequence[float]) -> tuple[float, float]:
+    """Ends of an axis that holds zero and all gains, with some room."""
+    low, high = min([0.0, *gains]), max([0.0, *gains])
+    room = 0.08 * (high - low) or 1.0
+    return low - room, high + room

@@ -1,0 +1,188 @@
+"""The teacher stores of an experiment: their headers, and the captured mass of their tokens."""
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from fairseq_bert_kd.report.read_experiment import Experiment, Notes
+from fairseq_bert_kd.storage.probabilities import default_temperature, token_probs
+from fairseq_bert_kd.storage.topk import PREFIX_PLAN, STRIDED_PLAN
+from fairseq_bert_kd.storage.topk_stat import (
+    row_stat,
+    sampled_chunks,
+    suggested_k,
+    suggested_temperature,
+    token_counts,
+    warnings,
+)
+from fairseq_bert_kd.storage.topk_store import DEFAULT_NAME, TopKReader
+
+ROWS = 200_000  # about as many rows are read, in whole chunks spread evenly
+
+
+@dataclass(frozen=True)
+class StoreStat:
+    """A store of the training set.
+
+    Attributes:
+        name: name by which students choose it, or the name of its folder if that is not ``data-bin``.
+        data: folder of its binarised data.
+        reader: open reader.
+        mass: mean captured mass of the best 1 to k tokens, by temperature; empty if not known.
+        sampled_rows: number of rows whose mean ``mass`` is.
+        suggested_k: k by the rule of `topk_stat`; None without rows.
+        suggested_temperature: temperature by the rule of `topk_stat`; None if not known.
+        warnings: warnings of `topk_stat`.
+    """
+
+    name: str
+    data: Path
+    reader: TopKReader
+    mass: dict[float, list[float]]
+    sampled_rows: int
+    suggested_k: int | None
+    suggested_temperature: float | None
+    warnings: list[str]
+
+    @property
+    def temperature(self) -> float:
+        """Temperature at which probabilities are shown: 1, or the lowest stored one."""
+        return default_temperature(self.reader.info.temperatures)
+
+    @property
+    def gold_accuracy(self) -> float | None:
+        """Share of the training targets, each masked once, that the teacher predicts; None if not known."""
+        return self._summary["gold_accuracy"]
+
+    @property
+    def gold_perplexity(self) -> float | None:
+        """Perplexity of the training targets, each masked once; None if not known."""
+        nll = self._summary["gold_nll"]
+        return None if nll is None or nll >= 700 else math.exp(nll)
+
+    @property
+    def scored_share(self) -> float:
+        """Share of positions that the teacher scored, 0 to 1."""
+        rows = self.reader.header.layout.rows
+        return self._summary["scored_rows"] / rows if rows else 0.0
+
+    @property
+    def _summary(self) -> dict[str, Any]:
+        assert self.reader.header.summary is not None
+        return self.reader.header.summary
+
+
+def store_files(experiment: Experiment) -> Iterator[tuple[str, Path]]:
+    """Name and path of every store of the training set, the default one first."""
+    languages = f"{experiment.source_lang}-{experiment.target_lang}.{experiment.target_lang}"
+    for folder in sorted(experiment.folder.glob("data-*")):
+        stores = []
+        for path in folder.glob(f"train.{languages}*.topk"):
+            middle = path.name.removeprefix(f"train.{languages}").removesuffix(".topk").removeprefix(".")
+            name = middle or DEFAULT_NAME
+            if folder.name != "data-bin":
+                name = folder.name.removeprefix("data-") + (f"/{middle}" if middle else "")
+            stores.append((name != DEFAULT_NAME, name, path))
+        yield from ((name, path) for _, name, path in sorted(stores))
+
+
+def read_stores(experiment: Experiment, notes: Notes) -> dict[str, StoreStat]:
+    """Stores by name; those that are not readable go to the notes."""
+    stores = {}
+    for name, path in store_files(experiment):
+        where = f"{path.parent.name}/{path.name}"
+        try:
+            stores[name] = _stat(name, path)
+        except (ValueError, OSError) as error:
+            notes.add(where, f"left out: {error}")
+            continue
+        if not stores[name].reader.info.temperatures:
+            notes.add(where, "has no log-normalisers: the mass outside its tokens is not known")
+    if not stores:
+        notes.add(
+            "data-bin", "no readable store of the training set: captured mass and soft labels are not shown"
+        )
+    missing = {run.store for run in experiment.runs if run.store} - set(stores)
+    for name in sorted(missing) if stores else ():
+        notes.add("data-bin", f"a run names the store `{name}`, which is missing or not readable")
+    return stores
+
+
+def store_record(stat: StoreStat) -> dict[str, Any]:
+    """Facts of a store for the results file: digests, the teacher, how it was scored."""
+    info, header = stat.reader.info, stat.reader.header
+    return {
+        "digest": header.digest,
+        "dictionary_digest": info.dictionary_digest,
+        "tokenizer_digest": info.tokenizer_digest,
+        "teacher": info.teacher,
+        "teacher_digest": info.teacher_digest,
+        "k": info.k,
+        "passes": info.passes,
+        "mask_plan": info.mask_plan,
+        "temperatures": list(info.temperatures),
+        "captured_mass": {
+            f"{t:g}": {str(k): masses[k - 1] for k in token_counts(info.k)} for t, masses in stat.mass.items()
+        },
+        "gold_accuracy": stat.gold_accuracy,
+        "gold_perplexity": stat.gold_perplexity,
+        "scored_share": stat.scored_share,
+        "versions": dict(sorted(info.versions.items())),
+    }
+
+
+def store_of_main(experiment: Experiment, stores: dict[str, StoreStat]) -> StoreStat | None:
+    """The store that the main system's runs name, else the first one."""
+    named = [run.store for run in experiment.runs if run.system == experiment.main and run.store in stores]
+    return stores[named[0]] if named and named[0] else next(iter(stores.values()), None)
+
+
+def left_to_right_counterpart(stat: StoreStat, stores: dict[str, StoreStat]) -> StoreStat | None:
+    """A left-to-right teacher's store of the same sentences and dictionary, the first by name; None without one."""
+    info = stat.reader.info
+    for other in stores.values():
+        theirs = other.reader.info
+        same = other.data == stat.data and len(other.reader) == len(stat.reader)
+        same = same and theirs.dictionary_digest == info.dictionary_digest
+        if same and (info.mask_plan, theirs.mask_plan) == (STRIDED_PLAN, PREFIX_PLAN):
+            return other
+    return None
+
+
+def _stat(name: str, path: Path) -> StoreStat:
+    reader = TopKReader(path)
+    stat = row_stat(reader, ROWS)
+    rows = bool(stat.temperatures)
+    return StoreStat(
+        name=name,
+        data=path.parent,
+        reader=reader,
+        mass=mass_by_k(reader) if rows else {},
+        sampled_rows=stat.rows,
+        suggested_k=suggested_k(stat) if rows else None,
+        suggested_temperature=suggested_temperature(stat) if rows else None,
+        warnings=warnings(stat) if rows else [],
+    )
+
+
+def mass_by_k(reader: TopKReader) -> dict[float, list[float]]:
+    """Mean captured mass of the best 1 to k tokens by temperature, over the rows that `row_stat` samples.
+
+    Raises:
+        ValueError: a damaged chunk.
+    """
+    info, layout = reader.info, reader.header.layout
+    sums = {temperature: np.zeros(info.k) for temperature in info.temperatures}
+    rows = 0
+    for local in sampled_chunks(layout.chunks, layout.rows, ROWS):
+        data = reader.checked_chunk(local)
+        records = data.records[data.scored]
+        rows += len(records)
+        for temperature, total in sums.items():
+            probs = token_probs(records, info.temperatures, temperature)  # (rows, k)
+            total += np.minimum(np.cumsum(probs, axis=1), 1).sum(axis=0)
+    return {temperature: (total / rows).tolist() for temperature, total in sums.items()} if rows else {}

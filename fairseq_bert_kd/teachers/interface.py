@@ -1,0 +1,37 @@
+"""Protocols of what a teacher gives. Code that runs a teacher requires one of these, not a model's name.
+
+A protocol has methods only, so that `issubclass` answers for a registered model class before a model is built. Teachers of
+sentence vectors or of layers get a protocol of their own here, beside the first code that uses it.
+"""
+
+from typing import Protocol, runtime_checkable
+
+from torch import Tensor
+
+from fairseq_bert_kd.functional.text_input import PairLayout
+
+
+@runtime_checkable
+class TokenTeacher(Protocol):
+    """Gives a distribution over the student's target dictionary at target positions of a pair."""
+
+    def pair_layout(self) -> PairLayout:
+        """The layout of pairs of student ids as the encoder's input; its maps lie on the model's device."""
+
+    def extract_features(self, positions: Tensor, **inputs: Tensor) -> Tensor:
+        """Hidden states at some input positions, ``(rows, hidden)``.
+
+        Args:
+            positions: ``(rows,)`` int64 in the flattened ``(batch, input_len)``.
+            inputs: ``input_ids``, ``token_type_ids`` and ``attention_mask`` of `PairLayout.lay_out`; the mask may be left
+                out if nothing is padded.
+        """
+
+    def project(self, features: Tensor) -> Tensor:
+        """``(rows, hidden)`` features to ``(rows, target dictionary)`` logits."""
+
+    def max_positions(self) -> int:
+        """Longest pair in source and target tokens together."""
+
+    def tokenizer_digest(self) -> str:
+        """Digest of the tokenizer that made the pieces; empty if not known."""

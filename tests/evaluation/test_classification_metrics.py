@@ -1,0 +1,121 @@
+import math
+
+import numpy as np
+import pytest
+
+from fairseq_bert_kd.evaluation.classification_metrics import accuracy, f1, matthews, pearson, spearman
+from fairseq_bert_kd.evaluation.metric import MetricSettings, UndefinedScoreError
+from fairseq_bert_kd.evaluation.registry import METRICS, find_metric, signatures, table_metrics
+from fairseq_bert_kd.evaluation.system_output import SystemOutput
+
+# 3 hits of yes, 1 false yes, 2 missed yes, 4 hits of no
+REFERENCES = ["yes"] * 5 + ["no"] * 5
+PREDICTIONS = ["yes", "yes", "yes", "no", "no", "yes", "no", "no", "no", "no"]
+F1_YES, F1_NO = 2 * 3 / (2 * 3 + 1 + 2), 2 * 4 / (2 * 4 + 2 + 1)
+
+
+def output(metric, predictions=PREDICTIONS, references=REFERENCES, **settings):
+    return SystemOutput(table_metrics(metric, MetricSettings(**settings)), predictions, references)
+
+
+def test_classes_by_hand():
+    assert accuracy(PREDICTIONS, REFERENCES) == 70
+    assert f1(PREDICTIONS, REFERENCES, "yes") == pytest.approx(100 * F1_YES)
+    assert f1(PREDICTIONS, REFERENCES, "no") == pytest.approx(100 * F1_NO)
+    assert f1(PREDICTIONS, REFERENCES) == pytest.approx(100 * (F1_YES + F1_NO) / 2)
+    # (TP TN - FP FN) / sqrt((TP + FP) (TP + FN) (TN + FP) (TN + FN))
+    expected = (3 * 4 - 1 * 2) / math.sqrt(4 * 5 * 5 * 6)
+    assert matthews(PREDICTIONS, REFERENCES) == pytest.approx(100 * expected)
+
+
+def test_three_classes_by_hand():
+    references, predictions = ["a", "a", "b", "b", "c"], ["a", "b", "b", "b", "a"]
+    # a: 1 hit, 1 false, 1 missed; b: 2 hits, 1 false; c: missed
+    assert f1(predictions, references) == pytest.approx(100 * (0.5 + 0.8 + 0) / 3)
+    assert f1(predictions, references, "c") == 0
+
+
+def test_constant_predictions_have_a_matthews_correlation_of_zero():
+    assert matthews(["no"] * 10, REFERENCES) == 0
+
+
+def test_numbers_by_hand():
+    predictions, references = [1.0, 2.0, 4.0], [1.0, 3.0, 2.0]
+    # deviations (-4, -1, 5) / 3 and (-1, 1, 0): 1 / sqrt(42 / 9 * 2)
+    assert pearson(predictions, references) == pytest.approx(100 / math.sqrt(42 / 9 * 2))
+    assert spearman(predictions, references) == pytest.approx(100 * (1 - 6 * (0 + 1 + 1) / (3 * 8)))
+    assert spearman([1, 10, 100], [1, 2, 3]) == pytest.approx(100)
+    assert pearson([3, 2, 1], [1, 2, 3]) == pytest.approx(-100)
+    # ties have their mean rank: (1.5, 1.5, 3) against (1, 2, 3)
+    assert spearman([1, 1, 2], [1, 2, 3]) == pytest.approx(100 * 1.5 / math.sqrt(1.5 * 2))
+
+
+@pytest.mark.parametrize("score", [accuracy, f1, matthews, pearson, spearman])
+def test_unequal_lengths_and_nothing(score):
+    with pytest.raises(ValueError, match="2 predictions for 3 references; give one prediction per reference"):
+        score([1, 2], [1, 2, 3])
+    with pytest.raises(ValueError, match="no references; there is nothing to score"):
+        score([], [])
+
+
+def test_scores_that_are_not_defined():
+    for score in (f1, matthews):
+        with pytest.raises(
+            UndefinedScoreError, match="all 2 references are of the class `a`; score a set that"
+        ):
+            score(["a", "b"], ["a", "a"])
+    with pytest.raises(UndefinedScoreError, match="no reference has the class `maybe`; there are no, yes"):
+        f1(PREDICTIONS, REFERENCES, "maybe")
+    with pytest.raises(UndefinedScoreError, match="pearson is not defined: all predictions are 2"):
+        pearson([2, 2], [1, 2])
+    with pytest.raises(UndefinedScoreError, match="spearman is not defined: all references are 0.5"):
+        spearman([1, 2], [0.5, 0.5])
+    with pytest.raises(UndefinedScoreError, match=r"predictions 1 \(from 0\) is not finite"):
+        spearman([1, math.nan], [1, 2])
+
+
+def test_scores_and_signatures_of_a_table():
+    scored = output("f1", positive="yes")
+    assert scored.scores == {"f1": pytest.approx(100 * F1_YES), "accuracy": 70}
+    assert list(signatures(scored.metrics)) == ["F1", "accuracy"]
+    assert signatures(scored.metrics)["F1"].startswith("f1|class:yes|scikit-learn:")
+    assert signatures(output("f1").metrics)["F1"].startswith("f1|macro|")
+    assert list(output("spearman", [1, 2], [1, 3]).scores) == ["spearman", "pearson"]
+
+
+def test_sentence_scores_of_accuracy():
+    scored = output("accuracy", ["a", "b", "a"], ["a", "a", "b"])
+    assert scored.sentence_scores("accuracy").tolist() == [100, 0, 0]
+    assert scored.subset_score("accuracy", np.array([0, 0, 1])) == pytest.approx(200 / 3)
+
+
+@pytest.mark.parametrize("name", ["f1", "mcc", "pearson", "spearman"])
+def test_a_subset_has_the_score_of_these_sentences(name):
+    references = REFERENCES if METRICS[name].kind == "classes" else list(range(10))
+    predictions = PREDICTIONS if METRICS[name].kind == "classes" else [3, 1, 2, 5, 4, 6, 9, 7, 8, 0]
+    chosen = [0, 4, 4, 5, 9]
+    expected = METRICS[name](MetricSettings()).corpus_score(
+        [predictions[i] for i in chosen], [references[i] for i in chosen]
+    )
+    assert output(name, predictions, references).subset_score(name, np.array(chosen)) == pytest.approx(
+        expected
+    )
+    with pytest.raises(UndefinedScoreError):
+        output(name, predictions, references).subset_score(name, np.array([0, 0]))
+
+
+def test_an_unknown_metric_names_the_known_ones():
+    assert find_metric("rouge") is METRICS["rougeL"]
+    assert find_metric("chrf") is METRICS["chrf2"]
+    with pytest.raises(
+        ValueError, match="`comet` is not a metric; the metrics are accuracy, bleu, chrf, chrf2, f1"
+    ):
+        find_metric("comet")
+
+
+@pytest.mark.parametrize("name", METRICS)
+def test_every_metric_is_complete(name):
+    metric = METRICS[name]
+    assert set(metric.columns) <= METRICS.keys()
+    assert {METRICS[column].kind for column in metric.columns} == {metric.kind}
+    assert metric(MetricSettings()).signature

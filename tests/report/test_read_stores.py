@@ -1,0 +1,214 @@
+import pytest
+
+from fairseq_bert_kd.evaluation.fairseq_output import read_lines
+from fairseq_bert_kd.report.read_experiment import Note, Notes, read_experiment
+from fairseq_bert_kd.report.read_stores import left_to_right_counterpart, read_stores
+from fairseq_bert_kd.report.soft_labels import TokenBar, choose_sentences, soft_labels
+from fairseq_bert_kd.storage.topk_store import TopKReader
+from tests.report.small_experiments import write_experiment, write_text
+from tests.storage.small_stores import (
+    LOGITS,
+    PAIRS,
+    assemble,
+    flip,
+    header_of,
+    make_corpus,
+    make_info,
+    make_parts,
+    write_data,
+    write_store,
+)
+
+NAME = "train.de-en.en.topk"
+
+
+@pytest.fixture
+def folder(tmp_path):
+    return write_experiment(tmp_path / "out", runs=False)
+
+
+def stores_of(folder):
+    notes = Notes(folder)
+    experiment = read_experiment(folder, notes)
+    notes.clear()
+    return experiment, read_stores(experiment, notes), notes
+
+
+def labels(folder, sentences, other=None, name="default"):
+    experiment, stores, notes = stores_of(folder)
+    shown = soft_labels(experiment, stores[name], stores.get(other), sentences, notes)
+    return shown, notes
+
+
+def test_captured_mass_by_hand(folder):
+    _, stores, notes = stores_of(folder)
+    stat = stores["default"]
+    assert notes == []
+    assert stat.mass[1.0] == pytest.approx([1 / 2, 3 / 4, 7 / 8], rel=1e-3)
+    assert stat.mass[10.0] == pytest.approx([1 / 8, (1 + 2**-0.1) / 8, (1 + 2**-0.1 + 2**-0.2) / 8], rel=1e-3)
+    assert stat.sampled_rows == 11  # 13 rows, 2 of them of a missing sentence
+    assert stat.scored_share == pytest.approx(11 / 13)
+    assert (stat.gold_accuracy, stat.gold_perplexity) == (None, None)
+    assert stat.temperature == 1
+
+
+def test_mass_of_random_rows_is_that_of_all_rows(folder):
+    corpus = make_corpus(missing=0.3, seed=5, k=6)
+    path = folder / "data-bin/train.de-en.en.other.topk"
+    corpus.write(path)
+    stat = stores_of(folder)[1]["other"]
+    masses = TopKReader(path).header.summary["captured_mass"]
+    assert [values[-1] for values in stat.mass.values()] == pytest.approx(masses, rel=1e-6)
+    assert all(len(values) == 6 for values in stat.mass.values())
+
+
+def test_names_and_places(folder):
+    write_store(folder / "data-bin/train.de-en.en.b.topk")
+    write_store(folder / "data-bin/train.de-en.en.a.topk", make_info(temperatures=()))
+    write_store(write_data(folder / "data-separate") / NAME)
+    _, stores, notes = stores_of(folder)
+    assert list(stores) == ["default", "a", "b", "separate"]
+    assert stores["a"].mass == {}
+    assert notes == [
+        Note(
+            "data-bin/train.de-en.en.a.topk",
+            "has no log-normalisers: the mass outside its tokens is not known",
+        )
+    ]
+
+
+def test_damaged_and_absent_stores(tmp_path):
+    folder = write_experiment(tmp_path / "out")
+    path = folder / "data-bin" / NAME
+    flip(path, header_of(path).layout.starts["records"])
+    _, stores, notes = stores_of(folder)
+    assert stores == {}
+    assert notes[0].where == f"data-bin/{NAME}"
+    assert "does not match its digest" in notes[0].text
+    assert str(folder) not in notes[0].text
+    assert notes[1].text.startswith("no readable store of the training set")
+
+
+def test_a_store_that_a_run_names_and_that_is_not_there(tmp_path):
+    folder = write_experiment(tmp_path / "out")
+    (folder / "data-bin" / NAME).rename(folder / "data-bin/train.de-en.en.else.topk")
+    assert stores_of(folder)[2] == [
+        Note("data-bin", "a run names the store `default`, which is missing or not readable")
+    ]
+
+
+def test_soft_labels_by_hand(folder):
+    (shown,), notes = labels(folder, [0])
+    assert notes == []
+    assert (shown.number, shown.missing) == (0, False)
+    assert shown.source == "b"  # pieces, as the raw text has another number of lines
+    assert shown.target == "a b"
+    first, second, third = shown.positions
+    assert first.gold == "a"
+    assert first.tokens == [
+        TokenBar("a", pytest.approx(1 / 2, rel=1e-3), None, True),
+        TokenBar("b", pytest.approx(1 / 4, rel=1e-3), None, False),
+        TokenBar("c", pytest.approx(1 / 8, rel=1e-3), None, False),
+    ]
+    assert first.rest == pytest.approx(1 / 8, rel=1e-2)
+    assert [token.is_gold for token in second.tokens] == [False, True, False]
+    assert third.gold == "</s>"
+    assert first.gold_prob == pytest.approx(1 / 4, rel=1e-3)  # as the factory says of every row
+    assert first.gold_other is None
+
+
+def test_raw_text_where_its_lines_are_the_stores_sentences(folder):
+    for language in ("de", "en"):
+        write_text(folder / f"text/train.{language}", [f"{language} {i}" for i in range(len(PAIRS))])
+    (shown,), _ = labels(folder, [3])
+    assert (shown.source, shown.target) == ("de 3", "en 3")
+    assert read_lines(folder / "text/train.de")[3] == "de 3"
+
+
+def test_missing_and_unknown_sentences(folder):
+    shown, notes = labels(folder, [1, 99, -1])
+    assert [(item.number, item.missing, item.positions) for item in shown] == [(1, True, [])]
+    assert notes == [
+        Note("--sentences", f"{n} is left out: the store has sentences 0 to 4") for n in (99, -1)
+    ]
+
+
+def test_data_of_another_text_is_not_shown(folder):
+    write_data(folder / "data-bin", PAIRS[::-1])
+    (shown,), notes = labels(folder, [0])
+    assert notes[0].text.startswith("does not hold the data of the store `default`: their sentences differ")
+    assert [position.gold for position in shown.positions] == ["b"] * 3  # the store's own gold tokens
+    assert (shown.source, shown.target) == (None, "b b")
+    write_store(folder / "data-bin/train.de-en.en.x.topk", make_info())
+    (shown,), _ = labels(folder, [0], name="x")
+    assert [position.gold for position in shown.positions] == [None] * 3
+    assert shown.target is None
+
+
+def left_to_right(folder, logit):
+    """A store beside the default one whose gold token has another logit."""
+    info = make_info(gold=True, mask_plan="left-to-right", passes=1)
+    parts = make_parts(info)
+    for chunk in parts.chunks:
+        chunk.records["gold_logit"][chunk.scored] = logit
+    assemble(folder / "data-bin/train.de-en.en.left-to-right.topk", parts)
+
+
+def test_beside_the_left_to_right_teacher(folder):
+    left_to_right(folder, LOGITS[2])
+    _, stores, _ = stores_of(folder)
+    other = left_to_right_counterpart(stores["default"], stores)
+    assert other is stores["left-to-right"]
+    assert left_to_right_counterpart(other, stores) is None
+    (shown,), _ = labels(folder, [0], other="left-to-right")
+    assert shown.positions[0].gold_prob == pytest.approx(1 / 4, rel=1e-3)
+    assert shown.positions[0].gold_other == pytest.approx(1 / 8, rel=1e-3)
+    assert shown.positions[0].tokens[0].other == pytest.approx(1 / 2, rel=1e-3)
+    write_store(folder / "data-bin/train.de-en.en.again.topk", make_info(gold=True))
+    assert (
+        left_to_right_counterpart(stores["default"], stores_of(folder)[1]).name == "left-to-right"
+    )  # not another bidirectional one
+    path = folder / "data-bin/train.de-en.en.left-to-right.topk"
+    path.unlink()
+    write_store(path, make_info(mask_plan="left-to-right", passes=1), pairs=PAIRS[:3])
+    assert left_to_right_counterpart(stores["default"], stores_of(folder)[1]) is None  # another corpus
+
+
+def long_pairs(count):
+    return [([5, 2], [4 + (i + j) % 6 for j in range(7)] + [2]) for i in range(count)]
+
+
+def test_sentences_are_chosen_by_the_spread_of_entropy(folder):
+    info = make_info()
+    pairs = [*long_pairs(3), ([5, 2], [4, 2])]
+    parts = make_parts(info)
+    parts.chunks = [c for i in (0, 2) for c in [make_chunk_of(info, pairs[i : i + 2])]]
+    # sentence 1: half of its rows know their token
+    parts.chunks[0].records["log_normalisers"][8:12, 0] = 0.01
+    parts.chunks[0].records["topk_logits"][8:12, 1:] = -9
+    # sentence 2: one row does
+    parts.chunks[1].records["log_normalisers"][0, 0] = 0.01
+    parts.chunks[1].records["topk_logits"][0, 1:] = -9
+    assemble(folder / "data-bin" / NAME, parts)
+    stat = stores_of(folder)[1]["default"]
+    assert choose_sentences(stat, None, 2) == [1, 2]
+    assert choose_sentences(stat, None, 9) == [1, 2, 0]  # sentence 3 is too short
+
+
+def test_sentences_are_chosen_by_what_the_other_teacher_misses(folder):
+    info = make_info(gold=True)
+    for name, lost in (("topk", {}), ("left-to-right.topk", {0: 1.0, 2: 3.0})):
+        parts = make_parts(info)
+        parts.chunks = [make_chunk_of(info, long_pairs(4)[i : i + 2]) for i in (0, 2)]
+        for number, nats in lost.items():
+            chunk, start = divmod(number, 2)
+            parts.chunks[chunk].records["gold_logit"][8 * start : 8 * start + 8] -= nats
+        assemble(folder / f"data-bin/train.de-en.en.{name}", parts)
+    stores = stores_of(folder)[1]
+    assert choose_sentences(stores["default"], stores["left-to-right"], 3) == [2, 0, 1]
+
+
+def make_chunk_of(info, pairs):
+    from tests.storage.small_stores import make_chunk
+
+    return make_chunk(info, pairs)
