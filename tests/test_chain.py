@@ -124,7 +124,7 @@ def test_teacher_and_student_learn_to_reverse_a_sentence(tmp_path):
         )
     assert values(messages, "masked_accuracy")[-1] > 90  # chance is 5 % of 22 words
     assert dump(data, teacher) == 0
-    with logged("valid") as messages, logged("fairseq_bert_kd.tasks.translation_with_teacher") as ours:
+    with logged("valid") as messages, logged("fairseq_bert_kd.data.teacher_stores") as ours:
         train_student(data, tmp_path / "student", *schedule, "--kd-temperature", 1, updates=300)
     assert "belongs to these data: 1000 sentences compared by hash" in ours[0]
     assert "1500 of 1500 sentences covered" in ours[1]
@@ -375,7 +375,7 @@ def test_part_without_a_store_is_learned_from_labels_when_asked(chain, data, tmp
     add_part(data)
     with pytest.raises(FileNotFoundError, match="train1.de-en.en.topk does not exist"):
         train_student(data, tmp_path / "refused")
-    with logged("fairseq_bert_kd.tasks.translation_with_teacher") as ours, logged("train_inner") as steps:
+    with logged("fairseq_bert_kd.data.teacher_stores") as ours, logged("train_inner") as steps:
         # one batch holds everything: 20 sentences beside 120, then beside 240
         for repeats in (1, 2):
             options = ["--kd-label-only", "train1", "--upsample-primary", repeats, "--log-interval", 1]
@@ -461,7 +461,7 @@ def test_truncated_sources_keep_their_teacher(chain, tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--kd-topk", 9], "holds the 8 best tokens, --kd-topk asks for 9"),
+        (["--kd-topk", 9], "holds the 8 best tokens, --kd-topk is 9"),
         (["--kd-weight", 1.5], r"--kd-weight must be in \[0, 1\], got 1.5"),
         (["--kd-temperature", -1], "--kd-temperature must be positive, got -1"),
         (["--left-pad-target"], "--left-pad-target moves target tokens"),

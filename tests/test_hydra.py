@@ -154,10 +154,7 @@ def test_config_leaves_out_no_option_of_the_main_readme(name):
     assert {OUR_NAMES.get(option, option) for option in options} <= named
 
 
-NOT_THE_DEFAULT = "kd_temperature"  # the paper's by default, what did better in our runs in the README
-
-
-def test_our_options_in_the_configs_are_the_defaults_but_for_the_temperature():
+def test_our_options_in_the_configs_are_the_defaults():
     from fairseq.criterions import CRITERION_DATACLASS_REGISTRY
     from fairseq.tasks import TASK_DATACLASS_REGISTRY
 
@@ -168,9 +165,7 @@ def test_our_options_in_the_configs_are_the_defaults_but_for_the_temperature():
         for section, registry in registries.items():
             dataclass = registry.get(config[section]["_name"])
             defaults = {item.name: item.default for item in fields(dataclass)} if dataclass else {}
-            ours = [
-                key for key in config[section] if key.startswith(("kd_", "cmlm_")) and key != NOT_THE_DEFAULT
-            ]
+            ours = [key for key in config[section] if key.startswith(("kd_", "cmlm_"))]
             assert {key: config[section][key] for key in ours} == {key: defaults[key] for key in ours}
             compared += ours
-    assert sorted(compared) == ["cmlm_mask_prob", "kd_topk", "kd_weight"]
+    assert sorted(compared) == ["cmlm_mask_prob", "kd_temperature", "kd_topk", "kd_weight"]

@@ -182,7 +182,11 @@ WRONG = [
     ("functional.x", "from fairseq_bert_kd.data.store_rows import x", f"{PACKAGE}.data.store_rows: x"),
     ("storage.x", "import torch", "torch"),
     ("criterions.x", "import fairseq_bert_kd.models.student_presets", f"{PACKAGE}.models.student_presets"),
-    ("tasks.x", "from fairseq_bert_kd.criterions import cmlm_loss", f"{PACKAGE}.criterions.cmlm_loss"),
+    (
+        "tasks.x",
+        "from fairseq_bert_kd.criterions import conditional_masked_lm",
+        f"{PACKAGE}.criterions.conditional_masked_lm",
+    ),
     ("tasks.x", "def f():\n    import fairseq_bert_kd.models", f"{PACKAGE}.models"),
     ("teachers.x", 'importlib.import_module("fairseq_bert_kd.tasks")', f"{PACKAGE}.tasks"),
     ("report.x", "import torch", "torch"),

@@ -82,7 +82,7 @@ def test_every_target_position_is_learned_in_training_and_validation(chain, tmp_
 
 
 def test_loss_counts_all_target_tokens(chain, tmp_path, monkeypatch):
-    from fairseq_bert_kd.criterions.cmlm_loss import ConditionalMaskedLMCriterion
+    from fairseq_bert_kd.criterions.conditional_masked_lm import ConditionalMaskedLMCriterion
 
     sizes, forward = [], ConditionalMaskedLMCriterion.forward
 

@@ -144,20 +144,8 @@ def test_schedules_and_token_weights_train(data, tmp_path):
         (("--kd-live-teacher", "missing.pt"), "checkpoint `missing.pt` does not exist"),
         (("--kd-live-teacher", "x.pt", "--kd-label-only", "train1"), "--kd-label-only is for stores"),
         (("--kd-live-teacher", "x.pt", "--kd-objective", "sampled", "--kd-live-samples", 0), "needs --kd-live-samples of at least 1, got 0"),
-        (
-            ("--kd-objective", "tail-bucket", "--kd-approximate-tail", "--kd-temperature", 5, "--kd-schedule", "linear",
-             "--kd-schedule-updates", 9, "--kd-temperature-end", 0.5),
-            r"training comes down to 0.5, below all that .* has \(1, 2, 10\); choose .* --temperatures 0.5 1 2 10",
-        ),
     ],
 )  # fmt: skip
 def test_what_a_store_lacks_is_refused_before_the_first_step(data, tmp_path, options, message):
     with pytest.raises((ValueError, FileNotFoundError), match=message):
         train_student(data, tmp_path, "--kd-topk", 4, *options)
-
-
-def test_temperature_between_the_stored_ones_on_request(data, tmp_path):
-    options = ("--kd-objective", "tail-bucket", "--kd-temperature", 3, "--kd-approximate-tail")
-    found, _ = run(data, tmp_path, "--kd-topk", 6, *options)
-    assert all(0 < value < 50 for value in found["kd_loss"])
-    assert "kd_captured" not in found  # it is not known there

@@ -9,18 +9,20 @@ from fairseq_bert_kd.compat import load_checkpoint
 
 HELP = "rewrite a student's checkpoint for stock fairseq and CTranslate2: weights and fairseq's own settings only"
 EXAMPLE = "example: fairseq-bert-kd export-student student/checkpoint_best.pt --output student.pt"
-# our names -> the host's that decode the same
-HOST_TASKS = {"translation_with_teacher": "translation"}
-HOST_CRITERIONS = {"label_smoothed_cross_entropy_with_distillation": "label_smoothed_cross_entropy"}
+# our names -> fairseq's names that decode the same
+FAIRSEQ_TASKS = {"translation_with_teacher": "translation"}
+FAIRSEQ_CRITERIONS = {"label_smoothed_cross_entropy_with_distillation": "label_smoothed_cross_entropy"}
 TEACHER_TASK = "conditional_masked_lm"
 OUR_PREFIXES = ("kd_", "cmlm_", "teacher_")
-WHILE_TRAINING = ("eval_bleu", "eval_tokenized_bleu")  # they may name a detokenizer of ours
-OF_THE_MACHINE = {"user_dir", "save_dir", "restore_file", "finetune_from_model", "tensorboard_logdir"}
+TRAINING_OPTIONS = ("eval_bleu", "eval_tokenized_bleu")  # they may name a detokenizer of ours
+MACHINE_OPTIONS = {"user_dir", "save_dir", "restore_file", "finetune_from_model", "tensorboard_logdir"}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.epilog = EXAMPLE
-    parser.add_argument("checkpoint", help="of a student, by fairseq-train or fairseq-hydra-train")
+    parser.add_argument(
+        "checkpoint", help="a student's checkpoint, written by fairseq-train or fairseq-hydra-train"
+    )
     parser.add_argument("--output", required=True, metavar="FILE", help="checkpoint to write")
     parser.add_argument("--overwrite", action="store_true", help="replace an existing --output")
 
@@ -37,7 +39,7 @@ def main(args: argparse.Namespace) -> None:
     Raises:
         FileNotFoundError: no such checkpoint, or no folder for the output.
         FileExistsError: the output exists.
-        ValueError: the checkpoint is no student's, or holds more than tensors and settings.
+        ValueError: the checkpoint is not a student's, or holds more than tensors and settings.
     """
     output = Path(args.output)
     if not output.parent.is_dir():
@@ -67,10 +69,10 @@ def exported(state: dict[str, Any], name: str) -> dict[str, Any]:
 
     Args:
         state: checkpoint of a student.
-        name: of it, for messages.
+        name: its path, for messages.
 
     Returns:
-        Weights, settings and what fairseq asks of every checkpoint; no optimizer, no option of ours.
+        Weights, settings and what fairseq requires of every checkpoint; no optimizer, no option of ours.
 
     Raises:
         ValueError: the checkpoint is a teacher's.
@@ -78,7 +80,7 @@ def exported(state: dict[str, Any], name: str) -> dict[str, Any]:
     settings = _settings(state)
     if settings.get("task") == TEACHER_TASK:
         raise ValueError(
-            f"`{name}` is a teacher (task {TEACHER_TASK}), which nothing but this plugin can load. "
+            f"`{name}` is a teacher (task {TEACHER_TASK}), which only this plugin can load. "
             "Give the checkpoint of a student."
         )
     if not settings.get("arch"):
@@ -88,10 +90,10 @@ def exported(state: dict[str, Any], name: str) -> dict[str, Any]:
     kept = {
         key: value
         for key, value in settings.items()
-        if not key.startswith((*OUR_PREFIXES, *WHILE_TRAINING)) and key not in OF_THE_MACHINE
+        if not key.startswith((*OUR_PREFIXES, *TRAINING_OPTIONS)) and key not in MACHINE_OPTIONS
     }
-    kept["task"] = HOST_TASKS.get(settings.get("task", ""), settings.get("task", "translation"))
-    kept["criterion"] = HOST_CRITERIONS.get(settings.get("criterion", ""), settings.get("criterion"))
+    kept["task"] = FAIRSEQ_TASKS.get(settings.get("task", ""), settings.get("task", "translation"))
+    kept["criterion"] = FAIRSEQ_CRITERIONS.get(settings.get("criterion", ""), settings.get("criterion"))
     history = state["optimizer_history"][-1]
     return {
         "args": argparse.Namespace(**kept),
@@ -113,7 +115,7 @@ def exported(state: dict[str, Any], name: str) -> dict[str, Any]:
 
 
 def _settings(state: dict[str, Any]) -> dict[str, Any]:
-    """Flat settings, whoever wrote them: argparse (all in one Namespace) or hydra (one dict a part)."""
+    """Flat settings, written by argparse (all in one Namespace) or by hydra (one dict per part)."""
     cfg = state.get("cfg") or {}
     given = state.get("args") or cfg["model"]
     task = _as_dict(cfg.get("task"))
@@ -132,6 +134,6 @@ def _as_dict(part: argparse.Namespace | dict[str, Any] | None) -> dict[str, Any]
 
 
 def _parameters(weights: dict[str, Any]) -> int:
-    """Numbers in the weights, a shared tensor once, fairseq's version marks not at all."""
+    """Parameter count; a shared tensor counts once, fairseq's version marks not at all."""
     shared = {t.data_ptr(): t.numel() for name, t in weights.items() if not name.endswith("version")}
     return sum(shared.values())

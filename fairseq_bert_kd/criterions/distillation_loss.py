@@ -6,34 +6,20 @@ from dataclasses import replace
 from typing import Any
 
 import torch
+from fairseq import utils
 from fairseq.criterions import register_criterion
 from fairseq.criterions.label_smoothed_cross_entropy import LabelSmoothedCrossEntropyCriterion
 from fairseq.logging import metrics
-from fairseq.utils import get_perplexity
 
 from fairseq_bert_kd.batch import TEACHER, TeacherRequirements
-from fairseq_bert_kd.criterions.distillation_options import (
-    DistillationConfig,
-    check_changing_temperature,
-    check_objective,
-    check_schedule,
-)
+from fairseq_bert_kd.criterions.distillation_options import NEEDS_TAIL, DistillationConfig, check_options
 from fairseq_bert_kd.functional import soft_targets
 from fairseq_bert_kd.functional.chunked_projection import chunk_positions, chunked_sums
-from fairseq_bert_kd.functional.distillation import (
-    Objective,
-    distillation_sums,
-    wanted_scores,
-)
+from fairseq_bert_kd.functional.distillation import Objective, distillation_sums, score_request
 from fairseq_bert_kd.functional.schedules import Schedule
 from fairseq_bert_kd.functional.student_scores import student_scores
 from fairseq_bert_kd.functional.teacher_targets import teacher_targets
-from fairseq_bert_kd.modules.student_projection import (
-    Projection,
-    features_only,
-    projection_of,
-    scores_of,
-)
+from fairseq_bert_kd.modules.student_projection import Projection, projection_of, scores_of
 
 logger = logging.getLogger(__name__)
 
@@ -45,71 +31,51 @@ class LabelSmoothedCrossEntropyWithDistillationCriterion(LabelSmoothedCrossEntro
     With ``kd_weight`` 0, during the warm-up, and in validation, this is fairseq's ``label_smoothed_cross_entropy`` itself,
     so validation losses compare with those of a plain run. In training the label side smooths as in the authors' code, see
     `fairseq_bert_kd.functional.distillation.distillation_sums`.
+
+    Raises:
+        ValueError: options that are out of range or contradict each other.
     """
 
-    def __init__(
-        self,
-        task,
-        sentence_avg,
-        label_smoothing,
-        ignore_prefix_size=0,
-        report_accuracy=False,
-        kd_weight=0.5,
-        kd_temperature=10.0,
-        kd_topk=8,
-        kd_objective="paper",
-        kd_square_temperature=False,
-        kd_approximate_tail=False,
-        kd_schedule="constant",
-        kd_schedule_updates=0,
-        kd_weight_end=None,
-        kd_temperature_end=None,
-        kd_warmup_updates=0,
-        kd_token_weight="none",
-        kd_projection="auto",
-    ):
-        super().__init__(task, sentence_avg, label_smoothing, ignore_prefix_size, report_accuracy)
-        self.kd_topk = kd_topk
-        self.kd_warmup_updates = kd_warmup_updates
-        self.kd_projection = str(kd_projection)
+    def __init__(self, cfg: DistillationConfig, task):
+        super().__init__(
+            task,
+            sentence_avg=cfg.sentence_avg,
+            label_smoothing=cfg.label_smoothing,
+            ignore_prefix_size=cfg.ignore_prefix_size,
+            report_accuracy=cfg.report_accuracy,
+        )
+        check_options(cfg)
+        self.topk = cfg.kd_topk
+        self.warmup_updates = cfg.kd_warmup_updates
+        self.projection = str(cfg.kd_projection)
         self.objective = Objective(
-            str(kd_objective),
-            kd_temperature,
-            kd_weight,
-            kd_square_temperature,
-            kd_approximate_tail,
-            str(kd_token_weight),
-            label_smoothing,
-            sum(symbol.startswith("madeupword") for symbol in task.target_dictionary.symbols) + 2,
+            name=str(cfg.kd_objective),
+            temperature=cfg.kd_temperature,
+            weight=cfg.kd_weight,
+            square_temperature=cfg.kd_square_temperature,
+            token_weight=str(cfg.kd_token_weight),
+            epsilon=cfg.label_smoothing,
         )
-        ends = (kd_weight_end, kd_temperature_end)
-        check_objective(self.objective, kd_topk, kd_warmup_updates, ends, self.kd_projection)
-        shape = str(kd_schedule)
-        check_schedule(shape, kd_schedule_updates, ends)
-        self.weights, self.temperatures = (
-            Schedule(start, start if end is None else end, shape, kd_schedule_updates)
-            for start, end in zip((kd_weight, kd_temperature), ends, strict=True)
-        )
-        if not self.temperatures.constant:
-            check_changing_temperature(self.objective)
+        self.weights = _schedule(cfg, cfg.kd_weight, cfg.kd_weight_end)
+        self.temperatures = _schedule(cfg, cfg.kd_temperature, cfg.kd_temperature_end)
         self.update = 0
-        self._told: set[str] = set()
+        self._logged: set[str] = set()
 
     @property
-    def teacher_needs(self) -> TeacherRequirements | None:
-        """What training needs of each teacher; None when it needs none."""
-        name, token_weight = self.objective.name, self.objective.token_weight
+    def teacher_requirements(self) -> TeacherRequirements | None:
+        """Requirements of training on each teacher; None if it needs no teacher."""
         if max(self.weights.start, self.weights.end) == 0.0:
             return None
+        name, token_weight = self.objective.name, self.objective.token_weight
         temperatures = []
-        if name in ("tail-bucket", "sampled") and not self.objective.approximate_tail:
+        if name in NEEDS_TAIL:
             temperatures.append((f"--kd-objective {name}", self.objective.temperature))
         if name == "sampled":
             temperatures.append((f"--kd-objective {name}", 1.0))
         if token_weight != "none":
             temperatures.append((f"--kd-token-weight {token_weight}", 1.0))
         return TeacherRequirements(
-            topk=self.kd_topk,
+            topk=self.topk,
             temperatures=tuple(temperatures),
             temperature=self.objective.temperature,
             samples=name == "sampled",
@@ -122,80 +88,88 @@ class LabelSmoothedCrossEntropyWithDistillationCriterion(LabelSmoothedCrossEntro
 
     def forward(self, model, sample, reduce=True):
         """Loss summed over target tokens, its denominator, and what to log."""
-        objective = self._objective_now()
-        if not model.training or objective.weight == 0.0:
-            return self._without_teacher(model, sample, reduce, objective)
+        if not model.training:
+            return self._validate(model, sample, reduce)
+        objective = self._objective_at(self.update - self.warmup_updates)
+        if objective.weight == 0.0:
+            return super().forward(model, sample, reduce=reduce)
         if TEACHER not in sample:
             raise ValueError(
                 "--kd-weight is above 0 but the batch has no teacher rows; train with "
                 "--task translation_with_teacher, which attaches them"
             )
-        sums = self._sums(model, sample, objective)
+        projection = self._chunked_projection(model, sample, objective)
+        if projection is None:
+            sums = self._plain_sums(model, model(**sample["net_input"]), sample, objective)
+        else:
+            sums = self._chunked_sums(model, projection, sample, objective)
         loss = sums.pop("loss")
+        if not self.report_accuracy:
+            del sums["n_correct"], sums["total"]
+        return self._result(loss, sample, sums)
+
+    def _validate(self, model, sample, reduce):
+        """fairseq's loss; where there are teacher rows, the comparison with the teacher too, for the log alone."""
+        if TEACHER not in sample:
+            return super().forward(model, sample, reduce=reduce)
+        net_output = model(**sample["net_input"])
+        loss, nll_loss = self.compute_loss(model, net_output, sample, reduce=reduce)
+        log = {"nll_loss": nll_loss.data}
+        if self.report_accuracy:
+            n_correct, total = self.compute_accuracy(model, net_output, sample)
+            log |= {"n_correct": utils.item(n_correct.data), "total": utils.item(total.data)}
+        objective = self._objective_at(max(self.update - self.warmup_updates, 0))
+        with torch.no_grad():
+            sums = self._plain_sums(model, net_output, sample, objective)
+        log |= {name: value for name, value in sums.items() if name.startswith("kd_")}
+        return self._result(loss, sample, log)
+
+    def _result(self, loss, sample, log):
+        """What fairseq expects of a criterion: the loss, its denominator, and what to log."""
         sample_size = sample["target"].size(0) if self.sentence_avg else sample["ntokens"]
-        logging_output = {
-            "loss": loss.data,
-            **sums,
+        counts = {
             "ntokens": sample["ntokens"],
             "nsentences": sample["target"].size(0),
             "sample_size": sample_size,
         }
-        if not self.report_accuracy:
-            del logging_output["n_correct"], logging_output["total"]
-        return loss, sample_size, logging_output
+        return loss, sample_size, {"loss": loss.data, **log, **counts}
 
-    def _objective_now(self) -> Objective:
-        """The objective at this update."""
-        update = self.update - self.kd_warmup_updates
-        if update < 0 and self.training:
-            return replace(self.objective, weight=0.0)
+    def _objective_at(self, update: int) -> Objective:
+        """The objective at an update, counted from the end of the warm-up."""
         return replace(
-            self.objective, weight=self.weights.value(update), temperature=self.temperatures.value(update)
+            self.objective,
+            weight=self.weights.value(update) if update >= 0 else 0.0,
+            temperature=self.temperatures.value(update),
         )
 
-    def _without_teacher(self, model, sample, reduce, objective):
-        """The host's criterion; in validation with what there is to compare with a teacher, for the log alone."""
-        if model.training or TEACHER not in sample:
-            return super().forward(model, sample, reduce=reduce)
-        net_output = model(**sample["net_input"])
-        answered = _Answered(model, net_output)
-        loss, sample_size, logging_output = super().forward(answered, sample, reduce=reduce)
-        with torch.no_grad():
-            sums = self._plain_sums(model, net_output, sample, objective)
-        compared = {name: value for name, value in sums.items() if name.startswith("kd_")}
-        return loss, sample_size, logging_output | compared
-
-    def _sums(self, model, sample, objective):
-        """See `distillation_sums`."""
-        projection = self._projection(model, sample, objective)
-        if projection is None:
-            return self._plain_sums(model, model(**sample["net_input"]), sample, objective)
-        with features_only(projection):
-            features = model(**sample["net_input"])[0][:, self.ignore_prefix_size :].flatten(0, 1)
+    def _chunked_sums(self, model, projection, sample, objective):
+        """`distillation_sums` from the decoder's features, chunk by chunk."""
+        features = model(**sample["net_input"], features_only=True)[0]  # (batch, tgt_len, dim)
+        features = features[:, self.ignore_prefix_size :].flatten(0, 1)  # (positions, dim)
         target = self._target(sample)
         kept = target.ne(self.padding_idx).nonzero().squeeze(1)  # padding is not worth a projection
         target, features = target.index_select(0, kept), features.index_select(0, kept)
         teachers = [teacher_targets(rows, self.ignore_prefix_size, kept) for rows in sample[TEACHER]]
-        everything = torch.ones_like(target, dtype=torch.bool)
+        no_padding = torch.ones_like(target, dtype=torch.bool)
         vocab = projection.weight.size(0)
 
         def loss(scores, rows):
             chosen = [teacher.select(rows) for teacher in teachers]
-            return distillation_sums(scores, target[rows], everything[rows], chosen, objective, vocab)
+            return distillation_sums(scores, target[rows], no_padding[rows], chosen, objective, vocab)
 
-        wanted = wanted_scores(target, teachers, objective)
-        return chunked_sums(features, projection.weight, projection.bias, wanted, loss)
+        request = score_request(target, teachers, objective)
+        return chunked_sums(features, projection.weight, projection.bias, request, loss)
 
     def _plain_sums(self, model, net_output, sample, objective):
-        """The same from all logits."""
-        logits = scores_of(model, net_output)
-        logits = logits[:, self.ignore_prefix_size :].flatten(0, 1)
+        """`distillation_sums` from all logits."""
+        logits = scores_of(model, net_output)  # (batch, tgt_len, vocab)
+        logits = logits[:, self.ignore_prefix_size :].flatten(0, 1)  # (positions, vocab)
         target = self._target(sample)
         teachers = [teacher_targets(rows, self.ignore_prefix_size) for rows in sample[TEACHER]]
         losses = None
         if objective.name == "full":
             losses = [self._full_loss(logits, teacher, objective) for teacher in teachers]
-        scores = student_scores(logits, wanted_scores(target, teachers, objective))
+        scores = student_scores(logits, score_request(target, teachers, objective))
         kept = target.ne(self.padding_idx)
         return distillation_sums(scores, target, kept, teachers, objective, logits.size(-1), losses)
 
@@ -208,31 +182,33 @@ class LabelSmoothedCrossEntropyWithDistillationCriterion(LabelSmoothedCrossEntro
         return soft_targets.full(logits.float(), teacher.full_logits.float(), objective.temperature)
 
     def _target(self, sample):
+        """``(positions,)`` gold ids without the ignored prefix."""
         return sample["target"][:, self.ignore_prefix_size :].flatten()
 
-    def _projection(self, model, sample, objective) -> Projection | None:
-        """The student's output projection, if the loss is to do it by chunks."""
-        if self.kd_projection == "plain" or objective.name == "full":
+    def _chunked_projection(self, model, sample, objective) -> Projection | None:
+        """The student's output projection if the loss is to be chunked, else None."""
+        if self.projection == "plain" or objective.name == "full":
             return None
-        found = projection_of(model)
-        if isinstance(found, str):
-            self._tell("the student projects onto its dictionary itself, all logits at once: %s", found)
+        projection = projection_of(model)
+        if isinstance(projection, str):
+            self._log_once(
+                f"the student projects onto its dictionary itself, all logits at once: {projection}"
+            )
             return None
         positions = sample["target"].numel()
-        if self.kd_projection == "auto" and chunk_positions(positions, len(found.weight)) >= positions:
+        if self.projection == "auto" and chunk_positions(positions, len(projection.weight)) >= positions:
             return None
-        self._tell("output projection and loss are done in chunks of positions%s", "")
-        return found
+        self._log_once("output projection and loss are computed in chunks of positions")
+        return projection
 
-    def _tell(self, message: str, reason: str) -> None:
-        """Log once."""
-        if message not in self._told:
-            self._told.add(message)
-            logger.info(message, reason)
+    def _log_once(self, message: str) -> None:
+        if message not in self._logged:
+            self._logged.add(message)
+            logger.info(message)
 
     @classmethod
     def reduce_metrics(cls, logging_outputs) -> None:
-        """The host's metrics, and beside a teacher the two sides of the loss (base 2) and how they compare.
+        """Log fairseq's metrics, and beside a teacher the two sides of the loss (base 2) and how they compare.
 
         ``nll_loss`` and ``ppl`` are of the gold tokens alone. See docs/objectives.md, "What is logged".
         """
@@ -250,30 +226,25 @@ class LabelSmoothedCrossEntropyWithDistillationCriterion(LabelSmoothedCrossEntro
         metrics.log_scalar("kd_loss", sums["kd_loss"] / max(covered, 1) / math.log(2), covered, round=3)
         metrics.log_scalar("kd_coverage", 100.0 * covered / ntokens, ntokens, round=2)
 
-        def percent(name: str, share: Any) -> None:
+        def log_percent(name: str, share: Any) -> None:
             metrics.log_scalar(name, 100.0 * share / max(rows, 1), rows, round=2)
 
-        percent("kd_agreement", sums["kd_agreement"])
-        percent("kd_student_tail", sums["kd_student_tail"])
+        log_percent("kd_agreement", sums["kd_agreement"])
+        log_percent("kd_student_tail", sums["kd_student_tail"])
         if "kd_captured" in sums:
-            percent("kd_captured", sums["kd_captured"])
-            percent("kd_teacher_tail", rows - sums["kd_captured"])
+            log_percent("kd_captured", sums["kd_captured"])
+            log_percent("kd_teacher_tail", rows - sums["kd_captured"])
         if "kd_teacher_nll" in sums:
             for who in ("teacher", "gold"):
                 nll = f"kd_{who}_nll"
                 metrics.log_scalar(nll, sums[nll] / max(rows, 1) / math.log(2), rows, round=3)
-            metrics.log_derived("kd_teacher_ppl", lambda meters: get_perplexity(meters["kd_teacher_nll"].avg))
-            metrics.log_derived("kd_student_ppl", lambda meters: get_perplexity(meters["kd_gold_nll"].avg))
+            metrics.log_derived(
+                "kd_teacher_ppl", lambda meters: utils.get_perplexity(meters["kd_teacher_nll"].avg)
+            )
+            metrics.log_derived(
+                "kd_student_ppl", lambda meters: utils.get_perplexity(meters["kd_gold_nll"].avg)
+            )
 
 
-class _Answered:
-    """A model whose forward pass was made already."""
-
-    def __init__(self, model, net_output):
-        self._model, self._net_output = model, net_output
-
-    def __call__(self, **_):
-        return self._net_output
-
-    def __getattr__(self, name):
-        return getattr(self._model, name)
+def _schedule(cfg: DistillationConfig, start: float, end: float | None) -> Schedule:
+    return Schedule(start, start if end is None else end, str(cfg.kd_schedule), cfg.kd_schedule_updates)

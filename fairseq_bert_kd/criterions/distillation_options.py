@@ -1,19 +1,23 @@
-"""Options of the distillation criterion, and which of them contradict each other."""
+"""Options of the distillation criterion, and checks of them."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Optional
 
 from fairseq.criterions.label_smoothed_cross_entropy import LabelSmoothedCrossEntropyCriterionConfig
 from fairseq.dataclass import ChoiceEnum
 
-from fairseq_bert_kd.functional.distillation import OBJECTIVES, TOKEN_WEIGHTS, Objective
+from fairseq_bert_kd.functional.distillation import OBJECTIVES, TOKEN_WEIGHTS
 from fairseq_bert_kd.functional.schedules import SHAPES
+
+NEEDS_TAIL = (
+    "tail-bucket",
+    "sampled",
+)  # objectives that need the teacher's log-normaliser at the temperature itself
 
 
 @dataclass
 class DistillationConfig(LabelSmoothedCrossEntropyCriterionConfig):
-    """Options of ``label_smoothed_cross_entropy`` and the teacher's side."""
+    """Options of ``label_smoothed_cross_entropy``, and of the teacher's side."""
 
     kd_weight: float = field(
         default=0.5,
@@ -23,15 +27,15 @@ class DistillationConfig(LabelSmoothedCrossEntropyCriterionConfig):
         },
     )
     kd_temperature: float = field(
-        default=10.0,
+        default=1.0,
         metadata={
-            "help": "T, divides the teacher's logits, and the student's too in all objectives but `paper`; 10 for De-En and "
-            "Gigaword in the paper, else 5; with tail-bucket and sampled one of the store's temperatures"
+            "help": "T, divides the teacher's logits, and the student's too in all objectives but `paper`; the paper uses 10 "
+            "for De-En and Gigaword and 5 for other pairs; with tail-bucket and sampled one of the store's temperatures"
         },
     )
     kd_topk: int = field(
         default=8,
-        metadata={"help": "teacher tokens per position, at most what the store holds; 8 in the paper"},
+        metadata={"help": "teacher tokens per position, at most as many as the store has; 8 in the paper"},
     )
     kd_objective: ChoiceEnum(OBJECTIVES) = field(  # type: ignore[valid-type]
         default="paper",
@@ -50,17 +54,10 @@ class DistillationConfig(LabelSmoothedCrossEntropyCriterionConfig):
             "objectives that divide the student's logits too"
         },
     )
-    kd_approximate_tail: bool = field(
-        default=False,
-        metadata={
-            "help": "let tail-bucket use a temperature between the store's: the teacher's log-normaliser is bounded from "
-            "above by the chord between its neighbours in 1/T, so the tail is taken too heavy"
-        },
-    )
     kd_schedule: ChoiceEnum(SHAPES) = field(  # type: ignore[valid-type]
         default="constant",
         metadata={
-            "help": "way of W and T from --kd-weight and --kd-temperature to their -end values; with x = min(u / "
+            "help": "how W and T go from --kd-weight and --kd-temperature to their -end values; with x = min(u / "
             "UPDATES, 1) at update u after the warm-up: linear start + (end - start) x; cosine start + (end - start) (1 - "
             "cos(pi x)) / 2"
         },
@@ -87,85 +84,61 @@ class DistillationConfig(LabelSmoothedCrossEntropyCriterionConfig):
         default="auto",
         metadata={
             "help": "chunked: output projection and loss in chunks of positions, so that all logits are never in memory "
-            "together; plain: logits from the student; auto: chunked where the student's output layer is a plain projection "
-            "and there is more than one chunk"
+            "together; plain: logits from the student; auto: chunked where the student is a Transformer with a plain "
+            "projection and there is more than one chunk"
         },
     )
 
 
-def check_objective(
-    objective: Objective, topk: int, warmup: int, ends: Sequence[float | None], projection: str
-) -> None:
-    """Refuse values that are out of range and options that contradict each other.
-
-    Args:
-        objective: at the start of training.
-        topk: ``--kd-topk``.
-        warmup: ``--kd-warmup-updates``.
-        ends: of weight and temperature, or None.
-        projection: ``--kd-projection``.
+def check_options(cfg: DistillationConfig) -> None:
+    """Check ranges, and options that contradict each other.
 
     Raises:
-        ValueError: naming the options.
+        ValueError: names the options, their value and the next step.
     """
-    weights = {"--kd-weight": objective.weight, "--kd-weight-end": ends[0]}
-    temperatures = {"--kd-temperature": objective.temperature, "--kd-temperature-end": ends[1]}
-    for option, value in weights.items():
+    for option, value in {"--kd-weight": cfg.kd_weight, "--kd-weight-end": cfg.kd_weight_end}.items():
         if value is not None and not 0.0 <= value <= 1.0:
             raise ValueError(f"{option} must be in [0, 1], got {value}; the paper uses 0.5 and 0.1")
-    for option, value in temperatures.items():
+    for option, value in {
+        "--kd-temperature": cfg.kd_temperature,
+        "--kd-temperature-end": cfg.kd_temperature_end,
+    }.items():
         if value is not None and not value > 0.0:
             raise ValueError(f"{option} must be positive, got {value}; the paper uses 10 and 5")
-    if topk < 1:
-        raise ValueError(f"--kd-topk must be at least 1, got {topk}; the paper uses 8")
-    if warmup < 0:
-        raise ValueError(f"--kd-warmup-updates must not be negative, got {warmup}; 0 is no warm-up")
-    if objective.square_temperature and objective.name == "paper":
+    if cfg.kd_topk < 1:
+        raise ValueError(f"--kd-topk must be at least 1, got {cfg.kd_topk}; the paper uses 8")
+    if cfg.kd_warmup_updates < 0:
         raise ValueError(
-            "--kd-square-temperature is for objectives that divide the student's logits by T; --kd-objective paper does not: "
-            "leave it out, or choose another objective"
+            f"--kd-warmup-updates must not be negative, got {cfg.kd_warmup_updates}; 0 is no warm-up"
         )
-    if objective.approximate_tail and objective.name != "tail-bucket":
+    if cfg.kd_square_temperature and str(cfg.kd_objective) == "paper":
         raise ValueError(
-            f"--kd-approximate-tail is for --kd-objective tail-bucket, not {objective.name}; leave it out"
+            "--kd-square-temperature is for objectives that divide the student's logits by T; --kd-objective paper does not. "
+            "Leave it out, or choose another objective"
         )
-    if objective.name == "full" and projection == "chunked":
+    if str(cfg.kd_objective) == "full" and str(cfg.kd_projection) == "chunked":
         raise ValueError(
             "--kd-objective full compares whole distributions and cannot be chunked; leave out --kd-projection chunked"
         )
+    _check_schedule(cfg)
 
 
-def check_schedule(shape: str, updates: int, ends: Sequence[float | None]) -> None:
-    """Refuse a schedule without an end, and ends without a schedule.
-
-    Args:
-        shape: of `SHAPES`.
-        updates: ``--kd-schedule-updates``.
-        ends: of weight and temperature.
-
-    Raises:
-        ValueError: naming the options.
-    """
-    given = [value for value in ends if value is not None]
-    if shape == "constant" and (given or updates):
+def _check_schedule(cfg: DistillationConfig) -> None:
+    """Check that a schedule has an end, ends have a schedule, and the objective allows the temperatures in between."""
+    shape, updates = str(cfg.kd_schedule), cfg.kd_schedule_updates
+    has_end = cfg.kd_weight_end is not None or cfg.kd_temperature_end is not None
+    if shape == "constant" and (has_end or updates):
         raise ValueError(
             "--kd-weight-end, --kd-temperature-end and --kd-schedule-updates have no effect with --kd-schedule constant; "
             "choose linear or cosine, or leave them out"
         )
-    if shape != "constant" and (updates < 1 or not given):
+    if shape != "constant" and (updates < 1 or not has_end):
         raise ValueError(
             f"--kd-schedule {shape} needs --kd-schedule-updates of at least 1, got {updates}, and --kd-weight-end or "
             "--kd-temperature-end"
         )
-
-
-def check_changing_temperature(objective: Objective) -> None:
-    """Refuse a changing temperature for an objective that needs one of the store's (`ValueError`)."""
-    needs_tail = objective.name == "sampled" or (
-        objective.name == "tail-bucket" and not objective.approximate_tail
-    )
-    if needs_tail:
+    if str(cfg.kd_objective) in NEEDS_TAIL and cfg.kd_temperature_end not in (None, cfg.kd_temperature):
         raise ValueError(
-            f"--kd-temperature-end changes the temperature, and --kd-objective {objective.name} needs one of the store's: "
-            "leave it out" + (", or add --kd-approximate-tail" if objective.name == "tail-bucket" else "")
+            f"--kd-temperature-end changes the temperature, but --kd-objective {cfg.kd_objective} needs one of the store's. "
+            "Leave it out"
         )

@@ -1,68 +1,98 @@
-"""The files that make up a corpus, and faults in them that the host does not see."""
+"""The binarised files that make up a corpus, and faults in them that fairseq does not see."""
 
 import itertools
 import os
-from collections.abc import Iterator, Sequence
-from typing import Any
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
 
 from fairseq.data import Dictionary, indexed_dataset
 
-from fairseq_bert_kd.storage.fairseq_data import IndexedTokens, is_mmap
+from fairseq_bert_kd.storage.fairseq_data import IndexedTokens, check_parallel, is_mmap
 
 
-def corpus_parts(cfg: Any, data_path: str, split: str, combine: bool) -> Iterator[tuple[str, str]]:
-    """Name and path prefix of each pair of files that the host concatenates for ``split``.
+class CorpusPart(NamedTuple):
+    """One of the binarised corpora that fairseq concatenates for a split.
+
+    Attributes:
+        folder: data folder.
+        name: ``train``, ``train1``, ...
+        prefixes: path of each side without ``.idx`` and ``.bin``, by the side's name: source, target, input0, ...
+    """
+
+    folder: str
+    name: str
+    prefixes: Mapping[str, str]
+
+
+def translation_parts(cfg: Any, folder: str, split: str, combine: bool) -> list[CorpusPart]:
+    """The parts of a split of a translation task, each with a source and a target.
 
     Args:
-        cfg: of a translation task.
-        data_path: one data folder.
-        split: ``train``, for example.
+        cfg: options of the task.
+        folder: one data folder.
+        split: ``train`` for example.
         combine: whether ``train1``, ``train2``, ... belong to it.
     """
     source, target = cfg.source_lang, cfg.target_lang
+    parts: list[CorpusPart] = []
     for count in itertools.count():
-        part = f"{split}{count or ''}"
-        prefixes = [
-            os.path.join(data_path, f"{part}.{a}-{b}.") for a, b in ((source, target), (target, source))
-        ]
-        found = [p for p in prefixes if indexed_dataset.dataset_exists(p + source, impl=cfg.dataset_impl)]
-        if not found:
-            return
-        yield part, found[0]
+        name = f"{split}{count or ''}"
+        for a, b in ((source, target), (target, source)):  # fairseq also reads files of the other direction
+            prefix = os.path.join(folder, f"{name}.{a}-{b}.")
+            if indexed_dataset.dataset_exists(prefix + source, impl=cfg.dataset_impl):
+                parts.append(CorpusPart(folder, name, {"source": prefix + source, "target": prefix + target}))
+                break
+        else:
+            return parts
         if not combine:
-            return
+            return parts
+    raise AssertionError("unreachable")
 
 
-def refuse_damaged_parts(cfg: Any, data_path: str, split: str, combine: bool) -> None:
-    """Raise ValueError for a part whose index the host damaged; other formats than mmap pass."""
-    for _, prefix in corpus_parts(cfg, data_path, split, combine):
-        for lang in (cfg.source_lang, cfg.target_lang):
-            side = prefix + lang
-            if indexed_dataset.MMapIndexedDataset.exists(side) and is_mmap(side):
-                IndexedTokens(side).check()
+def check_parts(parts: Iterable[CorpusPart]) -> None:
+    """Check the index of every side, and that all sides of a part have as many sentences.
+
+    Only files in the mmap format are checked, which is fairseq-preprocess's default.
+
+    Raises:
+        ValueError: an index that fairseq damaged, or sides of unequal length.
+    """
+    for part in parts:
+        sides = {
+            side: IndexedTokens(prefix)
+            for side, prefix in part.prefixes.items()
+            if indexed_dataset.MMapIndexedDataset.exists(prefix) and is_mmap(prefix)
+        }
+        for tokens in sides.values():
+            tokens.check()
+        for one, other in itertools.pairwise(sides):
+            check_parallel(part.name, len(sides[one]), len(sides[other]), (one, other))
 
 
-def refuse_other_dictionaries(data_paths: Sequence[str], dictionaries: dict[str, Dictionary]) -> None:
-    """Raise ValueError for a data folder that was binarised with other dictionaries than the first one.
+def check_same_dictionaries(folders: Sequence[str], dictionaries: Mapping[str, Dictionary]) -> None:
+    """Check that all data folders were binarised with the dictionaries of the first one.
 
-    The host reads the ids of all folders (``a:b``) with the dictionaries of the first; another one would turn
-    every word into a different one, without a word. A folder without dictionaries passes, and counts may differ.
+    fairseq reads the ids of all folders (``a:b``) with the dictionaries of the first. Another dictionary would turn every
+    word into a different one, without a message. A folder without dictionaries passes, and counts may differ.
 
     Args:
-        data_paths: the folders.
-        dictionaries: of the first folder, by language.
+        folders: the data folders.
+        dictionaries: dictionaries of the first folder, by language.
+
+    Raises:
+        ValueError: names the first symbol that differs.
     """
-    for folder in data_paths[1:]:
+    for folder in folders[1:]:
         for language, first in dictionaries.items():
             path = os.path.join(folder, f"dict.{language}.txt")
             if not os.path.isfile(path):
                 continue
-            here, there = Dictionary.load(path).symbols, first.symbols
-            pairs = itertools.zip_longest(here, there, fillvalue="(none)")
+            symbols = Dictionary.load(path).symbols
+            pairs = itertools.zip_longest(symbols, first.symbols, fillvalue="(none)")
             for number, (symbol, expected) in enumerate(pairs):
                 if symbol != expected:
                     raise ValueError(
                         f"dict.{language}.txt in {folder} is another dictionary: symbol {number} is `{symbol}` there and "
-                        f"`{expected}` in {data_paths[0]} ({len(here)} and {len(there)} symbols); binarise all folders "
-                        "with the same dictionaries (fairseq-preprocess --srcdict/--tgtdict)"
+                        f"`{expected}` in {folders[0]} ({len(symbols)} and {len(first.symbols)} symbols). Binarise all "
+                        "folders with the same dictionaries (fairseq-preprocess --srcdict/--tgtdict)"
                     )

@@ -2,19 +2,20 @@
 
 from collections.abc import Sequence
 
+from fairseq.data import BaseWrapperDataset
+
 from fairseq_bert_kd.batch import TEACHER
-from fairseq_bert_kd.data.complete_batches import CompleteBatchesDataset
 from fairseq_bert_kd.data.store_rows import StoreRows
 
 
-class DistilledPairDataset(CompleteBatchesDataset):
+class DistilledPairDataset(BaseWrapperDataset):
     """Wraps a `LanguagePairDataset`; its collater adds ``batch.TEACHER``.
 
-    The host sorts the sentences of a batch by source length, so rows are attached by sentence id.
+    fairseq sorts the sentences of a batch by source length, so rows are attached by sentence id.
 
     Args:
         dataset: pairs with right-padded targets, ids counting through all parts of the corpus.
-        teachers: each with rows for every pair.
+        teachers: each has rows for every pair.
     """
 
     def __init__(self, dataset, teachers: Sequence[StoreRows]):

@@ -1,4 +1,4 @@
-"""Sentence pairs with target positions to predict: what the teacher is trained and asked on."""
+"""Sentence pairs with target positions to predict: inputs for training the teacher."""
 
 from collections.abc import Callable
 from typing import Optional
@@ -7,8 +7,6 @@ import numpy as np
 import torch
 from fairseq.data import FairseqDataset, data_utils
 from numpy.typing import NDArray
-
-from fairseq_bert_kd.data.complete_batches import complete_batches
 
 
 class MaskedPairDataset(FairseqDataset):
@@ -19,7 +17,7 @@ class MaskedPairDataset(FairseqDataset):
         target: indexed dataset of target ids, each ending with end of sentence.
         mask: ``(length, epoch, index) -> (length,) bool``, target positions to predict.
         pad: padding index of both dictionaries.
-        shuffle_seed: mix equally long pairs, in an order drawn from this; None keeps corpus order.
+        shuffle_seed: seed of the order of equally long pairs; None keeps corpus order.
     """
 
     def __init__(
@@ -44,7 +42,7 @@ class MaskedPairDataset(FairseqDataset):
         self.sizes: NDArray[np.int64] = (
             np.asarray(source.sizes, np.int64) - 1 + np.asarray(target.sizes, np.int64)
         )
-        # The host keeps its data-loading workers alive across epochs, each with its own copy of this
+        # fairseq keeps its data-loading workers alive across epochs, each with its own copy of this
         # object: an ordinary attribute would stay at the first epoch there, and so would the masks.
         self._epoch = torch.ones((), dtype=torch.int64).share_memory_()
 
@@ -64,10 +62,10 @@ class MaskedPairDataset(FairseqDataset):
         return len(self.source)
 
     def collater(self, samples):
-        """Mini-batch of the model's inputs, right-padded; empty for no samples.
+        """Mini-batch of the model's inputs, right-padded to ``(batch, longest)``; empty for no samples.
 
-        ``masked`` is False on padding; ``target`` holds all target ids, the criterion picks the masked
-        ones; ``ntokens`` counts source and target tokens.
+        ``masked`` is False on padding. ``target`` holds all target ids, and the criterion picks the masked
+        ones. ``ntokens`` counts source and target tokens.
         """
         if not samples:
             return {}
@@ -105,20 +103,15 @@ class MaskedPairDataset(FairseqDataset):
         return int(self.sizes[index])
 
     def ordered_indices(self):
-        """By pair length, equal lengths mixed.
+        """Indices by pair length, equal lengths mixed.
 
-        The host forms batches once and keeps them for all epochs; drawing from a seed of our own lets a
-        resumed run form the same ones (the host's seed here is that of the epoch it starts in).
+        fairseq forms batches once and keeps them for all epochs. A seed of our own lets a resumed run form the
+        same ones: fairseq's seed here is that of the epoch in which the run starts.
         """
         order = np.arange(len(self))
         if self.shuffle_seed is not None:
             order = np.random.default_rng(self.shuffle_seed).permutation(order)
         return order[np.argsort(self.sizes[order], kind="mergesort")]
-
-    def batch_by_size(self, indices, **kwargs):
-        if not len(indices):
-            return []  # the host would look at its last batch
-        return complete_batches(super().batch_by_size(indices, **kwargs), indices)
 
     @property
     def supports_prefetch(self):

@@ -8,16 +8,16 @@ SHAPES = ("constant", "linear", "cosine")
 
 @dataclass(frozen=True)
 class Schedule:
-    """From ``start`` to ``end`` over some updates, then ``end``.
+    """A value that goes from ``start`` to ``end`` over some updates, and stays there.
 
     With ``x = min(u / updates, 1)`` at update ``u`` (counted from the end of the warm-up): linear
-    ``start + (end - start) x``; cosine ``start + (end - start) (1 - cos(pi x)) / 2``; constant is ``start``.
+    ``start + (end - start) x``; cosine ``start + (end - start) (1 - cos(pi x)) / 2``; constant ``start``.
 
     Attributes:
         start: first value.
         end: last value.
-        shape: of `SHAPES`.
-        updates: that the way takes, positive unless constant.
+        shape: one of `SHAPES`.
+        updates: number of updates from start to end, positive unless constant.
     """
 
     start: float
@@ -26,7 +26,7 @@ class Schedule:
     updates: int = 0
 
     def value(self, update: int) -> float:
-        """At an update, counted from 0."""
+        """Scheduled value at an update, counted from 0."""
         if self.shape == "constant":
             return self.start
         if update >= self.updates:

@@ -1,16 +1,17 @@
-"""What a student loses against a teacher, each objective a pure function of a few numbers per position.
+"""Losses of a student against a teacher: each objective is a pure function of a few numbers per position.
 
 Notation: ``t`` teacher logits, ``z`` student logits, ``V`` the dictionary, ``K`` the teacher's k best tokens, ``T`` the
 temperature, ``p`` and ``q`` the distributions of teacher and student at temperature T over V, ``P`` and ``Q`` their masses
-on K. Logits may be shifted by any constant per position, the same one in logits and log-normalisers
-(``log sum over V of exp(z / T)``). Teacher's tensors carry no gradient. Every function returns ``(positions,)`` in nats.
+on K. A log-normaliser is ``log Z = logsumexp(z / T)`` over V, so ``log q = z / T - log Z``. Logits may be shifted by any
+constant per position, if the log-normalisers are shifted with them. Teacher's tensors carry no gradient. Every function
+returns ``(positions,)`` in nats.
 
-What each is, compared with the full divergence ``KL(p || q)``:
+Each objective, compared with the full divergence ``KL(p || q)``:
 
 ==============  ======================================================================================================
 paper           biased: the teacher is renormalised over K, the student is not tempered
 renormalised    biased: the same with a tempered student; its optimum has no mass outside K
-conditional     exact within K, blind to the rest: how much mass the student leaves to V - K does not matter
+conditional     exact within K, blind to the rest: the student's mass on V - K does not matter
 tail_bucket     a lower bound, monotone in k, equal at k = V; asks for the right mass outside K, not where it lies
 sampled         unbiased, in value and gradient, over the drawn tokens; has variance instead
 full            the divergence itself
@@ -37,7 +38,7 @@ def paper(
         student_logits: ``(positions, k)`` at the teacher's tokens.
         student_log_normaliser: ``(positions,)`` at temperature 1.
         logits: ``(positions, k)`` of the teacher.
-        temperature: positive; 5 and 10 in the paper.
+        temperature: positive; 10 and 5 in the paper.
     """
     probs = torch.softmax(logits / temperature, dim=-1)
     return _expectation(probs, student_log_normaliser[:, None] - student_logits)
@@ -46,10 +47,10 @@ def paper(
 def renormalised(
     student_logits: Tensor, student_log_normaliser: Tensor, logits: Tensor, temperature: float
 ) -> Tensor:
-    """``-sum_K softmax_K(t / T) log softmax_V(z / T)``, as multilingual-kd and FBK have it.
+    """``-sum_K softmax_K(t / T) log softmax_V(z / T)``, as in multilingual-kd and FBK.
 
-    A teacher cut to K and rescaled is another teacher: the student is told that V - K has no mass at all. At k = V it is
-    the full cross-entropy, which is the full KL plus the teacher's entropy.
+    A teacher cut to K and rescaled is another teacher: it tells the student that V - K has no mass at all. At k = V this
+    is the full cross-entropy, which is the full KL plus the teacher's entropy.
 
     Args:
         student_logits: ``(positions, k)`` at the teacher's tokens.
@@ -62,9 +63,9 @@ def renormalised(
 
 
 def conditional(student_logits: Tensor, logits: Tensor, temperature: float) -> Tensor:
-    """``KL(softmax_K(t / T) || softmax_K(z / T))``: both sides over K only, as MaxText and ModelOpt have it.
+    """``KL(softmax_K(t / T) || softmax_K(z / T))``: both sides over K only, as in MaxText and ModelOpt.
 
-    Never negative; at k = V the full KL. Needs no normaliser, and leaves the student's mass outside K free.
+    Never negative; the full KL at k = V. Needs no normaliser, and leaves the student's mass outside K free.
 
     Args:
         student_logits: ``(positions, k)`` at the teacher's tokens.
@@ -84,9 +85,9 @@ def tail_bucket(
 ) -> Tensor:
     """``sum_K p (log p - log q) + (1 - P) (log(1 - P) - log(1 - Q))``: the KL of k + 1 buckets.
 
-    By the log-sum inequality never above the full KL, growing with k, equal at k = V; never negative. The true tail
-    needs the teacher's log-normaliser at T itself: the tail's mass at another temperature says little about it.
-    ``log(1 - Q)`` comes from ``log(-expm1(log Q))``; masses below 1e-7 count as 1e-7.
+    By the log-sum inequality it is never above the full KL, grows with k, and is equal at k = V; it is never negative. The
+    true tail needs the teacher's log-normaliser at T itself: the tail's mass at another temperature says little about it.
+    ``log(1 - Q)`` is computed as ``log(-expm1(log Q))``; masses below 1e-7 count as 1e-7.
 
     Args:
         student_logits: ``(positions, k)`` at the teacher's tokens.
@@ -115,16 +116,18 @@ def sampled(
 ) -> Tensor:
     """An unbiased estimate of the full KL from the stored tokens and r tokens drawn from the rest.
 
-    ``sum_K p (log p - log q) + R / r * sum_v p(v) / p1(v) (log p(v) - log q(v))``: the draws v come from the teacher at
+    ``sum_K p (log p - log q) + R / r * sum_v p(v) / p1(v) (log p(v) - log q(v))``. The draws v come from the teacher at
     temperature 1 outside K, where its mass is R, and ``p1`` are its probabilities there (docs/store_format.md). Anshumann
-    et al. 2025 ("Sparse logit sampling") draw all tokens so; here K is exact and only the rest is drawn, which leaves less
-    variance. Single values may be negative. Value and gradient are right in the mean over draws, but for rows with R below
-    1e-6, which float32 does not know well enough to carry to another T: there the draws share the rest's mass at T.
+    et al. 2025 ("Sparse logit sampling") draw all tokens in this way. Here K is exact and only the rest is drawn, which
+    leaves less variance. Single values may be negative.
+
+    Value and gradient are right in the mean over draws, except in rows with R below 1e-6: float32 does not know such an R
+    well enough to carry it to another T. There the draws share the mass of the rest at T.
 
     Args:
         student_logits: ``(positions, stored)`` at every stored token, k and possibly gold.
         student_log_normaliser: ``(positions,)`` at temperature T.
-        logits: ``(positions, stored)`` of the teacher; minus infinity for a token that is there twice.
+        logits: ``(positions, stored)`` of the teacher; minus infinity for a token that is stored twice.
         log_normaliser: ``(positions,)`` of the teacher at temperature T.
         student_sample_logits: ``(positions, r)`` at the drawn tokens.
         sample_logits: ``(positions, r)`` of the teacher.
@@ -136,14 +139,14 @@ def sampled(
         log_probs.exp(), log_probs - student_logits / temperature + student_log_normaliser[:, None]
     )
     rest = tail_mass(logits - unit_log_normaliser[:, None])[:, None]  # (positions, 1) at temperature 1
-    drawn = sample_logits / temperature - log_normaliser[:, None]
-    log_ratios = drawn - sample_logits + unit_log_normaliser[:, None]  # p / p1
-    # a rest within rounding times a ratio without bound is anything, nan too: share out its mass at T among the draws
+    sample_log_probs = sample_logits / temperature - log_normaliser[:, None]  # (positions, r)
+    log_ratios = sample_log_probs - sample_logits + unit_log_normaliser[:, None]  # log(p / p1)
+    # a rest within rounding times a ratio without bound may be anything, nan too: let the draws share its mass at T
     shared = tail_mass(log_probs)[:, None] * torch.softmax(log_ratios, dim=-1)
     weights = torch.where(
         rest > 10 * LEAST_TAIL, rest * torch.exp(log_ratios) / sample_logits.size(-1), shared
     )
-    differences = drawn - student_sample_logits / temperature + student_log_normaliser[:, None]
+    differences = sample_log_probs - student_sample_logits / temperature + student_log_normaliser[:, None]
     return stored + _expectation(weights, differences)
 
 
@@ -158,44 +161,8 @@ def full(student_logits: Tensor, logits: Tensor, temperature: float) -> Tensor:
     return conditional(student_logits, logits, temperature)
 
 
-def log_normaliser_between(
-    log_normalisers: Tensor, temperatures: Sequence[float], temperature: float, log_symbols: float
-) -> Tensor:
-    """An upper bound on the teacher's log-normaliser at a temperature that was not stored.
-
-    ``log sum exp(b t)`` is convex in ``b = 1 / T``, so the chord between two neighbouring stored temperatures lies above
-    it. At b = 0 it is known without a store: the logarithm of the number of symbols. The tail comes out too heavy, by how
-    much depends on the teacher; dump with that temperature for the exact one.
-
-    Args:
-        log_normalisers: ``(positions, temperatures)``.
-        temperatures: of the columns.
-        temperature: at least the smallest of them.
-        log_symbols: logarithm of the number of symbols that have mass.
-
-    Returns:
-        ``(positions,)``.
-
-    Raises:
-        ValueError: a temperature below all stored ones.
-    """
-    inverse = 1.0 / temperature
-    points = sorted([(1.0 / stored, column) for column, stored in enumerate(temperatures)])
-    above = next(((b, column) for b, column in points if b >= inverse * (1 - 1e-9)), None)
-    if above is None:
-        raise ValueError(
-            f"temperature {temperature:g} is below all that the store has ({listed(temperatures)}), and nothing bounds the "
-            f"tail there; choose a higher --kd-temperature, or dump again with --temperatures {temperature:g}"
-        )
-    below = [(b, column) for b, column in points if b < above[0]]
-    lower_b, lower = (below[-1][0], log_normalisers[:, below[-1][1]]) if below else (0.0, None)
-    share = (inverse - lower_b) / (above[0] - lower_b)
-    upper = log_normalisers[:, above[1]]
-    return share * upper + (1.0 - share) * (lower if lower is not None else log_symbols)
-
-
 def column_of(temperatures: Sequence[float], temperature: float) -> int | None:
-    """Place of a temperature in a store's grid; None when it is not there."""
+    """Column of a temperature among those of log-normalisers; None if there is none."""
     return next(
         (i for i, stored in enumerate(temperatures) if math.isclose(stored, temperature, rel_tol=1e-6)), None
     )
@@ -207,22 +174,17 @@ def tail_mass(log_probs: Tensor) -> Tensor:
 
 
 def log_tail_mass(log_probs: Tensor) -> Tensor:
-    """``log(1 - sum exp)``, of at least `LEAST_TAIL`: ``(positions, k)`` log-probabilities to ``(positions,)``."""
+    """``log(1 - sum exp)``, at least ``log(LEAST_TAIL)``: ``(positions, k)`` log-probabilities to ``(positions,)``."""
     log_mass = torch.logsumexp(log_probs, dim=-1).clamp(max=math.log1p(-LEAST_TAIL))
     return torch.log(-torch.expm1(log_mass))
 
 
 def bucket_entropy(log_probs: Tensor) -> Tensor:
-    """Entropy of the k tokens and one bucket for the rest, nats: ``(positions,)``."""
+    """Entropy of the k tokens and one bucket for the rest, in nats: ``(positions, k)`` to ``(positions,)``."""
     tail = tail_mass(log_probs)
     return -_expectation(log_probs.exp(), log_probs) - torch.xlogy(tail, tail)
 
 
 def _expectation(probs: Tensor, values: Tensor) -> Tensor:
-    """``sum probs * values`` over the last dimension, where nothing times infinity is nothing, in the gradient too."""
+    """``sum probs * values`` over the last dimension, where 0 times infinity is 0, in the gradient too."""
     return (probs * torch.where(probs > 0, values, torch.zeros_like(values))).sum(dim=-1)
-
-
-def listed(temperatures: Sequence[float]) -> str:
-    """For messages."""
-    return ", ".join(f"{temperature:g}" for temperature in temperatures) or "none"

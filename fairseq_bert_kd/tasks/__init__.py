@@ -13,7 +13,7 @@ compat.require_fairseq()
 compat.allow_fairseq_checkpoints()
 compat.broadcast_to_own_workers()
 
-import fairseq_bert_kd.criterions.cmlm_loss  # noqa: E402
+import fairseq_bert_kd.criterions.conditional_masked_lm  # noqa: E402
 import fairseq_bert_kd.criterions.distillation_loss  # noqa: E402
 import fairseq_bert_kd.models.masked_lm_teacher  # noqa: E402
 import fairseq_bert_kd.models.student_presets  # noqa: E402

@@ -6,16 +6,15 @@ import logging
 from dataclasses import dataclass, field
 
 import numpy as np
-from fairseq import utils
 from fairseq.tasks import register_task
 from fairseq.tasks.translation import TranslationConfig, TranslationTask
-from omegaconf import II, open_dict
+from omegaconf import II
 
-from fairseq_bert_kd.data.corpus_parts import refuse_damaged_parts, refuse_other_dictionaries
+from fairseq_bert_kd.data.guarded_loading import GuardedTranslation
 from fairseq_bert_kd.data.masked_pair_dataset import MaskedPairDataset
-from fairseq_bert_kd.data.parallel_check import refuse_unequal_sides
 from fairseq_bert_kd.functional.masking import replayable_mask
 from fairseq_bert_kd.functional.text_input import LEFT_TO_RIGHT
+from fairseq_bert_kd.teachers.load import is_token_teacher
 from fairseq_bert_kd.tokenization.dictionary import (
     TeacherVocabulary,
     dictionary_digests,
@@ -44,7 +43,7 @@ class ConditionalMaskedLMConfig(TranslationConfig):
 
 
 @register_task("conditional_masked_lm", dataclass=ConditionalMaskedLMConfig)
-class ConditionalMaskedLMTask(TranslationTask):
+class ConditionalMaskedLMTask(GuardedTranslation, TranslationTask):
     """Source and target in one input, only target tokens masked (Chen et al. 2020, Section 3.1).
 
     A left-to-right teacher is trained on every target position instead, none of them masked.
@@ -65,41 +64,34 @@ class ConditionalMaskedLMTask(TranslationTask):
             )
         if cfg.num_batch_buckets > 0:
             raise ValueError(
-                f"--num-batch-buckets {cfg.num_batch_buckets} pads every sentence, and the teacher would be asked for the padding; "
+                f"--num-batch-buckets {cfg.num_batch_buckets} pads every sentence, and the teacher would predict the padding; "
                 "leave it out"
             )
-        if cfg.upsample_primary == -1:  # the host's default would make a corpus of several parts negative
-            with open_dict(cfg):
-                cfg.upsample_primary = 1
         super().__init__(cfg, src_dict, tgt_dict)
         self._left_to_right = False  # known once the model is built
-        dictionaries = {cfg.source_lang: src_dict, cfg.target_lang: tgt_dict}
-        refuse_other_dictionaries(utils.split_paths(cfg.data), dictionaries)
 
     def build_model(self, cfg, from_checkpoint=False):
         """Build the teacher and write its description into ``cfg``, which the checkpoint stores."""
-        if getattr(cfg, "_name", None) != "hf_masked_lm":
+        arch = getattr(cfg, "_name", None)
+        if not is_token_teacher(arch):
             raise ValueError(
-                f"task conditional_masked_lm trains --arch hf_masked_lm, not `{getattr(cfg, '_name', None)}`"
+                f"task conditional_masked_lm trains a masked language model, and `{arch}` is not one; give --arch hf_masked_lm"
             )
         if cfg.teacher_spec:
             self._check_dictionaries(json.loads(cfg.teacher_spec)["digests"])
         else:
             if not cfg.teacher_model:
-                raise ValueError(
-                    "--arch hf_masked_lm needs --teacher-model: a folder or hub name of a masked LM"
-                )
-            self._refuse_unused_probability(cfg)
+                raise ValueError(f"--arch {arch} needs --teacher-model: a folder or hub name of a masked LM")
+            self._check_mask_prob_is_used(cfg)
             tokenizer = HfTokenizer(cfg.teacher_tokenizer or cfg.teacher_model)
             self.teacher_vocabulary = teacher_vocabulary(tokenizer, self.src_dict, self.tgt_dict)
         model = super().build_model(cfg, from_checkpoint)
-        self._left_to_right = model.attention == LEFT_TO_RIGHT
+        self._left_to_right = model.pair_layout().attention == LEFT_TO_RIGHT
         assert not (self._left_to_right and self.datasets), (
             "data that were loaded before the model are masked"
         )
         if not cfg.teacher_spec:
-            with open_dict(cfg):
-                cfg.teacher_spec = model.spec()
+            cfg.teacher_spec = model.spec()
         return model
 
     def build_criterion(self, cfg, *args, **kwargs):
@@ -110,7 +102,7 @@ class ConditionalMaskedLMTask(TranslationTask):
             )
         return super().build_criterion(cfg, *args, **kwargs)
 
-    def _refuse_unused_probability(self, cfg):
+    def _check_mask_prob_is_used(self, cfg):
         if str(cfg.teacher_attention) == LEFT_TO_RIGHT and self.cfg.cmlm_mask_prob != DEFAULT_MASK_PROB:
             raise ValueError(
                 f"--cmlm-mask-prob {self.cfg.cmlm_mask_prob} has no effect with --teacher-attention left-to-right, which "
@@ -118,7 +110,7 @@ class ConditionalMaskedLMTask(TranslationTask):
             )
 
     def _check_dictionaries(self, digests):
-        """Refuse a checkpoint that was trained with other dictionaries than those of the data folder."""
+        """Check that a checkpoint was trained with the dictionaries of the data folder."""
         for name, digest in dictionary_digests(self.src_dict, self.tgt_dict).items():
             if digest != digests[name]:
                 raise ValueError(
@@ -128,11 +120,8 @@ class ConditionalMaskedLMTask(TranslationTask):
                 )
 
     def load_dataset(self, split, epoch=1, combine=False, **kwargs):
-        paths = utils.split_paths(self.cfg.data)
-        data_path = paths[(epoch - 1) % len(paths)] if split == self.cfg.train_subset else paths[0]
-        refuse_damaged_parts(self.cfg, data_path, split, combine)
-        with refuse_unequal_sides(split):
-            super().load_dataset(split, epoch=epoch, combine=combine, **kwargs)
+        self.parts_of(self.folder_of(split, epoch), split, combine)  # checks them
+        super().load_dataset(split, epoch=epoch, combine=combine, **kwargs)
         pairs = self.datasets[split]
         training = split == self.cfg.train_subset
         mask = functools.partial(_mask_for_split, training, self.cfg.cmlm_mask_prob, self.cfg.cmlm_seed)
@@ -145,7 +134,7 @@ class ConditionalMaskedLMTask(TranslationTask):
         )
 
     def filter_indices_by_size(self, indices, dataset, max_positions=None, ignore_invalid_inputs=False):
-        """Leave out pairs that are longer than the teacher's positions (or the token budget); count them."""
+        """The pairs that fit the teacher's positions and the token budget; the others are counted in the log."""
         kept, ignored = dataset.filter_indices_by_size(indices, max_positions)
         if len(ignored):
             logger.warning(

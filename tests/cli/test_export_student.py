@@ -1,4 +1,4 @@
-"""A student for programs that do not know this plugin: what is kept, what is left out, what is refused."""
+"""A student for programs that do not know this plugin: what is kept, what is left out, and errors."""
 
 import argparse
 import json
@@ -114,13 +114,13 @@ def test_exported_student_can_be_exported_again(student, tmp_path):
     assert once["args"] == twice["args"]
 
 
-def test_teacher_is_refused(chain, tmp_path, capsys):
+def test_teacher_is_an_error(chain, tmp_path, capsys):
     assert export(chain.teacher, tmp_path / "out.pt") == 2
     assert "is a teacher (task conditional_masked_lm)" in capsys.readouterr().err
     assert not list(tmp_path.iterdir())
 
 
-def test_checkpoint_without_architecture_is_refused():
+def test_checkpoint_without_architecture_is_an_error():
     state = {"args": argparse.Namespace(task="translation"), "model": {}, "optimizer_history": [{}]}
     with pytest.raises(ValueError, match="`x.pt` does not name its architecture"):
         exported(state, "x.pt")

@@ -1,4 +1,4 @@
-"""Each loss for one position at a time, over whole rows in float64, beside the calls that are tested.
+"""Each loss for one position at a time, over whole rows in float64, and calls of the tested functions.
 
 Teachers are made from whole rows, so that everything about them is known.
 """
@@ -8,7 +8,7 @@ import math
 import torch
 
 from fairseq_bert_kd.functional import soft_targets
-from fairseq_bert_kd.functional.distillation import Objective, distillation_sums, wanted_scores
+from fairseq_bert_kd.functional.distillation import Objective, distillation_sums, score_request
 from fairseq_bert_kd.functional.student_scores import student_scores
 from fairseq_bert_kd.functional.teacher_targets import TeacherTargets
 
@@ -17,24 +17,29 @@ PAD = 1
 LOSSES = ("paper", "renormalised", "conditional", "tail_bucket", "sampled", "full")
 
 
+def objective_of(name="paper", temperature=10.0, weight=0.5, epsilon=0.1, **others):
+    """An objective with the paper's values where a test does not set them."""
+    return Objective(name=name, temperature=temperature, weight=weight, epsilon=epsilon, **others)
+
+
 def rows_of(positions, vocab, seed=0, spread=2.0):
     """``(positions, vocab)`` float64 logits of a student."""
     generator = torch.Generator().manual_seed(seed)
     return torch.randn(positions, vocab, generator=generator, dtype=DOUBLE) * spread
 
 
-def teacher_rows_of(positions, vocab, seed=100, spread=2.0, barred=()):
+def teacher_rows_of(positions, vocab, seed=100, spread=2.0, excluded=()):
     """Rows with a few likely tokens and a long tail, best 0, as a teacher's: some sure, some not."""
     logits = rows_of(positions, vocab, seed, spread)
     for row in range(positions):
         for rank in range(3):
             logits[row, (7 * row + 5 * rank + 2) % vocab] += (row % 4) * 2.0 - rank
-    logits[:, list(barred)] = -math.inf
+    logits[:, list(excluded)] = -math.inf
     return logits - logits.amax(dim=1, keepdim=True)
 
 
 def targets_of(rows, k, temperatures=(1.0, 2.0), gold=None, gold_stored=False, samples=0, seed=0, **others):
-    """`TeacherTargets` with all that whole rows of a teacher tell; samples drawn outside the stored tokens."""
+    """`TeacherTargets` with all that follows from whole rows of a teacher; samples drawn outside the stored tokens."""
     logits, ids = rows.topk(k, dim=1)
     fields = {
         "present": torch.ones(len(rows), dtype=torch.bool),
@@ -89,7 +94,7 @@ def slow_renormalised(student, ids, logits, temperature):
 
 def slow_conditional(student, ids, logits, temperature):
     p = renormalised_probs(logits, temperature)
-    q = log_q(student[ids], temperature)  # no other token of the student has a say
+    q = log_q(student[ids], temperature)  # no other token of the student matters
     return sum(p[i] * (math.log(p[i]) - q[i]) for i in range(len(ids)) if p[i])
 
 
@@ -238,7 +243,7 @@ def sums_of(student, target, teachers, objective):
         losses = [
             soft_targets.full(student, teacher.full_logits, objective.temperature) for teacher in teachers
         ]
-    scores = student_scores(student, wanted_scores(target, teachers, objective))
+    scores = student_scores(student, score_request(target, teachers, objective))
     return distillation_sums(scores, target, kept, teachers, objective, student.size(1), losses)
 
 

@@ -6,11 +6,12 @@ import pytest
 import torch
 
 from fairseq_bert_kd.batch import pack
-from fairseq_bert_kd.functional.distillation import OBJECTIVES, Objective
+from fairseq_bert_kd.functional.distillation import OBJECTIVES
 from fairseq_bert_kd.functional.teacher_targets import TeacherTargets, teacher_targets
 from tests.functional.slow_losses import (
     PAD,
     example,
+    objective_of,
     rows_of,
     slow_of,
     sums_of,
@@ -34,7 +35,7 @@ def two_teachers(vocab=9, positions=6, k=None):
 def test_renormalised_against_two_is_the_cross_entropy_with_their_mixture():
     teachers, (first, second) = two_teachers()
     student, target = rows_of(6, 9), torch.full((6,), 4)
-    total = sums_of(student, target, teachers, Objective("renormalised", 2.0, 1.0))["loss"]
+    total = sums_of(student, target, teachers, objective_of("renormalised", 2.0, 1.0))["loss"]
     mixture = 0.25 * first + 0.75 * second
     torch.testing.assert_close(total, -(mixture * (student / 2.0).log_softmax(1)).sum())
 
@@ -43,7 +44,7 @@ def test_renormalised_against_two_is_the_cross_entropy_with_their_mixture():
 def test_gradient_against_two_whole_distributions_is_that_of_their_mixture(name):
     teachers, (first, second) = two_teachers()
     student, target = rows_of(6, 9).requires_grad_(), torch.full((6,), 4)
-    total = sums_of(student, target, teachers, Objective(name, 2.0, 1.0))["loss"]
+    total = sums_of(student, target, teachers, objective_of(name, 2.0, 1.0))["loss"]
     mixture = 0.25 * first + 0.75 * second
     divergence = (mixture * (mixture.log() - (student / 2.0).log_softmax(1))).sum()
     torch.testing.assert_close(*(torch.autograd.grad(loss, student)[0] for loss in (total, divergence)))
@@ -53,7 +54,7 @@ def test_gradient_against_two_whole_distributions_is_that_of_their_mixture(name)
 def test_weights_are_scaled_to_those_that_have_a_row():
     student, target = rows_of(3, 9), torch.full((3,), 4)
     both, _ = two_teachers(positions=3, k=3)
-    objective = Objective("conditional", 2.0, 1.0)
+    objective = objective_of("conditional", 2.0, 1.0)
     present = [torch.tensor([True, True, False]), torch.tensor([False, True, False])]
     teachers = [one._replace(present=there) for one, there in zip(both, present, strict=True)]
 
@@ -71,7 +72,7 @@ def test_weights_are_scaled_to_those_that_have_a_row():
 def test_weight_of_a_single_teacher_has_no_effect():
     student, target, [teacher] = example()
     totals = [
-        sums_of(student, target, [teacher._replace(weight=w)], Objective())["loss"] for w in (0.01, 7.0)
+        sums_of(student, target, [teacher._replace(weight=w)], objective_of())["loss"] for w in (0.01, 7.0)
     ]
     assert torch.equal(*totals)
 
@@ -98,12 +99,11 @@ def batch_entry(teacher: TeacherTargets, batch: int, garbage: torch.Tensor | Non
 
 
 @pytest.mark.parametrize("name", OBJECTIVES)
-@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf, 1e4])
-@pytest.mark.parametrize("kind", ["none", "entropy"])
+@pytest.mark.parametrize(("value", "kind"), [(math.nan, "entropy"), (-math.inf, "none")])
 def test_rows_that_are_not_there_may_hold_anything(name, value, kind):
     student, target, teachers = example(teachers=2)
     teachers = [teacher._replace(gold_stored=True) for teacher in teachers]
-    objective, results = Objective(name, 2.0, token_weight=kind), []
+    objective, results = objective_of(name, 2.0, token_weight=kind), []
     student = student.float().requires_grad_()
     for garbage in (None, torch.tensor(value)):
         decoded = [teacher_targets(batch_entry(teacher, 3, garbage), 0) for teacher in teachers]
@@ -115,10 +115,9 @@ def test_rows_that_are_not_there_may_hold_anything(name, value, kind):
 
 
 @pytest.mark.parametrize("name", OBJECTIVES)
-@pytest.mark.parametrize("count", [1, 2])
-def test_symbols_that_the_student_rules_out_do_no_harm_where_a_row_is_missing(name, count):
+def test_symbols_that_the_student_rules_out_do_no_harm_where_a_row_is_missing(name):
     # an absent row names token 0, which some students give no probability at all
-    student, target, teachers = example(teachers=count)
+    student, target, teachers = example(teachers=2)
     student[:, 0] = -math.inf
     student.requires_grad_()
     for i, teacher in enumerate(teachers):
@@ -134,18 +133,19 @@ def test_symbols_that_the_student_rules_out_do_no_harm_where_a_row_is_missing(na
             for part in new
         ]
         teachers[i] = TeacherTargets(*zeroed)._replace(present=teacher.present)
-    objective = Objective(name, 2.0, epsilon=0.0)
+    objective = objective_of(name, 2.0, epsilon=0.0)
     total = sums_of(student, target, teachers, objective)["loss"]
     assert torch.isfinite(total)
     assert torch.isfinite(torch.autograd.grad(total, student)[0]).all()
 
 
-@pytest.mark.parametrize("name", OBJECTIVES)
-@pytest.mark.parametrize("temperature", [1.0, 2.0])
+@pytest.mark.parametrize(
+    ("name", "temperature"), [*((name, 2.0) for name in OBJECTIVES), ("tail-bucket", 1.0)]
+)
 def test_only_padding_gives_zero_with_a_gradient_path(name, temperature):
     student, target, teachers = example(teachers=2)
     student.requires_grad_()
-    sums = sums_of(student, torch.full_like(target, PAD), teachers, Objective(name, temperature))
+    sums = sums_of(student, torch.full_like(target, PAD), teachers, objective_of(name, temperature))
     assert all(value == 0 for value in sums.values())
     sums["loss"].backward()
     assert torch.equal(student.grad, torch.zeros_like(student))
@@ -155,7 +155,7 @@ def test_only_padding_gives_zero_with_a_gradient_path(name, temperature):
 def test_no_positions_at_all_give_zero(name):
     student, target, [teacher] = example()
     student = student[:0].requires_grad_()
-    sums = sums_of(student, target[:0], [teacher.select(slice(0, 0))], Objective(name, 2.0))
+    sums = sums_of(student, target[:0], [teacher.select(slice(0, 0))], objective_of(name, 2.0))
     assert sums["loss"] == 0
     sums["loss"].backward()
 
@@ -165,7 +165,7 @@ def test_inputs_are_not_modified():
     tensors = [student, target, *(part for one in teachers for part in one if torch.is_tensor(part))]
     before = [tensor.clone() for tensor in tensors]
     for name in OBJECTIVES:
-        sums_of(student, target, teachers, Objective(name, 2.0, token_weight="entropy"))
+        sums_of(student, target, teachers, objective_of(name, 2.0, token_weight="entropy"))
     assert all(torch.equal(tensor, copy) for tensor, copy in zip(tensors, before, strict=True))
 
 
@@ -178,7 +178,7 @@ def test_half_precision_logits_are_summed_in_float32(name, dtype):
     student, target, teachers = example(teachers=2)
     student = student.to(dtype).requires_grad_()
     teachers = [to_type(teacher, torch.float32) for teacher in teachers]
-    objective = Objective(name, 2.0)
+    objective = objective_of(name, 2.0)
     total = sums_of(student, target, teachers, objective)["loss"]
     assert total.dtype == torch.float32
     exact = student.detach().double().requires_grad_()
@@ -189,11 +189,10 @@ def test_half_precision_logits_are_summed_in_float32(name, dtype):
 
 
 @pytest.mark.parametrize("name", [name for name in OBJECTIVES if name != "full"])
-@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
-def test_logits_at_the_ends_of_half_precision(name, dtype):
+def test_logits_at_the_ends_of_half_precision(name):
     student, target, teachers = example(teachers=2)
-    student = (student.sign() * 60000).to(dtype).requires_grad_()
+    student = (student.sign() * 60000).half().requires_grad_()
     teachers = [to_type(teacher, torch.float32) for teacher in teachers]
-    sums = sums_of(student, target, teachers, Objective(name, 2.0))
+    sums = sums_of(student, target, teachers, objective_of(name, 2.0))
     assert all(torch.isfinite(value) for value in sums.values())
     assert torch.isfinite(torch.autograd.grad(sums["loss"], student)[0]).all()

@@ -1,4 +1,4 @@
-"""Losses against a teacher: by hand, position by position, and at the edges of what numbers can hold."""
+"""Losses against a teacher: by hand, compared with a slow form, and at the limits of the number types."""
 
 import math
 
@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from fairseq_bert_kd.functional import soft_targets
-from fairseq_bert_kd.functional.student_scores import Wanted, student_scores
+from fairseq_bert_kd.functional.student_scores import ScoreRequest, student_scores
 from tests.functional.slow_losses import (
     DOUBLE,
     LOSSES,
@@ -106,15 +106,14 @@ def test_ties_share_equally():
     assert losses.item() == pytest.approx(1.535057, abs=1e-6)
 
 
-# --- each against the slow form
+# --- each compared with the slow form
 
 
 @pytest.mark.parametrize("name", LOSSES)
-@pytest.mark.parametrize("temperature", [0.5, 1.0, 3.0])
-@pytest.mark.parametrize("k", [1, 4, 10])
+@pytest.mark.parametrize(("temperature", "k"), [(0.5, 4), (1.0, 1), (3.0, 10)])
 def test_equals_the_slow_form_in_value_and_gradient(name, temperature, k):
     student = rows_of(6, 12).requires_grad_()
-    whole = teacher_rows_of(6, 12, barred=[1])
+    whole = teacher_rows_of(6, 12, excluded=[1])
     teacher = targets_of(whole, k, (temperature, 1.0), samples=3)
     losses = loss_of(name, student, teacher, temperature, whole)
     assert losses.shape == (6,)
@@ -125,12 +124,11 @@ def test_equals_the_slow_form_in_value_and_gradient(name, temperature, k):
 
 
 @pytest.mark.parametrize("name", LOSSES)
-@pytest.mark.parametrize("temperature", [1.0, 2.5])
-def test_gradcheck(name, temperature):
+def test_gradcheck(name):
     student = rows_of(3, 7).requires_grad_()
     whole = teacher_rows_of(3, 7)
     teacher = targets_of(whole, 3, (1.0, 2.5), samples=2)
-    assert torch.autograd.gradcheck(lambda z: loss_of(name, z, teacher, temperature, whole), (student,))
+    assert torch.autograd.gradcheck(lambda z: loss_of(name, z, teacher, 2.5, whole), (student,))
 
 
 @pytest.mark.parametrize("name", ["paper", "renormalised", "conditional", "full"])
@@ -144,43 +142,7 @@ def test_constant_added_to_the_teachers_logits_changes_nothing(name):
     )
 
 
-# --- log-normalisers at other temperatures
-
-
-def test_log_normaliser_between_by_hand():
-    # stored log 4 at T = 1 and log 6 at T = 4; 1 / T = 0.4 is 0.15 of 0.75 above 0.25
-    stored = torch.tensor([[math.log(4), math.log(6)]])
-    found = soft_targets.log_normaliser_between(stored, (1.0, 4.0), 2.5, math.log(10))
-    assert found.item() == pytest.approx(0.2 * math.log(4) + 0.8 * math.log(6))
-    # between 1 / T = 0.25 and 0, where all 10 symbols weigh 1
-    found = soft_targets.log_normaliser_between(stored, (1.0, 4.0), 8.0, math.log(10))
-    assert found.item() == pytest.approx(0.5 * math.log(6) + 0.5 * math.log(10))
-
-
-@pytest.mark.parametrize("stored", [(1.0,), (5.0, 1.0), (1.0, 2.0, 20.0)])
-def test_log_normaliser_between_is_an_upper_bound_and_exact_where_stored(stored):
-    whole = teacher_rows_of(20, 80, barred=[0, 1])
-    columns = torch.stack([torch.logsumexp(whole / T, dim=1) for T in stored], dim=1)
-    for temperature in (1.0, 1.3, 2.0, 3.0, 5.0, 8.0, 20.0, 1000.0):
-        exact = torch.logsumexp(whole / temperature, dim=1)
-        bound = soft_targets.log_normaliser_between(columns, stored, temperature, math.log(78))
-        assert (bound >= exact - 1e-12).all()
-        if temperature in stored:
-            torch.testing.assert_close(bound, exact)
-        else:
-            assert (bound > exact + 1e-9).all()
-
-
-@pytest.mark.parametrize(
-    ("stored", "listed"), [((2.0, 5.0), "2, 5"), ((1.0,), "1"), ((), "none")], ids=["two", "one", "none"]
-)
-def test_temperature_below_all_stored_is_refused(stored, listed):
-    columns = torch.zeros(3, len(stored))
-    with pytest.raises(
-        ValueError,
-        match=rf"temperature 0\.9 is below all that the store has \({listed}\).*--temperatures 0\.9",
-    ):
-        soft_targets.log_normaliser_between(columns, stored, 0.9, 1.0)
+# --- parts
 
 
 @pytest.mark.parametrize(("temperature", "column"), [(10.0, 1), (0.1, 2), (0.30000001, 3), (2.0, None)])
@@ -213,9 +175,16 @@ def extreme_students(vocab, dtype):
 
 
 @pytest.mark.parametrize("name", LOSSES)
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
-@pytest.mark.parametrize("logits", [(0.0, -1.0, -2.0), (0.0, 0.0, 0.0), (0.0, -65504.0, -65504.0), (0.0, -2.0, -math.inf)])  # fmt: skip
-@pytest.mark.parametrize("tail", [0.3, 0.0])
+@pytest.mark.parametrize(
+    ("dtype", "logits", "tail"),
+    [
+        (torch.float32, (0.0, -1.0, -2.0), 0.3),
+        (torch.float16, (0.0, 0.0, 0.0), 0.0),
+        (torch.bfloat16, (0.0, -65504.0, -65504.0), 0.0),
+        (torch.float16, (0.0, -2.0, -math.inf), 0.3),
+        (torch.float32, (0.0, -2.0, -math.inf), 0.0),
+    ],
+)
 def test_never_nan_nor_infinite(name, dtype, logits, tail):
     student = extreme_students(9, dtype).requires_grad_()
     ids, temperature = torch.arange(3).expand(7, 3), 2.0
@@ -228,7 +197,7 @@ def test_never_nan_nor_infinite(name, dtype, logits, tail):
         whole = torch.full((7, 9), -math.inf).scatter(1, ids, stored)
         losses = soft_targets.full(student.float(), whole, temperature)
     else:
-        scores = student_scores(student, Wanted(torch.cat([ids, drawn], dim=1), temperature, False))
+        scores = student_scores(student, ScoreRequest(torch.cat([ids, drawn], dim=1), temperature, False))
         at, at_drawn = scores.logits.split([3, 2], dim=1)
         if name == "paper":
             losses = soft_targets.paper(at, scores.log_normaliser, stored, temperature)
@@ -244,9 +213,8 @@ def test_never_nan_nor_infinite(name, dtype, logits, tail):
             losses = soft_targets.sampled(
                 at, scores.tempered_log_normaliser, stored, normaliser, at_drawn, drawn_logits, unit, temperature
             )  # fmt: skip
-    if (
-        name == "sampled"
-    ):  # -inf at drawn tokens, where the teacher has mass: the divergence itself is infinite
+    if name == "sampled":
+        # row 5 has -inf at drawn tokens, where the teacher has mass: the divergence itself is infinite
         losses = losses[[0, 1, 2, 3, 4, 6]]
     assert torch.isfinite(losses).all(), losses
     [grad] = torch.autograd.grad(losses.sum(), student)

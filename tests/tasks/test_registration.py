@@ -7,7 +7,7 @@ from fairseq.data.encoders import BPE_REGISTRY
 from fairseq.models import ARCH_MODEL_REGISTRY, MODEL_REGISTRY
 from fairseq.tasks import TASK_REGISTRY
 
-from fairseq_bert_kd.criterions.cmlm_loss import ConditionalMaskedLMCriterion
+from fairseq_bert_kd.criterions.conditional_masked_lm import ConditionalMaskedLMCriterion
 from fairseq_bert_kd.criterions.distillation_loss import LabelSmoothedCrossEntropyWithDistillationCriterion
 from fairseq_bert_kd.tasks.conditional_masked_lm import ConditionalMaskedLMTask
 from fairseq_bert_kd.tasks.translation_with_teacher import TranslationWithTeacherTask
@@ -23,7 +23,7 @@ PRESETS = {
 
 
 def test_names_are_ours():
-    """The host answers a name that is taken with the older class, without a word."""
+    """fairseq answers a name that is taken with the older class, without a message."""
     assert TASK_REGISTRY["conditional_masked_lm"] is ConditionalMaskedLMTask
     assert TASK_REGISTRY["translation_with_teacher"] is TranslationWithTeacherTask
     assert CRITERION_REGISTRY["conditional_masked_lm"] is ConditionalMaskedLMCriterion
@@ -63,7 +63,7 @@ def test_given_options_win_over_the_preset():
 
 
 def test_every_option_of_ours_reaches_the_command_line():
-    """The host swallows an option whose name is taken."""
+    """fairseq drops an option whose name is taken, without a message."""
     args = parse(
         "--arch", "distilled_transformer_small", "--task", "translation_with_teacher",
         "--criterion", "label_smoothed_cross_entropy_with_distillation",
@@ -78,7 +78,7 @@ def test_every_option_of_ours_reaches_the_command_line():
 
 
 def test_help_says_what_weighs_and_divides_what():
-    """The host's own --help stops before it knows the criterion, so read what it would show."""
+    """fairseq's own --help stops before it knows the criterion, so read what it would show."""
     from fairseq_bert_kd.criterions.distillation_loss import DistillationConfig
 
     helps = {
@@ -87,7 +87,7 @@ def test_help_says_what_weighs_and_divides_what():
     }
     assert "loss = (1 - W) * label-smoothed cross-entropy + W * loss against" in helps["kd_weight"]
     assert "divides the teacher's logits" in helps["kd_temperature"]
-    assert "at most what the store holds" in helps["kd_topk"]
+    assert "at most as many as the store has" in helps["kd_topk"]
 
 
 def test_plugin_loads_from_its_folder_alone():

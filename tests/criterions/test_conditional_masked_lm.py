@@ -7,7 +7,7 @@ from fairseq.data import Dictionary
 from fairseq.logging import metrics
 from torch import nn
 
-from fairseq_bert_kd.criterions.cmlm_loss import ConditionalMaskedLMCriterion
+from fairseq_bert_kd.criterions.conditional_masked_lm import ConditionalMaskedLMCriterion
 
 PAD, EOS, VOCAB = 1, 2, 5
 TARGET = torch.tensor([[3, 4, EOS], [4, EOS, PAD]])
@@ -92,7 +92,7 @@ def test_losses_of_single_positions_without_reduction():
     torch.testing.assert_close(loss, expected)
 
 
-def test_batch_of_another_task_is_refused():
+def test_batch_of_another_task_is_an_error():
     other = sample()
     del other["net_input"]["masked"]
     with pytest.raises(
