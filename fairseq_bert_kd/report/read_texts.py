@@ -1,6 +1,7 @@
 """Facts of the raw texts: digests, training pairs, and whether experiments of one task use the same texts."""
 
 from collections.abc import Sequence
+from itertools import combinations
 
 from fairseq_bert_kd.compat import file_digest
 from fairseq_bert_kd.report.formatting import list_text
@@ -31,31 +32,26 @@ def note_other_data(
 ) -> None:
     """Note experiments of one task that differ in texts or scoring, since their scores are not comparable.
 
-    Validation and test texts and the metric's settings must be the same for a task; training texts for a task, a size
-    and a number of pairs.
+    Validation and test texts and the metric's settings must be the same. Training texts may differ: the table says how
+    many pairs they have.
 
     Args:
         experiments: experiments of a report.
         digests: `text_digests` of each.
         notes: notes of each; those of the later experiment get the note.
     """
-    for i, experiment in enumerate(experiments):
-        for earlier, before in enumerate(experiments[:i]):
-            if before.task != experiment.task:
-                continue
-            same_size = (before.size, training_pairs(before)) == (experiment.size, training_pairs(experiment))
-            names = sorted(digests[i].keys() & digests[earlier].keys())
-            differing = [name for name in names if digests[i][name] != digests[earlier][name]]
-            differing = [name for name in differing if same_size or not name.startswith("train.")]
-            if differing:
-                notes[i].add(
-                    list_text(differing),
-                    f"not the data of “{before.title}”, which has the same task name `{experiment.task}`: "
-                    "their scores are not comparable",
-                )
-            scoring = [name for name in _SCORING if getattr(before, name) != getattr(experiment, name)]
-            if scoring:
-                notes[i].add(
-                    list_text(scoring),
-                    f"not scored like “{before.title}” of the same task: their scores are not comparable",
-                )
+    for i, j in combinations(range(len(experiments)), 2):
+        before, after = experiments[i], experiments[j]
+        if before.task != after.task:
+            continue
+        names = sorted(digests[i].keys() & digests[j].keys())
+        differing = [
+            *(name for name in names if digests[i][name] != digests[j][name] and not name.startswith("train.")),
+            *(name for name in _SCORING if getattr(before, name) != getattr(after, name)),
+        ]
+        if differing:
+            notes[j].add(
+                list_text(differing),
+                f"not those of “{before.title}”, which has the same task name `{after.task}`: their scores are not "
+                "comparable",
+            )
