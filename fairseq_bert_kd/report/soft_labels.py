@@ -71,7 +71,7 @@ class SoftLabels(NamedTuple):
 
 def choose_sentences(stat: StoreStat, count: int) -> list[int]:
     """The first ``count`` sentences of `SHORTEST` to `LONGEST` pieces that the teacher has scored."""
-    lengths = stat.reader.lengths()
+    lengths = stat.reader.lengths
     numbers = np.flatnonzero((lengths >= SHORTEST) & (lengths <= LONGEST)).tolist()
     return list(islice((number for number in numbers if not stat.reader.is_missing(number)), count))
 
