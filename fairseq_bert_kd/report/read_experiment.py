@@ -11,6 +11,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, NamedTuple, get_type_hints
 
+from fairseq_bert_kd.compat import file_digest
 from fairseq_bert_kd.evaluation.registry import find_metric
 from fairseq_bert_kd.report.formatting import visible
 
@@ -187,6 +188,22 @@ def step_rows(steps: Mapping[str, float]) -> dict[str, dict[str, float]]:
         name, rest = (match["system"], match["rest"]) if match else (step, "")
         rows.setdefault(name, {})[rest] = seconds
     return rows
+
+
+def text_digests(experiment: Experiment) -> dict[str, str]:
+    """sha256 of every raw text that exists, by ``SUBSET.LANGUAGE``."""
+    languages = (experiment.source_lang, experiment.target_lang)
+    paths = [experiment.text(subset, language) for subset in ("train", "valid", "test") for language in languages]
+    return {path.name: file_digest(path) for path in paths if path.is_file()}
+
+
+def training_pairs(experiment: Experiment) -> int | None:
+    """Lines of the raw training text; None without it."""
+    path = experiment.text("train", experiment.source_lang)
+    if not path.is_file():
+        return None
+    with open(path, "rb") as file:
+        return sum(1 for _ in file)
 
 
 def _read_runs(folder: Path, notes: Notes) -> Iterator[Run]:
