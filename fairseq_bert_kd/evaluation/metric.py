@@ -69,7 +69,9 @@ class Metric(ABC):
         check_pairs(predictions, references)
         score = self._corpus_score(predictions, references)
         if not math.isfinite(score):
-            raise ValueError(f"{self.name} is not defined: one side is constant, or holds a number that is not finite")
+            raise ValueError(
+                f"{self.name} is not defined: one side is constant, or holds a number that is not finite"
+            )
         return score
 
     @abstractmethod

@@ -130,7 +130,9 @@ def _row(results: ScoredOutputs, runs: Sequence[Run], seeds: Sequence[int], note
     for other in runs[1:]:
         differing = [name for name in _SAME_OVER_SEEDS if getattr(other, name) != getattr(run, name)]
         if differing:
-            notes.add(where, f"seeds {run.seed} and {other.seed} differ in {list_text(differing)}: not one system")
+            notes.add(
+                where, f"seeds {run.seed} and {other.seed} differ in {list_text(differing)}: not one system"
+            )
     missing = [seed for seed in seeds if seed not in outputs]
     if missing:
         notes.add(where, f"no score with seed {list_text(missing)}")

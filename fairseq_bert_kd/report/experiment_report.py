@@ -17,7 +17,13 @@ from fairseq_bert_kd.report.compare_systems import SystemRow, main_row, system_r
 from fairseq_bert_kd.report.formatting import list_text
 from fairseq_bert_kd.report.panels import curve_panels, length_panel, mass_panel, teacher_panels, value_panels
 from fairseq_bert_kd.report.plot_style import Panel
-from fairseq_bert_kd.report.read_experiment import Experiment, Notes, read_experiment, text_digests, training_pairs
+from fairseq_bert_kd.report.read_experiment import (
+    Experiment,
+    Notes,
+    read_experiment,
+    text_digests,
+    training_pairs,
+)
 from fairseq_bert_kd.report.read_logs import TrainingLog, read_student_logs, read_teacher_logs
 from fairseq_bert_kd.report.read_scores import (
     FurtherScores,
@@ -138,15 +144,17 @@ def make_report(
     notes = Notes(folder)
     experiment = read_experiment(folder, notes)
     LOGGER.info("reading %s", folder)
+    stores = read_stores(experiment, notes)
+    logs, teachers = read_student_logs(experiment, notes), read_teacher_logs(experiment, notes)
     results = read_outputs(experiment, subset, notes)
     report = ExperimentReport(
         experiment=experiment,
         notes=notes,
         results=results,
         rows=system_rows(results, notes) if results else {},
-        logs=read_student_logs(experiment, notes),
-        teachers=read_teacher_logs(experiment, notes),
-        stores=read_stores(experiment, notes),
+        logs=logs,
+        teachers=teachers,
+        stores=stores,
         digests=text_digests(experiment),
         training_pairs=training_pairs(experiment),
         further_scores=read_further_scores(experiment, notes),
@@ -173,7 +181,9 @@ def note_other_data(reports: Sequence[ExperimentReport]) -> None:
     for before, after in combinations(reports, 2):
         if before.experiment.task != after.experiment.task:
             continue
-        differing = [name for name in sorted(before.digests.keys() & after.digests.keys()) if name[:6] != "train."]
+        differing = [
+            name for name in sorted(before.digests.keys() & after.digests.keys()) if name[:6] != "train."
+        ]
         differing = [name for name in differing if before.digests[name] != after.digests[name]]
         differing += [
             name for name in _SCORING if getattr(before.experiment, name) != getattr(after.experiment, name)

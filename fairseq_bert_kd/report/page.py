@@ -101,7 +101,9 @@ def growth_panels(reports: Sequence[ExperimentReport]) -> Iterator[Panel]:
             continue
         name = plain_name(f"gain-by-pairs-{task}-{size}")
         names.append(f"{name}-{len(names) + 1}" if name in names else name)
-        listed = "; ".join(f"{pairs:,}: {signed(sum(gains) / len(gains))}" for pairs, gains in sorted(points.items()))
+        listed = "; ".join(
+            f"{pairs:,}: {signed(sum(gains) / len(gains))}" for pairs, gains in sorted(points.items())
+        )
         yield Panel(
             name=names[-1],
             title=f"Gain against training pairs, {unit}",

@@ -99,7 +99,9 @@ def value_panels(
         if len(drawn) < 2:
             continue
         title = GROUP_TITLES.get(group, group)
-        listed = "; ".join(f"{value:g}: {sum(drawn[value]) / len(drawn[value]):.2f}" for value in sorted(drawn))
+        listed = "; ".join(
+            f"{value:g}: {sum(drawn[value]) / len(drawn[value]):.2f}" for value in sorted(drawn)
+        )
         yield Panel(
             name=f"score-against-{group}",
             title=f"{results.unit} against {_SHORT.get(group, group)}",

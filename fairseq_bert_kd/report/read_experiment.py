@@ -193,7 +193,9 @@ def step_rows(steps: Mapping[str, float]) -> dict[str, dict[str, float]]:
 def text_digests(experiment: Experiment) -> dict[str, str]:
     """sha256 of every raw text that exists, by ``SUBSET.LANGUAGE``."""
     languages = (experiment.source_lang, experiment.target_lang)
-    paths = [experiment.text(subset, language) for subset in ("train", "valid", "test") for language in languages]
+    paths = [
+        experiment.text(subset, language) for subset in ("train", "valid", "test") for language in languages
+    ]
     return {path.name: file_digest(path) for path in paths if path.is_file()}
 
 

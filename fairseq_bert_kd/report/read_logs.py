@@ -165,7 +165,9 @@ def read_teacher_logs(experiment: Experiment, notes: Notes) -> dict[str, Trainin
     for name in sorted(found):
         log = read_training_log(experiment.log(name))
         if not log.finished:
-            notes.add(f"logs/{name}.log", f"cut short or still running: it ends after {log.updates:,} updates")
+            notes.add(
+                f"logs/{name}.log", f"cut short or still running: it ends after {log.updates:,} updates"
+            )
         if log.best is None:
             notes.add(f"logs/{name}.log", "has no validation: no accuracy of the teacher")
         else:

@@ -115,7 +115,9 @@ def read_outputs(experiment: Experiment, subset: str, notes: Notes) -> ScoredOut
     )  # fmt: skip
 
 
-def _read_text(experiment: Experiment, subset: str, language: str, kind: str, notes: Notes) -> list[Any] | None:
+def _read_text(
+    experiment: Experiment, subset: str, language: str, kind: str, notes: Notes
+) -> list[Any] | None:
     path = experiment.text(subset, language)
     try:
         lines = READERS[kind](path)

@@ -99,9 +99,7 @@ def soft_labels(
             )
             continue
         positions = [] if stat.reader.is_missing(number) else _positions(stat, other, number, symbols, notes)
-        shown.append(
-            SoftLabels(number, sources and sources[number], targets and targets[number], positions)
-        )
+        shown.append(SoftLabels(number, sources and sources[number], targets and targets[number], positions))
     return shown
 
 
