@@ -30,9 +30,9 @@ def draw_curves(axes: Any, curves: Sequence[SystemCurve], perplexity: bool, firs
                 axes.plot(list(points), list(points.values()), linewidth=0.8, alpha=0.45, **line_style(index))
         axes.plot(list(curve.mean), list(curve.mean.values()), label=curve.label, **line_style(index))
     # the range of the later part: the first updates would flatten the rest
-    points = [pair for curve in curves for seed in curve.by_seed.values() for pair in seed.items()]
-    start = _WARM_UP * max(update for update, _ in points)
-    later = [value for update, value in points if update >= start]
+    pairs = [pair for curve in curves for seed in curve.by_seed.values() for pair in seed.items()]
+    start = _WARM_UP * max(update for update, _ in pairs)
+    later = [value for update, value in pairs if update >= start]
     room = 0.12 * (max(later) - min(later)) or 0.5
     axes.set_ylim(min(later) - room, max(later) + room)
     axes.set_xlim(left=0)

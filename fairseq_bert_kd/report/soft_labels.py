@@ -99,7 +99,8 @@ def soft_labels(
             )
             continue
         positions = [] if stat.reader.is_missing(number) else _positions(stat, other, number, symbols, notes)
-        shown.append(SoftLabels(number, sources and sources[number], targets and targets[number], positions))
+        source, target = (lines[number] if lines else None for lines in (sources, targets))
+        shown.append(SoftLabels(number, source, target, positions))
     return shown
 
 

@@ -194,8 +194,8 @@ def test_a_main_system_with_another_baseline_is_shown_beside_it(tmp_path):
     [
         ("outputs", "Main table", "missing: the run is not scored"),
         ("logs", "Learning curves", "missing: no learning curve"),
-        ("data-bin", "What the teacher sees", "no readable store of the training set"),
-        ("text", "Main table", "nothing is scored"),
+        ("data-bin", "What the teacher sees", "which is missing or not readable"),
+        ("text", "Main table", "not readable"),
         ("steps.jsonl", "Wall-clock", "no times of the steps"),
         ("students", "Main table", "no run has begun yet"),
     ],

@@ -96,7 +96,8 @@ def test_a_store_that_a_run_names_and_that_is_not_there(tmp_path):
 
 
 def test_soft_labels_by_hand(folder):
-    (shown,), notes = labels(folder, [0])
+    write_store(folder / "data-bin/train.de-en.en.x.topk", make_info())
+    (shown,), notes = labels(folder, [0], name="x")
     assert notes == []
     assert (shown.number, shown.source, shown.target) == (0, None, None)  # the raw text has other lines
     first, second, third = shown.positions
@@ -109,7 +110,7 @@ def test_soft_labels_by_hand(folder):
     assert first.rest == pytest.approx(1 / 8, rel=1e-2)
     assert [token.is_gold for token in second.tokens] == [False, True, False]
     assert third.gold == "</s>"
-    assert first.gold_prob == pytest.approx(1 / 4, rel=1e-3)  # as the factory says of every row
+    assert first.gold_prob == pytest.approx(1 / 2, rel=1e-3)  # that of its stored token
     assert first.gold_other is None
 
 
@@ -173,10 +174,8 @@ def test_beside_the_left_to_right_teacher(folder):
 
 
 def test_the_first_sentences_of_some_length_are_chosen(folder):
-    pairs = [([5, 2], [4] * length + [2]) for length in (7, 1, 7, 7)]
-    write_store(folder / "data-bin" / NAME, make_info(), pairs)
-    stat = stores_of(folder)[1]["default"]
-    missing = [number for number in range(4) if stat.reader.is_missing(number)]
-    chosen = [number for number in (0, 2, 3) if number not in missing]
-    assert choose_sentences(stat, 9) == chosen
-    assert choose_sentences(stat, 1) == chosen[:1]
+    pairs = [([5, 2], [4] * length + [2]) for length in (7, 1, 7, 7, 16, 15)]
+    write_store(folder / "data-bin/train.de-en.en.x.topk", make_info(), pairs, missing=(2,))
+    stat = stores_of(folder)[1]["x"]
+    assert choose_sentences(stat, 9) == [0, 3, 5]  # one is too short, one is missing, one is too long
+    assert choose_sentences(stat, 2) == [0, 3]
