@@ -22,7 +22,7 @@ from fairseq_bert_kd.evaluation.registry import METRICS, TITLES
 from fairseq_bert_kd.evaluation.significance import Spread, spread
 from fairseq_bert_kd.report.compare_systems import GROUP_TITLES
 from fairseq_bert_kd.report.formatting import duration, list_text, p_text, percent, signed, spread_text
-from fairseq_bert_kd.report.read_experiment import MAIN_GROUP, RUN_FIELDS, Run, Step, step_rows
+from fairseq_bert_kd.report.read_experiment import MAIN_GROUP, RUN_FIELDS, Run, step_rows
 from fairseq_bert_kd.report.read_scores import PREFIX, FurtherScores, further_scores
 
 ROOT = Path(__file__).parents[1]
@@ -181,10 +181,7 @@ def _ablation_table(experiment: Record, group: str) -> str:
 
 
 def _further_table(experiment: Record, name: str) -> str:
-    runs = [
-        Run(name=f"{run['system']}.{run['seed']}", **{key: run[key] for key in RUN_FIELDS})
-        for run in experiment["runs"]
-    ]
+    runs = [Run(**{key: run[key] for key in RUN_FIELDS}) for run in experiment["runs"]]
     name = name.removeprefix(PREFIX)
     leaders = (experiment["baseline"], experiment["main"])
     return further_table(further_scores(name, experiment["other_scores"][name], runs, leaders))
@@ -212,10 +209,9 @@ def _store_table(experiment: Record, _: str) -> str:
 
 def _time_table(experiment: Record, _: str) -> str:
     """Wall-clock time of every kind of step: the shortest of its kind, which was disturbed least."""
-    steps = [Step(name, seconds) for name, seconds in experiment["seconds"].items()]
     rows = [
-        [row.name, str(len(row.times)), duration(min(seconds for _, seconds in row.times))]
-        for row in step_rows(steps)
+        [name, str(len(times)), duration(min(times.values()))]
+        for name, times in step_rows(experiment["seconds"]).items()
     ]
     return _table(["step", "runs", "shortest"], rows)
 

@@ -4,10 +4,8 @@ import argparse
 from pathlib import Path
 
 from fairseq_bert_kd.compat import import_extra
-from fairseq_bert_kd.report.experiment_report import ReportOptions, make_report
+from fairseq_bert_kd.report.experiment_report import make_report, note_other_data
 from fairseq_bert_kd.report.page import figure_paths, render, write_figures
-from fairseq_bert_kd.report.read_experiment import Notes, read_experiment
-from fairseq_bert_kd.report.read_texts import note_other_data
 from fairseq_bert_kd.report.results_file import write_results
 
 HELP = """Write one HTML page about experiments: tables, learning curves, gains by length, sentences and the teacher's soft
@@ -46,14 +44,8 @@ def main(args: argparse.Namespace) -> None:
     folders = [Path(folder).absolute() for folder in args.runs]
     if len(set(folders)) < len(folders):
         raise ValueError(f"an experiment is given twice: {' '.join(args.runs)}; name each once")
-    notes = [Notes(folder) for folder in args.runs]
-    experiments = [read_experiment(folder, listed) for folder, listed in zip(args.runs, notes, strict=True)]
-    options = ReportOptions(subset=args.subset, sentences=args.sentences)
-    reports = [
-        make_report(experiment, listed, options)
-        for experiment, listed in zip(experiments, notes, strict=True)
-    ]
-    note_other_data(experiments, [report.digests for report in reports], notes)
+    reports = [make_report(folder, args.subset, args.sentences) for folder in folders]
+    note_other_data(reports)
     if args.figures:
         outputs += _check_absent(figure_paths(args.figures, reports), args.overwrite)
     page = render(reports)
@@ -77,10 +69,8 @@ def _check_absent(paths: list[Path], overwrite: bool) -> list[Path]:
     return paths
 
 
-def _numbers(text: str) -> tuple[int, ...]:
+def _numbers(text: str) -> list[int]:
     try:
-        return tuple(int(part) for part in text.split(","))
+        return [int(part) for part in text.split(",")]
     except ValueError:
-        raise argparse.ArgumentTypeError(
-            f"expected numbers with commas between, like 3,17, got {text!r}"
-        ) from None
+        raise argparse.ArgumentTypeError(f"expected numbers like 3,17, got {text!r}") from None

@@ -2,13 +2,13 @@
 
 import argparse
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from fairseq_bert_kd.evaluation.fairseq_output import read_hypotheses, read_lines
 from fairseq_bert_kd.evaluation.metric import MetricSettings
 from fairseq_bert_kd.evaluation.registry import signatures, table_metrics
-from fairseq_bert_kd.evaluation.significance import spread
+from fairseq_bert_kd.evaluation.significance import Spread, spread
 from fairseq_bert_kd.evaluation.system_output import SystemOutput
 from fairseq_bert_kd.evaluation.text_metrics import TOKENIZERS
 
@@ -50,12 +50,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--overwrite", action="store_true", help="replace an existing --json file")
 
 
-def get_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="fairseq-bert-kd score", description=HELP)
-    add_arguments(parser)
-    return parser
-
-
 def parse_systems(arguments: Sequence[str]) -> dict[str, list[str]]:
     """Files by label from ``LABEL=FILE[,FILE...]``; a bare ``FILE`` is its own label, even with an equals sign."""
     systems: dict[str, list[str]] = {}
@@ -75,39 +69,30 @@ def format_table(scores: Mapping[str, Sequence[Scores]]) -> str:
     """Table of each system's mean and, with several runs, sample standard deviation; gains over the first system."""
     width = max(len("system"), *map(len, scores))
     header = f"{'system':<{width}}  runs  {'BLEU':>14}  {'chrF2':>14}  length ratio"
-    rows = [header, "-" * len(header)]
+    rows, gains = [header, "-" * len(header)], []
     for label, runs in scores.items():
-        bleu, chrf = (_spread(runs, key) for key in ("bleu", "chrf2"))
-        rows.append(
-            f"{label:<{width}}  {len(runs):>4}  {bleu:>14}  {chrf:>14}  {_mean(runs, 'length_ratio'):>12.3f}"
-        )
-    first, *others = scores
-    for label in others:
-        gain = _mean(scores[label], "bleu") - _mean(scores[first], "bleu")
-        counts = len(scores[label]), len(scores[first])
-        unequal = (
-            ""
-            if counts[0] == counts[1]
-            else f" ({counts[0]} runs against {counts[1]}: not of the same seeds)"
-        )
-        rows.append(f"{label} against {first}: {gain:+.2f} BLEU{unequal}")
+        bleu, chrf, ratio = (spread([run[key] for run in runs]) for key in ("bleu", "chrf2", "length_ratio"))
+        cells = (f"{len(runs):>4}", f"{_text(bleu):>14}", f"{_text(chrf):>14}", f"{ratio.mean:>12.3f}")
+        rows.append("  ".join([f"{label:<{width}}", *cells]))
+        gains.append((label, bleu))
+    (first, base), *others = gains
+    for label, bleu in others:
+        unequal = f" ({bleu.n} runs against {base.n}: not of the same seeds)" if bleu.n != base.n else ""
+        rows.append(f"{label} against {first}: {bleu.mean - base.mean:+.2f} BLEU{unequal}")
     return "\n".join(rows)
 
 
-def _mean(runs: Sequence[Scores], key: str) -> float:
-    return spread([run[key] for run in runs]).mean
-
-
-def _spread(runs: Sequence[Scores], key: str) -> str:
-    value = spread([run[key] for run in runs])
+def _text(value: Spread) -> str:
     return f"{value.mean:.2f}" if value.sd is None else f"{value.mean:.2f} ± {value.sd:.2f}"
 
 
-def _decoded(hypotheses: Iterable[str], tokenizer: str) -> list[str]:
+def _decoder(tokenizer: str | None) -> Callable[[str], str]:
+    """Function that makes text of a hypothesis."""
+    if tokenizer is None:
+        return str
     from fairseq_bert_kd.tokenization.hf_tokenizer import HfTokenizer
 
-    decode = HfTokenizer(tokenizer).decode
-    return [decode(pieces) for pieces in hypotheses]
+    return HfTokenizer(tokenizer).decode
 
 
 def main(args: argparse.Namespace) -> None:
@@ -119,13 +104,13 @@ def main(args: argparse.Namespace) -> None:
     if not reference:
         raise ValueError(f"reference `{args.reference}` is empty")
     metrics = table_metrics("bleu", MetricSettings(args.lowercase, args.tokenize))
+    decode = _decoder(args.tokenizer)
     scores: dict[str, list[Scores]] = {}
     for label, files in parse_systems(args.systems).items():
         scores[label] = []
         for file in files:
             hypotheses = read_hypotheses(file, len(reference), pieces=bool(args.tokenizer))
-            if args.tokenizer:
-                hypotheses = _decoded(hypotheses, args.tokenizer)
+            hypotheses = [decode(text) for text in hypotheses]
             scores[label].append(SystemOutput(metrics, hypotheses, reference).scores)
     print(format_table(scores))
     listed = signatures(metrics)

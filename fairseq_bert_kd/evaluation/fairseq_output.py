@@ -1,7 +1,8 @@
-"""Reads the output of fairseq-generate, and plain text."""
+"""Reads references and predictions: text, the output of fairseq-generate, classes and numbers."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 
 def read_lines(path: str | Path) -> list[str]:
@@ -70,3 +71,40 @@ def read_hypotheses(path: str | Path, expected: int, pieces: bool = False) -> li
             f"`{path}` has sentence {beyond[0]}, the reference only {expected} lines; give its own reference"
         )
     return [hypotheses[index] for index in range(expected)]
+
+
+def read_classes(path: str | Path) -> list[str]:
+    """Names of classes, one per line.
+
+    Raises:
+        ValueError: not UTF-8, or a line without a class.
+    """
+    classes = [line.strip() for line in read_lines(path)]
+    if "" in classes:
+        raise ValueError(f"`{path}`, line {classes.index('') + 1}: no class; write one class per line")
+    return classes
+
+
+def read_numbers(path: str | Path) -> list[float]:
+    """Numbers, one per line.
+
+    Raises:
+        ValueError: not UTF-8, or a line that is not a number.
+    """
+    try:
+        return [float(line) for line in read_lines(path)]
+    except ValueError as error:
+        raise ValueError(f"`{path}`: {error}; write one number per line") from None
+
+
+# readers of references by kind of task; predictions of classes and numbers are written like references
+READERS: dict[str, Callable[[str | Path], list[Any]]] = {
+    "text": read_lines,
+    "classes": read_classes,
+    "numbers": read_numbers,
+}
+
+
+def read_predictions(kind: str, path: str | Path, expected: int) -> list[Any]:
+    """Predictions of a system: the output of fairseq-generate for texts, else one per line."""
+    return read_hypotheses(path, expected) if kind == "text" else READERS[kind](path)

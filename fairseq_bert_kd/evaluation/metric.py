@@ -1,5 +1,6 @@
 """The interface of all metrics. `evaluation.registry` finds them by name."""
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import Any, ClassVar, NamedTuple
@@ -8,10 +9,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 Values = Sequence[Any] | NDArray[Any]  # predictions or references: texts, classes or numbers
-
-
-class UndefinedScoreError(ValueError):
-    """The metric has no value for these predictions and references."""
 
 
 class MetricSettings(NamedTuple):
@@ -34,10 +31,11 @@ class Metric(ABC):
     Attributes:
         name: key in the registry and in results files.
         title: name in tables.
-        kind: what is compared, a key of `TASK_KINDS`.
+        kind: what is compared, a key of `fairseq_output.READERS`: texts, classes or numbers.
         columns: metrics of a table whose main metric is this one, in their order.
         decimals: digits after the point in tables.
         test: paired test of two systems, a key of `significance.PAIRED_TESTS`.
+        resampled: what the paired bootstrap resamples, if it is not the metric itself.
         signature_title: name beside the signature, if it is not the title.
     """
 
@@ -46,7 +44,8 @@ class Metric(ABC):
     kind: ClassVar[str]
     columns: ClassVar[tuple[str, ...]]
     decimals: ClassVar[int] = 2
-    test: ClassVar[str]
+    test: ClassVar[str] = "statistics"
+    resampled: ClassVar[str] = ""
     signature_title: ClassVar[str] = ""
 
     def __init__(self, settings: MetricSettings):
@@ -65,33 +64,34 @@ class Metric(ABC):
             references: ``(sentences,)``.
 
         Raises:
-            ValueError: unequal lengths, or nothing to score.
-            UndefinedScoreError: the metric has no value here, such as a correlation with a constant.
+            ValueError: unequal lengths, nothing to score, or no value, such as the correlation with a constant.
         """
         check_pairs(predictions, references)
-        return self._corpus_score(predictions, references)
+        score = self._corpus_score(predictions, references)
+        if not math.isfinite(score):
+            raise ValueError(
+                f"{self.name} is not defined: one side is constant, or holds a number that is not finite"
+            )
+        return score
 
     @abstractmethod
     def _corpus_score(self, predictions: Values, references: Values) -> float:
         """Score of predictions and references that fit each other."""
 
-    def sentence_scores(self, predictions: Values, references: Values) -> NDArray[np.float64] | None:
-        """``(sentences,)`` scores of the single sentences, 0 to 100; None if the metric has only a corpus score."""
-        return None
+    def sentence_scores(self, predictions: Values, references: Values) -> NDArray[np.float64]:
+        """``(sentences,)`` scores of the single sentences, 0 to 100.
+
+        Raises:
+            ValueError: the metric has a corpus score only.
+        """
+        raise ValueError(f"{self.name} has no scores of single sentences")
 
     def statistics(self, predictions: Values, references: Values) -> NDArray[Any]:
         """``(sentences, n)`` values from which `score_of` computes the score of any subset or resample."""
-        scores = self.sentence_scores(predictions, references)
-        if scores is None:
-            raise NotImplementedError(f"{self.name} needs its own statistics")
-        return scores[:, None]
+        return self.sentence_scores(predictions, references)[:, None]
 
     def score_of(self, statistics: NDArray[Any]) -> float:
-        """Score of the sentences whose ``(sentences, n)`` statistics are given.
-
-        Raises:
-            UndefinedScoreError: the metric has no value here.
-        """
+        """Score of the sentences whose ``(sentences, n)`` statistics are given; NaN if it is not defined."""
         return float(statistics.mean())
 
 

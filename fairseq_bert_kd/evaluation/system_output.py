@@ -27,7 +27,6 @@ class SystemOutput:
         self.metrics = metrics
         self.predictions = list(predictions)
         self.references = list(references)
-        self._sentence_scores: dict[str, NDArray[np.float64]] = {}
         self._statistics: dict[str, NDArray[Any]] = {}
 
     @cached_property
@@ -35,7 +34,7 @@ class SystemOutput:
         """Corpus scores by name of the metric.
 
         Raises:
-            UndefinedScoreError: a metric has no value for these predictions.
+            ValueError: a metric has no value for these predictions.
         """
         return {
             name: metric.corpus_score(self.predictions, self.references)
@@ -48,12 +47,7 @@ class SystemOutput:
         Raises:
             ValueError: the metric has a corpus score only.
         """
-        if name not in self._sentence_scores:
-            scores = self.metrics[name].sentence_scores(self.predictions, self.references)
-            if scores is None:
-                raise ValueError(f"{name} has no scores of single sentences")
-            self._sentence_scores[name] = scores
-        return self._sentence_scores[name]
+        return self.metrics[name].sentence_scores(self.predictions, self.references)
 
     def subset_score(self, name: str, sentences: NDArray[np.int64]) -> float:
         """Score of some sentences, repeats allowed: a corpus score (BLEU, F1 ...) or a mean (ROUGE, chrF2, accuracy).
@@ -62,8 +56,8 @@ class SystemOutput:
             name: name of the metric.
             sentences: ``(n,)`` their numbers.
 
-        Raises:
-            UndefinedScoreError: the metric has no value for these sentences.
+        Returns:
+            The score; NaN if it is not defined for these sentences.
         """
         if name not in self._statistics:
             self._statistics[name] = self.metrics[name].statistics(self.predictions, self.references)

@@ -124,7 +124,7 @@ class Rouge(Metric):
         ImportError: rouge-score is not installed.
     """
 
-    kind, test = "text", "sentences"
+    kind, resampled = "text", "sentence F1"
     columns = ("rouge1", "rouge2", "rougeL", "chrf2", "length_ratio")
     signature_title = "ROUGE"
 

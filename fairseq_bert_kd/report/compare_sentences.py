@@ -2,7 +2,6 @@
 
 import difflib
 from collections.abc import Mapping, Sequence
-from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
@@ -14,7 +13,6 @@ from fairseq_bert_kd.evaluation.text_metrics import word_counts
 
 BINS = 5
 FEWEST = 10  # sentences per bin; there are fewer bins for fewer sentences
-MOST_WORDS = 200  # compared words per text; further words are only counted
 SENTENCE_METRIC = "chrf2"
 
 
@@ -75,26 +73,19 @@ class ComparedSentence(NamedTuple):
 
 
 def equal_bins(lengths: NDArray[np.int64], bins: int = BINS) -> list[NDArray[np.int64]]:
-    """Sentences by length, in bins of counts as equal as possible; sentences of one length share a bin.
-
-    Each border lies after the length at which the count of sentences up to it is nearest to the bin's share.
+    """Sentences by length, in bins of counts about equal; sentences of one length share a bin.
 
     Args:
-        lengths: ``(sentences,)``.
-        bins: largest number of bins; fewer for fewer lengths, or if a bin would have less than `FEWEST` sentences.
+        lengths: ``(sentences,)``, at least one.
+        bins: largest number of bins; fewer for few lengths, or if a bin would have less than `FEWEST` sentences.
 
     Returns:
         Numbers of the sentences of each bin, from short to long.
     """
-    if not len(lengths):
-        return []
     bins = max(1, min(bins, len(lengths) // FEWEST))
-    values, counts = np.unique(lengths, return_counts=True)  # both (lengths that occur,)
-    up_to = np.cumsum(counts)
-    borders = {int(np.abs(up_to - share * len(lengths) / bins).argmin()) for share in range(1, bins)}
-    edges = [-1, *sorted(borders - {len(values) - 1}), len(values) - 1]
-    ranks = np.searchsorted(values, lengths)  # (sentences,) places among the lengths that occur
-    return [np.flatnonzero((ranks > low) & (ranks <= high)) for low, high in pairwise(edges)]
+    longest = np.quantile(lengths, np.arange(1, bins + 1) / bins, method="inverted_cdf")  # (bins,) per bin
+    of_sentence = np.searchsorted(longest, lengths)  # (sentences,)
+    return [np.flatnonzero(of_sentence == i) for i in np.unique(of_sentence)]
 
 
 def gain_by_length(
@@ -150,10 +141,11 @@ def worst_and_best(
         count: largest number of each.
         lowercase: compare words without case.
     """
-    by_seed = {
-        seed: system.sentence_scores(SENTENCE_METRIC) - base.sentence_scores(SENTENCE_METRIC)
-        for seed, (base, system) in pairs.items()
+    scores = {
+        seed: np.stack([output.sentence_scores(SENTENCE_METRIC) for output in pair])  # (2, sentences)
+        for seed, pair in pairs.items()
     }
+    by_seed = {seed: system - base for seed, (base, system) in scores.items()}
     mean = np.mean(list(by_seed.values()), axis=0)  # (sentences,)
 
     def compared(number: int) -> ComparedSentence:
@@ -161,21 +153,20 @@ def worst_and_best(
         seed = min(by_seed, key=lambda seed: (abs(by_seed[seed][number] - mean[number]), seed))
         base, system = pairs[seed]
         reference = base.references[number]
-        scores = [float(output.sentence_scores(SENTENCE_METRIC)[number]) for output in (base, system)]
         return ComparedSentence(
             number=number,
             difference=float(mean[number]),
             seed=seed,
-            chrf=(scores[0], scores[1]),
-            source=shortened(sources[number]) if sources is not None else None,
-            reference=shortened(reference),
+            chrf=(float(scores[seed][0, number]), float(scores[seed][1, number])),
+            source=sources[number] if sources is not None else None,
+            reference=reference,
             baseline=diff_words(reference, base.predictions[number], lowercase),
             system=diff_words(reference, system.predictions[number], lowercase),
         )
 
-    worst = [int(i) for i in np.argsort(mean, kind="stable")[:count] if mean[i] < 0]
-    best = [int(i) for i in np.argsort(-mean, kind="stable")[:count] if mean[i] > 0]
-    return [compared(i) for i in worst], [compared(i) for i in best]
+    order = np.argsort(mean, kind="stable").tolist()
+    worst = [compared(i) for i in order[:count] if mean[i] < 0]
+    return worst, [compared(i) for i in order[::-1][:count] if mean[i] > 0]
 
 
 def diff_words(reference: str, text: str, lowercase: bool = False) -> list[DiffSpan]:
@@ -189,24 +180,12 @@ def diff_words(reference: str, text: str, lowercase: bool = False) -> list[DiffS
         lowercase: compare without case; spans keep theirs.
     """
     expected, words = reference.split(), text.split()
-    more = max(len(words) - MOST_WORDS, 0)
-    expected, words = expected[:MOST_WORDS], words[:MOST_WORDS]
     a, b = ([word.lower() for word in side] if lowercase else side for side in (expected, words))
     spans = []
-    for kind, i, j, k, m in difflib.SequenceMatcher(None, a, b, autojunk=False).get_opcodes():
+    for kind, i, j, k, m in difflib.SequenceMatcher(None, a, b).get_opcodes():
         if kind == "equal":
             spans.append(DiffSpan("same", " ".join(words[k:m])))
             continue
         spans += [DiffSpan("missing", " ".join(expected[i:j]))] if j > i else []
         spans += [DiffSpan("extra", " ".join(words[k:m]))] if m > k else []
-    if more:
-        spans.append(DiffSpan("same", f"… ({more:,} more words)"))
     return spans
-
-
-def shortened(text: str) -> str:
-    """The first words of a text, and the number of further ones."""
-    words = text.split()
-    if len(words) <= MOST_WORDS:
-        return text
-    return f"{' '.join(words[:MOST_WORDS])} … ({len(words) - MOST_WORDS:,} more words)"

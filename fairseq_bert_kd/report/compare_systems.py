@@ -31,6 +31,7 @@ class SystemRow:
 
     Attributes:
         system: name of the system.
+        group: table in which it stands.
         label: name in tables.
         value: what the group varies.
         baseline: system with which it is compared; None for a baseline.
@@ -43,6 +44,7 @@ class SystemRow:
     """
 
     system: str
+    group: str
     label: str
     value: str
     baseline: str | None
@@ -71,20 +73,19 @@ class SystemRow:
 def system_rows(results: ScoredOutputs, notes: Notes) -> dict[str, list[SystemRow]]:
     """Rows by group: the main group, then those of `GROUP_TITLES`. Baseline and main system come first in theirs."""
     experiment = results.experiment
-    groups: dict[str, dict[str, list[Run]]] = {MAIN_GROUP: {}}
+    systems: dict[str, list[Run]] = {}
     for run in experiment.runs:
-        groups.setdefault(run.group, {}).setdefault(run.system, []).append(run)
-    main_runs = [run for run in experiment.runs if run.group == MAIN_GROUP] or experiment.runs
-    seeds = sorted({run.seed for run in main_runs})
+        systems.setdefault(run.system, []).append(run)
+    seeds = sorted({run.seed for run in experiment.runs if run.group == MAIN_GROUP})
+    made = [_row(results, runs, seeds, notes) for runs in systems.values()]
     first = (experiment.baseline, experiment.main)
-    rows = {}
-    for group, systems in groups.items():
-        made = [_row(results, runs, seeds, notes) for runs in systems.values()]
-        made.sort(key=lambda row: (first.index(row.system) if row.system in first else 2, *_order(row)))
-        rows[group] = made
-    _note_absent(results, rows, notes)
-    order = [*(group for group in (MAIN_GROUP, *GROUP_TITLES) if group in rows), *rows]
-    return {group: rows[group] for group in dict.fromkeys(order) if rows[group]}
+    made.sort(key=lambda row: (first.index(row.system) if row.system in first else 2, *_order(row)))
+    for role, system in zip(("baseline", "main system"), first, strict=True):
+        if system not in systems:
+            notes.add("", f"no run of the {role} `{system}`: the main comparison is missing")
+    groups = dict.fromkeys([MAIN_GROUP, *GROUP_TITLES, *(row.group for row in made)])
+    rows = {group: [row for row in made if row.group == group] for group in groups}
+    return {group: listed for group, listed in rows.items() if listed}
 
 
 def verdict(row: SystemRow) -> str:
@@ -120,74 +121,39 @@ def main_row(rows: Mapping[str, Sequence[SystemRow]], system: str) -> SystemRow 
 
 def _row(results: ScoredOutputs, runs: Sequence[Run], seeds: Sequence[int], notes: Notes) -> SystemRow:
     run, where = runs[0], f"students/{runs[0].system}"
-    scores = results.scores_of(run.system)
+    outputs = results.of(run.system)
     baseline = run.baseline if run.baseline != run.system else None
-    gains = results.gains_of(run.system, baseline) if baseline else {}
-    if scores and baseline and not gains:
+    pairs = results.pairs(baseline, run.system) if baseline else {}
+    metric = results.main_metric
+    if outputs and baseline and not pairs:
         notes.add(where, f"no run of its baseline `{baseline}` has a score with the same seed: no gain")
-    if scores and run.baseline is None and run.system != results.experiment.baseline:
-        notes.add(where, "names no baseline: no gain")
-    _note_unlike(runs, notes)
-    missing = [seed for seed in seeds if seed not in scores]
-    if missing:
-        left = f"; its mean is over {len(scores)} seed{'s' if len(scores) > 1 else ''}" if scores else ""
-        notes.add(where, f"no score with seed {list_text(missing)}{left}")
-    test = run.group == MAIN_GROUP or run.system == results.experiment.main
-    return SystemRow(
-        system=run.system,
-        label=run.label,
-        value=run.value,
-        baseline=baseline,
-        options=run.options,
-        scores=scores,
-        spreads={
-            name: spread(list(results.scores_of(run.system, name).values()))
-            for name in results.metrics
-            if scores
-        },
-        gains=gains,
-        tests=_tests(results, run.system, baseline) if test and baseline else {},
-        missing=missing,
-    )
-
-
-def _note_unlike(runs: Sequence[Run], notes: Notes) -> None:
-    """Note runs of a system that differ in more than their seeds."""
-    run = runs[0]
     for other in runs[1:]:
         differing = [name for name in _SAME_OVER_SEEDS if getattr(other, name) != getattr(run, name)]
         if differing:
             notes.add(
-                f"students/{run.system}",
-                f"seeds {run.seed} and {other.seed} differ in {list_text(differing)}: their mean is of different systems, "
-                f"and tables show the values of seed {run.seed}",
+                where, f"seeds {run.seed} and {other.seed} differ in {list_text(differing)}: not one system"
             )
-
-
-def _tests(results: ScoredOutputs, system: str, baseline: str) -> dict[int, PairedResult]:
-    """Paired test of each seed that both systems have."""
-    runs, base = results.runs_of(system), results.runs_of(baseline)
-    return {
-        seed: paired_test(
-            results.main_metric, results.outputs[base[seed].name], results.outputs[runs[seed].name]
-        )
-        for seed in runs
-        if seed in base
-    }
-
-
-def _note_absent(results: ScoredOutputs, rows: dict[str, list[SystemRow]], notes: Notes) -> None:
-    experiment = results.experiment
-    for role, system in (("baseline", experiment.baseline), ("main system", experiment.main)):
-        if main_row(rows, system) is None:
-            notes.add("", f"no run of the {role} `{system}`: the main comparison is missing")
-    main = main_row(rows, experiment.main)
-    if main and main.baseline not in (None, experiment.baseline):
-        notes.add(
-            f"students/{main.system}",
-            f"names the baseline `{main.baseline}` and is compared with it, not with the experiment's, "
-            f"`{experiment.baseline}`",
-        )
+    missing = [seed for seed in seeds if seed not in outputs]
+    if missing:
+        notes.add(where, f"no score with seed {list_text(missing)}")
+    tested = run.group == MAIN_GROUP or run.system == results.experiment.main
+    return SystemRow(
+        system=run.system,
+        group=run.group,
+        label=run.label,
+        value=run.value,
+        baseline=baseline,
+        options=run.options,
+        scores={seed: output.scores[metric] for seed, output in outputs.items()},
+        spreads={
+            name: spread([output.scores[name] for output in outputs.values()])
+            for name in results.metrics
+            if outputs
+        },
+        gains={seed: main.scores[metric] - base.scores[metric] for seed, (base, main) in pairs.items()},
+        tests={seed: paired_test(metric, *pair) for seed, pair in pairs.items()} if tested else {},
+        missing=missing,
+    )
 
 
 def _order(row: SystemRow) -> tuple[float, str, bool, str]:

@@ -1,8 +1,10 @@
 """Numbers and texts as the page shows them."""
 
 import unicodedata
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
+
+from fairseq_bert_kd.storage import probabilities
 
 if TYPE_CHECKING:  # the store's tools use this file too, and import no metrics
     from fairseq_bert_kd.evaluation.significance import Spread
@@ -61,16 +63,6 @@ def duration(seconds: float) -> str:
     return f"{minutes // 60:,} h {minutes % 60:02d} min"
 
 
-def percent(share: float | None, digits: int = 1) -> str:
+def percent(share: float | None) -> str:
     """``91.2 %``; ``<0.1 %`` if it rounds to zero, a dash for None."""
-    if share is None:
-        return "–"
-    least = 0.5 * 10**-digits / 100
-    return f"{100 * share:.{digits}f} %" if share == 0 or share >= least else f"<{10**-digits:g} %"
-
-
-def gain_scale(gains: Sequence[float]) -> tuple[float, float]:
-    """Ends of an axis that holds zero and all gains, with some room."""
-    low, high = min([0.0, *gains]), max([0.0, *gains])
-    room = 0.08 * (high - low) or 1.0
-    return low - room, high + room
+    return "–" if share is None else probabilities.percent(share)

@@ -9,7 +9,7 @@ from fairseq_bert_kd.compat import import_extra
 from fairseq_bert_kd.evaluation.registry import METRICS, TITLES, signatures
 from fairseq_bert_kd.evaluation.significance import Spread
 from fairseq_bert_kd.report import formatting
-from fairseq_bert_kd.report.compare_systems import GROUP_TITLES, SystemRow, verdict
+from fairseq_bert_kd.report.compare_systems import GROUP_TITLES, verdict
 from fairseq_bert_kd.report.experiment_report import ExperimentReport
 from fairseq_bert_kd.report.formatting import plain_name, signed, visible
 from fairseq_bert_kd.report.panels import gains_panel
@@ -17,6 +17,7 @@ from fairseq_bert_kd.report.plot_style import PANEL, Panel, svg_address, write_p
 from fairseq_bert_kd.report.plots import draw_values
 from fairseq_bert_kd.report.read_experiment import MAIN_GROUP, step_rows
 from fairseq_bert_kd.storage.topk import PREFIX_PLAN, scoring_plan
+from fairseq_bert_kd.storage.topk_stat import suggested_k, suggested_temperature, warnings
 
 TEMPLATES = Path(__file__).parent / "templates"
 _README_CURVES = ("curve-valid-nll-loss", "curve-valid-bleu")  # the panels of a README: it has little room
@@ -27,24 +28,14 @@ Figure = tuple[str, list[Panel], tuple[int, int]]  # name, panels, size of each 
 
 
 def slugs(reports: Sequence[ExperimentReport]) -> list[str]:
-    """Name of each experiment for addresses and file names: its task, or task and size if tasks repeat."""
-    names: list[str] = []
+    """Name of each experiment for addresses and file names: its task, or task, size and number if tasks repeat."""
     tasks = [report.experiment.task for report in reports]
-    for report in reports:
-        experiment = report.experiment
-        alone = tasks.count(experiment.task) == 1
-        name = plain_name(experiment.task if alone else f"{experiment.task}-{experiment.size}")
-        name = name or "experiment"
-        number = 2
-        while name in names:
-            name, number = f"{name.removesuffix(f'-{number - 1}')}-{number}", number + 1
-        names.append(name)
+    names: list[str] = []
+    for number, report in enumerate(reports, start=1):
+        task, size = report.experiment.task, report.experiment.size
+        name = plain_name(task if tasks.count(task) == 1 else f"{task}-{size}") or "experiment"
+        names.append(f"{name}-{number}" if name in names else name)
     return names
-
-
-def gain_scale(rows: Sequence[SystemRow]) -> tuple[float, float]:
-    """Ends of the axis of a table's gains."""
-    return formatting.gain_scale([gain for row in rows for gain in row.gains.values()])
 
 
 def render(reports: Sequence[ExperimentReport]) -> str:
@@ -61,8 +52,8 @@ def render(reports: Sequence[ExperimentReport]) -> str:
     environment.filters |= {
         "spread": formatting.spread_text,
         "signed": signed,
-        "p": formatting.p_text,
         "listed": formatting.list_text,
+        "title_of": lambda key: TITLES.get(key, key),
         "duration": formatting.duration,
         "percent": formatting.percent,
     }
@@ -70,9 +61,10 @@ def render(reports: Sequence[ExperimentReport]) -> str:
         "svg_address": svg_address,
         "verdict": verdict,
         "step_rows": step_rows,
-        "gain_scale": gain_scale,
         "signatures": signatures,
-        "TITLES": TITLES,
+        "suggested_k": suggested_k,
+        "suggested_temperature": suggested_temperature,
+        "warnings": warnings,
         "DECIMALS": {name: metric.decimals for name, metric in METRICS.items()},
         "GROUP_TITLES": GROUP_TITLES,
         "MAIN_GROUP": MAIN_GROUP,
@@ -103,18 +95,17 @@ def growth_panels(reports: Sequence[ExperimentReport]) -> Iterator[Panel]:
             report.digests.get(reference), experiment.teacher, main.options,
         )  # fmt: skip
         kinds.setdefault(kind, {}).setdefault(report.training_pairs, list(main.gains.values()))
-    drawn = [
-        (f"{task}", f"{size}", unit, points)
-        for (task, size, unit, *_), points in kinds.items()
-        if len(points) > 1
-    ]
-    for number, (task, size, unit, points) in enumerate(drawn, 1):
-        alike = sum(other[:2] == (task, size) for other in drawn) > 1
+    names: list[str] = []
+    for (task, size, unit, *_), points in kinds.items():
+        if len(points) < 2:
+            continue
+        name = plain_name(f"gain-by-pairs-{task}-{size}")
+        names.append(f"{name}-{len(names) + 1}" if name in names else name)
         listed = "; ".join(
             f"{pairs:,}: {signed(sum(gains) / len(gains))}" for pairs, gains in sorted(points.items())
         )
         yield Panel(
-            name=f"gain-by-pairs-{plain_name(task)}-{plain_name(size)}{f'-{number}' if alike else ''}",
+            name=names[-1],
             title=f"Gain against training pairs, {unit}",
             caption=f"{task}, {size} size. Dots are seeds, the line joins their means. Teacher and students of each point "
             "know its training pairs only.",
@@ -148,21 +139,17 @@ def _figures(reports: Sequence[ExperimentReport]) -> Iterator[Figure]:
     for slug, report in zip(slugs(reports), reports, strict=True):
         prefix = f"{slug}." if len(reports) > 1 else ""
         for name, panels, size in _figures_of(report):
-            yield f"{prefix}{name}", panels, size
+            if panels:
+                yield f"{prefix}{name}", panels, size
     for panel in growth_panels(reports):
         yield f"{panel.name.removeprefix('gain-by-pairs-')}.gain_by_pairs", [panel], _WIDE
 
 
 def _figures_of(report: ExperimentReport) -> Iterator[Figure]:
-    curves = [panel for panel in report.curves if panel.name in _README_CURVES]
-    if curves:
-        yield "learning_curves", curves, PANEL
-    if report.length_panel:
-        yield "gain_by_length", [report.length_panel], _WIDE
-    if report.choice:
-        chosen = [panel for panel in report.choice if panel.name in _README_CHOICE]
-        yield "k_and_t", chosen or report.choice[:2], PANEL
+    yield "learning_curves", [panel for panel in report.curves if panel.name in _README_CURVES], PANEL
+    yield "gain_by_length", [report.length_panel] if report.length_panel else [], _WIDE
+    chosen = [panel for panel in report.choice if panel.name in _README_CHOICE]
+    yield "k_and_t", chosen or report.choice[:2], PANEL
     gains = gains_panel(report.results, report.rows) if report.results else None
-    if gains:
-        rows = sum(bool(row.gains) for made in report.rows.values() for row in made)
-        yield "gains", [gains], (560, 90 + _ROW * rows)
+    rows = sum(bool(row.gains) for made in report.rows.values() for row in made)
+    yield "gains", [gains] if gains else [], (560, 90 + _ROW * rows)

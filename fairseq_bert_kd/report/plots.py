@@ -1,7 +1,6 @@
 """Plots: learning curves, gain by length, captured mass, score against k and T, gains of all systems."""
 
 from collections.abc import Mapping, Sequence
-from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -9,8 +8,7 @@ import numpy as np
 from fairseq_bert_kd.compat import import_extra
 from fairseq_bert_kd.evaluation.significance import Spread
 from fairseq_bert_kd.report.compare_sentences import LengthBin
-from fairseq_bert_kd.report.formatting import signed
-from fairseq_bert_kd.report.plot_style import INK, MUTED, SERIES, line_style, mark_style
+from fairseq_bert_kd.report.plot_style import MUTED, SERIES, line_style
 from fairseq_bert_kd.report.read_logs import SystemCurve
 
 _WARM_UP = 0.15  # share of the updates in which the curve may leave the drawn range
@@ -26,80 +24,54 @@ def draw_curves(axes: Any, curves: Sequence[SystemCurve], perplexity: bool, firs
         perplexity: also give 2 to the power of the values, on the right.
         first: index of the first curve's colour.
     """
-    ends = []
     for index, curve in enumerate(curves, start=first):
-        style = line_style(index)
-        for points in curve.by_seed.values():
-            if len(curve.by_seed) > 1:
-                axes.plot(list(points), list(points.values()), linewidth=0.8, alpha=0.45, **style)
-        mean = curve.mean or next(iter(curve.by_seed.values()))
-        few = {"marker": "o", "markersize": 3} if len(mean) < 25 else {}
-        axes.plot(list(mean), list(mean.values()), linewidth=2, **style, **few)
-        last = max(mean)
-        ends.append((last, mean[last], curve.label, style["color"]))
-    _limit_to_the_later_part(axes, curves)
+        if len(curve.by_seed) > 1:
+            for points in curve.by_seed.values():
+                axes.plot(list(points), list(points.values()), linewidth=0.8, alpha=0.45, **line_style(index))
+        axes.plot(list(curve.mean), list(curve.mean.values()), label=curve.label, **line_style(index))
+    # the range of the later part: the first updates would flatten the rest
+    pairs = [pair for curve in curves for seed in curve.by_seed.values() for pair in seed.items()]
+    start = _WARM_UP * max(update for update, _ in pairs)
+    later = [value for update, value in pairs if update >= start]
+    room = 0.12 * (max(later) - min(later)) or 0.5
+    axes.set_ylim(min(later) - room, max(later) + room)
+    axes.set_xlim(left=0)
     axes.set_xlabel("updates")
-    axes.xaxis.set_major_locator(_ticker().MaxNLocator(5, integer=True))
-    axes.xaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
+    axes.locator_params(axis="x", nbins=5, integer=True)
+    axes.xaxis.set_major_formatter("{x:,.0f}")
+    axes.legend()
     if perplexity:
-        right = axes.secondary_yaxis("right", functions=(lambda bits: 2**bits, _log2))
+        right = axes.secondary_yaxis("right", functions=(np.exp2, _log2))
         right.set_ylabel("perplexity")
-        right.yaxis.set_major_locator(_ticker().MaxNLocator(5))
-        right.yaxis.set_major_formatter(lambda value, _: f"{value:.3g}")
-        right.spines["right"].set_visible(False)
-    if perplexity:  # the right side holds the second axis
-        handles = [axes.plot([], [], linewidth=2, **line_style(first + i))[0] for i in range(len(curves))]
-        labels = [curve.label for curve in curves]
-        axes.legend(handles, labels, loc="best", frameon=False, labelcolor="linecolor", handlelength=2.2)
-    elif len(ends) > 1:
-        _name_at_the_right(axes, ends)
+        right.yaxis.set_major_locator(import_extra("matplotlib.ticker").MaxNLocator(5))
+        right.yaxis.set_major_formatter("{x:.3g}")
 
 
 def draw_lengths(axes: Any, bins: Sequence[LengthBin], unit: str) -> None:
     """The gain of each bin with its confidence interval."""
-    places = range(len(bins))
     gains = [item.gain for item in bins]
     low = [max(item.gain - item.low, 0) for item in bins]
     high = [max(item.high - item.gain, 0) for item in bins]
     axes.axhline(0, color=MUTED, linewidth=1)
-    axes.errorbar(
-        places,
-        gains,
-        yerr=[low, high],
-        fmt="o",
-        markersize=6,
-        capsize=4,
-        linewidth=1.6,
-        color=SERIES[1],
+    axes.errorbar(range(len(bins)), gains, yerr=[low, high], fmt="o", capsize=4, color=SERIES[1])
+    axes.set_xlim(-0.4, len(bins) - 0.6)
+    axes.set_xticks(
+        range(len(bins)), [f"{item.shortest}–{item.longest}\nn = {item.sentences:,}" for item in bins]
     )
-    for place, gain in zip(places, gains, strict=True):
-        axes.annotate(
-            signed(gain, 1),
-            (place, gain),
-            xytext=(7, 0),
-            textcoords="offset points",
-            va="center",
-            fontsize=11,
-        )
-    axes.set_xlim(-0.4, len(bins) - 0.25)
-    axes.set_xticks(places, [f"{_range(item)}\nn = {item.sentences:,}" for item in bins])
     axes.set_xlabel("words of the reference")
     axes.set_ylabel(f"gain, {unit}")
 
 
-def draw_mass(axes: Any, masses: Mapping[float, Sequence[float]]) -> None:
+def draw_mass(axes: Any, masses: Mapping[float, Mapping[int, float]]) -> None:
     """Captured mass against k, one line per temperature."""
-    ends = []
-    for index, (temperature, values) in enumerate(masses.items()):
-        style = line_style(index + 1)
-        tokens = range(1, len(values) + 1)
-        axes.plot(tokens, [100 * value for value in values], linewidth=2, **style)
-        ends.append((len(values), 100 * values[-1], f"T = {temperature:g}", style["color"]))
-    _spread_axis(axes, [end[0] for end in ends] + [1])
+    for index, (temperature, by_tokens) in enumerate(masses.items(), start=1):
+        shares = [100 * mass for mass in by_tokens.values()]
+        axes.plot(list(by_tokens), shares, label=f"T = {temperature:g}", **line_style(index))
+        _spread_axis(axes, list(by_tokens))
     axes.set_ylim(0, 102)
     axes.set_xlabel("k, tokens per position")
     axes.set_ylabel("% of the teacher’s probability")
-    _name_at_the_right(axes, ends)
+    axes.legend()
 
 
 def draw_values(
@@ -117,21 +89,16 @@ def draw_values(
         labels: labels of the axes.
     """
     values = sorted(points)
-    means = [sum(points[value]) / len(points[value]) for value in values]
     for value in values:
         axes.plot([value] * len(points[value]), points[value], ".", color=SERIES[1], alpha=0.6)
-    axes.plot(values, means, linewidth=1.8, markersize=7, **mark_style(1), linestyle="-")
+    axes.plot(values, [np.mean(points[value]) for value in values], "o-", color=SERIES[1])
     if baseline:
         name, score = baseline
-        axes.axhline(score.mean, linewidth=1.6, **line_style(0))
+        axes.axhline(score.mean, label=name, **line_style(0))
         if score.sd is not None:
             band = (score.mean - score.sd, score.mean + score.sd)
             axes.axhspan(*band, color=SERIES[0], alpha=0.15, linewidth=0)
-        above = score.mean >= max(means)
-        axes.annotate(
-            name, (0.99, score.mean), xycoords=("axes fraction", "data"), xytext=(0, 4 if above else -4),
-            textcoords="offset points", ha="right", va="bottom" if above else "top", color=SERIES[0],
-        )  # fmt: skip
+        axes.legend()
     _spread_axis(axes, values)
     axes.set_xticks(values, [f"{value:,.0f}" if value >= 1000 else f"{value:g}" for value in values])
     axes.margins(x=0.08, y=0.12)
@@ -145,72 +112,20 @@ def draw_gains(axes: Any, rows: Sequence[tuple[str, Sequence[float]]], unit: str
     axes.grid(axis="x")
     axes.grid(visible=False, axis="y")
     for place, (_, gains) in enumerate(rows):
-        axes.plot(
-            gains,
-            [place] * len(gains),
-            "o",
-            markersize=5,
-            color=SERIES[1],
-            alpha=0.45,
-            markeredgewidth=0,
-        )
-        axes.plot(
-            [sum(gains) / len(gains)],
-            [place],
-            "|",
-            markersize=14,
-            markeredgewidth=2.5,
-            color=SERIES[1],
-        )
+        axes.plot(gains, [place] * len(gains), "o", color=SERIES[1], alpha=0.45)
+        axes.plot([np.mean(gains)], [place], "|", markersize=14, markeredgewidth=2.5, color=SERIES[1])
     axes.set_yticks(range(len(rows)), [label for label, _ in rows])
-    axes.tick_params(axis="y", length=0, labelcolor=INK)
-    axes.spines["left"].set_visible(False)
     axes.set_ylim(len(rows) - 0.4, -0.6)
     axes.set_xlabel(f"gain, {unit}")
-
-
-def _limit_to_the_later_part(axes: Any, curves: Sequence[SystemCurve]) -> None:
-    """Limit the axis to the range of the later part; the first updates would flatten the rest."""
-    points = [pair for curve in curves for seed in curve.by_seed.values() for pair in seed.items()]
-    start = _WARM_UP * max(update for update, _ in points)
-    later = [value for update, value in points if update >= start]
-    low, high = min(later), max(later)
-    room = 0.12 * (high - low) or 0.5
-    axes.set_ylim(low - room, high + room)
-    axes.set_xlim(left=0)
-
-
-def _name_at_the_right(axes: Any, ends: Sequence[tuple[float, float, str, str]], gap: float = 13) -> None:
-    """Names beside the ends, pushed apart where they would overlap; ``gap`` in points."""
-    axes.figure.draw_without_rendering()  # sets the transformation of data to places
-    points = 72 / axes.figure.dpi
-    places = [axes.transData.transform((x, y))[1] * points for x, y, _, _ in ends]
-    order = sorted(range(len(ends)), key=lambda i: places[i])
-    moved = dict(enumerate(places))
-    for before, after in pairwise(order):
-        moved[after] = max(moved[after], moved[before] + gap)
-    for i, (x, y, label, colour) in enumerate(ends):
-        axes.annotate(
-            label, (x, y), xytext=(6, moved[i] - places[i]), textcoords="offset points", va="center", color=colour,
-            fontweight="bold", annotation_clip=False,
-        )  # fmt: skip
 
 
 def _spread_axis(axes: Any, values: Sequence[float]) -> None:
     """Make the x axis logarithmic, with ticks at powers of two, if the values lie far apart."""
     if min(values) >= 1 and max(values) / min(values) > _SPREAD_OUT:
         axes.set_xscale("log", base=2)
-        axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
-        axes.xaxis.set_minor_locator(_ticker().NullLocator())
-
-
-def _range(item: LengthBin) -> str:
-    return f"{item.shortest}–{item.longest}" if item.longest > item.shortest else str(item.shortest)
+        axes.xaxis.set_major_formatter("{x:g}")
+        axes.minorticks_off()
 
 
 def _log2(value: Any) -> Any:
     return np.log2(np.maximum(value, 1e-9))
-
-
-def _ticker() -> Any:
-    return import_extra("matplotlib.ticker")

@@ -6,13 +6,13 @@ What is missing or odd goes to the notes, which the page shows.
 import json
 import math
 import re
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, get_type_hints
 
+from fairseq_bert_kd.compat import file_digest
 from fairseq_bert_kd.evaluation.registry import find_metric
-from fairseq_bert_kd.evaluation.task_kinds import TASK_KINDS, TaskKind
 from fairseq_bert_kd.report.formatting import visible
 
 FORMAT = 1
@@ -42,45 +42,13 @@ class Notes(list[Note]):
 
     def __init__(self, folder: str | Path):
         super().__init__()
-        self._prefixes = [f"{path}/" for path in dict.fromkeys((Path(folder).absolute(), Path(folder)))]
+        self._prefix = f"{Path(folder).absolute()}/"
 
     def add(self, where: str, text: object) -> None:
         """Add a note; ``text`` may be an exception."""
-        shown = str(text)
-        for prefix in self._prefixes:
-            shown = re.sub(rf"(?<![\w./-]){re.escape(prefix)}", "", shown)  # where a path begins
-        note = Note(where, shown)
+        note = Note(where, str(text).replace(self._prefix, ""))
         if note not in self:
             self.append(note)
-
-
-@dataclass(frozen=True)
-class Step:
-    """A finished step.
-
-    Attributes:
-        name: "teacher", "students/plain.1" and so on.
-        seconds: wall-clock time.
-    """
-
-    name: str
-    seconds: float
-
-
-class StepRow(NamedTuple):
-    """Steps of one kind.
-
-    Attributes:
-        name: name of the step, without seed and subset for students and their outputs.
-        times: seed and subset ("1", "1.test"; "" for a single step), and seconds.
-    """
-
-    name: str
-    times: list[tuple[str, float]]
-
-    @property
-    def total(self) -> float:
-        return sum(seconds for _, seconds in self.times)
 
 
 @dataclass(frozen=True)
@@ -88,30 +56,33 @@ class Run:
     """A student with a seed, trained or not.
 
     Attributes:
-        name: name of its folder, ``SYSTEM.SEED``.
         system: system; its runs differ in their seeds.
         seed: seed of training.
         label: name of the system in tables.
         group: rows of a table: "main" or an ablation.
         value: what the group varies, as text.
         baseline: system with which it is compared; None, or itself, for a baseline.
-        updates: requested updates.
         options: options of fairseq-train that make the system.
         store: name of its teacher store, or None.
         teacher: folder of its teacher, or None.
+        updates: requested updates.
     """
 
-    name: str
     system: str
     seed: int
     label: str
     group: str
     value: str
     baseline: str | None
-    updates: int
     options: str
     store: str | None
     teacher: str | None
+    updates: int
+
+    @property
+    def name(self) -> str:
+        """Name of its folder."""
+        return f"{self.system}.{self.seed}"
 
     def option(self, name: str) -> str | None:
         """Value of the last ``--name value`` among the options."""
@@ -124,7 +95,6 @@ class Experiment:
     """Content of ``experiment.json``, and the folder's runs and steps.
 
     Attributes:
-        folder: folder of the experiment.
         task: name of the data.
         size: "laptop" and so on.
         title: name in the page.
@@ -139,11 +109,11 @@ class Experiment:
         hardware: hardware in words.
         code: commit or version.
         command: command that made the folder.
+        folder: folder of the experiment, absolute.
         runs: runs, by system and seed.
-        steps: finished steps, the last of each name.
+        steps: seconds of wall-clock time by finished step: "teacher", "students/plain.1" and so on.
     """
 
-    folder: Path
     task: str
     size: str
     title: str
@@ -158,16 +128,17 @@ class Experiment:
     hardware: str
     code: str
     command: str
+    folder: Path
     runs: tuple[Run, ...]
-    steps: tuple[Step, ...]
+    steps: dict[str, float]
 
     @property
-    def kind(self) -> TaskKind:
-        """What the systems put out: what the metric compares; text for an unknown metric."""
+    def kind(self) -> str:
+        """What the systems put out, "text", "classes" or "numbers": what the metric compares; text if it is unknown."""
         try:
-            return TASK_KINDS[find_metric(self.metric).kind]
+            return find_metric(self.metric).kind
         except ValueError:
-            return TASK_KINDS["text"]
+            return "text"
 
     def text(self, subset: str, language: str) -> Path:
         """Raw text of a side."""
@@ -182,18 +153,8 @@ class Experiment:
         return self.folder / "outputs" / f"{run.name}.{subset}.out"
 
 
-_TEXT, _OPTIONAL = (str,), (str, type(None))
-_EXPERIMENT_FIELDS: dict[str, tuple[type, ...]] = {
-    **dict.fromkeys(
-        ("task", "size", "title", "source_lang", "target_lang", "metric", "baseline", "main"), _TEXT
-    ),
-    **dict.fromkeys(("teacher", "hardware", "code", "command"), _TEXT),
-    "lowercase": (bool,),
-}
-RUN_FIELDS: dict[str, tuple[type, ...]] = {
-    "system": _TEXT, "seed": (int,), "label": _TEXT, "group": _TEXT, "value": _TEXT, "baseline": _OPTIONAL,
-    "updates": (int,), "options": _TEXT, "store": _OPTIONAL, "teacher": _OPTIONAL,
-}  # fmt: skip
+RUN_FIELDS = tuple(field.name for field in fields(Run))  # of run.json
+EXPERIMENT_FIELDS = tuple(field.name for field in fields(Experiment))[:-3]  # of experiment.json
 
 
 def read_experiment(folder: str | Path, notes: Notes) -> Experiment:
@@ -202,76 +163,84 @@ def read_experiment(folder: str | Path, notes: Notes) -> Experiment:
     Raises:
         ValueError: the folder is not an experiment, or its ``experiment.json`` is not valid.
     """
-    folder = Path(folder)
+    folder = Path(folder).absolute()
     path = folder / "experiment.json"
     if not path.is_file():
         raise ValueError(
             f"`{folder}` is not an experiment: it has no experiment.json; give a folder that examples/run.py wrote"
         )
-    record = _read_json(path)
+    record = {"bleu_tokenize": "13a", **_read_json(path)}
     if record.get("format") != FORMAT:
         raise ValueError(f"`{path}` has format {record.get('format')!r}, this code reads format {FORMAT}")
-    _check_fields(path, record, _EXPERIMENT_FIELDS)
-    values = {name: visible(record[name]) for name in _EXPERIMENT_FIELDS}
     return Experiment(
+        **_checked_fields(path, record, Experiment, EXPERIMENT_FIELDS),
         folder=folder,
-        **values,
-        bleu_tokenize=str(record.get("bleu_tokenize", "13a")),
         runs=tuple(_read_runs(folder, notes)),
-        steps=tuple(_read_steps(folder, notes)),
+        steps=_read_steps(folder, notes),
     )
 
 
-def step_rows(steps: Iterable[Step]) -> list[StepRow]:
-    """Steps by kind, in the order in which the first of each kind ended."""
-    rows: dict[str, StepRow] = {}
-    for step in steps:
-        match = _STEP_OF_A_RUN.fullmatch(step.name)
-        name, rest = (match["system"], match["rest"]) if match else (step.name, "")
-        rows.setdefault(name, StepRow(name, [])).times.append((rest, step.seconds))
-    return list(rows.values())
+def step_rows(steps: Mapping[str, float]) -> dict[str, dict[str, float]]:
+    """Seconds by kind of step, then by seed and subset ("1", "1.test"; "" for a single step)."""
+    rows: dict[str, dict[str, float]] = {}
+    for step, seconds in steps.items():
+        match = _STEP_OF_A_RUN.fullmatch(step)
+        name, rest = (match["system"], match["rest"]) if match else (step, "")
+        rows.setdefault(name, {})[rest] = seconds
+    return rows
+
+
+def text_digests(experiment: Experiment) -> dict[str, str]:
+    """sha256 of every raw text that exists, by ``SUBSET.LANGUAGE``."""
+    languages = (experiment.source_lang, experiment.target_lang)
+    paths = [
+        experiment.text(subset, language) for subset in ("train", "valid", "test") for language in languages
+    ]
+    return {path.name: file_digest(path) for path in paths if path.is_file()}
+
+
+def training_pairs(experiment: Experiment) -> int | None:
+    """Lines of the raw training text; None without it."""
+    path = experiment.text("train", experiment.source_lang)
+    if not path.is_file():
+        return None
+    with open(path, "rb") as file:
+        return sum(1 for _ in file)
 
 
 def _read_runs(folder: Path, notes: Notes) -> Iterator[Run]:
-    runs: dict[tuple[str, int], Run] = {}
+    runs = []
     for path in sorted((folder / "students").glob("*/run.json")):
-        where = f"students/{path.parent.name}"
         try:
-            record = _read_json(path)
-            _check_fields(path, record, RUN_FIELDS)
+            run = Run(**_checked_fields(path, _read_json(path), Run, RUN_FIELDS))
+            if run.name != path.parent.name:
+                raise ValueError(f"its run.json is of {run.name}")
+            runs.append(run)
         except ValueError as error:
-            notes.add(where, f"left out: {error}")
-            continue
-        run = Run(name=path.parent.name, **{name: visible(record[name]) for name in RUN_FIELDS})
-        if run.name != f"{run.system}.{run.seed}":
-            notes.add(where, f"its run.json says {run.system}.{run.seed}, which is used")
-        if (run.system, run.seed) in runs:
-            notes.add(where, f"left out: {runs[run.system, run.seed].name} is the same system and seed")
-            continue
-        runs[run.system, run.seed] = run
+            notes.add(f"students/{path.parent.name}", f"left out: {error}")
     if not runs:
         notes.add("", "no run has begun yet: there is no students/*/run.json")
-    yield from (runs[key] for key in sorted(runs))
+    yield from sorted(runs, key=lambda run: (run.system, run.seed))
 
 
-def _read_steps(folder: Path, notes: Notes) -> Iterator[Step]:
+def _read_steps(folder: Path, notes: Notes) -> dict[str, float]:
     path = folder / "steps.jsonl"
-    steps: dict[str, Step] = {}
+    steps: dict[str, float] = {}
     if not path.is_file():
         notes.add("steps.jsonl", "missing: no times of the steps")
-        return
+        return steps
     for number, line in enumerate(path.read_text(encoding="utf-8", errors="replace").splitlines(), start=1):
         try:
             record = json.loads(line)
-            step = Step(str(record["step"]), float(record["seconds"]))
-            if not 0 <= step.seconds < math.inf:
+            name, seconds = str(record["step"]), float(record["seconds"])
+            if not 0 <= seconds < math.inf:
                 raise ValueError("not a time")
         except (ValueError, TypeError, KeyError):
             notes.add("steps.jsonl", f"line {number} is not readable and is left out: {line[:80]!r}")
             continue
-        steps.pop(step.name, None)  # the last of repeated steps counts
-        steps[step.name] = step
-    yield from steps.values()
+        steps.pop(name, None)  # the last of repeated steps counts
+        steps[name] = seconds
+    return steps
 
 
 def _read_json(path: Path) -> dict[str, Any]:
@@ -284,11 +253,13 @@ def _read_json(path: Path) -> dict[str, Any]:
     return record
 
 
-def _check_fields(path: Path, record: dict[str, Any], fields: dict[str, tuple[type, ...]]) -> None:
-    for name, kinds in fields.items():
+def _checked_fields(path: Path, record: dict[str, Any], kind: type, names: tuple[str, ...]) -> dict[str, Any]:
+    """Values of a record by name, each of the type that the class declares."""
+    types = get_type_hints(kind)
+    for name in names:
         if name not in record:
             raise ValueError(f"`{path}` lacks `{name}`; add it")
-        value = record[name]
-        if not isinstance(value, kinds) or (isinstance(value, bool) and bool not in kinds):
-            kind = " or ".join("null" if kind is type(None) else kind.__name__ for kind in kinds)
-            raise ValueError(f"`{path}`: `{name}` must be {kind}, got {value!r}; fix it")
+        if not isinstance(record[name], types[name]):
+            kind_name = getattr(types[name], "__name__", types[name])
+            raise ValueError(f"`{path}`: `{name}` must be {kind_name}, got {record[name]!r}; fix it")
+    return {name: visible(record[name]) for name in names}

@@ -1,12 +1,8 @@
-"""Reads fairseq's logs of students and teachers, whole or cut short, and their learning curves.
+"""Reads fairseq's logs of students and teachers, whole or cut short, and their learning curves."""
 
-Both of fairseq's formats are read: ``--log-format json`` and ``simple``.
-"""
-
-import json
 import math
 import re
-from collections.abc import Iterator
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
@@ -15,9 +11,10 @@ from fairseq_bert_kd.report.read_experiment import Experiment, Notes, Run
 
 _LINE = re.compile(r"\| (?P<part>train_inner|valid) \| (?P<values>.*)")
 _DONE = re.compile(r"\| done training in (?P<seconds>[\d.e+-]+) seconds")
-_NUMBER = r"-?(?:\d+(?:\.\d*)?(?:e[+-]?\d+)?|inf|nan)"
-_PAIR = re.compile(rf"(\w+)[= ]({_NUMBER})(?![\w.])")  # 4.10.0 is not a number
+# `nll_loss=4.1,` and `| nll_loss 4.1 |` of --log-format simple, `"valid_nll_loss": "4.1"` of json; 4.10.0 is not a number
+_PAIR = re.compile(r'\b(?:valid_)?(\w+)(?:[= ]|": "?)(-?(?:\d+(?:\.\d*)?(?:e[+-]?\d+)?|inf|nan))(?![\w.])')
 Series = dict[int, dict[str, float]]  # update -> name -> value
+Curve = dict[int, float]  # update -> value
 
 
 class CurveKind(NamedTuple):
@@ -33,16 +30,16 @@ class CurveKind(NamedTuple):
     part: str
     name: str
     title: str
-    perplexity: bool
+    perplexity: bool = False
 
 
 STUDENT_CURVES = (
     CurveKind("train", "nll_loss", "Training: NLL, bits per token", True),
     CurveKind("valid", "nll_loss", "Validation: NLL, bits per token", True),
-    CurveKind("valid", "loss", "Validation: label-smoothed loss, bits per token", False),
-    CurveKind("valid", "bleu", "Validation: BLEU while training, as logged", False),
+    CurveKind("valid", "loss", "Validation: label-smoothed loss, bits per token"),
+    CurveKind("valid", "bleu", "Validation: BLEU while training, as logged"),
 )
-TEACHER_CURVES = (CurveKind("valid", "masked_accuracy", "Validation: masked accuracy, %", False),)
+TEACHER_CURVE = CurveKind("valid", "masked_accuracy", "Validation: masked accuracy, %")
 
 
 @dataclass
@@ -68,7 +65,7 @@ class TrainingLog:
     def finished(self) -> bool:
         return self.seconds is not None
 
-    def curve(self, part: str, name: str) -> dict[int, float]:
+    def curve(self, part: str, name: str) -> Curve:
         """One value by update, ascending, without values that are not finite.
 
         Args:
@@ -76,8 +73,14 @@ class TrainingLog:
             name: name in the log, such as "nll_loss".
         """
         series: Series = getattr(self, part)
-        points = {update: values[name] for update, values in sorted(series.items()) if name in values}
+        points = {update: series[update].get(name, math.nan) for update in sorted(series)}
         return {update: value for update, value in points.items() if math.isfinite(value)}
+
+    @property
+    def best(self) -> int | None:
+        """Update of the validation with the lowest loss, the last of equal ones; None without a validation."""
+        losses = self.curve("valid", "loss")
+        return min(losses, key=lambda update: (losses[update], -update)) if losses else None
 
 
 @dataclass(frozen=True)
@@ -85,42 +88,22 @@ class SystemCurve:
     """A value of a system against updates.
 
     Attributes:
-        system: name of the system.
         label: name in tables.
-        by_seed: update to value, by seed.
+        by_seed: curves by seed, at least one; none is empty.
     """
 
-    system: str
     label: str
-    by_seed: dict[int, dict[int, float]]
+    by_seed: dict[int, Curve]
 
     @property
-    def mean(self) -> dict[int, float]:
-        """Mean over the seeds, at the updates that all seeds have."""
-        common = set.intersection(*map(set, self.by_seed.values())) if self.by_seed else set()
+    def mean(self) -> Curve:
+        """Mean over the seeds, at the updates that all seeds have; the first seed's curve if there are none."""
+        first, *others = self.by_seed.values()
+        common = [update for update in first if all(update in curve for curve in others)]
         count = len(self.by_seed)
         return {
-            update: sum(curve[update] for curve in self.by_seed.values()) / count for update in sorted(common)
-        }
-
-
-@dataclass(frozen=True)
-class TeacherLog:
-    """A teacher's log and its best validation.
-
-    Attributes:
-        name: folder of the teacher.
-        log: the whole log.
-        updates: update of the best validation.
-        accuracy: per cent of the masked tokens there; None if not logged.
-        perplexity: perplexity of the masked tokens there; None if not logged.
-    """
-
-    name: str
-    log: TrainingLog
-    updates: int
-    accuracy: float | None
-    perplexity: float | None
+            update: sum(curve[update] for curve in self.by_seed.values()) / count for update in common
+        } or first
 
 
 def read_training_log(path: str | Path) -> TrainingLog:
@@ -138,7 +121,7 @@ def read_training_log(path: str | Path) -> TrainingLog:
             if not line.endswith("\n"):
                 continue  # cut short: its last number may be half a number
             if match := _LINE.search(line):
-                values = dict(_values(match["values"]))
+                values = {name: float(value) for name, value in _PAIR.findall(match["values"])}
                 if values.get("num_updates", math.nan).is_integer():
                     series[match["part"]][int(values["num_updates"])] = values
             elif match := _DONE.search(line):
@@ -146,20 +129,6 @@ def read_training_log(path: str | Path) -> TrainingLog:
             elif "| begin training epoch " in line:
                 log.seconds = None  # started again
     return log
-
-
-def _values(text: str) -> Iterator[tuple[str, float]]:
-    """Numbers of a line by name: of a JSON object, whose names may begin with the subset, or in the simple format."""
-    if not text.startswith("{"):
-        yield from ((name, float(value)) for name, value in _PAIR.findall(text))
-        return
-    try:
-        record = json.loads(text)
-    except ValueError:
-        return
-    for name, value in record.items():
-        if re.fullmatch(_NUMBER, str(value)):
-            yield name.removeprefix("valid_"), float(value)
 
 
 def read_student_logs(experiment: Experiment, notes: Notes) -> dict[str, TrainingLog]:
@@ -173,45 +142,34 @@ def read_student_logs(experiment: Experiment, notes: Notes) -> dict[str, Trainin
             notes.add(where, "missing: no learning curve")
             continue
         logs[run.name] = log
-        reached = f"after {log.updates:,} of {run.updates:,} updates"
-        if not log.finished:
-            notes.add(where, f"cut short or still running: it ends {reached}")
-        elif log.updates < run.updates:
-            notes.add(where, f"training ended {reached}")
+        if not log.finished or log.updates < run.updates:
+            state = "training ended" if log.finished else "cut short or still running: it ends"
+            notes.add(where, f"{state} after {log.updates:,} of {run.updates:,} updates")
     return logs
 
 
-def system_curve(runs: list[Run], logs: dict[str, TrainingLog], kind: CurveKind) -> SystemCurve | None:
+def system_curve(runs: list[Run], logs: Mapping[str, TrainingLog], kind: CurveKind) -> SystemCurve | None:
     """A system's curve; None if no run has a point."""
-    by_seed = {run.seed: logs[run.name].curve(kind.part, kind.name) for run in runs if run.name in logs}
-    by_seed = {seed: curve for seed, curve in by_seed.items() if curve}
-    return SystemCurve(runs[0].system, runs[0].label, by_seed) if by_seed else None
+    curves = {run.seed: logs[run.name].curve(kind.part, kind.name) for run in runs if run.name in logs}
+    by_seed = {seed: curve for seed, curve in curves.items() if curve}
+    return SystemCurve(runs[0].label, by_seed) if by_seed else None
 
 
-def read_teacher_logs(experiment: Experiment, notes: Notes) -> list[TeacherLog]:
-    """The log of every ``logs/teacher*.log``; the best validation is the one with the lowest loss."""
-    teachers = []
-    paths = sorted(
-        (experiment.folder / "logs").glob("teacher*.log"),
-        key=lambda path: (path.stem != "teacher", path.stem),
-    )
+def read_teacher_logs(experiment: Experiment, notes: Notes) -> dict[str, TrainingLog]:
+    """Logs by name of the teacher, with at least one validation."""
+    found = {path.stem for path in (experiment.folder / "logs").glob("teacher*.log")}
     named = {run.teacher for run in experiment.runs if run.teacher} or {"teacher"}
-    for name in sorted(named - {path.stem for path in paths}):
+    for name in sorted(named - found):
         notes.add(f"logs/{name}.log", "missing: no masked accuracy and perplexity of the teacher")
-    for path in paths:
-        where, log = f"logs/{path.name}", read_training_log(path)
+    teachers = {}
+    for name in sorted(found):
+        log = read_training_log(experiment.log(name))
         if not log.finished:
-            notes.add(where, f"cut short or still running: it ends after {log.updates:,} updates")
-        losses = log.curve("valid", "loss")
-        if not losses:
-            notes.add(where, "has no validation: no accuracy of the teacher")
-            continue
-        best = min(losses, key=lambda update: (losses[update], -update))
-        values = log.valid[best]
-        teachers.append(
-            TeacherLog(
-                name=path.stem, log=log, updates=best,
-                accuracy=values.get("masked_accuracy"), perplexity=values.get("ppl"),
+            notes.add(
+                f"logs/{name}.log", f"cut short or still running: it ends after {log.updates:,} updates"
             )
-        )  # fmt: skip
+        if log.best is None:
+            notes.add(f"logs/{name}.log", "has no validation: no accuracy of the teacher")
+        else:
+            teachers[name] = log
     return teachers

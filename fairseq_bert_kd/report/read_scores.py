@@ -1,11 +1,12 @@
 """Reads and scores what the runs put out, and scores that an experiment's own scripts wrote (``scores-NAME.json``)."""
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
-from fairseq_bert_kd.evaluation.fairseq_output import read_lines
+from fairseq_bert_kd.evaluation.fairseq_output import READERS, read_predictions
 from fairseq_bert_kd.evaluation.metric import Metric, MetricSettings
 from fairseq_bert_kd.evaluation.registry import find_metric, table_metrics
 from fairseq_bert_kd.evaluation.significance import Spread, spread
@@ -45,20 +46,15 @@ class ScoredOutputs:
         """Title of the main metric."""
         return self.metrics[self.main_metric].title
 
-    def runs_of(self, system: str) -> dict[int, Run]:
-        """Runs of a system that have scores, by seed, ascending."""
-        runs = {run.seed: run for run in self.experiment.runs if run.system == system}
-        return {seed: runs[seed] for seed in sorted(runs) if runs[seed].name in self.outputs}
+    def of(self, system: str) -> dict[int, SystemOutput]:
+        """A system's outputs by seed, ascending."""
+        runs = (run for run in self.experiment.runs if run.system == system)
+        return {run.seed: self.outputs[run.name] for run in runs if run.name in self.outputs}
 
-    def scores_of(self, system: str, name: str | None = None) -> dict[int, float]:
-        """A system's scores by seed, by a metric or else the main metric."""
-        name = name or self.main_metric
-        return {seed: self.outputs[run.name].scores[name] for seed, run in self.runs_of(system).items()}
-
-    def gains_of(self, system: str, baseline: str) -> dict[int, float]:
-        """Score minus the baseline's score with the same seed, for the seeds that both have."""
-        scores, base = self.scores_of(system), self.scores_of(baseline)
-        return {seed: scores[seed] - base[seed] for seed in scores if seed in base}
+    def pairs(self, baseline: str, system: str) -> dict[int, tuple[SystemOutput, SystemOutput]]:
+        """Outputs of baseline and system by seed, for the seeds that both have."""
+        base, main = self.of(baseline), self.of(system)
+        return {seed: (base[seed], main[seed]) for seed in main if seed in base}
 
 
 def choose_metrics(experiment: Experiment, notes: Notes) -> tuple[dict[str, Metric], str]:
@@ -89,14 +85,11 @@ def read_outputs(experiment: Experiment, subset: str, notes: Notes) -> ScoredOut
         notes: get what is missing.
     """
     metrics, main = choose_metrics(experiment, notes)
-    path = experiment.text(subset, experiment.target_lang)
-    try:
-        references = experiment.kind.read_references(path)
-    except (OSError, ValueError) as error:
-        notes.add(f"text/{path.name}", f"the reference is not readable, nothing is scored: {error}")
-        return None
+    sources, references = (
+        _read_text(experiment, subset, language, kind, notes)
+        for language, kind in ((experiment.source_lang, "text"), (experiment.target_lang, experiment.kind))
+    )
     if not references:
-        notes.add(f"text/{path.name}", "the reference is empty, nothing is scored")
         return None
     outputs = {}
     for run in experiment.runs:
@@ -105,7 +98,7 @@ def read_outputs(experiment: Experiment, subset: str, notes: Notes) -> ScoredOut
             notes.add(f"outputs/{path.name}", "missing: the run is not scored")
             continue
         try:
-            predictions = experiment.kind.read_predictions(path, len(references))
+            predictions = read_predictions(experiment.kind, path, len(references))
             output = SystemOutput(metrics, predictions, references)
             output.scores  # noqa: B018 - computed here, so that an undefined score becomes a note
             outputs[run.name] = output
@@ -113,45 +106,46 @@ def read_outputs(experiment: Experiment, subset: str, notes: Notes) -> ScoredOut
             notes.add(f"outputs/{path.name}", f"not scored: {error}")
     if not outputs:
         return None
+    if sources is not None and len(sources) != len(references):
+        notes.add(f"text/{subset}.{experiment.source_lang}", "not as long as the reference: it is not shown")
+        sources = None
     return ScoredOutputs(
         experiment=experiment, subset=subset, metrics=metrics, main_metric=main, outputs=outputs,
-        sources=_read_sources(experiment, subset, len(references), notes), references=references,
+        sources=sources, references=references,
     )  # fmt: skip
 
 
-def _read_sources(experiment: Experiment, subset: str, expected: int, notes: Notes) -> list[str] | None:
-    path = experiment.text(subset, experiment.source_lang)
+def _read_text(
+    experiment: Experiment, subset: str, language: str, kind: str, notes: Notes
+) -> list[Any] | None:
+    path = experiment.text(subset, language)
     try:
-        sources = read_lines(path)
+        lines = READERS[kind](path)
     except (OSError, ValueError) as error:
-        notes.add(f"text/{path.name}", f"the source is not readable and is not shown: {error}")
+        notes.add(f"text/{path.name}", f"not readable: {error}")
         return None
-    if len(sources) != expected:
-        notes.add(
-            f"text/{path.name}",
-            f"has {len(sources)} lines, the reference {expected}; the source is not shown",
-        )
-        return None
-    return sources
+    if not lines:
+        notes.add(f"text/{path.name}", "empty")
+    return lines
 
 
-@dataclass(frozen=True)
+@dataclass
 class FurtherRow:
     """A system on a set.
 
     Attributes:
         label: name of the system in tables.
         subset: "test" and so on.
-        seeds: seeds with scores.
+        seeds: seeds with scores, ascending.
         values: values by score, then by seed.
         gains: gains over the baseline's run of the same seed, by score, then by seed; empty for a baseline.
     """
 
     label: str
     subset: str
-    seeds: list[int]
-    values: dict[str, dict[int, float]]
-    gains: dict[str, dict[int, float]]
+    seeds: list[int] = field(default_factory=list)
+    values: dict[str, dict[int, float]] = field(default_factory=dict)
+    gains: dict[str, dict[int, float]] = field(default_factory=dict)
 
     def score(self, key: str) -> Spread | None:
         return spread(list(self.values[key].values())) if key in self.values else None
@@ -179,26 +173,16 @@ class FurtherScores:
     rows: list[FurtherRow]
 
 
-_Scores = dict[tuple[str | None, int], dict[str, float]]  # by system and seed, then by name
-
-
 def read_further_scores(experiment: Experiment, notes: Notes) -> list[FurtherScores]:
     """Every ``scores-*.json`` in the experiment's folder; the notes name those that are not valid."""
     files = []
     leaders = (experiment.baseline, experiment.main)
     for path in sorted(experiment.folder.glob(f"{PREFIX}*.json")):
         try:
-            record = json.loads(path.read_text(encoding="utf-8"), parse_constant=_reject_constant)
-            scores = further_scores(path.stem.removeprefix(PREFIX), record, experiment.runs, leaders)
-            sets = _by_set(record)
+            record = json.loads(path.read_text(encoding="utf-8"))
+            files.append(further_scores(path.stem.removeprefix(PREFIX), record, experiment.runs, leaders))
         except (ValueError, TypeError, KeyError, AttributeError, OSError) as error:
             notes.add(path.name, f"left out, not a file of scores: {type(error).__name__}: {error}")
-            continue
-        files.append(scores)
-        runs = {(run.system, run.seed) for run in experiment.runs}
-        for subset, by_run in sets.items():
-            for system, seed in sorted(by_run.keys() - runs):
-                notes.add(path.name, f"{system}.{seed} on {subset} is left out: there is no such run")
     return files
 
 
@@ -219,47 +203,31 @@ def further_scores(
     """
     if record["format"] != SCORES_FORMAT:
         raise ValueError(f"format {record['format']!r}, this code reads format {SCORES_FORMAT}")
-    sets = _by_set(record)
-    keys = dict.fromkeys(key for scores in sets.values() for values in scores.values() for key in values)
+    scores = {
+        (row["subset"], row["system"], row["seed"]): {
+            key: float(value) for key, value in row.items() if key not in _KEYS
+        }
+        for row in record["scores"]
+    }
+    keys = list(dict.fromkeys(key for values in scores.values() for key in values))
     if not keys:
         raise ValueError("it holds no score")
-    signatures = {
-        str(subset): {str(key): str(text) for key, text in named.items()}
-        for subset, named in record["signatures"].items()
-    }
-    rows = [row for subset, scores in sets.items() for row in _rows(subset, scores, runs, leaders)]
-    return FurtherScores(name=name, keys=list(keys), signatures=signatures, record=record, rows=rows)
+    if not all(math.isfinite(value) for values in scores.values() for value in values.values()):
+        raise ValueError("a score is not finite")
 
+    def order(run: Run) -> tuple[int, str, int]:
+        return (leaders.index(run.system) if run.system in leaders else 2, run.system, run.seed)
 
-def _by_set(record: Mapping[str, Any]) -> dict[str, _Scores]:
-    sets: dict[str, _Scores] = {}
-    for row in record["scores"]:
-        values = {str(key): float(value) for key, value in row.items() if key not in _KEYS}
-        sets.setdefault(str(row["subset"]), {})[str(row["system"]), int(row["seed"])] = values
-    return sets
-
-
-def _rows(
-    subset: str, scores: _Scores, runs: Sequence[Run], leaders: tuple[str, str]
-) -> Iterator[FurtherRow]:
-    systems: dict[str, list[Run]] = {}
-    for run in runs:
-        if (run.system, run.seed) in scores:
-            systems.setdefault(run.system, []).append(run)
-    for system in sorted(systems, key=lambda name: (leaders.index(name) if name in leaders else 2, name)):
-        values: dict[str, dict[int, float]] = {}
-        gains: dict[str, dict[int, float]] = {}
-        for run in sorted(systems[system], key=lambda run: run.seed):
-            base = scores.get((run.baseline, run.seed), {}) if run.baseline != system else {}
-            for key, value in scores[system, run.seed].items():
-                values.setdefault(key, {})[run.seed] = value
+    rows: dict[tuple[str, str], FurtherRow] = {}
+    for subset in dict.fromkeys(subset for subset, _, _ in scores):
+        for run in sorted(runs, key=order):
+            if (subset, run.system, run.seed) not in scores:
+                continue
+            row = rows.setdefault((subset, run.system), FurtherRow(run.label, subset))
+            row.seeds.append(run.seed)
+            base = scores.get((subset, run.baseline, run.seed), {}) if run.baseline != run.system else {}
+            for key, value in scores[subset, run.system, run.seed].items():
+                row.values.setdefault(key, {})[run.seed] = value
                 if key in base:
-                    gains.setdefault(key, {})[run.seed] = value - base[key]
-        seeds = sorted(run.seed for run in systems[system])
-        yield FurtherRow(
-            label=systems[system][0].label, subset=subset, seeds=seeds, values=values, gains=gains
-        )
-
-
-def _reject_constant(constant: str) -> None:
-    raise ValueError(f"{constant} is not a score")
+                    row.gains.setdefault(key, {})[run.seed] = value - base[key]
+    return FurtherScores(name, keys, record["signatures"], record, list(rows.values()))

@@ -6,19 +6,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from fairseq_bert_kd.report.read_experiment import Experiment, Notes
-from fairseq_bert_kd.storage.probabilities import default_temperature, token_probs
+from fairseq_bert_kd.storage.probabilities import default_temperature
 from fairseq_bert_kd.storage.topk import PREFIX_PLAN, STRIDED_PLAN
-from fairseq_bert_kd.storage.topk_stat import (
-    row_stat,
-    sampled_chunks,
-    suggested_k,
-    suggested_temperature,
-    token_counts,
-    warnings,
-)
+from fairseq_bert_kd.storage.topk_stat import RowStat, row_stat
 from fairseq_bert_kd.storage.topk_store import DEFAULT_NAME, TopKReader
 
 ROWS = 200_000  # about as many rows are read, in whole chunks spread evenly
@@ -32,21 +23,20 @@ class StoreStat:
         name: name by which students choose it, or the name of its folder if that is not ``data-bin``.
         data: folder of its binarised data.
         reader: open reader.
-        mass: mean captured mass of the best 1 to k tokens, by temperature; empty if not known.
-        sampled_rows: number of rows whose mean ``mass`` is.
-        suggested_k: k by the rule of `topk_stat`; None without rows.
-        suggested_temperature: temperature by the rule of `topk_stat`; None if not known.
-        warnings: warnings of `topk_stat`.
+        stat: statistics of a sample of its rows.
     """
 
     name: str
     data: Path
     reader: TopKReader
-    mass: dict[float, list[float]]
-    sampled_rows: int
-    suggested_k: int | None
-    suggested_temperature: float | None
-    warnings: list[str]
+    stat: RowStat
+
+    @property
+    def mass(self) -> dict[float, dict[int, float]]:
+        """Mean captured mass of the best 1, 2, 4 ... k tokens, by temperature and tokens; empty if not known."""
+        return {
+            at.temperature: dict(zip(at.tokens, at.mean_mass, strict=True)) for at in self.stat.temperatures
+        }
 
     @property
     def temperature(self) -> float:
@@ -67,8 +57,7 @@ class StoreStat:
     @property
     def scored_share(self) -> float:
         """Share of positions that the teacher scored, 0 to 1."""
-        rows = self.reader.header.layout.rows
-        return self._summary["scored_rows"] / rows if rows else 0.0
+        return self._summary["scored_rows"] / max(self.reader.header.layout.rows, 1)
 
     @property
     def _summary(self) -> dict[str, Any]:
@@ -94,20 +83,13 @@ def read_stores(experiment: Experiment, notes: Notes) -> dict[str, StoreStat]:
     """Stores by name; those that are not readable go to the notes."""
     stores = {}
     for name, path in store_files(experiment):
-        where = f"{path.parent.name}/{path.name}"
         try:
-            stores[name] = _stat(name, path)
+            reader = TopKReader(path)
+            stores[name] = StoreStat(name, path.parent, reader, row_stat(reader, ROWS))
         except (ValueError, OSError) as error:
-            notes.add(where, f"left out: {error}")
-            continue
-        if not stores[name].reader.info.temperatures:
-            notes.add(where, "has no log-normalisers: the mass outside its tokens is not known")
-    if not stores:
-        notes.add(
-            "data-bin", "no readable store of the training set: captured mass and soft labels are not shown"
-        )
+            notes.add(f"{path.parent.name}/{path.name}", f"left out: {error}")
     missing = {run.store for run in experiment.runs if run.store} - set(stores)
-    for name in sorted(missing) if stores else ():
+    for name in sorted(missing):
         notes.add("data-bin", f"a run names the store `{name}`, which is missing or not readable")
     return stores
 
@@ -126,7 +108,7 @@ def store_record(stat: StoreStat) -> dict[str, Any]:
         "mask_plan": info.mask_plan,
         "temperatures": list(info.temperatures),
         "captured_mass": {
-            f"{t:g}": {str(k): masses[k - 1] for k in token_counts(info.k)} for t, masses in stat.mass.items()
+            f"{t:g}": {str(k): mass for k, mass in masses.items()} for t, masses in stat.mass.items()
         },
         "gold_accuracy": stat.gold_accuracy,
         "gold_perplexity": stat.gold_perplexity,
@@ -151,38 +133,3 @@ def left_to_right_counterpart(stat: StoreStat, stores: dict[str, StoreStat]) -> 
         if same and (info.mask_plan, theirs.mask_plan) == (STRIDED_PLAN, PREFIX_PLAN):
             return other
     return None
-
-
-def _stat(name: str, path: Path) -> StoreStat:
-    reader = TopKReader(path)
-    stat = row_stat(reader, ROWS)
-    rows = bool(stat.temperatures)
-    return StoreStat(
-        name=name,
-        data=path.parent,
-        reader=reader,
-        mass=mass_by_k(reader) if rows else {},
-        sampled_rows=stat.rows,
-        suggested_k=suggested_k(stat) if rows else None,
-        suggested_temperature=suggested_temperature(stat) if rows else None,
-        warnings=warnings(stat) if rows else [],
-    )
-
-
-def mass_by_k(reader: TopKReader) -> dict[float, list[float]]:
-    """Mean captured mass of the best 1 to k tokens by temperature, over the rows that `row_stat` samples.
-
-    Raises:
-        ValueError: a damaged chunk.
-    """
-    info, layout = reader.info, reader.header.layout
-    sums = {temperature: np.zeros(info.k) for temperature in info.temperatures}
-    rows = 0
-    for local in sampled_chunks(layout.chunks, layout.rows, ROWS):
-        data = reader.checked_chunk(local)
-        records = data.records[data.scored]
-        rows += len(records)
-        for temperature, total in sums.items():
-            probs = token_probs(records, info.temperatures, temperature)  # (rows, k)
-            total += np.minimum(np.cumsum(probs, axis=1), 1).sum(axis=0)
-    return {temperature: (total / rows).tolist() for temperature, total in sums.items()} if rows else {}

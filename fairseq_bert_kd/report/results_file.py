@@ -1,5 +1,6 @@
 """The results file: scores and gains, with what is needed to check or repeat them."""
 
+import contextlib
 import importlib.metadata
 import json
 import platform
@@ -10,20 +11,13 @@ from typing import Any
 import fairseq_bert_kd
 from fairseq_bert_kd.evaluation.registry import signatures
 from fairseq_bert_kd.report.experiment_report import ExperimentReport
-from fairseq_bert_kd.report.read_experiment import Notes, Run
+from fairseq_bert_kd.report.read_experiment import EXPERIMENT_FIELDS, RUN_FIELDS, Notes, Run
 from fairseq_bert_kd.report.read_scores import ScoredOutputs, read_outputs
 from fairseq_bert_kd.report.read_stores import store_record
 
 FORMAT = 1
 SUBSETS = ("valid", "test")
 _LIBRARIES = ("sacrebleu", "rouge-score", "numpy", "matplotlib")
-_COPIED = (
-    "task", "size", "title", "source_lang", "target_lang", "metric", "lowercase", "bleu_tokenize", "baseline", "main",
-    "teacher", "hardware", "code", "command",
-)  # fmt: skip
-_COPIED_OF_RUN = (
-    "system", "seed", "label", "group", "value", "baseline", "options", "store", "teacher", "updates",
-)  # fmt: skip
 
 
 def write_results(path: str | Path, reports: Sequence[ExperimentReport]) -> None:
@@ -31,7 +25,7 @@ def write_results(path: str | Path, reports: Sequence[ExperimentReport]) -> None
     record = {
         "format": FORMAT,
         "written_by": "fairseq-bert-kd report",
-        "versions": library_versions(),
+        "versions": _versions(),
         "experiments": [experiment_record(report) for report in reports],
     }
     Path(path).parent.mkdir(parents=True, exist_ok=True)
@@ -39,14 +33,12 @@ def write_results(path: str | Path, reports: Sequence[ExperimentReport]) -> None
     Path(path).write_text(text + "\n", encoding="utf-8", errors="backslashreplace")
 
 
-def library_versions() -> dict[str, str]:
-    """Versions of the installed libraries that made this report."""
+def _versions() -> dict[str, str]:
+    """Versions of the libraries that made this report."""
     versions = {"python": platform.python_version(), "fairseq-bert-kd": fairseq_bert_kd.__version__}
     for name in _LIBRARIES:
-        try:
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
             versions[name] = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            continue
     return versions
 
 
@@ -55,21 +47,22 @@ def experiment_record(report: ExperimentReport) -> dict[str, Any]:
     by_subset = {subset: _outputs(report, subset) for subset in SUBSETS}
     metrics = next((outputs.metrics for outputs in by_subset.values() if outputs), {})
     return {
-        **{name: getattr(report.experiment, name) for name in _COPIED},
+        **{name: getattr(report.experiment, name) for name in EXPERIMENT_FIELDS},
         "signatures": signatures(metrics),
         "compared": _comparison(report),
         "other_scores": {scores.name: scores.record for scores in report.further_scores},
         "runs": [_run(report, run, by_subset) for run in report.experiment.runs],
         "teachers": {
-            teacher.name: {
-                "updates": teacher.log.updates,
-                "best_at": teacher.updates,
-                "masked_accuracy": teacher.accuracy,
-                "perplexity": teacher.perplexity,
+            name: {
+                "updates": log.updates,
+                "best_at": log.best,
+                "masked_accuracy": log.valid[log.best].get("masked_accuracy"),
+                "perplexity": log.valid[log.best].get("ppl"),
             }
-            for teacher in report.teachers
+            for name, log in report.teachers.items()
+            if log.best is not None
         },
-        "seconds": {step.name: step.seconds for step in report.experiment.steps},
+        "seconds": report.experiment.steps,
         "training_pairs": report.training_pairs,
         "text_sha256": report.digests,
         "stores": {name: store_record(stat) for name, stat in report.stores.items()},
@@ -82,17 +75,17 @@ def _comparison(report: ExperimentReport) -> dict[str, Any]:
     if report.results is None:
         return {}
     rows = [row for made in report.rows.values() for row in made]
-    systems = {}
-    for row in rows:
-        gain = row.gain
-        systems[row.system] = {
+    systems = {
+        row.system: {
             "baseline": row.baseline,
             "gains": {str(seed): value for seed, value in row.gains.items()},
-            "mean_gain": gain.mean if gain else None,
-            "sd_gain": gain.sd if gain else None,
+            "mean_gain": row.gain.mean if row.gain else None,
+            "sd_gain": row.gain.sd if row.gain else None,
             "p": {str(seed): p for seed, p in row.p.items()},
             "missing_seeds": row.missing,
         }
+        for row in rows
+    }
     return {
         "subset": report.results.subset,
         "metric": report.results.main_metric,
@@ -104,7 +97,7 @@ def _comparison(report: ExperimentReport) -> dict[str, Any]:
 def _run(report: ExperimentReport, run: Run, by_subset: dict[str, ScoredOutputs | None]) -> dict[str, Any]:
     log = report.logs.get(run.name)
     return {
-        **{name: getattr(run, name) for name in _COPIED_OF_RUN},
+        **{name: getattr(run, name) for name in RUN_FIELDS},
         "updates_trained": log.updates if log else None,
         "finished": log.finished if log else None,
         "scores": {

@@ -1,6 +1,7 @@
 """The teacher's soft labels of some training sentences, position by position, and which sentences are shown."""
 
 from collections.abc import Sequence
+from itertools import islice
 from typing import NamedTuple
 
 import numpy as np
@@ -8,16 +9,9 @@ from numpy.typing import NDArray
 
 from fairseq_bert_kd.evaluation.fairseq_output import read_lines
 from fairseq_bert_kd.report.read_experiment import Experiment, Notes
-from fairseq_bert_kd.report.read_stores import ROWS, StoreStat
-from fairseq_bert_kd.storage.fairseq_data import (
-    IndexedTokens,
-    read_dictionary,
-    sentence_hash,
-    translation_files,
-)
-from fairseq_bert_kd.storage.probabilities import bucket_entropy, gold_log_probs, gold_probs, token_probs
-from fairseq_bert_kd.storage.schema import SCORED, ChunkData
-from fairseq_bert_kd.storage.topk_stat import sampled_chunks
+from fairseq_bert_kd.report.read_stores import StoreStat
+from fairseq_bert_kd.storage.fairseq_data import open_pairs, symbol_name
+from fairseq_bert_kd.storage.probabilities import gold_probs, token_probs
 
 SHORTEST = 6  # target pieces of a shown sentence, end of sentence included
 LONGEST = 16
@@ -64,61 +58,22 @@ class SoftLabels(NamedTuple):
 
     Attributes:
         number: number in the corpus, from 0.
-        source: source text; None without the data.
-        target: target text; None without the data.
-        missing: whether the teacher has not scored it.
-        positions: one per target token.
+        source: raw source text; None if its lines are not the sentences of the store.
+        target: raw target text; None if its lines are not the sentences of the store.
+        positions: one per target token; empty for a sentence that the teacher has not scored.
     """
 
     number: int
     source: str | None
     target: str | None
-    missing: bool
     positions: list[Position]
 
 
-class _Rows(NamedTuple):
-    """Stored rows of a sentence.
-
-    Attributes:
-        ids: ``(rows, k)``.
-        probs: ``(rows, k)``.
-        gold_probs: ``(rows,)``, NaN if not stored.
-    """
-
-    ids: NDArray[np.int64]
-    probs: NDArray[np.float64]
-    gold_probs: NDArray[np.float64]
-
-
-def choose_sentences(stat: StoreStat, other: StoreStat | None, count: int) -> list[int]:
-    """Corpus indices of sentences of `SHORTEST` to `LONGEST` pieces among a sample of whole chunks; our own rule.
-
-    With another store whose rows hold gold tokens: sentences whose targets this teacher finds more likely by the most
-    nats per token, on average. Else: sentences whose entropy differs most between positions (standard deviation).
-
-    Args:
-        stat: store that is shown.
-        other: store with which it is compared, or None.
-        count: largest number.
-    """
-    readers = [store.reader for store in (stat, other) if store is not None]
-    compare = len(readers) == 2 and all(reader.info.gold and reader.info.temperatures for reader in readers)
-    compare = compare and readers[0].info.chunk_sentences == readers[1].info.chunk_sentences
-    layout, size = stat.reader.header.layout, stat.reader.info.chunk_sentences
-    scored: list[tuple[float, int]] = []
-    for local in sampled_chunks(layout.chunks, layout.rows, ROWS):
-        data = stat.reader.checked_chunk(local)
-        fit = (data.status == SCORED) & (data.lengths >= SHORTEST) & (data.lengths <= LONGEST)  # (sentences,)
-        if compare and other is not None:
-            theirs = other.reader.checked_chunk(local)
-            fit &= theirs.status == SCORED
-            values = _mean(_gold_log_probs(stat, data) - _gold_log_probs(other, theirs), data.lengths)
-        else:
-            values = _deviation(_entropy(stat, data), data.lengths)
-        scored += [(float(values[i]), local * size + int(i)) for i in np.flatnonzero(fit)]
-    scored.sort(key=lambda item: (-item[0], item[1]))
-    return [number for _, number in scored[:count]]
+def choose_sentences(stat: StoreStat, count: int) -> list[int]:
+    """The first ``count`` sentences of `SHORTEST` to `LONGEST` pieces that the teacher has scored."""
+    lengths = stat.reader.lengths
+    numbers = np.flatnonzero((lengths >= SHORTEST) & (lengths <= LONGEST)).tolist()
+    return list(islice((number for number in numbers if not stat.reader.is_missing(number)), count))
 
 
 def soft_labels(
@@ -143,69 +98,32 @@ def soft_labels(
                 "--sentences", f"{number} is left out: the store has sentences 0 to {len(stat.reader) - 1}"
             )
             continue
-        gold, pieces = _data(stat, number, notes)
-        source = sources[number] if sources else (" ".join(pieces) if pieces else None)
-        target = targets[number] if targets else (_joined(symbols, gold) if gold is not None else None)
-        missing = stat.reader.is_missing(number)
-        positions = [] if missing else _positions(stat, other, number, gold, symbols)
-        shown.append(
-            SoftLabels(number=number, source=source, target=target, missing=missing, positions=positions)
-        )
+        positions = [] if stat.reader.is_missing(number) else _positions(stat, other, number, symbols, notes)
+        source, target = (lines[number] if lines else None for lines in (sources, targets))
+        shown.append(SoftLabels(number, source, target, positions))
     return shown
 
 
-def _data(stat: StoreStat, number: int, notes: Notes) -> tuple[NDArray[np.int64] | None, list[str] | None]:
-    """Target ids ``(rows,)`` and source pieces of a sentence."""
-    info = stat.reader.info
-    try:
-        files = translation_files(stat.data, info.split, info.source_lang, info.target_lang)
-        sides = [IndexedTokens(prefix) for prefix, _ in files.values()]
-        ids = [side[number] for side in sides if number < len(side)]
-        if list(map(sentence_hash, ids)) == list(stat.reader.hashes(number).values()):
-            dictionary = read_dictionary(stat.data / f"dict.{info.source_lang}.txt")
-            return ids[1].astype(np.int64), [_piece(dictionary, token) for token in ids[0].tolist()[:-1]]
-        notes.add(
-            stat.data.name,
-            f"does not hold the data of the store `{stat.name}`: their sentences differ (`store verify --data`)",
-        )
-    except (OSError, ValueError) as error:
-        notes.add(stat.data.name, f"not readable beside the store `{stat.name}`: {error}")
-    if info.gold and not stat.reader.is_missing(number):
-        return stat.reader.rows(number)["gold_id"].astype(np.int64), None
-    return None, None
-
-
 def _positions(
-    stat: StoreStat,
-    other: StoreStat | None,
-    number: int,
-    gold: NDArray[np.int64] | None,
-    symbols: Sequence[str],
+    stat: StoreStat, other: StoreStat | None, number: int, symbols: Sequence[str], notes: Notes
 ) -> list[Position]:
-    rows = _rows(stat, number, gold)
+    gold = _gold_ids(stat, number, notes)
+    ids, probs, golds = _rows(stat, number, gold)
     compared = _rows(other, number, gold) if other and not other.reader.is_missing(number) else None
     positions = []
-    for t in range(len(rows.ids)):
-        other_probs = (
-            dict(zip(compared.ids[t].tolist(), compared.probs[t].tolist(), strict=True)) if compared else {}
-        )
+    for t in range(len(ids)):
         gold_id = None if gold is None else int(gold[t])
+        others = dict(zip(compared[0][t].tolist(), compared[1][t].tolist(), strict=True)) if compared else {}
         bars = [
-            TokenBar(
-                piece=_piece(symbols, token), prob=prob, other=other_probs.get(token), is_gold=token == gold_id
-            )
-            for token, prob in zip(rows.ids[t, :SHOWN].tolist(), rows.probs[t, :SHOWN].tolist(), strict=True)
-        ]  # fmt: skip
-        bars = [
-            bar
-            for i, bar in enumerate(bars)
-            if i == 0 or bar.is_gold or max(bar.prob, bar.other or 0) >= LEAST
+            TokenBar(symbol_name(symbols, token), prob, others.get(token), token == gold_id)
+            for token, prob in zip(ids[t, :SHOWN].tolist(), probs[t, :SHOWN].tolist(), strict=True)
         ]
+        bars = bars[:1] + [bar for bar in bars[1:] if bar.is_gold or max(bar.prob, bar.other or 0) >= LEAST]
         positions.append(
             Position(
-                gold=None if gold_id is None else _piece(symbols, gold_id),
-                gold_prob=_finite(rows.gold_probs[t]),
-                gold_other=_finite(compared.gold_probs[t]) if compared else None,
+                gold=None if gold_id is None else symbol_name(symbols, gold_id),
+                gold_prob=_finite(golds[t]),
+                gold_other=_finite(compared[2][t]) if compared else None,
                 tokens=bars,
                 rest=max(0.0, 1 - sum(bar.prob for bar in bars)),
             )
@@ -213,36 +131,28 @@ def _positions(
     return positions
 
 
-def _rows(stat: StoreStat, number: int, gold: NDArray[np.int64] | None) -> _Rows:
-    """Rows of a sentence, with the probabilities of its gold tokens ``(rows,)``."""
+def _gold_ids(stat: StoreStat, number: int, notes: Notes) -> NDArray[np.int64] | None:
+    """``(rows,)`` target ids of a scored sentence: those of the store, else those of its data."""
+    info = stat.reader.info
+    if info.gold:
+        return stat.reader.rows(number)["gold_id"].astype(np.int64)
+    try:
+        data = open_pairs(stat.data, info.split, info.source_lang, info.target_lang)
+        if data.hashes(number) == stat.reader.hashes(number):
+            return np.asarray(data["target"][number], dtype=np.int64)
+        reason = "their sentences differ (`store verify --data`)"
+    except (OSError, ValueError, IndexError) as error:
+        reason = str(error)
+    notes.add(stat.data.name, f"does not hold the data of the store `{stat.name}`: {reason}")
+    return None
+
+
+def _rows(
+    stat: StoreStat, number: int, gold: NDArray[np.int64] | None
+) -> tuple[NDArray[np.int64], NDArray[np.float64], NDArray[np.float64]]:
+    """Stored ids and probabilities of a sentence, ``(rows, k)``, and those of its gold tokens, ``(rows,)``."""
     records, at = stat.reader.rows(number), (stat.reader.info.temperatures, stat.temperature)
-    ids = records["topk_ids"].astype(np.int64)
-    return _Rows(ids=ids, probs=token_probs(records, *at), gold_probs=gold_probs(records, *at, gold))
-
-
-def _gold_log_probs(stat: StoreStat, data: ChunkData) -> NDArray[np.float64]:
-    """``(rows,)`` log-probability of the gold token; 0 for rows that are not scored."""
-    log_probs = gold_log_probs(data.records, stat.reader.info.temperatures, stat.temperature)
-    return np.where(data.scored, log_probs, 0)
-
-
-def _entropy(stat: StoreStat, data: ChunkData) -> NDArray[np.float64]:
-    """``(rows,)`` bits of the stored tokens and the rest as one; 0 for rows that are not scored."""
-    probs = token_probs(data.records, stat.reader.info.temperatures, stat.temperature)
-    return np.where(data.scored, bucket_entropy(probs), 0)
-
-
-def _mean(values: NDArray[np.float64], lengths: NDArray[np.int64]) -> NDArray[np.float64]:
-    """``(sentences,)`` means of ``(rows,)`` values; 0 for a sentence without rows."""
-    ends = np.cumsum(lengths)
-    sums = np.concatenate([[0.0], np.cumsum(values)])  # (rows + 1,)
-    return (sums[ends] - sums[ends - lengths]) / np.maximum(lengths, 1)
-
-
-def _deviation(values: NDArray[np.float64], lengths: NDArray[np.int64]) -> NDArray[np.float64]:
-    """``(sentences,)`` standard deviations of ``(rows,)`` values."""
-    mean = _mean(values, lengths)
-    return np.sqrt(np.maximum(_mean((values - np.repeat(mean, lengths)) ** 2, lengths), 0))
+    return records["topk_ids"].astype(np.int64), token_probs(records, *at), gold_probs(records, *at, gold)
 
 
 def _raw_lines(experiment: Experiment, stat: StoreStat, language: str) -> list[str] | None:
@@ -252,14 +162,6 @@ def _raw_lines(experiment: Experiment, stat: StoreStat, language: str) -> list[s
     except (OSError, ValueError):
         return None
     return lines if len(lines) == len(stat.reader) else None
-
-
-def _piece(symbols: Sequence[str], token: int) -> str:
-    return symbols[token] if 0 <= token < len(symbols) else f"[id {token}]"
-
-
-def _joined(symbols: Sequence[str], ids: NDArray[np.int64]) -> str:
-    return " ".join(_piece(symbols, token) for token in ids.tolist()[:-1])
 
 
 def _finite(value: float) -> float | None:

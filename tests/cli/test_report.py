@@ -95,7 +95,7 @@ def test_user_errors(run, folder, tmp_path, capsys):
     assert not (tmp_path / "r.html").exists()
     with pytest.raises(SystemExit):
         run(folder, *out, "--sentences", "a")
-    assert "expected numbers with commas between, like 3,17, got 'a'" in capsys.readouterr().err
+    assert "expected numbers like 3,17, got 'a'" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("module", ["jinja2", "matplotlib"])

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from fairseq_bert_kd.evaluation import significance
-from fairseq_bert_kd.evaluation.metric import MetricSettings, UndefinedScoreError
+from fairseq_bert_kd.evaluation.metric import MetricSettings
 from fairseq_bert_kd.evaluation.registry import table_metrics
 from fairseq_bert_kd.evaluation.significance import (
     BOOTSTRAP,
@@ -14,9 +14,6 @@ from fairseq_bert_kd.evaluation.significance import (
     SEED,
     Spread,
     bootstrap_interval,
-    mcnemar,
-    mean_p_value,
-    paired_runs,
     paired_test,
     spread,
 )
@@ -73,23 +70,19 @@ def test_p_is_that_of_sacrebleus_command_line(tmp_path):
     )
 
 
-def test_mean_p_value_against_the_slow_way():
-    rng = np.random.default_rng(2)
-    base, system = rng.random(30), rng.random(30) + 0.15
+def test_p_of_a_mean_against_the_slow_way():
+    references, worse, better = corpus(30)
+    metrics = table_metrics("rouge", MetricSettings())
+    base, system = (SystemOutput(metrics, texts, references) for texts in (worse, better))
+    difference = system.sentence_scores("rougeL") - base.sentence_scores("rougeL")
     drawn = np.random.default_rng(SEED).choice(30, size=(RESAMPLES, 30), replace=True)
-    samples = [abs(np.mean([system[i] - base[i] for i in row])) for row in drawn.tolist()]
-    mean, observed = sum(samples) / RESAMPLES, abs(system.mean() - base.mean())
+    samples = [abs(np.mean([difference[i] for i in row])) for row in drawn.tolist()]
+    mean, observed = sum(samples) / RESAMPLES, abs(difference.mean())
     expected = (sum(sample - mean > observed for sample in samples) + 1) / (RESAMPLES + 1)
-    assert mean_p_value(base, system) == pytest.approx(expected, abs=1e-12)
-    assert mean_p_value(system, base) == mean_p_value(base, system)  # two-sided
-
-
-def test_a_large_difference_is_significant_and_a_small_one_is_not():
-    base = np.random.default_rng(3).random(200)
-    assert mean_p_value(base, base + 1) == 1 / (RESAMPLES + 1)
-    flipped = base.copy()
-    flipped[:2] = [base[1] + 0.01, base[0] - 0.009]
-    assert mean_p_value(base, flipped) > 0.2
+    result = paired_test("rougeL", base, system)
+    assert result.p == pytest.approx(expected, abs=1e-12)
+    assert result.signature == f"paired bootstrap of sentence F1|bs:{RESAMPLES}|seed:{SEED}"
+    assert paired_test("rougeL", system, base) == result  # two-sided
 
 
 def test_equal_texts_do_not_differ():
@@ -101,13 +94,17 @@ def test_equal_texts_do_not_differ():
 
 
 def test_mcnemar_by_hand():
-    right, wrong = np.array([True] * 8), np.array([False] * 8)
-    assert mcnemar(wrong, right) == pytest.approx(2 / 2**8)  # all 8 on one side, two-sided
-    assert mcnemar(right, right) == 1
+    def p(baseline, system):
+        metrics, references = table_metrics("accuracy", MetricSettings()), ["yes"] * len(baseline)
+        return paired_test(
+            "accuracy", *(SystemOutput(metrics, side, references) for side in (baseline, system))
+        ).p
+
+    right, wrong = ["yes"] * 8, ["no"] * 8
+    assert p(wrong, right) == pytest.approx(2 / 2**8)  # all 8 on one side, two-sided
+    assert p(right, right) == 1
     # of 5 sentences that only one system has right, 4 are the system's: 2 * (1 + 5) / 32
-    assert mcnemar(np.arange(9) < 1, (np.arange(9) > 0) & (np.arange(9) < 5)) == pytest.approx(12 / 32)
-    with pytest.raises(ValueError, match="8 sentences of the baseline and 2 of the system"):
-        mcnemar(right, right[:2])
+    assert p(["yes"] + ["no"] * 8, ["no"] + ["yes"] * 4 + ["no"] * 4) == pytest.approx(12 / 32)
 
 
 @pytest.mark.parametrize("name", ["f1", "mcc", "spearman"])
@@ -138,28 +135,10 @@ def test_an_interval_of_a_mean():
 
 
 def test_resamples_without_a_score_do_not_count():
-    def score(sentences):
-        if 0 not in sentences:
-            raise UndefinedScoreError("no such sentence")
-        return 7.0
-
-    assert bootstrap_interval(score, np.arange(3), np.random.default_rng(1)) == (7.0, 7.0)
-    with pytest.raises(UndefinedScoreError, match="no such sentence"):
-        bootstrap_interval(score, np.arange(1, 3), np.random.default_rng(1))
-
-
-def test_paired_runs_by_hand():
-    base, system = [1.0, 2.0, 3.0, 4.0, 5.0], [2.0, 4.0, 6.0, 8.0, 10.0]
-    assert paired_runs(base, system) == pytest.approx(2 / 2**5)  # all five signed ranks on one side
-    # differences 1 to 5: t = 3 / (sqrt(2.5) / sqrt(5)) = 4.243, 4 degrees of freedom
-    assert paired_runs(base, system, "t") == pytest.approx(0.0132, abs=1e-4)
-    assert paired_runs(base, base) == 1
-    with pytest.raises(ValueError, match="needs two or more runs"):
-        paired_runs([1.0], [2.0])
-    with pytest.raises(ValueError, match="`sign` is not a test of paired runs; the tests are wilcoxon, t"):
-        paired_runs(base, system, "sign")
-    with pytest.raises(ValueError, match="5 runs of the baseline and 1 of the system"):
-        paired_runs(base, [1.0])
+    metrics, references = table_metrics("pearson", MetricSettings()), [1.0, 2.0]
+    base, system = (SystemOutput(metrics, values, references) for values in ([2.0, 1.0], [1.0, 2.0]))
+    # resamples of one sentence alone have no correlation; all others have the same difference
+    assert 400 < 1 / paired_test("pearson", base, system).p - 1 < 600
 
 
 def test_spread_by_hand():

@@ -5,16 +5,10 @@ from dataclasses import replace
 import pytest
 
 from examples.fill_tables import PLACE, filled, groups_of, growth_table, markdown_tables, pages
-from fairseq_bert_kd.report.experiment_report import ReportOptions, make_report
-from fairseq_bert_kd.report.read_experiment import Notes, read_experiment
+from fairseq_bert_kd.report.experiment_report import make_report
 from fairseq_bert_kd.report.results_file import experiment_record, write_results
 from tests.report.small_experiments import BETTER, REFERENCE, WORSE, add_run, write_experiment
 from tests.storage.small_stores import PAIRS, make_info, write_data, write_store
-
-
-def report_of(folder):
-    notes = Notes(folder)
-    return make_report(read_experiment(folder, notes), notes, ReportOptions())
 
 
 def cells(text):
@@ -24,7 +18,7 @@ def cells(text):
 
 
 def test_the_main_table_has_what_the_results_file_says(tmp_path):
-    record = experiment_record(report_of(write_experiment(tmp_path / "toy", store=False)))
+    record = experiment_record(make_report(write_experiment(tmp_path / "toy", store=False)))
     head, _, plain, distilled = cells(markdown_tables(record))
     assert head == ["", "BLEU by seed", "mean ± sd", "chrF2", "length ratio", "gain", "p by seed"]
     scores = {(run["system"], run["seed"]): run["scores"]["test"] for run in record["runs"]}
@@ -43,7 +37,7 @@ def test_an_ablation_is_below_the_main_systems_in_the_order_of_its_values(tmp_pa
     add_run(folder, "topk-64", 1, REFERENCE, group="topk", value="64", label="k = 64")
     add_run(folder, "topk-8", 1, BETTER, group="topk", value="8", label="k = 8 | eight")
     add_run(folder, "weight-1", 1, None, group="weight", value="1")
-    record = experiment_record(report_of(folder))
+    record = experiment_record(make_report(folder))
     assert groups_of(record) == ["main", "topk"]
     text = markdown_tables(record, ["topk"])
     assert text.startswith("**Teacher tokens per position, k**\n\n| ")
@@ -64,7 +58,7 @@ def test_a_run_whose_output_is_not_there_yet_is_left_out(tmp_path):
     add_run(folder, "plain", 1, WORSE)
     add_run(folder, "plain", 2, None)
     add_run(folder, "distilled", 1, None)
-    _, _, plain = cells(markdown_tables(experiment_record(report_of(folder))))
+    _, _, plain = cells(markdown_tables(experiment_record(make_report(folder))))
     assert plain[0] == "plain"
     assert "," not in plain[1]
 
@@ -73,7 +67,7 @@ def test_stores_and_times_have_tables_of_their_own(tmp_path):
     folder = write_experiment(tmp_path / "toy", store=False)
     info = replace(make_info(gold=True), teacher="teacher/checkpoint_best.pt")
     write_store(write_data(folder / "data-bin") / "train.de-en.en.topk", info, PAIRS)
-    record = experiment_record(report_of(folder))
+    record = experiment_record(make_report(folder))
     text = markdown_tables(record, ["stores", "times"])
     stores, times = (cells(part) for part in text.split("\n\n"))
     row = dict(zip(stores[0], stores[2], strict=True))
@@ -96,7 +90,7 @@ def test_stores_and_times_have_tables_of_their_own(tmp_path):
 
 def test_a_group_without_scores_is_an_error_and_nothing_at_all_gives_no_table(tmp_path):
     folder = write_experiment(tmp_path / "toy", store=False, runs=False)
-    record = experiment_record(report_of(folder))
+    record = experiment_record(make_report(folder))
     assert markdown_tables(record).strip() == ""
     with pytest.raises(ValueError, match="group `topk` has a score; there are: none"):
         markdown_tables(record, ["topk"])
@@ -107,7 +101,7 @@ def growing(folder, numbers):
     records = []
     for number in numbers:
         made = write_experiment(folder / f"pairs-{number}", store=False)
-        records.append(experiment_record(report_of(made)) | {"training_pairs": number})
+        records.append(experiment_record(make_report(made)) | {"training_pairs": number})
     return records
 
 
@@ -160,7 +154,7 @@ def test_a_page_can_have_the_table_of_all_experiments_of_a_file(tmp_path):
     folders = [write_experiment(tmp_path / name, store=False) for name in ("one", "two")]
     write_text = folders[0] / "text" / "train.de"
     write_text.write_text(write_text.read_text() + "ein Satz mehr\n")
-    reports = [report_of(folder) for folder in folders]
+    reports = [make_report(folder) for folder in folders]
     write_results(tmp_path / "results.json", reports)
     page = tmp_path / "README.md"
     page.write_text("<!-- table: results.json training-pairs -->\n<!-- end of table -->\n")
@@ -169,7 +163,7 @@ def test_a_page_can_have_the_table_of_all_experiments_of_a_file(tmp_path):
 
 
 def test_places_in_a_page_are_filled_and_the_rest_is_kept(tmp_path):
-    write_results(tmp_path / "results.json", [report_of(write_experiment(tmp_path / "toy", store=False))])
+    write_results(tmp_path / "results.json", [make_report(write_experiment(tmp_path / "toy", store=False))])
     page = tmp_path / "README.md"
     page.write_text("before\n\n<!-- table: results.json main -->\nold\n<!-- end of table -->\n\nafter\n")
     text = filled(page)

@@ -2,7 +2,7 @@ import pytest
 from markupsafe import Markup
 
 from fairseq_bert_kd.evaluation.significance import Spread
-from fairseq_bert_kd.report.formatting import duration, gain_scale, percent, signed, spread_text, visible
+from fairseq_bert_kd.report.formatting import duration, percent, signed, spread_text, visible
 
 
 @pytest.mark.parametrize(
@@ -59,8 +59,3 @@ def test_duration(seconds, text):
 )
 def test_percent(share, text):
     assert percent(share) == text
-
-
-def test_gain_scale_holds_all_gains_and_zero():
-    assert gain_scale([1.0, 2.0]) == (pytest.approx(-0.16), pytest.approx(2.16))
-    assert gain_scale([]) == (-1.0, 1.0)

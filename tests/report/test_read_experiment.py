@@ -2,8 +2,7 @@ import json
 
 import pytest
 
-from fairseq_bert_kd.evaluation.task_kinds import TASK_KINDS
-from fairseq_bert_kd.report.read_experiment import Note, Notes, Step, StepRow, read_experiment, step_rows
+from fairseq_bert_kd.report.read_experiment import Note, Notes, read_experiment, step_rows
 from tests.report.small_experiments import experiment_record, run_record, write_experiment, write_json
 
 
@@ -25,7 +24,7 @@ def test_all_of_it(folder):
     assert [run.name for run in experiment.runs] == ["distilled.1", "distilled.2", "plain.1", "plain.2"]
     assert experiment.runs[0].option("--kd-topk") == "3"
     assert experiment.runs[0].option("--kd") is None
-    assert experiment.steps[0].name == "teacher"
+    assert next(iter(experiment.steps)) == "teacher"
     assert experiment.output(experiment.runs[0], "test") == folder / "outputs" / "distilled.1.test.out"
 
 
@@ -55,26 +54,25 @@ def test_an_experiment_file_that_cannot_be_used(folder, content, noted):
 
 def test_broken_runs_are_left_out_and_noted(folder):
     (folder / "students/plain.1/run.json").write_text("{")
-    write_json(folder / "students/plain.2/run.json", run_record("plain", 2) | {"seed": True})
+    write_json(folder / "students/plain.2/run.json", run_record("plain", 2) | {"seed": "2"})
     write_json(folder / "students/again/run.json", run_record("distilled", 1))
     experiment, notes = read(folder)
-    assert [run.name for run in experiment.runs] == ["again", "distilled.2"]
+    assert [run.name for run in experiment.runs] == ["distilled.1", "distilled.2"]
     noted = {note.where: note.text for note in notes}
     assert "is not valid JSON" in noted["students/plain.1"]
-    assert "left out: `students/plain.2/run.json`: `seed` must be int, got True" in noted["students/plain.2"]
-    assert noted["students/distilled.1"] == "left out: again is the same system and seed"
-    assert Note("students/again", "its run.json says distilled.1, which is used") in notes
+    assert "left out: `students/plain.2/run.json`: `seed` must be int, got '2'" in noted["students/plain.2"]
+    assert noted["students/again"] == "left out: its run.json is of distilled.1"
 
 
 def test_steps_cut_short_and_repeated(folder):
     path = folder / "steps.jsonl"
     path.write_text(path.read_text() + '{"step": "teacher", "seconds": 1, "ended": ""}\n{"step": "du')
     experiment, notes = read(folder)
-    assert (experiment.steps[-1].name, experiment.steps[-1].seconds) == ("teacher", 1)
+    assert list(experiment.steps.items())[-1] == ("teacher", 1)
     assert notes[0].text.startswith("line 6 is not readable and is left out: ")
     path.write_text('{"step": "teacher", "seconds": NaN}\n{"step": "dump", "seconds": -1}\n')
     experiment, notes = read(folder)
-    assert (experiment.steps, len(notes)) == ((), 2)
+    assert (experiment.steps, len(notes)) == ({}, 2)
     path.unlink()
     assert read(folder)[1] == [Note("steps.jsonl", "missing: no times of the steps")]
 
@@ -92,12 +90,6 @@ def test_notes_say_things_once_and_without_the_folders_path(tmp_path):
     assert notes == [Note("x", "`data-bin/dict.txt` is gone")]
 
 
-def test_the_name_of_a_relative_folder_inside_another_path_stays(tmp_path):
-    notes = Notes("n")
-    notes.add("x", "`n/train.en` and `data-bin/train.de-en.en.topk`")
-    assert notes == [Note("x", "`train.en` and `data-bin/train.de-en.en.topk`")]
-
-
 def test_runs_of_a_system_share_a_row():
     names = [
         "teacher",
@@ -107,16 +99,14 @@ def test_runs_of_a_system_share_a_row():
         "students/odd",
     ]
     names += ["outputs/weight-0.9.1.test", "outputs/plain.1.test"]
-    rows = step_rows(Step(name, 10.0 + i) for i, name in enumerate(names))
-    assert rows == [
-        StepRow("teacher", [("", 10.0)]),
-        StepRow("students/weight-0.1", [("1", 11.0)]),
-        StepRow("students/weight-0.9", [("1", 12.0), ("2", 13.0)]),
-        StepRow("students/odd", [("", 14.0)]),
-        StepRow("outputs/weight-0.9", [("1.test", 15.0)]),
-        StepRow("outputs/plain", [("1.test", 16.0)]),
-    ]
-    assert rows[2].total == 25
+    assert step_rows({name: 10.0 + i for i, name in enumerate(names)}) == {
+        "teacher": {"": 10.0},
+        "students/weight-0.1": {"1": 11.0},
+        "students/weight-0.9": {"1": 12.0, "2": 13.0},
+        "students/odd": {"": 14.0},
+        "outputs/weight-0.9": {"1.test": 15.0},
+        "outputs/plain": {"1.test": 16.0},
+    }
 
 
 @pytest.mark.parametrize(
@@ -125,4 +115,4 @@ def test_runs_of_a_system_share_a_row():
 )
 def test_the_metric_names_the_kind_of_task(folder, metric, kind):
     write_json(folder / "experiment.json", experiment_record(metric=metric))
-    assert read(folder)[0].kind is TASK_KINDS[kind]
+    assert read(folder)[0].kind == kind

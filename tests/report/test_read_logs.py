@@ -126,9 +126,9 @@ def read(folder, reader):
 
 
 def test_the_mean_is_over_updates_that_all_seeds_have():
-    curve = SystemCurve("x", "x", {1: {100: 4.0, 200: 2.0, 300: 1.0}, 2: {200: 3.0, 100: 5.0}})
+    curve = SystemCurve("x", {1: {100: 4.0, 200: 2.0, 300: 1.0}, 2: {200: 3.0, 100: 5.0}})
     assert curve.mean == {100: 4.5, 200: 2.5}
-    assert SystemCurve("x", "x", {}).mean == {}
+    assert SystemCurve("x", {1: {100: 4.0}, 2: {200: 3.0}}).mean == {100: 4.0}
 
 
 def test_curves_of_a_system(folder):
@@ -158,24 +158,25 @@ def test_teachers(folder):
     lines += [line.replace("loss 1.000", "loss 9.000") for line in lines[-2:]]
     write_text(folder / "logs/teacher-small.log", lines)  # the last validation, logged again, is the worst
     _, teachers, notes = read(folder, read_teacher_logs)
-    assert [(t.name, t.updates, t.accuracy, t.perplexity) for t in teachers] == [
-        ("teacher", 400, 62.4, 4.0),
-        ("teacher-small", 400, 50.5, 4.0),
-    ]
+    best = {name: (log.best, log.valid[log.best]) for name, log in teachers.items()}
+    assert list(best) == ["teacher", "teacher-small"]
+    assert (best["teacher"][0], best["teacher-small"][0]) == (400, 400)
+    assert best["teacher-small"][1]["masked_accuracy"] == 50.5
+    assert best["teacher-small"][1]["ppl"] == 4.0
     assert notes == [Note("logs/teacher-small.log", "cut short or still running: it ends after 600 updates")]
 
 
 def test_a_teacher_whose_log_is_missing_beside_another(folder):
     (folder / "logs/teacher.log").rename(folder / "logs/teacher-small.log")
     _, teachers, notes = read(folder, read_teacher_logs)
-    assert [teacher.name for teacher in teachers] == ["teacher-small"]
+    assert list(teachers) == ["teacher-small"]
     assert notes == [Note("logs/teacher.log", "missing: no masked accuracy and perplexity of the teacher")]
 
 
 def test_without_a_teachers_log_or_validation(folder):
     write_text(folder / "logs/teacher.log", ["nothing", done()])
     _, teachers, notes = read(folder, read_teacher_logs)
-    assert teachers == []
+    assert teachers == {}
     assert notes == [Note("logs/teacher.log", "has no validation: no accuracy of the teacher")]
     (folder / "logs/teacher.log").unlink()
     assert "missing: no masked accuracy" in read(folder, read_teacher_logs)[2][0].text

@@ -44,9 +44,10 @@ def test_captured_mass_by_hand(folder):
     _, stores, notes = stores_of(folder)
     stat = stores["default"]
     assert notes == []
-    assert stat.mass[1.0] == pytest.approx([1 / 2, 3 / 4, 7 / 8], rel=1e-3)
-    assert stat.mass[10.0] == pytest.approx([1 / 8, (1 + 2**-0.1) / 8, (1 + 2**-0.1 + 2**-0.2) / 8], rel=1e-3)
-    assert stat.sampled_rows == 11  # 13 rows, 2 of them of a missing sentence
+    assert stat.mass[1.0] == pytest.approx({1: 1 / 2, 2: 3 / 4, 3: 7 / 8}, rel=1e-3)
+    mass = {1: 1 / 8, 2: (1 + 2**-0.1) / 8, 3: (1 + 2**-0.1 + 2**-0.2) / 8}
+    assert stat.mass[10.0] == pytest.approx(mass, rel=1e-3)
+    assert stat.stat.rows == 11  # 13 rows, 2 of them of a missing sentence
     assert stat.scored_share == pytest.approx(11 / 13)
     assert (stat.gold_accuracy, stat.gold_perplexity) == (None, None)
     assert stat.temperature == 1
@@ -58,8 +59,8 @@ def test_mass_of_random_rows_is_that_of_all_rows(folder):
     corpus.write(path)
     stat = stores_of(folder)[1]["other"]
     masses = TopKReader(path).header.summary["captured_mass"]
-    assert [values[-1] for values in stat.mass.values()] == pytest.approx(masses, rel=1e-6)
-    assert all(len(values) == 6 for values in stat.mass.values())
+    assert [by_tokens[6] for by_tokens in stat.mass.values()] == pytest.approx(masses, rel=1e-6)
+    assert all(list(by_tokens) == [1, 2, 4, 6] for by_tokens in stat.mass.values())
 
 
 def test_names_and_places(folder):
@@ -69,12 +70,7 @@ def test_names_and_places(folder):
     _, stores, notes = stores_of(folder)
     assert list(stores) == ["default", "a", "b", "separate"]
     assert stores["a"].mass == {}
-    assert notes == [
-        Note(
-            "data-bin/train.de-en.en.a.topk",
-            "has no log-normalisers: the mass outside its tokens is not known",
-        )
-    ]
+    assert notes == []
 
 
 def test_damaged_and_absent_stores(tmp_path):
@@ -86,7 +82,9 @@ def test_damaged_and_absent_stores(tmp_path):
     assert notes[0].where == f"data-bin/{NAME}"
     assert "does not match its digest" in notes[0].text
     assert str(folder) not in notes[0].text
-    assert notes[1].text.startswith("no readable store of the training set")
+    assert notes[1:] == [
+        Note("data-bin", "a run names the store `default`, which is missing or not readable")
+    ]
 
 
 def test_a_store_that_a_run_names_and_that_is_not_there(tmp_path):
@@ -98,11 +96,10 @@ def test_a_store_that_a_run_names_and_that_is_not_there(tmp_path):
 
 
 def test_soft_labels_by_hand(folder):
-    (shown,), notes = labels(folder, [0])
+    write_store(folder / "data-bin/train.de-en.en.x.topk", make_info())
+    (shown,), notes = labels(folder, [0], name="x")
     assert notes == []
-    assert (shown.number, shown.missing) == (0, False)
-    assert shown.source == "b"  # pieces, as the raw text has another number of lines
-    assert shown.target == "a b"
+    assert (shown.number, shown.source, shown.target) == (0, None, None)  # the raw text has other lines
     first, second, third = shown.positions
     assert first.gold == "a"
     assert first.tokens == [
@@ -113,7 +110,7 @@ def test_soft_labels_by_hand(folder):
     assert first.rest == pytest.approx(1 / 8, rel=1e-2)
     assert [token.is_gold for token in second.tokens] == [False, True, False]
     assert third.gold == "</s>"
-    assert first.gold_prob == pytest.approx(1 / 4, rel=1e-3)  # as the factory says of every row
+    assert first.gold_prob == pytest.approx(1 / 2, rel=1e-3)  # that of its stored token
     assert first.gold_other is None
 
 
@@ -127,22 +124,24 @@ def test_raw_text_where_its_lines_are_the_stores_sentences(folder):
 
 def test_missing_and_unknown_sentences(folder):
     shown, notes = labels(folder, [1, 99, -1])
-    assert [(item.number, item.missing, item.positions) for item in shown] == [(1, True, [])]
+    assert [(item.number, item.positions) for item in shown] == [(1, [])]
     assert notes == [
         Note("--sentences", f"{n} is left out: the store has sentences 0 to 4") for n in (99, -1)
     ]
 
 
-def test_data_of_another_text_is_not_shown(folder):
-    write_data(folder / "data-bin", PAIRS[::-1])
-    (shown,), notes = labels(folder, [0])
-    assert notes[0].text.startswith("does not hold the data of the store `default`: their sentences differ")
-    assert [position.gold for position in shown.positions] == ["b"] * 3  # the store's own gold tokens
-    assert (shown.source, shown.target) == (None, "b b")
+def test_target_tokens_are_those_of_the_store_or_of_its_data(folder):
     write_store(folder / "data-bin/train.de-en.en.x.topk", make_info())
-    (shown,), _ = labels(folder, [0], name="x")
+    (shown,), notes = labels(folder, [0], name="x")
+    assert [position.gold for position in shown.positions] == ["a", "b", "</s>"]
+    assert notes == []
+    write_data(folder / "data-bin", PAIRS[::-1])
+    (shown,), notes = labels(folder, [0], name="x")
     assert [position.gold for position in shown.positions] == [None] * 3
-    assert shown.target is None
+    assert notes[0].text.startswith("does not hold the data of the store `x`: their sentences differ")
+    (shown,), notes = labels(folder, [0])
+    assert [position.gold for position in shown.positions] == ["b"] * 3  # the store's own
+    assert notes == []
 
 
 def left_to_right(folder, logit):
@@ -174,41 +173,9 @@ def test_beside_the_left_to_right_teacher(folder):
     assert left_to_right_counterpart(stores["default"], stores_of(folder)[1]) is None  # another corpus
 
 
-def long_pairs(count):
-    return [([5, 2], [4 + (i + j) % 6 for j in range(7)] + [2]) for i in range(count)]
-
-
-def test_sentences_are_chosen_by_the_spread_of_entropy(folder):
-    info = make_info()
-    pairs = [*long_pairs(3), ([5, 2], [4, 2])]
-    parts = make_parts(info)
-    parts.chunks = [c for i in (0, 2) for c in [make_chunk_of(info, pairs[i : i + 2])]]
-    # sentence 1: half of its rows know their token
-    parts.chunks[0].records["log_normalisers"][8:12, 0] = 0.01
-    parts.chunks[0].records["topk_logits"][8:12, 1:] = -9
-    # sentence 2: one row does
-    parts.chunks[1].records["log_normalisers"][0, 0] = 0.01
-    parts.chunks[1].records["topk_logits"][0, 1:] = -9
-    assemble(folder / "data-bin" / NAME, parts)
-    stat = stores_of(folder)[1]["default"]
-    assert choose_sentences(stat, None, 2) == [1, 2]
-    assert choose_sentences(stat, None, 9) == [1, 2, 0]  # sentence 3 is too short
-
-
-def test_sentences_are_chosen_by_what_the_other_teacher_misses(folder):
-    info = make_info(gold=True)
-    for name, lost in (("topk", {}), ("left-to-right.topk", {0: 1.0, 2: 3.0})):
-        parts = make_parts(info)
-        parts.chunks = [make_chunk_of(info, long_pairs(4)[i : i + 2]) for i in (0, 2)]
-        for number, nats in lost.items():
-            chunk, start = divmod(number, 2)
-            parts.chunks[chunk].records["gold_logit"][8 * start : 8 * start + 8] -= nats
-        assemble(folder / f"data-bin/train.de-en.en.{name}", parts)
-    stores = stores_of(folder)[1]
-    assert choose_sentences(stores["default"], stores["left-to-right"], 3) == [2, 0, 1]
-
-
-def make_chunk_of(info, pairs):
-    from tests.storage.small_stores import make_chunk
-
-    return make_chunk(info, pairs)
+def test_the_first_sentences_of_some_length_are_chosen(folder):
+    pairs = [([5, 2], [4] * length + [2]) for length in (7, 1, 7, 7, 16, 15)]
+    write_store(folder / "data-bin/train.de-en.en.x.topk", make_info(), pairs, missing=(2,))
+    stat = stores_of(folder)[1]["x"]
+    assert choose_sentences(stat, 9) == [0, 3, 5]  # one is too short, one is missing, one is too long
+    assert choose_sentences(stat, 2) == [0, 3]
