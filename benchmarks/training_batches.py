@@ -14,7 +14,7 @@ from fairseq.data.data_utils import batch_by_size
 from fairseq.models.transformer import TransformerModel
 from numpy.typing import NDArray
 
-from benchmarks.synthetic import make_info, make_pairs, make_records
+from benchmarks.synthetic import make_dictionary, make_info, make_pairs, make_records
 from fairseq_bert_kd.batch import TEACHER, TeacherRequirements
 from fairseq_bert_kd.data.store_rows import StoreRows
 from fairseq_bert_kd.models.student_presets import distilled_transformer_base
@@ -80,14 +80,6 @@ class RowsInMemory:
         rows = self.records[places]
         rows[~present] = np.zeros((), rows.dtype)
         return rows, present
-
-
-def make_dictionary(symbols: int) -> Dictionary:
-    """A dictionary of that many symbols, including fairseq's own four."""
-    dictionary = Dictionary()
-    for index in range(symbols - len(dictionary)):
-        dictionary.add_symbol(f"w{index}")
-    return dictionary
 
 
 def make_task(symbols: int) -> Any:
