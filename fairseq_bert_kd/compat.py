@@ -13,8 +13,8 @@ import json
 import os
 import pickle
 import re
-import subprocess
 import sys
+import traceback
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -166,18 +166,11 @@ def import_transformers() -> Any:
         transformers.AutoTokenizer, transformers.AutoModelForMaskedLM  # noqa: B018
         transformers.BertForMaskedLM  # noqa: B018
     except Exception as error:
-        broken = torchaudio_fault()
-        if broken:
-            import torch
-
-            raise InstallationError(
-                f"torchaudio is installed but does not fit torch {torch.__version__} ({broken}), and it "
-                "stops transformers from loading. Text models do not need it. Fix it with:\n"
-                "  pip uninstall --yes torchaudio"
-            ) from error
+        fix = "pip install --upgrade transformers"
+        if "torchaudio" in traceback.format_exc():
+            fix = "pip uninstall --yes torchaudio  # built for another torch; text models do not need it"
         raise InstallationError(
-            f"transformers cannot be imported ({type(error).__name__}: {_first_line(error)}). "
-            "Fix it with:\n  pip install --upgrade transformers"
+            f"transformers cannot be imported ({type(error).__name__}: {_first_line(error)}). Fix it with:\n  {fix}"
         ) from error
     return transformers
 
@@ -195,22 +188,6 @@ def import_extra(module: str) -> Any:
         raise InstallationError(
             f"a report needs {package} ({error}). Install it with:\n  {REPORT_INSTALL}"
         ) from error
-
-
-def torchaudio_fault() -> str:
-    """First line of the error of ``import torchaudio``; empty when it is absent or loads.
-
-    Tried in a child process, because a failed native import can leave this one half initialised.
-    """
-    if importlib.util.find_spec("torchaudio") is None:
-        return ""
-    child = subprocess.run(
-        [sys.executable, "-c", "import torchaudio"], capture_output=True, text=True, check=False
-    )
-    if child.returncode == 0:
-        return ""
-    lines = [line for line in child.stderr.strip().splitlines() if line.strip()]
-    return lines[-1].strip() if lines else f"exit status {child.returncode}"
 
 
 def masked_lm_from_pretrained(path_or_name: str) -> tuple[Any, list[str]]:

@@ -410,13 +410,13 @@ def test_logits_of_a_large_batch_are_made_in_slices(teacher, pairs, monkeypatch)
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"passes": 0}, "passes of a live teacher must be at least 1, got 0; the paper uses 7"),
-        ({"max_tokens": 0}, "max_tokens of a live teacher must be at least 1, got 0"),
-        ({"topk": 0}, "topk of a live teacher must be at least 1, got 0"),
-        ({"samples": -1}, "samples of a live teacher must not be negative, got -1"),
-        ({"seed": -1}, "seed of a live teacher must not be negative, got -1"),
-        ({"temperatures": [1.0, 0.0]}, "temperatures of a live teacher must be positive, got 0;"),
-        ({"temperatures": [math.nan]}, "temperatures of a live teacher must be positive, got nan;"),
+        ({"passes": 0}, "passes must be at least 1, got 0; the paper uses topk 8 and 7 passes"),
+        ({"max_tokens": 0}, "max-tokens must be at least 1, got 0"),
+        ({"topk": 0}, "topk must be at least 1, got 0"),
+        ({"samples": -1}, "samples must not be negative, got -1"),
+        ({"seed": -1}, "seed must not be negative, got -1"),
+        ({"temperatures": [1.0, 0.0]}, "temperatures must be positive, got 0;"),
+        ({"temperatures": [math.nan]}, "temperatures must be positive, got nan;"),
         (
             {"topk": 10_000},
             r"topk 10000 is above the \d+ symbols of the target dictionary that can be targets;",
@@ -437,7 +437,7 @@ def test_whole_dictionary_leaves_nothing_to_draw(teacher, pairs):
     probs = torch.exp(unpack(entry)["topk_logits"].double() - normalisers(entry)[..., :1].double())
     torch.testing.assert_close(probs.sum(-1), torch.ones(1, 6, dtype=torch.float64), atol=1e-6, rtol=0)
     with pytest.raises(
-        ValueError, match=f"topk {candidates} with one to draw is above the {candidates} symbols"
+        ValueError, match=f"topk {candidates} and one to draw is above the {candidates} symbols"
     ):
         LiveTeacher(teacher, **SETTINGS | {"topk": candidates}, samples=1)
 
