@@ -47,13 +47,12 @@ def allow_fairseq_checkpoints() -> None:
     import numpy as np
     import torch
 
-    multiarray = importlib.import_module(
-        "numpy._core.multiarray" if int(np.__version__.split(".")[0]) >= 2 else "numpy.core.multiarray"
-    )
+    # the functions by which numpy unpickles arrays and numbers
+    reconstruct, scalar = np.empty(0).__reduce__()[0], np.float64(0).__reduce__()[0]
     allowed: list[Any] = [argparse.Namespace, np.ndarray, np.dtype]
     allowed += [type(np.dtype(code)) for code in ("int64", "float64", "int32", "float32", "bool")]
     for home in ("numpy._core.multiarray", "numpy.core.multiarray"):
-        allowed += [(getattr(multiarray, name), f"{home}.{name}") for name in ("_reconstruct", "scalar")]
+        allowed += [(reconstruct, f"{home}._reconstruct"), (scalar, f"{home}.scalar")]
     torch.serialization.add_safe_globals(allowed)
 
 

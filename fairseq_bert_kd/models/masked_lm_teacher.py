@@ -11,7 +11,7 @@ from torch import Tensor
 
 from fairseq_bert_kd import compat
 from fairseq_bert_kd.functional.text_format import TextFormat
-from fairseq_bert_kd.functional.text_input import ATTENTIONS, BIDIRECTIONAL, LEFT_TO_RIGHT, PairLayout
+from fairseq_bert_kd.functional.text_input import ATTENTIONS, BIDIRECTIONAL, PairLayout
 from fairseq_bert_kd.modules.encoder_layers import keep_first_layers
 from fairseq_bert_kd.modules.last_layer import output_rows
 from fairseq_bert_kd.modules.masked_lm_head import take_head
@@ -242,11 +242,6 @@ def _pair_attention(encoder: Any, text_format: TextFormat, attention: str) -> Op
     """The form in which a left-to-right teacher's encoder takes its mask; None for a bidirectional one."""
     if attention == BIDIRECTIONAL:
         return None
-    if attention != LEFT_TO_RIGHT:
-        raise ValueError(
-            f"the teacher's attention must be {' or '.join(ATTENTIONS)}, got `{attention}`: the checkpoint is of a "
-            "newer version; upgrade fairseq-bert-kd"
-        )
     if not text_format.middle:
         raise ValueError(
             "--teacher-attention left-to-right predicts the first target token at the separator after the source, and "
