@@ -9,7 +9,6 @@ import argparse
 import hashlib
 import importlib
 import importlib.util
-import json
 import os
 import pickle
 import re
@@ -142,7 +141,7 @@ def require_fairseq() -> None:
             hint = "pip install hydra-core==1.3.2 omegaconf==2.3.0"
         raise InstallationError(
             f"fairseq is installed but cannot be imported on Python {sys.version.split()[0]} "
-            f"({type(error).__name__}: {_first_line(error)}). Fix it with:\n  {hint}"
+            f"({type(error).__name__}: {first_line(error)}). Fix it with:\n  {hint}"
         ) from error
 
 
@@ -169,7 +168,7 @@ def import_transformers() -> Any:
         if "torchaudio" in traceback.format_exc():
             fix = "pip uninstall --yes torchaudio  # built for another torch; text models do not need it"
         raise InstallationError(
-            f"transformers cannot be imported ({type(error).__name__}: {_first_line(error)}). Fix it with:\n  {fix}"
+            f"transformers cannot be imported ({type(error).__name__}: {first_line(error)}). Fix it with:\n  {fix}"
         ) from error
     return transformers
 
@@ -187,55 +186,6 @@ def import_extra(module: str) -> Any:
         raise InstallationError(
             f"a report needs {package} ({error}). Install it with:\n  {REPORT_INSTALL}"
         ) from error
-
-
-def masked_lm_from_pretrained(path_or_name: str) -> tuple[Any, list[str]]:
-    """A transformers masked language model in float32 and the names of weights the checkpoint lacks.
-
-    transformers 5 renamed ``torch_dtype`` to ``dtype`` and no longer defaults to float32; asking for
-    float32 after loading serves both. Permanent: it is also the simplest way.
-
-    Raises:
-        ValueError: the folder or name cannot be loaded as a masked language model.
-    """
-    transformers = import_transformers()
-    try:
-        model, info = transformers.AutoModelForMaskedLM.from_pretrained(
-            path_or_name, output_loading_info=True
-        )
-    except (OSError, ValueError, KeyError) as error:
-        raise _no_masked_lm(path_or_name, "config.json and the weights", error) from error
-    return model.float(), sorted(info["missing_keys"])
-
-
-def masked_lm_with_random_weights(path_or_name: str) -> Any:
-    """The architecture of a folder or hub name with the weights of its config's own initialisation, in float32.
-
-    Raises:
-        ValueError: its config cannot be loaded, or is of no masked language model.
-    """
-    transformers = import_transformers()
-    try:
-        config = transformers.AutoConfig.from_pretrained(path_or_name)
-        return masked_lm_from_config(config_settings(config))
-    except (OSError, ValueError, KeyError) as error:
-        raise _no_masked_lm(path_or_name, "config.json", error) from error
-
-
-def config_settings(config: Any) -> dict[str, Any]:
-    """Settings of a transformers config for `masked_lm_from_config`, without version, origin and arithmetic."""
-    settings = json.loads(config.to_json_string(use_diff=False))
-    for key in ("transformers_version", "_name_or_path", "architectures", "dtype", "torch_dtype"):
-        settings.pop(key, None)
-    return settings
-
-
-def masked_lm_from_config(settings: dict[str, Any]) -> Any:
-    """A transformers masked language model with random weights, from the settings of its config.json."""
-    transformers = import_transformers()
-    settings = dict(settings)
-    config = transformers.AutoConfig.for_model(settings.pop("model_type"), **settings)
-    return transformers.AutoModelForMaskedLM.from_config(config).float()
 
 
 def pair_attention_form(encoder: Any) -> PairAttention | None:
@@ -289,12 +239,6 @@ def _obeys(encoder: Any, form: PairAttention) -> bool:
     return torch.equal(depends.cpu(), allowed)
 
 
-def _no_masked_lm(path_or_name: str, needed: str, error: BaseException) -> ValueError:
-    return ValueError(
-        f"cannot load `{path_or_name}` as a masked language model: {_first_line(error)} "
-        f"Give a folder that holds {needed}, or a hub name (which needs a network)."
-    )
-
-
-def _first_line(error: BaseException) -> str:
+def first_line(error: BaseException) -> str:
+    """First line of an error's message; the name of its type if it has none."""
     return (str(error).strip().splitlines() or [type(error).__name__])[0]

@@ -246,7 +246,7 @@ def test_student_learns_from_the_store_and_from_the_live_teacher_alike(data, tea
         losses.append(values(messages, "kd_loss"))
         assert values(messages, "kd_coverage") == [100] * 3
     assert losses[0] == pytest.approx(losses[1], abs=0.02)
-    assert live == [f"live teacher {teacher} (left-to-right): 1 pass over every batch"]
+    assert live == [f"live teacher {teacher} (left-to-right): passes over every batch: 1"]
 
 
 def test_live_rows_are_those_of_the_store(data, loaded):

@@ -11,14 +11,17 @@ from torch import Tensor
 
 from fairseq_bert_kd import compat
 from fairseq_bert_kd.functional.text_format import TextFormat
-from fairseq_bert_kd.functional.text_input import ATTENTIONS, BIDIRECTIONAL, PairLayout
+from fairseq_bert_kd.functional.text_input import ATTENTIONS, BIDIRECTIONAL, LEFT_TO_RIGHT, PairLayout
 from fairseq_bert_kd.modules.encoder_layers import keep_first_layers
 from fairseq_bert_kd.modules.last_layer import output_rows
 from fairseq_bert_kd.modules.masked_lm_head import take_head
 from fairseq_bert_kd.modules.pretrained_encoder import (
     EncoderSpec,
     check_embedded,
+    config_settings,
     encoder_positions,
+    masked_lm_from_config,
+    masked_lm_with_random_weights,
     pretrained_masked_lm,
 )
 
@@ -119,7 +122,7 @@ class HfMaskedLM(BaseFairseqModel):
                 torch.zeros(len(dictionary), dtype=torch.int64)  # filled when the weights are loaded
                 for dictionary in (task.source_dictionary, task.target_dictionary)
             )
-            masked_lm = compat.masked_lm_from_config(spec.config)
+            masked_lm = masked_lm_from_config(spec.config)
             return cls(masked_lm, source, target, spec.text_format, spec.digests, spec.attention)
         vocabulary = getattr(task, "teacher_vocabulary", None)
         if vocabulary is None:
@@ -139,7 +142,7 @@ class HfMaskedLM(BaseFairseqModel):
 
     def spec(self) -> str:
         """JSON for ``teacher_spec``: what `build_model` needs beside the weights."""
-        settings = compat.config_settings(self.encoder.config)
+        settings = config_settings(self.encoder.config)
         return EncoderSpec(settings, self.text_format, self.digests, self.attention).to_json()
 
     def upgrade_state_dict_named(self, state_dict: dict[str, Any], name: str) -> None:
@@ -221,7 +224,7 @@ class HfMaskedLM(BaseFairseqModel):
 def _starting_point(cfg: Any) -> Any:
     """The transformers model from which a teacher's training starts."""
     if cfg.teacher_random_weights:
-        masked_lm = compat.masked_lm_with_random_weights(cfg.teacher_model)
+        masked_lm = masked_lm_with_random_weights(cfg.teacher_model)
         logger.info(
             "--teacher-random-weights: the teacher has the architecture of `%s` and random weights, drawn by its own "
             "initialisation; nothing pre-trained was loaded",
@@ -242,6 +245,11 @@ def _pair_attention(encoder: Any, text_format: TextFormat, attention: str) -> Op
     """The form in which a left-to-right teacher's encoder takes its mask; None for a bidirectional one."""
     if attention == BIDIRECTIONAL:
         return None
+    if attention != LEFT_TO_RIGHT:
+        raise ValueError(
+            f"the teacher's attention must be {' or '.join(ATTENTIONS)}, got `{attention}`: the checkpoint is of a "
+            "newer version; upgrade fairseq-bert-kd"
+        )
     if not text_format.middle:
         raise ValueError(
             "--teacher-attention left-to-right predicts the first target token at the separator after the source, and "
