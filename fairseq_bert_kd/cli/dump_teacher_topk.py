@@ -86,12 +86,11 @@ def dump_split(dump: StoreDump, path: Path, args: argparse.Namespace, rank: int,
     part, started = parts[rank], time.perf_counter()
     joined = requested.count == 1 and world_size > 1  # all parts are written here
     finished = joined and not args.overwrite and path.exists()
-    if finished:
-        tokens = 0  # `dump_all` has checked that it is this store
-    else:
+    tokens = 0  # of a finished store, of which `dump_all` has checked that it is this one
+    if not finished:
         with progress_bar(dump, part, f"dump {dump.info.split}", rank) as bar:
             tokens = dump.run(path, part, args.overwrite, bar.update)
-            rate = tokens / max(time.perf_counter() - started, 1e-9)
+    seconds = max(time.perf_counter() - started, 1e-9)
     distributed.wait_for_all(world_size)
     if joined and rank == 0:
         shards = [shard_path(path, part) for part in parts]
@@ -101,13 +100,15 @@ def dump_split(dump: StoreDump, path: Path, args: argparse.Namespace, rank: int,
             shard.unlink(missing_ok=True)
     distributed.wait_for_all(world_size)
     if rank == 0:
+        stores = [path] if joined else [shard_path(path, part) for part in parts]
         if tokens:
-            seconds = time.perf_counter() - started
-            print(f"{seconds:.1f} s, {rate * world_size:,.0f} source and target tokens per second")
+            print(
+                f"{seconds:.1f} s, {tokens / seconds * world_size:,.0f} source and target tokens per second"
+            )
         else:
-            print(f"{path if joined else shard_path(path, part)} is complete already: nothing to score")
-        for written in [path] if joined else [shard_path(path, part) for part in parts]:
-            report(written)
+            print(f"{stores[0]} is complete already: nothing to score")
+        for store in stores:
+            report(store)
 
 
 def store_info(
