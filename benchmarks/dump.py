@@ -62,10 +62,8 @@ def whole_dump(dump: StoreDump) -> None:
         dump.run(Path(folder) / "store", WHOLE, overwrite=False)
 
 
-def measure(
-    shape: str, dictionary_size: int, sentences: int, rounds: int, precision: str, text: str
-) -> list[Row]:
-    """Rows for one teacher, dictionary and kind of text."""
+def measure(shape: str, dictionary_size: int, sentences: int, rounds: int, precision: str) -> list[Row]:
+    """Rows for one teacher and dictionary."""
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     dtype = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}[precision]
     teacher = make_teacher(shape, dictionary_size, device, dtype)
@@ -74,12 +72,12 @@ def measure(
         dictionary_digest=dictionary_digest(teacher.task.target_dictionary.symbols),
         max_tokens=32768 if device.type == "cuda" else 8192,
     )
-    dump = StoreDump(teacher, make_pairs(sentences, dictionary_size, text), info, device)
+    dump = StoreDump(teacher, make_pairs(sentences, dictionary_size), info, device)
     tokens = dump.count(WHOLE)["tokens"]
     batches = list(dump.scorer.prepared(dump.chunks()))
     ways = {"bare": lambda: bare_forward(dump, batches), "dump": lambda: whole_dump(dump)}
     times = in_turns(ways, rounds)
-    what = f"{shape}, {text}, dictionary {dictionary_size:,}, {precision}, {device.type}"
+    what = f"{shape}, dictionary {dictionary_size:,}, {precision}, {device.type}"
     rates, shares = [tokens / one for one in times["dump"]], ratios(times["bare"], times["dump"])
     return [
         Row("dump", f"{what}: tokens per second of the dump", spread(rates, ",.0f")),
@@ -90,9 +88,8 @@ def measure(
 def run(quick: bool) -> list[Row]:
     """All rows; small and few when ``quick``."""
     if quick:
-        return measure("tiny", 1000, 20, 1, "fp32", "captions")
+        return measure("tiny", 1000, 20, 1, "fp32")
     on_gpu = torch.cuda.is_available()
-    sentences, rows = (20_000 if on_gpu else 250), []
-    for text, dictionary_size in (("captions", 8_000), ("talks", 8_000), ("talks", 30_000)):
-        rows += measure("minilm", dictionary_size, sentences, 3, "fp16" if on_gpu else "fp32", text)
-    return rows + measure("minilm", 8_000, sentences, 3, "bf16", "talks")
+    sentences, precision = (20_000, "fp16") if on_gpu else (250, "fp32")
+    settings = ((8_000, precision), (30_000, precision), (8_000, "bf16"))
+    return [row for size, kind in settings for row in measure("minilm", size, sentences, 3, kind)]

@@ -81,7 +81,7 @@ def compare(what: str, bare: NDArray[np.float64], found: NDArray[np.float64], st
 
 def prepare(folder: Path, sentences: int) -> dict[str, Any]:
     """A corpus, two stores, and the datasets by name."""
-    pairs = make_pairs(sentences, DICTIONARY, "talks")
+    pairs = make_pairs(sentences, DICTIONARY)
     write_corpus((folder / "source", folder / "target"), pairs, DICTIONARY)
     dictionary = make_dictionary(DICTIONARY)
     source, target = (MMapIndexedDataset(str(folder / name)) for name in ("source", "target"))

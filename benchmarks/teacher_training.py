@@ -71,7 +71,7 @@ class TeacherTraining:
         dictionary = make_dictionary(setup.vocabulary)
         for language in "ab":
             dictionary.save(str(folder / f"dict.{language}.txt"))
-        pairs = make_pairs(setup.sentences, setup.vocabulary, "talks")
+        pairs = make_pairs(setup.sentences, setup.vocabulary)
         write_corpus((folder / "train.a-b.a", folder / "train.a-b.b"), pairs, setup.vocabulary)
         config = transformers.BertConfig(vocab_size=setup.vocabulary, **SHAPES[setup.shape])
         settings = json.loads(config.to_json_string(use_diff=False))

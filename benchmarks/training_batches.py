@@ -99,7 +99,7 @@ def make_student(setting: Setting, task: Any) -> TransformerModel:
 
 def make_batches(setting: Setting, dictionary: Dictionary) -> list[dict[str, Any]]:
     """Batches as fairseq makes them of sentences sorted by length, with one teacher's rows."""
-    pairs = make_pairs(max(2 * setting.max_tokens, 400), setting.dictionary, "talks")
+    pairs = make_pairs(max(2 * setting.max_tokens, 400), setting.dictionary)
     source, target = ([torch.from_numpy(side[i]) for i in range(len(side))] for side in pairs.values())
     dataset = LanguagePairDataset(
         source, pairs["source"].sizes, dictionary, target, pairs["target"].sizes, dictionary, shuffle=False
