@@ -82,7 +82,7 @@ def pretrained_masked_lm(path_or_name: str) -> Any:
             "weights; it is learned while fine-tuning",
             path_or_name,
         )
-    return masked_lm.float()
+    return masked_lm.float()  # transformers 5 keeps the type in which the weights were saved
 
 
 def masked_lm_with_random_weights(path_or_name: str) -> Any:
