@@ -19,6 +19,7 @@ MODULES = {
     "store": "benchmarks.store",
     "dump": "benchmarks.dump",
     "step": "benchmarks.step",
+    "operations": "benchmarks.operations",
     "loading": "benchmarks.loading",
     "teacher-training": "benchmarks.teacher_training",
 }
