@@ -1,31 +1,24 @@
 """The store: bytes per target position, the time to open 2 GB, and shuffled reads beside fairseq's memory map.
 
-Both sides read the same sentences in the same order from the page cache, in turns, and a ratio is of one turn.
-"bytes" gives the rows of a sentence as they are stored, which fairseq's data set returns as an int64 tensor;
-"decoded" gives int32 ids and float32 logits.
+Both sides read the same sentences in the same order from the page cache. "bytes" gives the rows of a sentence as they are
+stored, which fairseq's data set returns as an int64 tensor; "decoded" gives int32 ids and float32 logits.
 """
 
-import pickle
-import statistics
 import tempfile
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 from fairseq.data.indexed_dataset import MMapIndexedDataset, MMapIndexedDatasetBuilder
 from torch.utils.benchmark import Timer
 
-from benchmarks.child import in_new_process
 from benchmarks.synthetic import TOKENS, make_info, write_store
-from benchmarks.table import Row, spread
+from benchmarks.table import Row, at_least, at_most, spread
+from benchmarks.timing import in_turns, ratios
 from fairseq_bert_kd.storage.topk_store import TopKReader
 
-K = (8, 64, 128)
 GOAL_BYTES = 36  # with k=8: 8 ids and 8 logits of 16 bits, one normaliser of 32
-GOAL_SECONDS = 0.010  # to open
-TURNS = 5
+GOAL_MILLISECONDS = 10  # to open
 
 
 def run(quick: bool) -> list[Row]:
@@ -34,76 +27,55 @@ def run(quick: bool) -> list[Row]:
         folder = Path(name)
         return [
             *bytes_per_position(folder, 300 if quick else 5_000),
-            *opening(folder, 20_000_000 if quick else 2_000_000_000),
-            *reads(folder, 400 if quick else 20_000, 2 if quick else TURNS),
+            opening(folder, 20_000_000 if quick else 2_000_000_000),
+            *reads(folder, 400 if quick else 20_000, 2 if quick else 5),
         ]
 
 
 def bytes_per_position(folder: Path, sentences: int) -> list[Row]:
     """Exact sizes of a record alone, and of everything that grows with the corpus."""
-    rows = []
-    for k in K:
-        path = folder / f"bytes-{k}"
-        write_store(path, make_info(k), sentences)
-        layout, positions = TopKReader(path).header.layout, sentences * TOKENS
-        record = (layout.ends["records"] - layout.starts["records"]) / positions
-        goal, met = (f"at most {GOAL_BYTES}", record <= GOAL_BYTES) if k == 8 else ("-", None)
-        rows.append(Row("store", f"k={k}: bytes per record", f"{record:g}", goal, met))
-        growing = (layout.file_bytes - layout.starts["offsets"]) / positions
-        what = (
-            f"k={k}: bytes per position with index, hashes and chunk table, {TOKENS} positions per sentence"
-        )
-        rows.append(Row("store", what, f"{growing:.2f}", "-", None))
-    return rows
-
-
-def open_pickled(pickled: bytes) -> float:
-    """Median seconds of unpickling a reader, which opens its file, as a data loader's worker does."""
-    return Timer("loads(pickled)", globals={"loads": pickle.loads, "pickled": pickled}).timeit(20).median
-
-
-def opening(folder: Path, size: int) -> list[Row]:
-    """Time to open a store of ``size`` bytes, here and in a new process."""
-    path = folder / "large"
-    write_store(path, make_info(), size // (36 * TOKENS + 25))
-    what = f"opening {path.stat().st_size / 1e9:.2f} GB"
-    here = Timer("TopKReader(path)", globals={"TopKReader": TopKReader, "path": path}).timeit(20).median
-    there = in_new_process(open_pickled, pickle.dumps(TopKReader(path)))
-    path.unlink()
+    path, positions = folder / "bytes", sentences * TOKENS
+    write_store(path, make_info(), np.full(sentences, TOKENS))
+    layout = TopKReader(path).header.layout
+    record = (layout.ends["records"] - layout.starts["records"]) / positions
+    growing = (layout.file_bytes - layout.starts["offsets"]) / positions
+    what = f"k=8: bytes per position with index, hashes and chunk table, {TOKENS} positions per sentence"
     return [
-        Row("store", f"{what}, {where}", f"{seconds * 1000:.2f} ms", f"at most {GOAL_SECONDS * 1000:.0f} ms",
-            seconds <= GOAL_SECONDS)
-        for where, seconds in (("here", here), ("in a spawned worker", there))
-    ]  # fmt: skip
+        at_most("store", "k=8: bytes per record", [record], GOAL_BYTES, "g"),
+        Row("store", what, f"{growing:.2f}"),
+    ]
 
 
-def reads(folder: Path, sentences: int, turns: int) -> list[Row]:
+def opening(folder: Path, size: int) -> Row:
+    """Time to open a store of ``size`` bytes."""
+    path = folder / "large"
+    write_store(path, make_info(), np.full(size // (GOAL_BYTES * TOKENS + 25), TOKENS))
+    timer = Timer("TopKReader(path)", globals={"TopKReader": TopKReader, "path": path})
+    what = f"opening {path.stat().st_size / 1e9:.2f} GB, ms"
+    row = at_most("store", what, [timer.timeit(20).median * 1000], GOAL_MILLISECONDS)
+    path.unlink()
+    return row
+
+
+def reads(folder: Path, sentences: int, rounds: int) -> list[Row]:
     """Sentences per second of each way, and the store's rate over fairseq's."""
-    write_store(folder / "ours", make_info(), sentences)
+    write_store(folder / "ours", make_info(), np.full(sentences, TOKENS))
     ours = TopKReader(folder / "ours")
     theirs = write_fairseq(folder / "fairseq", ours)
     dtype = ours.rows(0).dtype
     order = np.random.default_rng(2).permutation(sentences).tolist()
-    ways: dict[str, Callable[[int], Any]] = {
-        "this store, bytes": lambda sentence: ours.rows(sentence).copy(),
-        "fairseq, bytes": lambda sentence: theirs[sentence],
-        "this store, decoded": lambda sentence: decode(ours.rows(sentence)),
-        "fairseq, decoded": lambda sentence: decode(theirs[sentence].numpy().astype(np.uint16).view(dtype)),
+    ways = {
+        "this store, bytes": lambda: [ours.rows(i).copy() for i in order],
+        "fairseq, bytes": lambda: [theirs[i] for i in order],
+        "this store, decoded": lambda: [decode(ours.rows(i)) for i in order],
+        "fairseq, decoded": lambda: [decode(theirs[i].numpy().astype(np.uint16).view(dtype)) for i in order],
     }
-    rates: dict[str, list[float]] = {name: [] for name in ways}
-    for _ in range(turns):
-        for name, read in ways.items():
-            timer = Timer("for sentence in order: read(sentence)", globals={"order": order, "read": read})
-            rates[name].append(sentences / timer.timeit(1).median)
-    rows = [
-        Row("store", f"reads: {name}", f"{spread(r, ',.0f')} sentences/s", "-", None)
-        for name, r in rates.items()
-    ]
+    times = in_turns(ways, rounds)
+    rates = {name: spread([sentences / one for one in found], ",.0f") for name, found in times.items()}
+    rows = [Row("store", f"reads: {name}", f"{rate} sentences/s") for name, rate in rates.items()]
     for form in ("bytes", "decoded"):
-        pairs = zip(rates[f"this store, {form}"], rates[f"fairseq, {form}"], strict=True)
-        ratios = [one / other for one, other in pairs]
-        what = f"reads: this store over fairseq, {form}"
-        rows.append(Row("store", what, spread(ratios, ".2f"), "at least 1", statistics.median(ratios) >= 1))
+        faster = ratios(times[f"fairseq, {form}"], times[f"this store, {form}"])
+        rows.append(at_least("store", f"reads: this store over fairseq, {form}", faster, 1))
     return rows
 
 

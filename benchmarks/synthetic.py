@@ -6,17 +6,24 @@ from typing import Any
 
 import numpy as np
 import torch
-from fairseq.data import indexed_dataset
+from fairseq.data import Dictionary, indexed_dataset
 
 from fairseq_bert_kd.storage.fairseq_data import Sides, dictionary_digest
 from fairseq_bert_kd.storage.schema import ChunkData, empty_records
-from fairseq_bert_kd.storage.shards import WHOLE, Shard
 from fairseq_bert_kd.storage.topk import TopKInfo
 from fairseq_bert_kd.storage.topk_store import TopKWriter
 
 DICTIONARY = 30_000
 TOKENS = 27  # target tokens of a sentence, as in IWSLT
 SYMBOLS = [f"w{index}" for index in range(DICTIONARY)]
+
+
+def make_dictionary(symbols: int) -> Dictionary:
+    """A dictionary of that many symbols, including fairseq's own four."""
+    dictionary = Dictionary()
+    for index in range(symbols - len(dictionary)):
+        dictionary.add_symbol(f"w{index}")
+    return dictionary
 
 
 def make_info(k: int = 8, chunk_sentences: int = 1024, **changes: Any) -> TopKInfo:
@@ -53,19 +60,13 @@ def make_records(info: TopKInfo, rows: int, seed: int = 0) -> Any:
     return records
 
 
-def write_store(path: Path, info: TopKInfo, sentences: int, shard: Shard = WHOLE) -> None:
-    """A store, or a shard, whose chunks all hold the same rows, so that making them costs nothing."""
-    lengths = np.broadcast_to(np.int32(TOKENS), (sentences,))
-    write_store_for(path, info, lengths, shard)
-
-
-def write_store_for(path: Path, info: TopKInfo, lengths: Any, shard: Shard = WHOLE) -> None:
-    """The same for sentences of given ``lengths``, ``(sentences,)``."""
+def write_store(path: Path, info: TopKInfo, lengths: Any) -> None:
+    """A store of sentences of given ``lengths``; its chunks all hold the same rows, so that making them costs nothing."""
     size = info.chunk_sentences
     longest = max(int(lengths[start : start + size].sum()) for start in range(0, len(lengths), size))
     records = make_records(info, longest)
     hashes = np.random.default_rng(1).integers(0, 2**63, size).astype("<u8")
-    with TopKWriter(path, info, lengths, SYMBOLS, shard) as writer:
+    with TopKWriter(path, info, lengths, SYMBOLS) as writer:
         for number in writer.chunks():
             part = writer.lengths(number)
             some, status = hashes[: len(part)], np.zeros(len(part), np.uint8)
@@ -89,14 +90,11 @@ class Side:
         return self.sentences[index]
 
 
-def make_pairs(sentences: int, dictionary_size: int, text: str = "captions") -> Sides:
-    """Random tokens with the lengths of image captions (Multi30k's pieces) or of talks (TED's words)."""
+def make_pairs(sentences: int, dictionary_size: int) -> Sides:
+    """Random tokens with the lengths of talks (TED's words): mean 20, standard deviation 13.5."""
     rng = np.random.default_rng(0)
-    if text == "captions":
-        source, target = rng.normal(18, 5, sentences), rng.normal(15, 5, sentences)
-    else:  # mean 20, standard deviation 13.5, as measured on the training set
-        source = rng.lognormal(2.81, 0.61, sentences)
-        target = source * rng.lognormal(0.0, 0.2, sentences)
+    source = rng.lognormal(2.81, 0.61, sentences)
+    target = source * rng.lognormal(0.0, 0.2, sentences)
 
     def side(lengths: np.ndarray) -> Side:
         lengths = np.clip(lengths.round(), 3, 150).astype(int)

@@ -1,7 +1,7 @@
 """Rows of the benchmark tables, and how they are printed."""
 
 import statistics
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 
@@ -20,8 +20,20 @@ class Row:
     benchmark: str
     what: str
     measured: str
-    goal: str
-    met: bool | None
+    goal: str = "-"
+    met: bool | None = None
+
+
+def at_most(benchmark: str, what: str, values: Sequence[float], goal: float, form: str = ".2f") -> Row:
+    """The row of a figure whose median should be at most ``goal``."""
+    met = statistics.median(values) <= goal
+    return Row(benchmark, what, spread(values, form), f"at most {goal:g}", met)
+
+
+def at_least(benchmark: str, what: str, values: Sequence[float], goal: float, form: str = ".2f") -> Row:
+    """The row of a figure whose median should be at least ``goal``."""
+    met = statistics.median(values) >= goal
+    return Row(benchmark, what, spread(values, form), f"at least {goal:g}", met)
 
 
 def markdown(rows: Iterable[Row]) -> str:
@@ -32,7 +44,7 @@ def markdown(rows: Iterable[Row]) -> str:
     return "\n".join(lines)
 
 
-def spread(values: list[float], form: str) -> str:
+def spread(values: Sequence[float], form: str) -> str:
     """Median, number, least and greatest of some values."""
     if len(values) == 1:
         return f"{values[0]:{form}}"

@@ -1,121 +1,145 @@
 """Tokens per second of C-MLM training as fairseq-train does it, and against bare steps on batches that lie ready.
 
-The model has MiniLM-L6-H384's shape (or BERT-base's with ``python -m benchmarks.teacher_training --teacher bert-base``)
-with random weights, which cost what trained ones cost, and sentences are as long as those of talks; fp32 on a CPU, fp16
-autocast on a GPU. Tokens are those of source and target, without special ones. Reading, masking and collating batches,
-clipping and logging are part of training and not of a bare step (forward, backward, Adam).
+The model has MiniLM-L6-H384's shape with random weights, which cost what trained ones cost, and sentences are as long as
+those of talks; fp32 on a CPU, fp16 autocast on a GPU. Tokens are those of source and target, without special ones. Reading,
+masking and collating batches, clipping and logging are part of training and not of a bare step (forward, backward, Adam).
 """
 
-import argparse
 import contextlib
+import importlib
+import json
 import logging
-import statistics
-import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch.utils.benchmark import Timer
+import transformers
+from fairseq import options, tasks
+from fairseq.data.iterators import GroupedIterator
+from fairseq.dataclass.utils import convert_namespace_to_omegaconf
+from fairseq.logging import metrics
+from fairseq.trainer import Trainer
 
-from benchmarks.child import in_new_process
-from benchmarks.memory import peak_growth
-from benchmarks.table import Row, markdown, spread
-from benchmarks.teacher_side import Setup, TeacherSide, write_data
+from benchmarks.dump import SEP, SHAPES, TEXT_FORMAT
+from benchmarks.synthetic import make_dictionary, make_pairs, write_corpus
+from benchmarks.table import Row, at_least, spread
+from benchmarks.timing import in_turns, ratios
+from fairseq_bert_kd.modules.pretrained_encoder import EncoderSpec
+from fairseq_bert_kd.tokenization.dictionary import dictionary_digests
 
-NAME = "teacher training"
 GOAL = 0.85  # of the bare steps' rate
-# dense fp16 with fp32 sums, from the makers' data sheets; the first name that is part of the device's
-PEAK_FLOPS = {
-    "H100 PCIe": 756e12, "H100": 989e12, "H200": 989e12, "A100": 312e12, "L40S": 362e12, "L4": 121e12, "V100": 125e12,
-}  # fmt: skip
 
 
-def make_side(folder: Path, setup: Setup) -> TeacherSide:
-    write_data(folder, setup)
-    return TeacherSide(folder, setup)
+@dataclass(frozen=True)
+class Setup:
+    """What is trained on what.
+
+    Attributes:
+        shape: shape of the model, a name in ``SHAPES``.
+        vocabulary: size of the model's vocabulary and of both dictionaries.
+        sentences: number of pairs of the corpus; an epoch is all of them once.
+        max_tokens: source and target tokens of a batch, as ``--max-tokens``.
+        workers: processes that collate.
+    """
+
+    shape: str
+    vocabulary: int
+    sentences: int
+    max_tokens: int
+    workers: int = 0
 
 
-def seconds(epoch: Callable[[], None]) -> float:
-    """Time of an epoch; the timer waits for a GPU."""
-    return Timer("epoch()", globals={"epoch": epoch}, num_threads=torch.get_num_threads()).timeit(1).median
+class TeacherTraining:
+    """fairseq's own Trainer with our task, model and criterion, on pairs with the lengths of talks.
+
+    Args:
+        folder: folder for the data.
+        setup: what is trained on what.
+
+    Attributes:
+        indices: sentences of each batch of an epoch, in the order of training.
+        tokens: number of source and target tokens of an epoch.
+        ready: the batches, on the device.
+    """
+
+    def __init__(self, folder: Path, setup: Setup):
+        importlib.import_module("fairseq_bert_kd.tasks")
+        self.device = "cuda" if torch.cuda.is_available() else "cpu"
+        dictionary = make_dictionary(setup.vocabulary)
+        for language in "ab":
+            dictionary.save(str(folder / f"dict.{language}.txt"))
+        pairs = make_pairs(setup.sentences, setup.vocabulary)
+        write_corpus((folder / "train.a-b.a", folder / "train.a-b.b"), pairs, setup.vocabulary)
+        config = transformers.BertConfig(vocab_size=setup.vocabulary, **SHAPES[setup.shape])
+        settings = json.loads(config.to_json_string(use_diff=False))
+        spec = EncoderSpec(settings, TEXT_FORMAT, dictionary_digests(dictionary, dictionary))
+        cfg = convert_namespace_to_omegaconf(_fairseq_arguments(folder, setup, spec, self.device))
+        task = tasks.setup_task(cfg.task)
+        torch.manual_seed(0)
+        model = task.build_model(cfg.model)
+        ids = torch.arange(setup.vocabulary)  # each symbol's own
+        ids[dictionary.eos()] = SEP  # the token that closes the model's input
+        model.source_to_teacher.copy_(ids)
+        model.target_to_teacher.copy_(ids)
+        self.criterion = task.build_criterion(cfg.criterion)
+        self.trainer = Trainer(cfg, task, model, self.criterion)
+        self.model = self.trainer.model
+        self.trainer.get_train_iterator(epoch=1)  # loads the data
+        samples = list(self.batches())
+        self.ready = [self.trainer._prepare_sample(sample)[0] for sample in samples]
+        self.indices = [sample["id"].tolist() for sample in samples]
+        self.tokens = sum(sample["ntokens"] for sample in samples)
+
+    def batches(self) -> Any:
+        """Collated batches of the first epoch, in its order."""
+        epoch = self.trainer.get_train_iterator(epoch=1, load_dataset=False, disable_iterator_cache=True)
+        return epoch.next_epoch_itr(shuffle=True)
+
+    def train_epoch(self) -> None:
+        """One update for each batch, as in the loop of fairseq-train."""
+        for samples in GroupedIterator(self.batches(), 1):
+            with metrics.aggregate("train_inner"):
+                self.trainer.train_step(samples)
+
+    def bare_epoch(self) -> None:
+        """Forward, backward and update alone, on batches that lie ready."""
+        optimizer = self.trainer.optimizer
+        for batch in self.ready:
+            with torch.autocast(self.device, torch.float16, enabled=self.device == "cuda"):
+                loss, size, _ = self.criterion(self.model, batch)
+            optimizer.backward(loss / size)
+            optimizer.step()
+            optimizer.zero_grad()
+
+
+def _fairseq_arguments(folder: Path, setup: Setup, spec: EncoderSpec, device: str) -> Any:
+    words = [
+        folder, "--task", "conditional_masked_lm", "--source-lang", "a", "--target-lang", "b", "--seed", 1,
+        "--arch", "hf_masked_lm", "--teacher-spec", spec.to_json(), "--cmlm-mask-prob", 0.15,
+        "--criterion", "conditional_masked_lm", "--optimizer", "adam", "--adam-betas", (0.9, 0.98),
+        "--weight-decay", 0.01, "--clip-norm", 1.0, "--lr", 5e-5, "--lr-scheduler", "fixed",
+        "--max-tokens", setup.max_tokens, "--num-workers", setup.workers, "--distributed-world-size", 1,
+        "--cpu" if device == "cpu" else "--amp",
+    ]  # fmt: skip
+    return options.parse_args_and_arch(options.get_training_parser(), [str(word) for word in words])
 
 
 def measure(setup: Setup, rounds: int) -> list[Row]:
-    """Rates, their ratio and, on a GPU, the utilisation; a ratio is of one round."""
+    """Rates and their ratio."""
     with tempfile.TemporaryDirectory() as folder:
-        side = make_side(Path(folder), setup)
-        tokens, rates, ratios = sum(side.tokens), [], []
-        for _ in range(rounds):  # `Timer` runs each once before
-            bare, trained = seconds(side.bare_epoch), seconds(side.train_epoch)
-            rates.append(tokens / trained)
-            ratios.append(bare / trained)
-        flops = model_flops(side) * statistics.median(rates) / tokens
-    what = describe(setup)
+        training = TeacherTraining(Path(folder), setup)
+        times = in_turns({"bare": training.bare_epoch, "train": training.train_epoch}, rounds)
+    precision = "fp16 autocast" if training.device == "cuda" else "fp32"
+    what = f"{setup.shape}, dictionary {setup.vocabulary:,}, batches of {setup.max_tokens:,}, {precision}, {training.device}"
+    rates = [training.tokens / one for one in times["train"]]
+    shares = ratios(times["bare"], times["train"])
     return [
-        Row(NAME, f"{what}: tokens/s", spread(rates, ",.0f"), "-", None),
-        Row(NAME, f"{what}: over bare steps, tokens/s", spread(ratios, ".2f"), f"at least {GOAL}",
-            statistics.median(ratios) >= GOAL),
-        utilisation(what, setup.device, flops),
-    ]  # fmt: skip
-
-
-def model_flops(side: Any) -> float:
-    """Floating point operations of an epoch, forward and backward: 6 for a weight and token, and attention.
-
-    All layers are counted at all positions, though the last one runs at few; the head at masked positions.
-    """
-    config = side.model.encoder.config
-    hidden, layers = config.hidden_size, config.num_hidden_layers
-    lengths = (
-        torch.from_numpy(side.trainer.task.datasets["train"].sizes) + side.model.text_format.pair_overhead
-    )
-    weights = layers * (4 * hidden**2 + 2 * hidden * config.intermediate_size)
-    head = hidden**2 + hidden * side.setup.vocabulary
-    attention = 12 * layers * hidden * float((lengths**2).sum())
-    return 6 * weights * float(lengths.sum()) + attention + 6 * head * sum(side.masked)
-
-
-def utilisation(what: str, device: torch.device, flops: float) -> Row:
-    """Model FLOPs utilisation: the share of the device's peak that the model's arithmetic takes.
-
-    Args:
-        what: what is measured.
-        device: device that it runs on.
-        flops: floating point operations per second.
-    """
-    name = torch.cuda.get_device_name(device) if device.type == "cuda" else ""
-    peak = next((peak for part, peak in PEAK_FLOPS.items() if part in name), None)
-    if device.type != "cuda":
-        measured = "skipped: no GPU"
-    elif peak is None:
-        measured = f"{flops / 1e12:.0f} TFLOP/s; the peak of {name} is not listed here"
-    else:
-        measured = f"{flops / peak:.1%} ({flops / 1e12:.0f} of {peak / 1e12:.0f} TFLOP/s)"
-    return Row(NAME, f"{what}: model FLOPs utilisation", measured, "-", None)
-
-
-def peak_memory(setup: Setup, threads: int) -> float:
-    """MiB that an epoch takes at most above model and data; to be called in a new process."""
-    torch.set_num_threads(threads)
-    with tempfile.TemporaryDirectory() as folder, quiet():
-        side = make_side(Path(folder), setup)
-        side.trainer.cuda_env = None  # fairseq would reset the device's high-water mark at every step
-        if setup.device.type == "cuda":
-            before = torch.cuda.memory_allocated()
-            torch.cuda.reset_peak_memory_stats()
-            side.train_epoch()
-            return (torch.cuda.max_memory_allocated() - before) / 2**20
-        with peak_growth() as grown:
-            side.train_epoch()
-        return grown[0]
-
-
-def describe(setup: Setup) -> str:
-    precision = "fp16 autocast" if setup.amp else "fp32"
-    device = f"cpu ({torch.get_num_threads()} threads)" if setup.device.type == "cpu" else setup.device.type
-    return f"{setup.shape}, dictionary {setup.vocabulary:,}, batches of {setup.max_tokens:,}, {precision}, {device}"
+        Row("teacher training", f"{what}: tokens/s", spread(rates, ",.0f")),
+        at_least("teacher training", f"{what}: over bare steps, tokens/s", shares, GOAL),
+    ]
 
 
 @contextlib.contextmanager
@@ -129,27 +153,11 @@ def quiet() -> Iterator[None]:
         logging.disable(before)
 
 
-def run(quick: bool, shape: str = "minilm") -> list[Row]:
+def run(quick: bool) -> list[Row]:
     """All rows; small and few when ``quick``."""
-    on_gpu = torch.cuda.is_available()
-    if quick:
-        setup, rounds = Setup("tiny", 1000, 100, 512, amp=on_gpu), 1
-    elif on_gpu:  # --max-tokens of the README
-        setup, rounds = Setup(shape, 30522, 60_000, 16384, amp=True, workers=2), 5
-    else:
-        setup, rounds = Setup(shape, 30522, 200, 4096), 5
     with quiet():
-        rows = measure(setup, rounds)
-        grown = in_new_process(peak_memory, setup, torch.get_num_threads())
-    return [
-        *rows,
-        Row(NAME, f"{describe(setup)}: peak memory above model and data", f"{grown:,.0f} MiB", "-", None),
-    ]
-
-
-if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--teacher", choices=("minilm", "bert-base"), default="minilm")
-    parser.add_argument("--quick", action="store_true")
-    options = parser.parse_args()
-    sys.stdout.write(markdown(run(options.quick, options.teacher)) + "\n")
+        if quick:
+            return measure(Setup("tiny", 1000, 100, 512), rounds=1)
+        if torch.cuda.is_available():  # --max-tokens of the README
+            return measure(Setup("minilm", 30522, 60_000, 16384, workers=2), rounds=5)
+        return measure(Setup("minilm", 30522, 200, 4096), rounds=5)

@@ -14,7 +14,7 @@ from fairseq.data.data_utils import batch_by_size
 from fairseq.models.transformer import TransformerModel
 from numpy.typing import NDArray
 
-from benchmarks.synthetic import make_info, make_pairs, make_records
+from benchmarks.synthetic import make_dictionary, make_info, make_pairs, make_records
 from fairseq_bert_kd.batch import TEACHER, TeacherRequirements
 from fairseq_bert_kd.data.store_rows import StoreRows
 from fairseq_bert_kd.models.student_presets import distilled_transformer_base
@@ -82,14 +82,6 @@ class RowsInMemory:
         return rows, present
 
 
-def make_dictionary(symbols: int) -> Dictionary:
-    """A dictionary of that many symbols, including fairseq's own four."""
-    dictionary = Dictionary()
-    for index in range(symbols - len(dictionary)):
-        dictionary.add_symbol(f"w{index}")
-    return dictionary
-
-
 def make_task(symbols: int) -> Any:
     """What criterions and models need of a task."""
     dictionary = make_dictionary(symbols)
@@ -107,7 +99,7 @@ def make_student(setting: Setting, task: Any) -> TransformerModel:
 
 def make_batches(setting: Setting, dictionary: Dictionary) -> list[dict[str, Any]]:
     """Batches as fairseq makes them of sentences sorted by length, with one teacher's rows."""
-    pairs = make_pairs(max(2 * setting.max_tokens, 400), setting.dictionary, "talks")
+    pairs = make_pairs(max(2 * setting.max_tokens, 400), setting.dictionary)
     source, target = ([torch.from_numpy(side[i]) for i in range(len(side))] for side in pairs.values())
     dataset = LanguagePairDataset(
         source, pairs["source"].sizes, dictionary, target, pairs["target"].sizes, dictionary, shuffle=False

@@ -31,8 +31,6 @@ OURS: dict[str, dict[str, Any]] = {
     "ours, sampled (T=1)": {"kd_objective": "sampled", "kd_temperature": 1.0},
 }
 AUTHORS = "authors' loss"
-NAMES = [PLAIN, *OURS, AUTHORS]
-SAME_WORK = [name for name in OURS if "T=" not in name]  # the same function as the authors' loss
 
 Loss = Callable[[Any, dict[str, Any]], Tensor]
 
@@ -55,26 +53,18 @@ def authors_loss(model: Any, batch: dict[str, Any]) -> Tensor:
     """Label side and teacher side from one log-softmax."""
     logits = model(**batch["net_input"])[0].flatten(0, 1)  # (positions, vocab), padding included
     log_probs = torch.log_softmax(logits, dim=-1, dtype=torch.float32)
-    return (1 - WEIGHT) * _labels(log_probs, batch) + WEIGHT * _soft(log_probs, batch, TEMPERATURE)
-
-
-def _labels(log_probs: Tensor, batch: dict[str, Any]) -> Tensor:
-    """The authors' label-smoothed cross-entropy, summed over tokens."""
     target = batch["target"].flatten()
-    kept = target.ne(PAD)
     nll = -log_probs.gather(1, target[:, None]).squeeze(1)
-    everything = -log_probs.sum(dim=1)
     share = EPSILON / (log_probs.size(1) - 2)
-    return ((1 - EPSILON) * nll + share * everything)[kept].sum()
-
-
-def _soft(log_probs: Tensor, batch: dict[str, Any], temperature: float) -> Tensor:
-    """Cross-entropy against the teacher's renormalised tokens, summed over the positions with a row."""
-    [teacher] = batch[TEACHER]
-    fields = {name: part.flatten(0, 1) for name, part in unpack(teacher).items() if isinstance(part, Tensor)}
-    ids, present = fields["topk_ids"], fields["present"]
-    probs = torch.softmax(fields["topk_logits"] / temperature, dim=-1)
-    return -(probs * log_probs.gather(1, ids)).sum(dim=1)[present].sum()
+    labels = ((1 - EPSILON) * nll - share * log_probs.sum(dim=1))[target.ne(PAD)].sum()
+    fields = unpack(batch[TEACHER][0])
+    ids, present = (
+        fields["topk_ids"].flatten(0, 1),
+        fields["present"].flatten(),
+    )  # (positions, k), (positions,)
+    probs = torch.softmax(fields["topk_logits"].flatten(0, 1) / TEMPERATURE, dim=-1)
+    soft = -(probs * log_probs.gather(1, ids)).sum(dim=1)[present].sum()
+    return (1 - WEIGHT) * labels + WEIGHT * soft
 
 
 @contextmanager
@@ -113,29 +103,3 @@ def loss_step(setting: Setting, loss: Loss, student: Any, batch: dict[str, Any],
     features.grad = None
     with projection_and_loss_only(student, features):
         return training_step(setting, loss, student, batch)
-
-
-def check_same_work(setting: Setting, task: Any, student: Any, batch: dict[str, Any]) -> None:
-    """Raise an AssertionError unless value and gradients of our ``paper`` are the authors'.
-
-    In half precision gradients are rounded at different places.
-    """
-    features, exact = make_features(setting, student, batch), setting.precision == "fp32"
-
-    def found(name: str) -> list[Tensor]:
-        """Loss, its gradient with respect to features, and with respect to the projection."""
-        value = loss_step(setting, make_loss(name, task), student, batch, features)
-        results = [value, features.grad, student.decoder.output_projection.weight.grad]
-        assert all(result is not None for result in results)
-        return results
-
-    theirs = found(AUTHORS)
-    for name in SAME_WORK:
-        for ours, expected in zip(found(name), theirs, strict=True):
-            _assert_close(name, ours, expected, tolerance=1e-4 if exact else 5e-2)
-
-
-def _assert_close(name: str, found: Tensor, expected: Tensor, tolerance: float) -> None:
-    """Compare whole tensors, relative to the norm of what is expected."""
-    error = (found.double() - expected.double()).norm() / expected.double().norm()
-    assert error <= tolerance, f"{name} differs from what it is compared with by {float(error):.2g}"

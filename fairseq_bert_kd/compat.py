@@ -9,12 +9,11 @@ import argparse
 import hashlib
 import importlib
 import importlib.util
-import json
 import os
 import pickle
 import re
-import subprocess
 import sys
+import traceback
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -47,13 +46,12 @@ def allow_fairseq_checkpoints() -> None:
     import numpy as np
     import torch
 
-    multiarray = importlib.import_module(
-        "numpy._core.multiarray" if int(np.__version__.split(".")[0]) >= 2 else "numpy.core.multiarray"
-    )
+    # the functions by which numpy unpickles arrays and numbers
+    reconstruct, scalar = np.empty(0).__reduce__()[0], np.float64(0).__reduce__()[0]
     allowed: list[Any] = [argparse.Namespace, np.ndarray, np.dtype]
     allowed += [type(np.dtype(code)) for code in ("int64", "float64", "int32", "float32", "bool")]
     for home in ("numpy._core.multiarray", "numpy.core.multiarray"):
-        allowed += [(getattr(multiarray, name), f"{home}.{name}") for name in ("_reconstruct", "scalar")]
+        allowed += [(reconstruct, f"{home}._reconstruct"), (scalar, f"{home}.scalar")]
     torch.serialization.add_safe_globals(allowed)
 
 
@@ -143,7 +141,7 @@ def require_fairseq() -> None:
             hint = "pip install hydra-core==1.3.2 omegaconf==2.3.0"
         raise InstallationError(
             f"fairseq is installed but cannot be imported on Python {sys.version.split()[0]} "
-            f"({type(error).__name__}: {_first_line(error)}). Fix it with:\n  {hint}"
+            f"({type(error).__name__}: {first_line(error)}). Fix it with:\n  {hint}"
         ) from error
 
 
@@ -166,18 +164,11 @@ def import_transformers() -> Any:
         transformers.AutoTokenizer, transformers.AutoModelForMaskedLM  # noqa: B018
         transformers.BertForMaskedLM  # noqa: B018
     except Exception as error:
-        broken = torchaudio_fault()
-        if broken:
-            import torch
-
-            raise InstallationError(
-                f"torchaudio is installed but does not fit torch {torch.__version__} ({broken}), and it "
-                "stops transformers from loading. Text models do not need it. Fix it with:\n"
-                "  pip uninstall --yes torchaudio"
-            ) from error
+        fix = "pip install --upgrade transformers"
+        if "torchaudio" in traceback.format_exc():
+            fix = "pip uninstall --yes torchaudio  # built for another torch; text models do not need it"
         raise InstallationError(
-            f"transformers cannot be imported ({type(error).__name__}: {_first_line(error)}). "
-            "Fix it with:\n  pip install --upgrade transformers"
+            f"transformers cannot be imported ({type(error).__name__}: {first_line(error)}). Fix it with:\n  {fix}"
         ) from error
     return transformers
 
@@ -195,71 +186,6 @@ def import_extra(module: str) -> Any:
         raise InstallationError(
             f"a report needs {package} ({error}). Install it with:\n  {REPORT_INSTALL}"
         ) from error
-
-
-def torchaudio_fault() -> str:
-    """First line of the error of ``import torchaudio``; empty when it is absent or loads.
-
-    Tried in a child process, because a failed native import can leave this one half initialised.
-    """
-    if importlib.util.find_spec("torchaudio") is None:
-        return ""
-    child = subprocess.run(
-        [sys.executable, "-c", "import torchaudio"], capture_output=True, text=True, check=False
-    )
-    if child.returncode == 0:
-        return ""
-    lines = [line for line in child.stderr.strip().splitlines() if line.strip()]
-    return lines[-1].strip() if lines else f"exit status {child.returncode}"
-
-
-def masked_lm_from_pretrained(path_or_name: str) -> tuple[Any, list[str]]:
-    """A transformers masked language model in float32 and the names of weights the checkpoint lacks.
-
-    transformers 5 renamed ``torch_dtype`` to ``dtype`` and no longer defaults to float32; asking for
-    float32 after loading serves both. Permanent: it is also the simplest way.
-
-    Raises:
-        ValueError: the folder or name cannot be loaded as a masked language model.
-    """
-    transformers = import_transformers()
-    try:
-        model, info = transformers.AutoModelForMaskedLM.from_pretrained(
-            path_or_name, output_loading_info=True
-        )
-    except (OSError, ValueError, KeyError) as error:
-        raise _no_masked_lm(path_or_name, "config.json and the weights", error) from error
-    return model.float(), sorted(info["missing_keys"])
-
-
-def masked_lm_with_random_weights(path_or_name: str) -> Any:
-    """The architecture of a folder or hub name with the weights of its config's own initialisation, in float32.
-
-    Raises:
-        ValueError: its config cannot be loaded, or is of no masked language model.
-    """
-    transformers = import_transformers()
-    try:
-        config = transformers.AutoConfig.from_pretrained(path_or_name)
-        return masked_lm_from_config(config_settings(config))
-    except (OSError, ValueError, KeyError) as error:
-        raise _no_masked_lm(path_or_name, "config.json", error) from error
-
-
-def config_settings(config: Any) -> dict[str, Any]:
-    """Settings of a transformers config for `masked_lm_from_config`, without version, origin and arithmetic."""
-    settings = json.loads(config.to_json_string(use_diff=False))
-    for key in ("transformers_version", "_name_or_path", "architectures", "dtype", "torch_dtype"):
-        settings.pop(key, None)
-    return settings
-
-
-def masked_lm_from_config(settings: dict[str, Any]) -> Any:
-    """A transformers masked language model with random weights, from the settings of its config.json."""
-    transformers = import_transformers()
-    settings = dict(settings)
-    config = transformers.AutoConfig.for_model(settings.pop("model_type"), **settings)
-    return transformers.AutoModelForMaskedLM.from_config(config).float()
 
 
 def pair_attention_form(encoder: Any) -> PairAttention | None:
@@ -313,12 +239,6 @@ def _obeys(encoder: Any, form: PairAttention) -> bool:
     return torch.equal(depends.cpu(), allowed)
 
 
-def _no_masked_lm(path_or_name: str, needed: str, error: BaseException) -> ValueError:
-    return ValueError(
-        f"cannot load `{path_or_name}` as a masked language model: {_first_line(error)} "
-        f"Give a folder that holds {needed}, or a hub name (which needs a network)."
-    )
-
-
-def _first_line(error: BaseException) -> str:
+def first_line(error: BaseException) -> str:
+    """First line of an error's message; the name of its type if it has none."""
     return (str(error).strip().splitlines() or [type(error).__name__])[0]

@@ -168,7 +168,7 @@ def test_every_position_is_predicted_once_in_one_pass(loaded):
     passes = number_of_passes(layout.attention, None, "--passes")
     batcher, seen = PairBatcher(layout, passes, pad=1), []
     for batch in plan_chunk(src, tgt, np.ones(4, bool), passes, max_tokens=16):
-        laid_out = batcher.lay_out(batch, sources, targets, seed_of=lambda i: [i])
+        laid_out = batcher.lay_out(batch, sources, targets, seeds=[[i] for i in range(len(targets))])
         assert not (laid_out.inputs["input_ids"] == layout.text_format.mask).any()
         seen += zip(laid_out.sentences.tolist(), laid_out.target_positions.tolist(), strict=True)
     assert sorted(seen) == [(i, t) for i, (_, n) in enumerate(lengths) for t in range(n)]
@@ -246,7 +246,7 @@ def test_student_learns_from_the_store_and_from_the_live_teacher_alike(data, tea
         losses.append(values(messages, "kd_loss"))
         assert values(messages, "kd_coverage") == [100] * 3
     assert losses[0] == pytest.approx(losses[1], abs=0.02)
-    assert live == [f"live teacher {teacher} (left-to-right): 1 pass over every batch"]
+    assert live == [f"live teacher {teacher} (left-to-right): passes over every batch: 1"]
 
 
 def test_live_rows_are_those_of_the_store(data, loaded):

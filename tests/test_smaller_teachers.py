@@ -7,7 +7,7 @@ import pytest
 import torch
 import transformers
 
-from fairseq_bert_kd import compat
+from fairseq_bert_kd.modules.pretrained_encoder import masked_lm_with_random_weights
 from fairseq_bert_kd.teachers.load import load_teacher
 from tests.tiny_chain import build_teacher_folder, dump, logged, train_teacher
 
@@ -107,7 +107,7 @@ def test_folder_without_a_config_is_refused(chain, model_folder, tmp_path):
 def test_half_precision_of_a_folder_is_not_inherited(tmp_path):
     folder = build_teacher_folder("bert", tmp_path)
     transformers.AutoModelForMaskedLM.from_pretrained(folder).half().save_pretrained(folder)
-    model = compat.masked_lm_with_random_weights(str(folder))
+    model = masked_lm_with_random_weights(str(folder))
     assert {weights.dtype for weights in model.parameters()} == {torch.float32}
     matrix = model.base_model.encoder.layer[0].output.dense.weight
     assert not torch.equal(matrix, matrix.half().float())  # not drawn in half precision either

@@ -1,12 +1,12 @@
 """Options of ``fairseq-bert-kd dump`` and their checks."""
 
 import argparse
-import math
 
 import torch
 
 from fairseq_bert_kd.storage.shards import Shard
 from fairseq_bert_kd.storage.topk_store import DEFAULT_NAME, store_path
+from fairseq_bert_kd.teachers.token_rows import check_settings
 
 EXAMPLE = "example: fairseq-bert-kd dump data-bin --path teacher/checkpoint_best.pt --topk 8 --passes 7"
 PRECISIONS = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
@@ -105,22 +105,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def check_arguments(args: argparse.Namespace) -> None:
     """ValueError for out-of-range numbers."""
-    for option, value in (
-        ("--topk", args.topk),
-        ("--passes", args.passes),
-        ("--chunk-sentences", args.chunk_sentences),
-        ("--max-tokens", args.max_tokens),
-    ):
-        if value is not None and value < 1:
-            raise ValueError(f"{option} must be at least 1, got {value}; the paper uses --topk 8 --passes 7")
-    if args.seed < 0:
-        raise ValueError(f"--seed must not be negative, got {args.seed}")
+    check_settings(args.topk, args.passes, args.max_tokens, args.temperatures, args.samples, args.seed)
+    if args.chunk_sentences < 1:
+        raise ValueError(f"--chunk-sentences must be at least 1, got {args.chunk_sentences}")
     store_path(args.data, args.subset, "a", "b", args.name)  # ValueError for a name that cannot be one
-    if args.samples < 0:
-        raise ValueError(f"--samples must not be negative, got {args.samples}")
-    bad = next((t for t in args.temperatures if not 0 < t < math.inf), None)
-    if bad is not None:
-        raise ValueError(f"--temperatures must be positive, got {bad:g}; the paper uses 5 and 10")
 
 
 def parse_shard(text: str) -> Shard:

@@ -7,6 +7,7 @@ import math
 import os
 import sys
 import time
+from datetime import timedelta
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -36,21 +37,17 @@ add_arguments = dump_options.add_arguments
 MAX_TOKENS = {"cpu": 8192, "cuda": 32768}  # our choice; neither is faster with more
 
 
-def register() -> None:
-    """Register our tasks and models with fairseq, which builds the teacher by their names."""
-    importlib.import_module("fairseq_bert_kd.tasks")
-
-
 def main(args: argparse.Namespace) -> None:
     check_arguments(args)
     parse_shard(args.shard)
-    register()
     distributed.launch(dump_all, args, cpu=args.cpu, world_size=1 if args.plan else None)
 
 
 def dump_all(args: argparse.Namespace, rank: int, world_size: int) -> None:
     """Score every split of every data folder, as one of ``world_size`` processes."""
-    register()  # in a process that was started for a GPU too
+    importlib.import_module(
+        "fairseq_bert_kd.tasks"
+    )  # in every process: fairseq builds the teacher by registered names
     on_gpu = torch.cuda.is_available() and not args.cpu
     device = torch.device("cuda", torch.cuda.current_device()) if on_gpu else torch.device("cpu")
     folders = args.data.split(":")
@@ -89,12 +86,11 @@ def dump_split(dump: StoreDump, path: Path, args: argparse.Namespace, rank: int,
     part, started = parts[rank], time.perf_counter()
     joined = requested.count == 1 and world_size > 1  # all parts are written here
     finished = joined and not args.overwrite and path.exists()
-    if finished:
-        tokens = 0  # `dump_all` has checked that it is this store
-    else:
+    tokens = 0  # of a finished store, of which `dump_all` has checked that it is this one
+    if not finished:
         with progress_bar(dump, part, f"dump {dump.info.split}", rank) as bar:
             tokens = dump.run(path, part, args.overwrite, bar.update)
-            rate = tokens / max(time.perf_counter() - started, 1e-9)
+    seconds = max(time.perf_counter() - started, 1e-9)
     distributed.wait_for_all(world_size)
     if joined and rank == 0:
         shards = [shard_path(path, part) for part in parts]
@@ -104,13 +100,15 @@ def dump_split(dump: StoreDump, path: Path, args: argparse.Namespace, rank: int,
             shard.unlink(missing_ok=True)
     distributed.wait_for_all(world_size)
     if rank == 0:
+        stores = [path] if joined else [shard_path(path, part) for part in parts]
         if tokens:
-            seconds = time.perf_counter() - started
-            print(f"{seconds:.1f} s, {rate * world_size:,.0f} source and target tokens per second")
+            print(
+                f"{seconds:.1f} s, {tokens / seconds * world_size:,.0f} source and target tokens per second"
+            )
         else:
-            print(f"{path if joined else shard_path(path, part)} is complete already: nothing to score")
-        for written in [path] if joined else [shard_path(path, part) for part in parts]:
-            report(written)
+            print(f"{stores[0]} is complete already: nothing to score")
+        for store in stores:
+            report(store)
 
 
 def store_info(
@@ -212,7 +210,7 @@ def print_plan(dump: StoreDump, path: Path, shard: Shard, name: str) -> None:
     if rate:
         seconds = counts["tokens"] / rate
         print(
-            f"  estimated time   {_duration(seconds):>15}  at {rate:,.0f} tokens/s on one {dump.info.device}"
+            f"  estimated time   {timedelta(seconds=round(seconds))!s:>15}  at {rate:,.0f} tokens/s on one {dump.info.device}"
         )
 
 
@@ -240,8 +238,3 @@ def report(path: Path) -> None:
     for temperature, mass in zip(info.temperatures, summary["captured_mass"], strict=True):
         if mass is not None:
             print(f"the top {info.k} hold {100.0 * mass:.2f} % of its mass at temperature {temperature:g}")
-
-
-def _duration(seconds: float) -> str:
-    hours, rest = divmod(round(seconds), 3600)
-    return f"{hours}:{rest // 60:02}:{rest % 60:02} h"

@@ -27,12 +27,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--overwrite", action="store_true", help="replace an existing --output")
 
 
-def get_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="fairseq-bert-kd export-student", description=HELP)
-    add_arguments(parser)
-    return parser
-
-
 def main(args: argparse.Namespace) -> None:
     """Write the checkpoint under a temporary name, then under its own.
 

@@ -1,6 +1,7 @@
 """Text to the symbols of a teacher's tokenizer, one output line per input line, in constant memory."""
 
 import argparse
+import collections
 import contextlib
 import functools
 import gzip
@@ -9,8 +10,7 @@ import os
 import sys
 import time
 import zlib
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from dataclasses import dataclass
 from typing import BinaryIO
@@ -29,23 +29,9 @@ CHUNK_LINES = 1000  # lines that a worker gets at a time
 CHUNKS_AHEAD = 4  # chunks in flight per worker: bounds the memory
 STANDARD_STREAM = "-"
 
-Encode = Callable[[Iterable["Chunk"]], Iterator[tuple[bytes, "Counts"]]]  # see `_encoded`
-
-
-@dataclass
-class Counts:
-    """Counts of the output: lines, symbols, lines without text, lines with at least one byte symbol."""
-
-    lines: int = 0
-    symbols: int = 0
-    empty: int = 0
-    with_bytes: int = 0
-
-    def add(self, other: "Counts") -> None:
-        self.lines += other.lines
-        self.symbols += other.symbols
-        self.empty += other.empty
-        self.with_bytes += other.with_bytes
+# of the output: "lines", "symbols", "empty" lines, and lines "with_bytes", which have a byte symbol
+Counts = collections.Counter[str]
+Encode = Callable[[Iterable["Chunk"]], Iterator[tuple[bytes, Counts]]]  # see `_encoded`
 
 
 @dataclass(frozen=True)
@@ -106,15 +92,15 @@ def main(args: argparse.Namespace) -> None:
         encode = functools.partial(
             _encoded, tokenizer=tokenizer, pool=pool, in_flight=args.workers * CHUNKS_AHEAD
         )
-        counts, finished = [], []
+        lines = []
         for source, target in zip(args.input, args.output, strict=True):
-            temporary = stack.enter_context(_Output(target))
-            counts.append(_tokenize_file(source, temporary.stream, encode))
-            finished.append(temporary)
-        if args.parallel:
-            _check_parallel(args.input, [count.lines for count in counts])
-        for output in finished:
-            output.complete()
+            stream = stack.enter_context(_output(target))
+            lines.append(_tokenize_file(source, stream, encode)["lines"])
+        if args.parallel and lines[0] != lines[1]:
+            raise ValueError(
+                f"a parallel corpus must have as many source as target lines, but `{args.input[0]}` has {lines[0]:,} "
+                f"and `{args.input[1]}` has {lines[1]:,}. No output was written. Look for missing or split lines."
+            )
 
 
 def check_options(args: argparse.Namespace) -> None:
@@ -146,69 +132,42 @@ def check_options(args: argparse.Namespace) -> None:
             raise FileNotFoundError(
                 f"input `{name}` does not exist, or is a folder. Check the path after --input."
             )
-    seen: set[str] = set()
-    for name in args.output:
-        if name != STANDARD_STREAM:
-            _check_output(name, inputs, seen, args.overwrite)
+    outputs = [os.path.realpath(name) for name in args.output if name != STANDARD_STREAM]
+    for name, path in zip(args.output, outputs, strict=False):  # a standard stream is alone
+        if path in inputs:
+            raise ValueError(f"output `{name}` must not be an input as well. Choose another name.")
+        if outputs.count(path) > 1:
+            raise ValueError(f"output `{name}` is named twice. Choose one name per input.")
+        if name.endswith(".gz"):
+            raise ValueError(
+                f"output `{name}` ends in .gz, but fairseq-preprocess reads plain text only. Leave .gz out."
+            )
+        if not os.path.isdir(os.path.dirname(path)):
+            raise FileNotFoundError(f"the folder of output `{name}` does not exist. Create it first.")
+        if os.path.exists(path) and not os.path.isfile(path):  # a folder, a device
+            raise ValueError(f"output `{name}` must be a file. Give a file's name, or - for standard output.")
+        if os.path.exists(path) and not args.overwrite:
+            raise ValueError(
+                f"output `{name}` exists already. Choose another name, or replace it with --overwrite."
+            )
 
 
-def _check_output(name: str, inputs: set[str], seen: set[str], overwrite: bool) -> None:
-    path = os.path.realpath(name)
-    if path in inputs:
-        raise ValueError(f"output `{name}` must not be an input as well. Choose another name after --output.")
-    if path in seen:
-        raise ValueError(f"output `{name}` is named twice. Choose one name per input after --output.")
-    seen.add(path)
-    if name.endswith(".gz"):
-        raise ValueError(
-            f"output `{name}` ends in .gz, but fairseq-preprocess reads plain text only, which is what we write. "
-            "Leave .gz out of the name."
-        )
-    if not os.path.isdir(os.path.dirname(path)):
-        raise FileNotFoundError(f"the folder of output `{name}` does not exist. Create it first.")
-    if os.path.exists(path) and not os.path.isfile(path):  # a folder, a device
-        raise ValueError(f"output `{name}` must be a file. Give a file's name, or - for standard output.")
-    if os.path.exists(path) and not overwrite:
-        raise ValueError(
-            f"output `{name}` exists already. Choose another name, or replace it with --overwrite."
-        )
-
-
-def _check_parallel(names: Sequence[str], lines: Sequence[int]) -> None:
-    if lines[0] != lines[1]:
-        raise ValueError(
-            f"a parallel corpus must have as many source as target lines, but `{names[0]}` has {lines[0]:,} "
-            f"and `{names[1]}` has {lines[1]:,}. No output was written. Look for lines that one file lacks, or "
-            "that were split at something other than a line feed."
-        )
-
-
-class _Output:
-    """A file under a temporary name beside its final one until `complete`; removed if that is not called."""
-
-    def __init__(self, target: str) -> None:
-        # a link stays a link: what it points to is replaced
-        self.target = target if target == STANDARD_STREAM else os.path.realpath(target)
-        self.temporary = f"{self.target}.{os.getpid()}.tmp"
-        self.stream: BinaryIO
-
-    def __enter__(self) -> "_Output":
-        standard = self.target == STANDARD_STREAM
-        self.stream = sys.stdout.buffer if standard else open(self.temporary, "wb")
-        return self
-
-    def complete(self) -> None:
-        """Make the file visible under its name."""
-        self.stream.flush()
-        if self.target != STANDARD_STREAM:
-            self.stream.close()
-            os.replace(self.temporary, self.target)
-
-    def __exit__(self, *error: object) -> None:
-        if self.target != STANDARD_STREAM:
-            self.stream.close()
-            with contextlib.suppress(FileNotFoundError):  # after complete
-                os.remove(self.temporary)
+@contextlib.contextmanager
+def _output(name: str) -> Iterator[BinaryIO]:
+    """A file that gets its name when the block has succeeded, and is removed otherwise."""
+    if name == STANDARD_STREAM:
+        yield sys.stdout.buffer
+        sys.stdout.buffer.flush()
+        return
+    target = os.path.realpath(name)  # a link stays a link: what it points to is replaced
+    temporary = f"{target}.{os.getpid()}.tmp"
+    try:
+        with open(temporary, "wb") as stream:
+            yield stream
+        os.replace(temporary, target)
+    finally:
+        with contextlib.suppress(FileNotFoundError):  # it has its name
+            os.remove(temporary)
 
 
 def _encoded(
@@ -221,7 +180,7 @@ def _encoded(
     if pool is None:
         yield from (tokenize_chunk(tokenizer, chunk) for chunk in chunks)
         return
-    waiting: deque[Future[tuple[bytes, Counts]]] = deque()
+    waiting: collections.deque[Future[tuple[bytes, Counts]]] = collections.deque()
     for chunk in chunks:
         waiting.append(pool.submit(_tokenize_in_worker, chunk))
         if len(waiting) >= in_flight:
@@ -257,9 +216,9 @@ def tokenize_chunk(tokenizer: HfTokenizer, chunk: Chunk) -> tuple[bytes, Counts]
     out = []
     for symbols in tokenizer.encode_batch(texts):
         line = " ".join(symbols)
-        counts.symbols += len(symbols)
-        counts.empty += not symbols
-        counts.with_bytes += "<0x" in line and BYTE_SYMBOL.search(line) is not None
+        counts["symbols"] += len(symbols)
+        counts["empty"] += not symbols
+        counts["with_bytes"] += "<0x" in line and BYTE_SYMBOL.search(line) is not None
         out.append(line + "\n")
     return "".join(out).encode(), counts
 
@@ -285,27 +244,27 @@ def _tokenize_file(source: str, stream: BinaryIO, encode: Encode) -> Counts:
     ):
         for content, part in encode(_chunks(source, lines)):
             stream.write(content)
-            counts.add(part)
-            progress.update(part.lines)
+            counts.update(part)
+            progress.update(part["lines"])
     _summarise(source, counts, time.monotonic() - started)
     return counts
 
 
 def _summarise(source: str, counts: Counts, seconds: float) -> None:
     print(
-        f"{source}: {counts.lines:,} lines, {counts.symbols:,} pieces, {seconds:.1f} seconds, "
-        f"{counts.with_bytes:,} lines with byte symbols",
+        f"{source}: {counts['lines']:,} lines, {counts['symbols']:,} pieces, {seconds:.1f} seconds, "
+        f"{counts['with_bytes']:,} lines with byte symbols",
         file=sys.stderr,
     )
-    if counts.with_bytes:
+    if counts["with_bytes"]:
         print(
-            f"warning: {source}: {counts.with_bytes:,} of {counts.lines:,} lines hold text that the tokenizer's "
+            f"warning: {source}: {counts['with_bytes']:,} of {counts['lines']:,} lines hold text that the tokenizer's "
             "vocabulary lacks; it is kept as byte symbols, which the teacher reads as its unknown token",
             file=sys.stderr,
         )
-    if counts.empty:
+    if counts["empty"]:
         print(
-            f"warning: {source}: {counts.empty:,} of {counts.lines:,} lines are empty; fairseq-preprocess keeps "
+            f"warning: {source}: {counts['empty']:,} of {counts['lines']:,} lines are empty; fairseq-preprocess keeps "
             "such a line as a lone end-of-sentence, so consider removing the pair from both files",
             file=sys.stderr,
         )

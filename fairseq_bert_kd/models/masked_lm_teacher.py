@@ -18,7 +18,10 @@ from fairseq_bert_kd.modules.masked_lm_head import take_head
 from fairseq_bert_kd.modules.pretrained_encoder import (
     EncoderSpec,
     check_embedded,
+    config_settings,
     encoder_positions,
+    masked_lm_from_config,
+    masked_lm_with_random_weights,
     pretrained_masked_lm,
 )
 
@@ -119,7 +122,7 @@ class HfMaskedLM(BaseFairseqModel):
                 torch.zeros(len(dictionary), dtype=torch.int64)  # filled when the weights are loaded
                 for dictionary in (task.source_dictionary, task.target_dictionary)
             )
-            masked_lm = compat.masked_lm_from_config(spec.config)
+            masked_lm = masked_lm_from_config(spec.config)
             return cls(masked_lm, source, target, spec.text_format, spec.digests, spec.attention)
         vocabulary = getattr(task, "teacher_vocabulary", None)
         if vocabulary is None:
@@ -139,7 +142,7 @@ class HfMaskedLM(BaseFairseqModel):
 
     def spec(self) -> str:
         """JSON for ``teacher_spec``: what `build_model` needs beside the weights."""
-        settings = compat.config_settings(self.encoder.config)
+        settings = config_settings(self.encoder.config)
         return EncoderSpec(settings, self.text_format, self.digests, self.attention).to_json()
 
     def upgrade_state_dict_named(self, state_dict: dict[str, Any], name: str) -> None:
@@ -221,7 +224,7 @@ class HfMaskedLM(BaseFairseqModel):
 def _starting_point(cfg: Any) -> Any:
     """The transformers model from which a teacher's training starts."""
     if cfg.teacher_random_weights:
-        masked_lm = compat.masked_lm_with_random_weights(cfg.teacher_model)
+        masked_lm = masked_lm_with_random_weights(cfg.teacher_model)
         logger.info(
             "--teacher-random-weights: the teacher has the architecture of `%s` and random weights, drawn by its own "
             "initialisation; nothing pre-trained was loaded",

@@ -5,22 +5,11 @@ three quarters of its multiplications) treats each position by itself. The last 
 read: in training a C-MLM, at one position in thirteen.
 """
 
-from typing import Any, Optional
+from typing import Any
 
 from torch import Tensor, nn
 
-from fairseq_bert_kd.modules.encoder_layers import layer_owner
-
-# model type -> the module of a layer that follows its attention; all inputs of this module, and all later ones, are
-# position by position
-_AFTER_ATTENTION = {
-    "bert": "attention.output",
-    "camembert": "attention.output",
-    "electra": "attention.output",
-    "roberta": "attention.output",
-    "xlm-roberta": "attention.output",
-    "distilbert": "sa_layer_norm",
-}
+from fairseq_bert_kd.modules.encoder_layers import after_attention
 
 
 def output_rows(encoder: Any, positions: Tensor, **inputs: Any) -> Tensor:
@@ -52,17 +41,3 @@ def output_rows(encoder: Any, positions: Tensor, **inputs: Any) -> Tensor:
         hook.remove()
     assert hidden.shape[:2] == (1, len(positions)), (encoder.config.model_type, hidden.shape, len(positions))
     return hidden[0]
-
-
-def after_attention(encoder: Any) -> Optional[nn.Module]:
-    """The module of the last layer from which on positions are independent; None if there is none that we know."""
-    config = encoder.config
-    owner, part = layer_owner(encoder), _AFTER_ATTENTION.get(config.model_type)
-    if owner is None or part is None:
-        return None
-    if getattr(config, "is_decoder", False) or getattr(config, "chunk_size_feed_forward", 0):
-        return None  # cross attention would follow; the feed forward would be cut along the rows
-    layer: Any = owner.layer[-1]  # type: ignore[index]
-    if any(getattr(module, "gradient_checkpointing", False) for module in (owner, layer)):
-        return None  # the layer runs again in the backward pass, when the hook is gone
-    return layer.get_submodule(part)

@@ -21,7 +21,7 @@ class EncoderSpec:
     """A checkpoint's description of its encoder, so that it loads without the original weights and tokenizer.
 
     Attributes:
-        config: settings for `compat.masked_lm_from_config`.
+        config: settings for `masked_lm_from_config`.
         text_format: special ids and segments of the input.
         digests: digests of what the maps to the encoder's ids were made with, by name.
         attention: one of `text_input.ATTENTIONS`.
@@ -60,8 +60,14 @@ def pretrained_masked_lm(path_or_name: str) -> Any:
     Raises:
         ValueError: it cannot be loaded, or weights of its encoder are missing.
     """
-    masked_lm, missing = compat.masked_lm_from_pretrained(path_or_name)
-    prefix = masked_lm.base_model_prefix + "."
+    transformers = compat.import_transformers()
+    try:
+        masked_lm, info = transformers.AutoModelForMaskedLM.from_pretrained(
+            path_or_name, output_loading_info=True
+        )
+    except (OSError, ValueError, KeyError) as error:
+        raise _not_loaded(path_or_name, "config.json and the weights", error) from error
+    missing, prefix = sorted(info["missing_keys"]), masked_lm.base_model_prefix + "."
     unused = ("pooler", "position_ids")
     encoder = [key for key in missing if key.startswith(prefix) and not any(name in key for name in unused)]
     if encoder:
@@ -76,7 +82,44 @@ def pretrained_masked_lm(path_or_name: str) -> Any:
             "weights; it is learned while fine-tuning",
             path_or_name,
         )
-    return masked_lm
+    return masked_lm.float()  # transformers 5 keeps the type in which the weights were saved
+
+
+def masked_lm_with_random_weights(path_or_name: str) -> Any:
+    """The architecture of a folder or hub name with the weights of its config's own initialisation, in float32.
+
+    Raises:
+        ValueError: its config cannot be loaded, or is of no masked language model.
+    """
+    transformers = compat.import_transformers()
+    try:
+        config = transformers.AutoConfig.from_pretrained(path_or_name)
+        return masked_lm_from_config(config_settings(config))
+    except (OSError, ValueError, KeyError) as error:
+        raise _not_loaded(path_or_name, "config.json", error) from error
+
+
+def config_settings(config: Any) -> dict[str, Any]:
+    """Settings of a transformers config for `masked_lm_from_config`, without version, origin and arithmetic."""
+    settings = json.loads(config.to_json_string(use_diff=False))
+    for key in ("transformers_version", "_name_or_path", "architectures", "dtype", "torch_dtype"):
+        settings.pop(key, None)
+    return settings
+
+
+def masked_lm_from_config(settings: dict[str, Any]) -> Any:
+    """A transformers masked language model with random weights, from the settings of its config.json."""
+    transformers = compat.import_transformers()
+    settings = dict(settings)
+    config = transformers.AutoConfig.for_model(settings.pop("model_type"), **settings)
+    return transformers.AutoModelForMaskedLM.from_config(config).float()
+
+
+def _not_loaded(path_or_name: str, needed: str, error: BaseException) -> ValueError:
+    return ValueError(
+        f"cannot load `{path_or_name}` as a masked language model: {compat.first_line(error)} "
+        f"Give a folder that holds {needed}, or a hub name (which needs a network)."
+    )
 
 
 def check_embedded(encoder: Any, largest_id: int, name: str) -> None:

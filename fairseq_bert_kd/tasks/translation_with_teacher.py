@@ -16,7 +16,7 @@ from fairseq_bert_kd.data.store_rows import StoreRows
 from fairseq_bert_kd.data.teacher_stores import TeacherStores, check_unchanged_lengths, parse_weights
 from fairseq_bert_kd.storage.alignment import check_tokenizer
 from fairseq_bert_kd.storage.topk_store import DEFAULT_NAME
-from fairseq_bert_kd.teachers.load_live import live_teacher_of_task
+from fairseq_bert_kd.teachers.load_live import load_live_teacher
 from fairseq_bert_kd.tokenization.hf_tokenizer import HfTokenizer
 
 REMOVED_OPTION = "kd_approximate_tail"
@@ -185,13 +185,7 @@ class TranslationWithTeacherTask(GuardedTranslation, TranslationTask):
             self._all_folders_checked = True
 
     def _load_live_teacher(self, requirements):
-        self.live_teacher = live_teacher_of_task(
-            self.cfg,
-            self.src_dict.symbols,
-            self.tgt_dict.symbols,
-            requirements,
-            self.teacher_weights[-1],
-        )
+        self.live_teacher = load_live_teacher(self.cfg, requirements, self.teacher_weights[-1])
         digest = self.live_teacher.model.tokenizer_digest()
         self._check_tokenizer(f"--kd-live-teacher {self.cfg.kd_live_teacher}", digest)
 

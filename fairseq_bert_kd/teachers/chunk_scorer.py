@@ -31,31 +31,14 @@ Item = TypeVar("Item")
 
 
 @dataclass
-class ScoredChunk:
-    """A finished chunk.
+class Chunk:
+    """Consecutive sentences that are scored and written together; a row is a target position, in corpus order.
 
     Attributes:
         number: number of the chunk in the corpus.
-        data: its sentences and rows, for the store.
-        gold_correct: rows whose best token is the gold token.
-        gold_nll: negative log-likelihood of the gold tokens at temperature 1, summed, nats.
-    """
-
-    number: int
-    data: ChunkData
-    gold_correct: int
-    gold_nll: float
-
-
-@dataclass
-class OpenChunk:
-    """A chunk whose batches are being scored; a row is a target position, in corpus order.
-
-    Attributes:
-        number: number of the chunk in the corpus.
-        first_sentence: number of its first sentence in the corpus.
         sources: ``(src_len,)`` ids of each sentence, without end of sentence.
         targets: ``(tgt_len,)`` ids of each sentence, with end of sentence.
+        seeds: seed of each sentence's draws.
         data: sentences and rows for the store, rows of zeros until they are scored.
         plan: batches to score.
         remaining: batches that have no results yet.
@@ -66,9 +49,9 @@ class OpenChunk:
     """
 
     number: int
-    first_sentence: int
     sources: list[Tensor]
     targets: list[Tensor]
+    seeds: list[list[int]]
     data: ChunkData
     plan: list[Batch]
 
@@ -93,20 +76,22 @@ class OpenChunk:
         self.finite[rows] = results.finite.numpy()
         self.remaining -= 1
 
-    def close(self) -> ScoredChunk:
-        """Mark sentences with a non-finite row as missing, and add up."""
+    def close(self) -> "Chunk":
+        """Mark sentences with a non-finite row as missing."""
         data = self.data
         bad_before = np.concatenate([[0], np.cumsum(~self.finite)])  # (rows + 1,) bad rows before each row
         bad = bad_before[self.first_rows + data.lengths] > bad_before[self.first_rows]  # (sentences,)
         data.status[bad] = NOT_FINITE
-        scored = data.scored
-        data.records[~scored] = 0
-        return ScoredChunk(
-            number=self.number,
-            data=data,
-            gold_correct=int(self.gold_correct[scored].sum()),
-            gold_nll=float(self.gold_nll[scored].sum()),
-        )
+        data.records[~data.scored] = 0
+        return self
+
+    def gold_summary(self) -> dict[str, Any]:
+        """Over scored sentences: rows whose best token is the gold token, and the gold tokens' nats, summed."""
+        scored = self.data.scored
+        return {
+            "gold_correct": int(self.gold_correct[scored].sum()),
+            "gold_nll": float(self.gold_nll[scored].sum()),
+        }
 
 
 @dataclass
@@ -119,24 +104,13 @@ class ChunkBatch:
         tokens: source and target tokens.
     """
 
-    chunk: OpenChunk
+    chunk: Chunk
     inputs: EncoderBatch
     tokens: int
 
 
-@dataclass
-class _InFlight:
-    """A batch whose results are on their way to the CPU.
-
-    Attributes:
-        batch: the batch.
-        results: results of each slice of its rows.
-        arrived: CUDA event after the last copy; None on a CPU.
-    """
-
-    batch: ChunkBatch
-    results: list[TeacherRows]
-    arrived: Any
+# a batch, results of each slice of its rows on their way to the CPU, and the CUDA event after the last copy
+InFlight = tuple[ChunkBatch, list[TeacherRows], Any]
 
 
 class ChunkScorer:
@@ -167,49 +141,51 @@ class ChunkScorer:
             info.dictionary_size,
             k=info.k,
             temperatures=info.temperatures,
+            samples=info.samples,
             keep_gold=info.gold,
         )
         self._batcher = PairBatcher(model.pair_layout(), info.passes, pad, info.samples)
         self._limit = model.max_positions()
 
-    def score(self, chunks: Iterable[int], progress: Any = None) -> Iterator[ScoredChunk]:
+    def score(self, chunks: Iterable[int], progress: Any = None) -> Iterator[Chunk]:
         """Score chunks one after the other.
 
         Args:
             chunks: numbers of chunks of ``info.chunk_sentences`` sentences.
             progress: called with the tokens of each batch.
         """
-        in_flight: deque[_InFlight] = deque()
+        in_flight: deque[InFlight] = deque()
         for item in self.prepared(chunks):
-            if isinstance(item, OpenChunk):  # nothing to score in it
+            if isinstance(item, Chunk):  # nothing to score in it
                 yield item.close()
                 continue
-            in_flight.append(self._enqueue(item))
+            in_flight.append(self.enqueue(item))
             while len(in_flight) > (IN_FLIGHT if self.device.type == "cuda" else 0):
-                yield from self._collect(in_flight.popleft(), progress)
+                yield from self.collect(in_flight.popleft(), progress)
         while in_flight:
-            yield from self._collect(in_flight.popleft(), progress)
+            yield from self.collect(in_flight.popleft(), progress)
 
-    def prepared(self, chunks: Iterable[int]) -> Iterator[ChunkBatch | OpenChunk]:
+    def prepared(self, chunks: Iterable[int]) -> Iterator[ChunkBatch | Chunk]:
         """Batches of the chunks, prepared by another thread; a chunk without any batch comes itself."""
         return prefetched(self._prepare(chunks), AHEAD)
 
-    def finish_batch(self, batch: ChunkBatch, progress: Any = None) -> Iterator[ScoredChunk]:
-        """Run the teacher on one batch and wait for its results; its chunk if that was the last batch."""
-        yield from self._collect(self._enqueue(batch), progress)
-
     # ------------------------------------------------------------ before the teacher
 
-    def _prepare(self, chunks: Iterable[int]) -> Iterator[ChunkBatch | OpenChunk]:
+    def _prepare(self, chunks: Iterable[int]) -> Iterator[ChunkBatch | Chunk]:
         for number in chunks:
             chunk = self._open(number)
             if not chunk.plan:
                 yield chunk
             for batch in chunk.plan:
-                yield ChunkBatch(chunk, self._lay_out(chunk, batch).pinned(self.device), batch.tokens)
+                inputs = self._batcher.lay_out(batch, chunk.sources, chunk.targets, chunk.seeds)
+                yield ChunkBatch(chunk, inputs.pinned(self.device), batch.tokens)
 
-    def _open(self, number: int) -> OpenChunk:
+    def _open(self, number: int) -> Chunk:
         """Read a chunk's sentences and plan its batches."""
+
+        def hashes(sentences: list[NDArray[Any]]) -> NDArray[np.uint64]:
+            return np.array([sentence_hash(tokens) for tokens in sentences], dtype="<u8")
+
         info = self.info
         first = number * info.chunk_sentences
         last = min(first + info.chunk_sentences, len(self.pairs["target"]))
@@ -219,29 +195,23 @@ class ChunkScorer:
         tgt_lengths = np.array([len(target) for target in targets], dtype=np.int64)
         scored = src_lengths + tgt_lengths <= self._limit
         data = ChunkData(
-            hashes={"source": _hashes(sources), "target": _hashes(targets)},
+            hashes={"source": hashes(sources), "target": hashes(targets)},
             lengths=tgt_lengths,
             status=np.where(scored, SCORED, TOO_LONG).astype(np.uint8),
             records=empty_records(int(tgt_lengths.sum()), info),
         )
-        return OpenChunk(
+        return Chunk(
             number=number,
-            first_sentence=first,
             sources=[torch.from_numpy(source[:-1].astype(np.int64)) for source in sources],
             targets=[torch.from_numpy(target.astype(np.int64)) for target in targets],
+            seeds=[[info.sample_seed, sentence] for sentence in range(first, last)],
             data=data,
             plan=plan_chunk(src_lengths, tgt_lengths, scored, info.passes, info.max_tokens),
         )
 
-    def _lay_out(self, chunk: OpenChunk, batch: Batch) -> EncoderBatch:
-        def seed_of(sentence: int) -> list[int]:
-            return [self.info.sample_seed, chunk.first_sentence + sentence]
-
-        return self._batcher.lay_out(batch, chunk.sources, chunk.targets, seed_of)
-
     # ------------------------------------------------------------ teacher and after
 
-    def _enqueue(self, batch: ChunkBatch) -> _InFlight:
+    def enqueue(self, batch: ChunkBatch) -> InFlight:
         """Start a batch; on a GPU nothing is waited for."""
         with torch.inference_mode():
             results = [
@@ -252,7 +222,7 @@ class ChunkScorer:
         if self.device.type == "cuda":
             arrived = torch.cuda.Event()
             arrived.record()
-        return _InFlight(batch, results, arrived)
+        return batch, results, arrived
 
     def _fetch(self, tensor: Tensor) -> Tensor:
         """The tensor on the CPU; from a GPU it is there once an event after this call has passed."""
@@ -260,16 +230,16 @@ class ChunkScorer:
             return tensor
         return torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=True).copy_(tensor, non_blocking=True)
 
-    def _collect(self, flight: _InFlight, progress: Any) -> Iterator[ScoredChunk]:
+    def collect(self, flight: InFlight, progress: Any = None) -> Iterator[Chunk]:
         """Wait for a batch's results and enter them into its chunk; the chunk, if that was its last batch."""
-        if flight.arrived is not None:
-            flight.arrived.synchronize()
-        chunk = flight.batch.chunk
-        slices = zip(*flight.results, strict=True)  # the slices of each field
-        results = TeacherRows(*(torch.cat(part) if len(part) > 1 else part[0] for part in slices))
-        chunk.enter(flight.batch.inputs, results)
+        batch, results, arrived = flight
+        if arrived is not None:
+            arrived.synchronize()
+        chunk = batch.chunk
+        fields = zip(*results, strict=True)  # the slices of each field
+        chunk.enter(batch.inputs, TeacherRows(*map(torch.cat, fields)))
         if progress is not None:
-            progress(flight.batch.tokens)
+            progress(batch.tokens)
         if not chunk.remaining:
             yield chunk.close()
 
@@ -290,7 +260,3 @@ def prefetched(items: Iterator[Item], ahead: int) -> Iterator[Item]:
         finally:  # the caller stops early, or an error was raised
             for future in waiting:
                 future.cancel()
-
-
-def _hashes(sentences: Iterable[NDArray[Any]]) -> NDArray[np.uint64]:
-    return np.array([sentence_hash(tokens) for tokens in sentences], dtype="<u8")

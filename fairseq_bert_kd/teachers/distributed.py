@@ -37,8 +37,7 @@ def launch(work: Callable[..., None], args: Any, cpu: bool, world_size: int | No
     if world_size == 1:
         work(args, 0, 1)
     elif launched:
-        rank = int(os.environ["RANK"])
-        _work(work, args, rank, world_size, gpus, "env://", int(os.environ.get("LOCAL_RANK", rank)))
+        _work(int(os.environ["RANK"]), work, args, world_size, gpus, "env://")
     else:
         _spawn(work, args, world_size, gpus)
 
@@ -55,39 +54,33 @@ def _spawn(work: Callable[..., None], args: Any, world_size: int, gpus: int) -> 
     with tempfile.TemporaryDirectory() as folder:
         address = (Path(folder) / "rendezvous").as_uri()
         try:
-            multiprocessing.spawn(_child, (work, args, world_size, gpus, address, errors), nprocs=world_size)
+            multiprocessing.spawn(_work, (work, args, world_size, gpus, address, errors), nprocs=world_size)
         except (multiprocessing.ProcessRaisedException, multiprocessing.ProcessExitedException):
             if errors.empty():
                 raise
             raise errors.get() from None  # the error itself, in the place of its traceback
 
 
-def _child(
-    rank: int, work: Callable[..., None], args: Any, world_size: int, gpus: int, address: str, errors: Any
-) -> None:
-    try:
-        _work(work, args, rank, world_size, gpus, address, rank)
-    except USER_ERRORS as error:
-        errors.put(error)
-        raise
-
-
 def _work(
+    rank: int,
     work: Callable[..., None],
     args: Any,
-    rank: int,
     world_size: int,
     gpus: int,
     address: str,
-    local_rank: int,
+    errors: Any = None,
 ) -> None:
     """Join the group, call ``work``, leave the group. Processes only wait for each other, so gloo does on GPUs too."""
     if gpus:
-        torch.cuda.set_device(local_rank % gpus)
+        torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", rank)) % gpus)
     distributed.init_process_group(
         "gloo", init_method=address, rank=rank, world_size=world_size, timeout=PATIENCE
     )
     try:
         work(args, rank, world_size)
+    except USER_ERRORS as error:
+        if errors is not None:
+            errors.put(error)
+        raise
     finally:
         distributed.destroy_process_group()

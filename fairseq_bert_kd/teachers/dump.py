@@ -2,7 +2,7 @@
 
 import logging
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -16,12 +16,13 @@ from fairseq_bert_kd.storage.schema import ChunkData
 from fairseq_bert_kd.storage.shards import WHOLE, Shard
 from fairseq_bert_kd.storage.topk import TopKInfo
 from fairseq_bert_kd.storage.topk_store import TopKReader, TopKWriter
-from fairseq_bert_kd.teachers.chunk_scorer import ChunkScorer, OpenChunk, ScoredChunk
+from fairseq_bert_kd.teachers.chunk_scorer import Chunk, ChunkScorer
 from fairseq_bert_kd.teachers.load import Teacher
 from fairseq_bert_kd.teachers.plan import count_tokens
 from fairseq_bert_kd.tokenization.dictionary import excluded_ids
 
 logger = logging.getLogger(__name__)
+Progress = Callable[[int], Any]  # takes a number of tokens
 
 SYNC_SECONDS = 10.0  # between syncs: a crash of the machine loses at most this and the chunk in work
 TRIAL_SECONDS = 10.0  # measured for an estimate
@@ -37,7 +38,7 @@ class StoreDump:
         device: device of the teacher.
 
     Raises:
-        ValueError: more tokens per row than can be targets, or a batch size below the longest pair.
+        ValueError: more tokens per row than can be targets.
     """
 
     def __init__(self, teacher: Teacher, pairs: Sides, info: TopKInfo, device: torch.device):
@@ -47,8 +48,6 @@ class StoreDump:
         self.symbols = dictionary.symbols
         self.limit = teacher.model.max_positions()
         excluded = torch.from_numpy(excluded_ids(dictionary))
-        self._check_tokens_per_row(len(dictionary) - len(excluded))
-        self._check_max_tokens()
         self.scorer = ChunkScorer(teacher.model, pairs, info, excluded, dictionary.pad(), device)
 
     @property
@@ -56,9 +55,7 @@ class StoreDump:
         """Sentences in the whole corpus."""
         return len(self.pairs["target"])
 
-    def run(
-        self, path: Any, shard: Shard, overwrite: bool, progress: Callable[[int], Any] = lambda tokens: None
-    ) -> int:
+    def run(self, path: Any, shard: Shard, overwrite: bool, progress: Progress = lambda tokens: None) -> int:
         """Write a shard of the store, continuing unfinished work; the tokens that were scored.
 
         Args:
@@ -83,7 +80,7 @@ class StoreDump:
             synced = time.monotonic()
             for chunk in self.scorer.score(left, progress):
                 if pending is not None:
-                    pending.result()
+                    pending.result()  # raises the error of the write before
                 due = time.monotonic() - synced > SYNC_SECONDS
                 synced = time.monotonic() if due else synced
                 pending = background.submit(_write, writer, chunk, due)
@@ -94,22 +91,19 @@ class StoreDump:
 
     def check_unchanged_data(self, path: Path) -> None:
         """FileExistsError if a finished store, or a shard of one, was made from other sentences than the present ones."""
-        reader = TopKReader(path, shard=True)
-        for local, sentence in enumerate(self._sentences(reader.header.shard)):
-            known = reader.hashes(local)
-            now = self.pairs.hashes(sentence)
+        reader, size = TopKReader(path, shard=True), self.info.chunk_sentences
+        chunks = self.chunks(reader.header.shard)
+        sentences = (
+            i for chunk in chunks for i in range(chunk * size, min((chunk + 1) * size, self.sentences))
+        )
+        for local, sentence in enumerate(sentences):
+            known, now = reader.hashes(local), self.pairs.hashes(sentence)
             if now != known:
                 side = next(side for side in now if now[side] != known[side])
                 raise FileExistsError(
                     f"store {path} exists and is of other data: sentence {sentence} has another {side} now; pass "
                     "--overwrite to score these data"
                 )
-
-    def _sentences(self, shard: Shard) -> Iterator[int]:
-        """Corpus indices of a shard's sentences, in its order."""
-        size = self.info.chunk_sentences
-        for chunk in self.chunks(shard):
-            yield from range(chunk * size, min((chunk + 1) * size, self.sentences))
 
     def chunk_tokens(self, chunk: int) -> int:
         """Source and target tokens of a chunk over all passes."""
@@ -139,10 +133,10 @@ class StoreDump:
         chunks, measured = self.chunks(shard), []
         middle = [*chunks[len(chunks) // 2 :], *chunks[: len(chunks) // 2]]
         for batch in self.scorer.prepared(middle):
-            if isinstance(batch, OpenChunk):
+            if isinstance(batch, Chunk):
                 continue  # all its sentences are missing
             started = time.perf_counter()
-            list(self.scorer.finish_batch(batch))
+            list(self.scorer.collect(self.scorer.enqueue(batch)))
             measured.append((batch.tokens, time.perf_counter() - started))
             if sum(seconds for _, seconds in measured) > TRIAL_SECONDS:
                 break
@@ -151,7 +145,7 @@ class StoreDump:
 
     # ------------------------------------------------------------ inside
 
-    def _unfinished(self, writer: TopKWriter, progress: Callable[[int], Any]) -> list[int]:
+    def _unfinished(self, writer: TopKWriter, progress: Progress) -> list[int]:
         """Chunks that earlier runs have not written, or have written from other sentences."""
         left = []
         for chunk in writer.chunks():
@@ -181,28 +175,8 @@ class StoreDump:
         source, target = (self.pairs[side].sizes[part].astype(np.int64) for side in ("source", "target"))
         return source - 1, target
 
-    def _check_tokens_per_row(self, candidates: int) -> None:
-        info = self.info
-        needed = info.k + info.gold * (info.samples > 0) + (info.samples > 0)
-        if needed > candidates:
-            extras = " with the gold token and one to draw" if needed > info.k else ""
-            raise ValueError(
-                f"--topk {info.k} is above the {candidates} symbols of the target dictionary that can be "
-                f"targets{extras}; request fewer"
-            )
 
-    def _check_max_tokens(self) -> None:
-        longest = 0
-        for chunk in self.chunks():
-            lengths = sum(self._lengths(chunk))
-            longest = max(longest, int(lengths[lengths <= self.limit].max(initial=0)))  # type: ignore[index]
-        if longest > self.info.max_tokens:
-            raise ValueError(
-                f"--max-tokens {self.info.max_tokens} is below the longest pair of {longest} tokens; raise it"
-            )
-
-
-def _write(writer: TopKWriter, chunk: ScoredChunk, sync: bool) -> None:
-    writer.write_chunk(chunk.number, chunk.data, gold_correct=chunk.gold_correct, gold_nll=chunk.gold_nll)
+def _write(writer: TopKWriter, chunk: Chunk, sync: bool) -> None:
+    writer.write_chunk(chunk.number, chunk.data, **chunk.gold_summary())
     if sync:
         writer.sync()

@@ -1,9 +1,7 @@
 """A teacher inside the student's training loop, for students without a store or with the full distribution."""
 
 import contextlib
-import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -11,47 +9,11 @@ import torch
 from torch import Tensor
 
 from fairseq_bert_kd.batch import pack
-from fairseq_bert_kd.functional.teacher_rows import TeacherRows
 from fairseq_bert_kd.teachers.load import Teacher
 from fairseq_bert_kd.teachers.pair_batches import EncoderBatch, PairBatcher
-from fairseq_bert_kd.teachers.plan import Batch, number_of_passes, plan_chunk
-from fairseq_bert_kd.teachers.token_rows import TokenScorer
+from fairseq_bert_kd.teachers.plan import number_of_passes, plan_chunk
+from fairseq_bert_kd.teachers.token_rows import TokenScorer, check_settings
 from fairseq_bert_kd.tokenization.dictionary import excluded_ids
-
-
-@dataclass(frozen=True)
-class _Pairs:
-    """A mini-batch on the CPU, without padding.
-
-    Attributes:
-        ids: ids of the sentences in the corpus.
-        sources: ``(src_len,)`` ids of each source, without end of sentence.
-        targets: ``(tgt_len,)`` ids of each target, with end of sentence.
-    """
-
-    ids: list[int]
-    sources: list[Tensor]
-    targets: list[Tensor]
-
-
-@dataclass(frozen=True)
-class _FlatRows:
-    """Rows of all positions of ``(batch, tgt_len)``, flattened; not ``finite`` where none was scored.
-
-    Attributes:
-        rows: see `TeacherRows`.
-        full: ``(positions, dictionary)`` logits relative to the row's best, or None.
-    """
-
-    rows: TeacherRows
-    full: Tensor | None
-
-    def put(self, positions: Tensor, rows: TeacherRows, logits: Tensor) -> None:
-        """Enter the rows of some positions, ``(rows,)`` int64."""
-        for into, values in zip(self.rows, rows, strict=True):
-            into.index_copy_(0, positions, values)
-        if self.full is not None:
-            self.full.index_copy_(0, positions, logits)
 
 
 class LiveTeacher:
@@ -65,8 +27,8 @@ class LiveTeacher:
         teacher: taken over: its model is put into evaluation mode, frozen and cast to ``precision``.
         passes: position t of a target is masked, and scored, in pass ``t % passes``; None for the paper's 7, or the one
             of a left-to-right teacher, which masks nothing.
-        max_tokens: source and target tokens that go through the teacher together, padding included; a longer pair raises
-            it for its mini-batch.
+        max_tokens: source and target tokens that go through the teacher together, padding included; a longer pair goes
+            alone.
         topk: tokens per row.
         temperatures: temperatures with a log-normaliser in each row.
         samples: tokens per row that are drawn outside the top k; see `teacher_batch`.
@@ -101,13 +63,11 @@ class LiveTeacher:
         self.max_tokens, self.topk = max_tokens, topk
         self.temperatures = tuple(sorted({float(temperature) for temperature in temperatures}))
         self.samples, self.seed, self.full, self.weight = samples, seed, full, weight
+        check_settings(topk, self.passes, max_tokens, self.temperatures, samples, seed)
         excluded = torch.from_numpy(excluded_ids(dictionary))
-        self._check_settings(len(dictionary) - len(excluded))
         self._pad, self._eos = dictionary.pad(), dictionary.eos()
         self._batcher = PairBatcher(layout, self.passes, self._pad, samples)
-        self._scorer = TokenScorer(
-            self.model, excluded, len(dictionary), k=topk, temperatures=self.temperatures
-        )
+        self._scorer = TokenScorer(self.model, excluded, len(dictionary), topk, self.temperatures, samples)
         self._limit = self.model.max_positions()
         self._device: torch.device | None = None  # not known before the first batch
         self.set_precision(precision)
@@ -163,17 +123,16 @@ class LiveTeacher:
             ValueError: sentences without end of sentence, or targets that are padded on the left.
         """
         target = sample["target"]
-        device = target.device
-        self._follow(device)
-        pairs = self._on_cpu(sample)
-        flat = self._empty(target.numel(), device)
+        self._follow(target.device)
+        ids, sources, targets = self._on_cpu(sample)
+        seeds = [[self.seed, i, update_num] for i in ids]
+        src_lengths, tgt_lengths = (np.array([len(tokens) for tokens in side]) for side in (sources, targets))
+        scored = src_lengths + tgt_lengths <= self._limit
+        fields = self._no_rows(target)
         with torch.no_grad():  # inference mode's tensors may not be saved for a backward pass
-            for planned in self._plan(pairs):
-                batch = self._batcher.lay_out(
-                    planned, pairs.sources, pairs.targets, lambda i: [self.seed, pairs.ids[i], update_num]
-                )
-                self._score(batch, target.size(1), device, flat)
-            return self._packed(flat, target)
+            for batch in plan_chunk(src_lengths, tgt_lengths, scored, self.passes, self.max_tokens):
+                self._score(self._batcher.lay_out(batch, sources, targets, seeds), fields)
+            return self._packed(fields, target)
 
     # ------------------------------------------------------------ before the teacher
 
@@ -184,15 +143,15 @@ class LiveTeacher:
             self._scorer.excluded_ids = self._scorer.excluded_ids.to(device)
             self._device = device
 
-    def _on_cpu(self, sample: dict[str, Any]) -> _Pairs:
-        """The mini-batch without padding; the only wait for the device."""
+    def _on_cpu(self, sample: dict[str, Any]) -> tuple[list[int], list[Tensor], list[Tensor]]:
+        """Sentence ids, sources without and targets with end of sentence; the only wait for the device."""
         source, target = sample["net_input"]["src_tokens"], sample["target"]
         # (batch, src_len + tgt_len + 1), so that one copy brings all
         together = torch.cat([source, target, sample["id"].to(target)[:, None]], dim=1).cpu()
         ids = together[:, -1].tolist()
         sources = self._without_padding(together[:, : source.size(1)], "source", ids)
         targets = self._without_padding(together[:, source.size(1) : -1], "target", ids)
-        return _Pairs(ids, [tokens[:-1] for tokens in sources], targets)
+        return ids, [tokens[:-1] for tokens in sources], targets
 
     def _without_padding(self, tokens: Tensor, side: str, ids: list[int]) -> list[Tensor]:
         """Rows of ``(batch, length)`` from their first token to their last; ValueError for rows that cannot be scored."""
@@ -214,21 +173,14 @@ class LiveTeacher:
             )
         return [row[start:end] for start, row, end in zip(starts, tokens, ends, strict=True)]
 
-    def _plan(self, pairs: _Pairs) -> list[Batch]:
-        """Batches over all passes of the pairs that the teacher has positions for."""
-        src_lengths, tgt_lengths = (
-            np.array([len(tokens) for tokens in side]) for side in (pairs.sources, pairs.targets)
-        )
-        scored = src_lengths + tgt_lengths <= self._limit
-        longest = int((src_lengths + tgt_lengths)[scored].max(initial=0))
-        return plan_chunk(src_lengths, tgt_lengths, scored, self.passes, max(self.max_tokens, longest))
-
     # ------------------------------------------------------------ teacher and after
 
-    def _score(self, batch: EncoderBatch, tgt_len: int, device: torch.device, flat: _FlatRows) -> None:
+    def _score(self, batch: EncoderBatch, fields: dict[str, Tensor]) -> None:
         """Run the teacher on one batch and enter its rows; nothing is waited for."""
+        finite = fields["finite"]  # (batch, tgt_len)
+        device = finite.device
         # (rows,) in the flattened (batch, tgt_len)
-        positions = torch.from_numpy(batch.sentences * tgt_len + batch.target_positions)
+        positions = torch.from_numpy(batch.sentences * finite.size(1) + batch.target_positions)
         if device.type == "cuda":
             positions = positions.pin_memory()
         positions = positions.to(device, non_blocking=True)
@@ -237,64 +189,36 @@ class LiveTeacher:
             own_precision = torch.autocast(device.type, enabled=False)
         with own_precision:
             for part, rows, logits in self._scorer.score(batch.pinned(device).to(device)):
-                flat.put(positions[part], rows, logits)
+                found = rows._asdict() | {"full_logits": logits}
+                for name, values in fields.items():
+                    values.flatten(0, 1).index_copy_(0, positions[part], found[name])
 
-    def _empty(self, positions: int, device: torch.device) -> _FlatRows:
-        """No position scored yet."""
+    def _no_rows(self, target: Tensor) -> dict[str, Tensor]:
+        """Fields of ``(batch, tgt_len)`` positions of which none is scored yet; not ``finite`` where none will be."""
 
-        def zeros(*shape: int, dtype: torch.dtype) -> Tensor:
-            return torch.zeros(positions, *shape, dtype=dtype, device=device)
+        def zeros(dtype: torch.dtype, *shape: int) -> Tensor:
+            return torch.zeros(*target.shape, *shape, dtype=dtype, device=target.device)
 
-        rows = TeacherRows(
-            topk_ids=zeros(self.topk, dtype=torch.int64),
-            topk_logits=zeros(self.topk, dtype=torch.float16),
-            log_normalisers=zeros(len(self.temperatures), dtype=torch.float32),
-            gold_logit=zeros(dtype=torch.float16),
-            gold_nll=zeros(dtype=torch.float32),
-            finite=zeros(dtype=torch.bool),
-            sample_ids=zeros(self.samples, dtype=torch.int64),
-            sample_logits=zeros(self.samples, dtype=torch.float16),
-        )
-        symbols = self._scorer.dictionary_size
-        return _FlatRows(rows, zeros(symbols, dtype=torch.float32) if self.full else None)
+        fields = {
+            "topk_ids": zeros(torch.int64, self.topk),
+            "topk_logits": zeros(torch.float16, self.topk),
+            "log_normalisers": zeros(torch.float32, len(self.temperatures)),
+            "gold_logit": zeros(torch.float16),
+            "finite": zeros(torch.bool),
+        }
+        if self.samples:
+            fields["sample_ids"] = zeros(torch.int64, self.samples)
+            fields["sample_logits"] = zeros(torch.float16, self.samples)
+        if self.full:
+            fields["full_logits"] = zeros(torch.float32, self._scorer.dictionary_size)
+        return fields
 
-    def _packed(self, flat: _FlatRows, target: Tensor) -> dict[str, Any]:
+    def _packed(self, fields: dict[str, Tensor], target: Tensor) -> dict[str, Any]:
         """The result of `teacher_batch`, zeros where not present."""
         inside = target.ne(self._pad)  # (batch, tgt_len)
-        finite = flat.rows.finite.view_as(target)
+        finite = fields.pop("finite")
         present = inside & (finite | ~inside).all(dim=1, keepdim=True)  # a bad row takes its sentence away
-        fields = flat.rows._asdict()
-        del fields["gold_nll"], fields["finite"]
-        if not self.samples:
-            del fields["sample_ids"], fields["sample_logits"]
-        if flat.full is not None:
-            fields["full_logits"] = flat.full
-        for name, values in fields.items():
-            values = values.view(
-                *target.shape, *values.shape[1:]
-            )  # (positions, ...) to (batch, tgt_len, ...)
-            fields[name] = values.masked_fill_(~present.view(*target.shape, *[1] * (values.dim() - 2)), 0)
+        for values in fields.values():  # (batch, tgt_len, ...)
+            values.masked_fill_(~present.view(*target.shape, *[1] * (values.dim() - 2)), 0)
         settings = {"temperatures": self.temperatures, "weight": self.weight, "present": present}
         return pack(fields) | settings
-
-    def _check_settings(self, candidates: int) -> None:
-        """ValueError for out-of-range numbers; ``candidates`` are the symbols that can be targets."""
-        for name, value in (("passes", self.passes), ("max_tokens", self.max_tokens), ("topk", self.topk)):
-            if value < 1:
-                raise ValueError(
-                    f"{name} of a live teacher must be at least 1, got {value}; the paper uses 7 passes and topk 8"
-                )
-        for name, value in (("samples", self.samples), ("seed", self.seed)):
-            if value < 0:
-                raise ValueError(f"{name} of a live teacher must not be negative, got {value}")
-        bad = next((t for t in self.temperatures if not 0 < t < math.inf), None)
-        if bad is not None:
-            raise ValueError(
-                f"temperatures of a live teacher must be positive, got {bad:g}; the paper uses 5 and 10"
-            )
-        if self.topk + (self.samples > 0) > candidates:
-            drawn = " with one to draw" if self.samples else ""
-            raise ValueError(
-                f"topk {self.topk}{drawn} is above the {candidates} symbols of the target dictionary that can be "
-                "targets; request fewer"
-            )

@@ -70,11 +70,7 @@ class PairBatcher:
         self._layout = layout.cpu()
 
     def lay_out(
-        self,
-        batch: Batch,
-        sources: Sequence[Tensor],
-        targets: Sequence[Tensor],
-        seed_of: Callable[[int], list[int]],
+        self, batch: Batch, sources: Sequence[Tensor], targets: Sequence[Tensor], seeds: Sequence[list[int]]
     ) -> EncoderBatch:
         """The teacher's input for one batch of a plan, on the CPU.
 
@@ -82,15 +78,12 @@ class PairBatcher:
             batch: sentences and passes.
             sources: ``(src_len,)`` int64 ids of each sentence, without end of sentence.
             targets: ``(tgt_len,)`` int64 ids of each sentence, with end of sentence.
-            seed_of: seed of a sentence's draws, by its index in the plan.
+            seeds: seed of each sentence's draws.
         """
         source, src_lengths = self._padded([sources[i] for i in batch.sentences])
-        target, tgt_lengths = self._padded(
-            [targets[i] for i in batch.sentences]
-        )  # (items, tgt_len), (items,)
-        in_pass = torch.from_numpy(
-            strided_masks(target.size(1), self.passes, batch.passes)
-        )  # (items, tgt_len)
+        target, tgt_lengths = self._padded([targets[i] for i in batch.sentences])
+        # (items, tgt_len)
+        in_pass = torch.from_numpy(strided_masks(target.size(1), self.passes, batch.passes))
         predicted = in_pass & (torch.arange(target.size(1)) < tgt_lengths[:, None])
         texts, predicted_at = self._layout.lay_out(source, src_lengths, target, tgt_lengths, predicted)
         inputs = {"input_ids": texts.input_ids, "token_type_ids": texts.token_type_ids}
@@ -104,7 +97,7 @@ class PairBatcher:
             gold=target[predicted],
             sentences=sentences,
             target_positions=target_positions,
-            uniforms=self._uniforms(sentences, target_positions, targets, seed_of) if self.samples else None,
+            uniforms=self._uniforms(sentences, target_positions, targets, seeds) if self.samples else None,
         )
 
     def _padded(self, sentences: list[Tensor]) -> tuple[Tensor, Tensor]:
@@ -117,15 +110,15 @@ class PairBatcher:
         sentences: NDArray[np.int64],
         target_positions: NDArray[np.int64],
         targets: Sequence[Tensor],
-        seed_of: Callable[[int], list[int]],
+        seeds: Sequence[list[int]],
     ) -> Tensor:
         """``(rows, samples)`` float64 that depend on a sentence's seed and the position alone, not on the batch.
 
         Position t of a sentence takes row t of ``numpy.random.default_rng(seed).random((target length, samples))``.
         """
         drawn = {
-            i: np.random.default_rng(seed_of(i)).random((len(targets[i]), self.samples))
-            for i in map(int, np.unique(sentences))
+            i: np.random.default_rng(seeds[i]).random((len(targets[i]), self.samples))
+            for i in np.unique(sentences)
         }
-        rows = [drawn[int(i)][t] for i, t in zip(sentences, target_positions, strict=True)]
+        rows = [drawn[i][t] for i, t in zip(sentences, target_positions, strict=True)]
         return torch.from_numpy(np.array(rows))

@@ -39,16 +39,12 @@ def plan_chunk(
         tgt_lengths: ``(sentences,)`` with end of sentence.
         scored: ``(sentences,)`` False for pairs that are longer than the teacher's positions.
         passes: passes over a target that is long enough; a shorter one gets one pass per position.
-        max_tokens: source and target tokens of a batch, padding included.
-
-    Raises:
-        ValueError: a pair is longer than ``max_tokens``.
+        max_tokens: source and target tokens of a batch, padding included; a longer pair goes alone.
     """
     pair_lengths = src_lengths + tgt_lengths
     order = np.flatnonzero(scored)
-    order = order[
-        np.argsort(-pair_lengths[order], kind="stable")
-    ]  # stable: the plan is part of a store's bytes
+    # stable: the plan is part of a store's bytes
+    order = order[np.argsort(-pair_lengths[order], kind="stable")]
     repeats = np.minimum(tgt_lengths[order], passes)
     # one entry per item, (items,): its sentence, its pass counted from 0 within the sentence, its length
     sentences = np.repeat(order, repeats)
@@ -56,10 +52,8 @@ def plan_chunk(
     lengths = pair_lengths[sentences]
     batches, start = [], 0
     while start < len(sentences):
-        longest = int(lengths[start])
-        if longest > max_tokens:
-            raise ValueError(f"--max-tokens {max_tokens} is below a pair of {longest} tokens; raise it")
-        end = min(start + max_tokens // max(longest, 1), len(sentences))
+        longest = max(int(lengths[start]), 1)
+        end = min(start + max(max_tokens // longest, 1), len(sentences))
         batches.append(Batch(sentences[start:end], numbers[start:end], int(lengths[start:end].sum())))
         start = end
     return batches

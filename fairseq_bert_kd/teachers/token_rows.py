@@ -1,5 +1,6 @@
 """A teacher's rows from a laid-out batch, for a dump and for a live teacher."""
 
+import math
 from collections.abc import Iterator, Sequence
 
 from torch import Tensor
@@ -20,7 +21,11 @@ class TokenScorer:
         dictionary_size: symbols of the target dictionary.
         k: tokens per row.
         temperatures: temperatures with a log-normaliser in each row.
+        samples: tokens per row that are drawn outside the stored ones.
         keep_gold: whether the gold token is one of the stored ones, see `teacher_rows`.
+
+    Raises:
+        ValueError: more tokens per row than can be targets.
     """
 
     def __init__(
@@ -30,8 +35,17 @@ class TokenScorer:
         dictionary_size: int,
         k: int,
         temperatures: Sequence[float],
+        samples: int = 0,
         keep_gold: bool = False,
     ):
+        candidates = dictionary_size - len(excluded_ids)
+        needed = k + (1 + keep_gold if samples else 0)
+        if needed > candidates:
+            extras = " and one to draw" if needed > k else ""
+            raise ValueError(
+                f"topk {k}{extras} is above the {candidates} symbols of the target dictionary that can be targets; "
+                "request fewer"
+            )
         self.model, self.excluded_ids, self.dictionary_size = model, excluded_ids, dictionary_size
         self.k, self.temperatures, self.keep_gold = k, temperatures, keep_gold
 
@@ -65,3 +79,24 @@ def slices(rows: int, dictionary_size: int) -> Iterator[slice]:
     """Parts of a batch's rows whose logits fit into memory together."""
     step = max(SLICE_LOGITS // dictionary_size, 1)
     return (slice(start, start + step) for start in range(0, rows, step))
+
+
+def check_settings(
+    topk: int,
+    passes: int | None,
+    max_tokens: int | None,
+    temperatures: Sequence[float],
+    samples: int,
+    seed: int,
+) -> None:
+    """ValueError for out-of-range settings of a dump or of a live teacher."""
+    positive = {"topk": topk, "passes": passes, "max-tokens": max_tokens}
+    for name, value in positive.items():
+        if value is not None and value < 1:
+            raise ValueError(f"{name} must be at least 1, got {value}; the paper uses topk 8 and 7 passes")
+    for name, value in {"samples": samples, "seed": seed}.items():
+        if value < 0:
+            raise ValueError(f"{name} must not be negative, got {value}")
+    bad = next((t for t in temperatures if not 0 < t < math.inf), None)
+    if bad is not None:
+        raise ValueError(f"temperatures must be positive, got {bad:g}; the paper uses 5 and 10")

@@ -84,18 +84,16 @@ def map_dictionary(tokenizer: HfTokenizer, dictionary: Dictionary, side: str) ->
         ValueError: symbols that the tokenizer does not know, with their count and the likely cause.
     """
     special = {
-        dictionary.bos_index: tokenizer.cls_id,
-        dictionary.pad_index: tokenizer.pad_id,
+        dictionary.bos_index: tokenizer.special_id("cls"),
+        dictionary.pad_index: tokenizer.special_id("pad"),
         dictionary.eos_index: tokenizer.closing_id,
         dictionary.unk_index: tokenizer.unk_id,
     }
-    ids = np.full(len(dictionary), -1, dtype=np.int64)
+    ids = np.zeros(len(dictionary), dtype=np.int64)
     unknown = []
     for index, symbol in enumerate(dictionary.symbols):
-        if index in special:
-            ids[index] = special[index]
-            continue
-        teacher_id = tokenizer.unk_id if FILLER.fullmatch(symbol) else tokenizer.piece_to_id(symbol)
+        teacher_id = special.get(index, tokenizer.unk_id if FILLER.fullmatch(symbol) else None)
+        teacher_id = tokenizer.piece_to_id(symbol) if teacher_id is None else teacher_id
         if teacher_id is None:
             unknown.append(symbol)
         else:
@@ -106,7 +104,7 @@ def map_dictionary(tokenizer: HfTokenizer, dictionary: Dictionary, side: str) ->
         raise ValueError(
             f"every symbol of the {side} dictionary must be a piece of the teacher's tokenizer, but "
             f"{len(unknown):,} of {len(dictionary):,} are not: {shown}{more}. Likely the text was tokenised "
-            "with another tokenizer (or not at all) before fairseq-preprocess. Run `fairseq-bert-kd tokenize` "
-            "with this teacher's tokenizer, then fairseq-preprocess again."
+            "with another tokenizer (or not at all). Run `fairseq-bert-kd tokenize` with this teacher's tokenizer, then "
+            "fairseq-preprocess again."
         )
     return ids

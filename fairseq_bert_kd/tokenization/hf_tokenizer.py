@@ -33,8 +33,6 @@ class HfTokenizer:
         kind: "wordpiece", "sentencepiece" or "byte-level".
         vocab_size: number of ids, added tokens included.
         unk_id: teacher id of its unknown token.
-        n_byte_lines: lines so far that had to be written as bytes from end to end (rare: a sign of an
-            unusual tokenizer).
     """
 
     def __init__(self, path_or_name: str) -> None:
@@ -62,7 +60,7 @@ class HfTokenizer:
                 "Copy tokenizer.json (or vocab.txt, or sentencepiece.bpe.model) from the model's origin."
             )
         self.vocab_size: int = backend.get_vocab_size(with_added_tokens=True)
-        self.unk_id: int = self._special_id("unk")  # byte symbols and fairseq's <unk> need it
+        self.unk_id: int = self.special_id("unk")  # byte symbols and fairseq's <unk> need it
         self._normalizer = backend.normalizer
         self._plain = _plain_clone(settings)
         self._codec = _codec_for(self.name, settings, self._plain, frozenset(self._vocab), frozenset(special))
@@ -71,7 +69,6 @@ class HfTokenizer:
         # transformers 4 and 5 write the same rules differently, so we hash what they do to a sample
         rules = (self.kind, self.normalise(DIGEST_SAMPLE))
         self._digest = _digest(settings["model"], self._vocab, rules)
-        self.n_byte_lines = 0
 
     def normalise(self, line: str) -> str:
         """The part of ``line`` that the tokenizer sees, which ``decode(encode(line))`` gives back.
@@ -125,20 +122,16 @@ class HfTokenizer:
         """Whether the symbol itself says that white space stands before it."""
         return self._codec.starts_word(symbol)
 
-    @property
-    def cls_id(self) -> int:
-        """Teacher id that opens its input."""
-        return self._special_id("cls")
-
-    @property
-    def mask_id(self) -> int:
-        """Teacher id of its mask."""
-        return self._special_id("mask")
-
-    @property
-    def pad_id(self) -> int:
-        """Teacher id of its padding."""
-        return self._special_id("pad")
+    def special_id(self, role: str) -> int:
+        """Teacher id of its ``cls``, ``mask``, ``pad`` or ``unk`` token; ValueError if it has none."""
+        token_id = self._special_ids[role]
+        if token_id is None:
+            raise ValueError(
+                f"the teacher's tokenizer must have a {role} token, but `{self.name}` has none. "
+                "Use the tokenizer of a masked language model (BERT, RoBERTa, XLM-R), or name the token "
+                f"as `{role}_token` in its tokenizer_config.json."
+            )
+        return token_id
 
     @property
     def closing_id(self) -> int:
@@ -151,7 +144,7 @@ class HfTokenizer:
         Raises:
             ValueError: no mask token, or not exactly one special token after the last text.
         """
-        mask = self.mask_id  # first: without a mask there is no masked language model
+        mask = self.special_id("mask")  # first: without a mask there is no masked language model
         example = self._encoded_pair()
         first, second = example.sequence_ids.index(0), example.sequence_ids.index(1)
         end_of_first = first + example.sequence_ids.count(0)
@@ -159,7 +152,7 @@ class HfTokenizer:
             prefix=tuple(example.ids[:first]),
             middle=tuple(example.ids[end_of_first:second]),
             mask=mask,
-            pad=self.pad_id,
+            pad=self.special_id("pad"),
             # RoBERTa has one segment only, whatever its post-processor says
             segments=(example.type_ids[first], example.type_ids[second]) if self._has_segments else (0, 0),
         )
@@ -185,29 +178,14 @@ class HfTokenizer:
 
     def _symbols(self, text: str, encoding: Any) -> list[str]:
         symbols = self._codec.symbols(text, encoding)
-        if self._codec.decode(symbols) == text:
-            return symbols
-        self.n_byte_lines += 1
-        return self._codec.all_bytes(text)
-
-    def _special_id(self, role: str) -> int:
-        token_id = self._special_ids[role]
-        if token_id is None:
-            raise ValueError(
-                f"the teacher's tokenizer must have a {role} token, but `{self.name}` has none. "
-                "Use the tokenizer of a masked language model (BERT, RoBERTa, XLM-R), or name the token "
-                f"as `{role}_token` in its tokenizer_config.json."
-            )
-        return token_id
+        return symbols if self._codec.decode(symbols) == text else self._codec.all_bytes(text)
 
 
 def _load(name: str) -> Any:
     transformers = import_transformers()
     try:
         loaded = transformers.AutoTokenizer.from_pretrained(name)
-    except (
-        Exception
-    ) as error:  # transformers and its Rust part raise very different types, plain Exception too
+    except Exception as error:  # transformers and its Rust part raise very different types
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise ValueError(
             f"cannot load a tokenizer from `{name}`: it is neither a folder that holds one (tokenizer.json or "

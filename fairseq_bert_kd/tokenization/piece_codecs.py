@@ -47,9 +47,9 @@ class PieceCodec(ABC):
     def symbols(self, text: str, encoding: Any) -> list[str]:
         """Symbols of the squeezed ``text``, given the encoding of ``prefix + text``."""
 
-    @abstractmethod
     def all_bytes(self, text: str) -> list[str]:
         """The squeezed ``text`` in byte symbols only."""
+        return list(_byte_symbols(self.prefix + text if text else ""))
 
     @abstractmethod
     def decode(self, symbols: Sequence[str]) -> str:
@@ -184,9 +184,6 @@ class MetaspaceCodec(PieceCodec):
             else:
                 out.extend(_byte_symbols(letter))
 
-    def all_bytes(self, text: str) -> list[str]:
-        return list(_byte_symbols(text))
-
     def decode(self, symbols: Sequence[str]) -> str:
         out = bytearray()
         for symbol in symbols:
@@ -230,9 +227,6 @@ class ByteLevelCodec(PieceCodec):
         for byte in content:
             letter = self.letter_of[byte]
             out.append(letter if letter in self.usable else f"<0x{byte:02X}>")
-
-    def all_bytes(self, text: str) -> list[str]:
-        return list(_byte_symbols(self.prefix + text if text else ""))
 
     def decode(self, symbols: Sequence[str]) -> str:
         content = b"".join(_byte(symbol) or self._bytes_of(symbol) for symbol in symbols)

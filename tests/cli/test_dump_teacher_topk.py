@@ -258,14 +258,14 @@ def divide_by_nothing(number, rank, world_size):
 
 
 def test_bad_arguments_are_refused_with_the_rule(chain, data, capsys):
-    assert "--topk must be at least 1, got 0" in refusal(capsys, data, chain.teacher, "--topk", 0)
-    assert "--passes must be at least 1, got 0" in refusal(capsys, data, chain.teacher, "--passes", 0)
+    assert "topk must be at least 1, got 0" in refusal(capsys, data, chain.teacher, "--topk", 0)
+    assert "passes must be at least 1, got 0" in refusal(capsys, data, chain.teacher, "--passes", 0)
     assert "symbols of the target dictionary that can be targets" in refusal(
         capsys, data, chain.teacher, "--topk", 5000
     )
-    assert "--max-tokens must be at least 1, got 0" in refusal(capsys, data, chain.teacher, "--max-tokens", 0)
+    assert "max-tokens must be at least 1, got 0" in refusal(capsys, data, chain.teacher, "--max-tokens", 0)
     message = refusal(capsys, data, chain.teacher, "--samples", 2, "--seed", -1)
-    assert "--seed must not be negative, got -1" in message
+    assert "seed must not be negative, got -1" in message
     assert "does not exist" in refusal(capsys, data, data / "no.pt")
     assert "Dataset not found" in refusal(capsys, data, chain.teacher, "--subset", "nothing")
     assert not list(data.glob("*.topk*"))
@@ -357,7 +357,7 @@ def test_shards_in_any_order_join_to_the_same_bytes(chain, data, undisturbed, or
 
 @pytest.mark.parametrize("batches", [0, 1, 7, 12])
 def test_interrupted_dump_goes_on_to_the_same_bytes(chain, data, undisturbed, batches, monkeypatch, caplog):
-    launch, left = ChunkScorer._enqueue, [batches]
+    launch, left = ChunkScorer.enqueue, [batches]
 
     def stop_after_some(self, prepared):
         if not left[0]:
@@ -368,7 +368,7 @@ def test_interrupted_dump_goes_on_to_the_same_bytes(chain, data, undisturbed, ba
     options = (*SMALL_CHUNKS, "--gold", "--samples", 2)
     path = store_path(data, "train", "de", "en")
     with monkeypatch.context() as patched:
-        patched.setattr(ChunkScorer, "_enqueue", stop_after_some)
+        patched.setattr(ChunkScorer, "enqueue", stop_after_some)
         with pytest.raises(KeyboardInterrupt):
             dump(data, chain.teacher, *options)
     assert not path.exists()

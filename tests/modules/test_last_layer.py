@@ -2,7 +2,8 @@ import pytest
 import torch
 import transformers
 
-from fairseq_bert_kd.modules.last_layer import after_attention, output_rows
+from fairseq_bert_kd.modules.encoder_layers import after_attention
+from fairseq_bert_kd.modules.last_layer import output_rows
 
 SIZES = {
     "vocab_size": 20,

@@ -1,7 +1,6 @@
 import itertools
 
 import numpy as np
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -40,10 +39,10 @@ def test_sentences_that_are_not_scored_are_left_out():
     assert count_tokens(src, tgt, scored, passes=4) == 2 * 5 + 4 * 12 + 1
 
 
-def test_a_budget_below_the_longest_pair_is_refused():
-    src, tgt = arrays([(5, 30)])
-    with pytest.raises(ValueError, match="--max-tokens 20 is below a pair of 35 tokens"):
-        plan_chunk(src, tgt, np.ones(1, bool), passes=4, max_tokens=20)
+def test_a_pair_beyond_the_budget_goes_alone():
+    src, tgt = arrays([(5, 30), (2, 3)])
+    batches = plan_chunk(src, tgt, np.ones(2, bool), passes=2, max_tokens=20)
+    assert [batch.sentences.tolist() for batch in batches] == [[0], [0], [1, 1]]
 
 
 @given(

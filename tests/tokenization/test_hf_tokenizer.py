@@ -5,6 +5,7 @@ import pickle
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from unittest import mock
 
 import pytest
 import torch
@@ -79,7 +80,7 @@ def check_line(tokenizer: HfTokenizer, line: str) -> list[str]:
     assert not FAIRSEQ_SPECIALS.intersection(symbols)
     ids = [tokenizer.piece_to_id(symbol) for symbol in symbols]
     assert all(token_id is not None and 0 <= token_id < tokenizer.vocab_size for token_id in ids)
-    assert tokenizer.mask_id not in ids
+    assert tokenizer.special_id("mask") not in ids
     return symbols
 
 
@@ -89,8 +90,8 @@ def check_line(tokenizer: HfTokenizer, line: str) -> list[str]:
 @modest
 @given(line=HOSTILE_TEXT)
 def test_hostile_text_survives(tokenizer: HfTokenizer, line: str):
-    check_line(tokenizer, line)
-    assert tokenizer.n_byte_lines == 0  # never by giving up on a line
+    with mock.patch.object(tokenizer._codec, "all_bytes", side_effect=AssertionError("gave up on the line")):
+        check_line(tokenizer, line)
 
 
 def test_each_hostile_string_survives_alone_and_inside(tokenizer: HfTokenizer):
@@ -211,7 +212,7 @@ def test_half_a_surrogate_pair_is_refused(tokenizer: HfTokenizer):
 def test_ids_of_bert(tokenizers: dict[str, HfTokenizer], folders: Path):
     tokenizer = tokenizers["bert_uncased"]
     vocab = (folders / "bert_uncased" / "vocab.txt").read_text(encoding="utf-8").split("\n")
-    assert (tokenizer.pad_id, tokenizer.unk_id, tokenizer.cls_id, tokenizer.mask_id) == (0, 1, 2, 4)
+    assert [tokenizer.special_id(role) for role in ("pad", "unk", "cls", "mask")] == [0, 1, 2, 4]
     assert tokenizer.piece_to_id("the") == tokenizer.piece_to_id("@@the") == vocab.index("the")
     assert tokenizer.piece_to_id("##s") == vocab.index("##s")
     assert tokenizer.piece_to_id("@@<0xF0>") == tokenizer.piece_to_id("<0xF0>") == tokenizer.unk_id
@@ -394,7 +395,6 @@ def test_whole_line_of_bytes_when_offsets_are_useless(tokenizers: dict[str, HfTo
     tokenizer = pickle.loads(pickle.dumps(tokenizers["bert_cased"]))
     monkeypatch.setattr(tokenizer._codec, "symbols", lambda text, encoding: ["wrong"])
     assert tokenizer.encode("a bc") == ["<0x61>", "<0x62>", "@@<0x63>"]
-    assert tokenizer.n_byte_lines == 1
 
 
 # -- refusals
