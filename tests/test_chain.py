@@ -332,9 +332,8 @@ def test_tokenizer_of_the_teacher_is_compared(chain, tmp_path, caplog):
 
 
 def test_store_of_the_first_version_is_refused_with_the_command_that_rebuilds_it(data, tmp_path):
-    header = json.dumps({"teacher": "t/checkpoint_best.pt", "split": "train", "k": 8, "passes": 7}).encode()
-    store(data).write_bytes(struct.pack("<8sII", b"KDTOPK\r\n", 1, len(header)) + header + bytes(1000))
-    command = f"`fairseq-bert-kd dump {data} --path t/checkpoint_best.pt --subset train --topk 8 --passes 7 --overwrite`"
+    store(data).write_bytes(struct.pack("<8sII", b"KDTOPK\r\n", 1, 2) + b"{}" + bytes(1000))
+    command = f"`fairseq-bert-kd dump {data} --path TEACHER.pt --subset train --overwrite`"
     with pytest.raises(ValueError, match=re.escape(command)):
         train_student(data, tmp_path / "student")
 
