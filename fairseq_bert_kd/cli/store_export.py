@@ -164,7 +164,7 @@ class Table:
 def batches(reader: TopKReader, table: Table) -> Iterator[Any]:
     """A record batch for each chunk of a store; ValueError for a chunk that is not as it was written."""
     for local in range(reader.header.layout.chunks):
-        yield table.batch(reader.first_sentence(local), reader.checked_chunk(local))
+        yield table.batch(reader.sentences(local).start, reader.checked_chunk(local))
 
 
 def open_writer(arrow: Any, path: Path, suffix: str, schema: Any) -> Any:

@@ -135,10 +135,15 @@ def encode_header(header: Header) -> bytes:
     return _PREFIX.pack(magic, version, size, _header_digest(magic, version, area)) + area
 
 
-def open_header(path: Path, schemas: Schemas) -> Header:
-    """The header of a store, see `read_header`; FileNotFoundError without one."""
+def check_exists(path: Path) -> None:
+    """Raise FileNotFoundError unless a file is there."""
     if not path.is_file():
         raise FileNotFoundError(f"store {path} does not exist or is not a file; check the path")
+
+
+def open_header(path: Path, schemas: Schemas) -> Header:
+    """The header of a store; raises as `check_exists` and `read_header` do."""
+    check_exists(path)
     with open(path, "rb") as file:
         return read_header(file, path, schemas)
 
@@ -277,10 +282,7 @@ def _not_understood(error: Exception) -> str:
 
 
 def _header_digest(magic: bytes, version: int, area: bytes) -> bytes:
-    digest = new_digest()
-    digest.update(struct.pack("<8sII", magic, version, len(area)))
-    digest.update(area)
-    return digest.digest()
+    return new_digest(struct.pack("<8sII", magic, version, len(area)) + area).digest()
 
 
 def _wrong_size(path: Path, size: int, expected: int, schema: type[StoreInfo]) -> ValueError:
