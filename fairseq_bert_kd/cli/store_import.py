@@ -64,12 +64,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--overwrite", action="store_true", help="replace an existing store")
 
 
-def get_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="fairseq-bert-kd store import", description=HELP)
-    add_arguments(parser)
-    return parser
-
-
 def main(args: argparse.Namespace) -> None:
     path = store_path(args.data, args.subset, args.source_lang, args.target_lang, args.name)
     if path.exists() and not args.overwrite:

@@ -118,7 +118,7 @@ def plan_header(
     """The header of a new file, with room for what is known at its end."""
     sentences = shard.sentences(corpus_sentences, info.chunk_sentences)
     layout = make_layout(info, 0, blob_bytes, sentences, rows)
-    text = json.dumps(_fields(Header(info, shard, corpus_sentences, layout)), ensure_ascii=False)
+    text = json.dumps(header_fields(Header(info, shard, corpus_sentences, layout)), ensure_ascii=False)
     room = len(text.encode()) + info.summary_room
     header_bytes = _round_up(_PREFIX.size + room, _HEADER_ALIGNMENT) - _PREFIX.size
     layout = make_layout(info, header_bytes, blob_bytes, sentences, rows)
@@ -127,7 +127,7 @@ def plan_header(
 
 def encode_header(header: Header) -> bytes:
     """Prefix and JSON area, of a finished file when there is a summary."""
-    text = json.dumps(_fields(header), ensure_ascii=False, allow_nan=False).encode()
+    text = json.dumps(header_fields(header), ensure_ascii=False, allow_nan=False).encode()
     size, version = header.layout.header_bytes, header.info.version
     assert len(text) <= size, (len(text), size)
     area = text.ljust(size)
@@ -217,8 +217,8 @@ def damaged(path: Path, what: str, schema: type[StoreInfo] | StoreInfo) -> Value
     return ValueError(f"store {path} is damaged: {what}; copy it again or {schema.rebuild_command(path)}")
 
 
-def _fields(header: Header) -> dict[str, Any]:
-    """The JSON object; its order is part of the format."""
+def header_fields(header: Header) -> dict[str, Any]:
+    """The header's JSON object; its order is part of the format."""
     info, layout = header.info, header.layout
     return {
         **({"schema": info.schema} if info.version > 2 else {}),
@@ -270,7 +270,7 @@ def _parse(values: Any, schema: type[StoreInfo], header_bytes: int, digest: str)
     header = Header(
         info, shard, values["corpus_sentences"], layout, values["summary"], digest, values["table_digest"]
     )
-    derived = _fields(header)
+    derived = header_fields(header)
     for name in derived.keys() - {"info"}:
         if json.dumps(values[name], sort_keys=True) != json.dumps(derived[name], sort_keys=True):
             raise ValueError(f"{name} is {values[name]!r}, the other fields give {derived[name]!r}")
