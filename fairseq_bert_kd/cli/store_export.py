@@ -127,12 +127,17 @@ def open_writer(arrow: Any, path: Path, suffix: str, schema: Any) -> Any:
     return arrow.ipc.new_file(str(path), schema, options=arrow.ipc.IpcWriteOptions(compression="zstd"))
 
 
+def check_suffix(table: Path) -> None:
+    """Raise ValueError for a table whose name has an unknown ending."""
+    if table.suffix not in FORMATS:
+        raise ValueError(
+            f"the table's name must end in {', '.join(SUFFIXES)}, got {table.name!r}; choose one of them"
+        )
+
+
 def check_output(store: Path, out: Path, overwrite: bool) -> None:
     """Raise an error for an unknown ending, a table that exists, and the store itself."""
-    if out.suffix not in SUFFIXES:
-        raise ValueError(
-            f"the table's name must end in {', '.join(SUFFIXES)}, got {out.name!r}; choose one of them"
-        )
+    check_suffix(out)
     if not out.parent.is_dir():
         raise FileNotFoundError(f"folder {out.parent} of the table does not exist; create it")
     if out.is_dir() or (out.exists() and store.exists() and out.samefile(store)):

@@ -12,7 +12,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 import fairseq_bert_kd
-from fairseq_bert_kd.cli.store_export import SUFFIXES, import_pyarrow
+from fairseq_bert_kd.cli.store_export import SUFFIXES, check_suffix, import_pyarrow
 from fairseq_bert_kd.cli.store_import_table import ImportedTable
 from fairseq_bert_kd.storage.chunk import check_rows
 from fairseq_bert_kd.storage.fairseq_data import (
@@ -71,10 +71,7 @@ def main(args: argparse.Namespace) -> None:
             f"store {path} exists; pass --overwrite to replace it, or --name to write another one"
         )
     table_path = Path(args.table)
-    if table_path.suffix not in SUFFIXES:
-        raise ValueError(
-            f"the table's name must end in {', '.join(SUFFIXES)}, got {table_path.name!r}; choose one of them"
-        )
+    check_suffix(table_path)
     if not table_path.is_file():
         raise FileNotFoundError(f"table {table_path} does not exist; check the path")
     files = translation_files(args.data, args.subset, args.source_lang, args.target_lang)

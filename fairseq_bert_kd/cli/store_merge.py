@@ -1,7 +1,6 @@
 """``fairseq-bert-kd store merge``: the shards of a dump as one store."""
 
 import argparse
-import os
 from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
@@ -37,7 +36,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def main(args: argparse.Namespace) -> None:
     shards = [Path(path) for path in args.shards]
     output = Path(args.output) if args.output is not None else default_output(shards)
-    _check_not_itself(shards, output)
+    if any(output.exists() and path.exists() and path.samefile(output) for path in shards):
+        raise ValueError(f"--output {output} is one of the shards; give another name")
     layouts = [open_header(path, SCHEMAS).layout for path in shards]
     was_there = output.exists() and not args.overwrite  # then complete, or refused below
     total = sum(layout.ends["records"] - layout.starts["records"] for layout in layouts)
@@ -70,13 +70,6 @@ def default_output(shards: Sequence[Path]) -> Path:
             "give --output"
         )
     return names.pop()
-
-
-def _check_not_itself(shards: Sequence[Path], output: Path) -> None:
-    """Raise ValueError where the output is one of the shards."""
-    for path in shards:
-        if output.exists() and path.exists() and os.path.samefile(path, output):
-            raise ValueError(f"--output {output} is one of the shards; give another name")
 
 
 def _check_same_content(shards: Sequence[Path], output: Path) -> None:

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fairseq_bert_kd.cli.store_tools import printable
-from fairseq_bert_kd.storage.alignment import hash_differences
+from fairseq_bert_kd.storage.alignment import sentence_differences
 from fairseq_bert_kd.storage.fairseq_data import IndexedTokens, Sides, read_dictionary, symbol_name
 from fairseq_bert_kd.storage.probabilities import default_temperature, gold_probs, percent, token_probs
 from fairseq_bert_kd.storage.schema import SCORED
@@ -111,11 +111,10 @@ def _pieces(reader: TopKReader, number: int, index: int, folder: str) -> tuple[l
     """
     files = reader.info.files(folder)
     sides = Sides({side: IndexedTokens(prefix) for side, (prefix, _) in files.items()})
-    stored = {side: [value] for side, value in reader.hashes(index).items()}
     lines = [
         f"is longer than the {side} in {folder}" for side, tokens in sides.items() if number >= len(tokens)
     ]
-    lines += [line for _, _, line in hash_differences([number], stored, sides)]
+    lines += sentence_differences(reader.info, number, len(reader.rows(index)), reader.hashes(index), sides)
     if lines:
         raise ValueError(
             f"store {reader.path} {lines[0]}; `fairseq-bert-kd store verify --data` lists all differences, or leave out "

@@ -160,7 +160,7 @@ def read_header(file: BinaryIO, path: Path, schemas: Schemas, unfinished: bool =
     Raises:
         ValueError: not a store, another version or schema, damaged, or of a wrong size.
     """
-    schema = next((known for known in schemas if f".{known.suffix}" in path.name), next(iter(schemas)))
+    schema = schema_by_name(path, schemas)
     size = os.fstat(file.fileno()).st_size
     prefix = file.read(_PREFIX.size)
     magic = prefix[: len(MAGIC)]
@@ -173,8 +173,7 @@ def read_header(file: BinaryIO, path: Path, schemas: Schemas, unfinished: bool =
             f"{path} is not a teacher store: it begins with {magic!r}, not {MAGIC!r}; check the path, or write a "
             f"store with `{schema.command}`"
         )
-    if len(prefix) < _PREFIX.size:
-        raise _wrong_size(path, size, _PREFIX.size, schema)
+    _check_size(path, size, _PREFIX.size, schema, at_least=True)
     _, version, header_bytes, digest = _PREFIX.unpack(prefix)
     if version not in _VERSIONS:
         step = "upgrade fairseq-bert-kd, or " if version > _VERSIONS[-1] else ""
@@ -182,9 +181,8 @@ def read_header(file: BinaryIO, path: Path, schemas: Schemas, unfinished: bool =
             f"store {path} has format version {version}, this code reads versions "
             f"{' and '.join(map(str, _VERSIONS))}; {step}{schema.rebuild_command(path)}"
         )
-    area = file.read(min(header_bytes, size))
-    if len(area) < header_bytes:
-        raise _wrong_size(path, size, _PREFIX.size + header_bytes, schema)
+    _check_size(path, size, _PREFIX.size + header_bytes, schema, at_least=True)
+    area = file.read(header_bytes)
     if _header_digest(magic, version, area) != digest:
         raise damaged(path, "its header does not match the header's digest", schema)
     try:
@@ -207,9 +205,13 @@ def read_header(file: BinaryIO, path: Path, schemas: Schemas, unfinished: bool =
             raise ValueError("its summary does not fit its magic")
     except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
         raise damaged(path, _not_understood(error), found) from error
-    if size != header.layout.file_bytes:
-        raise _wrong_size(path, size, header.layout.file_bytes, found)
+    _check_size(path, size, header.layout.file_bytes, found)
     return header
+
+
+def schema_by_name(path: Path, schemas: Schemas) -> type[StoreInfo]:
+    """The schema that a file's name tells, else the first; for advice on a file that cannot be read."""
+    return next((known for known in schemas if f".{known.suffix}" in path.name), next(iter(schemas)))
 
 
 def damaged(path: Path, what: str, schema: type[StoreInfo] | StoreInfo) -> ValueError:
@@ -285,12 +287,14 @@ def _header_digest(magic: bytes, version: int, area: bytes) -> bytes:
     return new_digest(struct.pack("<8sII", magic, version, len(area)) + area).digest()
 
 
-def _wrong_size(path: Path, size: int, expected: int, schema: type[StoreInfo]) -> ValueError:
-    word = "truncated" if size < expected else "over-long"
-    return ValueError(
-        f"store {path} is {word}: {size} bytes, its header says {expected}; copy it again or "
-        f"{schema.rebuild_command(path)}"
-    )
+def _check_size(
+    path: Path, size: int, expected: int, schema: type[StoreInfo], at_least: bool = False
+) -> None:
+    if size < expected or (size > expected and not at_least):
+        raise ValueError(
+            f"store {path} is {'truncated' if size < expected else 'over-long'}: {size} bytes, its header says "
+            f"{expected}; copy it again or {schema.rebuild_command(path)}"
+        )
 
 
 def _round_up(place: int, alignment: int) -> int:

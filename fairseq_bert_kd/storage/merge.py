@@ -45,9 +45,7 @@ def merge_shards(
         shards = [files.enter_context(open_store(Path(path), schemas)) for path in shard_paths]
         _check_alike(shards)
         owners, first = _owners(shards), shards[0]
-        for name in first.info.blobs:
-            _sound(first, first.info.check_blob, name, first.blob(name))
-        blobs = {name: first.blob(name) for name in first.info.blobs}
+        blobs = {name: _sound(first, first.checked_blob, name) for name in first.info.blobs}
         lengths = _joined_lengths(owners)
         with StoreWriter(output, first.info, lengths, blobs, overwrite=overwrite) as writer:
             if writer.complete:

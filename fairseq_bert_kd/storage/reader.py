@@ -78,10 +78,6 @@ class StoreReader(StoreFile):
         """``(sentences,)`` rows of each sentence."""
         return np.diff(self._offsets)
 
-    def lengths_of(self, start: int, stop: int) -> NDArray[np.int64]:
-        """``lengths[start:stop]`` without the others."""
-        return np.diff(self._offsets[start : stop + 1])
-
     @property
     def missing_sentences(self) -> int:
         """Number of sentences that the teacher has not scored."""

@@ -43,6 +43,12 @@ class StoreFile:
         layout = self.header.layout
         return bytes(self.read(layout.starts[name], layout.ends[name]))
 
+    def checked_blob(self, name: str) -> bytes:
+        """A section of bytes; ValueError where it is not the one that ``info`` describes."""
+        raw = self.blob(name)
+        self.info.check_blob(name, raw)
+        return raw
+
     def table(self) -> NDArray[Any]:
         """``(chunks,)`` entries of the chunk table."""
         return self.items("chunk_table", self.info.table_dtype, 0, self.header.layout.chunks)

@@ -13,8 +13,7 @@ from numpy.typing import NDArray
 
 from fairseq_bert_kd.storage.alignment import (
     dictionary_differences,
-    hash_differences,
-    length_differences,
+    sentence_differences,
     size_differences,
 )
 from fairseq_bert_kd.storage.chunk import check_rows
@@ -95,7 +94,7 @@ def _section_problems(store: StoreFile) -> list[str]:
                 break
     for name in store.info.blobs:
         try:
-            store.info.check_blob(name, store.blob(name))
+            store.checked_blob(name)
         except ValueError as error:
             problems.append(f"the {name} section is damaged: {error}")
     for item, row, what in (
@@ -181,47 +180,34 @@ def _open_data(store: StoreFile, folder: str | os.PathLike[str]) -> tuple[list[s
     info, problems, symbols, sides = store.info, [], {}, Sides()
     files = info.files(Path(folder))
     for side in info.sides:
-        prefix, dictionary = files[side]
         try:
             if info.dictionaries().get(side, ("", ""))[1]:  # else the store does not know it
-                symbols[side] = read_dictionary(dictionary)
+                symbols[side] = read_dictionary(files[side].dictionary)
         except ValueError as error:
             problems.append(str(error))
         try:
-            tokens = IndexedTokens(prefix)
+            tokens = IndexedTokens(files[side].prefix)
             tokens.check()
             sides[side] = tokens
         except ValueError as error:
             problems.append(str(error))
     differences = [
-        *dictionary_differences(info, lambda: _stored_dictionary(store), symbols),
+        *dictionary_differences(info, lambda: decode_dictionary(store.checked_blob("dictionary")), symbols),
         *size_differences(store.header.corpus_sentences, sides),
     ]
     step = "give the folder that it was dumped from, or dump again"
     return problems + [f"it {line}; {step}" for line in differences], sides
 
 
-def _stored_dictionary(store: StoreFile) -> list[str] | None:
-    """The store's own dictionary; None where it is damaged."""
-    raw = store.blob("dictionary")
-    try:
-        store.info.check_blob("dictionary", raw)
-    except ValueError:
-        return None
-    return decode_dictionary(raw)
-
-
 def _sentence_problems(store: StoreFile, numbers: range, data: ChunkData, sides: Sides) -> list[str]:
     """A line for each sentence of a chunk, and side, that differs from the data."""
-    order = {side: i for i, side in enumerate(sides)}
-    lengths = dict(length_differences(store.info, numbers.start, data.lengths, sides))
-    problems = [(number, order[store.info.row_side or ""], line) for number, line in lengths.items()]
-    problems += [
-        (number, order[side], line)
-        for number, side, line in hash_differences(numbers, data.hashes, sides)
-        if side != store.info.row_side or number not in lengths  # another length is difference enough
+    return [
+        f"it {line}"
+        for i, number in enumerate(numbers)
+        for line in sentence_differences(
+            store.info, number, int(data.lengths[i]), {side: data.hashes[side][i] for side in sides}, sides
+        )
     ]
-    return [f"it {line}" for _, _, line in sorted(problems)]
 
 
 def _cores() -> int:
