@@ -64,7 +64,7 @@ def verify_store(
         if new_digest(table.tobytes()).hexdigest() != header.table_digest:
             table_problems.append("the chunk table does not match its digest in the header")
         bad_chunks, bad_sentences = _Lines(), _Lines()
-        workers, chunks = workers or _cores(), iter(range(header.layout.chunks))
+        workers, chunks = workers or os.cpu_count() or 1, iter(range(header.layout.chunks))
         with ThreadPoolExecutor(workers) as pool:
             while window := list(islice(chunks, _WINDOW * workers)):
                 for wrong, different, size in pool.map(partial(_check_chunk, store, table, sides), window):
@@ -109,16 +109,16 @@ def _section_problems(store: StoreFile) -> list[str]:
 def _summary_problems(store: StoreFile, table: NDArray[Any]) -> list[str]:
     """Differences between the header's counts and means and those of its chunks."""
     stated = store.header.summary
+    if not isinstance(stated, dict):
+        return [f"the header's summary must be an object, got {stated!r}"]
     try:
         summed = store.info.summarise(table)
     except (ValueError, OverflowError) as error:  # infinities of both signs
         return [f"the chunk table cannot be summed up: {error}"]
-    if not isinstance(stated, dict):
-        return [f"the header's summary must be an object, got {stated!r}"]
     return [
         f"the header's summary says {name} {stated.get(name)!r}, its chunks give {summed.get(name)!r}"
         for name in sorted(summed.keys() | stated.keys())
-        if stated.get(name) != summed.get(name) or (name in stated) != (name in summed)
+        if name not in summed or name not in stated or stated[name] != summed[name]
     ]
 
 
@@ -208,8 +208,3 @@ def _sentence_problems(store: StoreFile, numbers: range, data: ChunkData, sides:
             store.info, number, int(data.lengths[i]), {side: data.hashes[side][i] for side in sides}, sides
         )
     ]
-
-
-def _cores() -> int:
-    """Cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
