@@ -19,7 +19,7 @@ MATRIX_TARGET ?= unit
 .PHONY: help setup test test-fast test-gpu test-matrix test-long quickstart benchmarks docs lint unit \
 	clean-quickstart clean
 help:
-	@echo 'make quickstart        the whole chain on a generated German-English corpus, about 9 minutes'
+	@echo 'make quickstart        plain against distilled on a generated corpus, about 7 minutes'
 	@echo 'make test              lint, types and tests'
 	@echo 'make test-fast         tests without the slow ones, about 2 minutes'
 	@echo 'make test-gpu          tests that need a GPU, about 3 minutes'
@@ -76,7 +76,7 @@ docs: setup
 	@echo 'build/docs/index.html'
 
 quickstart: setup
-	PATH="$(CURDIR)/$(BIN):$$PATH" bash examples/quickstart/run.sh
+	PATH="$(CURDIR)/$(BIN):$$PATH" python examples/run.py quickstart
 
 clean-quickstart:
 	rm -rf examples/quickstart/out

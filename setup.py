@@ -8,6 +8,7 @@ from setuptools import find_packages, setup
 HERE = Path(__file__).parent
 VERSION = re.search(r'__version__ = "([^"]+)"', (HERE / "fairseq_bert_kd/__init__.py").read_text())[1]
 REPORT = ["jinja2>=3.1", "matplotlib>=3.8", "rouge-score>=0.1.2"]
+EXAMPLES = ["doit>=0.36", *REPORT]
 DOCS = ["sphinx>=8", "myst-parser>=4", "furo>=2024.8"]
 
 setup(
@@ -49,13 +50,14 @@ setup(
             "ruff",
             "mypy>=1.11",
             "pyarrow>=14",
-            *REPORT,
+            *EXAMPLES,
             *DOCS,
             "ctranslate2>=4.5",
             "sacremoses>=0.1",
         ],
         "recipes": ["sacremoses>=0.1"],  # tokenised BLEU by the rules of Moses
         "report": REPORT,
+        "examples": EXAMPLES,
         "docs": DOCS,
         "export": ["pyarrow>=14"],
         "tensorboard": ["tensorboardX>=2.6"],

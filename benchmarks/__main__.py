@@ -18,6 +18,7 @@ MODULES = {
     "store": "benchmarks.store",
     "dump": "benchmarks.dump",
     "step": "benchmarks.step",
+    "operations": "benchmarks.operations",
     "loading": "benchmarks.loading",
     "teacher-training": "benchmarks.teacher_training",
 }

@@ -4,7 +4,7 @@
 
 Distilled students often write longer outputs, and BLEU penalises short ones. So each student gets the penalty (fairseq's
 --lenpen; above 1 favours longer outputs) with the best score on the validation set. It is then scored on the test set, beside
-its score with penalty 1, fairseq's default. OUT_DIR is a folder that an examples/*/run.sh wrote. Its decoding commands run
+its score with penalty 1, fairseq's default. OUT_DIR is a folder that examples/run.py wrote. Its decoding commands run
 again with another --lenpen; existing outputs in OUT_DIR/lenpen are kept. BLEU / BP is BLEU without its brevity penalty. The
 scores go to OUT_DIR/scores-length-penalty.json, which `fairseq-bert-kd report` shows in its page and results file.
 """
@@ -27,7 +27,7 @@ from fairseq_bert_kd.report.formatting import list_text
 from fairseq_bert_kd.report.read_experiment import MAIN_GROUP, Experiment, Notes, Run, read_experiment
 from fairseq_bert_kd.report.read_scores import choose_metrics, further_scores
 
-AS_RUN = 1.0  # fairseq's default; run.sh decodes with it unless its size sets another
+AS_RUN = 1.0  # fairseq's default; the workflow decodes with it unless its size sets another
 
 
 def decoding_command(experiment: Experiment, run: Run, subset: str) -> str:

@@ -14,7 +14,7 @@ ROOT = Path(__file__).parents[1]
 PACKAGE = "fairseq_bert_kd"
 FILES = sorted((ROOT / PACKAGE).rglob("*.py"))
 # imported where they are used, never when a module of ours is imported
-LAZY = {"transformers", "tokenizers", "matplotlib", "jinja2", "rouge_score"}
+LAZY = {"transformers", "tokenizers", "matplotlib", "jinja2", "rouge_score", "triton"}
 
 # part -> what else of the package it may import, lowest part first; files of one part may import each other
 INSIDE = {
@@ -45,7 +45,7 @@ OUTSIDE = {
     "batch": {"torch"},
     "compat": {"torch", "numpy"},
     "storage": {"numpy"},
-    "functional": {"torch", "numpy"},
+    "functional": {"torch", "numpy", "triton"},  # triton where there is a GPU
     "evaluation": {"numpy", "sacrebleu", "scipy", "sklearn"},  # rouge-score comes through compat.import_extra
     "data": {"torch", "numpy", "fairseq.data", "fairseq.utils"},
     "tokenization": {"numpy", "fairseq.data", "fairseq.dataclass", "tokenizers"},

@@ -8,7 +8,10 @@ from pathlib import Path
 
 from tests.tiny_chain import build_teacher_folder, write_corpus
 
-README = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+STORE = (ROOT / "docs" / "store.md").read_text(encoding="utf-8")
+OPTIONS = (ROOT / "docs" / "options.md").read_text(encoding="utf-8")
 # Only amounts are made smaller, and the hub name becomes a folder.
 SMALLER = {
     "TEACHER=bert-base-multilingual-cased": "TEACHER=bert",
@@ -20,14 +23,14 @@ SMALLER = {
 }
 
 
-def blocks(name):
+def blocks(name, page=README):
     """The commands between ``<!-- name:`` and ``<!-- end of name -->``."""
-    part = README[README.index(f"<!-- {name}:") : README.index(f"<!-- end of {name} -->")]
+    part = page[page.index(f"<!-- {name}:") : page.index(f"<!-- end of {name} -->")]
     return "\n".join(re.findall(r"```bash\n(.*?)```", part, flags=re.S))
 
 
 def test_every_command_of_the_chain_runs(tmp_path):
-    script = blocks("chain") + blocks("store")
+    script = blocks("chain") + blocks("store", STORE)
     for printed, tried in SMALLER.items():
         assert printed in script, f"the README no longer says {printed}"
         script = script.replace(printed, tried)
@@ -70,7 +73,7 @@ def test_options_of_the_table_exist_with_their_defaults():
         TranslationWithTeacherConfig,
     ):
         fields |= config.__dataclass_fields__
-    rows = re.findall(r"^\| `--([a-z-]+)` \| ([^|]*)\|", README, flags=re.M)
+    rows = re.findall(r"^\| `--([a-z-]+)` \| ([^|]*)\|", OPTIONS, flags=re.M)
     assert len(rows) == 21
     for option, default in rows:
         field = fields[option.replace("-", "_")]

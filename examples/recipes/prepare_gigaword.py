@@ -2,7 +2,7 @@
 
 The paper draws 5,000 pairs each for dev and test-dev from the validation set, because the official test differs from
 it. Which pairs it drew is not released: the draw here is ours, a function of ``--sample-seed`` and the pairs' numbers.
-Run by ../gigaword/run.sh.
+Run by ../gigaword/task.yaml.
 """
 
 import argparse

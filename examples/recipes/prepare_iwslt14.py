@@ -2,7 +2,7 @@
 
 Moses tokens, training pairs of 1 to 175 tokens and at most 1.5 times as many on one side as on the other, lower
 case, every 23rd training pair for validation, five official sets joined as test. Then the escapes go, as the paper's
-authors have it. Run by ../iwslt14_de-en/run.sh.
+authors have it. Run by ../iwslt14_de-en/task.yaml.
 """
 
 import argparse

@@ -1,6 +1,6 @@
 """Corpora that come in Moses's tokens (IWSLT15 En-Vi, WMT14 En-De): escapes and split hyphens go, references stay.
 
-Files of subwords (``.bpe.`` in their names) are joined to words again. Run by the recipes' run.sh.
+Files of subwords (``.bpe.`` in their names) are joined to words again. Run by the recipes.
 """
 
 import argparse
@@ -15,10 +15,13 @@ SUBWORD_MARK = re.compile(r"@@( |$)")
 
 
 def token_lines(prefix: str, language: str) -> Iterator[str]:
-    """Lines of ``PREFIX.LANGUAGE`` in Moses's tokens."""
-    subwords = ".bpe." in Path(prefix).name
+    """Lines of ``PREFIX.LANGUAGE`` in Moses's tokens, or of the same in subwords where only that is there."""
+    plain, subwords = f"{prefix}.{language}", f"{prefix}.bpe.32000.{language}"
+    if not any(Path(f"{plain}{packed}").exists() for packed in ("", ".gz")) and Path(subwords).exists():
+        prefix = f"{prefix}.bpe.32000"
+    in_subwords = ".bpe." in Path(prefix).name
     for line in read_lines(f"{prefix}.{language}"):
-        yield " ".join((SUBWORD_MARK.sub("", line) if subwords else line).split())
+        yield " ".join((SUBWORD_MARK.sub("", line) if in_subwords else line).split())
 
 
 def pairs(prefix: str, languages: tuple[str, str], raw: Path | None = None) -> Iterator[Pair]:

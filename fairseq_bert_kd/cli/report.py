@@ -17,7 +17,7 @@ EXAMPLE = "example: fairseq-bert-kd report OUT --out report.html --results resul
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.epilog = EXAMPLE
-    parser.add_argument("runs", nargs="+", metavar="RUNS", help="folders that examples/*/run.sh wrote")
+    parser.add_argument("runs", nargs="+", metavar="RUNS", help="folders that examples/run.py wrote")
     parser.add_argument("--out", required=True, metavar="FILE", help="the page")
     parser.add_argument("--results", metavar="FILE", help="also write scores, times and digests as JSON")
     parser.add_argument("--figures", metavar="DIR", help="also write figures as PNG files")

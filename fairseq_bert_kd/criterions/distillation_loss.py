@@ -2,6 +2,7 @@
 
 import logging
 import math
+from collections import defaultdict
 from dataclasses import replace
 from typing import Any
 
@@ -14,8 +15,10 @@ from fairseq.logging import metrics
 from fairseq_bert_kd.batch import TEACHER, TeacherRequirements
 from fairseq_bert_kd.criterions.distillation_options import NEEDS_TAIL, DistillationConfig, check_options
 from fairseq_bert_kd.functional import soft_targets
-from fairseq_bert_kd.functional.chunked_projection import chunk_positions, chunked_sums
+from fairseq_bert_kd.functional.chunked_projection import chunked_sums
 from fairseq_bert_kd.functional.distillation import Objective, distillation_sums, score_request
+from fairseq_bert_kd.functional.projected_scores import projected_scores
+from fairseq_bert_kd.functional.projection_plan import ProjectionPlan, projection_plan
 from fairseq_bert_kd.functional.schedules import Schedule
 from fairseq_bert_kd.functional.student_scores import student_scores
 from fairseq_bert_kd.functional.teacher_targets import teacher_targets
@@ -98,11 +101,11 @@ class LabelSmoothedCrossEntropyWithDistillationCriterion(LabelSmoothedCrossEntro
                 "--kd-weight is above 0 but the batch has no teacher rows; train with "
                 "--task translation_with_teacher, which attaches them"
             )
-        projection = self._chunked_projection(model, sample, objective)
+        projection = self._own_projection(model, objective)
         if projection is None:
             sums = self._plain_sums(model, model(**sample["net_input"]), sample, objective)
         else:
-            sums = self._chunked_sums(model, projection, sample, objective)
+            sums = self._projected_sums(model, projection, sample, objective)
         loss = sums.pop("loss")
         if not self.report_accuracy:
             del sums["n_correct"], sums["total"]
@@ -142,30 +145,43 @@ class LabelSmoothedCrossEntropyWithDistillationCriterion(LabelSmoothedCrossEntro
             temperature=self.temperatures.value(update),
         )
 
-    def _chunked_sums(self, model, projection, sample, objective):
-        """`distillation_sums` from the decoder's features, chunk by chunk."""
+    def _projected_sums(self, model, projection, sample, objective):
+        """`distillation_sums` from the decoder's features; the criterion applies the output projection."""
         features = model(**sample["net_input"], features_only=True)[0]  # (batch, tgt_len, dim)
         features = features[:, self.ignore_prefix_size :].flatten(0, 1)  # (positions, dim)
-        target = self._target(sample)
-        kept = target.ne(self.padding_idx).nonzero().squeeze(1)  # padding is not worth a projection
-        target, features = target.index_select(0, kept), features.index_select(0, kept)
-        teachers = [teacher_targets(rows, self.ignore_prefix_size, kept) for rows in sample[TEACHER]]
-        no_padding = torch.ones_like(target, dtype=torch.bool)
-        vocab = projection.weight.size(0)
+        plan = self._plan(features)
+        target, kept = self._target(sample), None
+        if plan.loss_by_chunk:  # elsewhere the number of tokens is not known without waiting for the device
+            kept = target.ne(self.padding_idx).nonzero().squeeze(1)  # padding is not worth a projection
+            target, features = target.index_select(0, kept), features.index_select(0, kept)
+        teachers = self._teachers(sample, objective, kept)
+        is_token = target.ne(self.padding_idx)
+        weight, bias = projection
+        request = score_request(target, teachers, objective)
 
         def loss(scores, rows):
             chosen = [teacher.select(rows) for teacher in teachers]
-            return distillation_sums(scores, target[rows], no_padding[rows], chosen, objective, vocab)
+            return distillation_sums(scores, target[rows], is_token[rows], chosen, objective, len(weight))
 
-        request = score_request(target, teachers, objective)
-        return chunked_sums(features, projection.weight, projection.bias, request, loss)
+        chunk = plan.chunk(len(features), len(weight))
+        if plan.loss_by_chunk:
+            return chunked_sums(features, weight, bias, request, loss, chunk)
+        return loss(projected_scores(features, weight, bias, request, chunk), slice(None))
+
+    def _plan(self, features) -> ProjectionPlan:
+        device, dtype = features.device, features.dtype
+        if torch.is_autocast_enabled(device.type):
+            dtype = torch.get_autocast_dtype(device.type)
+        plan = projection_plan(device, dtype, small_chunks=self.projection == "chunked")
+        self._log_once(f"output projection and loss in one: {plan.reason}")
+        return plan
 
     def _plain_sums(self, model, net_output, sample, objective):
         """`distillation_sums` from all logits."""
         logits = scores_of(model, net_output)  # (batch, tgt_len, vocab)
         logits = logits[:, self.ignore_prefix_size :].flatten(0, 1)  # (positions, vocab)
         target = self._target(sample)
-        teachers = [teacher_targets(rows, self.ignore_prefix_size) for rows in sample[TEACHER]]
+        teachers = self._teachers(sample, objective)
         losses = None
         if objective.name == "full":
             losses = [self._full_loss(logits, teacher, objective) for teacher in teachers]
@@ -185,20 +201,34 @@ class LabelSmoothedCrossEntropyWithDistillationCriterion(LabelSmoothedCrossEntro
         """``(positions,)`` gold ids without the ignored prefix."""
         return sample["target"][:, self.ignore_prefix_size :].flatten()
 
-    def _chunked_projection(self, model, sample, objective) -> Projection | None:
-        """The student's output projection if the loss is to be chunked, else None."""
-        if self.projection == "plain" or objective.name == "full":
+    def _teachers(self, sample, objective, kept=None):
+        """What the teachers say; the parts that only other objectives need are not decoded."""
+        unused = set()
+        if objective.name != "sampled":
+            unused |= {"sample_ids", "sample_logits"}
+        if objective.name != "full":
+            unused.add("full_logits")
+        return [
+            teacher_targets(
+                {name: part for name, part in rows.items() if name not in unused},
+                self.ignore_prefix_size,
+                kept,
+            )
+            for rows in sample[TEACHER]
+        ]
+
+    def _own_projection(self, model, objective) -> Projection | None:
+        """The student's output projection if the criterion is to apply it, else None."""
+        if self.projection == "plain":
             return None
         projection = projection_of(model)
+        if objective.name == "full":
+            projection = "--kd-objective full compares whole distributions"
         if isinstance(projection, str):
             self._log_once(
                 f"the student projects onto its dictionary itself, all logits at once: {projection}"
             )
             return None
-        positions = sample["target"].numel()
-        if self.projection == "auto" and chunk_positions(positions, len(projection.weight)) >= positions:
-            return None
-        self._log_once("output projection and loss are computed in chunks of positions")
         return projection
 
     def _log_once(self, message: str) -> None:
@@ -215,10 +245,7 @@ class LabelSmoothedCrossEntropyWithDistillationCriterion(LabelSmoothedCrossEntro
         super().reduce_metrics(logging_outputs)
         if not any("kd_positions" in log for log in logging_outputs):
             return
-        sums: dict[str, Any] = {
-            key: sum(log.get(key, 0) for log in logging_outputs)
-            for key in {key for log in logging_outputs for key in log}
-        }
+        sums = _sums(logging_outputs)
         ntokens = max(sums["ntokens"], 1)
         covered, rows = int(sums["kd_positions"]), int(sums["kd_rows"])
         if "label_loss" in sums:
@@ -244,6 +271,24 @@ class LabelSmoothedCrossEntropyWithDistillationCriterion(LabelSmoothedCrossEntro
             metrics.log_derived(
                 "kd_student_ppl", lambda meters: utils.get_perplexity(meters["kd_gold_nll"].avg)
             )
+
+
+def _sums(logging_outputs: list[dict[str, Any]]) -> dict[str, float]:
+    """Sums of what is logged beside a teacher; tensors of one type come from their device together, without a launch each."""
+    sums: dict[str, float] = defaultdict(float)
+    tensors: dict[torch.dtype, list[tuple[str, torch.Tensor]]] = defaultdict(list)
+    for log in logging_outputs:
+        for key, value in log.items():
+            if not (key.startswith("kd_") or key in ("label_loss", "ntokens")):
+                continue
+            if isinstance(value, torch.Tensor):
+                tensors[value.dtype].append((key, value))
+            else:
+                sums[key] += value
+    for found in tensors.values():
+        for (key, _), value in zip(found, torch.stack([tensor for _, tensor in found]).tolist(), strict=True):
+            sums[key] += value
+    return sums
 
 
 def _schedule(cfg: DistillationConfig, start: float, end: float | None) -> Schedule:

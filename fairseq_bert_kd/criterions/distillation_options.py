@@ -83,9 +83,9 @@ class DistillationConfig(LabelSmoothedCrossEntropyCriterionConfig):
     kd_projection: ChoiceEnum(["auto", "chunked", "plain"]) = field(  # type: ignore[valid-type]
         default="auto",
         metadata={
-            "help": "chunked: output projection and loss in chunks of positions, so that all logits are never in memory "
-            "together; plain: logits from the student; auto: chunked where the student is a Transformer with a plain "
-            "projection and there is more than one chunk"
+            "help": "auto: output projection and loss in one where the student is a Transformer with a plain projection, in "
+            "chunks of positions where all logits are too large for a cache (CPU) or for an eighth of the memory (GPU); "
+            "chunked: the same in small chunks, so that all logits are never in memory together; plain: logits from the student"
         },
     )
 

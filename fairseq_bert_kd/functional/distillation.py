@@ -111,62 +111,65 @@ def distillation_sums(
     Raises:
         ValueError: a teacher does not know its log-normaliser at a temperature that the objective needs.
     """
-    nll = scores.log_normaliser - scores.logits[:, 0]  # (positions,)
-    label = _smoothed_nll(scores, nll, objective.epsilon, vocab)
-    token_logits = _split_by_teacher(scores, teachers, objective)
+    gold_logits, token_logits = _split_by_teacher(scores, teachers, objective)
+    label = _smoothed_nll(scores, gold_logits, objective.epsilon, vocab)
     if teacher_losses is None:
         teacher_losses = [
             _teacher_loss(scores, target, student, teacher, objective)
             for student, teacher in zip(token_logits, teachers, strict=True)
         ]
-    shares = _shares(teachers)
-    zero = torch.zeros_like(nll)
-    soft, token_weights = zero, zero
-    for share, loss, teacher in zip(shares, teacher_losses, teachers, strict=True):
-        soft = soft + torch.where(share > 0, share * loss, zero)
-        token_weights = token_weights + share * _token_weights(teacher, objective)
-    if objective.square_temperature:
-        soft = soft * objective.temperature**2
-    covered = kept & (sum(shares) > 0)
-    weights = objective.weight * token_weights
-    total = torch.where(covered, (1.0 - weights) * label + weights * soft, label)
-    sums = {
-        "loss": torch.where(kept, total, zero).sum(),
-        "label_loss": torch.where(kept, label, zero).detach().sum(),
-        "nll_loss": torch.where(kept, nll, zero).detach().sum(),
-        "kd_loss": torch.where(covered, soft, zero).detach().sum(),
-        "kd_positions": covered.sum(),
-        "total": kept.sum(),
-        "n_correct": (kept & (scores.logits[:, 0] == 0)).sum(),  # the best token's logit is 0
-    }
+    else:  # where a row is missing, these may be infinite
+        teacher_losses = [
+            loss.masked_fill(~teacher.present, 0)
+            for loss, teacher in zip(teacher_losses, teachers, strict=True)
+        ]
+    soft, present, weights = _mixed(teacher_losses, teachers, objective)
+    covered = kept & present
+    total = torch.addcmul(label, covered.to(label.dtype) * weights, soft - label)
+    loss = total.masked_fill(~kept, 0).sum()
     with torch.no_grad():
-        return sums | _comparison_sums(scores, token_logits[0].topk, kept, teachers[0], objective, nll)
+        first, topk = teachers[0], token_logits[0].topk
+        nll = scores.log_normaliser - gold_logits
+        rows = kept & first.present
+        values = {"nll_loss": (nll, kept), "label_loss": (label, kept), "kd_loss": (soft, covered)}
+        for name, value in _comparison(scores, topk, first, objective, nll).items():
+            values[name] = (value, rows)
+        # the best token's logit is 0
+        counts = {"n_correct": kept & (gold_logits == 0), "kd_agreement": rows & (topk[:, 0] == 0)}
+        counts |= {"total": kept, "kd_positions": covered, "kd_rows": rows}
+        return {"loss": loss} | _masked_sums(values, counts)
 
 
-def _smoothed_nll(scores: StudentScores, nll: Tensor, epsilon: float, vocab: int) -> Tensor:
-    """``(positions,)`` label loss, smoothed as in the authors' code."""
+def _smoothed_nll(scores: StudentScores, gold_logits: Tensor, epsilon: float, vocab: int) -> Tensor:
+    """``(positions,)`` label loss, smoothed as in the authors' code: ``(1 - eps) nll + share * sum_V -log q``."""
     if not epsilon:
-        return nll
+        return scores.log_normaliser - gold_logits
     assert scores.logit_sum is not None
-    everything = vocab * scores.log_normaliser - scores.logit_sum  # sum over V of -log q
-    return (1.0 - epsilon) * nll + epsilon / (vocab - 2) * everything
+    share = epsilon / (vocab - 2)
+    label = scores.log_normaliser * (1.0 - epsilon + vocab * share)
+    return label.add(gold_logits, alpha=epsilon - 1.0).sub(scores.logit_sum, alpha=share)
 
 
 def _split_by_teacher(
     scores: StudentScores, teachers: Sequence[TeacherTargets], objective: Objective
-) -> list[TeacherTokenLogits]:
-    """The columns of `score_request`, without the gold token's: ``(positions, k)`` and ``(positions, r)`` per teacher."""
+) -> tuple[Tensor, list[TeacherTokenLogits]]:
+    """The columns of `score_request`: ``(positions,)`` of the gold token, ``(positions, k)`` and ``(positions, r)`` per teacher."""
     sizes = [1]
     for teacher in teachers:
-        sample_ids = teacher.sample_ids if objective.name == "sampled" else None
-        sizes += [teacher.topk_ids.size(1), 0 if sample_ids is None else sample_ids.size(1)]
-    parts = scores.logits.split(sizes, dim=1)[1:]  # topk and samples of each teacher in turn
-    result = []
-    for teacher, topk, samples in zip(teachers, parts[::2], parts[1::2], strict=True):
+        sizes.append(teacher.topk_ids.size(1))
+        if objective.name == "sampled" and teacher.sample_ids is not None:
+            sizes.append(teacher.sample_ids.size(1))
+    gold, *rest = scores.logits.split(sizes, dim=1)
+    parts, result = iter(rest), []
+    for teacher in teachers:
         # an absent row names token 0, whose logit may be minus infinity: that is nan in the backward pass
         absent = ~teacher.present[:, None]
-        result.append(TeacherTokenLogits(topk.masked_fill(absent, 0), samples.masked_fill(absent, 0)))
-    return result
+        topk = next(parts).masked_fill(absent, 0)
+        samples = topk[:, :0]
+        if objective.name == "sampled" and teacher.sample_ids is not None:
+            samples = next(parts).masked_fill(absent, 0)
+        result.append(TeacherTokenLogits(topk, samples))
+    return gold.squeeze(1), result
 
 
 def _teacher_loss(
@@ -229,11 +232,28 @@ def log_normaliser_at(teacher: TeacherTargets, temperature: float) -> Tensor:
     return teacher.log_normalisers[:, column]
 
 
+def _mixed(
+    losses: Sequence[Tensor], teachers: Sequence[TeacherTargets], objective: Objective
+) -> tuple[Tensor, Tensor, Tensor | float]:
+    """Loss against all teachers, where any has a row, and the weight of this side; ``(positions,)`` or a number."""
+    if len(teachers) == 1:
+        present = teachers[0].present
+        soft, token_weights = losses[0], _token_weights(teachers[0], objective)
+    else:
+        shares = _shares(teachers)
+        present = torch.stack([teacher.present for teacher in teachers]).any(dim=0)
+        soft, token_weights = torch.zeros_like(losses[0]), 0.0
+        for share, loss, teacher in zip(shares, losses, teachers, strict=True):
+            soft = soft + share * loss
+            token_weights = token_weights + share * _token_weights(teacher, objective)
+    if objective.square_temperature:
+        soft = soft * objective.temperature**2
+    return soft, present, objective.weight * token_weights
+
+
 def _shares(teachers: Sequence[TeacherTargets]) -> list[Tensor]:
     """Each teacher's weight among those that have a row, ``(positions,)`` per teacher; 0 where it has none."""
     weights = [teacher.present.to(teacher.topk_logits.dtype) * teacher.weight for teacher in teachers]
-    if len(weights) == 1:
-        return [teachers[0].present.to(teachers[0].topk_logits.dtype)]
     together = torch.stack(weights).sum(dim=0)
     return [weight / together.clamp(min=torch.finfo(together.dtype).tiny) for weight in weights]
 
@@ -249,35 +269,43 @@ def _token_weights(teacher: TeacherTargets, objective: Objective) -> Tensor | fl
     return 1.0 - soft_targets.bucket_entropy(log_probs) / math.log(log_probs.size(1) + 1)
 
 
-def _comparison_sums(
+def _comparison(
     scores: StudentScores,
     student_topk_logits: Tensor,
-    kept: Tensor,
     teacher: TeacherTargets,
     objective: Objective,
     nll: Tensor,
 ) -> dict[str, Tensor]:
-    """Student and teacher side by side, summed over the positions where the teacher has a row."""
-    rows = kept & teacher.present
-
-    def summed(values: Tensor) -> Tensor:
-        return values.masked_fill(~rows, 0).sum()
-
+    """``(positions,)`` values of student and teacher side by side, for the positions where the teacher has a row."""
     student_log_probs = (
-        student_topk_logits / objective.student_temperature - scores.tempered_log_normaliser[:, None]
+        _divided(student_topk_logits, objective.student_temperature) - scores.tempered_log_normaliser[:, None]
     )
-    sums = {
-        "kd_rows": rows.sum(),
-        # the best token's logit is 0
-        "kd_agreement": summed((student_topk_logits[:, 0] == 0).to(nll.dtype)),
-        "kd_student_tail": summed(soft_targets.tail_mass(student_log_probs)),
-    }
+    values = {"kd_student_tail": soft_targets.tail_mass(student_log_probs)}
     column = soft_targets.column_of(teacher.temperatures, objective.temperature)
     if column is not None:
-        log_probs = teacher.topk_logits / objective.temperature - teacher.log_normalisers[:, column, None]
-        sums["kd_captured"] = summed(log_probs.exp().sum(dim=1))
+        log_probs = (
+            _divided(teacher.topk_logits, objective.temperature) - teacher.log_normalisers[:, column, None]
+        )
+        values["kd_captured"] = log_probs.exp().sum(dim=1)
     unit = soft_targets.column_of(teacher.temperatures, 1.0)
     if unit is not None and teacher.gold_logit is not None:
-        sums["kd_teacher_nll"] = summed(teacher.log_normalisers[:, unit] - teacher.gold_logit)
-        sums["kd_gold_nll"] = summed(nll)
-    return sums
+        values["kd_teacher_nll"] = teacher.log_normalisers[:, unit] - teacher.gold_logit
+        values["kd_gold_nll"] = nll
+    return values
+
+
+def _masked_sums(values: dict[str, tuple[Tensor, Tensor]], counts: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Sums over positions, as few operations for all.
+
+    Args:
+        values: ``(positions,)`` values, and where they count.
+        counts: ``(positions,)`` bool, to be counted.
+    """
+    masks = torch.stack([mask for _, mask in values.values()])  # (values, positions)
+    sums = torch.where(masks, torch.stack([value.detach() for value, _ in values.values()]), 0).sum(dim=1)
+    counted = torch.stack(list(counts.values())).sum(dim=1)
+    return dict(zip([*values, *counts], [*sums.unbind(), *counted.unbind()], strict=True))
+
+
+def _divided(logits: Tensor, temperature: float) -> Tensor:
+    return logits if temperature == 1.0 else logits / temperature

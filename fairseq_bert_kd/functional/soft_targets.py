@@ -187,4 +187,4 @@ def bucket_entropy(log_probs: Tensor) -> Tensor:
 
 def _expectation(probs: Tensor, values: Tensor) -> Tensor:
     """``sum probs * values`` over the last dimension, where 0 times infinity is 0, in the gradient too."""
-    return (probs * torch.where(probs > 0, values, torch.zeros_like(values))).sum(dim=-1)
+    return (probs * values.masked_fill(probs <= 0, 0)).sum(dim=-1)

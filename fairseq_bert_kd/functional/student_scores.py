@@ -9,7 +9,8 @@ gradient
 where ``a, b, c`` are its derivatives with respect to the two log-normalisers and the sum. So a loss is written in ordinary
 autograd on ``(positions,)`` and ``(positions, n)`` tensors, and no second buffer of vocabulary size is kept. fairseq's
 plain cross-entropy keeps log-probabilities in float32 beside the logits and makes two more such buffers in the backward
-pass. Rows are processed in blocks that stay in a processor's cache.
+pass. On a CPU rows are processed in blocks that stay in its cache, on a GPU by the kernels of `triton_kernels` or, without
+Triton, by PyTorch's operations on all rows together.
 """
 
 from typing import Any, NamedTuple
@@ -18,8 +19,11 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-BLOCK = {"cpu": 1 << 20}  # logits per block: 4 MiB in float32
-LARGE_BLOCK = 1 << 25  # on a GPU, where starting a kernel costs more than memory
+from fairseq_bert_kd.functional import triton_kernels
+
+BLOCK = {
+    "cpu": 1 << 20
+}  # logits per block, 4 MiB in float32; all on other devices, where every operation is a launch
 
 
 class StudentScores(NamedTuple):
@@ -64,6 +68,41 @@ class ScoreGradients(NamedTuple):
     logit_sum: Tensor | None
 
 
+class RowStatistics(NamedTuple):
+    """Statistics of each row, in float32 (float64 for logits in float64); relative to the best logit.
+
+    Attributes:
+        token_logits: ``(positions, n)`` at the requested tokens.
+        row_max: ``(positions,)`` best logit.
+        log_normaliser: ``(positions,)`` at temperature 1.
+        tempered_log_normaliser: ``(positions,)`` at the request's temperature; not filled in at temperature 1.
+        logit_sum: ``(positions,)``; not filled in if not requested.
+    """
+
+    token_logits: Tensor
+    row_max: Tensor
+    log_normaliser: Tensor
+    tempered_log_normaliser: Tensor
+    logit_sum: Tensor
+
+    @classmethod
+    def empty(cls, ids: Tensor, dtype: torch.dtype) -> "RowStatistics":
+        """Buffers for the statistics of logits of a type, at ``(positions, n)`` tokens."""
+        dtype = accumulate_dtype(dtype)
+        return cls(ids.new_empty(ids.shape, dtype=dtype), *ids.new_empty(4, len(ids), dtype=dtype).unbind())
+
+    def select(self, rows: slice) -> "RowStatistics":
+        """Some of the positions."""
+        return RowStatistics(*(part[rows] for part in self))
+
+    def scores(self, request: ScoreRequest) -> StudentScores:
+        """What was requested."""
+        tempered = self.log_normaliser if request.temperature == 1.0 else self.tempered_log_normaliser
+        return StudentScores(
+            self.token_logits, self.log_normaliser, tempered, self.logit_sum if request.logit_sum else None
+        )
+
+
 def student_scores(logits: Tensor, request: ScoreRequest) -> StudentScores:
     """Scores of rows of logits, differentiable (once) with respect to the logits.
 
@@ -71,79 +110,90 @@ def student_scores(logits: Tensor, request: ScoreRequest) -> StudentScores:
         logits: ``(positions, vocab)`` of any floating type.
         request: what to compute.
     """
-    token_logits, log_normaliser, tempered, logit_sum = _StudentScores.apply(logits, *request)
-    tempered = log_normaliser if request.temperature == 1.0 else tempered
-    return StudentScores(token_logits, log_normaliser, tempered, logit_sum)
+    return scores_from_outputs(_StudentScores.apply(logits, *request))
 
 
-def row_statistics(logits: Tensor, request: ScoreRequest) -> tuple[StudentScores, Tensor]:
-    """`student_scores` without a gradient, and the best logit of each row, ``(positions, 1)``."""
-    positions, dtype = len(logits), accumulate_dtype(logits.dtype)
-    row_max = logits.new_empty(positions, 1, dtype=dtype)
-    token_logits = logits.new_empty(request.ids.shape, dtype=dtype)  # (positions, n)
-    exp_sums, tempered_exp_sums = (logits.new_empty(positions, dtype=dtype) for _ in range(2))
-    logit_sums = torch.empty_like(exp_sums) if request.logit_sum else None
-    buffers = BlockBuffers(logits, dtype, 2 if request.temperature != 1.0 else 1)
+def row_statistics(logits: Tensor, request: ScoreRequest, out: RowStatistics) -> None:
+    """Write the statistics of rows of logits.
+
+    Args:
+        logits: ``(positions, vocab)``.
+        request: what to compute.
+        out: buffers of as many positions.
+    """
+    if triton_kernels.usable(logits):
+        triton_kernels.statistics(logits, *request, *out)
+        return
+    tempered = request.temperature != 1.0
+    buffers = BlockBuffers(logits, accumulate_dtype(logits.dtype), 2 if tempered else 1)
     for rows in buffers.blocks:
-        block = logits[rows]  # (block rows, vocab)
-        row_max[rows] = block.amax(dim=1, keepdim=True)
-        shifted = torch.sub(block, row_max[rows], out=buffers.view(0, block))
-        torch.gather(shifted, 1, request.ids[rows], out=token_logits[rows])
-        if logit_sums is not None:
-            logit_sums[rows] = shifted.sum(dim=1)
-        if request.temperature != 1.0:
-            tempered = torch.div(shifted, request.temperature, out=buffers.view(1, block))
-            tempered_exp_sums[rows] = tempered.exp_().sum(dim=1)
-        exp_sums[rows] = shifted.exp_().sum(dim=1)  # last, as it overwrites the shifted logits
-    log_normaliser = exp_sums.log_()
-    tempered_log_normaliser = tempered_exp_sums.log_() if request.temperature != 1.0 else log_normaliser
-    return StudentScores(token_logits, log_normaliser, tempered_log_normaliser, logit_sums), row_max
+        block, part = logits[rows], out.select(rows)  # block: (block rows, vocab)
+        part.row_max.copy_(block.amax(dim=1))
+        shifted = torch.sub(block, part.row_max[:, None], out=buffers.view(0, block))
+        torch.gather(shifted, 1, request.ids[rows], out=part.token_logits)
+        if request.logit_sum:
+            torch.sum(shifted, dim=1, out=part.logit_sum)
+        if tempered:
+            divided = torch.div(shifted, request.temperature, out=buffers.view(1, block))
+            torch.sum(divided.exp_(), dim=1, out=part.tempered_log_normaliser)
+        torch.sum(shifted.exp_(), dim=1, out=part.log_normaliser)  # last, as it overwrites the shifted logits
+    out.log_normaliser.log_()
+    if tempered:
+        out.tempered_log_normaliser.log_()
 
 
 def logits_gradient(
-    logits: Tensor,
-    request: ScoreRequest,
-    scores: StudentScores,
-    row_max: Tensor,
-    grads: ScoreGradients,
-    out: Tensor,
+    logits: Tensor, request: ScoreRequest, statistics: RowStatistics, grads: ScoreGradients, out: Tensor
 ) -> None:
     """Write the gradient with respect to the logits, by the formula at the top of this file.
 
     Args:
         logits: ``(positions, vocab)``.
         request: as given to `row_statistics`.
-        scores: from `row_statistics`.
-        row_max: from `row_statistics`.
+        statistics: from `row_statistics`; best logits and log-normalisers are read.
         grads: gradient of the loss with respect to the scores.
         out: ``(positions, vocab)`` of any floating type; may be ``logits`` itself.
     """
+    if triton_kernels.usable(logits):
+        read = statistics[1:4]
+        triton_kernels.gradient(logits, request.ids, request.temperature, *read, grads, out)
+        return
     dtype = accumulate_dtype(logits.dtype)
     in_place = out.dtype == dtype  # otherwise a buffer holds the sum before it is rounded
-    grad_tempered = grads.tempered_log_normaliser
-    buffers = BlockBuffers(logits, dtype, (0 if in_place else 1) + (0 if grad_tempered is None else 1))
+    unit, tempered = _exp_factors(request, statistics, grads)
+    buffers = BlockBuffers(logits, dtype, (0 if in_place else 1) + (0 if tempered is None else 1))
     for rows in buffers.blocks:
-        block = logits[rows]  # (block rows, vocab)
-        if grad_tempered is not None:
-            tempered = torch.sub(block, row_max[rows], out=buffers.view(-1, block))
-            tempered.div_(request.temperature).exp_()
-            factor = grad_tempered[rows] / request.temperature
-            tempered.mul_((factor * torch.exp(-scores.tempered_log_normaliser[rows]))[:, None])
+        block, best = logits[rows], statistics.row_max[rows, None]  # (block rows, vocab), (block rows, 1)
+        if tempered is not None:
+            tempered_part = torch.sub(block, best, out=buffers.view(-1, block))
+            tempered_part.div_(request.temperature).exp_().mul_(tempered[rows, None])
         result = out[rows] if in_place else buffers.view(0, block)
-        if grads.log_normaliser is None:
+        if unit is None:
             result.zero_()
         else:
             # best and normaliser one after the other: their sum would round the normaliser to the size of the logits
-            torch.sub(block, row_max[rows], out=result).exp_()
-            result.mul_((grads.log_normaliser[rows] * torch.exp(-scores.log_normaliser[rows]))[:, None])
-        if grad_tempered is not None:
-            result.add_(tempered)
+            torch.sub(block, best, out=result).exp_().mul_(unit[rows, None])
+        if tempered is not None:
+            result.add_(tempered_part)
         if grads.logit_sum is not None:
             result.add_(grads.logit_sum[rows, None])
         if grads.logits is not None:
             result.scatter_add_(1, request.ids[rows], grads.logits[rows])
         if not in_place:
             out[rows] = result
+
+
+def _exp_factors(
+    request: ScoreRequest, statistics: RowStatistics, grads: ScoreGradients
+) -> tuple[Tensor | None, Tensor | None]:
+    """``(positions,)`` factors of ``exp(z)`` and ``exp(z / T)`` in the gradient; None for none."""
+    unit = tempered = None
+    if grads.log_normaliser is not None:
+        unit = grads.log_normaliser * torch.exp(-statistics.log_normaliser)
+    if grads.tempered_log_normaliser is not None:
+        factor = torch.exp(-statistics.tempered_log_normaliser) / request.temperature
+        tempered = grads.tempered_log_normaliser * factor
+    return unit, tempered
 
 
 class BlockBuffers:
@@ -160,7 +210,7 @@ class BlockBuffers:
 
     def __init__(self, logits: Tensor, dtype: torch.dtype, count: int):
         positions, vocab = logits.shape
-        step = max(BLOCK.get(logits.device.type, LARGE_BLOCK) // max(vocab, 1), 1)
+        step = max(BLOCK.get(logits.device.type, logits.numel()) // max(vocab, 1), 1)
         self.blocks = [slice(start, min(start + step, positions)) for start in range(0, positions, step)]
         size = min(step, positions) * vocab
         self._buffers = [logits.new_empty(size, dtype=dtype) for _ in range(count)]
@@ -168,6 +218,21 @@ class BlockBuffers:
     def view(self, index: int, block: Tensor) -> Tensor:
         """A buffer in the shape of a block."""
         return self._buffers[index][: block.numel()].view_as(block)
+
+
+def function_outputs(scores: StudentScores) -> tuple[Tensor | None, ...]:
+    """The scores as an autograd function returns them: each tensor once."""
+    tempered = scores.tempered_log_normaliser
+    once = None if tempered is scores.log_normaliser else tempered
+    return scores.logits, scores.log_normaliser, once, scores.logit_sum
+
+
+def scores_from_outputs(outputs: Any) -> StudentScores:
+    """The scores from `function_outputs`."""
+    token_logits, log_normaliser, tempered, logit_sum = outputs
+    return StudentScores(
+        token_logits, log_normaliser, log_normaliser if tempered is None else tempered, logit_sum
+    )
 
 
 def accumulate_dtype(dtype: torch.dtype) -> torch.dtype:
@@ -178,25 +243,19 @@ def accumulate_dtype(dtype: torch.dtype) -> torch.dtype:
 class _StudentScores(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, logits: Tensor, ids: Tensor, temperature: float, logit_sum: bool) -> Any:
-        request = ScoreRequest(ids, temperature, logit_sum)
-        scores, row_max = row_statistics(logits, request)
-        ctx.temperature, ctx.logit_sum = temperature, logit_sum
-        ctx.save_for_backward(logits, ids, row_max, scores.log_normaliser, scores.tempered_log_normaliser)
+        ctx.request = temperature, logit_sum
+        request = ScoreRequest(ids, *ctx.request)
+        statistics = RowStatistics.empty(ids, logits.dtype)
+        row_statistics(logits, request, statistics)
+        ctx.save_for_backward(logits, ids, *statistics)
         ctx.set_materialize_grads(False)
-        tempered = scores.tempered_log_normaliser
-        if temperature == 1.0:  # an output may be returned once only
-            tempered = tempered.new_empty(0)
-        return scores.logits, scores.log_normaliser, tempered, scores.logit_sum
+        return function_outputs(statistics.scores(request))
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, *grad_outputs: Any) -> Any:
-        logits, ids, row_max, log_normaliser, tempered = ctx.saved_tensors
-        request = ScoreRequest(ids, ctx.temperature, ctx.logit_sum)
-        grads = ScoreGradients(*grad_outputs)
-        if ctx.temperature == 1.0:
-            grads = grads._replace(tempered_log_normaliser=None)
+        logits, ids, *statistics = ctx.saved_tensors
         grad_logits = torch.empty_like(logits)
-        scores = StudentScores(ids, log_normaliser, tempered, None)  # the gradient reads the normalisers only
-        logits_gradient(logits, request, scores, row_max, grads, out=grad_logits)
+        request, grads = ScoreRequest(ids, *ctx.request), ScoreGradients(*grad_outputs)
+        logits_gradient(logits, request, RowStatistics(*statistics), grads, out=grad_logits)
         return grad_logits, None, None, None

@@ -64,10 +64,10 @@ def teacher_targets(
         else:
             settings[name] = part
     present = packed.pop("present")
+    absent = ~present
     for name, part in packed.items():
         # an absent row may hold anything, and 0 * inf is nan, in a gradient too
-        absent = ~present.view(-1, *[1] * (part.dim() - 1))
-        packed[name] = part.masked_fill(absent, 0)
+        packed[name] = part.masked_fill(absent.view(-1, *[1] * (part.dim() - 1)), 0)
     fields: dict[str, Any] = unpack(packed)
     fields.setdefault("log_normalisers", torch.empty(len(present), 0, device=present.device))
     temperatures = tuple(settings.pop("temperatures", ()))  # a DataLoader that pins memory makes a list of it

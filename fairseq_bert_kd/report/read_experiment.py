@@ -206,7 +206,7 @@ def read_experiment(folder: str | Path, notes: Notes) -> Experiment:
     path = folder / "experiment.json"
     if not path.is_file():
         raise ValueError(
-            f"`{folder}` is not an experiment: it has no experiment.json; give a folder that examples/*/run.sh wrote"
+            f"`{folder}` is not an experiment: it has no experiment.json; give a folder that examples/run.py wrote"
         )
     record = _read_json(path)
     if record.get("format") != FORMAT:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from fairseq.tasks import register_task
 from fairseq.tasks.translation import TranslationConfig, TranslationTask
-from omegaconf import II, open_dict
+from omegaconf import II
 
 from fairseq_bert_kd.data.guarded_loading import GuardedTranslation
 from fairseq_bert_kd.data.masked_pair_dataset import MaskedPairDataset
@@ -81,9 +81,7 @@ class ConditionalMaskedLMTask(GuardedTranslation, TranslationTask):
             self._check_dictionaries(json.loads(cfg.teacher_spec)["digests"])
         else:
             if not cfg.teacher_model:
-                raise ValueError(
-                    "--arch hf_masked_lm needs --teacher-model: a folder or hub name of a masked LM"
-                )
+                raise ValueError(f"--arch {arch} needs --teacher-model: a folder or hub name of a masked LM")
             self._check_mask_prob_is_used(cfg)
             tokenizer = HfTokenizer(cfg.teacher_tokenizer or cfg.teacher_model)
             self.teacher_vocabulary = teacher_vocabulary(tokenizer, self.src_dict, self.tgt_dict)
@@ -93,8 +91,7 @@ class ConditionalMaskedLMTask(GuardedTranslation, TranslationTask):
             "data that were loaded before the model are masked"
         )
         if not cfg.teacher_spec:
-            with open_dict(cfg):
-                cfg.teacher_spec = model.spec()
+            cfg.teacher_spec = model.spec()
         return model
 
     def build_criterion(self, cfg, *args, **kwargs):

@@ -184,7 +184,7 @@ def refusal(capsys, data, checkpoint, *arguments):
     return capsys.readouterr().err
 
 
-def test_existing_store_of_other_settings_is_kept_unless_told(chain, capsys):
+def test_existing_store_of_other_settings_is_kept_by_default(chain, capsys):
     path = store_path(chain.data, "train", "de", "en")
     before = path.read_bytes()
     message = refusal(capsys, chain.data, chain.teacher, "--topk", 4)

@@ -16,7 +16,7 @@ from fairseq_bert_kd.criterions.distillation_loss import (
     LabelSmoothedCrossEntropyWithDistillationCriterion,
 )
 from fairseq_bert_kd.criterions.distillation_options import DistillationConfig
-from fairseq_bert_kd.functional import chunked_projection
+from fairseq_bert_kd.functional import projection_plan
 from tests.tiny_chain import logged
 
 NAME = "label_smoothed_cross_entropy_with_distillation"
@@ -323,11 +323,13 @@ def gradients_of(criterion, model, sample):
 
 @pytest.mark.parametrize("objective", ["paper", "renormalised", "conditional", "tail-bucket", "sampled"])
 def test_chunked_gradients_are_the_plain_ones(model, rich_sample, objective, monkeypatch):
-    monkeypatch.setattr(chunked_projection, "CHUNK_LOGITS", 2 * VOCAB)  # two positions a chunk
+    monkeypatch.setattr(projection_plan, "CPU_CHUNK", 2 * VOCAB)  # two positions per chunk
     options = {"kd_objective": objective, "kd_temperature": 5.0, "kd_weight": 0.7}
     with logged("fairseq_bert_kd.criterions.distillation_loss") as messages:
         chunked = gradients_of(criterion(**options, kd_projection="auto"), model, rich_sample)
-    assert messages == ["output projection and loss are computed in chunks of positions"]
+    assert messages == [
+        "output projection and loss in one: loss chunk by chunk on the CPU, at most 24 logits or 1/16 of the batch per chunk"
+    ]
     whole = gradients_of(criterion(**options, kd_projection="plain"), model, rich_sample)
     assert chunked.keys() == whole.keys()
     for name, gradient in whole.items():

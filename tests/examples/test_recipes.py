@@ -2,7 +2,6 @@
 
 import json
 import os
-import re
 import shlex
 import subprocess
 import sys
@@ -17,38 +16,51 @@ from fairseq.optim.lr_scheduler.inverse_square_root_schedule import (
 )
 from fairseq.optim.sgd import SGD
 
+from examples.workflow.settings import load
 from tests.examples import official_files
 from tests.tiny_chain import build_teacher_folder
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
-LAPTOP = {
-    "SEEDS": "1",
-    "STORE_TOPK": "16",
-    "TEACHER_UPDATES": "2",
-    "TEACHER_VALIDATE": "1",
-    "STUDENT_UPDATES": "2",
-    "STUDENT_VALIDATE": "1",
-    "PLAIN_UPDATES": "3",
-    "REPORT": "0",
-}
+LAPTOP = (
+    "seeds=[1]", "store_topk=16", "teacher_training.updates=2", "teacher_training.validate=1", "student_training.updates=2",
+    "student_training.validate=1", "own.plain_updates=3", "report=false", "jobs=2",
+)  # fmt: skip
 
 
-def bash(*command, **settings):
+def run(name, data, teacher, out, *given):
+    """Exit status and what the program printed."""
+    command = [
+        sys.executable,
+        EXAMPLES / "run.py",
+        name,
+        f"data={data}",
+        f"teacher={teacher}",
+        f"out={out}",
+        *given,
+    ]
     environment = {
         **os.environ,
         "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
+        "PYTHONPATH": str(EXAMPLES.parent),
         "OMP_NUM_THREADS": "1",
-        **settings,
     }
     return subprocess.run(
-        ["bash", *map(str, command)], capture_output=True, text=True, env=environment, check=False
+        list(map(str, command)), capture_output=True, text=True, env=environment, check=False
     )
 
 
-def recipe(name, *arguments, **settings):
-    result = bash(EXAMPLES / name / "run.sh", *arguments, **settings)
-    assert result.returncode == 0, result.stdout[-3000:] + result.stderr[-1000:]
-    return result.stdout
+def settings_of(name, *given):
+    return load(EXAMPLES / name / "task.yaml", given)
+
+
+def prepare(name, data, teacher, out, *given):
+    """The recipe's first step alone, or what it says when it fails."""
+    settings, kind = settings_of(name, f"data={data}", f"teacher={teacher}", f"out={out}", *given)
+    (text, *_) = kind.steps(settings)
+    out.mkdir(parents=True, exist_ok=True)
+    environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
+    command = ["bash", "-e", "-c", text.command]
+    return subprocess.run(command, cwd=out, env=environment, capture_output=True, text=True, check=False)
 
 
 def trainings(printed):
@@ -70,7 +82,7 @@ def batch(options):
     """Tokens of an update over all GPUs."""
     return (
         int(options["--max-tokens"])
-        * int(options["--update-freq"])
+        * int(options.get("--update-freq", 1))
         * int(options["--distributed-world-size"])
     )
 
@@ -101,19 +113,17 @@ def teachers(tmp_path_factory):
     return {kind: build_teacher_folder(kind, folder / kind) for kind in ("bert", "roberta")}
 
 
-@pytest.fixture(scope="module")
-def dry_run(tmp_path_factory, teachers):
-    """What a recipe shows at the paper's size, once for each recipe, and its folder."""
-    shown = {}
+@pytest.fixture
+def dry_run():
+    """The steps of a recipe at the paper's size, with rows `main` and `paper`."""
 
     def show(name):
-        if name not in shown:
-            folder = tmp_path_factory.mktemp(name)
-            data = FILES[name](folder / "data")
-            settings = {"DRY_RUN": "1", "SIZE": "paper", "SEEDS": "1", "SAMPLE_PAIRS": "10"}
-            printed = recipe(name, data, teachers["roberta"], folder / "out", "main", "paper", **settings)
-            shown[name] = SimpleNamespace(printed=printed, out=folder / "out", trainings=trainings(printed))
-        return shown[name]
+        settings, kind = settings_of(
+            name, "data=data", "teacher=bert", "out=out", "size=paper", "seeds=[1]", "main", "paper"
+        )
+        steps = {step.name: step for step in kind.steps(settings)}
+        printed = "\n".join(f"$ {step.command}" for step in steps.values())
+        return SimpleNamespace(settings=settings, steps=steps, printed=printed, trainings=trainings(printed))
 
     return show
 
@@ -125,7 +135,7 @@ def test_the_papers_settings(dry_run, name):
     teacher = commands["teacher"]
     assert batch(teacher) == teacher_batch
     assert (teacher["--lr"], teacher["--max-update"], teacher["--warmup-updates"]) == (
-        "5e-5",
+        "5e-05",
         "100000",
         "5000",
     )
@@ -149,7 +159,7 @@ def test_the_papers_settings(dry_run, name):
 
 @pytest.mark.parametrize("name", PAPER)
 def test_main_is_fair_and_paper_is_the_papers(dry_run, name):
-    commands, students = dry_run(name).trainings, dry_run(name).out / "students"
+    commands = dry_run(name).trainings
     plain, distilled = (dict(commands[f"students/{system}.1"]) for system in ("plain", "distilled"))
     for options in (plain, distilled):
         for option in [key for key in options if key.startswith("--kd-") or key == "--save-dir"]:
@@ -159,7 +169,8 @@ def test_main_is_fair_and_paper_is_the_papers(dry_run, name):
         "teacher",
         *(f"students/{system}.1" for system in ("paper-plain", "plain", "distilled")),
     }
-    runs = {path.parent.name: json.loads(path.read_text()) for path in students.glob("*/run.json")}
+    files = [step.files for step in dry_run(name).steps.values() if step.files]
+    runs = {path.split("/")[1]: record for file in files for path, record in file.items()}
     assert {run: runs[run]["baseline"] for run in runs} == {
         "plain.1": "plain",
         "distilled.1": "plain",
@@ -181,13 +192,14 @@ def test_learning_rates_written_out(dry_run):
 
 
 @pytest.mark.parametrize("step", [1, 3999, 4000, 8000, 8001, 100000])
-@pytest.mark.parametrize(("eta", "warmup"), [(1, 4000), (2, 8000), (4, 4000)])
-def test_fairseqs_schedule_is_the_papers(eta, warmup, step):
-    printed = bash("-c", f". {EXAMPLES}/recipes/recipe.sh; paper_lr {eta} {warmup}").stdout
+@pytest.mark.parametrize(
+    ("eta", "warmup", "written"), [(1, 4000, 0.000698771), (2, 8000, 0.000988212), (4, 4000, 0.00279508)]
+)
+def test_fairseqs_schedule_is_the_papers(eta, warmup, written, step):
     optimizer = SGD(
         SimpleNamespace(lr=[1.0], momentum=0, weight_decay=0), [torch.nn.Parameter(torch.zeros(1))]
     )
-    config = InverseSquareRootLRScheduleConfig(warmup_updates=warmup, lr=[float(printed)])
+    config = InverseSquareRootLRScheduleConfig(warmup_updates=warmup, lr=[written])
     schedule = InverseSquareRootSchedule(config, optimizer)
     assert schedule.step_update(step) == pytest.approx(lr_of_step(eta, warmup, step), rel=1e-5)
 
@@ -215,75 +227,56 @@ def test_gpus_and_accumulated_steps_share_the_batch(dry_run):
     assert commands["teacher"]["--distributed-world-size"] == "4"
 
 
-@pytest.mark.parametrize(
-    ("gpus", "tokens", "limit", "expected"),
-    [
-        (1, 6144, 8192, "6144 1"),
-        (1, 40960, 8192, "8192 5"),
-        (1, 36864, 8192, "6144 6"),
-        (4, 524288, 16384, "16384 8"),
-    ],
-)
-def test_accumulation(gpus, tokens, limit, expected):
-    script = f". {EXAMPLES}/recipes/recipe.sh; accumulate {tokens} {limit}; echo $TOKENS $STEPS"
-    assert bash("-c", script, GPUS=str(gpus)).stdout == f"{expected}\n"
-
-
-def test_gpus_that_cannot_share_the_batch_are_refused():
-    result = bash("-c", f". {EXAMPLES}/recipes/recipe.sh; accumulate 6144 8192", GPUS="5")
-    assert result.returncode == 2
-    assert (
-        "a batch of 6144 tokens must be shared evenly, but GPUS=5 does not divide it. Give a GPUS"
-        in result.stderr
-    )
-
-
 # ---- official files ------------------------------------------------------------------------------------------
-def test_iwslt14_is_unpacked_and_prepared(dry_run):
-    out = dry_run("iwslt14_de-en").out
+SAMPLE = ("own.sample_pairs=10",)
+
+
+def test_iwslt14_is_unpacked_and_prepared(tmp_path):
+    data, out = official_files.iwslt14(tmp_path / "data"), tmp_path / "out"
+    done = prepare("iwslt14_de-en", data, "bert", out, "size=paper")
+    assert done.returncode == 0, done.stderr
     assert (out / "text/train.en").read_text().startswith("a title\nabout it .\n")
     assert (out / "reference/test.tok").read_text().startswith("it &apos;s set 0 , line 0 .\n")
-    experiment = json.loads((out / "experiment.json").read_text(encoding="utf-8"))
-    assert experiment["title"] == "IWSLT14 German–English, all training pairs"
-    assert (experiment["bleu_tokenize"], experiment["lowercase"]) == ("none", True)
-    assert not (out / "data-bin").exists()  # a dry run
 
 
 def test_gigaword_decodes_test_dev_and_has_unknown_words_as_one_symbol(dry_run):
-    printed = dry_run("gigaword").printed
-    assert re.search(r"--testpref pieces/test\\?,pieces/testdev ", printed)
-    assert "--gen-subset test1 " in printed
-    assert "outputs/distilled.1.testdev.out" in printed
-    assert printed.index("unknown_words.py") < printed.index("$ fairseq-preprocess")
-    assert printed.rstrip().endswith("--language title --subsets valid testdev test")
+    shown = dry_run("gigaword")
+    assert " --testpref pieces/test,pieces/testdev " in shown.printed
+    assert "--gen-subset test1 " in shown.steps["outputs/distilled.1.testdev"].command
+    names = list(shown.steps)
+    assert names.index("after-tokenize") < names.index("preprocess")
+    assert "unknown_words.py" in shown.steps["after-tokenize"].command
+    assert shown.steps["scores-1"].command.endswith("--language title --subsets valid testdev test")
 
 
-def test_gigaword_from_unilms_archive(tmp_path, teachers):
+def test_gigaword_from_unilms_archive(tmp_path):
     official_files.zipped(official_files.gigaword(tmp_path / "data"), "ggw_data.zip")
-    settings = {"DRY_RUN": "1", "SEEDS": "1", "SAMPLE_PAIRS": "10", "PAIRS": "7", "SAMPLE_SEED": "2"}
-    recipe("gigaword", tmp_path / "data", teachers["bert"], tmp_path / "out", **settings)
+    done = prepare(
+        "gigaword", tmp_path / "data", "bert", tmp_path / "out", *SAMPLE, "pairs=7", "own.sample_seed=2"
+    )
+    assert done.returncode == 0, done.stderr
     assert len((tmp_path / "out/text/train.title").read_text().splitlines()) == 7
-    title = json.loads((tmp_path / "out/experiment.json").read_text())["title"]
+    title = settings_of("gigaword", "data=d", "teacher=t", "out=o", "pairs=7", "own.sample_seed=2")[0].title
     assert (
         title == "Gigaword headlines, 7 training pairs of up to 40 words, test of 500, dev drawn with seed 2"
     )
 
 
-def test_dropout_of_english_vietnamese_is_a_setting(tmp_path, teachers):
-    data = official_files.iwslt15(tmp_path / "data")
-    settings = {"DRY_RUN": "1", "SIZE": "paper", "SEEDS": "1", "DROPOUT": "0.3"}
-    printed = recipe("iwslt15_en-vi", data, teachers["roberta"], tmp_path / "out", **settings)
+def test_dropout_of_english_vietnamese_is_a_setting():
+    settings, kind = settings_of(
+        "iwslt15_en-vi", "data=d", "teacher=t", "out=o", "size=paper", "own.dropout=0.3"
+    )
+    printed = "\n".join(f"$ {step.command}" for step in kind.steps(settings))
     assert trainings(printed)["students/distilled.1"]["--dropout"] == "0.3"
-    assert json.loads((tmp_path / "out/experiment.json").read_text())["title"].endswith(", dropout 0.3")
+    assert settings.title.endswith(", dropout 0.3")
 
 
-def test_a_teacher_that_cannot_write_vietnamese_is_refused(tmp_path, teachers):
+def test_a_teacher_that_cannot_write_vietnamese_is_not_accepted(tmp_path, teachers):
     data = official_files.iwslt15(tmp_path / "data")
-    result = bash(EXAMPLES / "iwslt15_en-vi/run.sh", data, teachers["bert"], tmp_path / "out", DRY_RUN="1")
-    assert result.returncode == 2
-    assert "must keep the text of `text/valid.vi`, which students learn to write, but" in result.stderr
-    assert "changes 6 of 6 lines" in result.stderr
-    assert not (tmp_path / "out/text/ready").exists()
+    done = prepare("iwslt15_en-vi", data, teachers["bert"], tmp_path / "out")
+    assert done.returncode == 2
+    assert "must keep the text of `text/valid.vi`, which students learn to write, but" in done.stderr
+    assert "changes 6 of 6 lines" in done.stderr
 
 
 @pytest.mark.parametrize(
@@ -295,42 +288,26 @@ def test_a_teacher_that_cannot_write_vietnamese_is_refused(tmp_path, teachers):
         ("gigaword", "org_data or ggw_data.zip"),
     ],
 )
-def test_missing_files_are_named_and_nothing_is_fetched_unasked(tmp_path, name, missing):
+def test_missing_files_are_named_and_nothing_is_fetched_unrequested(tmp_path, name, missing):
     (tmp_path / "data").mkdir()
-    fake_curl(tmp_path / "bin", tmp_path)
-    path = f"{tmp_path / 'bin'}{os.pathsep}{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-    result = bash(EXAMPLES / name / "run.sh", tmp_path / "data", "bert", tmp_path / "out", PATH=path)
-    assert result.returncode == 2
+    done = prepare(name, tmp_path / "data", "bert", tmp_path / "out")
+    assert done.returncode == 2
     assert (
-        f"DATA_DIR must hold {missing}, but {tmp_path / 'data'} does not. Put it there from http"
-        in result.stdout
+        f"data must hold {missing}, but {tmp_path / 'data'} does not. Put it there from http" in done.stderr
     )
-    assert "or set FETCH=1 where there is a network" in result.stdout
-    assert not (tmp_path / "fetched").exists()
+    assert "or give own.fetch=true where there is a network" in done.stderr
+    assert list((tmp_path / "data").iterdir()) == []
 
 
-def fake_curl(folder, answers):
-    """A curl that copies ``answers/NAME``, where NAME is the file asked for, and notes the address."""
-    folder.mkdir()
-    (folder / "curl").write_text(
-        "#!/usr/bin/env bash\n"
-        f'echo "${{@: -1}}" >> {answers}/fetched\n'
-        'while [ "$1" != --output ]; do shift; done\n'
-        f'cp "{answers}/$(basename "$2" .part)" "$2"\n'
-    )
-    (folder / "curl").chmod(0o755)
-
-
-def test_files_are_fetched_where_it_is_asked_for(tmp_path, teachers):
-    official_files.iwslt14(tmp_path / "there")
-    fake_curl(tmp_path / "bin", tmp_path / "there")
+def test_files_are_fetched_where_it_is_requested(tmp_path):
+    archive = official_files.iwslt14(tmp_path / "there") / "de-en.tgz"
     (tmp_path / "data").mkdir()
-    path = f"{tmp_path / 'bin'}{os.pathsep}{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-    settings = {"PATH": path, "FETCH": "1", "DRY_RUN": "1", "SEEDS": "1"}
-    recipe("iwslt14_de-en", tmp_path / "data", teachers["bert"], tmp_path / "out", **settings)
-    assert (tmp_path / "there/fetched").read_text().endswith("/iwslt14/de-en.tgz\n")
+    command = [sys.executable, EXAMPLES / "recipes/official_files.py", tmp_path / "data", "--fetch", "true"]
+    command += ["--archive", "de-en.tgz", "--needs", "de-en/train.tags.de-en.en", "--url", archive.as_uri()]
+    (tmp_path / "out").mkdir()
+    subprocess.run(list(map(str, command)), cwd=tmp_path / "out", check=True)
     assert (tmp_path / "data/de-en.tgz").exists()
-    assert (tmp_path / "out/text/test.en").exists()
+    assert (tmp_path / "out/official/de-en/train.tags.de-en.en").exists()
 
 
 # ---- from end to end -----------------------------------------------------------------------------------------
@@ -338,8 +315,9 @@ def test_wmt14_from_end_to_end_as_the_paper_has_it(tmp_path, teachers):
     """Row `paper`: a plain student, the distilled one that continues from it, scores in three ways."""
     data = official_files.wmt14(tmp_path / "data")
     out = tmp_path / "out"
-    printed = recipe("wmt14_en-de", data, teachers["roberta"], out, "paper", JOBS="2", **LAPTOP)
-    assert printed.count("$ fairseq-train") == 3  # the teacher, paper-plain, distilled; not plain
+    done = run("wmt14_en-de", data, teachers["roberta"], out, "paper", *LAPTOP)
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-1000:]
+    assert done.stdout.count("$ fairseq-train") == 3  # the teacher, paper-plain, distilled; not plain
     log = (out / "logs/students/distilled.1.log").read_text()
     assert "loading pretrained model from students/paper-plain.1/checkpoint_best.pt" in log
     shared = out / "students/paper-distilled.1/checkpoint_best.pt"
@@ -352,6 +330,6 @@ def test_wmt14_from_end_to_end_as_the_paper_has_it(tmp_path, teachers):
     }
     assert set(results["signatures"]["test"]) == {"tokenised", "compounds", "sacrebleu"}
     steps = [json.loads(line)["step"] for line in (out / "steps.jsonl").read_text().splitlines()]
-    assert steps[-1] == "scores-tokenised"
+    assert steps[-2:] in (["scores-1", "score"], ["score", "scores-1"])
     assert steps.index("outputs/paper-plain.1.test") < steps.index("students/distilled.1")
     assert not (out / "report.html").exists()

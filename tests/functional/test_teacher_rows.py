@@ -17,10 +17,10 @@ def random_logits(rows=20, vocab=VOCAB, spread=3.0, seed=0):
     return torch.randn(rows, vocab, generator=torch.Generator().manual_seed(seed)) * spread + 7.0
 
 
-def make(logits, k=4, temperatures=(1.0, 5.0, 10.0), barred=(), gold=None, **options):
+def make(logits, k=4, temperatures=(1.0, 5.0, 10.0), excluded=(), gold=None, **options):
     gold = torch.full((len(logits),), logits.size(1) - 1) if gold is None else gold
     return teacher_rows(
-        logits.clone(), gold, torch.tensor(list(barred), dtype=torch.int64), k, temperatures, **options
+        logits.clone(), gold, torch.tensor(list(excluded), dtype=torch.int64), k, temperatures, **options
     )
 
 
@@ -40,13 +40,13 @@ def test_by_hand():
 @pytest.mark.parametrize("temperature", [1.0, 5.0, 10.0])
 @pytest.mark.parametrize("keep_gold", [False, True])
 def test_mass_outside_the_stored_tokens_is_exact(temperature, keep_gold):
-    logits, barred = random_logits(spread=4.0), [1, 7]
+    logits, excluded = random_logits(spread=4.0), [1, 7]
     gold = torch.arange(20) + 10
-    rows = make(logits, k=4, barred=barred, gold=gold, keep_gold=keep_gold)
+    rows = make(logits, k=4, excluded=excluded, gold=gold, keep_gold=keep_gold)
     column = [1.0, 5.0, 10.0].index(temperature)
     for row in range(len(logits)):
         exact = logits[row].double()
-        exact[barred] = -math.inf
+        exact[excluded] = -math.inf
         exact = torch.exp((exact - exact.max()) / temperature)
         stored = torch.zeros(VOCAB, dtype=torch.bool)
         stored[rows.topk_ids[row]] = True
@@ -104,7 +104,7 @@ def test_whole_dictionary_leaves_nothing_outside():
 def test_barred_symbols_get_no_mass():
     logits = random_logits()
     logits[:, 3] = 100.0
-    rows = make(logits, k=VOCAB - 1, barred=[3])
+    rows = make(logits, k=VOCAB - 1, excluded=[3])
     assert not (rows.topk_ids == 3).any()
     free = torch.cat([logits[:, :3], logits[:, 4:]], dim=1)
     expected = torch.logsumexp(free - free.max(1, keepdim=True).values, dim=1)
@@ -187,6 +187,6 @@ def test_no_temperature_is_allowed():
 
 def test_too_many_tokens_are_refused():
     with pytest.raises(ValueError, match="k=50 needs 50 tokens with mass, the dictionary has 49"):
-        make(random_logits(), k=50, barred=[0])
+        make(random_logits(), k=50, excluded=[0])
     with pytest.raises(ValueError, match="k=49 needs 51 tokens with mass, the dictionary has 50"):
         make(random_logits(), k=49, keep_gold=True, uniforms=torch.rand(20, 1, dtype=torch.float64))

@@ -1,4 +1,4 @@
-"""Small experiments in the folder layout that examples/*/run.sh write."""
+"""Small experiments in the folder layout that examples/run.py writes."""
 
 import json
 from pathlib import Path
@@ -31,7 +31,7 @@ def experiment_record(**changes: Any) -> dict[str, Any]:
         "format": 1, "task": "toy", "size": "laptop", "title": "Toy German-English", "source_lang": "de",
         "target_lang": "en", "metric": "bleu", "lowercase": False, "baseline": "plain", "main": "distilled",
         "teacher": "tiny BERT", "hardware": "2 CPU cores, no GPU", "code": "abc123",
-        "command": "bash examples/toy/run.sh DATA_DIR TEACHER_DIR OUT_DIR", **changes,
+        "command": "python examples/run.py toy data=DATA_DIR", **changes,
     }  # fmt: skip
 
 

@@ -374,7 +374,7 @@ def rows_of_copy(teacher, sample, **settings):
     return LiveTeacher(copied, **SETTINGS | settings, full=True).teacher_batch(sample)
 
 
-def test_precision_is_the_caller_s_unless_told(teacher, pairs):
+def test_precision_is_the_caller_s_by_default(teacher, pairs):
     sample = make_sample(teacher, pairs, [0, 3, 5])
     exact = rows_of_copy(teacher, sample, samples=2)
     with torch.autocast("cpu", dtype=torch.bfloat16):

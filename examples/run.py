@@ -1,0 +1,46 @@
+#!/usr/bin/env python3
+"""Run an experiment: text, teachers, stores, students, outputs and report, each step once.
+
+    python examples/run.py SETTINGS [ROW...] [KEY=VALUE...]
+
+SETTINGS is a YAML file or the name of an example (multi30k). A ROW is a system or a group of its table, or `all`.
+Every setting can be given as KEY=VALUE: `size=gpu jobs=2 teacher_training.updates=800 seeds=[1]`. A start that was
+killed goes on where it was when the same command is given again. --dry-run shows the steps and runs none.
+"""
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from examples.workflow.engine import Workflow
+from examples.workflow.settings import load
+
+
+def main(arguments: list[str]) -> int:
+    """Number of the exit: 0, 1 after a step that failed, 2 after a user error."""
+    dry_run = "--dry-run" in arguments
+    words = [word for word in arguments if word != "--dry-run"]
+    if not words or any(word.startswith("-") for word in words):
+        print(__doc__)
+        return 2
+    path = Path(words[0])
+    if not path.suffix:
+        path = Path(__file__).resolve().parent / path / "task.yaml"
+    try:
+        settings, kind = load(path, words[1:])
+        out = Path(settings.out)
+        workflow = Workflow(out, kind.steps(settings), settings.jobs)
+        if dry_run:
+            workflow.show()
+            return 0
+        out.mkdir(parents=True, exist_ok=True)
+        kind.check(settings)
+        return workflow.run()
+    except (ValueError, OSError) as error:
+        print(f"run.py: {error}", file=sys.stderr)
+        return 2
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

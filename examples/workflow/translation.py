@@ -1,0 +1,323 @@
+"""Steps of a translation or summarisation experiment: text, teachers, their stores, students, outputs, report."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, Optional
+
+from omegaconf import MISSING
+
+from examples.workflow.engine import Step
+from examples.workflow.settings import Common, check_model, check_report, describe
+
+
+@dataclass
+class Training:
+    """Budget of a model, in fairseq-train's words."""
+
+    updates: int = MISSING
+    lr: str = MISSING
+    warmup: int = MISSING
+    tokens: int = MISSING
+    validate: int = MISSING
+    schedule: str = "polynomial_decay"
+    options: str = ""
+
+
+@dataclass
+class Student:
+    """Architecture of a student; ``layers: 0`` leaves its sizes alone."""
+
+    arch: str = MISSING
+    layers: int = 3
+    dim: int = 128
+    ffn_dim: int = 512
+    heads: int = 4
+
+    def __str__(self) -> str:
+        sizes = {
+            "layers": self.layers,
+            "embed-dim": self.dim,
+            "ffn-embed-dim": self.ffn_dim,
+            "attention-heads": self.heads,
+        }
+        sides = ("encoder", "decoder") if self.layers else ()
+        return " ".join(
+            [f"--arch {self.arch}", *(f"--{side}-{key} {sizes[key]}" for side in sides for key in sizes)]
+        )
+
+
+@dataclass
+class Teacher:
+    """A teacher: its data folder and further options of its training."""
+
+    data: str = "data-bin"
+    options: str = ""
+
+
+@dataclass
+class Store:
+    """A store: its teacher and options of the dump."""
+
+    teacher: str = "teacher"
+    options: str = ""
+
+
+@dataclass
+class System:
+    """A row of the table of students; translation.yaml says what each field is."""
+
+    group: str = "main"
+    label: str = ""
+    value: str = ""
+    baseline: str = "${baseline}"
+    data: str = "data-bin"
+    store: Optional[str] = "default"
+    after: Optional[str] = "${after}"
+    same: Optional[str] = None
+    updates: Optional[int] = None
+    student: dict[str, Any] = field(default_factory=dict)
+    kd: dict[str, Any] = field(default_factory=dict)
+    options: str = ""
+
+
+@dataclass
+class Settings(Common):
+    """Settings of this kind; translation.yaml has the values and says what each is."""
+
+    source: str = MISSING
+    target: str = MISSING
+    metric: str = "bleu"
+    lowercase: bool = True
+    bleu_tokenize: str = "13a"
+    baseline: str = "plain"
+    main: str = "distilled"
+    pairs: str = "all"
+    max_words: str = "all"
+    valid_pairs: str = "all"
+    test_pairs: str = "all"
+    test_sets: list[str] = field(default_factory=lambda: ["test"])
+    seeds: list[int] = field(default_factory=lambda: [1, 2, 3])
+    prepare: list[str] = field(default_factory=list)
+    make_teacher: list[str] = field(default_factory=list)
+    after_tokenize: list[str] = field(default_factory=list)
+    after_students: list[str] = field(default_factory=list)
+    after: Optional[str] = None
+    kd: dict[str, Any] = field(default_factory=dict)
+    store_topk: int = 64
+    stored: str = ""
+    max_len_a: float = 1.2
+    decode: str = ""
+    student: Student = field(default_factory=Student)
+    teacher_training: Training = field(default_factory=Training)
+    student_training: Training = field(default_factory=Training)
+    teachers: dict[str, Teacher] = field(default_factory=dict)
+    stores: dict[str, Store] = field(default_factory=dict)
+    systems: dict[str, System] = field(default_factory=dict)
+    commands: dict[str, str] = field(default_factory=dict)
+
+
+def check(settings: Settings) -> None:
+    """Find what would end the experiment after hours, and make the folder what it is.
+
+    Raises:
+        ValueError: text, a teacher or a package is not there, or the folder holds another experiment.
+    """
+    out, folder = Path(settings.out), Path(settings.data)
+    if "prepare_raw.py" in "".join(settings.prepare) and not (out / "done" / "text").exists():
+        endings = ["tsv"] if "--table" in "".join(settings.prepare) else [settings.source, settings.target]
+        for name in (
+            f"{split}.{ending}" for split in ("train", "valid", *settings.test_sets) for ending in endings
+        ):
+            if not (folder / name).exists() and not (folder / f"{name}.gz").exists():
+                there = ", ".join(sorted(path.name for path in folder.glob("*.*"))) or "no files"
+                raise ValueError(
+                    f"data={folder} must hold {name} or {name}.gz; it has {there}. Correct data, source or target"
+                )
+    if settings.report:
+        check_report("jinja2", "matplotlib", *["rouge_score"] * (settings.metric == "rouge"))
+    if not settings.make_teacher and not (out / "done" / "tokenize").exists():
+        check_model(settings.teacher)
+    values = {
+        key: getattr(settings, key) for key in ("metric", "lowercase", "bleu_tokenize", "baseline", "main")
+    }
+    describe(settings, {"source_lang": settings.source, "target_lang": settings.target, **values})
+
+
+def chosen(settings: Settings) -> list[str]:
+    """Systems of the requested rows, and before them those that they are compared with or begin from.
+
+    Raises:
+        ValueError: a row is neither a system nor a group nor ``all``.
+    """
+    systems = settings.systems
+    groups = {system.group for system in systems.values()}
+    if unknown := [row for row in settings.rows if row not in {*systems, *groups, "all"}]:
+        raise ValueError(
+            f"no system and no group is called {unknown[0]!r}. Give `all`, a group ({', '.join(sorted(groups))}) "
+            f"or a system ({', '.join(systems)})"
+        )
+    found: dict[str, None] = {}
+
+    def add(name: str) -> None:
+        for needed in (systems[name].same or systems[name].after, systems[name].baseline):
+            if needed and needed != name and needed not in found:
+                add(needed)
+        found[name] = None
+
+    for name in systems:
+        if {name, systems[name].group, "all"} & set(settings.rows):
+            add(name)
+    return list(found)
+
+
+def steps(settings: Settings) -> list[Step]:
+    """All steps, in an order in which they could run one by one."""
+    return list(_Steps(settings))
+
+
+class _Steps:
+    """Makes the steps of one experiment."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self.systems = {name: settings.systems[name] for name in chosen(settings)}
+        self.sets = ["valid", *settings.test_sets]
+
+    def command(self, key: str, **values: Any) -> str:
+        """A command of the table, filled."""
+        return " ".join(self.settings.commands[key].format(**values).split())
+
+    def __iter__(self) -> Iterator[Step]:
+        before: tuple[str, ...] = ()
+        for step in self.prepared():  # one by one, with all cores
+            yield replace(step, after=before)
+            before = (step.name,)
+        students: list[str] = []
+        for seed in self.settings.seeds:
+            for name in self.systems:
+                for step in self.student(name, seed, before):
+                    students.append(step.name)
+                    yield step
+        for number, command in enumerate(self.settings.after_students, 1):
+            yield Step(f"scores-{number}", command, after=students, screen="cat", always=True)
+        outputs = {
+            name: [f"outputs/{name}.{seed}.test.out" for seed in self.settings.seeds] for name in self.systems
+        }
+        systems = " ".join(f"{name}={','.join(files)}" for name, files in outputs.items())
+        case = "--lowercase" if self.settings.lowercase else ""
+        yield Step(
+            "score", self.command("score", systems=systems, case=case), students, screen="cat", always=True
+        )
+        if self.settings.report:
+            yield Step("report", self.command("report"), after=students, screen="cat", always=True)
+
+    def prepared(self) -> Iterator[Step]:
+        """Text, data, teachers and stores."""
+        settings = self.settings
+        yield Step("text", " && ".join(settings.prepare), screen="cat")
+        if settings.make_teacher:
+            yield Step("make-teacher", " && ".join(settings.make_teacher))
+        sets = ",".join(settings.test_sets)
+        yield Step("tokenize", self.command("tokenize", sets=sets))
+        if settings.after_tokenize:
+            yield Step("after-tokenize", " && ".join(settings.after_tokenize))
+        stores = [system.store for system in self.systems.values() if system.store]
+        teachers = dict.fromkeys(settings.stores[store].teacher for store in stores)
+        data = [system.data for system in self.systems.values()] + [
+            settings.teachers[name].data for name in teachers
+        ]
+        for folder in dict.fromkeys("data-bin" if name == "data-beam" else name for name in data):
+            yield self.binarised(folder, "pieces", "--joined-dictionary" if folder == "data-bin" else "")
+        for name in teachers:
+            teacher = settings.teachers[name]
+            command = self.command("teacher", name=name, data=teacher.data, options=teacher.options)
+            yield Step(name, command, resumes=True)
+        for name in dict.fromkeys(stores):
+            store = settings.stores[name]
+            folder = settings.teachers[store.teacher].data
+            named = "" if name == "default" or folder == "data-separate" else f"--name {name}"
+            command = self.command(
+                "dump", data=folder, teacher=store.teacher, named=named, options=store.options
+            )
+            yield Step(f"dump-{name}".removesuffix("-default"), command, resumes=True)
+
+    def binarised(self, folder: str, pieces: str, dictionaries: str) -> Step:
+        tests = ",".join(f"{pieces}/{name}" for name in self.settings.test_sets)
+        command = self.command(
+            "preprocess", data=folder, pieces=pieces, tests=tests, dictionaries=dictionaries
+        )
+        return Step(f"preprocess{folder.removeprefix('data-bin').removeprefix('data')}", command)
+
+    def student(self, name: str, seed: int, before: tuple[str, ...]) -> Iterator[Step]:
+        """Training and outputs of a student, or links to another one's."""
+        system, settings, run = self.systems[name], self.settings, f"{name}.{seed}"
+        described = {f"students/{run}/run.json": self.record(name, seed)}
+        other = f"{system.same or system.after}.{seed}"
+        if system.same or system.after:
+            before = (*before, *(f"outputs/{other}.{subset}" for subset in self.sets))
+        if system.same:
+            links = [f"../{other}/checkpoint_best.pt students/{run}/checkpoint_best.pt"]
+            links += [f"{other}.{subset}.out outputs/{run}.{subset}.out" for subset in self.sets]
+            links += [f"{other}.log logs/students/{run}.log"]
+            command = " && ".join(f"ln -sfn {link}" for link in links)
+            yield Step(f"shared/{run}", command, after=before, files=described)
+            return
+        if system.data == "data-beam":
+            if seed == settings.seeds[0]:
+                yield from self.beam(before)
+            before = ("preprocess-beam",)
+        model = replace(settings.student, **system.student)
+        budget = settings.student_training
+        updates = system.updates or budget.updates
+        start = [f"--kd-stores {system.store}"] if system.store and system.data != "data-separate" else []
+        start += [f"--finetune-from-model students/{other}/checkpoint_best.pt"] if system.after else []
+        values = {"data": system.data, "folder": f"students/{run}", "seed": seed}
+        decay = "" if budget.schedule == "inverse_sqrt" else f"--total-num-update {updates}"
+        command = self.command(
+            "student",
+            model=model,
+            start=" ".join(start),
+            updates=updates,
+            decay=decay,
+            options=self.options(name),
+            **values,
+        )
+        yield Step(f"students/{run}", command, before, resumes=True, parallel=True, files=described)
+        for number, subset in enumerate(self.sets):  # fairseq calls several test sets test, test1, ...
+            text = f'--bpe hf_tokenizer --hf-tokenizer "{settings.teacher}" > outputs/{run}.{subset}.out'
+            part = f"test{number - 1 or ''}" if number else "valid"
+            command = self.command("decode", subset=part, text=text, **values)
+            yield Step(f"outputs/{run}.{subset}", command, (f"students/{run}",), parallel=True)
+
+    def beam(self, before: tuple[str, ...]) -> Iterator[Step]:
+        """The first plain student's translations of the training text, binarised; once."""
+        folder, sets = (
+            f"students/{self.settings.baseline}.{self.settings.seeds[0]}",
+            ",".join(self.settings.test_sets),
+        )
+        text = "> outputs/beam.train.out && " + self.command("beam", sets=sets)
+        yield Step(
+            "beam",
+            self.command("decode", data="data-bin", folder=folder, subset="train", text=text),
+            (*before, folder),
+        )
+        dictionaries = f"--srcdict data-bin/dict.{self.settings.source}.txt --tgtdict data-bin/dict.{self.settings.target}.txt"
+        yield replace(self.binarised("data-beam", "pieces-beam", dictionaries), after=("beam",))
+
+    def options(self, name: str) -> str:
+        """Options of fairseq-train that make a row."""
+        system = self.systems[name]
+        values = {**self.settings.kd, **system.kd} if system.store else {"weight": 0}
+        return " ".join([*(f"--kd-{key} {value}" for key, value in values.items()), system.options]).strip()
+
+    def record(self, name: str, seed: int) -> dict[str, Any]:
+        """What ``fairseq-bert-kd report`` reads about a student."""
+        system = self.systems[name]
+        model = f"{replace(self.settings.student, **system.student)} " if system.student else ""
+        return {
+            "system": name, "seed": seed, "label": system.label or name, "group": system.group, "value": system.value,
+            "baseline": system.baseline, "updates": system.updates or self.settings.student_training.updates,
+            "options": model + self.options(name), "store": system.store,
+            "teacher": self.settings.stores[system.store].teacher if system.store else None, "continues": system.after,
+        }  # fmt: skip

@@ -1,0 +1,305 @@
+"""The workflow behind the examples: steps that are killed, fail or run twice; settings that are wrong; other kinds of tasks."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from examples import run as program
+from examples.workflow import translation
+from examples.workflow.engine import Step, Workflow
+from examples.workflow.settings import load
+
+EXAMPLES = Path(__file__).parents[2] / "examples"
+
+
+@pytest.fixture
+def out(tmp_path):
+    (tmp_path / "out").mkdir()
+    return tmp_path / "out"
+
+
+def notes(out):
+    return [json.loads(line) for line in (out / "steps.jsonl").read_text(encoding="utf-8").splitlines()]
+
+
+# ---- steps ---------------------------------------------------------------------------------------------------
+def test_steps_run_once_in_order_and_are_noted(out, capsys):
+    steps = [
+        Step("first", "echo one > made"),
+        Step(
+            "students/a.1", "cat made > seen", after=["first"], files={"students/a.1/run.json": {"seed": 1}}
+        ),
+        Step("report", "echo reported >> report", after=["students/a.1"], always=True),
+    ]
+    for _ in range(2):
+        assert Workflow(out, steps, jobs=1).run() == 0
+    assert (out / "seen").read_text() == "one\n"
+    assert json.loads((out / "students/a.1/run.json").read_text()) == {"seed": 1}
+    assert [note["step"] for note in notes(out)] == ["first", "students/a.1", "report", "report"]
+    assert (out / "report").read_text() == "reported\n" * 2
+    assert "== first: done before\n" in capsys.readouterr().out
+
+
+def test_a_step_that_was_done_otherwise_is_kept_and_says_so(out, capsys):
+    Workflow(out, [Step("first", "echo one > made")], jobs=1).run()
+    Workflow(out, [Step("first", "echo two > made")], jobs=1).run()
+    assert (out / "made").read_text() == "one\n"
+    said = capsys.readouterr().out
+    assert "done before by another command, whose result is kept (remove" in said
+    assert "echo one > made" in said.split("done before")[1]
+
+
+def test_what_does_not_need_a_failed_step_is_done_and_the_same_command_goes_on(out, capsys):
+    steps = [
+        Step("first", "true"),
+        Step("bad", "echo reason; test -e repaired", after=["first"], parallel=True),
+        Step("good", "sleep 1; echo x >> good", after=["first"], parallel=True),
+        Step("last", "echo x >> last", after=["bad", "good"]),
+    ]
+    assert Workflow(out, steps, jobs=2).run() != 0
+    said = capsys.readouterr().out
+    assert "== bad failed (exit status 1); the end of" in said
+    assert "reason\nWhat is done stays done. Correct the cause and give the same command again." in said
+    assert (out / "good").exists()
+    assert not (out / "last").exists()
+    (out / "repaired").touch()
+    assert Workflow(out, steps, jobs=2).run() == 0
+    assert (out / "good").read_text() == (out / "last").read_text() == "x\n"
+
+
+def test_steps_run_side_by_side_with_their_share_of_the_cores(out, monkeypatch):
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    monkeypatch.setattr(os, "cpu_count", lambda: 6)
+    # each waits for the other, so one by one they would not end
+    meet = "touch {0}; for i in $(seq 600); do test -e {1} && break; sleep 0.1; done; test -e {1}; echo $OMP_NUM_THREADS > {0}"
+    steps = [
+        Step("wide", "echo $OMP_NUM_THREADS > wide"),
+        Step("a", meet.format("a", "b"), after=["wide"], parallel=True),
+        Step("b", meet.format("b", "a"), after=["wide"], parallel=True),
+    ]
+    assert Workflow(out, steps, jobs=2).run() == 0
+    assert [(out / name).read_text() for name in ("wide", "a", "b")] == ["6\n", "3\n", "3\n"]
+
+
+SCRIPT = """
+import sys
+from pathlib import Path
+from examples.workflow.engine import Step, Workflow
+
+command = "echo start; test -e begun-once || { touch begun-once; sleep 3; echo; }; echo end"
+steps = [Step("data", "echo x >> data"), Step("teacher", command, after=["data"], resumes=True)]
+sys.exit(Workflow(Path(sys.argv[1]), steps, jobs=1).run())
+"""
+
+
+def test_a_start_that_was_killed_goes_on_where_it_was(out):
+    environment = {**os.environ, "PYTHONPATH": str(EXAMPLES.parent)}
+    command = [sys.executable, "-c", SCRIPT, str(out)]
+    with subprocess.Popen(command, env=environment) as child:
+        deadline = time.monotonic() + 60
+        while not (out / "begun-once").exists() and time.monotonic() < deadline:
+            time.sleep(0.05)
+        child.send_signal(signal.SIGKILL)
+    with pytest.raises(BlockingIOError, match="is in use by another start, or by a step that outlived one"):
+        Workflow(out, [], jobs=1).run()  # its step is still asleep
+    for _ in range(60):
+        again = subprocess.run(
+            command, env=environment, capture_output=True, text=True, check=False, timeout=60
+        )
+        if "BlockingIOError" not in again.stderr:
+            break
+        time.sleep(0.5)
+    assert again.returncode == 0, again.stderr
+    assert (out / "logs/teacher.log").read_text().splitlines() == [
+        "start",
+        "",
+        "end",
+        "start",
+        "end",
+    ]  # the log goes on
+    assert (out / "data").read_text() == "x\n"  # what was done is not repeated
+    assert [note["step"] for note in notes(out)] == ["data", "teacher"]
+
+
+# ---- settings ------------------------------------------------------------------------------------------------
+@pytest.fixture
+def task(tmp_path):
+    """A settings file of one's own, with a language pair that no example has."""
+    for split in ("train", "valid", "test"):
+        for language in ("nl", "fr"):
+            (tmp_path / "text").mkdir(exist_ok=True)
+            (tmp_path / "text" / f"{split}.{language}").write_text("a b\n" * 4, encoding="utf-8")
+    file = tmp_path / "mine.yaml"
+    file.write_text(
+        f"task: mine\nsource: nl\ntarget: fr\ndata: {tmp_path}/text\nout: {tmp_path}/out\nteacher: bert\n"
+    )
+    return file
+
+
+def test_settings_come_from_kind_size_file_and_command_line(task):
+    settings, kind = load(task, ["size=paper", "teacher_training.updates=7", "topk", "beam"])
+    assert kind is translation
+    assert settings.rows == ["topk", "beam"]
+    assert (settings.student_training.updates, settings.teacher_training.updates) == (100000, 7)
+    assert settings.kd == {"weight": 0.5, "temperature": 10, "topk": 8, "objective": "paper"}  # the paper's
+    assert load(task, [])[0].kd["temperature"] == 1
+
+
+@pytest.mark.parametrize(
+    ("given", "reason"),
+    [
+        (["colour=red"], "Key 'colour' not in 'Settings'"),
+        (["student_training.updates=many"], "Value 'many' of type 'str' could not be converted to Integer"),
+        (["size=huge"], "size=huge does not exist. Give one of: laptop, gpu, paper"),
+        (["kind=juggling"], "kind=juggling does not exist. Give one of: translation"),
+        (
+            ["everything"],
+            "no system and no group is called 'everything'. Give `all`, a group (dictionary, main,",
+        ),
+        (["source=xx"], "text must hold train.xx or train.xx.gz; it has test.fr, test.nl, train.fr"),
+        (
+            ["data=nowhere"],
+            "nowhere must hold train.nl or train.nl.gz; it has no files. Correct data, source or",
+        ),
+        (
+            ["teacher=no/such-model"],
+            "teacher=no/such-model is neither a folder with a model and its tokenizer nor",
+        ),
+    ],
+)
+def test_what_is_wrong_is_said_before_the_first_step(task, given, reason, capsys):
+    assert program.main([str(task), *given]) == 2
+    said = capsys.readouterr().err
+    assert reason in said
+    assert len(said.splitlines()) == 1
+    assert not (task.parent / "out" / "logs").exists()
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("task: [", "while parsing a flow"),
+        ("just words", "Key 'just words' not in 'Settings'"),
+        (
+            "task: x\nout: o\nteacher: t\nsource: a\ntitle: ${nothing}\n",
+            "Interpolation key 'nothing' not found",
+        ),
+        ("task: x\nout: o\nteacher: t\n", "has missing mandatory value: source"),
+    ],
+)
+def test_a_broken_file_is_named(tmp_path, text, reason, capsys):
+    (tmp_path / "task.yaml").write_text(text)
+    assert program.main([str(tmp_path / "task.yaml"), "--dry-run"]) == 2
+    assert reason in (said := capsys.readouterr().err)
+    assert "task.yaml" in said
+
+
+def test_a_file_that_is_not_there_and_no_file(capsys):
+    assert program.main(["no-such-example"]) == 2
+    assert "no-such-example/task.yaml" in capsys.readouterr().err
+    assert program.main([]) == 2
+    assert "SETTINGS [ROW...] [KEY=VALUE...]" in capsys.readouterr().out
+
+
+def test_what_the_report_needs_is_looked_for_before_the_first_step(task, monkeypatch, capsys):
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    assert program.main([str(task)]) == 2
+    assert (
+        "the report needs jinja2, matplotlib: pip install 'fairseq-bert-kd[report]'"
+        in capsys.readouterr().err
+    )
+
+
+def test_a_folder_keeps_its_experiment(task, monkeypatch, capsys):
+    monkeypatch.setattr(translation, "check_model", lambda name: None)
+    monkeypatch.setattr(Workflow, "run", lambda self: 0)
+    assert program.main([str(task)]) == 0
+    record = json.loads((task.parent / "out" / "experiment.json").read_text())
+    assert (record["source_lang"], record["target_lang"], record["teacher"]) == ("nl", "fr", "bert")
+    assert program.main([str(task), "title=Another"]) == 2
+    assert "holds 'mine' and differs in title. Give another folder: out=..." in capsys.readouterr().err
+
+
+# ---- rows ----------------------------------------------------------------------------------------------------
+def names(task, *given):
+    settings, kind = load(task, ["seeds=[1]", *given])
+    return [step.name for step in kind.steps(settings)]
+
+
+def test_a_row_brings_what_it_needs_and_nothing_twice(task):
+    main = names(task)
+    assert main == [
+        "text", "tokenize", "preprocess", "teacher", "dump",
+        *(f"{kind}.1{subset}" for system in ("plain", "distilled")
+          for kind, subset in ((f"students/{system}", ""), (f"outputs/{system}", ".valid"), (f"outputs/{system}", ".test"))),
+        "score", "report",
+    ]  # fmt: skip
+    assert set(names(task, "plain")) == {*main} - {"teacher", "dump"} - {
+        name for name in main if "distilled" in name
+    }
+    more = names(task, "topk-1", "distilled-separate")
+    assert more.count("teacher") == more.count("students/plain.1") == 1
+    assert {"preprocess-separate", "teacher-separate", "dump-separate", "students/plain-separate.1"} < set(
+        more
+    )
+    assert len(names(task, "all")) == len(set(names(task, "all")))
+
+
+def test_every_step_comes_after_what_it_needs(task):
+    settings, kind = load(task, ["all"])
+    seen = set()
+    for step in kind.steps(settings):
+        assert set(step.after) <= seen
+        seen.add(step.name)
+    beam = {step.name: step for step in kind.steps(settings)}
+    assert "outputs/plain.1.test" in beam["beam"].after or "students/plain.1" in beam["beam"].after
+    assert "preprocess-beam" in beam["students/beam.2"].after
+
+
+def test_students_of_a_row_differ_in_its_options_alone(task):
+    settings, kind = load(task, ["topk-1", "seeds=[1]"])
+    commands = {step.name: step.command.split() for step in kind.steps(settings)}
+    plain, other = (
+        [word for word in commands[f"students/{name}.1"] if name not in word] for name in ("plain", "topk-1")
+    )
+    assert [word for word in other if word not in plain] == [
+        "--kd-stores", "default", "0.5", "--kd-temperature", "--kd-topk", "--kd-objective", "paper",
+    ]  # fmt: skip
+    assert other[(place := other.index("--kd-topk")) : place + 2] == ["--kd-topk", "1"]
+
+
+def test_a_dry_run_shows_commands_and_writes_nothing(task, capsys):
+    assert program.main([str(task), "--dry-run"]) == 0
+    said = capsys.readouterr().out
+    assert said.count("$ fairseq-train ") == 7
+    assert not (task.parent / "out").exists()
+
+
+# ---- another kind of task ------------------------------------------------------------------------------------
+def test_a_kind_brings_its_own_steps_and_settings(tmp_path, monkeypatch):
+    """A classification in two files beside the engine, as one would add it."""
+    import examples.workflow
+    from examples.workflow import settings as module
+
+    package = tmp_path / "kinds"
+    package.mkdir()
+    (package / "labels.yaml").write_text("classes: 2\nsizes: {laptop: {}}\n")
+    (package / "labels.py").write_text(
+        "from dataclasses import dataclass\n"
+        "from examples.workflow.engine import Step\n"
+        "from examples.workflow.settings import Common\n\n"
+        "@dataclass\nclass Settings(Common):\n    classes: int = 0\n\n"
+        "def check(settings): pass\n"
+        "def steps(settings): return [Step('train', f'echo {settings.classes} > {settings.task}')]\n"
+    )
+    monkeypatch.setattr(module, "HERE", package)
+    monkeypatch.setattr(examples.workflow, "__path__", [*examples.workflow.__path__, str(package)])
+    (tmp_path / "task.yaml").write_text(f"task: rte\nkind: labels\nteacher: bert\nout: {tmp_path}/out\n")
+    assert program.main([str(tmp_path / "task.yaml"), "classes=3"]) == 0
+    assert (tmp_path / "out" / "rte").read_text() == "3\n"

@@ -1,0 +1,74 @@
+"""docs/methods.md against the registries, the files and the results."""
+
+import re
+from pathlib import Path
+
+import pytest
+from fairseq.criterions import CRITERION_REGISTRY
+from fairseq.models import ARCH_MODEL_REGISTRY, MODEL_REGISTRY
+from fairseq.tasks import TASK_REGISTRY
+
+from fairseq_bert_kd.cli.main import COMMANDS
+
+ROOT = Path(__file__).parents[1]
+PACKAGE = ROOT / "fairseq_bert_kd"
+PAGE = (ROOT / "docs/methods.md").read_text(encoding="utf-8")
+REGISTERING = ("tasks", "criterions", "models")
+
+
+def rows():
+    header, _, *lines = [line for line in PAGE.splitlines() if line.startswith("|")]
+    names = [cell.strip() for cell in header.strip("|").split("|")]
+    return [
+        dict(zip(names, (cell.strip() for cell in line.strip("|").split("|")), strict=True)) for line in lines
+    ]
+
+
+def names_in(cell):
+    return re.findall(r"`([^`]+)`", cell)
+
+
+def ours(registry):
+    """Names that our files registered."""
+    return {name for name, value in registry.items() if value.__module__.startswith(PACKAGE.name)}
+
+
+@pytest.mark.parametrize("row", rows(), ids=lambda row: names_in(row["stems"])[0])
+def test_a_row_names_what_exists(row):
+    assert row["paper"].startswith("[")
+    assert set(names_in(row["tasks"])) <= ours(TASK_REGISTRY)
+    assert set(names_in(row["criterions"])) <= CRITERION_REGISTRY.keys()
+    assert set(names_in(row["architectures"])) <= ARCH_MODEL_REGISTRY.keys() | MODEL_REGISTRY.keys()
+    assert set(names_in(row["commands"])) <= COMMANDS.keys()
+    for stem in names_in(row["stems"]):
+        assert any(PACKAGE.rglob(f"*{stem}*.py")), stem
+
+
+@pytest.mark.parametrize("row", rows(), ids=lambda row: names_in(row["stems"])[0])
+def test_the_figure_is_the_experiment_s(row):
+    """The experiment's page is filled from its results files, which another test holds."""
+    [link] = re.findall(r"\]\(([^)]+)\)", row["experiment"])
+    page = ROOT / "docs" / link
+    assert list(page.parent.glob("results/*.json"))
+    figure = re.match(r"[+−]?[\d.]+ ± [\d.]+", row["reached"])[0]
+    assert figure in page.read_text(encoding="utf-8")
+
+
+def test_every_registered_name_is_in_a_row():
+    stated = {name for row in rows() for kind in ("tasks", "criterions") for name in names_in(row[kind])}
+    assert ours(TASK_REGISTRY) | ours(CRITERION_REGISTRY) == stated
+
+
+def test_every_registering_file_bears_the_stem_of_a_method():
+    stems = {stem for row in rows() for stem in names_in(row["stems"])}
+    [shared] = re.findall(r"that serve several methods: (.*)\.", PAGE)
+    for kind in REGISTERING:
+        for path in (PACKAGE / kind).glob("[!_]*.py"):
+            of_a_method = any(path.stem == stem or path.stem.startswith(f"{stem}_") for stem in stems)
+            assert of_a_method != (path.stem in names_in(shared)), path
+
+
+def test_shared_files_exist():
+    [shared] = re.findall(r"that serve several methods: (.*)\.", PAGE)
+    present = {path.stem for kind in REGISTERING for path in (PACKAGE / kind).glob("*.py")}
+    assert set(names_in(shared)) <= present
