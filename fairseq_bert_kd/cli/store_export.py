@@ -7,7 +7,7 @@ import argparse
 import importlib
 import json
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from fairseq_bert_kd.storage.header import Header
+from fairseq_bert_kd.storage.header import Header, header_fields
 from fairseq_bert_kd.storage.schema import SCORED, ChunkData, empty_records
 from fairseq_bert_kd.storage.topk import TopKInfo
 from fairseq_bert_kd.storage.topk_store import TopKReader
@@ -30,7 +30,8 @@ the teacher did not score has one row with position -1 and nulls; a scored sente
 METADATA_KEY = b"fairseq_bert_kd"
 NORMALISER_COLUMN = "log_normaliser_at_"  # and the temperature
 TOKEN_COLUMNS = {"topk_ids": "topk_tokens", "gold_id": "gold_token", "sample_ids": "sample_tokens"}
-SUFFIXES = (".parquet", ".arrow", ".feather")  # the last two are the same form
+FORMATS = {".parquet": "parquet", ".arrow": "ipc", ".feather": "ipc"}  # of a table, by the ending of its name
+SUFFIXES = tuple(FORMATS)
 INSTALL = "pip install pyarrow"
 
 
@@ -42,36 +43,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--overwrite", action="store_true", help="replace an existing table")
 
 
-def get_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="fairseq-bert-kd store export", description=HELP)
-    add_arguments(parser)
-    return parser
-
-
 def import_pyarrow() -> Any:
-    """pyarrow with its parts for columns and Parquet; ImportError with the install line where it is absent."""
+    """pyarrow with the parts that we use; ImportError with the install line where it is absent."""
     try:
-        for part in ("pyarrow.compute", "pyarrow.parquet"):
+        for part in ("pyarrow.compute", "pyarrow.dataset", "pyarrow.parquet"):
             importlib.import_module(part)
         return importlib.import_module("pyarrow")
     except ImportError as error:
         raise ImportError(f"tables need pyarrow ({error}). Install it with:\n  {INSTALL}") from None
-
-
-def header_json(header: Header) -> str:
-    """Everything that the header says."""
-    values = {
-        "info": header.info.stated(),
-        "shard": [header.shard.index, header.shard.count],
-        "corpus_sentences": header.corpus_sentences,
-        "sentences": header.layout.sentences,
-        "rows": header.layout.rows,
-        **header.info.constants(),
-        "status_names": header.info.status_names,
-        "summary": header.summary,
-        "digest": header.digest,
-    }
-    return json.dumps(values, ensure_ascii=False)
 
 
 def record_columns(records: NDArray[Any], info: TopKInfo) -> Mapping[str, NDArray[Any]]:
@@ -100,11 +79,13 @@ class Table:
         self._arrow, self._plain = arrow, plain
         self._info: Any = header.info
         self._status = arrow.array(self._info.status_names, arrow.string())
-        self._symbols = None
-        if symbols is not None:
-            clean = [symbol.encode("utf-8", "replace").decode() for symbol in symbols]
-            self._symbols = arrow.array(clean, arrow.string())
-        self.schema = arrow.schema(self._fields(), metadata={METADATA_KEY: header_json(header)})
+        clean = symbols and [symbol.encode("utf-8", "replace").decode() for symbol in symbols]
+        self._symbols = clean and arrow.array(clean, arrow.string())
+        none = np.zeros(0, dtype=np.uint8)
+        hashes = {side: none.astype(np.uint64) for side in self._info.sides}
+        empty = ChunkData(hashes, none, none, empty_records(0, self._info))
+        metadata = {METADATA_KEY: json.dumps(header_fields(header), ensure_ascii=False)}
+        self.schema = self.batch(0, empty).schema.with_metadata(metadata)
 
     def batch(self, first_sentence: int, data: ChunkData) -> Any:
         """The rows of a chunk whose first sentence has this corpus index."""
@@ -113,8 +94,6 @@ class Table:
         sentence = np.repeat(np.arange(len(shown)), shown)  # [row -> sentence]
         position = np.arange(len(sentence)) - np.repeat(np.cumsum(shown) - shown, shown)
         scored = data.status[sentence] == SCORED
-        records = np.zeros(len(sentence), dtype=data.records.dtype)
-        records[scored] = data.records[data.scored]
         arrow = self._arrow
         columns: dict[str, Any] = {
             "sentence": arrow.array(sentence + first_sentence, arrow.int64()),
@@ -122,65 +101,43 @@ class Table:
             "status": arrow.DictionaryArray.from_arrays(data.status[sentence].astype(np.int8), self._status),
             **{f"{side}_hash": arrow.array(hashes[sentence]) for side, hashes in data.hashes.items()},
         }
-        for name, values in record_columns(records, self._info).items():
-            flat, wrap = self._flat(name, values, scored)
-            columns[name] = wrap(flat)
+        record_of = arrow.array(np.cumsum(scored) - 1, arrow.int64(), mask=~scored)  # [row -> scored record]
+        for name, values in record_columns(data.records[data.scored], self._info).items():
+            kind = np.int32 if name in TOKEN_COLUMNS else np.float32
+            flat = arrow.array(values.astype(kind).ravel())
+            columns[name] = self._column(flat, values).take(record_of)
             if name in TOKEN_COLUMNS and self._symbols is not None:
-                tokens = arrow.DictionaryArray.from_arrays(flat, self._symbols)
-                columns[TOKEN_COLUMNS[name]] = wrap(tokens.dictionary_decode() if self._plain else tokens)
-        return arrow.record_batch([columns[name] for name in self.schema.names], schema=self.schema)
+                pieces = arrow.DictionaryArray.from_arrays(flat, self._symbols)
+                pieces = pieces.dictionary_decode() if self._plain else pieces
+                columns[TOKEN_COLUMNS[name]] = self._column(pieces, values).take(record_of)
+        return arrow.RecordBatch.from_pydict(columns)
 
-    def _flat(
-        self, name: str, values: NDArray[Any], scored: NDArray[np.bool_]
-    ) -> tuple[Any, Callable[[Any], Any]]:
-        """Values in one array, and the function that makes a column of it: null where the sentence was not scored."""
-        arrow = self._arrow
-        values = values.astype(np.int32 if name in TOKEN_COLUMNS else np.float32)
+    def _column(self, flat: Any, values: NDArray[Any]) -> Any:
+        """The elements of ``(records, k)`` values as lists of k, those of ``(records,)`` as they are."""
         if values.ndim == 1:
-            return arrow.array(values, mask=~scored), lambda flat: flat
-        # a null list is empty: the offsets advance in scored rows only
-        offsets = np.concatenate([[0], np.cumsum(scored * values.shape[1])]).astype(np.int32)
-
-        def as_lists(flat: Any) -> Any:
-            return arrow.ListArray.from_arrays(arrow.array(offsets), flat, mask=arrow.array(~scored))
-
-        return arrow.array(values[scored].ravel()), as_lists
-
-    def _fields(self) -> Iterator[Any]:
-        arrow, info = self._arrow, self._info
-        text = arrow.string() if self._plain else arrow.dictionary(arrow.int32(), arrow.string())
-        yield arrow.field("sentence", arrow.int64(), nullable=False)
-        yield arrow.field("position", arrow.int32(), nullable=False)
-        yield arrow.field("status", arrow.dictionary(arrow.int8(), arrow.string()), nullable=False)
-        for side in info.sides:
-            yield arrow.field(f"{side}_hash", arrow.uint64(), nullable=False)
-        for name, values in record_columns(empty_records(0, info), info).items():
-            element = arrow.int32() if name in TOKEN_COLUMNS else arrow.float32()
-            yield arrow.field(name, arrow.list_(element) if values.ndim == 2 else element)
-            if name in TOKEN_COLUMNS and self._symbols is not None:
-                yield arrow.field(TOKEN_COLUMNS[name], arrow.list_(text) if values.ndim == 2 else text)
-
-
-def batches(reader: TopKReader, table: Table) -> Iterator[Any]:
-    """A record batch for each chunk of a store; ValueError for a chunk that is not as it was written."""
-    for local in range(reader.header.layout.chunks):
-        yield table.batch(reader.first_sentence(local), reader.checked_chunk(local))
+            return flat
+        offsets = np.arange(len(values) + 1, dtype=np.int32) * np.int32(values.shape[1])
+        return self._arrow.ListArray.from_arrays(self._arrow.array(offsets), flat)
 
 
 def open_writer(arrow: Any, path: Path, suffix: str, schema: Any) -> Any:
     """A writer with ``write_batch`` for the form that the suffix names; zstd, which both forms' readers know."""
     if suffix == ".parquet":
-        return importlib.import_module("pyarrow.parquet").ParquetWriter(path, schema, compression="zstd")
-    ipc = importlib.import_module("pyarrow.ipc")
-    return ipc.new_file(str(path), schema, options=ipc.IpcWriteOptions(compression="zstd"))
+        return arrow.parquet.ParquetWriter(path, schema, compression="zstd")
+    return arrow.ipc.new_file(str(path), schema, options=arrow.ipc.IpcWriteOptions(compression="zstd"))
+
+
+def check_suffix(table: Path) -> None:
+    """Raise ValueError for a table whose name has an unknown ending."""
+    if table.suffix not in FORMATS:
+        raise ValueError(
+            f"the table's name must end in {', '.join(SUFFIXES)}, got {table.name!r}; choose one of them"
+        )
 
 
 def check_output(store: Path, out: Path, overwrite: bool) -> None:
     """Raise an error for an unknown ending, a table that exists, and the store itself."""
-    if out.suffix not in SUFFIXES:
-        raise ValueError(
-            f"the table's name must end in {', '.join(SUFFIXES)}, got {out.name!r}; choose one of them"
-        )
+    check_suffix(out)
     if not out.parent.is_dir():
         raise FileNotFoundError(f"folder {out.parent} of the table does not exist; create it")
     if out.is_dir() or (out.exists() and store.exists() and out.samefile(store)):
@@ -202,7 +159,8 @@ def main(args: argparse.Namespace) -> None:
             open_writer(arrow, work, out.suffix, table.schema) as writer,
             tqdm(total=reader.header.layout.chunks, unit="chunk", desc="export") as progress,
         ):
-            for batch in batches(reader, table):
+            for local in range(reader.header.layout.chunks):
+                batch = table.batch(reader.sentences(local).start, reader.checked_chunk(local))
                 writer.write_batch(batch)
                 rows += batch.num_rows
                 progress.update()

@@ -12,7 +12,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 import fairseq_bert_kd
-from fairseq_bert_kd.cli.store_export import SUFFIXES, import_pyarrow
+from fairseq_bert_kd.cli.store_export import SUFFIXES, check_suffix, import_pyarrow
 from fairseq_bert_kd.cli.store_import_table import ImportedTable
 from fairseq_bert_kd.storage.chunk import check_rows
 from fairseq_bert_kd.storage.fairseq_data import (
@@ -64,12 +64,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--overwrite", action="store_true", help="replace an existing store")
 
 
-def get_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="fairseq-bert-kd store import", description=HELP)
-    add_arguments(parser)
-    return parser
-
-
 def main(args: argparse.Namespace) -> None:
     path = store_path(args.data, args.subset, args.source_lang, args.target_lang, args.name)
     if path.exists() and not args.overwrite:
@@ -77,10 +71,7 @@ def main(args: argparse.Namespace) -> None:
             f"store {path} exists; pass --overwrite to replace it, or --name to write another one"
         )
     table_path = Path(args.table)
-    if table_path.suffix not in SUFFIXES:
-        raise ValueError(
-            f"the table's name must end in {', '.join(SUFFIXES)}, got {table_path.name!r}; choose one of them"
-        )
+    check_suffix(table_path)
     if not table_path.is_file():
         raise FileNotFoundError(f"table {table_path} does not exist; check the path")
     files = translation_files(args.data, args.subset, args.source_lang, args.target_lang)

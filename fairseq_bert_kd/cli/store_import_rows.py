@@ -56,7 +56,10 @@ class RowColumns:
         topk: int | None,
     ):
         self._arrow, self._names = arrow, set(names)
-        self._ids = {symbol: i for i, symbol in enumerate(symbols)}  # [piece -> id], of equal ones the last
+        # no table holds what UTF-8 cannot; of equal symbols fairseq takes the last
+        last = {symbol: i for i, symbol in enumerate(symbols)}
+        known = [s if last[s] == i and _is_utf8(s) else None for i, s in enumerate(symbols)]
+        self._symbols = arrow.array(known, arrow.string())  # [id -> piece]
         # the pieces of an exported table lack what UTF-8 cannot hold; its ids are exact for the same dictionary
         self._by_id = stated.get("dictionary_digest") == dictionary_digest(symbols)
         self.gold = "gold_logit" in self._names
@@ -178,53 +181,50 @@ class RowColumns:
 
     def _values(self, rows: Any, name: str, width: int, where: Where) -> NDArray[Any]:
         """``(rows, width)`` numbers of a column of lists, or ``(rows,)`` for a width of 0."""
-        column = self._flat(rows.column(name), name, width, where)
-        if column.null_count or not self._arrow.types.is_floating(column.type):
-            raise ValueError(
-                f"column {name} must hold floating-point numbers without nulls, got {column.type}"
-            )
+        column = self._flat(rows, name, width, where)
+        if not self._arrow.types.is_floating(column.type):
+            raise ValueError(f"column {name} must hold floating-point numbers, got {column.type}")
         values = column.to_numpy(zero_copy_only=False)
         return values.reshape(-1, width) if width else values
 
     def _pieces(self, rows: Any, ids_name: str, width: int, where: Where) -> NDArray[np.int64]:
         """``(rows, width)`` ids of a column of lists of pieces, or ``(rows,)`` for a width of 0."""
         name = self._piece_column(ids_name)
-        column = self._flat(rows.column(name), name, width, where)
-        if column.null_count:
-            raise ValueError(f"column {name} must not hold nulls")
-        if name == ids_name:
-            ids = column.to_numpy(zero_copy_only=False).astype(np.int64)
-            return ids.reshape(-1, width) if width else ids
-        if not self._arrow.types.is_dictionary(column.type):
-            column = column.dictionary_encode()
-        pieces = column.dictionary.to_pylist()
-        known = np.array([self._ids.get(piece, -1) for piece in pieces], dtype=np.int64)
-        places = column.indices.to_numpy(zero_copy_only=False)  # [value -> piece]
-        ids = known[places]
-        if (ids < 0).any():
-            value = int((ids < 0).argmax())
-            row = value // max(width, 1)
-            raise ValueError(
-                f"sentence {where[0][row]}, position {where[1][row]}: piece {pieces[places[value]]!r} is not in the target "
-                "dictionary; the teacher must use the pieces of the data"
-            )
+        column = self._flat(rows, name, width, where)
+        if name != ids_name:
+            pieces = column.cast(self._arrow.string())
+            column = self._arrow.compute.index_in(pieces, value_set=self._symbols)
+            if column.null_count:
+                value = int(np.argmax(column.is_null().to_numpy(zero_copy_only=False)))
+                row = value // max(width, 1)
+                raise ValueError(
+                    f"sentence {where[0][row]}, position {where[1][row]}: piece {pieces[value].as_py()!r} is not in the "
+                    "target dictionary; the teacher must use the pieces of the data"
+                )
+        ids = column.to_numpy(zero_copy_only=False).astype(np.int64)
         return ids.reshape(-1, width) if width else ids
 
-    def _flat(self, column: Any, name: str, width: int, where: Where) -> Any:
-        """The values of all rows in one array, after a check that each row has ``width``; 0 for a column of values."""
-        if not width:
-            return column
-        lengths = self._lengths(column, name)
-        rule = f"column {name} must hold {width} values in every row"
-        check_rows_of(where, lengths != width, rule, lambda row: lengths[row])
-        return column.flatten()
+    def _flat(self, rows: Any, name: str, width: int, where: Where) -> Any:
+        """The values of all rows in one array, ``width`` in each row; 0 for a column of values."""
+        column = rows.column(name)
+        if width:
+            lengths = self._lengths(column, name)
+            rule = f"column {name} must hold {width} values in every row"
+            check_rows_of(where, lengths != width, rule, lambda row: lengths[row])
+            column = column.flatten()
+        if column.null_count:
+            raise ValueError(f"column {name} must not hold nulls")
+        return column
 
     def _lengths(self, column: Any, name: str) -> NDArray[np.int64]:
         """``(rows,)`` values of each row; 0 for null."""
-        types, compute = self._arrow.types, self._arrow.compute
-        if not any(
-            test(column.type) for test in (types.is_list, types.is_large_list, types.is_fixed_size_list)
-        ):
-            raise ValueError(f"column {name} must hold lists, got {column.type}")
-        lengths = compute.fill_null(compute.list_value_length(column), 0)
+        compute = self._arrow.compute
+        try:
+            lengths = compute.fill_null(compute.list_value_length(column), 0)
+        except self._arrow.ArrowNotImplementedError:
+            raise ValueError(f"column {name} must hold lists, got {column.type}") from None
         return lengths.to_numpy(zero_copy_only=False).astype(np.int64)
+
+
+def _is_utf8(text: str) -> bool:
+    return text.encode("utf-8", "replace").decode() == text

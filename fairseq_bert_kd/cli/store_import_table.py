@@ -1,6 +1,5 @@
 """A table of any teacher's rows, read by record batches, as the chunks of a store."""
 
-import importlib
 import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -9,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fairseq_bert_kd.cli.store_export import METADATA_KEY
+from fairseq_bert_kd.cli.store_export import FORMATS, METADATA_KEY
 from fairseq_bert_kd.cli.store_import_rows import RowColumns, Where, check_rows_of
 from fairseq_bert_kd.storage.fairseq_data import Sides, sentence_hash
 from fairseq_bert_kd.storage.schema import SCORED, ChunkData, empty_records
@@ -37,10 +36,13 @@ class ImportedTable:
     """
 
     def __init__(self, arrow: Any, path: Path, sides: Sides, symbols: Sequence[str], topk: int | None):
-        self._arrow, self._path, self._sides = arrow, path, sides
-        schema = self._schema()
-        self._names = set(schema.names)
-        self.stated = _stated(schema.metadata or {})
+        self._arrow, self._sides = arrow, sides
+        try:
+            self._dataset = arrow.dataset.dataset(path, format=FORMATS[path.suffix])
+        except arrow.ArrowInvalid as error:
+            raise ValueError(f"{path} is not a table of the form that its name says ({error})") from None
+        self._names = set(self._dataset.schema.names)
+        self.stated = _stated(self._dataset.schema.metadata or {})
         first = next((batch for batch in self._batches() if batch.num_rows), None)
         self.columns = RowColumns(arrow, self._names, first, symbols, self.stated, topk)
 
@@ -70,30 +72,11 @@ class ImportedTable:
 
     # ------------------------------------------------------------ file
 
-    def _schema(self) -> Any:
-        try:
-            if self._path.suffix == ".parquet":
-                return importlib.import_module("pyarrow.parquet").read_schema(self._path)
-            with self._arrow.OSFile(str(self._path)) as file:
-                return importlib.import_module("pyarrow.ipc").open_file(file).schema
-        except self._arrow.ArrowInvalid as error:
-            raise ValueError(
-                f"{self._path} is not a table of the form that its name says ({error})"
-            ) from None
-
     def _batches(self) -> Iterator[Any]:
         """Record batches in the file's order, of at most `_BATCH_ROWS` rows."""
-        if self._path.suffix == ".parquet":
-            with importlib.import_module("pyarrow.parquet").ParquetFile(self._path) as file:
-                for group in range(file.num_row_groups):  # whose dictionaries of pieces may differ
-                    yield from file.iter_batches(batch_size=_BATCH_ROWS, row_groups=[group])
-            return
-        with self._arrow.memory_map(str(self._path)) as source:
-            file = importlib.import_module("pyarrow.ipc").open_file(source)
-            for number in range(file.num_record_batches):
-                batch = file.get_batch(number)
-                for start in range(0, batch.num_rows, _BATCH_ROWS):
-                    yield batch.slice(start, _BATCH_ROWS)
+        return self._dataset.to_batches(
+            batch_size=_BATCH_ROWS, batch_readahead=1, fragment_readahead=0, use_threads=False
+        )
 
     def _integers(self, batch: Any, name: str) -> NDArray[np.int64]:
         column = batch.column(name)

@@ -1,18 +1,17 @@
 """``fairseq-bert-kd store merge``: the shards of a dump as one store."""
 
 import argparse
-import os
 from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
-from typing import BinaryIO
 
 from fairseq_bert_kd.cli.store_tools import printable, progress_bar
 from fairseq_bert_kd.storage.chunk import chunk_digest
-from fairseq_bert_kd.storage.header import open_header, read_header
+from fairseq_bert_kd.storage.header import open_header
 from fairseq_bert_kd.storage.known_schemas import SCHEMAS
 from fairseq_bert_kd.storage.merge import merge_shards
 from fairseq_bert_kd.storage.shards import store_of_shard
-from fairseq_bert_kd.storage.store_file import StoreFile, pread
+from fairseq_bert_kd.storage.store_file import open_store
 from fairseq_bert_kd.storage.verify import verify_store
 
 HELP = """Join all shards of a dump (`fairseq-bert-kd dump --shard I/N`) to the store that a dump without shards gives,
@@ -37,7 +36,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def main(args: argparse.Namespace) -> None:
     shards = [Path(path) for path in args.shards]
     output = Path(args.output) if args.output is not None else default_output(shards)
-    _check_not_itself(shards, output)
+    if any(output.exists() and path.exists() and path.samefile(output) for path in shards):
+        raise ValueError(f"--output {output} is one of the shards; give another name")
     layouts = [open_header(path, SCHEMAS).layout for path in shards]
     was_there = output.exists() and not args.overwrite  # then complete, or refused below
     total = sum(layout.ends["records"] - layout.starts["records"] for layout in layouts)
@@ -72,13 +72,6 @@ def default_output(shards: Sequence[Path]) -> Path:
     return names.pop()
 
 
-def _check_not_itself(shards: Sequence[Path], output: Path) -> None:
-    """Raise ValueError where the output is one of the shards."""
-    for path in shards:
-        if output.exists() and path.exists() and os.path.samefile(path, output):
-            raise ValueError(f"--output {output} is one of the shards; give another name")
-
-
 def _check_same_content(shards: Sequence[Path], output: Path) -> None:
     """Raise ValueError unless a store that was there before is sound and holds the very rows of the shards."""
     problems = verify_store(output)
@@ -87,20 +80,15 @@ def _check_same_content(shards: Sequence[Path], output: Path) -> None:
             f"the shards were kept, as {output} was there before and is damaged ({problems[0]}); "
             "pass --overwrite to merge them again"
         )
-    with open(output, "rb") as file:
-        whole = _open(output, file)
-        for path in shards:
-            with open(path, "rb") as shard_file:
-                shard = _open(path, shard_file)
-                for place in shard.places():
-                    entry, data = whole.entry(whole.place_of(place.number)), shard.chunk(place)
-                    # the shard's rows must have the digest of the store's
-                    if chunk_digest(place.number, entry, data, whole.info) != entry["digest"].tobytes():
-                        raise ValueError(
-                            f"the shards were kept, as {output} was there before and holds other rows than {path} in "
-                            f"chunk {place.number}; pass --overwrite to merge them again"
-                        )
-
-
-def _open(path: Path, file: BinaryIO) -> StoreFile:
-    return StoreFile(path, read_header(file, path, SCHEMAS), pread(file, path))
+    with ExitStack() as files:
+        whole, *parts = (files.enter_context(open_store(path, SCHEMAS)) for path in (output, *shards))
+        for shard in parts:
+            for local in range(shard.header.layout.chunks):
+                number = shard.number(local)
+                entry, data = whole.entry(whole.local(number)), shard.chunk(local)
+                # the shard's rows must have the digest of the store's
+                if chunk_digest(number, entry, data, whole.info) != entry["digest"].tobytes():
+                    raise ValueError(
+                        f"the shards were kept, as {output} was there before and holds other rows than {shard.path} in "
+                        f"chunk {number}; pass --overwrite to merge them again"
+                    )

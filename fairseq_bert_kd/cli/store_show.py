@@ -4,17 +4,16 @@ import argparse
 import math
 import unicodedata
 from collections.abc import Iterator, Sequence
-from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fairseq_bert_kd.cli.store_tools import printable
-from fairseq_bert_kd.storage.alignment import hash_differences
+from fairseq_bert_kd.storage.alignment import sentence_differences
 from fairseq_bert_kd.storage.fairseq_data import IndexedTokens, Sides, read_dictionary, symbol_name
-from fairseq_bert_kd.storage.header import Header
 from fairseq_bert_kd.storage.probabilities import default_temperature, gold_probs, percent, token_probs
+from fairseq_bert_kd.storage.schema import SCORED
 from fairseq_bert_kd.storage.topk import PREFIX_PLAN, TopKInfo
 from fairseq_bert_kd.storage.topk_store import TopKReader
 
@@ -25,27 +24,10 @@ EXAMPLE = (
 )
 _UNKNOWN = "?"
 _WHY_MISSING = {
-    "scored": "",
     "too_long": "longer than the teacher can read",
     "not_finite": "the teacher's logits were not finite",
     "not_imported": "the imported table does not hold it",
 }
-
-
-class Sentence(NamedTuple):
-    """A sentence of a store.
-
-    Attributes:
-        number: its corpus index.
-        status: 0, or why it is missing.
-        hashes: hash of its ids by side.
-        records: ``(rows,)``.
-    """
-
-    number: int
-    status: int
-    hashes: dict[str, int]
-    records: NDArray[Any]
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -76,36 +58,33 @@ def main(args: argparse.Namespace) -> None:
     if not 1 <= top <= info.k:
         raise ValueError(f"--top must be from 1 to {info.k}, what the store holds, got {top}")
     temperature = _temperature(info, args.temperature)
-    sentence = find_sentence(reader, args.sentence)
+    index = find_sentence(reader, args.sentence)
     symbols = reader.symbols()
-    pieces = _pieces(reader, sentence, args.data) if args.data is not None else None
-    for line in _lines(reader, sentence, symbols, pieces, temperature, top):
+    pieces = _pieces(reader, args.sentence, index, args.data) if args.data is not None else None
+    for line in [
+        *_heading(reader, args.sentence, index, temperature),
+        *_body(reader, index, symbols, pieces, temperature, top),
+    ]:
         print(line.rstrip())
 
 
-def find_sentence(reader: TopKReader, number: int) -> Sentence:
-    """A sentence by its corpus index, its chunk checked.
+def find_sentence(reader: TopKReader, number: int) -> int:
+    """Index in the file of a sentence by its corpus index, its chunk checked.
 
     Raises:
         ValueError: not in the corpus, or in another shard, or damaged.
     """
-    corpus, shard = reader.header.corpus_sentences, reader.header.shard
+    corpus, shard, size = reader.header.corpus_sentences, reader.header.shard, reader.info.chunk_sentences
     if not 0 <= number < corpus:
         raise ValueError(f"SENTENCE must be from 0 to {corpus - 1}, a corpus index, got {number}")
-    chunk, offset = divmod(number, reader.info.chunk_sentences)
-    local, index = divmod(chunk, shard.count)
+    chunk, offset = divmod(number, size)
+    index = chunk % shard.count
     if index != shard.index:
         raise ValueError(
             f"sentence {number} is in shard {index + 1}/{shard.count}, {reader.path} is shard {shard}; name that file"
         )
-    data = reader.checked_chunk(local)
-    start = int(data.lengths[:offset].sum())
-    return Sentence(
-        number,
-        int(data.status[offset]),
-        {side: int(hashes[offset]) for side, hashes in data.hashes.items()},
-        data.records[start : start + int(data.lengths[offset])],
-    )
+    reader.checked_chunk(reader.local(chunk))
+    return reader.local(chunk) * size + offset
 
 
 def _temperature(info: TopKInfo, requested: float | None) -> float:
@@ -123,7 +102,7 @@ def _temperature(info: TopKInfo, requested: float | None) -> float:
     return requested
 
 
-def _pieces(reader: TopKReader, sentence: Sentence, folder: str) -> tuple[list[str], list[int]]:
+def _pieces(reader: TopKReader, number: int, index: int, folder: str) -> tuple[list[str], list[int]]:
     """Source pieces and target ids.
 
     Raises:
@@ -132,65 +111,60 @@ def _pieces(reader: TopKReader, sentence: Sentence, folder: str) -> tuple[list[s
     """
     files = reader.info.files(folder)
     sides = Sides({side: IndexedTokens(prefix) for side, (prefix, _) in files.items()})
-    stored = {side: [value] for side, value in sentence.hashes.items()}
     lines = [
-        f"is longer than the {side} in {folder}"
-        for side, tokens in sides.items()
-        if sentence.number >= len(tokens)
+        f"is longer than the {side} in {folder}" for side, tokens in sides.items() if number >= len(tokens)
     ]
-    lines += [line for _, _, line in hash_differences([sentence.number], stored, sides)]
+    lines += sentence_differences(reader.info, number, len(reader.rows(index)), reader.hashes(index), sides)
     if lines:
         raise ValueError(
             f"store {reader.path} {lines[0]}; `fairseq-bert-kd store verify --data` lists all differences, or leave out "
             "--data"
         )
     dictionary = read_dictionary(files["source"].dictionary)
-    source, target = (sides[side][sentence.number].tolist() for side in ("source", "target"))
+    source, target = (sides[side][number].tolist() for side in ("source", "target"))
     return [_symbol(dictionary, token) for token in source], target
 
 
 # ---------------------------------------------------------------- text
 
 
-def _lines(
+def _heading(reader: TopKReader, number: int, index: int, temperature: float) -> Iterator[str]:
+    info, status = reader.info, reader.status(index)
+    plan = " (left to right)" if info.mask_plan == PREFIX_PLAN else ""
+    yield printable(
+        f"sentence {number} of {reader.path.name} ({info.split}, {info.source_lang} -> {info.target_lang}), "
+        f"{len(reader.rows(index))} positions, teacher {info.teacher}{plan}, T={temperature:g}"
+    )
+    if status != SCORED:
+        name = info.status_names[status] if status < len(info.status_names) else str(status)
+        yield f"the teacher has not scored it: {_WHY_MISSING.get(name, 'for an unknown reason')} ({name})"
+
+
+def _body(
     reader: TopKReader,
-    sentence: Sentence,
+    index: int,
     symbols: Sequence[str],
     pieces: tuple[list[str], list[int]] | None,
     temperature: float,
     top: int,
 ) -> Iterator[str]:
-    yield from _heading(reader.path, reader.header, sentence, temperature)
     gold: list[int] | None = None
     if pieces is not None:
         gold = pieces[1]
         yield f"source  {' '.join(pieces[0])}"
         yield f"target  {' '.join(_symbol(symbols, i) for i in gold)}"
-    if sentence.status != 0:
+    if reader.is_missing(index):
         return
+    records = reader.rows(index)
     if reader.info.gold:
-        gold = sentence.records["gold_id"].tolist()
+        gold = records["gold_id"].tolist()
     yield ""
-    rows = list(_table(sentence.records, reader.info, symbols, gold, temperature, top))
+    rows = list(_table(records, reader.info, symbols, gold, temperature, top))
     yield from _aligned(rows)
     if gold is not None and any(row[2] == _UNKNOWN for row in rows):
         yield f"{_UNKNOWN}: the gold token is not among the stored ones"
     if not reader.info.temperatures:
         yield "probabilities are over the stored tokens only: the store does not hold the mass of the others"
-
-
-def _heading(path: Path, header: Header, sentence: Sentence, temperature: float) -> Iterator[str]:
-    info: Any = header.info
-    plan = " (left to right)" if info.mask_plan == PREFIX_PLAN else ""
-    yield printable(
-        f"sentence {sentence.number} of {path.name} ({info.split}, {info.source_lang} -> {info.target_lang}), "
-        f"{len(sentence.records)} positions, teacher {info.teacher}{plan}, T={temperature:g}"
-    )
-    if sentence.status != 0:
-        names = info.status_names
-        name = names[sentence.status] if sentence.status < len(names) else str(sentence.status)
-        why = _WHY_MISSING.get(name, "for an unknown reason")
-        yield f"the teacher has not scored it: {why} ({name})"
 
 
 def _table(
@@ -227,22 +201,15 @@ def _symbol(symbols: Sequence[str], token: int) -> str:
 def _aligned(cells: list[list[str]]) -> Iterator[str]:
     """Columns of equal width: pieces to the left, position and percentage to the right."""
     widths = [max(map(_width, column)) for column in zip(*cells, strict=True)]
-    right = [i % 2 == 0 or i == len(widths) - 1 for i in range(len(widths))]
     for row in cells:
         padded = []
-        for cell, width, to_right in zip(row, widths, right, strict=True):
+        for i, (cell, width) in enumerate(zip(row, widths, strict=True)):
             space = " " * (width - _width(cell))
-            padded.append(space + cell if to_right else cell + space)
+            padded.append(space + cell if i % 2 == 0 or i == len(row) - 1 else cell + space)
         yield "  ".join(padded)
 
 
 def _width(text: str) -> int:
     """Width in columns of a terminal: two for wide characters, none for combining ones."""
-    return sum(
-        0
-        if unicodedata.category(c) in ("Mn", "Me", "Cf")
-        else 2
-        if unicodedata.east_asian_width(c) in "WF"
-        else 1
-        for c in text
-    )
+    shown = [c for c in text if unicodedata.category(c) not in ("Mn", "Me", "Cf")]
+    return len(shown) + sum(unicodedata.east_asian_width(c) in "WF" for c in shown)

@@ -5,8 +5,9 @@ import json
 import math
 from collections.abc import Iterator
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from fairseq_bert_kd.cli.store_tools import printable, progress_bar
 from fairseq_bert_kd.storage.header import Header
@@ -27,6 +28,14 @@ from fairseq_bert_kd.storage.topk_store import TopKReader
 HELP = """Print the header of a top-k store, how much of the teacher's probability its rows hold, and which k and temperature
 fit. Reads a sample of whole chunks; `store verify` checks all of them."""
 EXAMPLE = "example: fairseq-bert-kd store stat data-bin/train.de-en.en.topk --rows 0"
+_STATISTICS = (
+    "temperature",
+    "tokens",
+    "mean_mass",
+    "share_below_half",
+    "mass_histogram",
+    "entropy_histogram",
+)
 _BAR = 36  # characters of a histogram's longest bar; a line stays within 60
 
 
@@ -51,20 +60,14 @@ def main(args: argparse.Namespace) -> None:
     with progress_bar(f"stat {reader.path.name}", int(share * records)) as bar:
         stat = row_stat(reader, args.rows, bar.update)
     if args.json:
-        print(json.dumps(as_json(reader, stat), indent=2))
+        print(json.dumps(as_json(reader, stat), indent=2, default=np.ndarray.tolist))
         return
-    for line in [*header_lines(reader.path, reader.header), "", *row_lines(stat)]:
+    facts = [f"  {name:<14} {value}" for name, value in _facts(reader.header)]
+    for line in [str(reader.path), *facts, "", *row_lines(stat)]:
         print(printable(line).rstrip())
 
 
 # ---------------------------------------------------------------- the header
-
-
-def header_lines(path: Path, header: Header) -> Iterator[str]:
-    """Lines of the header, one fact per line."""
-    yield str(path)
-    for name, value in _facts(header):
-        yield f"  {name:<14} {value}"
 
 
 def _facts(header: Header) -> Iterator[tuple[str, str]]:
@@ -103,15 +106,10 @@ def _facts(header: Header) -> Iterator[tuple[str, str]]:
     if summary["gold_nll"] is None:
         yield "on gold", "not known"
     else:
-        accuracy, perplexity = summary["gold_accuracy"], _perplexity(summary["gold_nll"])
+        accuracy, perplexity = summary["gold_accuracy"], math.exp(min(summary["gold_nll"], 700))
         seen = "from the left" if info.mask_plan == PREFIX_PLAN else "each token masked"
         yield "on gold", f"accuracy {100 * accuracy:.2f} %, perplexity {perplexity:.4g} ({seen})"
     yield "origin", f"{info.origin}; {', '.join(f'{tool} {v}' for tool, v in sorted(info.versions.items()))}"
-
-
-def _perplexity(nll: float) -> float:
-    """Perplexity of a mean in nats; infinite above 700."""
-    return math.exp(nll) if nll < 700 else math.inf
 
 
 # ---------------------------------------------------------------- the rows
@@ -119,7 +117,9 @@ def _perplexity(nll: float) -> float:
 
 def row_lines(stat: RowStat) -> Iterator[str]:
     """Table, histograms, advice and warnings."""
-    part = f"all {stat.chunks:,} chunks" if stat.chunks == stat.chunks_in_all else _sampled(stat)
+    part = f"all {stat.chunks:,} chunks"
+    if stat.chunks < stat.chunks_in_all:
+        part = f"{stat.chunks:,} of {stat.chunks_in_all:,} chunks, spread evenly (--rows 0 reads all)"
     yield f"rows: {stat.rows:,} scored ones of {part}"
     if not stat.rows:
         yield "no scored row among them; read all with --rows 0"
@@ -133,10 +133,6 @@ def row_lines(stat: RowStat) -> Iterator[str]:
     yield from _advice(stat)
     for warning in warnings(stat):
         yield f"warning: {warning}"
-
-
-def _sampled(stat: RowStat) -> str:
-    return f"{stat.chunks:,} of {stat.chunks_in_all:,} chunks, spread evenly (--rows 0 reads all)"
 
 
 def _mass_table(stat: RowStat) -> Iterator[str]:
@@ -169,8 +165,8 @@ def _histogram(counts: list[int], top: float) -> Iterator[str]:
 
 
 def _advice(stat: RowStat) -> Iterator[str]:
-    first = next((t for t in stat.temperatures if t.temperature == 1), stat.temperatures[0])
-    k, stored = suggested_k(stat), first.tokens[-1]
+    first, k = stat.at_one, suggested_k(stat)
+    stored = first.tokens[-1]
     yield (
         f"suggested --kd-topk: {k} (our own rule: the least k' whose mean mass at T={first.temperature:g} is at least "
         f"{ENOUGH_MASS:g} of that of all {stored}, and with which at most {100 * ENOUGH_ROWS:g} in 100 rows more are below "
@@ -190,7 +186,7 @@ def as_json(reader: TopKReader, stat: RowStat) -> dict[str, Any]:
     header = reader.header
     assert header.summary is not None
     nll = header.summary["gold_nll"]
-    perplexity = None if nll is None or nll >= 700 else math.exp(nll)
+    perplexity = None if nll is None or nll >= 700 else math.exp(nll)  # beyond it is infinite
     return {
         "path": str(reader.path),
         "version": header.info.version,
@@ -206,21 +202,12 @@ def as_json(reader: TopKReader, stat: RowStat) -> dict[str, Any]:
         "summary": header.summary,
         "gold_perplexity": perplexity,
         "looked_at": {"chunks": stat.chunks, "rows": stat.rows},
-        "temperatures": [_temperature_json(t) for t in stat.temperatures],
+        "temperatures": [
+            {name: getattr(t, name) for name in _STATISTICS}
+            | {"mean_entropy_bits": t.mean_entropy, "most_entropy_bits": t.most_entropy}
+            for t in stat.temperatures
+        ],
         "suggested_topk": suggested_k(stat) if stat.temperatures else None,
         "suggested_temperature": suggested_temperature(stat) if stat.temperatures else None,
         "warnings": warnings(stat),
-    }
-
-
-def _temperature_json(t: TemperatureStat) -> dict[str, Any]:
-    return {
-        "temperature": t.temperature,
-        "tokens": list(t.tokens),
-        "mean_mass": t.mean_mass,
-        "share_below_half": t.share_below_half,
-        "mass_histogram": t.mass_histogram.tolist(),
-        "mean_entropy_bits": t.mean_entropy,
-        "most_entropy_bits": t.most_entropy,
-        "entropy_histogram": t.entropy_histogram.tolist(),
     }

@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 
 from fairseq_bert_kd.cli.store_tools import printable, progress_bar
-from fairseq_bert_kd.storage.header import open_header
+from fairseq_bert_kd.storage.header import check_exists, open_header, schema_by_name
 from fairseq_bert_kd.storage.known_schemas import SCHEMAS
 from fairseq_bert_kd.storage.verify import verify_store
 
@@ -32,8 +32,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def main(args: argparse.Namespace) -> int:
     """Verify the stores one after the other; 1 when one is bad."""
     for path in args.stores:
-        if not Path(path).is_file():  # a mistyped name ends this before hours of reading
-            raise FileNotFoundError(f"store {path} does not exist or is not a file; check the path")
+        check_exists(Path(path))  # a mistyped name ends this before hours of reading
     if args.data is not None and not Path(args.data).is_dir():
         raise FileNotFoundError(f"--data {args.data} is not a folder; give what fairseq-preprocess wrote")
     return max([_verify(Path(path), args.data) for path in args.stores])
@@ -47,11 +46,8 @@ def _verify(path: Path, data: str | None) -> int:
         print(printable(line), file=sys.stderr)
     if problems:
         if "copy it again or" not in problems[-1]:
-            schema = next((known for known in SCHEMAS if f".{known.suffix}" in path.name), SCHEMAS[0])
-            print(
-                f"{path}: where it is damaged, copy it again or {schema.rebuild_command(path)}",
-                file=sys.stderr,
-            )
+            rebuild = schema_by_name(path, SCHEMAS).rebuild_command(path)
+            print(f"{path}: where it is damaged, copy it again or {rebuild}", file=sys.stderr)
         return 1
     print(printable(f"{path}: all well: {_counts(path, data)}"))
     return 0

@@ -4,7 +4,8 @@ The data are given by side name, the sides that the store's schema hashes. A sid
 ``sizes``; one that the caller cannot give is left out.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,6 @@ from fairseq_bert_kd.storage.schema import StoreInfo
 from fairseq_bert_kd.storage.topk_store import TopKReader
 
 SAMPLED_SENTENCES = 1000  # sentences whose ids are compared by default
-_BLOCK = 1 << 20  # sentences whose lengths are compared together
 _SPECIAL_SYMBOLS = 4  # before the first line of a dictionary's file
 
 
@@ -23,19 +23,21 @@ _SPECIAL_SYMBOLS = 4  # before the first line of a dictionary's file
 
 
 def dictionary_differences(
-    info: StoreInfo, stored: Callable[[], Sequence[str] | None], symbols: Mapping[str, Sequence[str]]
+    info: StoreInfo, stored: Callable[[], Sequence[str]], symbols: Mapping[str, Sequence[str]]
 ) -> Iterator[str]:
     """A line for each dictionary that is not the one that the store was made with.
 
     Args:
         info: info of the store.
-        stored: gives the store's own dictionary, None where it is damaged; called where the digests differ.
+        stored: gives the store's own dictionary, or raises ValueError; called where the digests differ.
         symbols: dictionaries of the data by side, in id order.
     """
     for side, (name, digest) in info.dictionaries().items():
         if digest and side in symbols and dictionary_digest(symbols[side]) != digest:
-            own = stored() if side == info.dictionary_side else None
-            where = "" if own is None else f": {_first_difference(own, symbols[side], name)}"
+            where = ""
+            if side == info.dictionary_side:
+                with suppress(ValueError):  # a damaged one is reported elsewhere
+                    where = f": {_first_difference(stored(), symbols[side], name)}"
             yield f"was made with another {side} dictionary than {name}{where}"
 
 
@@ -55,50 +57,26 @@ def size_differences(sentences: int, sides: Mapping[str, Any]) -> Iterator[str]:
             yield f"is {word} than the data: {sentences} sentences against {len(tokens)} of the {side}"
 
 
-def length_differences(
-    info: StoreInfo, first: int, lengths: NDArray[Any], sides: Mapping[str, Any]
-) -> Iterator[tuple[int, str]]:
-    """``(sentence, line)`` for each sentence that has other rows in the store than tokens in the data.
+def sentence_differences(
+    info: StoreInfo, number: int, rows: int, hashes: Mapping[str, Any], sides: Mapping[str, Any]
+) -> Iterator[str]:
+    """A line for each side of a sentence whose tokens are not those that the teacher scored.
 
     Args:
         info: info of the store.
-        first: corpus index of the first sentence.
-        lengths: ``(sentences,)`` rows in the store.
-        sides: the data; sentences that they lack are left out.
+        number: corpus index of the sentence.
+        rows: its rows in the store.
+        hashes: its stored hashes by side.
+        sides: the data; a side that ends before the sentence is left out.
     """
-    if info.row_side is None or info.row_side not in sides:
-        return
-    sizes = np.asarray(sides[info.row_side].sizes[first : first + len(lengths)])
-    for i in np.flatnonzero(lengths[: len(sizes)] != sizes).tolist():
-        yield (
-            first + i,
-            f"has {lengths[i]} rows for {_sentence(first + i)}, its {info.row_side} has {sizes[i]} tokens with end "
-            "of sentence",
-        )
-
-
-def hash_differences(
-    numbers: Iterable[int], hashes: Mapping[str, Sequence[Any] | NDArray[Any]], sides: Mapping[str, Any]
-) -> Iterator[tuple[int, str, str]]:
-    """``(sentence, side, line)`` for each sentence and side whose tokens are not those that the teacher scored.
-
-    Args:
-        numbers: corpus indices of the sentences.
-        hashes: stored hashes of these sentences, in the same order, by side.
-        sides: the data; sentences that they lack are left out.
-    """
-    for place, number in enumerate(numbers):
-        for side, tokens in sides.items():
-            if number < len(tokens) and sentence_hash(tokens[number]) != hashes[side][place]:
-                yield (
-                    number,
-                    side,
-                    f"was made from another text: the {side} of {_sentence(number)} has other tokens here",
-                )
-
-
-def _sentence(number: int) -> str:
-    return f"sentence {number} (line {number + 1} of the text)"
+    sentence = f"sentence {number} (line {number + 1} of the text)"
+    for side, tokens in sides.items():
+        if number >= len(tokens):
+            continue
+        if side == info.row_side and tokens.sizes[number] != rows:
+            yield f"has {rows} rows for {sentence}, its {side} has {tokens.sizes[number]} tokens with end of sentence"
+        elif sentence_hash(tokens[number]) != hashes[side]:
+            yield f"was made from another text: the {side} of {sentence} has other tokens here"
 
 
 # ---------------------------------------------------------------- training
@@ -117,14 +95,14 @@ def check_sentences(reader: Any, sides: Mapping[str, Any], everything: bool = Fa
     """
     for line in size_differences(len(reader), sides):
         raise _other_data(reader, line)
-    for start in range(0, len(reader), _BLOCK):
-        lengths = reader.lengths_of(start, start + _BLOCK)
-        for _, line in length_differences(reader.info, start, lengths, sides):
-            raise _other_data(reader, line)
     chosen = np.arange(len(reader)) if everything else sampled_sentences(len(reader))
+    row_side = reader.info.row_side
+    if row_side in sides:
+        differs = reader.lengths != np.asarray(sides[row_side].sizes)
+        chosen = np.concatenate([np.flatnonzero(differs)[:1], chosen])
     for sentence in chosen.tolist():
-        stored = {side: [value] for side, value in reader.hashes(sentence).items()}
-        for _, _, line in hash_differences([sentence], stored, sides):
+        rows, hashes = len(reader.rows(sentence)), reader.hashes(sentence)
+        for line in sentence_differences(reader.info, sentence, rows, hashes, sides):
             raise _other_data(reader, line)
     return len(chosen)
 
@@ -139,13 +117,9 @@ def sampled_sentences(sentences: int) -> NDArray[np.int64]:
 
 def _other_data(reader: Any, line: str) -> ValueError:
     return ValueError(
-        f"{_name(reader)} {line}; binarise the text that the teacher scored, or "
+        f"store {reader.path} {line}; binarise the text that the teacher scored, or "
         f"{reader.info.rebuild_command(reader.path)}"
     )
-
-
-def _name(reader: Any) -> str:
-    return f"store {reader.path}"
 
 
 def check_dictionaries(reader: Any, symbols: Mapping[str, Sequence[str]]) -> None:
@@ -157,7 +131,7 @@ def check_dictionaries(reader: Any, symbols: Mapping[str, Sequence[str]]) -> Non
     """
     for line in dictionary_differences(reader.info, lambda: reader.symbols(), symbols):
         raise ValueError(
-            f"{_name(reader)} {line}; binarise with those dictionaries (fairseq-preprocess --srcdict, --tgtdict), or "
+            f"store {reader.path} {line}; binarise with those dictionaries (fairseq-preprocess --srcdict, --tgtdict), or "
             f"{reader.info.rebuild_command(reader.path)}"
         )
 

@@ -20,9 +20,7 @@ from fairseq_bert_kd.storage.schema import (
 
 def chunk_digest(chunk: int, entry: NDArray[Any], data: ChunkData, info: StoreInfo) -> bytes:
     """Digest of a chunk: `info_digest`, its number in the corpus, its table entry without the digest, its data."""
-    digest = new_digest()
-    digest.update(info_digest(info))
-    digest.update(struct.pack("<q", chunk))
+    digest = new_digest(info_digest(info) + struct.pack("<q", chunk))
     digest.update(entry.tobytes()[DIGEST_BYTES:])
     digest.update(np.ascontiguousarray(data.lengths, dtype="<i4"))
     for array in (*(data.hashes[side] for side in info.sides), data.status, data.records):

@@ -118,7 +118,7 @@ def plan_header(
     """The header of a new file, with room for what is known at its end."""
     sentences = shard.sentences(corpus_sentences, info.chunk_sentences)
     layout = make_layout(info, 0, blob_bytes, sentences, rows)
-    text = json.dumps(_fields(Header(info, shard, corpus_sentences, layout)), ensure_ascii=False)
+    text = json.dumps(header_fields(Header(info, shard, corpus_sentences, layout)), ensure_ascii=False)
     room = len(text.encode()) + info.summary_room
     header_bytes = _round_up(_PREFIX.size + room, _HEADER_ALIGNMENT) - _PREFIX.size
     layout = make_layout(info, header_bytes, blob_bytes, sentences, rows)
@@ -127,7 +127,7 @@ def plan_header(
 
 def encode_header(header: Header) -> bytes:
     """Prefix and JSON area, of a finished file when there is a summary."""
-    text = json.dumps(_fields(header), ensure_ascii=False, allow_nan=False).encode()
+    text = json.dumps(header_fields(header), ensure_ascii=False, allow_nan=False).encode()
     size, version = header.layout.header_bytes, header.info.version
     assert len(text) <= size, (len(text), size)
     area = text.ljust(size)
@@ -135,10 +135,15 @@ def encode_header(header: Header) -> bytes:
     return _PREFIX.pack(magic, version, size, _header_digest(magic, version, area)) + area
 
 
-def open_header(path: Path, schemas: Schemas) -> Header:
-    """The header of a store, see `read_header`; FileNotFoundError without one."""
+def check_exists(path: Path) -> None:
+    """Raise FileNotFoundError unless a file is there."""
     if not path.is_file():
         raise FileNotFoundError(f"store {path} does not exist or is not a file; check the path")
+
+
+def open_header(path: Path, schemas: Schemas) -> Header:
+    """The header of a store; raises as `check_exists` and `read_header` do."""
+    check_exists(path)
     with open(path, "rb") as file:
         return read_header(file, path, schemas)
 
@@ -155,7 +160,7 @@ def read_header(file: BinaryIO, path: Path, schemas: Schemas, unfinished: bool =
     Raises:
         ValueError: not a store, another version or schema, damaged, or of a wrong size.
     """
-    schema = next((known for known in schemas if f".{known.suffix}" in path.name), next(iter(schemas)))
+    schema = schema_by_name(path, schemas)
     size = os.fstat(file.fileno()).st_size
     prefix = file.read(_PREFIX.size)
     magic = prefix[: len(MAGIC)]
@@ -168,8 +173,7 @@ def read_header(file: BinaryIO, path: Path, schemas: Schemas, unfinished: bool =
             f"{path} is not a teacher store: it begins with {magic!r}, not {MAGIC!r}; check the path, or write a "
             f"store with `{schema.command}`"
         )
-    if len(prefix) < _PREFIX.size:
-        raise _wrong_size(path, size, _PREFIX.size, schema)
+    _check_size(path, size, _PREFIX.size, schema, at_least=True)
     _, version, header_bytes, digest = _PREFIX.unpack(prefix)
     if version not in _VERSIONS:
         step = "upgrade fairseq-bert-kd, or " if version > _VERSIONS[-1] else ""
@@ -177,9 +181,8 @@ def read_header(file: BinaryIO, path: Path, schemas: Schemas, unfinished: bool =
             f"store {path} has format version {version}, this code reads versions "
             f"{' and '.join(map(str, _VERSIONS))}; {step}{schema.rebuild_command(path)}"
         )
-    area = file.read(min(header_bytes, size))
-    if len(area) < header_bytes:
-        raise _wrong_size(path, size, _PREFIX.size + header_bytes, schema)
+    _check_size(path, size, _PREFIX.size + header_bytes, schema, at_least=True)
+    area = file.read(header_bytes)
     if _header_digest(magic, version, area) != digest:
         raise damaged(path, "its header does not match the header's digest", schema)
     try:
@@ -202,9 +205,13 @@ def read_header(file: BinaryIO, path: Path, schemas: Schemas, unfinished: bool =
             raise ValueError("its summary does not fit its magic")
     except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
         raise damaged(path, _not_understood(error), found) from error
-    if size != header.layout.file_bytes:
-        raise _wrong_size(path, size, header.layout.file_bytes, found)
+    _check_size(path, size, header.layout.file_bytes, found)
     return header
+
+
+def schema_by_name(path: Path, schemas: Schemas) -> type[StoreInfo]:
+    """The schema that a file's name tells, else the first; for advice on a file that cannot be read."""
+    return next((known for known in schemas if f".{known.suffix}" in path.name), next(iter(schemas)))
 
 
 def damaged(path: Path, what: str, schema: type[StoreInfo] | StoreInfo) -> ValueError:
@@ -212,8 +219,8 @@ def damaged(path: Path, what: str, schema: type[StoreInfo] | StoreInfo) -> Value
     return ValueError(f"store {path} is damaged: {what}; copy it again or {schema.rebuild_command(path)}")
 
 
-def _fields(header: Header) -> dict[str, Any]:
-    """The JSON object; its order is part of the format."""
+def header_fields(header: Header) -> dict[str, Any]:
+    """The header's JSON object; its order is part of the format."""
     info, layout = header.info, header.layout
     return {
         **({"schema": info.schema} if info.version > 2 else {}),
@@ -265,7 +272,7 @@ def _parse(values: Any, schema: type[StoreInfo], header_bytes: int, digest: str)
     header = Header(
         info, shard, values["corpus_sentences"], layout, values["summary"], digest, values["table_digest"]
     )
-    derived = _fields(header)
+    derived = header_fields(header)
     for name in derived.keys() - {"info"}:
         if json.dumps(values[name], sort_keys=True) != json.dumps(derived[name], sort_keys=True):
             raise ValueError(f"{name} is {values[name]!r}, the other fields give {derived[name]!r}")
@@ -277,18 +284,17 @@ def _not_understood(error: Exception) -> str:
 
 
 def _header_digest(magic: bytes, version: int, area: bytes) -> bytes:
-    digest = new_digest()
-    digest.update(struct.pack("<8sII", magic, version, len(area)))
-    digest.update(area)
-    return digest.digest()
+    return new_digest(struct.pack("<8sII", magic, version, len(area)) + area).digest()
 
 
-def _wrong_size(path: Path, size: int, expected: int, schema: type[StoreInfo]) -> ValueError:
-    word = "truncated" if size < expected else "over-long"
-    return ValueError(
-        f"store {path} is {word}: {size} bytes, its header says {expected}; copy it again or "
-        f"{schema.rebuild_command(path)}"
-    )
+def _check_size(
+    path: Path, size: int, expected: int, schema: type[StoreInfo], at_least: bool = False
+) -> None:
+    if size < expected or (size > expected and not at_least):
+        raise ValueError(
+            f"store {path} is {'truncated' if size < expected else 'over-long'}: {size} bytes, its header says "
+            f"{expected}; copy it again or {schema.rebuild_command(path)}"
+        )
 
 
 def _round_up(place: int, alignment: int) -> int:

@@ -8,72 +8,16 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-from fairseq_bert_kd.storage.header import Schemas, damaged, open_header, read_header
+from fairseq_bert_kd.storage.header import Schemas, damaged, open_header
 from fairseq_bert_kd.storage.known_schemas import SCHEMAS
 from fairseq_bert_kd.storage.schema import differing_fields
-from fairseq_bert_kd.storage.shards import Shard
-from fairseq_bert_kd.storage.store_file import ChunkPlace, StoreFile, pread
+from fairseq_bert_kd.storage.shards import WHOLE, Shard
+from fairseq_bert_kd.storage.store_file import StoreFile, open_store
 from fairseq_bert_kd.storage.writer import StoreWriter
 
 _SYNC_BYTES = 1 << 28  # brought to disk together
-
-
-class _Shards:
-    """Shards by chunk.
-
-    Their counts may differ: shard 1/2 on two GPUs is 1/4 and 3/4, and 2/2 on one GPU fits beside them.
-    """
-
-    def __init__(self, shards: Sequence[StoreFile]):
-        self.shards = shards
-        self.period = math.lcm(*(shard.header.shard.count for shard in shards))
-        self._owners: dict[int, list[StoreFile]] = {residue: [] for residue in range(self.period)}
-        for file in shards:
-            shard = file.header.shard
-            for residue in range(shard.index, self.period, shard.count):
-                self._owners[residue].append(file)
-
-    def check(self) -> None:
-        """Raise ValueError unless every chunk is in exactly one shard."""
-        for owners in self._owners.values():
-            if len(owners) > 1:
-                one, other = sorted((file.header.shard for file in owners), key=lambda shard: shard.count)[:2]
-                if one == other:
-                    raise ValueError(f"shard {one} is given twice; name each shard once")
-                raise ValueError(
-                    f"shards {one} and {other} hold the same sentences; leave one of them out ({owners[0].path}, "
-                    f"{owners[1].path})"
-                )
-        absent = [Shard(residue, self.period) for residue, owners in self._owners.items() if not owners]
-        if absent:
-            raise ValueError(f"shard {', '.join(map(str, absent))} is missing; name all shards of the store")
-
-    def find(self, chunk: int) -> tuple[StoreFile, ChunkPlace]:
-        """The shard that holds a chunk, and the chunk's place in it."""
-        (shard,) = self._owners[chunk % self.period]
-        return shard, shard.place_of(chunk)
-
-
-class _JoinedLengths:
-    """Rows of every sentence of the corpus, read from the shards chunk by chunk."""
-
-    dtype = np.dtype(np.int64)
-
-    def __init__(self, shards: _Shards, first: StoreFile):
-        self.shards, self.first = shards, first
-
-    def __len__(self) -> int:
-        return self.first.header.corpus_sentences
-
-    def __getitem__(self, sentences: slice) -> Any:
-        chunk, offset = divmod(sentences.start, self.first.info.chunk_sentences)
-        assert offset == 0, sentences
-        shard, place = self.shards.find(chunk)
-        try:
-            return np.diff(shard.offsets(place))
-        except ValueError as error:
-            raise damaged(shard.path, str(error), shard.info) from None
 
 
 def merge_shards(
@@ -98,53 +42,78 @@ def merge_shards(
         FileExistsError: another file has the name ``output``.
     """
     with ExitStack() as files:
-        shards = []
-        for path in map(Path, shard_paths):
-            if not path.is_file():
-                raise FileNotFoundError(
-                    f"shard {path} does not exist; make it with `fairseq-bert-kd dump --shard`"
-                )
-            file = files.enter_context(open(path, "rb"))
-            shards.append(StoreFile(path, read_header(file, path, schemas), pread(file, path)))
+        shards = [files.enter_context(open_store(Path(path), schemas)) for path in shard_paths]
         _check_alike(shards)
-        by_chunk = _Shards(shards)
-        by_chunk.check()
-        lengths: Any = _JoinedLengths(by_chunk, shards[0])
-        with StoreWriter(output, shards[0].info, lengths, _blobs(shards[0]), overwrite=overwrite) as writer:
+        owners, first = _owners(shards), shards[0]
+        blobs = {name: _sound(first, first.checked_blob, name) for name in first.info.blobs}
+        lengths = _joined_lengths(owners)
+        with StoreWriter(output, first.info, lengths, blobs, overwrite=overwrite) as writer:
             if writer.complete:
                 return open_header(writer.path, schemas).summary or {}
-            return _copy(by_chunk, writer, progress)
-
-
-def _copy(shards: _Shards, writer: StoreWriter, progress: Callable[[int], Any]) -> dict[str, Any]:
-    """Copy every chunk that is not there yet, and publish."""
-    unsynced = 0
-    for chunk in writer.chunks():
-        shard, place = shards.find(chunk)
-        try:
-            data = shard.checked_chunk(place)
-        except ValueError as error:
-            writer.discard()  # it may have been laid out from a damaged index
-            raise damaged(shard.path, str(error), shard.info) from None
-        if not writer.is_done(chunk):
-            writer.copy_chunk(chunk, data, shard.entry(place))
-        unsynced += data.records.nbytes
-        progress(data.records.nbytes)
-        if unsynced > _SYNC_BYTES:
-            writer.sync()
             unsynced = 0
-    return writer.finish()
+            for chunk in writer.chunks():
+                shard = owners[chunk % len(owners)]
+                try:
+                    data = _sound(shard, shard.checked_chunk, shard.local(chunk))
+                except ValueError:
+                    writer.discard()  # it may have been laid out from a damaged index
+                    raise
+                if not writer.is_done(chunk):
+                    writer.copy_chunk(chunk, data, shard.entry(shard.local(chunk)))
+                unsynced += data.records.nbytes
+                progress(data.records.nbytes)
+                if unsynced > _SYNC_BYTES:
+                    writer.sync()
+                    unsynced = 0
+            return writer.finish()
 
 
-def _blobs(shard: StoreFile) -> dict[str, bytes]:
-    """The shard's sections of bytes, checked."""
-    blobs = {name: shard.blob(name) for name in shard.info.blobs}
-    for name, raw in blobs.items():
-        try:
-            shard.info.check_blob(name, raw)
-        except ValueError as error:
-            raise damaged(shard.path, f"its section {name}: {error}", shard.info) from None
-    return blobs
+def _owners(shards: Sequence[StoreFile]) -> list[StoreFile]:
+    """The shard of each chunk, by the chunk's number modulo the result's length.
+
+    The shards' counts may differ: shard 1/2 on two GPUs is 1/4 and 3/4, and 2/2 on one GPU fits beside them.
+
+    Raises:
+        ValueError: a chunk is in no shard, or in two.
+    """
+    period = math.lcm(*(file.header.shard.count for file in shards))
+    owners: list[list[StoreFile]] = [[] for _ in range(period)]
+    for file in shards:
+        for residue in file.header.shard.chunks(period, 1):
+            owners[residue].append(file)
+    for several in owners:
+        if len(several) > 1:
+            one, other = sorted((file.header.shard for file in several), key=lambda shard: shard.count)[:2]
+            if one == other:
+                raise ValueError(f"shard {one} is given twice; name each shard once")
+            raise ValueError(
+                f"shards {one} and {other} hold the same sentences; leave one of them out ({several[0].path}, "
+                f"{several[1].path})"
+            )
+    absent = [str(Shard(residue, period)) for residue, several in enumerate(owners) if not several]
+    if absent:
+        raise ValueError(f"shard {', '.join(absent)} is missing; name all shards of the store")
+    return [only for (only,) in owners]
+
+
+def _joined_lengths(owners: Sequence[StoreFile]) -> NDArray[np.int64]:
+    """``(corpus sentences,)`` rows of each sentence, by the shards' indices."""
+    header = owners[0].header
+    lengths = np.zeros(header.corpus_sentences, dtype=np.int64)
+    for chunk in WHOLE.chunks(header.corpus_sentences, header.info.chunk_sentences):
+        shard = owners[chunk % len(owners)]
+        local = shard.local(chunk)
+        sentences = shard.sentences(local)
+        lengths[sentences.start : sentences.stop] = np.diff(_sound(shard, shard.offsets, local))
+    return lengths
+
+
+def _sound(shard: StoreFile, read: Callable[..., Any], *args: Any) -> Any:
+    """``read(*args)``, whose ValueError says that the shard is damaged."""
+    try:
+        return read(*args)
+    except ValueError as error:
+        raise damaged(shard.path, str(error), shard.info) from None
 
 
 def _check_alike(shards: Sequence[StoreFile]) -> None:

@@ -19,14 +19,8 @@ def default_temperature(temperatures: Sequence[float]) -> float:
     return 1.0 if not temperatures or 1.0 in temperatures else min(temperatures)
 
 
-def log_normalisers(records: NDArray[Any], temperatures: Sequence[float], temperature: float) -> Probs:
-    """``(rows,)`` float64 log-normalisers at a stored temperature.
-
-    Args:
-        records: ``(rows,)`` of scored sentences.
-        temperatures: stored ones, ascending, as in the store's info.
-        temperature: one of them; ValueError for another.
-    """
+def _log_normalisers(records: NDArray[Any], temperatures: Sequence[float], temperature: float) -> Probs:
+    """``(rows,)`` log-normalisers; ValueError for a temperature that is not stored."""
     column = tuple(temperatures).index(temperature)
     return records["log_normalisers"][:, column].astype(np.float64)
 
@@ -43,7 +37,7 @@ def token_probs(records: NDArray[Any], temperatures: Sequence[float], temperatur
     if not temperatures:
         weights = np.exp(scaled)  # the best is 0, so the sum is at least 1
         return weights / weights.sum(axis=1, keepdims=True)
-    return np.exp(scaled - log_normalisers(records, temperatures, temperature)[:, None])
+    return np.exp(scaled - _log_normalisers(records, temperatures, temperature)[:, None])
 
 
 def gold_log_probs(records: NDArray[Any], temperatures: Sequence[float], temperature: float) -> Probs:
@@ -55,7 +49,7 @@ def gold_log_probs(records: NDArray[Any], temperatures: Sequence[float], tempera
         temperature: one of them.
     """
     scaled = records["gold_logit"].astype(np.float64) / temperature
-    return scaled - log_normalisers(records, temperatures, temperature)
+    return scaled - _log_normalisers(records, temperatures, temperature)
 
 
 def gold_probs(

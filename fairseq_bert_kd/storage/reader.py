@@ -8,7 +8,7 @@ from typing import Any, ClassVar, SupportsIndex
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from fairseq_bert_kd.storage.header import Header, damaged, read_header
+from fairseq_bert_kd.storage.header import damaged, read_header
 from fairseq_bert_kd.storage.schema import (
     HASH_DTYPE,
     OFFSET_DTYPE,
@@ -20,7 +20,7 @@ from fairseq_bert_kd.storage.schema import (
 from fairseq_bert_kd.storage.store_file import StoreFile
 
 
-class StoreReader:
+class StoreReader(StoreFile):
     """Opens in constant time and memory; copies into other processes reopen the file.
 
     A subclass names the schema that it reads.
@@ -43,49 +43,40 @@ class StoreReader:
     schema: ClassVar[type[StoreInfo]]
 
     def __init__(self, path: str | os.PathLike[str], shard: bool = False):
-        self.path = Path(path).absolute()
+        path = Path(path).absolute()
         self._shard = shard
-        if not self.path.is_file():
-            raise FileNotFoundError(
-                f"store {self.path} does not exist; write it with `{self.schema.command}`"
-            )
-        with open(self.path, "rb") as file:
-            self.header: Header = read_header(file, self.path, (self.schema,))
+        if not path.is_file():
+            raise FileNotFoundError(f"store {path} does not exist; write it with `{self.schema.command}`")
+        with open(path, "rb") as file:
+            header = read_header(file, path, (self.schema,))
             content: NDArray[np.uint8] = np.memmap(file, dtype=np.uint8, mode="r").view(np.ndarray)
-        self.info: Any = self.header.info
-        if self.header.shard.count > 1 and not shard:
+        if header.shard.count > 1 and not shard:
             raise ValueError(
-                f"{self.path} is shard {self.header.shard} of a store; join the shards with `fairseq-bert-kd store merge`"
+                f"{path} is shard {header.shard} of a store; join the shards with `fairseq-bert-kd store merge`"
             )
-        self._bytes = content
         # without `self` in it, or the map would outlive the reader until the next garbage collection
-        self._store = StoreFile(self.path, self.header, lambda start, end: content[start:end])
-        self._offsets = self._section("offsets", OFFSET_DTYPE)
-        self._hashes = [self._section(f"{side}_hashes", HASH_DTYPE) for side in self.info.sides]
-        self._status = self._section("status", STATUS_DTYPE)
-        self._records = self._section("records", self.info.record_dtype)
+        super().__init__(path, header, lambda start, end: content[start:end])
+        sentences, rows = header.layout.sentences, header.layout.rows
+        self._offsets = self.items("offsets", OFFSET_DTYPE, 0, sentences + 1)
+        self._hashes = {
+            side: self.items(f"{side}_hashes", HASH_DTYPE, 0, sentences) for side in self.info.sides
+        }
+        self._status = self.items("status", STATUS_DTYPE, 0, sentences)
+        self._records = self.items("records", self.info.record_dtype, 0, rows)
         # numpy copies a structured type field by field, and bytes without a type at once
-        self._rows = self._records.view(np.dtype((np.void, self._records.dtype.itemsize)))
-        self.chunk_table = self._section("chunk_table", self.info.table_dtype)
-        first, last, rows = self._offsets[0], self._offsets[-1], self.header.layout.rows
+        self._raw = self._records.view(np.dtype((np.void, self._records.dtype.itemsize)))
+        first, last = self._offsets[0], self._offsets[-1]
         if first != 0 or last != rows:
-            what = f"its index runs from row {first} to {last}, not 0 to {rows}"
-            raise damaged(self.path, what, self.info)
+            raise damaged(path, f"its index runs from row {first} to {last}, not 0 to {rows}", self.info)
 
     def __len__(self) -> int:
         """Sentences, missing ones included."""
         return self._offsets.size - 1
 
-    # ------------------------------------------------------------ sentences
-
     @property
     def lengths(self) -> NDArray[np.int64]:
         """``(sentences,)`` rows of each sentence."""
         return np.diff(self._offsets)
-
-    def lengths_of(self, start: int, stop: int) -> NDArray[np.int64]:
-        """``lengths[start:stop]`` without the others."""
-        return np.diff(self._offsets[start : stop + 1])
 
     @property
     def missing_sentences(self) -> int:
@@ -113,7 +104,7 @@ class StoreReader:
     def hashes(self, index: SupportsIndex) -> dict[str, int]:
         """Hash of the sentence's ids by side, see `fairseq_data.sentence_hash`; IndexError as in `rows`."""
         i = self._checked(index)
-        return {side: int(hashes[i]) for side, hashes in zip(self.info.sides, self._hashes, strict=True)}
+        return {side: int(hashes[i]) for side, hashes in self._hashes.items()}
 
     def gather_records(self, sentence_ids: ArrayLike, width: int) -> tuple[NDArray[Any], NDArray[np.bool_]]:
         """Rows of a mini-batch, padded with zeros.
@@ -134,7 +125,7 @@ class StoreReader:
             raise ValueError(f"sentence_ids must be integers, got {sentences.dtype}; convert them before")
         outside = (sentences < 0) | (sentences >= len(self))
         if outside.any():
-            raise self._out_of_range(int(sentences[outside.argmax()]))
+            self._checked(sentences[outside.argmax()])
         sentences = sentences.astype(np.int64, copy=False)
         starts = self._offsets[sentences]
         lengths = self._offsets[sentences + 1] - starts
@@ -147,33 +138,17 @@ class StoreReader:
         kept = np.where(self._status[sentences] == SCORED, lengths, 0)
         columns = np.arange(width)
         present = columns < kept[:, None]  # (batch, width)
-        rows = np.zeros(present.shape, dtype=self._rows.dtype)
-        rows[present] = self._rows.take((starts[:, None] + columns)[present])
+        rows = np.zeros(present.shape, dtype=self._raw.dtype)
+        rows[present] = self._raw.take((starts[:, None] + columns)[present])
         return rows.view(self._records.dtype), present
 
-    # ------------------------------------------------------------ chunks and blobs
-
-    def chunk(self, local: int) -> ChunkData:
-        """The file's chunk ``local``, counted from 0 within this file, as views; not proven."""
-        return self._store.chunk(self._store.place(local))
-
     def checked_chunk(self, local: int) -> ChunkData:
-        """The same chunk, proven; ValueError when its index or its digest is wrong."""
+        """A chunk of this file, proven; ValueError when its index or its digest is wrong."""
         try:
-            return self._store.checked_chunk(self._store.place(local))
+            return super().checked_chunk(local)
         except ValueError as error:
             step = "`fairseq-bert-kd store verify` reports everything that is wrong"
             raise damaged(self.path, f"{error} ({step})", self.info) from None
-
-    def first_sentence(self, local: int) -> int:
-        """Corpus index of the first sentence of the file's chunk ``local``."""
-        return self._store.place(local).first
-
-    def blob(self, name: str) -> bytes:
-        """A section of bytes."""
-        return self._store.blob(name)
-
-    # ------------------------------------------------------------ inside
 
     def __getstate__(self) -> dict[str, Any]:
         # a map does not travel to another process
@@ -184,17 +159,10 @@ class StoreReader:
         if self.header.digest != state["digest"]:
             raise ValueError(f"store {self.path} was replaced while it was in use; start the run again")
 
-    def _section(self, name: str, dtype: np.dtype[Any]) -> NDArray[Any]:
-        layout = self.header.layout
-        return self._bytes[layout.starts[name] : layout.ends[name]].view(dtype)
-
     def _checked(self, index: SupportsIndex) -> int:
         i = operator.index(index)
-        if not 0 <= i < self._offsets.size - 1:
-            raise self._out_of_range(i)
+        if not 0 <= i < len(self):
+            raise IndexError(
+                f"sentence {i} is not in store {self.path} of {len(self)} sentences; pass a corpus index from 0"
+            )
         return i
-
-    def _out_of_range(self, index: int) -> IndexError:
-        return IndexError(
-            f"sentence {index} is not in store {self.path} of {len(self)} sentences; pass a corpus index from 0"
-        )

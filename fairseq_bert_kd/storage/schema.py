@@ -193,16 +193,15 @@ class StoreInfo:
         return f"make it again with `{cls.command}`"
 
 
-def new_digest() -> Any:
+def new_digest(content: bytes = b"") -> Any:
     """The hash that protects headers, tables and chunks."""
-    return hashlib.blake2b(digest_size=DIGEST_BYTES)
+    return hashlib.blake2b(content, digest_size=DIGEST_BYTES)
 
 
 def info_digest(info: StoreInfo) -> bytes:
     """Digest of everything that the creator states, as JSON with sorted keys, without spaces, in ASCII."""
-    digest = new_digest()
-    digest.update(json.dumps(info.stated(), sort_keys=True, separators=(",", ":"), allow_nan=False).encode())
-    return bytes(digest.digest())
+    text = json.dumps(info.stated(), sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return new_digest(text.encode()).digest()
 
 
 def differing_fields(one: StoreInfo, other: StoreInfo) -> list[str]:

@@ -2,78 +2,24 @@
 
 import os
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, BinaryIO, NamedTuple
+from typing import Any, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fairseq_bert_kd.storage.chunk import chunk_digest
-from fairseq_bert_kd.storage.header import Header
+from fairseq_bert_kd.storage.header import Header, Schemas, check_exists, read_header
 from fairseq_bert_kd.storage.schema import HASH_DTYPE, OFFSET_DTYPE, STATUS_DTYPE, ChunkData
 
 Read = Callable[[int, int], Any]  # (first byte, byte after the last) -> a buffer of just these bytes
 
 
-class ChunkPlace(NamedTuple):
-    """A chunk of this file.
-
-    Attributes:
-        local: its number in this file.
-        number: its number in the corpus, which the digest covers.
-        first_local: its first sentence in this file.
-        first: the same sentence in the corpus.
-        sentences: number of its sentences.
-    """
-
-    local: int
-    number: int
-    first_local: int
-    first: int
-    sentences: int
-
-    def __str__(self) -> str:
-        return f"chunk {self.number} (sentences {self.first} to {self.first + self.sentences - 1})"
-
-
-class Extent(NamedTuple):
-    """A chunk's part of a section.
-
-    Attributes:
-        section: name.
-        dtype: type of the section's items.
-        first: number of the first item in the section.
-        items: number of items.
-    """
-
-    section: str
-    dtype: np.dtype[Any]
-    first: int
-    items: int
-
-
-def pread(file: BinaryIO, path: Path) -> Read:
-    """Reads by position, from several threads too.
-
-    A disk that fails gives an error then, where a map would end the process, and memory does not grow with the store.
-    The function that is returned raises ValueError where the file ends before, and OSError where the disk fails.
-    """
-
-    def read(start: int, end: int) -> bytes:
-        parts = []
-        while start < end:
-            part = os.pread(file.fileno(), end - start, start)
-            if not part:
-                raise ValueError(f"{path} became shorter while it was read; run this again")
-            parts.append(part)
-            start += len(part)
-        return parts[0] if len(parts) == 1 else b"".join(parts)
-
-    return read
-
-
 class StoreFile:
     """A store whose header is sound and whose other bytes nobody has checked.
+
+    Its chunks are counted from 0 within this file, as ``local``; their numbers in the corpus are `number`.
 
     Args:
         path: path of the file, for messages.
@@ -82,7 +28,8 @@ class StoreFile:
     """
 
     def __init__(self, path: Path, header: Header, read: Read):
-        self.path, self.header, self.info, self.read = path, header, header.info, read
+        self.path, self.header, self.read = path, header, read
+        self.info: Any = header.info
 
     # ------------------------------------------------------------ sections
 
@@ -96,70 +43,103 @@ class StoreFile:
         layout = self.header.layout
         return bytes(self.read(layout.starts[name], layout.ends[name]))
 
+    def checked_blob(self, name: str) -> bytes:
+        """A section of bytes; ValueError where it is not the one that ``info`` describes."""
+        raw = self.blob(name)
+        self.info.check_blob(name, raw)
+        return raw
+
     def table(self) -> NDArray[Any]:
         """``(chunks,)`` entries of the chunk table."""
         return self.items("chunk_table", self.info.table_dtype, 0, self.header.layout.chunks)
 
     # ------------------------------------------------------------ chunks
 
-    def places(self) -> Iterator[ChunkPlace]:
-        """All chunks in the file's order."""
-        return map(self.place, range(self.header.layout.chunks))
+    def number(self, local: int) -> int:
+        """A chunk's number in the corpus, which its digest covers."""
+        return local * self.header.shard.count + self.header.shard.index
 
-    def place(self, local: int) -> ChunkPlace:
-        """A chunk by its number in this file."""
-        size, shard = self.info.chunk_sentences, self.header.shard
-        number = local * shard.count + shard.index
-        sentences = min(size, self.header.layout.sentences - local * size)
-        return ChunkPlace(local, number, local * size, number * size, sentences)
+    def local(self, number: int) -> int:
+        """The inverse of `number`; the shard must hold the chunk."""
+        return number // self.header.shard.count
 
-    def place_of(self, number: int) -> ChunkPlace:
-        """A chunk by its number in the corpus; the shard must hold it."""
-        return self.place(number // self.header.shard.count)
+    def sentences(self, local: int) -> range:
+        """Corpus indices of a chunk's sentences."""
+        start = self.number(local) * self.info.chunk_sentences
+        return range(start, min(start + self.info.chunk_sentences, self.header.corpus_sentences))
 
-    def entry(self, place: ChunkPlace) -> NDArray[Any]:
+    def chunk_name(self, local: int) -> str:
+        """``chunk 3 (sentences 6 to 7)``, for messages."""
+        sentences = self.sentences(local)
+        return f"chunk {self.number(local)} (sentences {sentences.start} to {sentences.stop - 1})"
+
+    def entry(self, local: int) -> NDArray[Any]:
         """A chunk's entry in the chunk table, shape ``()``."""
-        return self.items("chunk_table", self.info.table_dtype, place.local, 1)[0]
+        return self.items("chunk_table", self.info.table_dtype, local, 1)[0]
 
-    def offsets(self, place: ChunkPlace) -> NDArray[np.int64]:
+    def offsets(self, local: int) -> NDArray[np.int64]:
         """``(sentences + 1,)`` first row of each sentence of a chunk, and the row after the last.
 
         Raises:
             ValueError: the index descends within the chunk, or leaves the file's rows.
         """
-        offsets = self.items("offsets", OFFSET_DTYPE, place.first_local, place.sentences + 1)
-        rows = self.header.layout.rows
+        sentences, rows = self.sentences(local), self.header.layout.rows
+        first = local * self.info.chunk_sentences
+        offsets = self.items("offsets", OFFSET_DTYPE, first, len(sentences) + 1)
         bad = (np.diff(offsets) < 0) | (offsets[:-1] < 0) | (offsets[1:] > rows)
         if bad.any():
             i = int(bad.argmax())
             raise ValueError(
-                f"{place}: the index is wrong at sentence {place.first + i}, whose rows go from {offsets[i]} to "
-                f"{offsets[i + 1]} of {rows}"
+                f"{self.chunk_name(local)}: the index is wrong at sentence {sentences[i]}, whose rows go from "
+                f"{offsets[i]} to {offsets[i + 1]} of {rows}"
             )
         return offsets
 
-    def extents(self, place: ChunkPlace, offsets: NDArray[np.int64]) -> list[Extent]:
-        """Where a chunk's hashes of each side, status and rows lie, in the file's order."""
-        first, count = place.first_local, place.sentences
+    def extents(self, local: int) -> list[tuple[str, np.dtype[Any], int, int]]:
+        """Section, type, first item and number of items of a chunk's hashes, status and rows, in the file's order."""
+        offsets, first = self.offsets(local), local * self.info.chunk_sentences
         return [
-            *(Extent(f"{side}_hashes", HASH_DTYPE, first, count) for side in self.info.sides),
-            Extent("status", STATUS_DTYPE, first, count),
-            Extent("records", self.info.record_dtype, int(offsets[0]), int(offsets[-1] - offsets[0])),
+            *((f"{side}_hashes", HASH_DTYPE, first, len(offsets) - 1) for side in self.info.sides),
+            ("status", STATUS_DTYPE, first, len(offsets) - 1),
+            ("records", self.info.record_dtype, int(offsets[0]), int(offsets[-1] - offsets[0])),
         ]
 
-    def chunk(self, place: ChunkPlace) -> ChunkData:
+    def chunk(self, local: int) -> ChunkData:
         """A chunk's data, unproven; ValueError as in `offsets`."""
-        offsets = self.offsets(place)
-        *hashes, status, records = (self.items(*extent) for extent in self.extents(place, offsets))
-        return ChunkData(dict(zip(self.info.sides, hashes, strict=True)), np.diff(offsets), status, records)
+        *hashes, status, records = (self.items(*extent) for extent in self.extents(local))
+        lengths = np.diff(self.offsets(local))
+        return ChunkData(dict(zip(self.info.sides, hashes, strict=True)), lengths, status, records)
 
-    def checked_chunk(self, place: ChunkPlace) -> ChunkData:
-        """A chunk's data, proven by its digest.
-
-        Raises:
-            ValueError: the index is wrong, or the digest does not match.
-        """
-        data, entry = self.chunk(place), self.entry(place)
-        if chunk_digest(place.number, entry, data, self.info) != entry["digest"].tobytes():
-            raise ValueError(f"{place} does not match its digest")
+    def checked_chunk(self, local: int) -> ChunkData:
+        """A chunk's data, proven; ValueError when its index is wrong or its digest does not match."""
+        data, entry = self.chunk(local), self.entry(local)
+        if chunk_digest(self.number(local), entry, data, self.info) != entry["digest"].tobytes():
+            raise ValueError(f"{self.chunk_name(local)} does not match its digest")
         return data
+
+
+@contextmanager
+def open_store(path: Path, schemas: Schemas) -> Iterator[StoreFile]:
+    """A store or a shard, read by position; raises as `check_exists` and `read_header` do."""
+    check_exists(path)
+    with open(path, "rb") as file:
+        yield StoreFile(path, read_header(file, path, schemas), pread(file, path))
+
+
+def pread(file: BinaryIO, path: Path) -> Read:
+    """Reads by position, from several threads too.
+
+    A disk that fails gives an error then, where a map would end the process, and memory does not grow with the store.
+    The function that is returned raises ValueError where the file ends before, and OSError where the disk fails.
+    """
+
+    def read(start: int, end: int) -> bytearray:
+        content = bytearray()
+        while start + len(content) < end:
+            part = os.pread(file.fileno(), end - start - len(content), start + len(content))
+            if not part:
+                raise ValueError(f"{path} became shorter while it was read; run this again")
+            content += part
+        return content
+
+    return read

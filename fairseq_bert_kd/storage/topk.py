@@ -131,15 +131,13 @@ class TopKInfo(StoreInfo):
 
     def check(self) -> None:
         super().check()
-        for name in ("k", "dictionary_size", "passes"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+        for name, least in (("k", 1), ("dictionary_size", 1), ("passes", 1), ("samples", 0)):
+            if getattr(self, name) < least:
+                raise ValueError(f"{name} must be at least {least}, got {getattr(self, name)}")
         if self.mask_plan not in MASK_PLANS:
             raise ValueError(f"mask_plan must be {' or '.join(MASK_PLANS)}, got {self.mask_plan!r}")
         if self.mask_plan == PREFIX_PLAN and self.passes != 1:
             raise ValueError(f"a left-to-right store was scored in 1 pass, got passes={self.passes}")
-        if self.samples < 0:
-            raise ValueError(f"samples must not be negative, got {self.samples}")
         if self.k > self.dictionary_size:
             raise ValueError(
                 f"k={self.k} exceeds the dictionary of {self.dictionary_size} symbols; take a smaller k"
@@ -166,9 +164,9 @@ class TopKInfo(StoreInfo):
 
     def row_faults(self, records: NDArray[Any]) -> list[RowFault]:
         ids, logits = records["topk_ids"].astype(np.int64), records["topk_logits"].astype(np.float32)
-        size, ordered = self.dictionary_size, np.sort(ids, axis=1)
+        ordered = np.sort(ids, axis=1)
         faults = [
-            RowFault(_outside(ids, size), f"topk_ids must lie in the target dictionary of {size}", ids),
+            self._id_fault("topk_ids", ids),
             RowFault((ordered[:, 1:] == ordered[:, :-1]).any(axis=1), "topk_ids must differ", ids),
             RowFault(~np.isfinite(logits).all(axis=1), "topk_logits must be finite in float16", logits),
             RowFault((logits[:, 1:] > logits[:, :-1]).any(axis=1), "topk_logits must descend", logits),
@@ -189,17 +187,13 @@ class TopKInfo(StoreInfo):
     def _gold_faults(self, records: NDArray[Any], ids: NDArray[Any], logits: NDArray[Any]) -> list[RowFault]:
         gold, gold_logit = records["gold_id"].astype(np.int64), records["gold_logit"].astype(np.float32)
         hits = ids == gold[:, None]  # (rows, k)
-        same = np.where(
-            hits.any(axis=1),
-            logits[np.arange(len(ids)), hits.argmax(axis=1)] == gold_logit,
-            gold_logit <= logits[:, -1],
-        )
-        size = self.dictionary_size
+        stored = logits[
+            np.arange(len(ids)), hits.argmax(axis=1)
+        ]  # (rows,) logit of the gold token, if stored
+        fits = np.where(hits.any(axis=1), stored == gold_logit, gold_logit <= logits[:, -1])
         return [
-            RowFault(
-                _outside(gold[:, None], size), f"gold_id must lie in the target dictionary of {size}", gold
-            ),
-            RowFault(~np.isfinite(gold_logit) | ~same, "gold_logit must fit the stored logits", gold_logit),
+            self._id_fault("gold_id", gold[:, None])._replace(values=gold),
+            RowFault(~np.isfinite(gold_logit) | ~fits, "gold_logit must fit the stored logits", gold_logit),
         ]
 
     def _sample_faults(
@@ -211,33 +205,32 @@ class TopKInfo(StoreInfo):
         if self.gold:
             known |= (drawn == records["gold_id"][:, None]).any(axis=1)
         above = ~(np.isfinite(logits) & (logits <= lowest[:, None])).all(axis=1)
-        size = self.dictionary_size
         return [
-            RowFault(_outside(drawn, size), f"sample_ids must lie in the target dictionary of {size}", drawn),
+            self._id_fault("sample_ids", drawn),
             RowFault(known, "sample_ids must lie outside the stored tokens", drawn),
             RowFault(above, "sample_logits must be finite and at most the last stored one", logits),
         ]
 
-    def count(self, data: ChunkData) -> dict[str, Any]:
-        return super().count(data) | {"captured": self.captured_sums(data.records[data.scored])}
+    def _id_fault(self, name: str, ids: NDArray[np.int64]) -> RowFault:
+        """``(rows, n)`` ids must be of the dictionary."""
+        outside = ((ids < 0) | (ids >= self.dictionary_size)).any(axis=1)
+        return RowFault(outside, f"{name} must lie in the target dictionary of {self.dictionary_size}", ids)
 
-    def captured_sums(self, records: NDArray[Any]) -> list[float]:
-        """Mass of the k tokens at each temperature, summed over ``(rows,)`` records."""
+    def count(self, data: ChunkData) -> dict[str, Any]:
+        records = data.records[data.scored]
         blocks = [records[start : start + _ROW_BLOCK] for start in range(0, len(records), _ROW_BLOCK)]
-        return [
+        captured = [
             float(sum(token_probs(block, self.temperatures, t).sum(axis=1).sum() for block in blocks))
             for t in self.temperatures
         ]
+        return super().count(data) | {"captured": captured}
 
     def summarise(self, table: NDArray[Any]) -> dict[str, Any]:
         """Counts and means over all chunks; exact sums, so the order of chunks and shards does not matter."""
         summary = super().summarise(table)
         scored = summary["scored_rows"]
-        known = (
-            scored > 0
-            and bool((table["gold_correct"] >= 0).all())
-            and bool(np.isfinite(table["gold_nll"]).all())
-        )
+        gold_known = bool((table["gold_correct"] >= 0).all() and np.isfinite(table["gold_nll"]).all())
+        known = scored > 0 and gold_known
         return summary | {
             "captured_mass": [
                 math.fsum(column) / scored if scored else None for column in table["captured"].T
@@ -264,10 +257,6 @@ class TopKInfo(StoreInfo):
         if len(rest) > 3 and rest[3] == cls.suffix:  # SPLIT.SRC-TGT.TGT.NAME.topk
             options += f" --name {shlex.quote(rest[2])}"
         return f"rebuild it with `{cls.command} {shlex.quote(str(path.parent))} {options} --overwrite`"
-
-
-def _outside(ids: NDArray[np.int64], size: int) -> Any:
-    return ((ids < 0) | (ids >= size)).any(axis=1)
 
 
 def scoring_plan(info: TopKInfo) -> str:

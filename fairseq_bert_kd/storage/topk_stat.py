@@ -25,46 +25,56 @@ ENOUGH_ROWS = 0.05  # more rows below a half than with all k, for the suggested 
 _BLOCK = 1 << 14  # rows whose probabilities are in memory together
 
 
-@dataclass
 class TemperatureStat:
-    """Sums over rows at one temperature; divided by ``rows`` by the properties.
+    """Statistics of rows at one temperature.
+
+    Args:
+        temperature: divides the teacher's logits.
+        info: info of the store.
 
     Attributes:
-        temperature: divides the teacher's logits.
-        tokens: the k' of the next two, ascending; the last is the stored k.
-        mass_sums: ``(len(tokens),)`` captured mass of the best k' tokens.
-        below_half: ``(len(tokens),)`` rows whose best k' tokens hold less than a half.
+        tokens: the k' of the lists below, ascending; the last is the stored k.
         mass_histogram: ``(BINS,)`` rows by the mass of all k, from 0 to 1.
         entropy_histogram: ``(BINS,)`` rows by entropy, from 0 to ``most_entropy``.
-        entropy_sum: bits.
         most_entropy: bits, of equal buckets.
         rows: rows that were evaluated.
     """
 
-    temperature: float
-    tokens: tuple[int, ...]
-    mass_sums: NDArray[np.float64]
-    below_half: NDArray[np.int64]
-    mass_histogram: NDArray[np.int64]
-    entropy_histogram: NDArray[np.int64]
-    entropy_sum: float
-    most_entropy: float
-    rows: int
+    def __init__(self, temperature: float, info: TopKInfo):
+        self.temperature, self.tokens = temperature, token_counts(info.k)
+        self.most_entropy = math.log2(info.k + (info.k < info.dictionary_size))
+        self.mass_histogram = np.zeros(BINS, dtype=np.int64)
+        self.entropy_histogram = np.zeros(BINS, dtype=np.int64)
+        self.rows = 0
+        self._mass_sums = np.zeros(len(self.tokens))
+        self._below_half = np.zeros(len(self.tokens), dtype=np.int64)
+        self._entropy_sum = 0.0  # bits
+
+    def add(self, probs: NDArray[np.float64]) -> None:
+        """Count further rows, by the ``(rows, k)`` probabilities of their tokens."""
+        masses = np.minimum(np.cumsum(probs, axis=1)[:, np.array(self.tokens) - 1], 1)  # (rows, len(tokens))
+        bits = bucket_entropy(probs)
+        self.mass_histogram += _histogram(masses[:, -1])
+        self.entropy_histogram += _histogram(bits / (self.most_entropy or 1))
+        self.rows += len(probs)
+        self._mass_sums += masses.sum(axis=0)
+        self._below_half += (masses < HALF).sum(axis=0)
+        self._entropy_sum += float(bits.sum())
 
     @property
     def mean_mass(self) -> list[float]:
         """Mean captured mass of the best k' tokens, for each of ``tokens``, 0 to 1."""
-        return [float(total) / self.rows for total in self.mass_sums]
+        return (self._mass_sums / self.rows).tolist()
 
     @property
     def share_below_half(self) -> list[float]:
-        """Share of the rows below a half, for each of ``tokens``, 0 to 1."""
-        return [int(count) / self.rows for count in self.below_half]
+        """Share of the rows whose best k' tokens hold less than a half, for each of ``tokens``, 0 to 1."""
+        return (self._below_half / self.rows).tolist()
 
     @property
     def mean_entropy(self) -> float:
         """Mean entropy in bits."""
-        return self.entropy_sum / self.rows
+        return self._entropy_sum / self.rows
 
 
 @dataclass(frozen=True)
@@ -82,6 +92,11 @@ class RowStat:
     chunks_in_all: int
     rows: int
     temperatures: list[TemperatureStat]
+
+    @property
+    def at_one(self) -> TemperatureStat:
+        """Statistics at temperature 1, or at the lowest one where 1 is not stored."""
+        return next((t for t in self.temperatures if t.temperature == 1), self.temperatures[0])
 
 
 def token_counts(k: int) -> tuple[int, ...]:
@@ -115,7 +130,7 @@ def row_stat(
         ValueError: a damaged chunk, or ``sample_rows`` is negative.
     """
     info, layout = reader.info, reader.header.layout
-    stats, rows = [_empty(t, info) for t in info.temperatures], 0
+    stats, rows = [TemperatureStat(t, info) for t in info.temperatures], 0
     chosen = sampled_chunks(layout.chunks, layout.rows, sample_rows)
     for local in chosen:
         data = reader.checked_chunk(local)
@@ -124,7 +139,7 @@ def row_stat(
         for start in range(0, len(records), _BLOCK):
             block = records[start : start + _BLOCK]
             for stat in stats:
-                _add(stat, token_probs(block, info.temperatures, stat.temperature))
+                stat.add(token_probs(block, info.temperatures, stat.temperature))
         progress(data.records.nbytes)
     return RowStat(len(chosen), layout.chunks, rows, stats if rows else [])
 
@@ -135,12 +150,14 @@ def suggested_k(stat: RowStat) -> int:
     At temperature 1, or the lowest one where 1 is not stored: its mean mass is at least 0.9 of that of all k, and
     at most 0.05 of the rows more than with all k hold less than a half.
     """
-    at_one = next((t for t in stat.temperatures if t.temperature == 1), stat.temperatures[0])
+    at_one = stat.at_one
     masses, below = at_one.mean_mass, at_one.share_below_half
-    for tokens, mass, share in zip(at_one.tokens, masses, below, strict=True):
-        if mass >= ENOUGH_MASS * masses[-1] and share <= below[-1] + ENOUGH_ROWS:
-            return tokens
-    return at_one.tokens[-1]
+    # all k meet the rule themselves
+    return next(
+        tokens
+        for tokens, mass, share in zip(at_one.tokens, masses, below, strict=True)
+        if mass >= ENOUGH_MASS * masses[-1] and share <= below[-1] + ENOUGH_ROWS
+    )
 
 
 def suggested_temperature(stat: RowStat) -> float:
@@ -157,34 +174,6 @@ def warnings(stat: RowStat) -> list[str]:
         for t in stat.temperatures
         if t.mean_mass[-1] < LITTLE_MASS
     ]
-
-
-def _empty(temperature: float, info: TopKInfo) -> TemperatureStat:
-    tokens = token_counts(info.k)
-    buckets = info.k + (info.k < info.dictionary_size)
-    return TemperatureStat(
-        temperature,
-        tokens,
-        mass_sums=np.zeros(len(tokens)),
-        below_half=np.zeros(len(tokens), dtype=np.int64),
-        mass_histogram=np.zeros(BINS, dtype=np.int64),
-        entropy_histogram=np.zeros(BINS, dtype=np.int64),
-        entropy_sum=0.0,
-        most_entropy=math.log2(buckets),
-        rows=0,
-    )
-
-
-def _add(stat: TemperatureStat, probs: NDArray[np.float64]) -> None:
-    """Add rows to the sums; ``probs`` is ``(rows, k)``."""
-    masses = np.minimum(np.cumsum(probs, axis=1)[:, np.array(stat.tokens) - 1], 1)  # (rows, len(tokens))
-    bits = bucket_entropy(probs)
-    stat.mass_sums += masses.sum(axis=0)
-    stat.below_half += (masses < HALF).sum(axis=0)
-    stat.mass_histogram += _histogram(masses[:, -1])
-    stat.entropy_histogram += _histogram(bits / (stat.most_entropy or 1))
-    stat.entropy_sum += float(bits.sum())
-    stat.rows += len(probs)
 
 
 def _histogram(shares: NDArray[np.float64]) -> NDArray[np.int64]:

@@ -26,12 +26,10 @@ class TopKReader(StoreReader):
 
     def symbols(self) -> list[str]:
         """The target dictionary in id order; ValueError where it is damaged."""
-        raw = self.blob("dictionary")
         try:
-            self.info.check_blob("dictionary", raw)
+            return decode_dictionary(self.checked_blob("dictionary"))
         except ValueError as error:
             raise damaged(self.path, f"its dictionary: {error}", self.info) from None
-        return decode_dictionary(raw)
 
 
 class TopKWriter(StoreWriter):

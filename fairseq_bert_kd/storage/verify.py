@@ -3,6 +3,7 @@
 import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -12,16 +13,15 @@ from numpy.typing import NDArray
 
 from fairseq_bert_kd.storage.alignment import (
     dictionary_differences,
-    hash_differences,
-    length_differences,
+    sentence_differences,
     size_differences,
 )
-from fairseq_bert_kd.storage.chunk import check_rows, table_entry
+from fairseq_bert_kd.storage.chunk import check_rows
 from fairseq_bert_kd.storage.fairseq_data import IndexedTokens, Sides, decode_dictionary, read_dictionary
-from fairseq_bert_kd.storage.header import Schemas, read_header
+from fairseq_bert_kd.storage.header import Schemas, check_exists, read_header
 from fairseq_bert_kd.storage.known_schemas import SCHEMAS
 from fairseq_bert_kd.storage.schema import OFFSET_DTYPE, ChunkData, new_digest
-from fairseq_bert_kd.storage.store_file import ChunkPlace, StoreFile, pread
+from fairseq_bert_kd.storage.store_file import StoreFile, pread
 
 MOST_LINES = 20  # problems of one kind that are listed
 _SUM_TOLERANCE = 1e-9  # relative; the order of a sum of float64 depends on the processor
@@ -50,83 +50,75 @@ def verify_store(
         OSError: a file cannot be read.
     """
     path = Path(path).absolute()
-    if not path.is_file():
-        raise FileNotFoundError(f"store {path} does not exist or is not a file; check the path")
+    check_exists(path)
     with open(path, "rb") as file:
         try:
             header = read_header(file, path, schemas)
-        except OSError:
-            raise
-        except Exception as error:  # valid digest, invalid content
-            return [
-                str(error) if isinstance(error, ValueError) else f"its header has invalid content: {error!r}"
-            ]
+        except ValueError as error:
+            return [str(error)]
         store = StoreFile(path, header, pread(file, path))
         data_problems, sides = ([], Sides()) if data_dir is None else _open_data(store, data_dir)
         table = store.table()
-        problems = _gap_problems(store) + _blob_problems(store) + _index_problems(store)
-        table_problems = _table_problems(store, table)
-        chunk_problems, sentences = _all_chunks(store, table, sides, workers, progress)
-        if not table_problems and not chunk_problems:
+        problems = _section_problems(store)
+        table_problems = []
+        if new_digest(table.tobytes()).hexdigest() != header.table_digest:
+            table_problems.append("the chunk table does not match its digest in the header")
+        bad_chunks, bad_sentences = _Lines(), _Lines()
+        workers, chunks = workers or os.cpu_count() or 1, iter(range(header.layout.chunks))
+        with ThreadPoolExecutor(workers) as pool:
+            while window := list(islice(chunks, _WINDOW * workers)):
+                for wrong, different, size in pool.map(partial(_check_chunk, store, table, sides), window):
+                    bad_chunks.add(wrong)
+                    bad_sentences.add(different)
+                    progress(size)
+        if not table_problems and not bad_chunks.count:
             table_problems = _summary_problems(store, table)
-    problems += table_problems + chunk_problems.summary("bad chunks") + data_problems
-    return problems + sentences.summary("sentences that differ from the data")
+    problems += table_problems + bad_chunks.summary("bad chunks") + data_problems
+    return problems + bad_sentences.summary("sentences that differ from the data")
 
 
 # ---------------------------------------------------------------- the file as a whole
 
 
-def _gap_problems(store: StoreFile) -> list[str]:
+def _section_problems(store: StoreFile) -> list[str]:
+    """Problems of the gaps, the blobs and the ends of the index."""
     problems = []
-    for start, end in store.header.layout.gaps():
+    layout = store.header.layout
+    for start, end in layout.gaps():
         for place in range(start, end, _BLOCK):
-            raw = store.read(place, min(end, place + _BLOCK))
-            if any(raw):
-                byte = place + next(i for i, value in enumerate(raw) if value)
-                problems.append(f"byte {byte} between two sections must be zero, got {raw[byte - place]}")
+            nonzero = np.flatnonzero(np.frombuffer(store.read(place, min(end, place + _BLOCK)), np.uint8))
+            if len(nonzero):
+                byte = place + int(nonzero[0])
+                value = store.read(byte, byte + 1)[0]
+                problems.append(f"byte {byte} between two sections must be zero, got {value}")
                 break
-    return problems
-
-
-def _blob_problems(store: StoreFile) -> list[str]:
-    problems = []
     for name in store.info.blobs:
         try:
-            store.info.check_blob(name, store.blob(name))
+            store.checked_blob(name)
         except ValueError as error:
             problems.append(f"the {name} section is damaged: {error}")
+    for item, row, what in (
+        (0, 0, "start at row 0"),
+        (layout.sentences, layout.rows, f"end at row {layout.rows}, the last"),
+    ):
+        found = int(store.items("offsets", OFFSET_DTYPE, item, 1)[0])
+        problems += [f"the index must {what}, got {found}"] if found != row else []
     return problems
-
-
-def _index_problems(store: StoreFile) -> list[str]:
-    sentences, rows = store.header.layout.sentences, store.header.layout.rows
-    first = int(store.items("offsets", OFFSET_DTYPE, 0, 1)[0])
-    last = int(store.items("offsets", OFFSET_DTYPE, sentences, 1)[0])
-    problems = [f"the index must start at row 0, got {first}"] if first != 0 else []
-    return problems + ([f"the index must end at row {rows}, the last, got {last}"] if last != rows else [])
-
-
-def _table_problems(store: StoreFile, table: NDArray[Any]) -> list[str]:
-    digest = new_digest()
-    digest.update(table.tobytes())
-    if digest.hexdigest() != store.header.table_digest:
-        return ["the chunk table does not match its digest in the header"]
-    return []
 
 
 def _summary_problems(store: StoreFile, table: NDArray[Any]) -> list[str]:
     """Differences between the header's counts and means and those of its chunks."""
     stated = store.header.summary
+    if not isinstance(stated, dict):
+        return [f"the header's summary must be an object, got {stated!r}"]
     try:
         summed = store.info.summarise(table)
     except (ValueError, OverflowError) as error:  # infinities of both signs
         return [f"the chunk table cannot be summed up: {error}"]
-    if not isinstance(stated, dict):
-        return [f"the header's summary must be an object, got {stated!r}"]
     return [
         f"the header's summary says {name} {stated.get(name)!r}, its chunks give {summed.get(name)!r}"
         for name in sorted(summed.keys() | stated.keys())
-        if stated.get(name) != summed.get(name) or (name in stated) != (name in summed)
+        if name not in summed or name not in stated or stated[name] != summed[name]
     ]
 
 
@@ -140,9 +132,6 @@ class _Lines:
         self.lines: list[str] = []
         self.count = 0
 
-    def __len__(self) -> int:
-        return self.count
-
     def add(self, lines: list[str]) -> None:
         self.lines += lines[: MOST_LINES - len(self.lines)]
         self.count += len(lines)
@@ -152,53 +141,35 @@ class _Lines:
         return self.lines + ([f"and {more:,} more {kind}"] if more else [])
 
 
-def _all_chunks(
-    store: StoreFile,
-    table: NDArray[Any],
-    sides: Sides,
-    workers: int | None,
-    progress: Callable[[int], Any],
-) -> tuple[_Lines, _Lines]:
-    """Problems of the chunks, and of their sentences against the data."""
-    bad_chunks, bad_sentences = _Lines(), _Lines()
-
-    def check(place: ChunkPlace) -> tuple[list[str], list[str], int]:
-        with np.errstate(all="ignore"):  # damaged numbers overflow; numpy keeps this state for each thread
-            try:
-                data = store.checked_chunk(place)
-                wrong = _chunk_problem(place, table[place.local], data, store)
-            except ValueError as error:
-                return [str(error)], [], 0
-        different = [] if wrong else _sentence_problems(store, place, data, sides)
-        return ([wrong] if wrong else []), different, data.records.nbytes
-
-    workers = workers or _cores()
-    places = store.places()
-    with ThreadPoolExecutor(workers) as pool:
-        while window := list(islice(places, _WINDOW * workers)):
-            for wrong, different, size in pool.map(check, window):
-                bad_chunks.add(wrong)
-                bad_sentences.add(different)
-                progress(size)
-    return bad_chunks, bad_sentences
+def _check_chunk(
+    store: StoreFile, table: NDArray[Any], sides: Sides, local: int
+) -> tuple[list[str], list[str], int]:
+    """Problems of a chunk, those of its sentences against the data, and the bytes of its rows."""
+    with np.errstate(all="ignore"):  # damaged numbers overflow; numpy keeps this state for each thread
+        try:
+            data = store.checked_chunk(local)
+            wrong = _chunk_problems(store, local, table[local], data)
+        except ValueError as error:
+            return [str(error)], [], 0
+    different = [] if wrong else _sentence_problems(store, store.sentences(local), data, sides)
+    return wrong, different, data.records.nbytes
 
 
-def _chunk_problem(place: ChunkPlace, entry: NDArray[Any], data: ChunkData, store: StoreFile) -> str | None:
-    """The problem of a chunk whose digest matches: its rows, or the table's counts of them; None without one."""
-    info = store.info
+def _chunk_problems(store: StoreFile, local: int, entry: NDArray[Any], data: ChunkData) -> list[str]:
+    """The problem of a chunk whose digest matches: its rows, or the table's counts of them; none in a sound one."""
+    info, name_of_chunk = store.info, store.chunk_name(local)
     try:
-        check_rows(data, info, place.first)
+        check_rows(data, info, store.sentences(local).start)
     except ValueError as error:
-        return f"{place} matches its digest, but was written wrong: {error}"
-    counted = table_entry(place.number, data, info)
-    for name in info.count(data):
-        there, here = entry[name], counted[name]
-        exact = here.dtype.kind in "iu"
-        if not (
-            np.array_equal(there, here) if exact else np.allclose(here, there, rtol=_SUM_TOLERANCE, atol=0)
-        ):
-            return f"{place}: the chunk table says {name} {there.tolist()}, its rows give {here.tolist()}"
-    return None
+        return [f"{name_of_chunk} matches its digest, but was written wrong: {error}"]
+    for name, counted in info.count(data).items():
+        there, here = entry[name], np.asarray(counted)
+        tolerance = 0 if there.dtype.kind in "iu" else _SUM_TOLERANCE
+        if not np.allclose(here, there, rtol=tolerance, atol=0):
+            return [
+                f"{name_of_chunk}: the chunk table says {name} {there.tolist()}, its rows give {here.tolist()}"
+            ]
+    return []
 
 
 # ---------------------------------------------------------------- data
@@ -209,47 +180,31 @@ def _open_data(store: StoreFile, folder: str | os.PathLike[str]) -> tuple[list[s
     info, problems, symbols, sides = store.info, [], {}, Sides()
     files = info.files(Path(folder))
     for side in info.sides:
-        prefix, dictionary = files[side]
         try:
             if info.dictionaries().get(side, ("", ""))[1]:  # else the store does not know it
-                symbols[side] = read_dictionary(dictionary)
+                symbols[side] = read_dictionary(files[side].dictionary)
         except ValueError as error:
             problems.append(str(error))
         try:
-            tokens = IndexedTokens(prefix)
+            tokens = IndexedTokens(files[side].prefix)
             tokens.check()
             sides[side] = tokens
         except ValueError as error:
             problems.append(str(error))
     differences = [
-        *dictionary_differences(info, lambda: _stored_dictionary(store), symbols),
+        *dictionary_differences(info, lambda: decode_dictionary(store.checked_blob("dictionary")), symbols),
         *size_differences(store.header.corpus_sentences, sides),
     ]
     step = "give the folder that it was dumped from, or dump again"
     return problems + [f"it {line}; {step}" for line in differences], sides
 
 
-def _stored_dictionary(store: StoreFile) -> list[str] | None:
-    """The store's own dictionary; None where it is damaged."""
-    return None if _blob_problems(store) else decode_dictionary(store.blob("dictionary"))
-
-
-def _sentence_problems(store: StoreFile, place: ChunkPlace, data: ChunkData, sides: Sides) -> list[str]:
+def _sentence_problems(store: StoreFile, numbers: range, data: ChunkData, sides: Sides) -> list[str]:
     """A line for each sentence of a chunk, and side, that differs from the data."""
-    if not sides:
-        return []
-    numbers = range(place.first, place.first + place.sentences)
-    order = {side: i for i, side in enumerate(sides)}
-    lengths = dict(length_differences(store.info, place.first, data.lengths, sides))
-    problems = [(number, order[store.info.row_side or ""], line) for number, line in lengths.items()]
-    problems += [
-        (number, order[side], line)
-        for number, side, line in hash_differences(numbers, data.hashes, sides)
-        if side != store.info.row_side or number not in lengths  # another length is difference enough
+    return [
+        f"it {line}"
+        for i, number in enumerate(numbers)
+        for line in sentence_differences(
+            store.info, number, int(data.lengths[i]), {side: data.hashes[side][i] for side in sides}, sides
+        )
     ]
-    return [f"it {line}" for _, _, line in sorted(problems)]
-
-
-def _cores() -> int:
-    """Cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -1,6 +1,7 @@
 """An unfinished file: locked, given its size at once, written by position, published in one step."""
 
 import errno
+import fcntl
 import os
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -8,11 +9,6 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from fairseq_bert_kd.storage.store_file import pread
-
-try:
-    import fcntl
-except ImportError:  # not a POSIX system
-    fcntl = None  # type: ignore[assignment]
 
 
 def work_path(path: str | os.PathLike[str]) -> Path:
@@ -57,12 +53,12 @@ class WorkFile:
     def write(self, place: int, content: Any) -> None:
         """Write an array or bytes at a position; OSError with the path when the disk is full."""
         view = memoryview(content.tobytes() if isinstance(content, (np.ndarray, np.generic)) else content)
-        while view:
-            try:
+        try:
+            while view:
                 written = os.pwrite(self.file.fileno(), view, place)
-            except OSError as error:
-                raise OSError(error.errno, error.strerror, str(self.path)) from None
-            place, view = place + written, view[written:]
+                place, view = place + written, view[written:]
+        except OSError as error:
+            raise OSError(error.errno, error.strerror, str(self.path)) from None
 
     def clear(self) -> None:
         """Throw the content away."""
@@ -95,8 +91,8 @@ class WorkFile:
     def close(self) -> None:
         """Release the file, which stays for the next run."""
         if self._file is not None:
-            if fcntl is not None:  # a forked process may still hold the file open, and the lock with it
-                fcntl.flock(self._file.fileno(), fcntl.LOCK_UN)
+            # a forked process may still hold the file open, and the lock with it
+            fcntl.flock(self._file.fileno(), fcntl.LOCK_UN)
             self._file.close()
             self._file = None
 
@@ -111,8 +107,8 @@ def _open_locked(path: Path) -> BinaryIO:
     while True:
         file = os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT, 0o666), "r+b", buffering=0)
         try:
-            if fcntl is not None:  # the system gives the lock back when this process dies
-                fcntl.flock(file.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB)
+            # the system gives the lock back when this process dies
+            fcntl.flock(file.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB)
             if path.exists() and os.path.samestat(os.fstat(file.fileno()), os.stat(path)):
                 return file
         except BlockingIOError:
@@ -127,10 +123,9 @@ def _open_locked(path: Path) -> BinaryIO:
 
 
 def sync_folder(folder: Path) -> None:
-    """Make a new name in the folder durable, where the system can."""
-    if hasattr(os, "O_DIRECTORY"):
-        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
+    """Make a new name in the folder durable."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -14,11 +14,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fairseq_bert_kd.storage.chunk import check_rows, table_entry
-from fairseq_bert_kd.storage.header import OtherSchemaError, encode_header, read_header
-from fairseq_bert_kd.storage.plan import StorePlan
-from fairseq_bert_kd.storage.schema import ChunkData, StoreInfo, new_digest
+from fairseq_bert_kd.storage.header import OtherSchemaError, encode_header, plan_header, read_header
+from fairseq_bert_kd.storage.schema import OFFSET_DTYPE, ChunkData, StoreInfo, differing_fields, new_digest
 from fairseq_bert_kd.storage.shards import WHOLE, Shard, shard_path
-from fairseq_bert_kd.storage.store_file import StoreFile, pread
+from fairseq_bert_kd.storage.store_file import StoreFile, open_store
 from fairseq_bert_kd.storage.work_file import WorkFile, sync_folder
 
 
@@ -28,7 +27,7 @@ class StoreWriter:
     Args:
         path: final path of the whole store; a shard gets a suffix of its own.
         info: statement of the creator, whose class is the schema.
-        lengths: ``(corpus sentences,)`` integers, rows of every sentence of the corpus; may be a memory map.
+        lengths: ``(corpus sentences,)`` integers, rows of every sentence of the corpus.
         blobs: the schema's sections of bytes by name.
         shard: part of the corpus to write.
         overwrite: replace an existing store, and throw away unfinished work that had other settings.
@@ -54,13 +53,22 @@ class StoreWriter:
         overwrite: bool = False,
     ):
         self.path = shard_path(path, shard).absolute()
-        self.info, self.shard, self._overwrite = info, shard, overwrite
-        self._plan = StorePlan(info, lengths, blobs, shard)
-        self.layout = self._plan.header.layout
+        self.info, self._blobs, self._overwrite = info, blobs, overwrite
+        info.check()
+        for name in info.blobs:
+            info.check_blob(name, blobs[name])
+        self._lengths = np.asarray(lengths)
+        check_lengths(self._lengths, info)
+        self._chunks = shard.chunks(len(self._lengths), info.chunk_sentences)
+        ends = np.cumsum(np.concatenate([np.zeros(0, np.int64), *map(self.lengths, self._chunks)]))
+        self._offsets = np.concatenate([[0], ends]).astype(OFFSET_DTYPE)  # (sentences of the file + 1,)
+        blob_bytes = {name: len(blobs[name]) for name in info.blobs}
+        self._header = plan_header(info, shard, len(self._lengths), blob_bytes, int(self._offsets[-1]))
+        self.layout = self._header.layout
         self.complete = self._check_target()
         if not self.complete:
             self._work = WorkFile(self.path)
-            self._store = StoreFile(self._work.path, self._plan.header, self._work.read)
+            self._store = StoreFile(self._work.path, self._header, self._work.read)
             try:
                 self._prepare()
             except BaseException:
@@ -71,15 +79,17 @@ class StoreWriter:
 
     def chunks(self) -> list[int]:
         """Numbers of this shard's chunks in the corpus, ascending."""
-        return [] if self.complete else list(self._plan.chunks())
+        return [] if self.complete else list(self._chunks)
 
     def sentences(self, chunk: int) -> range:
         """Corpus indices of a chunk's sentences."""
-        return self._plan.sentences(chunk)
+        start = chunk * self.info.chunk_sentences
+        return range(start, min(start + self.info.chunk_sentences, len(self._lengths)))
 
     def lengths(self, chunk: int) -> NDArray[np.int64]:
         """``(sentences,)`` rows of a chunk's sentences."""
-        return self._plan.lengths(chunk)
+        sentences = self.sentences(chunk)
+        return self._lengths[sentences.start : sentences.stop].astype(np.int64)
 
     def is_done(self, chunk: int) -> bool:
         """Whether the file holds the chunk, proven by its digest."""
@@ -87,11 +97,11 @@ class StoreWriter:
 
     def read_chunk(self, chunk: int) -> ChunkData | None:
         """A chunk that an earlier run wrote; None when it is absent or torn."""
-        place = self._store.place_of(chunk)
-        if not self._store.entry(place)["digest"].any():  # absent; its zeros need not be read
+        local = self._store.local(chunk)
+        if not self._store.entry(local)["digest"].any():  # absent; its zeros need not be read
             return None
         try:
-            return self._store.checked_chunk(place)
+            return self._store.checked_chunk(local)
         except ValueError:
             return None
 
@@ -120,14 +130,11 @@ class StoreWriter:
         Raises:
             OSError: as in `write_chunk`.
         """
-        place, starts = self._store.place_of(chunk), self.layout.starts
+        local, starts = self._store.local(chunk), self.layout.starts
         arrays = (*(data.hashes[side] for side in self.info.sides), data.status, data.records)
-        extents = self._store.extents(place, self._store.offsets(place))
-        for extent, array in zip(extents, arrays, strict=True):
-            self._work.write(
-                starts[extent.section] + extent.first * extent.dtype.itemsize, np.ascontiguousarray(array)
-            )
-        self._work.write(starts["chunk_table"] + place.local * entry.dtype.itemsize, entry)
+        for (section, dtype, first, _), array in zip(self._store.extents(local), arrays, strict=True):
+            self._work.write(starts[section] + first * dtype.itemsize, array)
+        self._work.write(starts["chunk_table"] + local * entry.dtype.itemsize, entry)
 
     def sync(self) -> None:
         """Bring everything written so far to disk."""
@@ -147,12 +154,11 @@ class StoreWriter:
         if len(absent):
             raise ValueError(
                 f"{len(absent)} of {len(table)} chunks were not written to {self.path}, first chunk "
-                f"{self._plan.chunks()[absent[0]]}; write every chunk before finishing"
+                f"{self._chunks[absent[0]]}; write every chunk before finishing"
             )
         summary = self.info.summarise(table)
-        digest = new_digest()
-        digest.update(table.tobytes())
-        header = replace(self._plan.header, summary=summary, table_digest=digest.hexdigest())
+        table_digest = new_digest(table.tobytes()).hexdigest()
+        header = replace(self._header, summary=summary, table_digest=table_digest)
         self.sync()  # the data before the header that vouches for them
         self._work.write(0, encode_header(header))
         self.sync()
@@ -189,9 +195,8 @@ class StoreWriter:
         if not self.path.exists() or self._overwrite:
             return False
         try:
-            with open(self.path, "rb") as file:
-                found = read_header(file, self.path, (type(self.info),))
-                differences = self._plan.differences(found, pread(file, self.path))
+            with open_store(self.path, (type(self.info),)) as found:
+                differences = self._differences(found)
         except ValueError as error:
             differences = [str(error)]
         if differences:
@@ -218,13 +223,10 @@ class StoreWriter:
             work.clear()
         work.reserve(self.layout.file_bytes)
         for name in self.info.blobs:
-            work.write(starts[name], self._plan.blobs[name])
-        place = starts["offsets"]
-        for offsets in self._plan.offset_blocks():
-            work.write(place, offsets)
-            place += offsets.nbytes
+            work.write(starts[name], self._blobs[name])
+        work.write(starts["offsets"], self._offsets)
         work.sync()
-        work.write(0, encode_header(self._plan.header))
+        work.write(0, encode_header(self._header))
         work.sync()
         sync_folder(work.path.parent)
 
@@ -238,5 +240,35 @@ class StoreWriter:
                 return [str(error)]
             except ValueError:
                 continue
-            return self._plan.differences(found, self._work.read)
+            return self._differences(StoreFile(self._work.path, found, self._work.read))
         return None
+
+    def _differences(self, found: StoreFile) -> list[str]:
+        """Differences of an existing file, finished or not, from the one to be written; rows are not compared."""
+        there, here = found.header, self._header
+        differences = differing_fields(found.info, self.info)
+        if (there.shard, there.corpus_sentences) != (here.shard, here.corpus_sentences):
+            differences.append(
+                f"shard {there.shard} of {there.corpus_sentences} sentences against {here.shard} of "
+                f"{here.corpus_sentences}"
+            )
+        elif not differences and there.layout != here.layout:
+            differences.append(f"{there.layout.rows} rows against {here.layout.rows}")
+        if not differences:
+            offsets = found.items("offsets", OFFSET_DTYPE, 0, len(self._offsets))
+            differences += [] if np.array_equal(offsets, self._offsets) else ["sentences have other lengths"]
+        return differences
+
+
+def check_lengths(lengths: NDArray[Any], info: StoreInfo) -> None:
+    """Raise ValueError unless these can be the ``(corpus sentences,)`` rows of each sentence."""
+    if lengths.ndim != 1 or lengths.dtype.kind not in "iu" or (lengths < 0).any():
+        raise ValueError(
+            f"lengths must be (sentences,) integers, not negative, got {lengths.dtype} of shape {lengths.shape}, "
+            f"least {lengths.min(initial=0)}; pass the rows of each sentence"
+        )
+    if info.row_side is None and (lengths != 1).any():
+        sentence = int((lengths != 1).argmax())
+        raise ValueError(
+            f"{info.schema} have one row per sentence, got {lengths[sentence]} for sentence {sentence}"
+        )

@@ -2,11 +2,13 @@
 
 import importlib
 import json
+import sys
 
 import numpy as np
 import pytest
 
-from fairseq_bert_kd.cli import store_export
+from fairseq_bert_kd.cli import dispatch, store_export
+from fairseq_bert_kd.cli.store_tools import PROG, TOOLS
 from fairseq_bert_kd.storage.fairseq_data import dictionary_digest
 from fairseq_bert_kd.storage.schema import SCORED, ChunkData, empty_records
 from fairseq_bert_kd.storage.shards import Shard, shard_path
@@ -70,7 +72,7 @@ def write_store(path, shard=WHOLE, **changes):
 
 
 def export(store, out, *options):
-    store_export.main(store_export.get_parser().parse_args([str(store), str(out), *options]))
+    dispatch.run(TOOLS, PROG, ["export", str(store), str(out), *options])
 
 
 def read(path):
@@ -199,10 +201,7 @@ def test_damaged_store_leaves_no_table(tmp_path):
 def test_missing_pyarrow_names_the_install_line(tmp_path, monkeypatch):
     store = write_store(tmp_path / "s.topk")
 
-    def absent(name, *_):
-        raise ImportError(f"No module named {name!r}")
-
-    monkeypatch.setattr(store_export.importlib, "import_module", absent)
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
     with pytest.raises(ImportError, match="pip install pyarrow"):
         export(store, tmp_path / "t.arrow")
     assert list(tmp_path.glob("t.arrow*")) == []

@@ -7,7 +7,8 @@ import tracemalloc
 import numpy as np
 import pytest
 
-from fairseq_bert_kd.cli import store_export, store_import, store_import_table
+from fairseq_bert_kd.cli import dispatch, store_export, store_import_table
+from fairseq_bert_kd.cli.store_tools import PROG, TOOLS
 from fairseq_bert_kd.storage.fairseq_data import sentence_hash
 from fairseq_bert_kd.storage.schema import SCORED, ChunkData, empty_records
 from fairseq_bert_kd.storage.topk import NOT_IMPORTED, TopKInfo
@@ -68,7 +69,7 @@ def write_store(path, info, missing=(1,)):
 
 def run(table, data, *options):
     arguments = [str(table), "--data", str(data), "--source-lang", "de", "--target-lang", "en", *options]
-    store_import.main(store_import.get_parser().parse_args(arguments))
+    dispatch.run(TOOLS, PROG, ["import", *arguments])
     return TopKReader(data / NAME)
 
 
@@ -101,7 +102,7 @@ def test_export_and_import_give_the_same_rows(tmp_path, data, suffix, changes):
     info = make_info(**changes)
     original = TopKReader(write_store(tmp_path / "original.topk", info))
     table = tmp_path / f"table{suffix}"
-    store_export.main(store_export.get_parser().parse_args([str(original.path), str(table)]))
+    dispatch.run(TOOLS, PROG, ["export", str(original.path), str(table)])
     found = run(table, data)
     for i in range(len(original)):
         assert found.rows(i).tobytes() == original.rows(i).tobytes()
@@ -120,7 +121,7 @@ def test_export_and_import_give_the_same_rows(tmp_path, data, suffix, changes):
 def test_batches_and_chunks_need_not_fit(tmp_path, data, monkeypatch):
     original = TopKReader(write_store(tmp_path / "original.topk", make_info()))
     table = tmp_path / "table.arrow"
-    store_export.main(store_export.get_parser().parse_args([str(original.path), str(table)]))
+    dispatch.run(TOOLS, PROG, ["export", str(original.path), str(table)])
     whole = pa.ipc.open_file(str(table)).read_all().combine_chunks()
     monkeypatch.setattr(store_import_table, "_BATCH_ROWS", 2)
     for rows in (1, 3, 100):
@@ -133,7 +134,7 @@ def test_batches_and_chunks_need_not_fit(tmp_path, data, monkeypatch):
 def test_fewer_tokens_than_the_table_has(tmp_path, data):
     original = TopKReader(write_store(tmp_path / "original.topk", make_info()))
     table = tmp_path / "table.arrow"
-    store_export.main(store_export.get_parser().parse_args([str(original.path), str(table)]))
+    dispatch.run(TOOLS, PROG, ["export", str(original.path), str(table)])
     found = run(table, data, "--topk", "2")
     assert found.rows(0)["topk_ids"].tolist() == original.rows(0)["topk_ids"][:, :2].tolist()
     assert found.rows(0)["log_normalisers"].tolist() == original.rows(0)["log_normalisers"].tolist()
@@ -152,7 +153,7 @@ def test_memory_does_not_grow_with_the_table(tmp_path, suffix):
             folder / "original.topk", make_info(chunk_sentences=10), pairs, missing=()
         )
         table = folder / f"table{suffix}"
-        store_export.main(store_export.get_parser().parse_args([str(original), str(table)]))
+        dispatch.run(TOOLS, PROG, ["export", str(original), str(table)])
         tracemalloc.start()
         found = run(table, data)
         peaks.append(tracemalloc.get_traced_memory()[1])
@@ -357,7 +358,7 @@ def test_files_that_are_not_tables(tmp_path, data, name, error, message):
 def test_exported_table_of_another_dictionary_is_read_by_pieces(tmp_path):
     original = TopKReader(write_store(tmp_path / "original.topk", make_info()))
     table = tmp_path / "table.arrow"
-    store_export.main(store_export.get_parser().parse_args([str(original.path), str(table)]))
+    dispatch.run(TOOLS, PROG, ["export", str(original.path), str(table)])
     symbols = [*SYMBOLS[:4], *SYMBOLS[:3:-1]]  # f, e, d, c, b, a
     data = write_data(tmp_path / "data-bin", symbols=symbols)
     found = run(table, data)

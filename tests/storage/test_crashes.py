@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from fairseq_bert_kd.storage import plan, work_file, writer
+from fairseq_bert_kd.storage import work_file, writer
 from fairseq_bert_kd.storage.merge import merge_shards
 from fairseq_bert_kd.storage.shards import Shard, shard_path
 from fairseq_bert_kd.storage.verify import verify_store
@@ -338,7 +338,7 @@ def test_power_failures(path, whole, shards, kind, monkeypatch):
 def test_calls_that_are_watched_are_all_there_are():
     """The kills mean little when the writer changes the disk by other ways; its code is checked here."""
     code = ""
-    for module in (plan, work_file, writer):
+    for module in (work_file, writer):
         code += (
             Path(module.__file__).read_text(encoding="utf-8").replace("work.write(", "")
         )  # which is `pwrite`

@@ -692,7 +692,7 @@ def test_rows_at_the_edge_are_taken(path):
         ({"k": True}, "k must be int, got True"),
         ({"passes": 0}, "passes must be at least 1, got 0"),
         ({"chunk_sentences": 0}, "chunk_sentences must be at least 1, got 0"),
-        ({"samples": -1}, "samples must not be negative, got -1"),
+        ({"samples": -1}, "samples must be at least 0, got -1"),
         ({"mask_ratio": 15.0}, "mask_ratio must be a share from 0 to 1, got 15.0"),
         ({"mask_ratio": float("nan")}, "mask_ratio must be a share from 0 to 1, got nan"),
         (

@@ -594,10 +594,13 @@ def test_merge_replaces_only_when_asked(path, whole):
 def test_merge_keeps_what_another_machine_summed_up(path, whole, monkeypatch):
     # a processor may round exp otherwise
     shards = write_shards(CORPUS, path, 2)
-    original = TopKInfo.captured_sums
-    monkeypatch.setattr(
-        TopKInfo, "captured_sums", lambda *args: [np.nextafter(s, 99) for s in original(*args)]
-    )
+    original = TopKInfo.count
+
+    def count(*args):
+        counts = original(*args)
+        return counts | {"captured": [np.nextafter(total, 99) for total in counts["captured"]]}
+
+    monkeypatch.setattr(TopKInfo, "count", count)
     merge_shards(shards, path)
     assert path.read_bytes() == whole
 
