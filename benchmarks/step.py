@@ -13,7 +13,16 @@ import torch
 from benchmarks.table import Row, at_least, at_most, spread
 from benchmarks.timing import in_turns, ratios
 from benchmarks.training_batches import Setting, make_batches, make_student, make_task
-from benchmarks.training_losses import AUTHORS, CHUNKED, DEFAULT, OURS, PLAIN, make_loss, training_step
+from benchmarks.training_losses import (
+    AUTHORS,
+    CHUNKED,
+    DEFAULT,
+    OURS,
+    PLAIN,
+    check_same_work,
+    make_loss,
+    training_step,
+)
 from benchmarks.training_memory import peaks
 
 DICTIONARIES = (6_000, 30_000, 119_547)  # the last is multilingual BERT's own
@@ -79,6 +88,7 @@ def measure_times(setting: Setting, names: list[str], rounds: int) -> dict[str, 
     """Seconds of a step on each of the batches, by loss."""
     task = make_task(setting.dictionary)
     student, batches = make_student(setting, task), make_batches(setting, task.target_dictionary)
+    check_same_work(setting, task, student, batches[0])
 
     def epoch(name: str) -> Callable[[], object]:
         loss = make_loss(name, task)

@@ -31,6 +31,7 @@ OURS: dict[str, dict[str, Any]] = {
     "ours, sampled (T=1)": {"kd_objective": "sampled", "kd_temperature": 1.0},
 }
 AUTHORS = "authors' loss"
+SAME_WORK = [name for name in OURS if "T=" not in name]  # the same function as the authors' loss
 
 Loss = Callable[[Any, dict[str, Any]], Tensor]
 
@@ -103,3 +104,29 @@ def loss_step(setting: Setting, loss: Loss, student: Any, batch: dict[str, Any],
     features.grad = None
     with projection_and_loss_only(student, features):
         return training_step(setting, loss, student, batch)
+
+
+def check_same_work(setting: Setting, task: Any, student: Any, batch: dict[str, Any]) -> None:
+    """Raise an AssertionError unless value and gradients of our ``paper`` are the authors'.
+
+    In half precision gradients are rounded at different places.
+    """
+    features, exact = make_features(setting, student, batch), setting.precision == "fp32"
+
+    def found(name: str) -> list[Tensor]:
+        """Loss, its gradient with respect to features, and with respect to the projection."""
+        value = loss_step(setting, make_loss(name, task), student, batch, features)
+        results = [value, features.grad, student.decoder.output_projection.weight.grad]
+        assert all(result is not None for result in results)
+        return results
+
+    theirs = found(AUTHORS)
+    for name in SAME_WORK:
+        for ours, expected in zip(found(name), theirs, strict=True):
+            _assert_close(name, ours, expected, tolerance=1e-4 if exact else 5e-2)
+
+
+def _assert_close(name: str, found: Tensor, expected: Tensor, tolerance: float) -> None:
+    """Compare whole tensors, relative to the norm of what is expected."""
+    error = (found.double() - expected.double()).norm() / expected.double().norm()
+    assert error <= tolerance, f"{name} differs from what it is compared with by {float(error):.2g}"

@@ -93,9 +93,15 @@ def test_command_that_dies_of_a_signal_says_so(python, number):
     assert run(python, "signal", str(int(number))).returncode == -number
 
 
+def default_signals():
+    """In the child: what a job in the background of a shell ignores, and would hand on."""
+    for number in (signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, signal.SIG_DFL)
+
+
 def start_waiting(python, **settings):
     process = subprocess.Popen([python, *PROBE, "wait"], env=environment(), text=True, stdout=subprocess.PIPE,
-                               stderr=subprocess.PIPE, **settings)  # fmt: skip
+                               stderr=subprocess.PIPE, preexec_fn=default_signals, **settings)  # fmt: skip
     return process, int(process.stdout.readline())
 
 
