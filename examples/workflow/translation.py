@@ -8,7 +8,8 @@ from typing import Any, Optional
 from omegaconf import MISSING
 
 from examples.workflow.engine import Step
-from examples.workflow.settings import Common, check_model, check_report, describe
+from examples.workflow.settings import Common, describe
+from fairseq_bert_kd.compat import import_extra
 
 
 @dataclass
@@ -135,13 +136,27 @@ def check(settings: Settings) -> None:
                     f"data={folder} must hold {name} or {name}.gz; it has {there}. Correct data, source or target"
                 )
     if settings.report:
-        check_report("jinja2", "matplotlib", *["rouge_score"] * (settings.metric == "rouge"))
+        for module in ("jinja2", "matplotlib", *["rouge_score"] * (settings.metric == "rouge")):
+            import_extra(module)
     if not settings.make_teacher and not (out / "done" / "tokenize").exists():
-        check_model(settings.teacher)
+        check_teacher(settings.teacher)
     values = {
         key: getattr(settings, key) for key in ("metric", "lowercase", "bleu_tokenize", "baseline", "main")
     }
     describe(settings, {"source_lang": settings.source, "target_lang": settings.target, **values})
+
+
+def check_teacher(name: str) -> None:
+    """Load what a teacher needs besides its weights.
+
+    Raises:
+        ValueError: its tokenizer or its config is not there, or is of no masked language model.
+    """
+    from fairseq_bert_kd.modules.pretrained_encoder import masked_lm_with_random_weights
+    from fairseq_bert_kd.tokenization.hf_tokenizer import HfTokenizer
+
+    HfTokenizer(name)
+    masked_lm_with_random_weights(name)
 
 
 def chosen(settings: Settings) -> list[str]:
