@@ -1,4 +1,3 @@
-#!/usr/bin/env python3
 """Run an experiment: text, teachers, stores, students, outputs and report, each step once.
 
     python examples/run.py SETTINGS [ROW...] [KEY=VALUE...]

@@ -42,7 +42,8 @@ class Workflow:
     def show(self) -> None:
         """Print what would run."""
         for step in self.steps:
-            print(f"\n== {step.name}" + (": done before" if self._is_done(step) else f"\n$ {step.command}"))
+            if not self._is_up_to_date(step):
+                print(f"\n== {step.name}\n$ {step.command}")
 
     def run(self) -> int:
         """Run what is not done; 0 unless a step failed, and then all that does not need it is done all the same.
@@ -69,8 +70,9 @@ class Workflow:
 
     def _run_step(self, step: Step) -> TaskFailed | None:
         """Run a step's command and note it, or say why it failed."""
-        log, started = self.out / "logs" / f"{step.name}.log", self.out / "started" / step.name
-        for path in (log, started, self._done(step), *(self.out / name for name in step.files)):
+        log = self.out / "logs" / f"{step.name}.log"
+        started, done = (self.out / folder / step.name for folder in ("started", "done"))
+        for path in (log, started, done, *(self.out / name for name in step.files)):
             path.parent.mkdir(parents=True, exist_ok=True)
         for name, record in step.files.items():
             (self.out / name).write_text(json.dumps(record, indent=1, ensure_ascii=False), encoding="utf-8")
@@ -92,24 +94,18 @@ class Workflow:
             print("What is done stays done. Correct the cause and give the same command again.", flush=True)
             return TaskFailed(step.name, report=False)
         seconds = round(time.time() - start)
-        note = {"step": step.name, "seconds": seconds, "command": step.command}
         with open(self.out / "steps.jsonl", "a", encoding="utf-8") as steps:
-            steps.write(json.dumps(note) + "\n")
-        self._done(step).write_text(step.command, encoding="utf-8")
+            steps.write(json.dumps({"step": step.name, "seconds": seconds, "command": step.command}) + "\n")
+        done.write_text(step.command, encoding="utf-8")
         print(f"== {step.name}: {seconds} s", flush=True)
         return None
 
     def _is_up_to_date(self, step: Step) -> bool:
         """Whether a step is done; says so, and if another command did it."""
-        if is_done := self._is_done(step):
-            done = self._done(step)
-            before = done.read_text(encoding="utf-8")
-            other = f" by another command, whose result is kept (remove {done} to run it anew):\n   {before}"
-            print(f"== {step.name}: done before{'' if before == step.command else other}", flush=True)
-        return is_done
-
-    def _is_done(self, step: Step) -> bool:
-        return self._done(step).exists() and not step.always
-
-    def _done(self, step: Step) -> Path:
-        return self.out / "done" / step.name
+        done = self.out / "done" / step.name
+        if step.always or not done.exists():
+            return False
+        before = done.read_text(encoding="utf-8")
+        other = f" by another command, whose result is kept (remove {done} to run it anew):\n   {before}"
+        print(f"== {step.name}: done before{'' if before == step.command else other}", flush=True)
+        return True

@@ -3,7 +3,7 @@
 import importlib
 import json
 import subprocess
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import ModuleType
@@ -59,34 +59,27 @@ def load(name: str | Path, given: Sequence[str]) -> tuple[Any, ModuleType]:
         if rows := [word for word in given if "=" not in word]:
             line.rows = rows
         kind, size = (str(line.get(key, task.get(key, getattr(Common, key)))) for key in ("kind", "size"))
-        _check_name(path, "kind", kind, sorted(file.stem for file in HERE.glob("*.yaml")))
+        kinds = {file.stem: OmegaConf.load(file) for file in HERE.glob("*.yaml")}
+        defaults = kinds.get(kind, OmegaConf.create())
+        sizes = [layer.get("sizes", {}) for layer in (defaults, task)]
+        for key, value, known in (("kind", kind, kinds), ("size", size, {**sizes[0], **sizes[1]})):
+            if value not in known:
+                raise ValueError(f"{path}: {key}={value} does not exist. Give one of: {', '.join(known)}")
         module = importlib.import_module(f"{__package__}.{kind}")
-        layers = []
-        for layer in (OmegaConf.load(HERE / f"{kind}.yaml"), task):
-            layers += [layer, layer.get("sizes", {}).get(size, {})]
-        merged: Any = OmegaConf.merge(OmegaConf.structured(module.Settings), *layers, line)
-        _check_name(path, "size", size, merged.sizes)
+        schema = OmegaConf.structured(module.Settings)
+        at_size, own_at_size = (part.get(size, {}) for part in sizes)
+        merged: Any = OmegaConf.merge(schema, defaults, at_size, task, own_at_size, line)
         for key in ("data", "out", "teacher"):  # steps run in the folder that is written
             if merged[key] and (key != "teacher" or Path(merged[key]).exists()):
                 merged[key] = str(Path(merged[key]).resolve())
-        OmegaConf.resolve(merged)
         return OmegaConf.to_object(merged), module
     except (OmegaConfBaseException, OSError, yaml.YAMLError, AttributeError) as error:
         reason = " ".join(str(error).split("object_type=")[0].split())
         raise ValueError(f"{path}: {reason}. Correct it, or give KEY=VALUE on the command line") from None
 
 
-def _check_name(path: Path, key: str, value: str, known: Iterable[str]) -> None:
-    if value not in known:
-        raise ValueError(f"{path}: {key}={value} does not exist. Give one of: {', '.join(known)}")
-
-
 def describe(settings: Common, values: dict[str, Any]) -> None:
-    """Write ``experiment.json``, which ``fairseq-bert-kd report`` reads.
-
-    Raises:
-        ValueError: it is there and says something else.
-    """
+    """Write ``experiment.json``, which the report reads; raise a ValueError if it is there and says something else."""
     path = Path(settings.out, "experiment.json")
     same = {"format": 1, "task": settings.task, "size": settings.size, "title": settings.title, **values}
     same["teacher"] = settings.teacher_name or Path(settings.teacher).name
