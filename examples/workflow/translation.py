@@ -97,6 +97,7 @@ class Settings(Common):
     max_words: str = "all"
     valid_pairs: str = "all"
     test_pairs: str = "all"
+    part: str = ""
     test_sets: list[str] = field(default_factory=lambda: ["test"])
     seeds: list[int] = field(default_factory=lambda: [1, 2, 3])
     prepare: list[str] = field(default_factory=list)
