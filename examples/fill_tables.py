@@ -33,17 +33,12 @@ PLACE = re.compile(
 Record = Mapping[str, Any]
 GROWTH_TABLE = "training-pairs"
 _SHOWN_K = ("1", "8", "64")
+_TEACHER_HEAD = ("teacher's updates", "masked accuracy, perplexity (validation)")
 _SAME_IN_GROWTH = ("task", "size", "teacher", "baseline", "main", "metric", "lowercase", "bleu_tokenize")
 
 
 class System(NamedTuple):
-    """The scored runs of a system.
-
-    Attributes:
-        run: one of them, for its label and its teacher.
-        scores: scores by seed, then by metric.
-        compared: its gains, as in the results file.
-    """
+    """The scored runs of a system: one of them, scores by seed and metric, and its gains as in the results file."""
 
     run: Record
     scores: dict[int, dict[str, float]]
@@ -52,14 +47,11 @@ class System(NamedTuple):
     def mean(self, metric: str) -> str:
         return _mean(metric, spread([scores[metric] for scores in self.scores.values()]))
 
-    @property
-    def gain(self) -> str:
-        mean, sd, gains = (self.compared[key] for key in ("mean_gain", "sd_gain", "gains"))
-        return "" if mean is None else spread_text(Spread(mean, sd, len(gains)), sign=True)
-
-    @property
-    def p(self) -> str:
-        return _by_seed(self.compared["p"], p_text)
+    def gains(self) -> list[str]:
+        """Mean gain, and p by seed."""
+        mean, sd, gains, p = (self.compared[key] for key in ("mean_gain", "sd_gain", "gains", "p"))
+        gain = "" if mean is None else spread_text(Spread(mean, sd, len(gains)), sign=True)
+        return [gain, _by_seed(p, p_text)]
 
 
 def markdown_tables(experiment: Record, names: Sequence[str] | None = None) -> str:
@@ -104,10 +96,8 @@ def growth_table(experiments: Sequence[Record]) -> str:
             "the folders of one task and size"
         )
     if len({_reference(experiment) for experiment in experiments}) != 1:
-        raise ValueError(
-            "experiments in one table of training pairs must have the same reference, theirs differ; score them on one "
-            "test set"
-        )
+        reason = "must have the same reference, theirs differ; score them on one test set"
+        raise ValueError(f"experiments in one table of training pairs {reason}")
     pairs = [experiment["training_pairs"] for experiment in experiments]
     if None in pairs or len(set(pairs)) < len(pairs):
         raise ValueError(
@@ -123,10 +113,9 @@ def growth_table(experiments: Sequence[Record]) -> str:
                 f"the experiment of {number} pairs has no gain of `{main_name}` over `{base_name}` yet"
             )
         known = _teacher_cells(experiment, main.run["teacher"])
-        rows.append([number, *known, base.mean(metric), main.mean(metric), main.gain, main.p])
+        rows.append([number, *known, base.mean(metric), main.mean(metric), *main.gains()])
         labels = [f"{system.run['label']}, {TITLES[metric]}" for system in (base, main)]
-    known = ["teacher's updates", "masked accuracy, perplexity (validation)"]
-    return _table(["training pairs", *known, *labels, "gain", "p by seed"], rows) + "\n"
+    return _table(["training pairs", *_TEACHER_HEAD, *labels, "gain", "p by seed"], rows) + "\n"
 
 
 def groups_of(experiment: Record) -> list[str]:
@@ -159,7 +148,7 @@ def _main_table(experiment: Record, group: str) -> str:
     for system in systems:
         by_seed = {seed: scores[metric] for seed, scores in system.scores.items()}
         means = map(system.mean, (metric, *others))
-        rows.append([system.run["label"], _by_seed(by_seed, "{:.2f}".format), *means, system.gain, system.p])
+        rows.append([system.run["label"], _by_seed(by_seed, "{:.2f}".format), *means, *system.gains()])
     titles = [TITLES[key] for key in others]
     return _table(["", f"{TITLES[metric]} by seed", "mean ± sd", *titles, "gain", "p by seed"], rows)
 
@@ -171,7 +160,9 @@ def _ablation_table(experiment: Record, group: str) -> str:
     rows = []
     for system in (leaders | _systems(experiment, group)).values():
         gains = _by_seed(system.compared["gains"], signed)
-        rows.append([system.run["label"], list_text(system.scores), system.mean(metric), system.gain, gains])
+        rows.append(
+            [system.run["label"], list_text(system.scores), system.mean(metric), system.gains()[0], gains]
+        )
     table = _table(["", "seeds", TITLES[metric], "gain", "gain by seed"], rows)
     return f"**{GROUP_TITLES.get(group, group)}**\n\n{table}"
 
@@ -187,19 +178,12 @@ def _store_table(experiment: Record, _: str) -> str:
     rows = []
     for name, store in experiment["stores"].items():
         mass, accuracy = store["captured_mass"].get("1", {}), store["gold_accuracy"]
-        rows.append([
-            name,
-            *_teacher_cells(experiment, Path(store["teacher"]).parent.name),
-            str(store["passes"]),
-            percent(store["scored_share"]),
-            _knows(None if accuracy is None else 100 * accuracy, store["gold_perplexity"]),
-            *(percent(mass.get(k)) for k in _SHOWN_K),
-        ])  # fmt: skip
-    head = [
-        "store", "teacher's updates", "masked accuracy, perplexity (validation)", "passes", "covered",
-        "accuracy, perplexity (training targets)", *(f"k = {k} holds at T = 1" for k in _SHOWN_K),
-    ]  # fmt: skip
-    return _table(head, rows)
+        knows = _knows(None if accuracy is None else 100 * accuracy, store["gold_perplexity"])
+        teacher = _teacher_cells(experiment, Path(store["teacher"]).parent.name)
+        covered, held = percent(store["scored_share"]), (percent(mass.get(k)) for k in _SHOWN_K)
+        rows.append([name, *teacher, str(store["passes"]), covered, knows, *held])
+    head = [*_TEACHER_HEAD, "passes", "covered", "accuracy, perplexity (training targets)"]
+    return _table(["store", *head, *(f"k = {k} holds at T = 1" for k in _SHOWN_K)], rows)
 
 
 def _time_table(experiment: Record, _: str) -> str:

@@ -121,10 +121,8 @@ def write_split(
     Raises:
         ValueError: no pair is left.
     """
-    names = [
-        *(f"text/{name}.{language}" for language in languages),
-        *(f"reference/{name}.{end}" for end in ("tok", "raw")),
-    ]
+    names = [f"text/{name}.{language}" for language in languages]
+    names += [f"reference/{name}.{ending}" for ending in ("tok", "raw")]
     files: dict[str, TextIO] = {}
     written = 0
     with contextlib.ExitStack() as stack:

@@ -56,15 +56,7 @@ def read_references(out: Path, subset: str, language: str) -> References:
 def score(
     text: list[str], references: References, language: str, lowercase: bool, compounds: bool
 ) -> dict[str, float]:
-    """Tokenised BLEU, with split compounds if requested, and sacreBLEU on detokenised text.
-
-    Args:
-        text: ``(sentences,)`` what a student wrote.
-        references: of the same sentences.
-        language: of the target.
-        lowercase: compare without case.
-        compounds: also with compounds split.
-    """
+    """Tokenised BLEU of what a student wrote, with split compounds if requested, and sacreBLEU on detokenised text."""
     if references.text_is_raw:
         tokens, detokenised = [tokenise(line, language, True) for line in text], text
     else:
@@ -95,9 +87,7 @@ def main() -> None:
     parser.add_argument("out", type=Path, help="the experiment's folder")
     parser.add_argument("--language", required=True, help="of the target")
     parser.add_argument("--lowercase", action="store_true", help="compare without case")
-    parser.add_argument(
-        "--compounds", action="store_true", help="also with split compounds (WMT14 English-German)"
-    )
+    parser.add_argument("--compounds", action="store_true", help="also with split compounds (WMT14)")
     args = parser.parse_args()
     rows, names = [], {}
     for subset in ("valid", "test"):

@@ -37,9 +37,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("data", type=Path)
-    parser.add_argument(
-        "--needs", nargs="+", required=True, help="files; with --archive one of them is enough"
-    )
+    parser.add_argument("--needs", nargs="+", required=True, help="files; one is enough with --archive")
     parser.add_argument("--archive", help="tar or zip file that holds them")
     parser.add_argument("--url", required=True, help="of the archive, or of the folder of the files")
     parser.add_argument("--fetch", default="false", type=str.lower, choices=["true", "false"])

@@ -15,22 +15,18 @@ from corpus import Pair, corpus_parser, is_there, parallel, read_lines, run, wri
 
 LANGUAGES = ("article", "title")
 # the two layouts in which the same pairs are handed on: article and title of train, valid and test
-LAYOUTS = (
-    (
-        ("train.src.txt", "train.tgt.txt"),
-        ("dev.src.txt", "dev.tgt.txt"),
-        ("test.src.txt", "test.tgt.txt"),
-    ),
-    (
+LAYOUTS = [
+    [(f"{split}.src.txt", f"{split}.tgt.txt") for split in ("train", "dev", "test")],
+    [
         ("train/train.article.txt", "train/train.title.txt"),
         ("train/valid.article.filter.txt", "train/valid.title.filter.txt"),
         ("Giga/input.txt", "Giga/task1_ref0.txt"),
-    ),
-)
+    ],
+]
 UNKNOWN_WORD = re.compile(r"(?<!\S)UNK(?!\S)")  # the test set's name for it; the training set has <unk>
 
 
-def layout_of(folder: Path) -> tuple[tuple[str, str], ...]:
+def layout_of(folder: Path) -> list[tuple[str, str]]:
     """Names of the files in ``folder``.
 
     Raises:
@@ -72,12 +68,8 @@ def sample(total: int, sizes: list[int], seed: int) -> list[list[int]]:
 
 def main() -> None:
     parser = corpus_parser(__doc__)
-    parser.add_argument(
-        "folder", type=Path, help="org_data/ of UniLM's archive, or sumdata/ of the first release"
-    )
-    parser.add_argument(
-        "--sample-pairs", type=int, default=5000, help="of dev and of test-dev (the paper: 5,000)"
-    )
+    parser.add_argument("folder", type=Path, help="org_data/ of UniLM's, or sumdata/ of the first release")
+    parser.add_argument("--sample-pairs", type=int, default=5000, help="of dev and of test-dev (the paper's)")
     parser.add_argument("--sample-seed", type=int, default=1, help="of the draw (ours)")
     args = parser.parse_args()
     train, held_out, test = (pairs(args.folder, names) for names in layout_of(args.folder))
