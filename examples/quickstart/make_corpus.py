@@ -181,10 +181,9 @@ class Grammar:
         subject, object_ = self.noun_phrase(subjects, "nominative"), self.noun_phrase(objects, "accusative")
         forms = self.translation(infinitive, object_.noun.german[0], english.split("|")).split("/")
         perfect = self.random.random() < 0.5
-        finite = (
-            ("haben" if subject.plural else "hat") if perfect else (infinitive if subject.plural else present)
-        )
-        verb = forms[2] if perfect else forms[0 if subject.plural else 1]
+        plural = subject.plural
+        finite = ("haben" if plural else "hat") if perfect else (infinitive if plural else present)
+        verb = forms[2] if perfect else forms[0 if plural else 1]
         german, words = [object_.german], [subject.english, verb, object_.english]
         if self.random.random() < 0.2:
             manner, choices = self.random.choice(self.manners)
@@ -198,18 +197,13 @@ class Grammar:
         ending = [participle] if perfect else []
         if self.random.random() < 0.3:
             time, choices = self.random.choice(self.times)
-            words.insert(
-                self.translation(time, infinitive, [0, len(words)]), self.translation(time, "", choices)
-            )
+            place = self.translation(time, infinitive, [0, len(words)])
+            words.insert(place, self.translation(time, "", choices))
             if not verb_last:  # the subject stands behind the verb
                 return Phrase(" ".join([time, finite, subject.german, *german, *ending]), " ".join(words))
             german.insert(0, time)
-        parts = (
-            [subject.german, *german, *ending, finite]
-            if verb_last
-            else [subject.german, finite, *german, *ending]
-        )
-        return Phrase(" ".join(parts), " ".join(words))
+        rest = [*german, *ending, finite] if verb_last else [finite, *german, *ending]
+        return Phrase(" ".join([subject.german, *rest]), " ".join(words))
 
     def sentence(self) -> tuple[str, str]:
         """German and English."""

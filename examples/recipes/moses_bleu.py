@@ -53,32 +53,30 @@ def read_references(out: Path, subset: str, language: str) -> References:
     return References(tokens, raw, False, ("the official files'", f"detokenised by {moses}"))
 
 
-def score(
-    text: list[str], references: References, language: str, lowercase: bool, compounds: bool
-) -> dict[str, float]:
+def score(text: list[str], references: References, args: argparse.Namespace) -> dict[str, float]:
     """Tokenised BLEU of what a student wrote, with split compounds if requested, and sacreBLEU on detokenised text."""
     if references.text_is_raw:
-        tokens, detokenised = [tokenise(line, language, True) for line in text], text
+        tokens, detokenised = [tokenise(line, args.language, True) for line in text], text
     else:
         hyphens = splits_hyphens(references.tokens)
         tokens = [as_moses_tokens(line, hyphens) for line in text]
-        detokenised = [detokenise(line, language) for line in tokens]
-    scores = {"tokenised": multi_bleu(tokens, references.tokens, lowercase)}
-    if compounds:
+        detokenised = [detokenise(line, args.language) for line in tokens]
+    scores = {"tokenised": multi_bleu(tokens, references.tokens, args.lowercase)}
+    if args.compounds:
         split = [[split_compounds(line) for line in lines] for lines in (tokens, references.tokens)]
-        scores["compounds"] = multi_bleu(*split, lowercase)
-    scores["sacrebleu"] = BLEU(lowercase=lowercase).corpus_score(detokenised, [references.raw]).score
+        scores["compounds"] = multi_bleu(*split, args.lowercase)
+    scores["sacrebleu"] = BLEU(lowercase=args.lowercase).corpus_score(detokenised, [references.raw]).score
     return scores
 
 
-def signatures(references: References, lowercase: bool, compounds: bool) -> dict[str, str]:
+def signatures(references: References, args: argparse.Namespace) -> dict[str, str]:
     """What the numbers are, by name."""
-    case, (tokens, raw) = "lc" if lowercase else "mixed", references.origin
+    case, (tokens, raw) = "lc" if args.lowercase else "mixed", references.origin
     hyphens = splits_hyphens(references.tokens) or references.text_is_raw
     tokenised = f"multi-bleu.perl|case:{case}|tok:Moses ({tokens})|hyphens split:{hyphens}"
-    metric = BLEU(lowercase=lowercase)
+    metric = BLEU(lowercase=args.lowercase)
     metric.corpus_score(["a"], [["a"]])  # the signature counts references
-    split = {"compounds": f"{tokenised}|compounds:##AT##-##AT##"} if compounds else {}
+    split = {"compounds": f"{tokenised}|compounds:##AT##-##AT##"} if args.compounds else {}
     return {"tokenised": tokenised, **split, "sacrebleu": f"{metric.get_signature()}|references:{raw}"}
 
 
@@ -92,9 +90,9 @@ def main() -> None:
     rows, names = [], {}
     for subset in ("valid", "test"):
         references = read_references(args.out, subset, args.language)
-        names[subset] = signatures(references, args.lowercase, args.compounds)
+        names[subset] = signatures(references, args)
         for student, text in students_outputs(args.out, subset, len(references.tokens)):
-            rows.append(student | score(text, references, args.language, args.lowercase, args.compounds))
+            rows.append(student | score(text, references, args))
     show_and_write(args.out / "scores-tokenised.json", rows, names)
 
 

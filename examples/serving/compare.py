@@ -18,8 +18,8 @@ from pathlib import Path
 import ctranslate2
 from sacrebleu.metrics import BLEU
 
-from fairseq_bert_kd.cli.score_translations import read_hypotheses
 from fairseq_bert_kd.compat import load_checkpoint
+from fairseq_bert_kd.evaluation.fairseq_output import read_hypotheses, read_lines
 from fairseq_bert_kd.tokenization.hf_tokenizer import HfTokenizer
 
 # fairseq-generate with its own stopwatch, or one that counts processor time
@@ -122,7 +122,7 @@ def score_with_teacher(args: argparse.Namespace) -> tuple[int, float]:
 
 def measure(args: argparse.Namespace, tokenizer: HfTokenizer) -> dict[str, Way]:
     """All ways, `args.turns` times in turn; the first to run warms nothing of the others."""
-    sources = tokenizer.encode_batch(lines_of(args.source))
+    sources = tokenizer.encode_batch(read_lines(args.source))
     ways = {"fairseq, float32": Way(os.path.getsize(args.student))}
     translators = {}
     for kind, folder in {"float32": args.float32, "int8": args.int8}.items():
@@ -156,16 +156,12 @@ def table(ways: dict[str, Way], references: list[str], tokenizer: HfTokenizer, l
     return [*rows, "", f"BLEU: {bleu.get_signature()}"]
 
 
-def lines_of(path: str) -> list[str]:
-    return Path(path).read_text(encoding="utf-8").removesuffix("\n").split("\n")
-
-
 def main() -> None:
     args = get_parser().parse_args()
     if args.processor_time and args.threads != 1:
         sys.exit(f"--processor-time adds up threads and needs --threads 1, got {args.threads}")
-    references = lines_of(args.reference)
-    if len(references) != len(lines_of(args.source)):
+    references = read_lines(args.reference)
+    if len(references) != len(read_lines(args.source)):
         sys.exit(f"`{args.source}` and `{args.reference}` must have the same number of lines")
     tokenizer = HfTokenizer(args.tokenizer)
     print("\n".join(table(measure(args, tokenizer), references, tokenizer, args.lowercase)))

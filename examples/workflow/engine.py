@@ -58,7 +58,11 @@ class Workflow:
                 raise BlockingIOError(
                     f"{self.out} is in use by another start, or by a step that outlived one. Wait until it ends, or end it"
                 ) from None
-            doit = {"backend": "json", "dep_file": str(self.out / "doit.json"), "reporter": "error-only"}
+            doit: dict[str, Any] = {
+                "backend": "json",
+                "dep_file": str(self.out / "doit.json"),
+                "reporter": "error-only",
+            }
             doit |= {"num_process": self.jobs, "par_type": "thread", "continue": True, "verbosity": 2}
             return int(run_tasks(ModuleTaskLoader({"DOIT_CONFIG": doit, "task_steps": self._tasks}), {}))
 
