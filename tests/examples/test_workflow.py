@@ -216,7 +216,10 @@ def test_what_the_report_needs_is_looked_for_before_the_first_step(task, monkeyp
 
 
 def test_a_folder_keeps_its_experiment(task, monkeypatch, capsys):
-    monkeypatch.setattr(translation, "check_teacher", lambda name: None)
+    monkeypatch.setattr(translation, "HfTokenizer", lambda name: None)
+    monkeypatch.setattr(
+        "fairseq_bert_kd.modules.pretrained_encoder.masked_lm_with_random_weights", lambda name: None
+    )
     monkeypatch.setattr(Workflow, "run", lambda self: 0)
     assert program.main([str(task)]) == 0
     record = json.loads((task.parent / "out" / "experiment.json").read_text())
