@@ -59,11 +59,12 @@ class Workflow:
                     f"{self.out} is in use by another start, or by a step that outlived one. Wait until it ends, or end it"
                 ) from None
             doit: dict[str, Any] = {
-                "backend": "json",
-                "dep_file": str(self.out / "doit.json"),
-                "reporter": "error-only",
+                "num_process": self.jobs,
+                "par_type": "thread",
+                "continue": True,
+                "verbosity": 2,
             }
-            doit |= {"num_process": self.jobs, "par_type": "thread", "continue": True, "verbosity": 2}
+            doit |= {"backend": "json", "dep_file": str(self.out / "doit.json"), "reporter": "error-only"}
             return int(run_tasks(ModuleTaskLoader({"DOIT_CONFIG": doit, "task_steps": self._tasks}), {}))
 
     def _tasks(self) -> Iterator[dict[str, Any]]:
