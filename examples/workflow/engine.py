@@ -59,12 +59,12 @@ class Workflow:
                     f"{self.out} is in use by another start, or by a step that outlived one. Wait until it ends, or end it"
                 ) from None
             doit: dict[str, Any] = {
-                "num_process": self.jobs,
-                "par_type": "thread",
-                "continue": True,
                 "verbosity": 2,
+                "continue": True,
+                "reporter": "error-only",
+                "backend": "json",
             }
-            doit |= {"backend": "json", "dep_file": str(self.out / "doit.json"), "reporter": "error-only"}
+            doit |= {"num_process": self.jobs, "par_type": "thread", "dep_file": str(self.out / "doit.json")}
             return int(run_tasks(ModuleTaskLoader({"DOIT_CONFIG": doit, "task_steps": self._tasks}), {}))
 
     def _tasks(self) -> Iterator[dict[str, Any]]:
