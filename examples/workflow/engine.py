@@ -58,12 +58,7 @@ class Workflow:
                 raise BlockingIOError(
                     f"{self.out} is in use by another start, or by a step that outlived one. Wait until it ends, or end it"
                 ) from None
-            doit: dict[str, Any] = {
-                "verbosity": 2,
-                "continue": True,
-                "reporter": "error-only",
-                "backend": "json",
-            }
+            doit: Any = {"verbosity": 2, "continue": True, "reporter": "error-only", "backend": "json"}
             doit |= {"num_process": self.jobs, "par_type": "thread", "dep_file": str(self.out / "doit.json")}
             return int(run_tasks(ModuleTaskLoader({"DOIT_CONFIG": doit, "task_steps": self._tasks}), {}))
 
