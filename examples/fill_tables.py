@@ -14,7 +14,7 @@ The name `training-pairs` alone is one table of all experiments of the file.
 import json
 import re
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -33,36 +33,25 @@ PLACE = re.compile(
 Record = Mapping[str, Any]
 GROWTH_TABLE = "training-pairs"
 _SHOWN_K = ("1", "8", "64")
+_TEACHER_HEAD = ("teacher's updates", "masked accuracy, perplexity (validation)")
 _SAME_IN_GROWTH = ("task", "size", "teacher", "baseline", "main", "metric", "lowercase", "bleu_tokenize")
 
 
 class System(NamedTuple):
-    """The scored runs of a system.
+    """The scored runs of a system: one of them, scores by seed and metric, and its gains as in the results file."""
 
-    Attributes:
-        label: name in tables.
-        teacher: folder of its teacher, or None.
-        scores: scores by seed, then by metric.
-        compared: its gains, as in the results file.
-    """
-
-    label: str
-    teacher: str | None
+    run: Record
     scores: dict[int, dict[str, float]]
     compared: Record
 
     def mean(self, metric: str) -> str:
-        decimals = METRICS[metric].decimals if metric in METRICS else 2
-        return spread_text(spread([scores[metric] for scores in self.scores.values()]), decimals)
+        return _mean(metric, spread([scores[metric] for scores in self.scores.values()]))
 
-    @property
-    def gain(self) -> str:
-        mean, sd, gains = (self.compared[key] for key in ("mean_gain", "sd_gain", "gains"))
-        return "" if mean is None else spread_text(Spread(mean, sd, len(gains)), sign=True)
-
-    @property
-    def p(self) -> str:
-        return list_text(f"{seed}: {p_text(p)}" for seed, p in self.compared["p"].items())
+    def gains(self) -> list[str]:
+        """Mean gain, and p by seed."""
+        mean, sd, gains, p = (self.compared[key] for key in ("mean_gain", "sd_gain", "gains", "p"))
+        gain = "" if mean is None else spread_text(Spread(mean, sd, len(gains)), sign=True)
+        return [gain, _by_seed(p, p_text)]
 
 
 def markdown_tables(experiment: Record, names: Sequence[str] | None = None) -> str:
@@ -77,18 +66,18 @@ def markdown_tables(experiment: Record, names: Sequence[str] | None = None) -> s
         ValueError: a group has no scored system.
     """
     groups = groups_of(experiment)
-    tables = {
+    further = [f"{PREFIX}{name}" for name in experiment.get("other_scores", {})]
+    tables: dict[str, Callable[[Record, str], str]] = {
         **dict.fromkeys(groups, _ablation_table),
-        **{f"{PREFIX}{name}": _further_table for name in experiment.get("other_scores", {})},
+        **({MAIN_GROUP: _main_table} if MAIN_GROUP in groups else {}),
+        **dict.fromkeys(further, _further_table),
+        "stores": _store_table,
+        "times": _time_table,
     }
-    known = list(tables)
-    tables |= {MAIN_GROUP: _main_table} if MAIN_GROUP in groups else {}
-    tables |= {"stores": _store_table, "times": _time_table}
     for name in names or ():
         if name not in tables:
-            raise ValueError(
-                f"no system of the group `{name}` has a score; there are: {list_text(known) or 'none'}"
-            )
+            known = list_text([*groups, *further]) or "none"
+            raise ValueError(f"no system of the group `{name}` has a score; there are: {known}")
     return "\n\n".join(tables[name](experiment, name) for name in names or groups) + "\n"
 
 
@@ -107,22 +96,26 @@ def growth_table(experiments: Sequence[Record]) -> str:
             "the folders of one task and size"
         )
     if len({_reference(experiment) for experiment in experiments}) != 1:
+        reason = "must have the same reference, theirs differ; score them on one test set"
+        raise ValueError(f"experiments in one table of training pairs {reason}")
+    pairs = [experiment["training_pairs"] for experiment in experiments]
+    if None in pairs or len(set(pairs)) < len(pairs):
         raise ValueError(
-            "experiments in one table of training pairs must have the same reference, theirs differ; score them on one "
-            "test set"
+            f"each experiment must have its own number of training pairs, these have {list_text(pairs)}"
         )
-    by_pairs = {experiment["training_pairs"]: experiment for experiment in experiments}
-    if None in by_pairs or len(by_pairs) < len(experiments):
-        raise ValueError(
-            f"each experiment must have its own number of training pairs, these have "
-            f"{list_text(experiment['training_pairs'] for experiment in experiments)}"
-        )
-    rows = [_growth_row(experiment) for _, experiment in sorted(by_pairs.items())]
-    first = experiments[0]
-    metric, systems = first["compared"]["metric"], _systems(first, MAIN_GROUP)
-    labels = [f"{systems[name].label}, {TITLES[metric]}" for name in (first["baseline"], first["main"])]
-    known = ["teacher's updates", "masked accuracy, perplexity (validation)"]
-    return _table(["training pairs", *known, *labels, "gain", "p by seed"], rows) + "\n"
+    metric, rows, labels = experiments[0]["compared"]["metric"], [], []
+    for experiment in sorted(experiments, key=lambda experiment: experiment["training_pairs"]):
+        systems, number = _systems(experiment, MAIN_GROUP), f"{experiment['training_pairs']:,}"
+        base, main = (systems.get(name) for name in _leaders(experiment))
+        if base is None or main is None or not main.compared["gains"]:
+            main_name, base_name = experiment["main"], experiment["baseline"]
+            raise ValueError(
+                f"the experiment of {number} pairs has no gain of `{main_name}` over `{base_name}` yet"
+            )
+        known = _teacher_cells(experiment, main.run["teacher"])
+        rows.append([number, *known, base.mean(metric), main.mean(metric), *main.gains()])
+        labels = [f"{system.run['label']}, {TITLES[metric]}" for system in (base, main)]
+    return _table(["training pairs", *_TEACHER_HEAD, *labels, "gain", "p by seed"], rows) + "\n"
 
 
 def groups_of(experiment: Record) -> list[str]:
@@ -139,7 +132,7 @@ def further_table(scores: FurtherScores) -> str:
     for row in scores.rows:
         cells = []
         for key in scores.keys:
-            text = spread_text(row.score(key), METRICS[key].decimals if key in METRICS else 2)
+            text = _mean(key, row.score(key))
             values = list_text(f"{value:.4g}" for value in row.values.get(key, {}).values())
             cells.append(f"{text} ({values})" if "," in values else text)
         gain = spread_text(row.gain(first), sign=True) if first in row.gains else ""
@@ -149,33 +142,27 @@ def further_table(scores: FurtherScores) -> str:
 
 def _main_table(experiment: Record, group: str) -> str:
     metric, systems = experiment["compared"]["metric"], _systems(experiment, group).values()
-    others = [key for system in systems for scores in system.scores.values() for key in scores]
-    others = [key for key in dict.fromkeys(others) if key != metric]
+    keys = [key for system in systems for scores in system.scores.values() for key in scores]
+    others = [key for key in dict.fromkeys(keys) if key != metric]
+    rows = []
+    for system in systems:
+        by_seed = {seed: scores[metric] for seed, scores in system.scores.items()}
+        means = map(system.mean, (metric, *others))
+        rows.append([system.run["label"], _by_seed(by_seed, "{:.2f}".format), *means, *system.gains()])
     titles = [TITLES[key] for key in others]
-    rows = [
-        [
-            system.label,
-            list_text(f"{seed}: {scores[metric]:.2f}" for seed, scores in system.scores.items()),
-            *map(system.mean, (metric, *others)),
-            system.gain,
-            system.p,
-        ]
-        for system in systems
-    ]
     return _table(["", f"{TITLES[metric]} by seed", "mean ± sd", *titles, "gain", "p by seed"], rows)
 
 
 def _ablation_table(experiment: Record, group: str) -> str:
     """A group's systems after the main baseline and the main system, each with the gain over its own baseline."""
-    metric = experiment["compared"]["metric"]
-    leaders = (experiment["baseline"], experiment["main"])
-    main = {
-        name: system for name, system in _systems(experiment, MAIN_GROUP).items() if name in leaders
-    }  # in the order of the report
+    metric, main = experiment["compared"]["metric"], _systems(experiment, MAIN_GROUP)
+    leaders = {name: system for name, system in main.items() if name in _leaders(experiment)}
     rows = []
-    for system in {**main, **_systems(experiment, group)}.values():
-        gains = list_text(f"{seed}: {signed(gain)}" for seed, gain in system.compared["gains"].items())
-        rows.append([system.label, list_text(system.scores), system.mean(metric), system.gain, gains])
+    for system in (leaders | _systems(experiment, group)).values():
+        gains = _by_seed(system.compared["gains"], signed)
+        rows.append(
+            [system.run["label"], list_text(system.scores), system.mean(metric), system.gains()[0], gains]
+        )
     table = _table(["", "seeds", TITLES[metric], "gain", "gain by seed"], rows)
     return f"**{GROUP_TITLES.get(group, group)}**\n\n{table}"
 
@@ -183,8 +170,7 @@ def _ablation_table(experiment: Record, group: str) -> str:
 def _further_table(experiment: Record, name: str) -> str:
     runs = [Run(**{key: run[key] for key in RUN_FIELDS}) for run in experiment["runs"]]
     name = name.removeprefix(PREFIX)
-    leaders = (experiment["baseline"], experiment["main"])
-    return further_table(further_scores(name, experiment["other_scores"][name], runs, leaders))
+    return further_table(further_scores(name, experiment["other_scores"][name], runs, _leaders(experiment)))
 
 
 def _store_table(experiment: Record, _: str) -> str:
@@ -192,19 +178,12 @@ def _store_table(experiment: Record, _: str) -> str:
     rows = []
     for name, store in experiment["stores"].items():
         mass, accuracy = store["captured_mass"].get("1", {}), store["gold_accuracy"]
-        rows.append([
-            name,
-            *_teacher_cells(experiment, Path(store["teacher"]).parent.name),
-            str(store["passes"]),
-            percent(store["scored_share"]),
-            _knows(None if accuracy is None else 100 * accuracy, store["gold_perplexity"]),
-            *(percent(mass.get(k)) for k in _SHOWN_K),
-        ])  # fmt: skip
-    head = [
-        "store", "teacher's updates", "masked accuracy, perplexity (validation)", "passes", "covered",
-        "accuracy, perplexity (training targets)", *(f"k = {k} holds at T = 1" for k in _SHOWN_K),
-    ]  # fmt: skip
-    return _table(head, rows)
+        knows = _knows(None if accuracy is None else 100 * accuracy, store["gold_perplexity"])
+        teacher = _teacher_cells(experiment, Path(store["teacher"]).parent.name)
+        covered, held = percent(store["scored_share"]), (percent(mass.get(k)) for k in _SHOWN_K)
+        rows.append([name, *teacher, str(store["passes"]), covered, knows, *held])
+    head = [*_TEACHER_HEAD, "passes", "covered", "accuracy, perplexity (training targets)"]
+    return _table(["store", *head, *(f"k = {k} holds at T = 1" for k in _SHOWN_K)], rows)
 
 
 def _time_table(experiment: Record, _: str) -> str:
@@ -214,19 +193,6 @@ def _time_table(experiment: Record, _: str) -> str:
         for name, times in step_rows(experiment["seconds"]).items()
     ]
     return _table(["step", "runs", "shortest"], rows)
-
-
-def _growth_row(experiment: Record) -> list[str]:
-    pairs = f"{experiment['training_pairs']:,}"
-    systems, metric = _systems(experiment, MAIN_GROUP), experiment["compared"]["metric"]
-    base, main = (systems.get(experiment[role]) for role in ("baseline", "main"))
-    if base is None or main is None or not main.compared["gains"]:
-        raise ValueError(
-            f"the experiment of {pairs} pairs has no gain of `{experiment['main']}` over "
-            f"`{experiment['baseline']}` yet"
-        )
-    known = _teacher_cells(experiment, main.teacher)
-    return [pairs, *known, base.mean(metric), main.mean(metric), main.gain, main.p]
 
 
 def _teacher_cells(experiment: Record, teacher: str | None) -> list[str]:
@@ -245,13 +211,24 @@ def _knows(accuracy: float | None, perplexity: float | None) -> str:
 def _systems(experiment: Record, group: str) -> dict[str, System]:
     """Scored systems of a group by name, in the order of ``compared``, which is that of a report."""
     systems = {}
+    runs = sorted(experiment["runs"], key=lambda run: run["seed"])
     for name, compared in experiment["compared"].get("systems", {}).items():
-        runs = [run for run in experiment["runs"] if (run["system"], run["group"]) == (name, group)]
-        runs = sorted((run for run in runs if _scores(experiment, run)), key=lambda run: run["seed"])
-        if runs:
-            scores = {run["seed"]: _scores(experiment, run) for run in runs}
-            systems[name] = System(runs[0]["label"], runs[0]["teacher"], scores, compared)
+        own = [run for run in runs if (run["system"], run["group"]) == (name, group)]
+        if scores := {run["seed"]: _scores(experiment, run) for run in own if _scores(experiment, run)}:
+            systems[name] = System(own[0], scores, compared)
     return systems
+
+
+def _leaders(experiment: Record) -> tuple[str, str]:
+    return experiment["baseline"], experiment["main"]
+
+
+def _mean(metric: str, value: Spread | None) -> str:
+    return spread_text(value, METRICS[metric].decimals if metric in METRICS else 2)
+
+
+def _by_seed(values: Mapping[Any, float], text: Callable[[float], str]) -> str:
+    return list_text(f"{seed}: {text(value)}" for seed, value in values.items())
 
 
 def _scores(experiment: Record, run: Record) -> dict[str, float]:
@@ -282,16 +259,16 @@ def filled(page: Path) -> str:
     """
 
     def table(place: re.Match[str]) -> str:
-        record = json.loads((page.parent / place["file"]).read_text(encoding="utf-8"))
         names = place["groups"].split()
+        experiments = json.loads((page.parent / place["file"]).read_text(encoding="utf-8"))["experiments"]
         try:
             if names == [GROWTH_TABLE]:
-                tables = [growth_table(record["experiments"])]
+                text = growth_table(experiments)
             else:
-                tables = [markdown_tables(experiment, names or None) for experiment in record["experiments"]]
+                text = "\n".join(markdown_tables(experiment, names or None) for experiment in experiments)
         except ValueError as error:
             raise ValueError(f"{page}, `{place['file']}`: {error}") from None
-        return place["head"] + "\n" + "\n".join(tables) + "\n" + place["tail"]
+        return f"{place['head']}\n{text}\n{place['tail']}"
 
     return PLACE.sub(table, page.read_text(encoding="utf-8"))
 

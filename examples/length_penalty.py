@@ -36,15 +36,13 @@ def decoding_command(experiment: Experiment, run: Run, subset: str) -> str:
     Raises:
         ValueError: no main student is decoded yet.
     """
-    for line in (experiment.folder / "steps.jsonl").read_text(encoding="utf-8").splitlines():
-        record = json.loads(line)
-        for other in experiment.runs:
-            if other.group == MAIN_GROUP and record["step"] == f"outputs/{other.name}.{subset}":
-                command: str = record["command"].split(" > ")[0]
-                return command.replace(f"students/{other.name}/", f"students/{run.name}/")
-    raise ValueError(
-        f"{experiment.folder}/steps.jsonl has no output of a main student; finish the experiment first"
-    )
+    steps = experiment.folder / "steps.jsonl"
+    main = {f"outputs/{run.name}.{subset}": run.name for run in experiment.runs if run.group == MAIN_GROUP}
+    for record in map(json.loads, steps.read_text(encoding="utf-8").splitlines()):
+        if other := main.get(record["step"]):
+            command: str = record["command"].split(" > ")[0]
+            return command.replace(f"students/{other}/", f"students/{run.name}/")
+    raise ValueError(f"{steps} has no output of a main student; finish the experiment first")
 
 
 def decoded(
@@ -61,25 +59,40 @@ def decoded(
         path = experiment.output(run, subset)
     if not path.exists():
         path.parent.mkdir(exist_ok=True)
-        unfinished = path.with_suffix(".part")
-        with open(unfinished, "wb") as file:
-            finished = subprocess.run(
-                ["bash", "-c", f"{command} --lenpen {penalty}"], cwd=experiment.folder, stdout=file,
-                stderr=subprocess.PIPE, check=False, env={**os.environ, "TOKENIZERS_PARALLELISM": "false"},
-            )  # fmt: skip
+        script = f"({command} --lenpen {penalty}) > '{path}.part' && mv '{path}.part' '{path}'"
+        environment = {**os.environ, "TOKENIZERS_PARALLELISM": "false"}
+        finished = subprocess.run(
+            ["bash", "-c", script],
+            cwd=experiment.folder,
+            env=environment,
+            stderr=subprocess.PIPE,
+            check=False,
+        )
         if finished.returncode:
-            raise RuntimeError(
-                f"decoding {run.name} ended with {finished.returncode}:\n{finished.stderr[-2000:].decode(errors='replace')}"
-            )
-        unfinished.rename(path)
+            end = finished.stderr[-2000:].decode(errors="replace")
+            raise RuntimeError(f"decoding {run.name} ended with {finished.returncode}:\n{end}")
     references = read_lines(experiment.text(subset, experiment.target_lang))
     return SystemOutput(metrics, read_hypotheses(path, len(references)), references)
 
 
-def without_brevity(output: SystemOutput) -> float:
-    """BLEU without its brevity penalty, exp(1 - 1 / length ratio) for ratios below 1; 0 for empty output."""
-    ratio = output.scores["length_ratio"]
-    return output.scores["bleu"] / math.exp(min(0.0, 1 - 1 / ratio)) if ratio else 0.0
+def chosen_penalty(
+    experiment: Experiment, run: Run, penalties: list[float], metrics: dict[str, Metric], metric: str
+) -> float:
+    """The penalty with which a run scores best on the validation set."""
+    scores = {
+        penalty: decoded(experiment, run, "valid", penalty, metrics).scores[metric] for penalty in penalties
+    }
+    print(run.name, *(f"{penalty:g}: {score:.2f}" for penalty, score in scores.items()), flush=True)
+    return max(scores, key=scores.__getitem__)
+
+
+def row_of(run: Run, subset: str, penalty: float, output: SystemOutput, metric: str) -> dict[str, Any]:
+    """Scores as `further_scores` reads them; BLEU / BP divides by exp(1 - 1 / length ratio) for ratios below 1."""
+    score, ratio = output.scores[metric], output.scores["length_ratio"]
+    row = {"system": run.system, "seed": run.seed, "subset": subset, metric: score, "length penalty": penalty}
+    if metric == "bleu":
+        row["BLEU / BP"] = score / math.exp(min(0.0, 1 - 1 / ratio)) if ratio else 0.0
+    return {**row, "length_ratio": ratio}
 
 
 def main() -> None:
@@ -94,52 +107,19 @@ def main() -> None:
     metrics, metric = choose_metrics(experiment, notes)
     runs = [run for run in experiment.runs if run.group == MAIN_GROUP]
     runs.sort(key=lambda run: run.system != experiment.baseline)
-    chosen: dict[Run, float] = {}
-    for run in runs:
-        by_penalty = {
-            penalty: decoded(experiment, run, "valid", penalty, metrics).scores[metric]
-            for penalty in args.penalties
-        }
-        best = max(by_penalty, key=by_penalty.__getitem__)
-        print(run.name, *(f"{penalty:g}: {score:.2f}" for penalty, score in by_penalty.items()), flush=True)
-        chosen[run] = best
-    record = scores_record(experiment, chosen, metrics, metric, args.penalties)
+    chosen = {run: chosen_penalty(experiment, run, args.penalties, metrics, metric) for run in runs}
+    rows = []
+    for name, penalties in (("penalty 1", dict.fromkeys(runs, AS_RUN)), ("chosen penalty", chosen)):
+        for run, penalty in penalties.items():
+            output = decoded(experiment, run, "test", penalty, metrics)
+            rows.append(row_of(run, f"test, {name}", penalty, output, metric))
+    rule = {"length penalty": f"best of {list_text(args.penalties)} on the validation set"}
+    record = {"format": 1, "signatures": {"test": signatures(metrics) | rule}, "scores": rows}
     path = experiment.folder / "scores-length-penalty.json"
     path.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
     leaders = (experiment.baseline, experiment.main)
     print("", further_table(further_scores("length-penalty", record, runs, leaders)), sep="\n")
     print(f"\n{path}: `fairseq-bert-kd report` shows it in the page and the results file")
-
-
-def scores_record(
-    experiment: Experiment,
-    chosen: dict[Run, float],
-    metrics: dict[str, Metric],
-    metric: str,
-    penalties: list[float],
-) -> dict[str, Any]:
-    """Scores of the test set with fairseq's default penalty and with the chosen ones, as `further_scores` reads them."""
-    rows = []
-    for subset, by_run in {
-        "test, penalty 1": dict.fromkeys(chosen, AS_RUN),
-        "test, chosen penalty": chosen,
-    }.items():
-        for run, penalty in by_run.items():
-            output = decoded(experiment, run, "test", penalty, metrics)
-            rows.append({
-                "system": run.system,
-                "seed": run.seed,
-                "subset": subset,
-                metric: output.scores[metric],
-                "length penalty": penalty,
-                **({"BLEU / BP": without_brevity(output)} if metric == "bleu" else {}),
-                "length_ratio": output.scores["length_ratio"],
-            })  # fmt: skip
-    listed = {
-        **signatures(metrics),
-        "length penalty": f"best of {list_text(penalties)} on the validation set",
-    }
-    return {"format": 1, "signatures": {"test": listed}, "scores": rows}
 
 
 if __name__ == "__main__":

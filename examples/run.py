@@ -1,4 +1,3 @@
-#!/usr/bin/env python3
 """Run an experiment: text, teachers, stores, students, outputs and report, each step once.
 
     python examples/run.py SETTINGS [ROW...] [KEY=VALUE...]
@@ -18,26 +17,22 @@ from examples.workflow.settings import load
 
 
 def main(arguments: list[str]) -> int:
-    """Number of the exit: 0, 1 after a step that failed, 2 after a user error."""
-    dry_run = "--dry-run" in arguments
+    """Exit status: 0, 1 after a step that failed, 2 after a user error."""
     words = [word for word in arguments if word != "--dry-run"]
     if not words or any(word.startswith("-") for word in words):
         print(__doc__)
         return 2
-    path = Path(words[0])
-    if not path.suffix:
-        path = Path(__file__).resolve().parent / path / "task.yaml"
     try:
-        settings, kind = load(path, words[1:])
+        settings, kind = load(words[0], words[1:])
         out = Path(settings.out)
         workflow = Workflow(out, kind.steps(settings), settings.jobs)
-        if dry_run:
+        if "--dry-run" in arguments:
             workflow.show()
             return 0
         out.mkdir(parents=True, exist_ok=True)
         kind.check(settings)
         return workflow.run()
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, ImportError) as error:
         print(f"run.py: {error}", file=sys.stderr)
         return 2
 

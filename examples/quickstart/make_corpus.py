@@ -181,10 +181,9 @@ class Grammar:
         subject, object_ = self.noun_phrase(subjects, "nominative"), self.noun_phrase(objects, "accusative")
         forms = self.translation(infinitive, object_.noun.german[0], english.split("|")).split("/")
         perfect = self.random.random() < 0.5
-        finite = (
-            ("haben" if subject.plural else "hat") if perfect else (infinitive if subject.plural else present)
-        )
-        verb = forms[2] if perfect else forms[0 if subject.plural else 1]
+        plural = subject.plural
+        finite = ("haben" if plural else "hat") if perfect else (infinitive if plural else present)
+        verb = forms[2] if perfect else forms[0 if plural else 1]
         german, words = [object_.german], [subject.english, verb, object_.english]
         if self.random.random() < 0.2:
             manner, choices = self.random.choice(self.manners)
@@ -198,18 +197,13 @@ class Grammar:
         ending = [participle] if perfect else []
         if self.random.random() < 0.3:
             time, choices = self.random.choice(self.times)
-            words.insert(
-                self.translation(time, infinitive, [0, len(words)]), self.translation(time, "", choices)
-            )
+            place = self.translation(time, infinitive, [0, len(words)])
+            words.insert(place, self.translation(time, "", choices))
             if not verb_last:  # the subject stands behind the verb
                 return Phrase(" ".join([time, finite, subject.german, *german, *ending]), " ".join(words))
             german.insert(0, time)
-        parts = (
-            [subject.german, *german, *ending, finite]
-            if verb_last
-            else [subject.german, finite, *german, *ending]
-        )
-        return Phrase(" ".join(parts), " ".join(words))
+        rest = [*german, *ending, finite] if verb_last else [finite, *german, *ending]
+        return Phrase(" ".join([subject.german, *rest]), " ".join(words))
 
     def sentence(self) -> tuple[str, str]:
         """German and English."""
@@ -240,53 +234,49 @@ def write_corpus(out: Path, sizes: dict[str, int], mono: int, seed: int, overwri
         FileExistsError: a file is there already and ``overwrite`` is False.
         ValueError: a negative size.
     """
-    for name, size in [*sizes.items(), ("mono", mono)]:
+    pairs = sentences(seed)
+    texts: dict[str, list[str]] = {}
+    for split, size in [*sizes.items(), ("mono", mono)]:
         if size < 0:
-            raise ValueError(f"--{name} is {size}; a number of sentences cannot be negative")
-    names = [f"{split}.{language}" for split in sizes for language in ("de", "en")] + ["mono.en"]
-    existing = [name for name in names if (out / name).exists()]
+            raise ValueError(f"--{split} is {size}; a number of sentences cannot be negative")
+        part = list(islice(pairs, size))
+        texts |= {
+            f"{split}.de": [german for german, _ in part],
+            f"{split}.en": [english for _, english in part],
+        }
+    del texts["mono.de"]
+    existing = [name for name in texts if (out / name).exists()]
     if existing and not overwrite:
         raise FileExistsError(
             f"{out} has {', '.join(existing)} already. Give --overwrite to replace, or another --out"
         )
     out.mkdir(parents=True, exist_ok=True)
-    pairs = sentences(seed)
-    for split, size in sizes.items():
-        german, english = zip(*islice(pairs, size), strict=True) if size else ((), ())
-        for language, lines in (("de", german), ("en", english)):
-            (out / f"{split}.{language}").write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
-    text = "".join(f"{english}\n" for _, english in islice(pairs, mono))
-    (out / "mono.en").write_text(text, encoding="utf-8")
+    for name, lines in texts.items():
+        (out / name).write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
 
 
-def get_parser() -> argparse.ArgumentParser:
+def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--out", type=Path, required=True, help="folder for the files; made if missing")
-    parser.add_argument("--seed", type=int, default=1, help="another seed gives another corpus (default: 1)")
-    for split, size in (("train", 1500), ("valid", 500), ("test", 1000)):
+    parser.add_argument("--seed", type=int, default=1, help="another seed gives another corpus")
+    sizes = {"train": 1500, "valid": 500, "test": 1000}
+    for split, size in sizes.items():
         parser.add_argument(f"--{split}", type=int, default=size, help="pairs (default: %(default)s)")
     parser.add_argument(
         "--mono", type=int, default=60000, help="English sentences alone (default: %(default)s)"
     )
     parser.add_argument("--overwrite", action="store_true", help="replace files that are already there")
-    return parser
-
-
-def cli_main() -> int:
-    args = get_parser().parse_args()
-    sizes = {"train": args.train, "valid": args.valid, "test": args.test}
+    args = parser.parse_args()
+    sizes = {split: getattr(args, split) for split in sizes}
     try:
         write_corpus(args.out, sizes, args.mono, args.seed, args.overwrite)
     except (FileExistsError, ValueError) as error:
-        print(f"make_corpus: {error}", file=sys.stderr)
-        return 1
-    print(
-        f"wrote {', '.join(f'{size} {split}' for split, size in sizes.items())} pairs and {args.mono} English sentences"
-    )
-    return 0
+        sys.exit(f"make_corpus: {error}")
+    counts = ", ".join(f"{size} {split}" for split, size in sizes.items())
+    print(f"wrote {counts} pairs and {args.mono} English sentences")
 
 
 if __name__ == "__main__":
-    sys.exit(cli_main())
+    main()

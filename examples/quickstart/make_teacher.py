@@ -20,13 +20,13 @@ from transformers import ModernBertConfig, ModernBertForMaskedLM
 
 SPECIALS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
 PAD, _, CLS, SEP, MASK = range(len(SPECIALS))  # the tokenizer numbers them first
-MASK_PROBABILITY, WARMUP, PEAK_LR, BATCH = 0.4, 100, 2e-3, 48
+VOCABULARY, MASK_PROBABILITY, WARMUP, PEAK_LR, BATCH = 3000, 0.4, 100, 2e-3, 48
 
 
-def make_tokenizer(texts: list[str], vocab_size: int, out: Path) -> BertWordPieceTokenizer:
+def make_tokenizer(texts: list[str], out: Path) -> BertWordPieceTokenizer:
     """A cased WordPiece tokenizer, also written to ``out`` as transformers reads it."""
     tokenizer = BertWordPieceTokenizer(lowercase=False, strip_accents=False)
-    tokenizer.train(texts, vocab_size=vocab_size, special_tokens=SPECIALS, show_progress=False)
+    tokenizer.train(texts, vocab_size=VOCABULARY, special_tokens=SPECIALS, show_progress=False)
     tokenizer.post_processor = TemplateProcessing(
         single="[CLS] $A [SEP]",
         pair="[CLS] $A [SEP] $B:1 [SEP]:1",
@@ -41,22 +41,20 @@ def make_tokenizer(texts: list[str], vocab_size: int, out: Path) -> BertWordPiec
     return tokenizer
 
 
-def make_model(vocab_size: int, layers: int, dim: int, heads: int) -> ModernBertForMaskedLM:
-    """Random weights."""
+def make_model(vocab_size: int) -> ModernBertForMaskedLM:
+    """Random weights: 3 layers of 128."""
+    special = {"pad_token_id": PAD, "bos_token_id": CLS, "eos_token_id": SEP, "cls_token_id": CLS}
     config = ModernBertConfig(
         vocab_size=vocab_size,
-        hidden_size=dim,
-        num_hidden_layers=layers,
-        num_attention_heads=heads,
-        intermediate_size=2 * dim,  # gated: twice this many inner units
+        hidden_size=128,
+        num_hidden_layers=3,
+        num_attention_heads=4,
+        intermediate_size=256,  # gated: twice this many inner units
         max_position_embeddings=256,
         global_attn_every_n_layers=1,  # sentences are short: no sliding windows
         initializer_range=0.05,
-        pad_token_id=PAD,
-        bos_token_id=CLS,
-        eos_token_id=SEP,
-        cls_token_id=CLS,
         sep_token_id=SEP,
+        **special,
     )
     return ModernBertForMaskedLM(config)
 
@@ -72,12 +70,9 @@ def with_copy(sentence: list[int]) -> list[int]:
 def read_text(model: ModernBertForMaskedLM, sentences: list[list[int]], updates: int) -> None:
     """Train on the sentences with random masks, for ``updates`` batches of sentences of similar length."""
     optimizer = torch.optim.AdamW(model.parameters(), weight_decay=0.01)
+    warmup = min(0.3, WARMUP / updates)
     schedule = torch.optim.lr_scheduler.OneCycleLR(
-        optimizer,
-        PEAK_LR,
-        total_steps=updates,
-        pct_start=min(0.3, WARMUP / updates),
-        anneal_strategy="linear",
+        optimizer, PEAK_LR, total_steps=updates, pct_start=warmup, anneal_strategy="linear"
     )
     sentences = sorted(sentences, key=len)
     start, total = time.monotonic(), 0.0
@@ -86,9 +81,8 @@ def read_text(model: ModernBertForMaskedLM, sentences: list[list[int]], updates:
         rows = [torch.tensor(with_copy(row)) for row in sentences[first : first + BATCH]]
         ids = torch.nn.utils.rnn.pad_sequence(rows, batch_first=True, padding_value=PAD)  # (batch, length)
         second = ids.eq(SEP).cumsum(dim=1).eq(1)
-        masked = (
-            (torch.rand(ids.shape) < MASK_PROBABILITY) & second & (ids > MASK)
-        )  # specials are never masked
+        # specials, whose ids are the smallest, are never masked
+        masked = (torch.rand(ids.shape) < MASK_PROBABILITY) & second & (ids > MASK)
         hidden = model.model(ids.masked_fill(masked, MASK), attention_mask=ids.ne(PAD)).last_hidden_state
         logits = model.decoder(model.head(hidden[masked]))  # (masked positions, vocabulary)
         loss = torch.nn.functional.cross_entropy(logits, ids[masked])
@@ -99,10 +93,10 @@ def read_text(model: ModernBertForMaskedLM, sentences: list[list[int]], updates:
         schedule.step()
         total += loss.item()
         if update % 500 == 0 or update == updates:
-            count = (update - 1) % 500 + 1
+            perplexity = math.exp(total / ((update - 1) % 500 + 1))
             seconds = time.monotonic() - start
             print(
-                f"update {update} of {updates}: perplexity {math.exp(total / count):.2f} of masked pieces, {seconds:.0f} s"
+                f"update {update} of {updates}: perplexity {perplexity:.2f} of masked pieces, {seconds:.0f} s"
             )
             total = 0.0
 
@@ -114,20 +108,14 @@ def main() -> None:
     parser.add_argument("--vocabulary", nargs="+", required=True, help="text to take the pieces from")
     parser.add_argument("--read", nargs="*", default=[], help="text to learn from, one sentence per line")
     parser.add_argument("--out", type=Path, required=True, help="folder to write")
-    parser.add_argument(
-        "--updates", type=int, default=3000, help="batches to learn from (default: %(default)s)"
-    )
-    parser.add_argument("--vocab-size", type=int, default=3000, help="WordPieces (default: %(default)s)")
-    parser.add_argument("--layers", type=int, default=3, help="(default: %(default)s)")
-    parser.add_argument("--dim", type=int, default=128, help="hidden size (default: %(default)s)")
-    parser.add_argument("--heads", type=int, default=4, help="attention heads (default: %(default)s)")
+    parser.add_argument("--updates", type=int, default=3000, help="batches to learn from")
     parser.add_argument("--seed", type=int, default=1)
     args = parser.parse_args()
 
     args.out.mkdir(parents=True, exist_ok=True)
     torch.manual_seed(args.seed)
-    tokenizer = make_tokenizer(args.vocabulary, args.vocab_size, args.out)
-    model = make_model(tokenizer.get_vocab_size(), args.layers, args.dim, args.heads)
+    tokenizer = make_tokenizer(args.vocabulary, args.out)
+    model = make_model(tokenizer.get_vocab_size())
     lines = [line for path in args.read for line in Path(path).read_text(encoding="utf-8").splitlines()]
     if lines and args.updates:
         read_text(model, [encoded.ids for encoded in tokenizer.encode_batch(lines)], args.updates)

@@ -5,16 +5,14 @@ import contextlib
 import gzip
 import itertools
 import sys
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import TextIO, TypeVar
+from typing import NamedTuple, TextIO, TypeVar
 
 Left, Right = TypeVar("Left"), TypeVar("Right")
 
 
-@dataclass(frozen=True)
-class Pair:
+class Pair(NamedTuple):
     """A sentence pair as teacher and student read it, and the target as it is scored.
 
     Attributes:
@@ -31,17 +29,17 @@ class Pair:
     raw: str | None = None
 
 
-def add_part_arguments(parser: argparse.ArgumentParser) -> None:
-    """Options that take a part of the corpus; all of it without them."""
-    parser.add_argument("--pairs", type=count, default=None, help="first training pairs to take, or all")
-    parser.add_argument("--valid-pairs", type=count, default=None, help="of the validation set (or all)")
-    parser.add_argument("--test-pairs", type=count, default=None, help="of the test set (or all)")
+def corpus_parser(doc: str | None) -> argparse.ArgumentParser:
+    """Options of every script that prepares a corpus; all of it is taken without them."""
+    parser = argparse.ArgumentParser(description=doc)
+    parser.add_argument("--out", type=Path, default=Path("."), help="gets text/ and reference/")
+    parser.add_argument("--pairs", type=count, help="first training pairs to take, or all")
+    parser.add_argument("--valid-pairs", type=count, help="of the validation set (or all)")
+    parser.add_argument("--test-pairs", type=count, help="of the test set (or all)")
     parser.add_argument(
-        "--max-words",
-        type=count,
-        default=None,
-        help="leave out training and validation pairs with more words on either side (or all)",
+        "--max-words", type=count, help="longest side of training and validation pairs, or all"
     )
+    return parser
 
 
 def count(value: str) -> int | None:
@@ -57,6 +55,11 @@ def count(value: str) -> int | None:
     return int(value)
 
 
+def is_there(path: Path) -> bool:
+    """Whether a file or folder is there, packed or not."""
+    return path.exists() or Path(f"{path}.gz").exists()
+
+
 def read_lines(path: str | Path) -> Iterator[str]:
     """Lines of a UTF-8 file, or of the same with ``.gz``, without their line feeds.
 
@@ -65,7 +68,7 @@ def read_lines(path: str | Path) -> Iterator[str]:
         ValueError: not UTF-8.
     """
     path, packed = Path(path), Path(f"{path}.gz")
-    if not path.exists() and not packed.exists():
+    if not is_there(path):
         raise FileNotFoundError(
             f"`{path}` is missing (and {packed.name} too); see the recipe's README for the files"
         )
@@ -99,31 +102,38 @@ def short_enough(pairs: Iterable[Pair], max_words: int | None) -> Iterator[Pair]
             yield pair
 
 
+def write_corpus(args: argparse.Namespace, languages: Sequence[str], **splits: Iterable[Pair]) -> None:
+    """Write the part of each split that the options of `corpus_parser` take; no references of the training text."""
+    limits = {"train": args.pairs, "valid": args.valid_pairs, "test": args.test_pairs}
+    for name, pairs in splits.items():
+        if name != "test":
+            pairs = short_enough(pairs, args.max_words)
+        if name == "train":
+            pairs = (Pair(pair.source, pair.target) for pair in pairs)
+        write_split(args.out, name, languages, pairs, limits[name])
+
+
 def write_split(
-    out: Path, name: str, languages: tuple[str, str], pairs: Iterable[Pair], limit: int | None = None
+    out: Path, name: str, languages: Sequence[str], pairs: Iterable[Pair], limit: int | None = None
 ) -> None:
     """``text/NAME.LANGUAGE``, and ``reference/NAME.tok`` and ``reference/NAME.raw`` where the pairs have them.
 
     Raises:
         ValueError: no pair is left.
     """
+    names = [f"text/{name}.{language}" for language in languages]
+    names += [f"reference/{name}.{ending}" for ending in ("tok", "raw")]
+    files: dict[str, TextIO] = {}
     written = 0
     with contextlib.ExitStack() as stack:
-        files: dict[str, TextIO] = {}
         for pair in itertools.islice(pairs, limit):
-            lines = {
-                f"text/{name}.{languages[0]}": pair.source,
-                f"text/{name}.{languages[1]}": pair.target,
-                f"reference/{name}.tok": pair.tokens,
-                f"reference/{name}.raw": pair.raw,
-            }
-            for file, line in lines.items():
+            written += 1
+            for file, line in zip(names, pair, strict=True):
                 if line is not None:
                     if file not in files:
                         (out / file).parent.mkdir(parents=True, exist_ok=True)
                         files[file] = stack.enter_context(open(out / file, "w", encoding="utf-8"))
                     files[file].write(f"{line}\n")
-            written += 1
     if not written:
         raise ValueError(f"the {name} set has no pair left; look at its files, or raise --max-words")
     print(f"{name}: {written:,} pairs")
@@ -134,5 +144,6 @@ def run(main: Callable[[], None]) -> None:
     try:
         main()
     except (ValueError, OSError, ImportError) as error:
-        print(f"{Path(sys.argv[0]).name}: {error}", file=sys.stderr)
+        hint = "; pip install 'fairseq-bert-kd[recipes]'" if isinstance(error, ImportError) else ""
+        print(f"{Path(sys.argv[0]).name}: {error}{hint}", file=sys.stderr)
         sys.exit(2)

@@ -5,6 +5,7 @@ hyphens, ``low @-@ cost``. BERT knows neither, so its authors unescape the text 
 write ``don 't`` and ``low-cost``: the same BERT tokens (``low - cost``), and the way back is Moses's own rule.
 """
 
+import importlib
 import re
 from functools import cache
 from typing import Any
@@ -17,7 +18,7 @@ _COMPOUND = re.compile(r"(\S)-(\S)")
 
 def readable(tokens: str) -> str:
     """Moses's tokens as teacher and student read them: without escapes, hyphens back in their words."""
-    return _SPLIT_HYPHEN.sub("-", _detokeniser("en").unescape_xml(tokens))
+    return _SPLIT_HYPHEN.sub("-", _moses("MosesDetokenizer", "en").unescape_xml(tokens))
 
 
 def as_moses_tokens(text: str, split_hyphens: bool) -> str:
@@ -28,7 +29,7 @@ def as_moses_tokens(text: str, split_hyphens: bool) -> str:
         split_hyphens: write ``low @-@ cost`` for ``low-cost``; see `splits_hyphens`.
     """
     text = _HYPHEN_IN_WORD.sub(r"\1 @-@ ", text) if split_hyphens else text
-    return _tokeniser("en").escape_xml(" ".join(text.split()))
+    return _moses("MosesTokenizer", "en").escape_xml(" ".join(text.split()))
 
 
 def splits_hyphens(tokens: list[str]) -> bool:
@@ -38,13 +39,14 @@ def splits_hyphens(tokens: list[str]) -> bool:
 
 def tokenise(text: str, language: str, split_hyphens: bool = False) -> str:
     """Moses's tokens of raw text, with escapes."""
-    return _tokeniser(language).tokenize(text, aggressive_dash_splits=split_hyphens, return_str=True)
+    return _moses("MosesTokenizer", language).tokenize(
+        text, aggressive_dash_splits=split_hyphens, return_str=True
+    )
 
 
 def detokenise(tokens: str, language: str) -> str:
     """Raw text of Moses's tokens, without escapes."""
-    joined = _SPLIT_HYPHEN.sub("-", tokens)
-    return _detokeniser(language).detokenize(joined.split())
+    return _moses("MosesDetokenizer", language).detokenize(_SPLIT_HYPHEN.sub("-", tokens).split())
 
 
 def split_compounds(tokens: str) -> str:
@@ -56,21 +58,6 @@ def split_compounds(tokens: str) -> str:
     return _COMPOUND.sub(r"\1 ##AT##-##AT## \2", _SPLIT_HYPHEN.sub("-", tokens))
 
 
-def _sacremoses() -> Any:
-    try:
-        import sacremoses
-    except ImportError:
-        raise ImportError(
-            "Moses's rules come from sacremoses, which is not installed: pip install 'sacremoses>=0.1' (or the extra `recipes`)"
-        ) from None
-    return sacremoses
-
-
 @cache
-def _tokeniser(language: str) -> Any:
-    return _sacremoses().MosesTokenizer(lang=language)
-
-
-@cache
-def _detokeniser(language: str) -> Any:
-    return _sacremoses().MosesDetokenizer(lang=language)
+def _moses(kind: str, language: str) -> Any:
+    return getattr(importlib.import_module("sacremoses"), kind)(lang=language)

@@ -11,12 +11,7 @@ import shutil
 import urllib.request
 from pathlib import Path
 
-from corpus import run
-
-
-def there(folder: Path, name: str) -> bool:
-    """Whether a file or folder is there, packed or not."""
-    return (folder / name).exists() or (folder / f"{name}.gz").exists()
+from corpus import is_there, run
 
 
 def fetched(data: Path, name: str, url: str, fetch: bool, instead: str = "") -> None:
@@ -25,7 +20,7 @@ def fetched(data: Path, name: str, url: str, fetch: bool, instead: str = "") -> 
     Raises:
         FileNotFoundError: it is not, and ``fetch`` is False.
     """
-    if there(data, name):
+    if is_there(data / name):
         return
     if not fetch:
         raise FileNotFoundError(
@@ -42,20 +37,18 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("data", type=Path)
-    parser.add_argument(
-        "--needs", nargs="+", required=True, help="files; with --archive one of them is enough"
-    )
+    parser.add_argument("--needs", nargs="+", required=True, help="files; one is enough with --archive")
     parser.add_argument("--archive", help="tar or zip file that holds them")
     parser.add_argument("--url", required=True, help="of the archive, or of the folder of the files")
     parser.add_argument("--fetch", default="false", type=str.lower, choices=["true", "false"])
     args = parser.parse_args()
     official, fetch = Path("official"), args.fetch == "true"
-    if args.archive and not any(there(args.data, name) for name in args.needs):
+    if args.archive and not any(is_there(args.data / name) for name in args.needs):
         fetched(args.data, args.archive, args.url, fetch, f"{args.needs[0]} or ")
         if official.is_symlink():
             official.unlink()
         shutil.unpack_archive(args.data / args.archive, official)
-        if not any(there(official, name) for name in args.needs):
+        if not any(is_there(official / name) for name in args.needs):
             raise FileNotFoundError(
                 f"{args.data / args.archive} must hold {args.needs[0]}, but does not. Fetch it again from {args.url}"
             )

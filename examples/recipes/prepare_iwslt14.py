@@ -5,12 +5,12 @@ case, every 23rd training pair for validation, five official sets joined as test
 authors have it. Run by ../iwslt14_de-en/task.yaml.
 """
 
-import argparse
+import itertools
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from corpus import Pair, add_part_arguments, parallel, read_lines, run, short_enough, write_split
+from corpus import Pair, corpus_parser, parallel, read_lines, run, write_corpus
 from moses_text import readable, tokenise
 
 LANGUAGES = ("de", "en")
@@ -18,11 +18,8 @@ TEST_SETS = ("TED.dev2010", "TEDX.dev2012", "TED.tst2010", "TED.tst2011", "TED.t
 LEFT_OUT = ("<url>", "<talkid>", "<keywords>")  # lines that are no text
 TITLE = re.compile(r"</?(?:title|description)>")  # tags around lines that are
 SEGMENT = re.compile(r'<seg id="[0-9]*">\s*|\s*</seg>\s*')
-MAX_TOKENS, MAX_RATIO, MAX_LETTERS = (
-    175,
-    1.5,
-    1000,
-)  # clean-corpus-n.perl -ratio 1.5 ... 1 175, and its longest word
+# clean-corpus-n.perl -ratio 1.5 ... 1 175, and its longest word
+MAX_TOKENS, MAX_RATIO, MAX_LETTERS = 175, 1.5, 1000
 VALID_EVERY = 23
 
 
@@ -48,54 +45,34 @@ def is_clean(source: str, target: str) -> bool:
     return max(map(len, left + right)) <= MAX_LETTERS
 
 
-def training_pairs(folder: Path) -> Iterator[Pair]:
-    """Clean pairs of the training files, in their order."""
-    sides = (training_lines(folder / f"train.tags.de-en.{language}") for language in LANGUAGES)
-    for source, target in parallel(*sides, "train.tags.de-en"):
-        tokens = [
+def pairs(folder: Path, names: str, read: Callable[[Path], Iterator[str]], training: bool) -> Iterator[Pair]:
+    """Pairs of the German and the English file; of the training files those that are clean.
+
+    The script makes apostrophes ASCII in the tests, and not in the training text.
+    """
+    sides = (read(folder / names.format(language)) for language in LANGUAGES)
+    for raw in parallel(*sides, names.replace(".{}", "")):
+        lines = raw if training else [line.replace("\u2019", "'") for line in raw]
+        source, target = (
             " ".join(tokenise(line, language).split())
-            for line, language in zip((source, target), LANGUAGES, strict=True)
-        ]
-        if is_clean(*tokens):
-            yield _pair(tokens[0], tokens[1], target)
-
-
-def test_pairs(folder: Path) -> Iterator[Pair]:
-    """The five test sets, one after the other."""
-    for name in TEST_SETS:
-        sides = (segments(folder / f"IWSLT14.{name}.de-en.{language}.xml") for language in LANGUAGES)
-        for source, target in parallel(*sides, f"IWSLT14.{name}.de-en"):
-            # the script makes these apostrophes ASCII here, and not in the training text
-            tokens = [
-                tokenise(line.replace("\u2019", "'"), language)
-                for line, language in zip((source, target), LANGUAGES, strict=True)
-            ]
-            yield _pair(tokens[0], tokens[1], target)
-
-
-def _pair(source: str, target: str, raw: str) -> Pair:
-    source, target = source.lower(), target.lower()
-    return Pair(readable(source), readable(target), tokens=target, raw=" ".join(raw.split()))
-
-
-def every(pairs: Iterable[Pair], step: int, chosen: bool) -> Iterator[Pair]:
-    """Every ``step``-th pair, or all others."""
-    return (pair for number, pair in enumerate(pairs, 1) if (number % step == 0) == chosen)
+            for line, language in zip(lines, LANGUAGES, strict=True)
+        )
+        if not training or is_clean(source, target):
+            source, target = source.lower(), target.lower()
+            yield Pair(readable(source), readable(target), tokens=target, raw=" ".join(raw[1].split()))
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = corpus_parser(__doc__)
     parser.add_argument("folder", type=Path, help="de-en/ of the official archive")
-    parser.add_argument("--out", type=Path, default=Path("."), help="gets text/ and reference/")
-    add_part_arguments(parser)
     args = parser.parse_args()
-    pairs = list(training_pairs(args.folder))
-    valid = short_enough(every(pairs, VALID_EVERY, chosen=True), args.max_words)
-    train = short_enough(every(pairs, VALID_EVERY, chosen=False), args.max_words)
-    train_text = (Pair(pair.source, pair.target) for pair in train)  # nothing is scored there
-    write_split(args.out, "train", LANGUAGES, train_text, args.pairs)
-    write_split(args.out, "valid", LANGUAGES, valid, args.valid_pairs)
-    write_split(args.out, "test", LANGUAGES, test_pairs(args.folder), args.test_pairs)
+    clean = list(pairs(args.folder, "train.tags.de-en.{}", training_lines, training=True))
+    valid = clean[VALID_EVERY - 1 :: VALID_EVERY]
+    del clean[VALID_EVERY - 1 :: VALID_EVERY]
+    tests = (
+        pairs(args.folder, f"IWSLT14.{name}.de-en.{{}}.xml", segments, training=False) for name in TEST_SETS
+    )
+    write_corpus(args, LANGUAGES, train=clean, valid=valid, test=itertools.chain.from_iterable(tests))
 
 
 if __name__ == "__main__":

@@ -3,16 +3,15 @@
 Run by the workflow for tasks whose text needs no other preparation.
 """
 
-import argparse
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from corpus import Pair, add_part_arguments, count, parallel, read_lines, run, short_enough, write_split
+from corpus import Pair, corpus_parser, count, parallel, read_lines, run, write_corpus
 
 
 def pairs(
-    folder: Path, split: str, languages: tuple[str, str], table: bool, words: int | None
+    folder: Path, split: str, languages: Sequence[str], table: bool, words: int | None
 ) -> Iterator[Pair]:
     """Pairs of a split.
 
@@ -20,12 +19,10 @@ def pairs(
         ValueError: a line of a table has not two columns, or one file is longer.
     """
     if table:
-        sides: Iterator[tuple[str, ...]] = (
-            tuple(line.split("\t")) for line in read_lines(folder / f"{split}.tsv")
-        )
+        sides: Iterator[Sequence[str]] = (line.split("\t") for line in read_lines(folder / f"{split}.tsv"))
     else:
-        left, right = (read_lines(folder / f"{split}.{language}") for language in languages)
-        sides = parallel(left, right, f"{folder}/{split}")
+        files = (read_lines(folder / f"{split}.{language}") for language in languages)
+        sides = parallel(*files, f"{folder}/{split}")
     for number, columns in enumerate(sides, 1):
         if len(columns) < 2:
             raise ValueError(
@@ -38,26 +35,19 @@ def pairs(
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = corpus_parser(__doc__)
     parser.add_argument(
         "--data", type=Path, required=True, help="folder with SPLIT.LANGUAGE or SPLIT.tsv, or with .gz"
     )
     parser.add_argument("--languages", nargs=2, required=True, metavar=("SOURCE", "TARGET"))
-    parser.add_argument("--splits", nargs="+", default=["train", "valid", "test"])
     parser.add_argument("--table", action="store_true", help="read SPLIT.tsv: source TAB target")
-    parser.add_argument(
-        "--source-words", type=count, default=None, help="cut sources to so many words (or all)"
-    )
-    parser.add_argument("--out", type=Path, default=Path("."), help="gets text/")
-    add_part_arguments(parser)
+    parser.add_argument("--source-words", type=count, help="cut sources to so many words (or all)")
     args = parser.parse_args()
-    languages = tuple(args.languages)
-    limits = {"train": args.pairs, "valid": args.valid_pairs}
-    for split in args.splits:
-        found = pairs(args.data, split, languages, args.table, args.source_words)
-        if split in limits:
-            found = short_enough(found, args.max_words)
-        write_split(args.out, split, languages, found, limits.get(split, args.test_pairs))
+    splits = {
+        name: pairs(args.data, name, args.languages, args.table, args.source_words)
+        for name in ("train", "valid", "test")
+    }
+    write_corpus(args, args.languages, **splits)
 
 
 if __name__ == "__main__":

@@ -6,35 +6,14 @@ ROUGE-1.5.5 does: ``<unk>`` and ``UNK`` are the same word, and the ``#`` of hidd
 """
 
 import argparse
-import statistics
-from collections.abc import Sequence
-from importlib.metadata import version
 from pathlib import Path
 
 from corpus import read_lines, run
-from students import Scores, show_and_write, students_outputs
+from students import show_and_write, students_outputs
 
-TYPES = ("rouge1", "rouge2", "rougeL")
-STEMMER = True  # as ROUGE-1.5.5 with -m
-
-
-def signature() -> str:
-    """What the numbers are."""
-    settings = f"use_stemmer:{STEMMER}|split_summaries:False|length:full"
-    return f"F1|{settings}|mean over sentences|rouge-score:{version('rouge-score')}"
-
-
-def rouge(hypotheses: Sequence[str], references: Sequence[str]) -> dict[str, float]:
-    """Mean F1 of each type, 0 to 100."""
-    try:
-        from rouge_score.rouge_scorer import RougeScorer
-    except ImportError:
-        raise ImportError(
-            "ROUGE comes from rouge-score, which is not installed: pip install rouge-score"
-        ) from None
-    scorer = RougeScorer(TYPES, use_stemmer=STEMMER)
-    scored = [scorer.score(reference, text) for text, reference in zip(hypotheses, references, strict=True)]
-    return {name: 100 * statistics.fmean(score[name].fmeasure for score in scored) for name in TYPES}
+from fairseq_bert_kd.evaluation.metric import MetricSettings
+from fairseq_bert_kd.evaluation.registry import METRICS, signatures
+from fairseq_bert_kd.evaluation.system_output import SystemOutput
 
 
 def main() -> None:
@@ -43,13 +22,13 @@ def main() -> None:
     parser.add_argument("--language", required=True, help="ending of the summaries' files")
     parser.add_argument("--subsets", nargs="+", default=["valid", "test"])
     args = parser.parse_args()
+    metrics = {name: METRICS[name](MetricSettings()) for name in ("rouge1", "rouge2", "rougeL")}
     rows = []
     for subset in args.subsets:
         references = list(read_lines(args.out / f"text/{subset}.{args.language}"))
-        for system, seed, text in students_outputs(args.out, subset, len(references)):
-            rows.append(Scores(system, seed, subset, rouge(text, references)))
-    signatures = {subset: {"ROUGE": signature()} for subset in args.subsets}
-    show_and_write(args.out / "scores-rouge.json", rows, TYPES, signatures)
+        for student, text in students_outputs(args.out, subset, len(references)):
+            rows.append(student | SystemOutput(metrics, text, references).scores)
+    show_and_write(args.out / "scores-rouge.json", rows, dict.fromkeys(args.subsets, signatures(metrics)))
 
 
 if __name__ == "__main__":

@@ -18,16 +18,13 @@ WORD = "<unk>"
 
 def with_unknown_symbol(pieces: Sequence[str], spelled: Sequence[str], tokenizer: HfTokenizer) -> list[str]:
     """A line's pieces with the symbol for every whole word that ``spelled`` spells."""
-    out, place = [], 0
-    while place < len(pieces):
-        end = place + len(spelled)
-        whole = end >= len(pieces) or tokenizer.is_beginning_of_word(pieces[end])
-        if list(pieces[place:end]) == list(spelled) and whole:
-            out.append(WORD)
-            place = end
-        else:
-            out.append(pieces[place])
-            place += 1
+    out: list[str] = []
+    for place, piece in enumerate(pieces):
+        out.append(piece)
+        following = pieces[place + 1 : place + 2]
+        whole = not following or tokenizer.is_beginning_of_word(following[0])
+        if whole and out[-len(spelled) :] == list(spelled):
+            out[-len(spelled) :] = [WORD]
     return out
 
 

@@ -18,14 +18,13 @@ from pathlib import Path
 import ctranslate2
 from sacrebleu.metrics import BLEU
 
-from fairseq_bert_kd.cli.score_translations import read_hypotheses
 from fairseq_bert_kd.compat import load_checkpoint
+from fairseq_bert_kd.evaluation.fairseq_output import read_hypotheses, read_lines
 from fairseq_bert_kd.tokenization.hf_tokenizer import HfTokenizer
 
 # fairseq-generate with its own stopwatch, or one that counts processor time
 FAIRSEQ = "import time; {patch}from fairseq_cli.generate import cli_main; cli_main()"
 PROCESSOR_TIME = "time.perf_counter = time.process_time; "
-COMPARED = {"CTranslate2, float32": "float32", "CTranslate2, int8": "int8"}
 
 
 @dataclass
@@ -46,20 +45,21 @@ class Way:
 def get_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("data", help="data-bin with the dictionaries and the test set")
-    parser.add_argument("--student", required=True, help="written by `fairseq-bert-kd export-student`")
-    parser.add_argument("--float32", required=True, help="folder of ct2-fairseq-converter")
-    parser.add_argument("--int8", required=True, help="the same with --quantization int8")
-    parser.add_argument("--source", required=True, help="raw source text of the test set")
-    parser.add_argument("--reference", required=True, help="raw target text of the test set")
-    parser.add_argument("--tokenizer", required=True, help="the teacher's: folder or hub name")
+    needed = {
+        "student": "written by `fairseq-bert-kd export-student`",
+        "float32": "folder of ct2-fairseq-converter",
+        "int8": "the same with --quantization int8",
+        "source": "raw source text of the test set",
+        "reference": "raw target text of the test set",
+        "tokenizer": "the teacher's: folder or hub name",
+    }
+    for name, description in needed.items():
+        parser.add_argument(f"--{name}", required=True, help=description)
     parser.add_argument("--teacher", help="its checkpoint, to score the test set with")
     parser.add_argument("--lowercase", action="store_true", help="BLEU without case, for uncased teachers")
-    parser.add_argument("--beam", type=int, default=5)
     parser.add_argument("--lenpen", type=float, default=0.6)
-    parser.add_argument("--max-len-b", type=int, default=200)
-    parser.add_argument("--batch-size", type=int, default=32, help="sentences")
-    parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--turns", type=int, default=3)
+    for name, default in {"beam": 5, "max-len-b": 200, "batch-size": 32, "threads": 1, "turns": 3}.items():
+        parser.add_argument(f"--{name}", type=int, default=default, help="(default: %(default)s)")
     parser.add_argument(
         "--processor-time",
         action="store_true",
@@ -78,18 +78,18 @@ def translate_with_fairseq(args: argparse.Namespace, way: Way, expected: int) ->
     ]
     # the file is our own export; stock fairseq cannot read it with torch's safe loading
     environment = os.environ | {"OMP_NUM_THREADS": str(args.threads), "TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD": "1"}
-    done = subprocess.run(
-        list(map(str, command)), env=environment, capture_output=True, text=True, check=False
-    )
-    timed = re.search(
-        r"Translated [\d,]+ sentences \([\d,]+ tokens\) in ([\d.]+)s", done.stdout + done.stderr
-    )
-    if done.returncode or not timed:
-        sys.exit(f"fairseq-generate failed:\n{done.stderr[-2000:]}")
-    with tempfile.TemporaryDirectory() as folder:
-        output = Path(folder, "out")
-        output.write_text(done.stdout, encoding="utf-8")
-        way.pieces = read_hypotheses(output, expected, pieces=True)
+    with tempfile.NamedTemporaryFile("w+", encoding="utf-8") as out:
+        words = list(map(str, command))
+        done = subprocess.run(
+            words, env=environment, stdout=out, stderr=subprocess.PIPE, text=True, check=False
+        )
+        timed = re.search(
+            r"Translated [\d,]+ sentences \([\d,]+ tokens\) in ([\d.]+)s",
+            Path(out.name).read_text() + done.stderr,
+        )
+        if done.returncode or not timed:
+            sys.exit(f"fairseq-generate failed:\n{done.stderr[-2000:]}")
+        way.pieces = read_hypotheses(out.name, expected, pieces=True)
     way.seconds.append(float(timed[1]))
 
 
@@ -97,14 +97,9 @@ def translate_with_ctranslate2(
     args: argparse.Namespace, way: Way, translator: ctranslate2.Translator, sources: list[list[str]]
 ) -> None:
     clock = time.process_time if args.processor_time else time.monotonic
+    search = {"beam_size": args.beam, "length_penalty": args.lenpen, "max_decoding_length": args.max_len_b}
     started = clock()
-    results = translator.translate_batch(
-        sources,
-        beam_size=args.beam,
-        length_penalty=args.lenpen,
-        max_decoding_length=args.max_len_b,
-        max_batch_size=args.batch_size,
-    )
+    results = translator.translate_batch(sources, max_batch_size=args.batch_size, **search)
     way.seconds.append(clock() - started)
     way.pieces = [" ".join(result.hypotheses[0]) for result in results]
 
@@ -118,39 +113,26 @@ def score_with_teacher(args: argparse.Namespace) -> tuple[int, float]:
             if path.name.startswith(("dict.", "test.")) and path.suffix != ".topk":
                 shutil.copy(path, folder)
         command = ["fairseq-bert-kd", "dump", folder, "--path", args.teacher, "--subset", "test", "--cpu"]
-        clock = processor_seconds_of_children if args.processor_time else time.monotonic
-        started = clock()
-        subprocess.run(
-            command,
-            env=os.environ | {"OMP_NUM_THREADS": str(args.threads)},
-            check=True,
-            stdout=subprocess.DEVNULL,
-        )
-        return parameters, clock() - started
-
-
-def processor_seconds_of_children() -> float:
-    return sum(os.times()[2:4])
-
-
-def folder_size(folder: str) -> int:
-    return sum(path.stat().st_size for path in Path(folder).iterdir())
+        environment = os.environ | {"OMP_NUM_THREADS": str(args.threads)}
+        started = time.monotonic(), sum(os.times()[2:4])
+        subprocess.run(command, env=environment, check=True, stdout=subprocess.DEVNULL)
+        wall, processor = time.monotonic() - started[0], sum(os.times()[2:4]) - started[1]
+        return parameters, processor if args.processor_time else wall
 
 
 def measure(args: argparse.Namespace, tokenizer: HfTokenizer) -> dict[str, Way]:
     """All ways, `args.turns` times in turn; the first to run warms nothing of the others."""
-    sources = tokenizer.encode_batch(lines_of(args.source))
-    folders = {"float32": args.float32, "int8": args.int8}
-    translators = {
-        kind: ctranslate2.Translator(folder, compute_type=kind, intra_threads=args.threads)
-        for kind, folder in folders.items()
-    }
+    sources = tokenizer.encode_batch(read_lines(args.source))
     ways = {"fairseq, float32": Way(os.path.getsize(args.student))}
-    ways |= {name: Way(folder_size(folders[kind])) for name, kind in COMPARED.items()}
+    translators = {}
+    for kind, folder in {"float32": args.float32, "int8": args.int8}.items():
+        name = f"CTranslate2, {kind}"
+        ways[name] = Way(sum(path.stat().st_size for path in Path(folder).iterdir()))
+        translators[name] = ctranslate2.Translator(folder, compute_type=kind, intra_threads=args.threads)
     for _ in range(args.turns):
         translate_with_fairseq(args, ways["fairseq, float32"], len(sources))
-        for name, kind in COMPARED.items():
-            translate_with_ctranslate2(args, ways[name], translators[kind], sources)
+        for name, translator in translators.items():
+            translate_with_ctranslate2(args, ways[name], translator, sources)
     return ways
 
 
@@ -174,16 +156,12 @@ def table(ways: dict[str, Way], references: list[str], tokenizer: HfTokenizer, l
     return [*rows, "", f"BLEU: {bleu.get_signature()}"]
 
 
-def lines_of(path: str) -> list[str]:
-    return Path(path).read_text(encoding="utf-8").removesuffix("\n").split("\n")
-
-
 def main() -> None:
     args = get_parser().parse_args()
     if args.processor_time and args.threads != 1:
         sys.exit(f"--processor-time adds up threads and needs --threads 1, got {args.threads}")
-    references = lines_of(args.reference)
-    if len(references) != len(lines_of(args.source)):
+    references = read_lines(args.reference)
+    if len(references) != len(read_lines(args.source)):
         sys.exit(f"`{args.source}` and `{args.reference}` must have the same number of lines")
     tokenizer = HfTokenizer(args.tokenizer)
     print("\n".join(table(measure(args, tokenizer), references, tokenizer, args.lowercase)))

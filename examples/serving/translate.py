@@ -6,10 +6,9 @@ Needs ctranslate2, transformers and this package; neither torch nor fairseq has 
 import argparse
 import logging
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from itertools import islice
-from typing import TextIO
 
 import ctranslate2
 
@@ -25,21 +24,16 @@ class Student:
 
     def __init__(self, args: argparse.Namespace) -> None:
         self.tokenizer = HfTokenizer(args.tokenizer)
-        self.translator = ctranslate2.Translator(
-            args.model,
-            device=args.device,
-            compute_type=args.compute_type,
-            inter_threads=args.workers,
-            intra_threads=args.threads,
-        )
+        computing = {"device": args.device, "compute_type": args.compute_type}
+        workers = {"inter_threads": args.workers, "intra_threads": args.threads}
+        self.translator = ctranslate2.Translator(args.model, **computing, **workers)
         # as fairseq-generate --beam 5 --lenpen 0.6 --max-len-b 200
         self.search = {
             "beam_size": args.beam,
             "length_penalty": args.lenpen,
             "max_decoding_length": args.max_len,
-            "max_batch_size": args.batch_size,
-            "max_input_length": LONGEST_SOURCE + 1,
         }
+        self.search |= {"max_batch_size": args.batch_size, "max_input_length": LONGEST_SOURCE + 1}
 
     def translate(self, lines: Sequence[str]) -> list[str]:
         """A translation of every line; an empty one of an empty line."""
@@ -53,12 +47,6 @@ class Student:
         for place, result in zip(filled, results, strict=True):
             texts[place] = self.tokenizer.decode(result.hypotheses[0])
         return texts
-
-
-def chunks(stream: TextIO, lines: int) -> Iterator[list[str]]:
-    """Lists of that many lines, without their line feeds."""
-    while chunk := [line.rstrip("\r\n") for line in islice(stream, lines)]:
-        yield chunk
 
 
 def handler(student: Student) -> type[BaseHTTPRequestHandler]:
@@ -90,17 +78,13 @@ def get_parser() -> argparse.ArgumentParser:
     parser.add_argument("--model", required=True, help="folder that ct2-fairseq-converter wrote")
     parser.add_argument("--tokenizer", required=True, help="the teacher's: folder or hub name")
     parser.add_argument("--beam", type=int, default=5)
-    parser.add_argument(
-        "--lenpen", type=float, default=0.6, help="exponent of the length (default: the paper's)"
-    )
+    parser.add_argument("--lenpen", type=float, default=0.6, help="exponent of the length (the paper's)")
     parser.add_argument("--max-len", type=int, default=200, help="pieces of a translation, as --max-len-b")
     parser.add_argument("--device", default="cpu", choices=["cpu", "cuda", "auto"])
     parser.add_argument("--compute-type", default="default", help="default: as converted; int8, float32, ...")
     parser.add_argument("--batch-size", type=int, default=32, help="sentences")
     parser.add_argument("--workers", type=int, default=1, help="batches at a time, on the CPU")
-    parser.add_argument(
-        "--threads", type=int, default=0, help="of each worker (default: CTranslate2's choice)"
-    )
+    parser.add_argument("--threads", type=int, default=0, help="of each worker; 0: CTranslate2's choice")
     parser.add_argument("--port", type=int, help="serve on this port instead; 0 takes a free one")
     parser.add_argument("--host", default="127.0.0.1", help="address to serve on (default: %(default)s)")
     return parser
@@ -111,7 +95,7 @@ def main() -> None:
     logging.basicConfig(format="%(levelname)s | %(message)s")
     student = Student(args)
     if args.port is None:
-        for lines in chunks(sys.stdin, 100 * args.batch_size):
+        while lines := [line.rstrip("\r\n") for line in islice(sys.stdin, 100 * args.batch_size)]:
             print("\n".join(student.translate(lines)), flush=True)
         return
     with ThreadingHTTPServer((args.host, args.port), handler(student)) as server:

@@ -8,7 +8,9 @@ from typing import Any, Optional
 from omegaconf import MISSING
 
 from examples.workflow.engine import Step
-from examples.workflow.settings import Common, check_model, check_report, describe
+from examples.workflow.settings import Common, describe
+from fairseq_bert_kd.compat import import_extra
+from fairseq_bert_kd.tokenization.hf_tokenizer import HfTokenizer
 
 
 @dataclass
@@ -35,16 +37,11 @@ class Student:
     heads: int = 4
 
     def __str__(self) -> str:
-        sizes = {
-            "layers": self.layers,
-            "embed-dim": self.dim,
-            "ffn-embed-dim": self.ffn_dim,
-            "attention-heads": self.heads,
-        }
+        sizes = {"layers": self.layers, "embed-dim": self.dim, "ffn-embed-dim": self.ffn_dim}
+        sizes["attention-heads"] = self.heads
         sides = ("encoder", "decoder") if self.layers else ()
-        return " ".join(
-            [f"--arch {self.arch}", *(f"--{side}-{key} {sizes[key]}" for side in sides for key in sizes)]
-        )
+        options = (f"--{side}-{key} {value}" for side in sides for key, value in sizes.items())
+        return " ".join([f"--arch {self.arch}", *options])
 
 
 @dataclass
@@ -96,6 +93,7 @@ class Settings(Common):
     max_words: str = "all"
     valid_pairs: str = "all"
     test_pairs: str = "all"
+    part: str = ""
     test_sets: list[str] = field(default_factory=lambda: ["test"])
     seeds: list[int] = field(default_factory=lambda: [1, 2, 3])
     prepare: list[str] = field(default_factory=list)
@@ -123,25 +121,28 @@ def check(settings: Settings) -> None:
     Raises:
         ValueError: text, a teacher or a package is not there, or the folder holds another experiment.
     """
-    out, folder = Path(settings.out), Path(settings.data)
-    if "prepare_raw.py" in "".join(settings.prepare) and not (out / "done" / "text").exists():
-        endings = ["tsv"] if "--table" in "".join(settings.prepare) else [settings.source, settings.target]
-        for name in (
-            f"{split}.{ending}" for split in ("train", "valid", *settings.test_sets) for ending in endings
-        ):
-            if not (folder / name).exists() and not (folder / f"{name}.gz").exists():
+    from fairseq_bert_kd.modules.pretrained_encoder import masked_lm_with_random_weights
+
+    done, folder = Path(settings.out, "done"), Path(settings.data)
+    prepare = " ".join(settings.prepare)
+    if "prepare_raw.py" in prepare and not (done / "text").exists():
+        endings = ["tsv"] if "--table" in prepare else [settings.source, settings.target]
+        splits = ("train", "valid", *settings.test_sets)
+        for path in (folder / f"{split}.{ending}" for split in splits for ending in endings):
+            if not path.exists() and not Path(f"{path}.gz").exists():
                 there = ", ".join(sorted(path.name for path in folder.glob("*.*"))) or "no files"
                 raise ValueError(
-                    f"data={folder} must hold {name} or {name}.gz; it has {there}. Correct data, source or target"
+                    f"data={folder} must hold {path.name} or {path.name}.gz; it has {there}. Correct data, source or target"
                 )
     if settings.report:
-        check_report("jinja2", "matplotlib", *["rouge_score"] * (settings.metric == "rouge"))
-    if not settings.make_teacher and not (out / "done" / "tokenize").exists():
-        check_model(settings.teacher)
-    values = {
-        key: getattr(settings, key) for key in ("metric", "lowercase", "bleu_tokenize", "baseline", "main")
-    }
-    describe(settings, {"source_lang": settings.source, "target_lang": settings.target, **values})
+        for module in ("jinja2", "matplotlib", *["rouge_score"] * (settings.metric == "rouge")):
+            import_extra(module)
+    if not settings.make_teacher and not (done / "tokenize").exists():
+        HfTokenizer(settings.teacher)
+        masked_lm_with_random_weights(settings.teacher)
+    keys = ("metric", "lowercase", "bleu_tokenize", "baseline", "main")
+    languages = {"source_lang": settings.source, "target_lang": settings.target}
+    describe(settings, languages | {key: getattr(settings, key) for key in keys})
 
 
 def chosen(settings: Settings) -> list[str]:
@@ -201,16 +202,15 @@ class _Steps:
                     yield step
         for number, command in enumerate(self.settings.after_students, 1):
             yield Step(f"scores-{number}", command, after=students, screen="cat", always=True)
-        outputs = {
-            name: [f"outputs/{name}.{seed}.test.out" for seed in self.settings.seeds] for name in self.systems
-        }
-        systems = " ".join(f"{name}={','.join(files)}" for name, files in outputs.items())
-        case = "--lowercase" if self.settings.lowercase else ""
-        yield Step(
-            "score", self.command("score", systems=systems, case=case), students, screen="cat", always=True
+        systems = " ".join(
+            f"{name}={','.join(f'outputs/{name}.{seed}.test.out' for seed in self.settings.seeds)}"
+            for name in self.systems
         )
+        case = "--lowercase" if self.settings.lowercase else ""
+        score = self.command("score", systems=systems, case=case)
+        yield Step("score", score, students, screen="cat", always=True)
         if self.settings.report:
-            yield Step("report", self.command("report"), after=students, screen="cat", always=True)
+            yield Step("report", self.command("report"), students, screen="cat", always=True)
 
     def prepared(self) -> Iterator[Step]:
         """Text, data, teachers and stores."""
@@ -224,10 +224,8 @@ class _Steps:
             yield Step("after-tokenize", " && ".join(settings.after_tokenize))
         stores = [system.store for system in self.systems.values() if system.store]
         teachers = dict.fromkeys(settings.stores[store].teacher for store in stores)
-        data = [system.data for system in self.systems.values()] + [
-            settings.teachers[name].data for name in teachers
-        ]
-        for folder in dict.fromkeys("data-bin" if name == "data-beam" else name for name in data):
+        data = [system.data.replace("data-beam", "data-bin") for system in self.systems.values()]
+        for folder in dict.fromkeys([*data, *(settings.teachers[name].data for name in teachers)]):
             yield self.binarised(folder, "pieces", "--joined-dictionary" if folder == "data-bin" else "")
         for name in teachers:
             teacher = settings.teachers[name]
@@ -237,17 +235,14 @@ class _Steps:
             store = settings.stores[name]
             folder = settings.teachers[store.teacher].data
             named = "" if name == "default" or folder == "data-separate" else f"--name {name}"
-            command = self.command(
-                "dump", data=folder, teacher=store.teacher, named=named, options=store.options
-            )
-            yield Step(f"dump-{name}".removesuffix("-default"), command, resumes=True)
+            values = {"data": folder, "teacher": store.teacher, "named": named, "options": store.options}
+            yield Step(f"dump-{name}".removesuffix("-default"), self.command("dump", **values), resumes=True)
 
     def binarised(self, folder: str, pieces: str, dictionaries: str) -> Step:
         tests = ",".join(f"{pieces}/{name}" for name in self.settings.test_sets)
-        command = self.command(
-            "preprocess", data=folder, pieces=pieces, tests=tests, dictionaries=dictionaries
-        )
-        return Step(f"preprocess{folder.removeprefix('data-bin').removeprefix('data')}", command)
+        values = {"data": folder, "pieces": pieces, "tests": tests, "dictionaries": dictionaries}
+        suffix = folder.removeprefix("data-bin").removeprefix("data")
+        return Step(f"preprocess{suffix}", self.command("preprocess", **values))
 
     def student(self, name: str, seed: int, before: tuple[str, ...]) -> Iterator[Step]:
         """Training and outputs of a student, or links to another one's."""
@@ -267,22 +262,14 @@ class _Steps:
             if seed == settings.seeds[0]:
                 yield from self.beam(before)
             before = ("preprocess-beam",)
-        model = replace(settings.student, **system.student)
         budget = settings.student_training
         updates = system.updates or budget.updates
         start = [f"--kd-stores {system.store}"] if system.store and system.data != "data-separate" else []
         start += [f"--finetune-from-model students/{other}/checkpoint_best.pt"] if system.after else []
-        values = {"data": system.data, "folder": f"students/{run}", "seed": seed}
+        values = {"data": system.data, "folder": f"students/{run}", "seed": seed, "updates": updates}
+        values |= {"model": replace(settings.student, **system.student), "options": self.options(name)}
         decay = "" if budget.schedule == "inverse_sqrt" else f"--total-num-update {updates}"
-        command = self.command(
-            "student",
-            model=model,
-            start=" ".join(start),
-            updates=updates,
-            decay=decay,
-            options=self.options(name),
-            **values,
-        )
+        command = self.command("student", start=" ".join(start), decay=decay, **values)
         yield Step(f"students/{run}", command, before, resumes=True, parallel=True, files=described)
         for number, subset in enumerate(self.sets):  # fairseq calls several test sets test, test1, ...
             text = f'--bpe hf_tokenizer --hf-tokenizer "{settings.teacher}" > outputs/{run}.{subset}.out'
@@ -292,17 +279,13 @@ class _Steps:
 
     def beam(self, before: tuple[str, ...]) -> Iterator[Step]:
         """The first plain student's translations of the training text, binarised; once."""
-        folder, sets = (
-            f"students/{self.settings.baseline}.{self.settings.seeds[0]}",
-            ",".join(self.settings.test_sets),
-        )
-        text = "> outputs/beam.train.out && " + self.command("beam", sets=sets)
-        yield Step(
-            "beam",
-            self.command("decode", data="data-bin", folder=folder, subset="train", text=text),
-            (*before, folder),
-        )
-        dictionaries = f"--srcdict data-bin/dict.{self.settings.source}.txt --tgtdict data-bin/dict.{self.settings.target}.txt"
+        settings = self.settings
+        folder = f"students/{settings.baseline}.{settings.seeds[0]}"
+        text = f"> outputs/beam.train.out && {self.command('beam', sets=','.join(settings.test_sets))}"
+        decode = self.command("decode", data="data-bin", folder=folder, subset="train", text=text)
+        yield Step("beam", decode, (*before, folder))
+        sides = {"src": settings.source, "tgt": settings.target}
+        dictionaries = " ".join(f"--{side}dict data-bin/dict.{name}.txt" for side, name in sides.items())
         yield replace(self.binarised("data-beam", "pieces-beam", dictionaries), after=("beam",))
 
     def options(self, name: str) -> str:

@@ -73,10 +73,14 @@ def test_compounds(tokens, split):
     assert split_compounds(tokens) == split
 
 
-def test_a_missing_sacremoses_is_named(monkeypatch):
+def test_a_missing_sacremoses_is_named(monkeypatch, capsys):
+    import corpus
     import moses_text
 
     monkeypatch.setitem(sys.modules, "sacremoses", None)
-    moses_text._tokeniser.cache_clear()
-    with pytest.raises(ImportError, match="pip install 'sacremoses>=0.1'"):
-        tokenise("a", "en")
+    moses_text._moses.cache_clear()
+    with pytest.raises(SystemExit, match="2"):
+        corpus.run(lambda: tokenise("a", "en"))
+    said = capsys.readouterr().err
+    assert "sacremoses" in said
+    assert "pip install 'fairseq-bert-kd[recipes]'" in said
