@@ -146,7 +146,7 @@ def check(settings: Settings) -> None:
 
 
 def chosen(settings: Settings) -> list[str]:
-    """Systems of the requested rows, and before them those that they are compared with or begin from.
+    """Systems of the requested rows, each after the one that it is compared with and the one that it begins from.
 
     Raises:
         ValueError: a row is neither a system nor a group nor ``all``.
@@ -161,13 +161,14 @@ def chosen(settings: Settings) -> list[str]:
     found: dict[str, None] = {}
 
     def add(name: str) -> None:
-        for needed in (systems[name].same or systems[name].after, systems[name].baseline):
-            if needed and needed != name and needed not in found:
-                add(needed)
+        origin = systems[name].same or systems[name].after
+        if origin and origin not in found:
+            add(origin)
         found[name] = None
 
-    for name in systems:
-        if {name, systems[name].group, "all"} & set(settings.rows):
+    for name, system in systems.items():
+        if {name, system.group, "all"} & set(settings.rows):
+            add(system.baseline or name)
             add(name)
     return list(found)
 
