@@ -19,7 +19,7 @@ MATRIX_TARGET ?= unit
 .PHONY: help setup test test-fast test-gpu test-matrix test-long quickstart benchmarks docs lint unit \
 	clean-quickstart clean
 help:
-	@echo 'make quickstart        plain against distilled on a generated corpus, about 7 minutes'
+	@echo 'make quickstart        plain against distilled on a generated corpus, about 6 minutes'
 	@echo 'make test              lint, types and tests'
 	@echo 'make test-fast         tests without the slow ones, about 2 minutes'
 	@echo 'make test-gpu          tests that need a GPU, about 3 minutes'
