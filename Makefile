@@ -16,11 +16,12 @@ BENCHMARK_ARGS ?=
 MATRIX ?= 3.10 3.12
 MATRIX_TARGET ?= unit
 
-.PHONY: help setup test test-fast test-gpu test-matrix test-long quickstart benchmarks docs lint unit \
+.PHONY: help setup test test-fast test-gpu test-matrix test-long quickstart benchmarks docs lint unit \ coverage
 	clean-quickstart clean
 help:
 	@echo 'make quickstart        plain against distilled on a generated corpus, about 6 minutes'
 	@echo 'make test              lint, types and tests'
+	@echo 'make coverage          the tests with line and branch coverage of the package'
 	@echo 'make test-fast         tests without the slow ones, about 2 minutes'
 	@echo 'make test-gpu          tests that need a GPU, about 3 minutes'
 	@echo 'make test-matrix       tests with Python $(MATRIX), each in a .venv-VERSION; MATRIX_TARGET=test-fast for the fast ones'
@@ -49,6 +50,9 @@ lint: setup
 	$(BIN)/mypy
 
 unit: setup
+	$(BIN)/python -m pytest --no-cov $(PYTEST_ARGS)
+
+coverage: setup
 	$(BIN)/python -m pytest $(PYTEST_ARGS)
 
 test: lint unit
