@@ -16,7 +16,7 @@ BENCHMARK_ARGS ?=
 MATRIX ?= 3.10 3.12
 MATRIX_TARGET ?= unit
 
-.PHONY: help setup test test-fast test-gpu test-matrix test-long quickstart benchmarks docs lint unit \ coverage
+.PHONY: help setup test test-fast test-gpu test-matrix test-long quickstart benchmarks docs lint unit coverage \
 	clean-quickstart clean
 help:
 	@echo 'make quickstart        plain against distilled on a generated corpus, about 6 minutes'
