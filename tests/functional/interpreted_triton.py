@@ -150,7 +150,7 @@ def test_more_than_two_to_the_31_logits(launched):
     try:
         memory = torch.empty(stride + 8, dtype=torch.float16)  # only two pages of it are ever touched
     except RuntimeError:
-        pytest.skip("4 GiB of address space are not to be had")
+        pytest.skip("4 GiB of address space are not available")
     logits = memory.as_strided((2, 7), (stride, 1))
     logits.copy_(rows_of(2, 7))
     request = ScoreRequest(torch.tensor([[3, 3], [1, 6]]), 2.0, True)
