@@ -10,7 +10,7 @@ PIP_ARGS ?=
 VENV := .venv
 BIN := $(VENV)/bin
 PIP := PIP_CONSTRAINT= $(BIN)/python -m pip --disable-pip-version-check
-PYTEST_ARGS ?= -n auto --dist loadscope
+PYTEST_ARGS ?= -n auto --dist loadscope --no-loadscope-reorder
 BENCHMARK_ARGS ?=
 # Python versions of `make test-matrix`; constraints.txt gives 3.10 the last transformers 4
 MATRIX ?= 3.10 3.12
