@@ -37,9 +37,8 @@ def pytest_collection_modifyitems(items):
     for item in items:
         if any(path == item.path or path in item.path.parents for path in slow):
             item.add_marker("slow")
-    items.sort(
-        key=lambda item: item.get_closest_marker("slow") is None
-    )  # so that no worker is left with one at the end
+    # slow ones first, so that no worker is left with one at the end
+    items.sort(key=lambda item: item.get_closest_marker("slow") is None)
 
 
 def pytest_unconfigure(config):
