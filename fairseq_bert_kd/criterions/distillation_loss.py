@@ -128,7 +128,7 @@ class LabelSmoothedCrossEntropyWithDistillationCriterion(LabelSmoothedCrossEntro
         return self._result(loss, sample, log)
 
     def _result(self, loss, sample, log):
-        """What fairseq expects of a criterion: the loss, its denominator, and what to log."""
+        """The loss, its denominator and what to log, as fairseq takes them from a criterion."""
         sample_size = sample["target"].size(0) if self.sentence_avg else sample["ntokens"]
         counts = {
             "ntokens": sample["ntokens"],
