@@ -290,7 +290,8 @@ def test_draws_are_the_sentence_s_whatever_the_batch(teacher, pairs):
     row = together["id"].tolist().index(5)
     alone = live.teacher_batch(make_sample(teacher, pairs, [5]), 9)["sample_ids"][0]
     same = live.teacher_batch(together, 9)["sample_ids"][row, : len(alone)] == alone
-    assert same.float().mean() > 0.8  # a last bit of a logit may move a draw; other seeds agree in less than 0.2
+    # A last bit of a logit may move a draw; other seeds agree in less than 0.2.
+    assert same.float().mean() > 0.8
 
 
 def test_update_0_draws_what_a_dump_stores(teacher, pairs, tmp_path):
