@@ -21,6 +21,7 @@ MODULES = {
     "step": "benchmarks.step",
     "operations": "benchmarks.operations",
     "loading": "benchmarks.loading",
+    "startup": "benchmarks.startup",
     "teacher-training": "benchmarks.teacher_training",
 }
 
