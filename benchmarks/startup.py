@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from benchmarks.synthetic import make_dictionary, make_info, make_pairs, write_corpus, write_store
-from benchmarks.table import Row, at_most, spread
+from benchmarks.table import Length, Row, at_most, spread
 from benchmarks.timing import ratios
 from fairseq_bert_kd.storage.fairseq_data import dictionary_digest
 from fairseq_bert_kd.storage.topk_store import store_path
@@ -31,8 +31,9 @@ print(" ".join(AutoTokenizer.from_pretrained(sys.argv[1]).tokenize("a man is in 
 PARK = "a man is in the park\n"
 
 
-def run(quick: bool) -> list[Row]:
+def run(length: Length) -> list[Row]:
     """A row for importing, for tokenising one line, and for training until the first update."""
+    quick = length is Length.QUICK
     rounds = 1 if quick else 7
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
