@@ -6,7 +6,6 @@ not those of the gradient.
 """
 
 import math
-from collections.abc import Callable
 from typing import NamedTuple, Protocol
 
 import numpy as np
