@@ -19,20 +19,18 @@ from fairseq_bert_kd.data.guarded_loading import GuardedLoading
 from fairseq_bert_kd.data.sentence_dataset import SentenceDataset
 from fairseq_bert_kd.storage.alignment import check_tokenizer
 from fairseq_bert_kd.storage.fairseq_data import (
-    IndexedTokens,
     check_parallel,
     dictionary_digest,
     open_sides,
     sentence_files,
 )
 from fairseq_bert_kd.storage.sentence_data import (
-    CLASSES,
     NUMBERS,
     UNLABELLED,
     SentenceSpec,
-    check_applies,
     check_head,
     check_same_pieces,
+    check_same_task,
     read_spec,
     read_targets,
     translated,
@@ -42,6 +40,7 @@ from fairseq_bert_kd.tokenization.hf_tokenizer import HfTokenizer
 
 logger = logging.getLogger(__name__)
 
+CHECKPOINT = "the checkpoint"  # in messages
 LAST_CHECKPOINT = "checkpoint_last.pt"  # fairseq's default for --restore-file
 
 
@@ -123,10 +122,12 @@ class SentencePredictionWithTeacherTask(GuardedLoading, FairseqTask):
         folders = {folder: read_spec(folder) for folder in utils.split_paths(cfg.data)}
         first, *others = folders
         for folder in others:
-            check_applies(folders[first], folders[folder], (f"data folder `{first}`", f"data folder `{folder}`"))
+            names = (f"data folder `{first}`", f"data folder `{folder}`")
+            check_same_pieces(folders[first], folders[folder], names)
+            check_same_task(folders[first], folders[folder], names)
         if cfg.sentence_spec:
             spec = SentenceSpec.from_json(cfg.sentence_spec)
-            check_applies(spec, folders[first], ("the checkpoint", f"data folder `{first}`"))
+            check_same_pieces(spec, folders[first], (CHECKPOINT, f"data folder `{first}`"))
         else:
             spec = folders[first]
             cfg.sentence_spec = spec.to_json()
@@ -199,7 +200,10 @@ class SentencePredictionWithTeacherTask(GuardedLoading, FairseqTask):
         stated = ((settings or {}).get("task") or {}).get("sentence_spec")
         if not stated:
             return
-        trained, names = SentenceSpec.from_json(stated), (f"checkpoint `{path}`", f"data folder `{self.cfg.data}`")
+        trained, names = (
+            SentenceSpec.from_json(stated),
+            (f"checkpoint `{path}`", f"data folder `{self.cfg.data}`"),
+        )
         check_same_pieces(trained, self.spec, names)
         head = self.cfg.classification_head_name
         if settings["task"].get("classification_head_name") == head:
@@ -221,7 +225,9 @@ class SentencePredictionWithTeacherTask(GuardedLoading, FairseqTask):
             )
         if cfg.regression_target != (self.spec.kind == NUMBERS):
             said = "add" if self.spec.kind == NUMBERS else "leave out"
-            raise ValueError(f"the labels of `{self.cfg.data}` are {self.spec.kind}; {said} --regression-target")
+            raise ValueError(
+                f"the labels of `{self.cfg.data}` are {self.spec.kind}; {said} --regression-target"
+            )
 
     def logging_outputs_can_be_summed(self, criterion) -> bool:
         """Whether workers may add up their logs: not the lists that ``--report-mcc`` and its like are computed from."""
@@ -246,7 +252,7 @@ class SentencePredictionWithTeacherTask(GuardedLoading, FairseqTask):
         dataset = SentenceDataset(
             list(texts.values()), targets, self.dictionary.pad(), self.cfg.seed if training else None
         )
-        self._truncate(dataset, split)
+        self.truncate(dataset, split)
         self.datasets[split] = dataset
 
     def _targets(self, folder: str, split: str, rows: int):
@@ -260,15 +266,17 @@ class SentencePredictionWithTeacherTask(GuardedLoading, FairseqTask):
                 )
             return None
         check_parallel(split, rows, len(targets), ("input0", "label"))
+        check_same_task(self.spec, spec, (CHECKPOINT, f"data folder `{folder}`"))
         return None if self.spec.kind == UNLABELLED else translated(targets, spec, self.spec)
 
-    def _truncate(self, dataset: SentenceDataset, split: str) -> None:
+    def truncate(self, dataset: SentenceDataset, name: str) -> None:
+        """Cut rows to what the model reads, and count them in the log."""
         limits = [limit for limit in (self.cfg.max_positions, self._model_positions) if limit is not None]
         if limits and (cut := dataset.truncate(min(limits))):
             logger.warning(
                 "%s: %d of %d rows (%.2f %%) were cut to %d tokens (the model's positions or --max-positions), the longer "
                 "text first",
-                split,
+                name,
                 cut,
                 len(dataset),
                 100.0 * cut / len(dataset),
@@ -310,7 +318,11 @@ def continued_checkpoint(cfg: Any) -> str | None:
     last = os.path.join(cfg.save_dir or "", LAST_CHECKPOINT)
     if os.path.isfile(last):
         return last
-    return cfg.finetune_from_model if cfg.finetune_from_model and os.path.isfile(cfg.finetune_from_model) else None
+    return (
+        cfg.finetune_from_model
+        if cfg.finetune_from_model and os.path.isfile(cfg.finetune_from_model)
+        else None
+    )
 
 
 def _dictionary(folder: str, spec: SentenceSpec) -> Dictionary:
