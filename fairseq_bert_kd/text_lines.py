@@ -68,8 +68,6 @@ def text_lines(content: Iterable[bytes] | bytes, name: str, keep_ends: bool = Fa
     """
     marked_inside = False
     for number, raw in enumerate(io.BytesIO(content) if isinstance(content, bytes) else content, 1):
-        if number <= 2:  # the line feed of an empty first line stands apart from its zero byte
-            _check_zero_bytes(raw, name)
         if number == 1:
             _check_head(raw, name)
             if raw.startswith(BYTE_ORDER_MARK):
@@ -82,6 +80,8 @@ def text_lines(content: Iterable[bytes] | bytes, name: str, keep_ends: bool = Fa
                 "each? Remove it from every file but the first.",
                 *(name, number),
             )
+        if number <= 2:  # the line feed of an empty first line stands apart from its zero byte
+            _check_zero_bytes(raw, name)
         try:
             line = raw.decode()
         except UnicodeDecodeError as error:
