@@ -114,7 +114,7 @@ def _check_head(raw: bytes, name: str) -> None:
 
 def _check_zero_bytes(raw: bytes, name: str) -> None:
     """ValueError for a line of UTF-16 or UTF-32 without a byte order mark."""
-    if 3 * raw.count(b"\0") >= len(raw):
+    if raw and 3 * raw.count(b"\0") >= len(raw):
         raise ValueError(
             f"`{name}` must be UTF-8 text, but looks like UTF-16: it has zero bytes between the letters. Convert it with "
             "`iconv -f utf-16le -t utf-8` (or utf-16be, utf-32le, utf-32be)."
