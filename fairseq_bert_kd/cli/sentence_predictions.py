@@ -15,7 +15,6 @@ import fairseq_bert_kd.tasks  # noqa: F401  registers the task
 from fairseq_bert_kd.cli.prepare_sentences import PieceNumbers, scan, tokenise
 from fairseq_bert_kd.cli.sentence_labels import labels_for
 from fairseq_bert_kd.cli.sentence_table import table_format
-from fairseq_bert_kd.compat import load_checkpoint
 from fairseq_bert_kd.data.sentence_dataset import SentenceDataset
 from fairseq_bert_kd.storage.alignment import check_tokenizer
 from fairseq_bert_kd.storage.fairseq_data import open_sides, sentence_files
@@ -30,6 +29,7 @@ from fairseq_bert_kd.storage.sentence_data import (
 )
 from fairseq_bert_kd.tasks.sentence_prediction_with_teacher import (
     SentencePredictionWithTeacherTask,
+    task_settings,
     text_sides,
 )
 from fairseq_bert_kd.teachers.interface import SentenceEncoder
@@ -95,11 +95,10 @@ def load(path: str, data: str | None, cpu: bool) -> LoadedModel:
         FileNotFoundError: checkpoint or folder missing.
         ValueError: no checkpoint of a sentence model, or of another tokenizer or dictionary than the folder.
     """
-    settings = (load_checkpoint(path).get("cfg") or {}).get("task")
-    name = settings.get("_name") if isinstance(settings, dict) else getattr(settings, "task", None)
-    if name != TASK:
+    settings = task_settings(path)
+    if settings.get("_name") != TASK:
         raise ValueError(
-            f"checkpoint `{path}` is of task {name}, not {TASK}; give the checkpoint of a model of sentences"
+            f"checkpoint `{path}` is not of task {TASK}; give the checkpoint of a model of sentences"
         )
     data = data or settings["data"].split(":")[0]
     models, _, task = checkpoint_utils.load_model_ensemble_and_task([path], arg_overrides={"data": data})

@@ -3,7 +3,7 @@
 import functools
 import logging
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Optional
@@ -196,8 +196,8 @@ class SentencePredictionWithTeacherTask(GuardedLoading, FairseqTask):
     def _check_continued_checkpoint(self):
         """Compare the data with the checkpoint from which training goes on; fairseq loads it later, weights only."""
         path = continued_checkpoint(self.cfg)
-        settings = compat.load_checkpoint(path).get("cfg") if path else None
-        stated = ((settings or {}).get("task") or {}).get("sentence_spec")
+        settings = task_settings(path) if path else {}
+        stated = settings.get("sentence_spec")
         if not stated:
             return
         trained, names = (
@@ -206,7 +206,7 @@ class SentencePredictionWithTeacherTask(GuardedLoading, FairseqTask):
         )
         check_same_pieces(trained, self.spec, names)
         head = self.cfg.classification_head_name
-        if settings["task"].get("classification_head_name") == head:
+        if settings.get("classification_head_name") == head:
             check_head(trained, self.spec, names, head)
 
     def build_criterion(self, cfg, from_checkpoint=False):
@@ -323,6 +323,12 @@ def continued_checkpoint(cfg: Any) -> str | None:
         if cfg.finetune_from_model and os.path.isfile(cfg.finetune_from_model)
         else None
     )
+
+
+def task_settings(path: str) -> dict[str, Any]:
+    """Settings of a checkpoint's task; empty if it has none that we know."""
+    task = (compat.load_checkpoint(path).get("cfg") or {}).get("task")
+    return dict(task) if isinstance(task, Mapping) else {}
 
 
 def _dictionary(folder: str, spec: SentenceSpec) -> Dictionary:
