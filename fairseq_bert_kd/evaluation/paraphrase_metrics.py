@@ -5,6 +5,7 @@ is source-BLEU. iBLEU is that of Sun & Zhou (2012), distinct-n that of Li et al.
 """
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,6 +15,7 @@ from sacrebleu.tokenizers.tokenizer_13a import Tokenizer13a
 from fairseq_bert_kd.evaluation.metric import check_pairs
 
 IBLEU_WEIGHTS = (0.9, 0.8)  # of BLEU against the references; the rest weighs source-BLEU
+BLEU_COUNTS = ("sys_len", "ref_len", *(f"{kind}_{n}" for kind in ("counts", "totals") for n in range(1, 5)))
 _sentence_scorer = BLEU(effective_order=True)
 
 
@@ -25,9 +27,25 @@ def sentence_bleu(texts: Sequence[str], others: Sequence[str]) -> NDArray[np.flo
     )
 
 
+def corpus_bleu(texts: Sequence[str], others: Sequence[str], lowercase: bool = False) -> Any:
+    """sacreBLEU's score of texts against one other text each, 0 to 100 in ``score``, with its counts."""
+    return BLEU(lowercase=lowercase).corpus_score(list(texts), [list(others)])
+
+
+def bleu_counts(bleu: Any) -> dict[str, int]:
+    """The numbers, by name of `BLEU_COUNTS`, that are added up over parts of a corpus."""
+    return dict(zip(BLEU_COUNTS, (bleu.sys_len, bleu.ref_len, *bleu.counts, *bleu.totals), strict=True))
+
+
+def bleu_of_counts(counts: Mapping[str, float]) -> float:
+    """Corpus BLEU of the sums of `bleu_counts`."""
+    sys_len, ref_len, *grams = (int(counts[name]) for name in BLEU_COUNTS)
+    return float(BLEU.compute_bleu(grams[:4], grams[4:], sys_len, ref_len, smooth_method="exp").score)
+
+
 def source_bleu(texts: Sequence[str], sources: Sequence[str], lowercase: bool = False) -> float:
     """Corpus BLEU of texts against their sources, 0 to 100."""
-    return float(BLEU(lowercase=lowercase).corpus_score(list(texts), [list(sources)]).score)
+    return float(corpus_bleu(texts, sources, lowercase).score)
 
 
 def several_references_bleu(
@@ -54,7 +72,9 @@ def ibleu(bleu: float, of_source: float, weight: float) -> float:
 def copies(texts: Sequence[str], sources: Sequence[str]) -> NDArray[np.bool_]:
     """``(texts,)`` whether a text has exactly the words of its source, case and white space aside."""
     pairs = zip(texts, sources, strict=True)
-    return np.array([text.lower().split() == source.lower().split() for text, source in pairs], dtype=np.bool_)
+    return np.array(
+        [text.lower().split() == source.lower().split() for text, source in pairs], dtype=np.bool_
+    )
 
 
 def distinct(texts: Sequence[str], order: int) -> float:
@@ -87,7 +107,10 @@ def paraphrase_scores(
     """
     check_pairs(texts, sources)
     check_pairs(texts, references)
-    bleu, of_source = several_references_bleu(texts, references, lowercase), source_bleu(texts, sources, lowercase)
+    bleu, of_source = (
+        several_references_bleu(texts, references, lowercase),
+        source_bleu(texts, sources, lowercase),
+    )
     return {
         "bleu": bleu,
         "source_bleu": of_source,

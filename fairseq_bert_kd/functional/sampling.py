@@ -6,6 +6,7 @@ not those of the gradient.
 """
 
 import math
+from collections.abc import Sequence
 from typing import NamedTuple, Protocol
 
 import numpy as np
@@ -66,8 +67,30 @@ class Symbols(NamedTuple):
         return self.pad, self.bos
 
 
+def allowed_log_probs(logits: Tensor, symbols: Symbols) -> Tensor:
+    """Log-probabilities of the policy, ``(..., vocab)``: minus infinity for forbidden tokens.
+
+    Args:
+        logits: ``(..., vocab)`` of the model.
+        symbols: special tokens.
+    """
+    forbidden = torch.tensor(symbols.forbidden, device=logits.device)
+    return logits.float().index_fill(-1, forbidden, -math.inf).log_softmax(dim=-1)
+
+
+def allowed_token_log_probs(token_logits: Tensor, log_normaliser: Tensor) -> Tensor:
+    """Log-probabilities of the policy from few numbers of each position: `allowed_log_probs` of one token.
+
+    Args:
+        token_logits: ``(positions, 3)`` logits of the token and of the two forbidden ones.
+        log_normaliser: ``(positions,)`` over the whole vocabulary.
+    """
+    log_probs = token_logits - log_normaliser[:, None]
+    return log_probs[:, 0] - torch.log1p(-log_probs[:, 1:].exp().sum(dim=1))
+
+
 def uniform_draws(
-    seed: int, update: int, ids: list[int], samples: int, length: int, stream: int = 0
+    seed: int, update: int, ids: Sequence[int], rows: Sequence[int], length: int, stream: int = 0
 ) -> Tensor:
     """Uniform numbers in [0, 1) for the samples of each source: a function of its arguments, whatever is in the batch.
 
@@ -77,18 +100,18 @@ def uniform_draws(
         seed: seed of the run.
         update: update of training.
         ids: numbers of the sources in their corpus.
-        samples: rows of each source.
+        rows: numbers of samples, one per source.
         length: positions.
         stream: number of the purpose; different purposes draw differently.
 
     Returns:
-        ``(sources * samples, length)`` float32.
+        ``(all samples, length)`` float32, the samples of a source together.
     """
-    rows = [
-        np.random.default_rng([seed, update, i, stream]).random((samples, length), dtype=np.float32)
-        for i in ids
+    drawn = [  # position by position, so that a longer limit adds numbers and changes none
+        np.random.default_rng([seed, update, i, stream]).random((length, count), dtype=np.float32).T
+        for i, count in zip(ids, rows, strict=True)
     ]
-    return torch.from_numpy(np.concatenate(rows)) if rows else torch.zeros(0, length)
+    return torch.from_numpy(np.concatenate(drawn)) if drawn else torch.zeros(0, length)
 
 
 def length_limits(source_lengths: Tensor, ratio: float, added: int, longest: int) -> Tensor:
@@ -163,7 +186,10 @@ def sample_sequences(
             kept = running.nonzero().squeeze(1)
             policy.keep(kept)
             present, history, running = present[kept], history[kept], running[kept]
-    return Samples(*(part[:, :longest] for part in (tokens, sampled, log_probs, entropies)), cut)
+    tokens, sampled, log_probs, entropies = (
+        part[:, :longest] for part in (tokens, sampled, log_probs, entropies)
+    )
+    return Samples(tokens, sampled, log_probs, entropies, cut)
 
 
 class _Scratch:

@@ -4,36 +4,22 @@ Choshen et al. (2020) lay gains of reinforcement learning in translation to peak
 brings too.
 """
 
-from collections.abc import Callable
-
 import numpy as np
-from numpy.typing import NDArray
 
-from fairseq_bert_kd.rewards.interface import Reward, Scores
+from fairseq_bert_kd.rewards.interface import Scores
 
 CONTROLS = ("none", "constant", "shuffled")
-CONSTANT = 1.0
 
 
-class ConstantReward(Reward):
-    """The same reward for every text that is not empty."""
-
-    name = "constant"
-
-    def _scores(self, sources: list[str], hypotheses: list[str], references: list[str]) -> Scores:
-        return np.full(len(hypotheses), CONSTANT)
-
-
-def shuffled(rewards: NDArray[np.float64], seed: int, update: int, ids: list[int]) -> NDArray[np.float64]:
-    """The rewards of a batch in an order that has nothing to do with the texts: a function of seed, update and batch.
+def controlled(rewards: Scores, control: str, key: list[int]) -> Scores:
+    """The rewards that training gets.
 
     Args:
-        rewards: ``(texts,)``.
-        seed: seed of the run.
-        update: update of training.
-        ids: numbers of the sources, so that batches of one update differ.
+        rewards: ``(texts,)`` true rewards.
+        control: ``none`` leaves them; ``constant`` makes all of them 1, which advantages that compare samples with each
+            other turn into 0; ``shuffled`` deals them out anew within the batch.
+        key: whole numbers of which the new order is a function.
     """
-    return np.random.default_rng([seed, update, *ids[:1], len(rewards)]).permutation(rewards)
-
-
-Scorer = Callable[[list[str], list[str], list[str]], Scores]
+    if control == "constant":
+        return np.ones_like(rewards)
+    return np.random.default_rng(key).permutation(rewards) if control == "shuffled" else rewards

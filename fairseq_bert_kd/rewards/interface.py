@@ -54,7 +54,7 @@ class Reward(ABC):
 
 
 class CachedReward:
-    """A reward that remembers what it has scored, by number of the source and text.
+    """A reward that remembers what it has scored.
 
     A policy draws its likely sequences again and again, within a batch and from epoch to epoch.
 
@@ -68,25 +68,15 @@ class CachedReward:
 
     def __init__(self, reward: Reward, limit: int = 1 << 20):
         self.reward, self._limit = reward, limit
-        self._known: dict[tuple[int, str], float] = {}
+        self._known: dict[tuple[str, str, str], float] = {}
         self.asked = self.scored = 0
 
-    def __call__(self, ids: Sequence[int], sources: Texts, hypotheses: Texts, references: Texts) -> Scores:
-        """``(texts,)`` rewards, see `Reward`.
-
-        Args:
-            ids: ``(texts,)`` number of each source in its corpus.
-            sources: ``(texts,)``.
-            hypotheses: ``(texts,)``.
-            references: ``(texts,)``.
-        """
-        keys = list(zip(ids, hypotheses, strict=True))
-        new = {key: place for place, key in enumerate(keys) if key not in self._known}
-        known = {key: self._known[key] for key in keys if key not in new}
-        if new:
-            places = list(new.values())
-            sides = ([side[i] for i in places] for side in (sources, hypotheses, references))
-            found = dict(zip(new, self.reward(*sides).tolist(), strict=True))
+    def __call__(self, sources: Texts, hypotheses: Texts, references: Texts) -> Scores:
+        """``(texts,)`` rewards, see `Reward`."""
+        keys = list(zip(sources, hypotheses, references, strict=True))
+        known = {key: self._known[key] for key in keys if key in self._known}
+        if new := [key for key in dict.fromkeys(keys) if key not in known]:
+            found = dict(zip(new, self.reward(*map(list, zip(*new, strict=True))).tolist(), strict=True))
             known |= found
             self._known |= found
             while len(self._known) > self._limit:

@@ -1,4 +1,4 @@
-"""Rewards of overlap with the reference: ROUGE and sentence BLEU."""
+"""Rewards of overlap with the reference, ROUGE and sentence BLEU, and overlap with the source, which is penalised."""
 
 from fairseq_bert_kd.evaluation.metric import Metric, MetricSettings
 from fairseq_bert_kd.evaluation.paraphrase_metrics import sentence_bleu
@@ -33,3 +33,12 @@ class BleuReward(Reward):
 
     def _scores(self, sources: list[str], hypotheses: list[str], references: list[str]) -> Scores:
         return sentence_bleu(hypotheses, references)
+
+
+class SourceBleu(Reward):
+    """Smoothed sentence BLEU against the source: how much of it is copied."""
+
+    name = "source-bleu"
+
+    def _scores(self, sources: list[str], hypotheses: list[str], references: list[str]) -> Scores:
+        return sentence_bleu(hypotheses, sources)

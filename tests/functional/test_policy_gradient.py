@@ -175,7 +175,7 @@ def trained(kind, reward, samples=4, updates=300):
     optimizer = torch.optim.Adam([logits], lr=0.1)
     limits = torch.full((SOURCES * samples,), LENGTH)
     for update in range(updates):
-        draws = uniform_draws(1, update, list(range(SOURCES)), samples, LENGTH)
+        draws = uniform_draws(1, update, list(range(SOURCES)), [samples] * SOURCES, LENGTH)
         drawn = sample_sequences(Bandit(logits, len(limits)), limits, SYMBOLS, draws)
         rewards = reward(drawn.tokens).view(SOURCES, samples)
         greedy = reward(logits.argmax(dim=1)[None]).expand(SOURCES)

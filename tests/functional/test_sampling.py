@@ -8,6 +8,8 @@ import torch
 from fairseq_bert_kd.functional.sampling import (
     BLOCK,
     Symbols,
+    allowed_log_probs,
+    allowed_token_log_probs,
     length_limits,
     sample_sequences,
     uniform_draws,
@@ -49,7 +51,7 @@ def allowed(logits):
 
 def test_log_probabilities_and_entropies_are_the_policy_s():
     found = tables(6, 11)
-    draws = uniform_draws(1, 0, list(range(6)), 1, 9)
+    draws = uniform_draws(1, 0, list(range(6)), [1] * 6, 9)
     drawn = sample_sequences(Markov(found), torch.full((6,), 9), SYMBOLS, draws)
     for row in range(6):
         before = SYMBOLS.eos
@@ -70,7 +72,7 @@ def test_frequencies_are_the_probabilities(vocab):
     """20,000 draws of one token; every token within five standard deviations."""
     rows = 20_000
     logits = torch.randn(vocab) * 2
-    draws = uniform_draws(3, 0, [0], rows, 1)
+    draws = uniform_draws(3, 0, [0], [rows], 1)
     policy = Markov(logits.expand(1, vocab, vocab).expand(rows, vocab, vocab))
     drawn = sample_sequences(policy, torch.ones(rows, dtype=torch.int64), SYMBOLS, draws)
     counts = torch.bincount(drawn.tokens[:, 0], minlength=vocab)
@@ -96,7 +98,7 @@ def test_without_draws_the_best_token_is_taken():
 def test_finished_rows_leave_the_batch_and_change_nothing():
     found = tables(40, 8, eos=1.5)
     limits = torch.full((40,), 30)
-    draws = uniform_draws(1, 0, list(range(40)), 1, 30)
+    draws = uniform_draws(1, 0, list(range(40)), [1] * 40, 30)
     policy = Markov(found)
     together = sample_sequences(policy, limits, SYMBOLS, draws)
     assert policy.calls[0] == 40
@@ -111,7 +113,9 @@ def test_finished_rows_leave_the_batch_and_change_nothing():
 def test_a_cut_sequence_has_no_end_and_says_so():
     found = tables(30, 8)
     limits = torch.arange(30) % 5 + 1
-    drawn = sample_sequences(Markov(found), limits, SYMBOLS, uniform_draws(1, 0, list(range(30)), 1, 5))
+    drawn = sample_sequences(
+        Markov(found), limits, SYMBOLS, uniform_draws(1, 0, list(range(30)), [1] * 30, 5)
+    )
     lengths = drawn.sampled.sum(dim=1)
     ended = drawn.tokens.eq(SYMBOLS.eos).any(dim=1)
     assert torch.equal(drawn.cut, ~ended)
@@ -124,7 +128,7 @@ def test_a_prefix_is_given_and_not_drawn():
     found = tables(2, 9, eos=-5)
     prefixes = torch.tensor([[4, 5, 6], [7, SYMBOLS.pad, SYMBOLS.pad]])
     drawn = sample_sequences(
-        Markov(found), torch.tensor([6, 6]), SYMBOLS, uniform_draws(1, 0, [0, 1], 1, 6), prefixes
+        Markov(found), torch.tensor([6, 6]), SYMBOLS, uniform_draws(1, 0, [0, 1], [1, 1], 6), prefixes
     )
     assert drawn.tokens[0, :3].tolist() == [4, 5, 6]
     assert drawn.tokens[1, 0] == 7
@@ -133,16 +137,17 @@ def test_a_prefix_is_given_and_not_drawn():
 
 
 def test_draws_are_those_of_a_source_whatever_else_is_drawn():
-    together = uniform_draws(1, 5, [10, 11, 12], 4, 6)
-    assert torch.equal(together[4:8], uniform_draws(1, 5, [11], 4, 6))
+    together = uniform_draws(1, 5, [10, 11, 12], [4, 4, 2], 6)
+    assert torch.equal(together[4:8], uniform_draws(1, 5, [11], [4], 6))
+    assert torch.equal(together[4:8, :4], uniform_draws(1, 5, [11], [4], 4))
     assert not torch.equal(together[:4], together[4:8])
     for other in (
-        uniform_draws(2, 5, [11], 4, 6),
-        uniform_draws(1, 6, [11], 4, 6),
-        uniform_draws(1, 5, [11], 4, 6, 1),
+        uniform_draws(2, 5, [11], [4], 6),
+        uniform_draws(1, 6, [11], [4], 6),
+        uniform_draws(1, 5, [11], [4], 6, 1),
     ):
         assert not torch.equal(together[4:8], other)
-    assert uniform_draws(1, 0, [], 4, 6).shape == (0, 6)
+    assert uniform_draws(1, 0, [], [], 6).shape == (0, 6)
 
 
 def test_limits():
@@ -157,3 +162,11 @@ def test_half_precision_and_a_negative_infinite_row_part():
     drawn = sample_sequences(Markov(logits.half()), torch.tensor([2]), SYMBOLS, torch.tensor([[0.5, 0.5]]))
     assert drawn.tokens.tolist() == [[4, 4]]
     assert drawn.log_probs.tolist() == [[0.0, 0.0]]
+
+
+def test_two_ways_to_a_token_s_log_probability():
+    logits, tokens = torch.randn(5, 11), torch.tensor([3, 2, 10, 4, 4])
+    expected = allowed_log_probs(logits, SYMBOLS).gather(1, tokens[:, None]).squeeze(1)
+    ids = torch.stack([tokens, torch.full((5,), SYMBOLS.pad), torch.full((5,), SYMBOLS.bos)], dim=1)
+    found = allowed_token_log_probs(logits.gather(1, ids), logits.logsumexp(1))
+    torch.testing.assert_close(found, expected)
