@@ -32,11 +32,13 @@ INSIDE = {
     "rewards": {"modules", "tokenization", "data", "evaluation", "functional", "storage", "compat"},
     "models": {"modules", "functional", "batch", "compat"},
     "criterions": {"modules", "functional", "batch"},
-    "tasks": {"rewards", "modules", "evaluation", "teachers", "data", "tokenization", "functional", "storage", "batch", "compat"},
+    "tasks": {
+        "rewards", "teachers", "modules", "evaluation", "data", "tokenization", "functional", "storage", "batch", "compat",
+    },
     "report": {"evaluation", "storage", "compat", "root"},
     "cli": {
-        "report", "tasks", "rewards", "teachers", "evaluation", "tokenization", "data", "functional", "storage", "text_lines", "batch", "compat",
-        "root",
+        "report", "tasks", "rewards", "teachers", "modules", "evaluation", "tokenization", "data", "functional", "storage",
+        "text_lines", "batch", "compat", "root",
     },
     "__main__": {"cli"},
 }  # fmt: skip
@@ -61,7 +63,10 @@ OUTSIDE = {
         "torch", "fairseq.criterions", "fairseq.dataclass", "fairseq.distributed", "fairseq.logging", "fairseq.models",
         "fairseq.modules", "fairseq.utils",
     },
-    "tasks": {"torch", "numpy", "fairseq.checkpoint_utils", "fairseq.logging", "fairseq.tasks", "fairseq.data", "fairseq.dataclass", "fairseq.utils", "omegaconf"},
+    "tasks": {
+        "torch", "numpy", "fairseq.checkpoint_utils", "fairseq.data", "fairseq.dataclass", "fairseq.logging", "fairseq.tasks",
+        "fairseq.utils", "omegaconf",
+    },
     "report": {"numpy"},  # its other packages come through compat.import_extra
     "cli": {"torch", "numpy", "tqdm", "fairseq"},
     "__main__": set(),

@@ -101,12 +101,12 @@ def load_evaluator(path: str, positive: str | None, option: str, name: str = "ev
     """
     from fairseq import checkpoint_utils
 
-    settings = (compat.load_checkpoint(path).get("cfg") or {}).get("task") or {}
-    if settings.get("_name") != TASK:
+    stated = (compat.load_checkpoint(path).get("task_state") or {}).get("sentence_spec")
+    if not stated:
         raise ValueError(
             f"{option} `{path}` is not a classifier of sentences; give a checkpoint of --task {TASK} that was trained on pairs"
         )
-    spec = SentenceSpec.from_json(settings["sentence_spec"])
+    spec = SentenceSpec.from_json(stated)
     column = positive_class(spec, positive, f"{option} `{path}`")
     with torch.random.fork_rng(devices=[]):  # weights are drawn before those of the checkpoint replace them
         models, _, task = checkpoint_utils.load_model_ensemble_and_task([path])
