@@ -28,6 +28,9 @@ COMMANDS = {
         f"{CLI}.mine_negatives",
         "pairs of paraphrases, and mined pairs that are none, to train an evaluator on",
     ),
+    "rerank": Command(
+        f"{CLI}.rerank", "the best of several outputs per sentence, by a reward or by agreement"
+    ),
     "store": Command(f"{CLI}.store_tools", "verify, show, merge, convert the stored logits"),
     "export-student": Command(
         f"{CLI}.export_student", "a student for stock fairseq and CTranslate2, or for transformers"

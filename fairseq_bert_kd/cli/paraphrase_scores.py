@@ -52,7 +52,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     group.add_argument("--positive", metavar="CLASS", help="name of the evaluators' class of paraphrases")
     group.add_argument(
-        "--sentence-encoder", metavar="PATH", help="transformers encoder of sentences: mean cosine with the source"
+        "--sentence-encoder",
+        metavar="PATH",
+        help="transformers encoder of sentences: mean cosine with the source",
     )
 
 
@@ -94,9 +96,7 @@ class ParaphraseScorer:
         sources = read_lines(args.sources)
         rows: list[list[str]] = [[reference] for reference in references]
         if args.all_references:
-            rows = [
-                [text for text in line.split("\t") if text] for line in read_lines(args.all_references)
-            ]
+            rows = [[text for text in line.split("\t") if text] for line in read_lines(args.all_references)]
             if not all(rows):
                 raise ValueError(
                     f"`{args.all_references}`, line {rows.index([]) + 1}: no reference; every sentence needs one"
@@ -115,6 +115,39 @@ class ParaphraseScorer:
         for name, reward in self._rewards.items():
             found[name] = 100 * float(reward(self.sources, texts, self.references).mean())
         return found
+
+
+class FurtherScores:
+    """What ``score`` adds to its table and results: nothing without ``--sources``.
+
+    Args:
+        args: options of the command.
+        references: ``(sentences,)``.
+
+    Attributes:
+        results: entries of the results file.
+
+    Raises:
+        ValueError: see `ParaphraseScorer.from_args`.
+    """
+
+    def __init__(self, args: argparse.Namespace, references: Sequence[str]):
+        self._scorer = ParaphraseScorer.from_args(args, references)
+        self._systems: dict[str, list[dict[str, float]]] = {}
+        self.results: dict[str, Any] = {}
+        if self._scorer is not None:
+            self.results["paraphrases"] = self._systems
+            self.add(COPY, self._scorer.sources)
+
+    def add(self, label: str, texts: Sequence[str]) -> None:
+        """Score a run of a system."""
+        if self._scorer is not None:
+            self._systems.setdefault(label, []).append(self._scorer.scores(texts))
+
+    def show(self) -> None:
+        """Print the table."""
+        if self._scorer is not None:
+            print(f"\n{format_table(self._systems)}")
 
 
 def _rewards(args: argparse.Namespace) -> dict[str, Any]:

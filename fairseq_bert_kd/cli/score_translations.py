@@ -5,6 +5,7 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
+from fairseq_bert_kd.cli import paraphrase_scores
 from fairseq_bert_kd.evaluation.fairseq_output import read_hypotheses, read_lines
 from fairseq_bert_kd.evaluation.metric import MetricSettings
 from fairseq_bert_kd.evaluation.registry import signatures, table_metrics
@@ -48,6 +49,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--json", metavar="FILE", help="also write scores and signatures to this file")
     parser.add_argument("--overwrite", action="store_true", help="replace an existing --json file")
+    paraphrase_scores.add_arguments(parser)
 
 
 def parse_systems(arguments: Sequence[str]) -> dict[str, list[str]]:
@@ -105,6 +107,7 @@ def main(args: argparse.Namespace) -> None:
         raise ValueError(f"reference `{args.reference}` is empty")
     metrics = table_metrics("bleu", MetricSettings(args.lowercase, args.tokenize))
     decode = _decoder(args.tokenizer)
+    further = paraphrase_scores.FurtherScores(args, reference)
     scores: dict[str, list[Scores]] = {}
     for label, files in parse_systems(args.systems).items():
         scores[label] = []
@@ -112,10 +115,12 @@ def main(args: argparse.Namespace) -> None:
             hypotheses = read_hypotheses(file, len(reference), pieces=bool(args.tokenizer))
             hypotheses = [decode(text) for text in hypotheses]
             scores[label].append(SystemOutput(metrics, hypotheses, reference).scores)
+            further.add(label, hypotheses)
     print(format_table(scores))
     listed = signatures(metrics)
     for name, signature in listed.items():
         print(f"{name}: {signature}")
+    further.show()
     if args.json:
-        results = {"signatures": listed, "reference": args.reference, "systems": scores}
+        results = {"signatures": listed, "reference": args.reference, "systems": scores, **further.results}
         Path(args.json).write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
