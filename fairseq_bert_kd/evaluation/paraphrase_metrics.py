@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from sacrebleu.metrics import BLEU
+from sacrebleu.metrics.lib_ter import BeamEditDistance
 from sacrebleu.tokenizers.tokenizer_13a import Tokenizer13a
 
 from fairseq_bert_kd.evaluation.metric import check_pairs
@@ -75,6 +76,21 @@ def copies(texts: Sequence[str], sources: Sequence[str]) -> NDArray[np.bool_]:
     return np.array(
         [text.lower().split() == source.lower().split() for text, source in pairs], dtype=np.bool_
     )
+
+
+def edit_distances(texts: Sequence[str], others: Sequence[str]) -> NDArray[np.int64]:
+    """``(texts,)`` words to insert, delete or replace, by the distance of sacreBLEU's TER, without shifts."""
+    pairs = zip(texts, others, strict=True)
+    return np.array(
+        [BeamEditDistance(other.split())(text.split())[0] for text, other in pairs], dtype=np.int64
+    )
+
+
+def distance_places(distances: NDArray[np.int64]) -> NDArray[np.float64]:
+    """``(pairs,)`` rank of each distance over their number, above 0 to 1; equal distances share their mean rank."""
+    from scipy.stats import rankdata
+
+    return rankdata(distances) / len(distances)
 
 
 def distinct(texts: Sequence[str], order: int) -> float:

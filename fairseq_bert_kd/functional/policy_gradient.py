@@ -188,13 +188,13 @@ def ranking_margin(rouge: Tensor, sampled_score: Tensor, reference_score: Tensor
     return torch.relu(1.0 - rouge + sampled_score - reference_score)
 
 
-def curriculum_probabilities(distances: Tensor, delta: float) -> Tensor:
-    """Probability with which each of K pairs is learned: ``sigmoid(delta (0.5 - rank / K))``, rank 1 the closest pair.
+def curriculum_probabilities(places: Tensor, delta: float) -> Tensor:
+    """Probability with which each pair is learned: ``sigmoid(delta (0.5 - rank / K))``, rank 1 the closest of K pairs.
 
     From large ``delta`` (close pairs only) to 0 (every pair with 1/2) over training (Li et al. 2018).
 
     Args:
-        distances: ``(K,)`` edit distances of source and reference.
+        places: ``(pairs,)`` ranks over K by the edit distance of source and reference.
         delta: steepness.
     """
-    return rescaled_ranks(-distances.float(), delta) + 0.5
+    return torch.sigmoid(delta * (0.5 - places))

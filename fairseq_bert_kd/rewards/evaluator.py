@@ -12,6 +12,7 @@ from fairseq_bert_kd.data.sentence_dataset import padded
 from fairseq_bert_kd.functional.truncation import longest_first
 from fairseq_bert_kd.rewards.interface import Reward, Scores
 from fairseq_bert_kd.storage.sentence_data import CLASSES, SentenceSpec
+from fairseq_bert_kd.tokenization.dictionary import token_ids
 from fairseq_bert_kd.tokenization.hf_tokenizer import HfTokenizer
 
 TASK = "sentence_prediction_with_teacher"
@@ -51,7 +52,7 @@ class Evaluator(Reward):
     @torch.no_grad()
     def score_pairs(self, sources: Sequence[str], hypotheses: Sequence[str]) -> Scores:
         """``(pairs,)`` probabilities that the second text paraphrases the first."""
-        sides = [self._tokens(texts) for texts in (sources, hypotheses)]
+        sides = [token_ids(self.tokenizer, self._dictionary, texts) for texts in (sources, hypotheses)]
         lengths = np.array([[len(text) for text in side] for side in sides]).T  # (pairs, 2)
         scores = np.empty(len(lengths))
         device = next(self.model.parameters()).device
@@ -70,14 +71,6 @@ class Evaluator(Reward):
     def _probabilities(self, texts: tuple[Tensor, ...], lengths: tuple[Tensor, ...]) -> Tensor:
         logits, _ = self.model(texts, lengths, features_only=True, classification_head_name=self._head)
         return logits.double().softmax(dim=1)[:, self._positive]
-
-    def _tokens(self, texts: Sequence[str]) -> list[Any]:
-        """Ids of each text, end of sentence included."""
-        index, eos = self._dictionary.index, self._dictionary.eos()
-        return [
-            np.array([*map(index, pieces), eos], dtype=np.int64)
-            for pieces in self.tokenizer.encode_batch(texts)
-        ]
 
 
 def _batches(lengths: Any) -> Iterator[Any]:
@@ -114,7 +107,7 @@ def load_evaluator(path: str, positive: str | None, option: str, name: str = "ev
     return Evaluator(name, models[0], task.cfg.classification_head_name, task.dictionary, tokenizer, column)
 
 
-def positive_class(spec: SentenceSpec, positive: str | None, what: str) -> int:
+def positive_class(spec: SentenceSpec, positive: str | None, what: str, option: str = "--rl-positive") -> int:
     """Number of the class "paraphrase".
 
     Raises:
@@ -129,12 +122,10 @@ def positive_class(spec: SentenceSpec, positive: str | None, what: str) -> int:
     positive = positive or spec.positive
     if not positive:
         raise ValueError(
-            f"{what} has the classes {known}, and none is named as the one of paraphrases; name it with --rl-positive"
+            f"{what} has the classes {known}, and none is named as the one of paraphrases; name it with {option}"
         )
     if positive not in spec.names:
-        raise ValueError(
-            f"{what} has the classes {known}; `{positive}` is none of them. Correct --rl-positive"
-        )
+        raise ValueError(f"{what} has the classes {known}; `{positive}` is none of them. Correct {option}")
     return spec.names.index(positive)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -67,6 +68,14 @@ def sentence_vocabulary(tokenizer: HfTokenizer, dictionary: Dictionary) -> Sente
         encoder_size=tokenizer.vocab_size,
         digests={"tokenizer": tokenizer.digest(), "dictionary": dictionary_digest(dictionary.symbols)},
     )
+
+
+def token_ids(
+    tokenizer: HfTokenizer, dictionary: Dictionary, texts: Sequence[str]
+) -> list[NDArray[np.int64]]:
+    """Ids of each text in a dictionary, end of sentence included."""
+    index, eos = dictionary.index, dictionary.eos()
+    return [np.array([*map(index, pieces), eos], dtype=np.int64) for pieces in tokenizer.encode_batch(texts)]
 
 
 def full_dictionary(tokenizer: HfTokenizer) -> Dictionary:

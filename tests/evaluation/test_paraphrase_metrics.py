@@ -7,7 +7,9 @@ from fairseq_bert_kd.evaluation.paraphrase_metrics import (
     bleu_of_counts,
     copies,
     corpus_bleu,
+    distance_places,
     distinct,
+    edit_distances,
     ibleu,
     paraphrase_scores,
     several_references_bleu,
@@ -58,3 +60,10 @@ def test_a_copy_has_the_whole_source_and_pays_for_it():
 def test_unequal_lengths_are_refused():
     with pytest.raises(ValueError, match="2 predictions for 1 references"):
         paraphrase_scores(SOURCES, SOURCES[:1], [["a"], ["b"]])
+
+
+def test_edit_distances_and_their_places():
+    texts, others = ["a b c", "a b", "x", ""], ["a c", "a b", "y z", "a"]
+    distances = edit_distances(texts, others)
+    assert distances.tolist() == [1, 0, 2, 1]
+    assert distance_places(distances).tolist() == [2.5 / 4, 1 / 4, 4 / 4, 2.5 / 4]

@@ -131,8 +131,8 @@ def test_margin_by_hand():
 
 
 def test_curriculum_by_hand():
-    close(curriculum_probabilities(torch.tensor([1, 2, 3, 4]), 12.0), [0.9526, 0.5, 0.0474, 0.0025])
-    close(curriculum_probabilities(torch.tensor([3, 1, 2]), 0.0), [0.5] * 3)
+    close(curriculum_probabilities(torch.tensor([0.25, 0.5, 0.75, 1.0]), 12.0), [0.9526, 0.5, 0.0474, 0.0025])
+    close(curriculum_probabilities(torch.tensor([1.0, 0.3, 0.6]), 0.0), [0.5] * 3)
 
 
 def test_prefixes_of_roll_outs():

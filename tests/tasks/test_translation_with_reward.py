@@ -20,6 +20,9 @@ from fairseq_bert_kd.rewards.rewarded_samples import RewardedSampler, SamplingSe
 from fairseq_bert_kd.tokenization.hf_tokenizer import HfTokenizer
 from tests.rewarded_generators import LSTM, TINY, train
 from tests.tiny_chain import PLUGIN, logged, run_fairseq
+from tests.tiny_sentences import prepare, write_table
+from tests.tiny_sentences import train as train_sentences
+from tests.tokenization.tiny_tokenizers import build_tokenizer
 
 
 @pytest.fixture(scope="module")
@@ -359,6 +362,47 @@ def test_training_logs_what_it_did_and_goes_on(chain, trained, tmp_path):
         "--max-len-b", 8, "--cpu", "--batch-size", 5, "--required-batch-size-multiple", 1,
     )  # fmt: skip
     assert out.count("\nH-") == 20
+
+
+@pytest.fixture(scope="module")
+def evaluators(chain, tmp_path_factory):
+    """Checkpoints of two classifiers of pairs, classes bad and good; the second one reads case."""
+    folder = tmp_path_factory.mktemp("evaluators")
+    build_tokenizer("bert_cased", folder / "cased")
+    tables = [
+        argument
+        for seed, split in enumerate(("train", "valid"))
+        for argument in (f"--{split}", write_table(folder / f"{split}.tsv", 40, seed, pairs=True))
+    ]
+    columns = ("--columns", "text,other", "--label-column", "label")
+    found = {}
+    for name, tokenizer in (("uncased", chain.bert), ("cased", folder / "cased")):
+        assert prepare(tokenizer, folder / f"data-{name}", *columns, *tables) == 0
+        found[name] = train_sentences(folder / f"data-{name}", folder / name, updates=1)
+    return found
+
+
+def test_an_evaluator_rewards_and_another_judges(chain, trained, evaluators, tmp_path):
+    """Neither is trained, nor in the checkpoint."""
+    path = evaluators["uncased"]
+    arguments = ("--rl-evaluator", path, "--rl-held-out-evaluator", path, "--rl-positive", "good", "--eval-bleu",
+                 "--eval-bleu-args", '{"beam": 1, "max_len_b": 8}', "--finetune-from-model", trained["transformer"])  # fmt: skip
+    with logged("valid") as valid:
+        last = train(chain.data, tmp_path, *arguments, tokenizer=chain.bert, updates=1)
+    found = json.loads(valid[-1])
+    assert found["valid_held_out"] == found["valid_reward"] != "0"
+    keys = (torch.load(path, weights_only=True)["model"].keys() for path in (last, trained["transformer"]))
+    assert next(keys) == next(keys)
+
+
+def test_an_evaluator_that_reads_case_is_refused(chain, evaluators, tmp_path):
+    arguments = ("--rl-evaluator", evaluators["cased"], "--rl-positive", "good")
+    with pytest.raises(ValueError, match="take two tokenizers that agree on case"):
+        train(chain.data, tmp_path, *arguments, tokenizer=chain.bert)
+    with pytest.raises(
+        ValueError, match="none is named as the one of paraphrases; name it with --rl-positive"
+    ):
+        train(chain.data, tmp_path, *arguments[:2], tokenizer=chain.bert)
 
 
 def test_kl_holds_the_policy_at_its_start(chain, trained, tmp_path):
