@@ -3,7 +3,7 @@
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, Optional
+from typing import Any, Optional, cast
 
 import torch
 from fairseq.dataclass import ChoiceEnum, FairseqDataclass
@@ -196,11 +196,15 @@ class HfEncoder(BaseFairseqModel):
             text_format=self.text_format,
             digests=self.digests,
             pooler=self.pooler is not None,
+<<<<<<< HEAD
             heads={name: head.description() for name, head in self.classification_heads.items()},
             projections={
                 name: (projection.out_features, projection.bias is not None)
                 for name, projection in self.projections.items()
             },
+=======
+            heads={name: self._head(name).description() for name in self.classification_heads},
+>>>>>>> hfenc
         ).to_json()
 
     @property
@@ -228,7 +232,7 @@ class HfEncoder(BaseFairseqModel):
                 f"the pooler is as wide as the encoder ({self._width}), got inner_dim {inner_dim}"
             )
         if name in self.classification_heads:
-            if self.classification_heads[name].description().classes == num_classes:
+            if self._head(name).description().classes == num_classes:
                 return
             logger.warning("head `%s` is replaced by one with %d classes", name, num_classes)
         output = self._given_output(num_classes)
@@ -236,6 +240,9 @@ class HfEncoder(BaseFairseqModel):
             logger.info("head `%s` starts from random weights", name)
             output = new_linear(self._width, num_classes, self.encoder.config)
         self._add_head(name, output, self.label_names)
+
+    def _head(self, name: str) -> ClassificationHead:
+        return cast(ClassificationHead, self.classification_heads[name])
 
     def _add_head(self, name: str, output: nn.Linear, names: Sequence[str]) -> None:
         self.classification_heads[name] = ClassificationHead(output, names, self.dropout, self.classifier)
@@ -347,14 +354,15 @@ class HfEncoder(BaseFairseqModel):
         """``(batch, input_len, d)`` last hidden states to the ``(batch, classes)`` logits of a head."""
         return self.classification_heads[head](pool(hidden, inputs.attention_mask, self.pooling, self.pooler))
 
-    def sentence_vectors(self, texts: Sequence[Tensor], lengths: Sequence[Tensor], vector: str) -> Tensor:
-        """One vector per sentence or pair.
+    def sentence_vectors(self, tokens: Tensor, lengths: Tensor, vector: Optional[str] = None) -> Tensor:
+        """One vector per sentence, as a `teachers.interface.SentenceEncoder` gives them.
 
         Args:
-            texts: see `lay_out`.
-            lengths: see `lay_out`.
+            tokens: ``(batch, length)`` int64 ids of the dictionary, right-padded, each row with end of sentence.
+            lengths: ``(batch,)`` tokens of each row, end of sentence included.
             vector: "cls", the first token's last hidden state; "pooler", the pooler over it; "mean", the mean of the last
                 hidden states over all tokens, special ones included; "last2-mean", that of the mean of the last two layers.
+                None for "mean".
 
         Returns:
             ``(batch, d)``.
@@ -362,19 +370,20 @@ class HfEncoder(BaseFairseqModel):
         Raises:
             ValueError: an unknown vector, or no pooler.
         """
+        vector = vector or "mean"
         if vector not in VECTORS:
             raise ValueError(f"the vector must be one of {', '.join(VECTORS)}, got `{vector}`")
         if vector == "pooler" and self.pooler is None:
             raise ValueError(
                 "the encoder has no pooler (none came with its weights); take the vector cls or mean"
             )
-        inputs = self.lay_out(texts, lengths)
+        inputs = self.lay_out((tokens,), (lengths,))
         if vector != "last2-mean":
             return pool(self.encode_inputs(inputs)[0], inputs.attention_mask, vector, self.pooler)
         last = self.encoder.config.num_hidden_layers
         with record(inside(self.encoder), hidden=(last - 1, last)) as states:
             self.encode_inputs(inputs)
-        return mean_over_tokens(sum(states.hidden.values()) / 2, inputs.attention_mask)
+        return mean_over_tokens((states.hidden[last - 1] + states.hidden[last]) / 2, inputs.attention_mask)
 
     def max_positions(self) -> int:
         """Most tokens of all texts of a row together, each with its end of sentence."""

@@ -85,14 +85,14 @@ def keep_layers(encoder: Any, chosen: Sequence[int]) -> int:
         ValueError: no layer is chosen, one is chosen that the encoder does not have, they do not increase, or the model type
             is not known.
     """
-    owner = _known_owner(encoder, "keep all layers")
-    layers = len(owner.layer)  # type: ignore[arg-type]
+    owner: Any = _known_owner(encoder, "keep all layers")
+    layers = len(owner.layer)
     if not chosen or [*chosen] != sorted({*chosen}) or not 0 <= chosen[0] <= chosen[-1] < layers:
         raise ValueError(
             f"the layers to keep must be increasing numbers from 0 to {layers - 1}, the layers of the model, got "
             f"{','.join(map(str, chosen)) or 'none'}"
         )
-    owner.layer = nn.ModuleList(owner.layer[number] for number in chosen)  # type: ignore[index]
+    owner.layer = nn.ModuleList(owner.layer[number] for number in chosen)
     encoder.config.num_hidden_layers = len(chosen)
     return layers
 

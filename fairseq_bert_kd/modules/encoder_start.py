@@ -4,7 +4,7 @@ import logging
 from collections.abc import Mapping
 from typing import Any
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from fairseq_bert_kd import compat
 from fairseq_bert_kd.functional.text_format import TextFormat
@@ -86,46 +86,54 @@ def random_encoder(cfg: Any, vocabulary: Any) -> SentenceParts:
 
 
 def parts_of_checkpoint(path: str, tokenizer: str) -> SentenceParts:
-    """Encoder, and pooler and classifier if there are, of a checkpoint of ours.
-
-    Args:
-        path: checkpoint of ``hf_encoder`` or ``hf_masked_lm``.
-        tokenizer: digest of the tokenizer in use.
-
-    Raises:
-        ValueError: the checkpoint is of another model, or of another tokenizer.
-    """
-    state = compat.load_checkpoint(path)
-    settings = _model_settings(state)
-    described = settings.get("encoder_spec") or settings.get("teacher_spec")
-    if not described:
-        raise ValueError(
-            f"--encoder-init `{path}` holds no transformers encoder; give a checkpoint of --arch hf_encoder or hf_masked_lm"
-        )
-    spec = EncoderSpec.from_json(described)
+    """`parts_of_state` of a checkpoint, for data of a tokenizer with this digest."""
+    try:
+        parts, spec = parts_of_state(compat.load_checkpoint(path), path)
+    except ValueError as error:
+        raise ValueError(f"--encoder-init: {error}") from None
     if spec.digests["tokenizer"] != tokenizer:
         raise ValueError(
             f"--encoder-init `{path}` was trained with another tokenizer (sha256 {spec.digests['tokenizer'][:12]} against "
             f"{tokenizer[:12]}); prepare the data with that one"
         )
-    weights = state["model"]
-    parts = take_apart(encoder_from_config(spec.config))
-    parts.encoder.load_state_dict(_below(weights, "encoder."))
+    return parts
+
+
+def parts_of_state(state: dict[str, Any], name: str) -> tuple[SentenceParts, EncoderSpec]:
+    """Encoder of a checkpoint of ours with its weights, pooler and classifier if there are, and its description.
+
+    Args:
+        state: content of the checkpoint.
+        name: its path, for the message.
+
+    Raises:
+        ValueError: the checkpoint holds no transformers encoder.
+    """
+    settings, weights = compat.model_settings(state), state["model"]
+    described = settings.get("encoder_spec") or settings.get("teacher_spec")
+    if not described:
+        raise ValueError(
+            f"`{name}` holds no transformers encoder but a `{settings['_name']}` model; give a checkpoint of "
+            "--arch hf_encoder"
+        )
+    spec = EncoderSpec.from_json(described)
+    encoder = take_apart(encoder_from_config(spec.config)).encoder
+    encoder.load_state_dict(_below(weights, "encoder."))
     pooler, output, head = None, None, Head(0)
     if spec.pooler:
-        pooler = Pooler.new(parts.encoder.config)
+        pooler = Pooler.new(encoder.config)
         pooler.load_state_dict(_below(weights, "pooler."))
     if len(spec.heads) == 1:
-        [(name, head)] = spec.heads.items()
-        output = new_linear(parts.encoder.config.hidden_size, head.classes, parts.encoder.config)
-        output.load_state_dict(_below(weights, f"classification_heads.{name}.output."))
-    return SentenceParts(parts.encoder, pooler, output, head.names)
-
-
-def _model_settings(state: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Options of the model of a checkpoint."""
-    model = (state.get("cfg") or {}).get("model") or state.get("args")
-    return model if isinstance(model, Mapping) else vars(model)
+        [(head_name, head)] = spec.heads.items()
+        output = new_linear(encoder.config.hidden_size, head.classes, encoder.config)
+        output.load_state_dict(_below(weights, f"classification_heads.{head_name}.output."))
+    projections = {
+        name: nn.Linear(encoder.config.hidden_size, width, bias)
+        for name, (width, bias) in spec.projections.items()
+    }
+    for name, projection in projections.items():
+        projection.load_state_dict(_below(weights, f"projections.{name}."))
+    return SentenceParts(encoder, pooler, output, head.names, projections), spec
 
 
 def _below(weights: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:

@@ -1,6 +1,6 @@
 """From an encoder's hidden states to classes: pooler and head, and where transformers' own classifiers keep them."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from types import MappingProxyType
 from typing import Any, NamedTuple, Optional
 
@@ -8,11 +8,20 @@ import torch
 from torch import Tensor, nn
 
 from fairseq_bert_kd.functional.pooling import first_token, mean_over_tokens
-from fairseq_bert_kd.modules.pretrained_encoder import Head
+from fairseq_bert_kd.modules.pretrained_encoder import (
+    Head,
+    classifier_from_config,
+    config_settings,
+    encoder_from_config,
+)
 
 POOLINGS = ("pooler", "cls", "mean")
 CLASSIFIERS = ("dropout", "relu")
-ACTIVATIONS = {"tanh": torch.tanh, "gelu": nn.functional.gelu, "relu": nn.functional.relu}
+ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
+    "tanh": torch.tanh,
+    "gelu": nn.functional.gelu,
+    "relu": nn.functional.relu,
+}
 
 
 class _Places(NamedTuple):
@@ -22,11 +31,13 @@ class _Places(NamedTuple):
         dense: the pooler's linear layer.
         output: the linear layer that gives the logits.
         activation: between the two, one of `ACTIVATIONS`.
+        dropout: name in the config of the probability before ``output``.
     """
 
     dense: str
     output: str
     activation: str = "tanh"
+    dropout: str = "classifier_dropout"
 
 
 _KNOWN = dict.fromkeys(
@@ -34,7 +45,7 @@ _KNOWN = dict.fromkeys(
 ) | {
     "bert": _Places("bert.pooler.dense", "classifier"),
     "electra": _Places("classifier.dense", "classifier.out_proj", "gelu"),
-    "distilbert": _Places("pre_classifier", "classifier", "relu"),
+    "distilbert": _Places("pre_classifier", "classifier", "relu", "seq_classif_dropout"),
 }
 
 
@@ -141,9 +152,8 @@ def take_apart(model: Any, missing: Iterable[str] = ()) -> SentenceParts:
         missing: names of the model's weights that are random, and therefore not taken.
     """
     encoder, config = model.base_model, model.config
-    pooler = getattr(encoder, "pooler", None)
-    dense, output = getattr(pooler, "dense", pooler), None
-    if pooler is not None:
+    dense, output = _pooler_of(encoder), None
+    if dense is not None:
         encoder.pooler = None
     if model is not encoder and config.model_type in _KNOWN:
         places = _KNOWN[config.model_type]
@@ -155,10 +165,17 @@ def take_apart(model: Any, missing: Iterable[str] = ()) -> SentenceParts:
         output = None
     return SentenceParts(
         encoder=encoder,
-        pooler=Pooler(dense, config.model_type) if isinstance(dense, nn.Linear) else None,
+        pooler=None if dense is None else Pooler(dense, config.model_type),
         output=output,
         names=label_names(config) if output is not None else (),
     )
+
+
+def _pooler_of(encoder: Any) -> Any:
+    """The linear layer of an encoder's own pooler; None if it has none."""
+    pooler = getattr(encoder, "pooler", None)
+    dense = getattr(pooler, "dense", pooler)
+    return dense if isinstance(dense, nn.Linear) else None
 
 
 def label_names(config: Any) -> tuple[str, ...]:
@@ -166,3 +183,69 @@ def label_names(config: Any) -> tuple[str, ...]:
     if config.num_labels == 1:
         return ()
     return tuple(config.id2label[number] for number in range(config.num_labels))
+
+
+def to_transformers(parts: SentenceParts, pooling: str, form: str, dropout: float) -> Any:
+    """The transformers model with these weights, inverse of `take_apart`.
+
+    Args:
+        parts: without ``output`` an encoder alone is made.
+        pooling: one of `POOLINGS`.
+        form: one of `CLASSIFIERS`.
+        dropout: before ``output``, for those who train it further.
+
+    Returns:
+        A ``*ForSequenceClassification``, or an encoder.
+
+    Raises:
+        ValueError: transformers has no classifier of this form for the model type.
+    """
+    config = parts.encoder.config
+    settings = config_settings(config)
+    if parts.output is None:
+        model = encoder_from_config(settings)
+        dense = _pooler_of(model)
+    else:
+        _check_representable(config.model_type, pooling, form)
+        places = _KNOWN[config.model_type]
+        model = classifier_from_config(settings | _label_settings(parts) | {places.dropout: dropout})
+        dense = model.get_submodule(places.dense)
+        model.get_submodule(places.output).load_state_dict(parts.output.state_dict())
+    if dense is not None and parts.pooler is not None:
+        dense.load_state_dict(parts.pooler.dense.state_dict())
+    absent = model.base_model.load_state_dict(parts.encoder.state_dict(), strict=False)
+    assert not absent.unexpected_keys, absent
+    assert all(key.startswith("pooler.") for key in absent.missing_keys), absent
+    return model.eval()
+
+
+def _label_settings(parts: SentenceParts) -> dict[str, Any]:
+    """Settings of a transformers config that name the classes."""
+    assert parts.output is not None
+    classes = parts.output.out_features
+    names = parts.names or tuple(f"LABEL_{number}" for number in range(classes))
+    return {
+        "num_labels": classes,
+        "id2label": dict(enumerate(names)),
+        "label2id": {name: number for number, name in enumerate(names)},
+        "problem_type": "single_label_classification" if parts.names else "regression",
+    }
+
+
+def _check_representable(model_type: str, pooling: str, form: str) -> None:
+    instead = "or export the encoder without the head (--encoder-only)"
+    if model_type not in _KNOWN:
+        raise ValueError(
+            f"the classifier of model type `{model_type}` in transformers is not known; use an encoder of type "
+            f"{', '.join(sorted(_KNOWN))}, {instead}"
+        )
+    if pooling != "pooler":
+        raise ValueError(
+            f"transformers has no `{model_type}` classifier over pooling `{pooling}`; train with --classification-pooling "
+            f"pooler, {instead}"
+        )
+    if form != "dropout":
+        raise ValueError(
+            f"transformers has no `{model_type}` classifier with {form} before its last layer; train with --classifier "
+            f"dropout, {instead}"
+        )
