@@ -154,7 +154,10 @@ class LayerDistillationCriterion(FairseqCriterion):
         teacher_states, teacher_logits = None, None
         if self.needs_teacher:
             teacher_states, teacher_logits = self.task.teacher.run(
-                sample["net_input"], next(model.parameters()), predict=self.needs_predictions, **self.pairs.of(1)
+                sample["net_input"],
+                next(model.parameters()),
+                predict=self.needs_predictions,
+                **self.pairs.of(1),
             )
         losses: dict[str, Tensor] = {}
         for term, by_sentence in self._terms(model, states, teacher_states, tokens):

@@ -32,7 +32,8 @@ class LayerDistillationConfig(FairseqDataclass):
         default=None, metadata={"help": "weight of the embeddings' loss (default: of --layer-stage)"}
     )
     layer_hidden_weight: Optional[float] = field(
-        default=None, metadata={"help": "weight of each layer's hidden-state loss (default: of --layer-stage)"}
+        default=None,
+        metadata={"help": "weight of each layer's hidden-state loss (default: of --layer-stage)"},
     )
     layer_attention_weight: Optional[float] = field(
         default=None, metadata={"help": "weight of each layer's attention loss (default: of --layer-stage)"}
@@ -80,7 +81,9 @@ class LayerDistillationConfig(FairseqDataclass):
     )
     layer_relation_layer: Optional[int] = field(
         default=None,
-        metadata={"help": "teacher's layer of --layer-attention-loss relations, from 1 (default: its last one)"},
+        metadata={
+            "help": "teacher's layer of --layer-attention-loss relations, from 1 (default: its last one)"
+        },
     )
     layer_temperature: float = field(
         default=1.0,
@@ -113,7 +116,9 @@ def check_options(cfg: LayerDistillationConfig) -> None:
     weights = term_weights(cfg)
     for term, weight in weights.items():
         if not weight >= 0.0:
-            raise ValueError(f"--layer-{term}-weight must not be negative, got {weight}; 0 leaves the term out")
+            raise ValueError(
+                f"--layer-{term}-weight must not be negative, got {weight}; 0 leaves the term out"
+            )
     if not any(weights.values()):
         raise ValueError(
             "all weights of --criterion layer_distillation are 0, so there is nothing to learn; leave out one of --layer-"
@@ -125,7 +130,9 @@ def check_options(cfg: LayerDistillationConfig) -> None:
             "from; leave it out, or choose --layer-stage intermediate"
         )
     if not cfg.layer_temperature > 0.0:
-        raise ValueError(f"--layer-temperature must be positive, got {cfg.layer_temperature}; the paper uses 1")
+        raise ValueError(
+            f"--layer-temperature must be positive, got {cfg.layer_temperature}; the paper uses 1"
+        )
     if cfg.layer_relation_heads < 1:
         raise ValueError(f"--layer-relation-heads must be at least 1, got {cfg.layer_relation_heads}")
     relations = str(cfg.layer_attention_loss) == RELATIONS

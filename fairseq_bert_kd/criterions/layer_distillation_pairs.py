@@ -2,7 +2,11 @@
 
 from typing import Any, NamedTuple
 
-from fairseq_bert_kd.criterions.layer_distillation_options import SCORES, LayerDistillationConfig, term_weights
+from fairseq_bert_kd.criterions.layer_distillation_options import (
+    SCORES,
+    LayerDistillationConfig,
+    term_weights,
+)
 from fairseq_bert_kd.functional.layer_matching import layer_map
 
 Pairs = tuple[tuple[int, int], ...]  # of a student's and a teacher's layer

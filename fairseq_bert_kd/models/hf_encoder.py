@@ -196,15 +196,11 @@ class HfEncoder(BaseFairseqModel):
             text_format=self.text_format,
             digests=self.digests,
             pooler=self.pooler is not None,
-<<<<<<< HEAD
-            heads={name: head.description() for name, head in self.classification_heads.items()},
+            heads={name: self._head(name).description() for name in self.classification_heads},
             projections={
                 name: (projection.out_features, projection.bias is not None)
                 for name, projection in self.projections.items()
             },
-=======
-            heads={name: self._head(name).description() for name in self.classification_heads},
->>>>>>> hfenc
         ).to_json()
 
     @property

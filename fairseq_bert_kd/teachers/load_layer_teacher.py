@@ -130,5 +130,7 @@ def class_columns(
         )
     if names == label_names:
         return None
-    logger.info("teacher %s numbers its classes in another order: %s; ordered by name", path, ", ".join(names))
+    logger.info(
+        "teacher %s numbers its classes in another order: %s; ordered by name", path, ", ".join(names)
+    )
     return [names.index(name) for name in label_names]
