@@ -58,7 +58,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     for split, said in zip(SPLITS, ("", "", ", which may be without labels"), strict=True):
         parser.add_argument(
-            f"--{split}", nargs="+", metavar="FILE", default=[], help=f"files of the split {split}{said}; several are joined"
+            f"--{split}",
+            nargs="+",
+            metavar="FILE",
+            default=[],
+            help=f"files of the split {split}{said}; several are joined",
         )
     parser.add_argument("--destdir", required=True, metavar="DIR", help="folder to write")
     add_format_arguments(parser)
@@ -111,7 +115,9 @@ def main(args: argparse.Namespace) -> None:
     if like is not None:
         check_like(args, like, table, tokenizer)
     labels = labels_for(table.kind, table.preset, class_names(args, like))
-    numbers = {split: scan(files[split], table, labels, split) for split in files}  # all is checked before the work
+    numbers = {
+        split: scan(files[split], table, labels, split) for split in files
+    }  # all is checked before the work
     write(args, folder, numbers, labels, tokenizer, limit, table)
     print(f"{folder}: written in {time.monotonic() - started:.1f} seconds")
 
@@ -136,7 +142,9 @@ def check_options(args: argparse.Namespace) -> dict[str, list[str]]:
     for option in ("full_dictionary", "classes"):
         if args.like and getattr(args, option):
             name = option.replace("_", "-")
-            raise ValueError(f"--like takes dictionary and classes of a folder; leave --{name} out, or --like")
+            raise ValueError(
+                f"--like takes dictionary and classes of a folder; leave --{name} out, or --like"
+            )
     for name in (name for names in files.values() for name in names):
         if not Path(name).is_file():
             raise FileNotFoundError(f"`{name}` does not exist, or is no file. Check its path")

@@ -97,7 +97,9 @@ def check_folder(folder: Path, overwrite: bool) -> None:
     if not folder.exists():
         return
     if not overwrite:
-        raise FileExistsError(f"--destdir `{folder}` exists; choose another name, or pass --overwrite to replace it")
+        raise FileExistsError(
+            f"--destdir `{folder}` exists; choose another name, or pass --overwrite to replace it"
+        )
     if not (folder / LABELS_FILE).is_file() and (not folder.is_dir() or any(folder.iterdir())):
         raise ValueError(
             f"--destdir `{folder}` holds no prepared sentences (no {LABELS_FILE}), so it is not overwritten; choose another name"

@@ -86,8 +86,12 @@ def add_format_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="A[,B]",
         help="columns of the text, or of both texts of a pair, in files of your own: names in the header, or numbers from 1",
     )
-    parser.add_argument("--label-column", metavar="C", help="column of the label; without it the text is unlabelled")
-    parser.add_argument("--header", action="store_true", help="the first line is a header, although columns are numbers")
+    parser.add_argument(
+        "--label-column", metavar="C", help="column of the label; without it the text is unlabelled"
+    )
+    parser.add_argument(
+        "--header", action="store_true", help="the first line is a header, although columns are numbers"
+    )
     parser.add_argument(
         "--label-kind",
         choices=(CLASSES, NUMBERS),
@@ -135,7 +139,9 @@ def table_format(args: argparse.Namespace) -> TableFormat:
             f"columns are given either all by name or all by number, from 1; got {', '.join(named)}"
         )
     if label is None and args.label_kind != CLASSES:
-        raise ValueError(f"--label-kind {args.label_kind} needs --label-column; give it, or leave --label-kind out")
+        raise ValueError(
+            f"--label-kind {args.label_kind} needs --label-column; give it, or leave --label-kind out"
+        )
     kind = args.label_kind if label else UNLABELLED
     return TableFormat(None, columns, label, args.header, args.quoting, kind)
 
@@ -287,7 +293,11 @@ def _check_no_header(
     """Refuse a first line that names columns: an unknown label, and names of columns beside it."""
     assert columns.label is not None
     label, beside = names[columns.label], [names[column] for column in columns.texts]
-    if label not in known and (label in HEADER_WORDS or HEADER_WORDS.intersection(beside)) and not _is_number(label):
+    if (
+        label not in known
+        and (label in HEADER_WORDS or HEADER_WORDS.intersection(beside))
+        and not _is_number(label)
+    ):
         raise ValueError(
             f"`{path}`, line 1: {_shown(first)} looks like a header, and would be read as data. Name its columns with "
             "--columns and --label-column, or remove the line"
@@ -308,7 +318,10 @@ def _wrong_width(path: str, line: int, cells: Sequence[str], columns: Columns) -
         f"this one has {len(cells)}: {_shown(cells)}. "
     )
     if any(cell.startswith('"') for cell in cells):
-        return said + "If double quotes enclose fields with tabs or line feeds inside, give --quoting double; else mend the line"
+        return (
+            said
+            + "If double quotes enclose fields with tabs or line feeds inside, give --quoting double; else mend the line"
+        )
     return said + "Mend the line, or remove it"
 
 

@@ -1,5 +1,6 @@
 """Criterion ``layer_distillation``: TinyBERT's three stages (Jiao et al. 2020), with MiniLMv2's relations on request."""
 
+import contextlib
 import logging
 from collections.abc import Iterator
 from typing import Any
@@ -130,6 +131,7 @@ class LayerDistillationCriterion(FairseqCriterion):
             "net_input": {"texts": (torch.full((1, 2), eos),), "lengths": (torch.tensor([2]),)},
             "target": torch.zeros(1, dtype=torch.float32 if self.regression else torch.int64),
             "ntokens": 2,
+            "nsentences": 1,
         }
         training = student.training
         with torch.random.fork_rng(devices=[]):
@@ -144,13 +146,13 @@ class LayerDistillationCriterion(FairseqCriterion):
     def forward(self, model, sample, reduce=True):
         """Loss summed over sentences, their number, and what to log."""
         shows_logits = self.needs_head or (not model.training and self._can_show(model, sample))
-        with record(inside(model.encoder), **self.pairs.of(0)) as states:
+        layers = any(self.pairs)
+        with self._recorded(model) if layers else contextlib.nullcontext() as states:
             output, extra = model(
                 **sample["net_input"],
                 features_only=True,
                 classification_head_name=self.head if shows_logits else None,
             )
-        tokens = extra["inputs"].attention_mask.bool()  # (B, L)
         teacher_states, teacher_logits = None, None
         if self.needs_teacher:
             teacher_states, teacher_logits = self.task.teacher.run(
@@ -159,25 +161,31 @@ class LayerDistillationCriterion(FairseqCriterion):
                 predict=self.needs_predictions,
                 **self.pairs.of(1),
             )
-        losses: dict[str, Tensor] = {}
-        for term, by_sentence in self._terms(model, states, teacher_states, tokens):
-            losses[term] = losses.get(term, 0.0) + self.weights[term] * by_sentence.sum()
+        found: list[tuple[str, Tensor]] = []  # term and (B,) losses
+        if layers:
+            found += self._layer_losses(model, states, teacher_states, extra["inputs"].attention_mask.bool())
         if self.needs_head:
-            for term, by_sentence in self._predicted(output, teacher_logits, sample.get("target")):
-                losses[term] = self.weights[term] * by_sentence.sum()
-        loss = sum(losses.values())
+            found += self._prediction_losses(output, teacher_logits, sample.get("target"))
+        losses: dict[str, Tensor] = {}
+        for term, by_sentence in found:
+            losses[term] = losses.get(term, 0.0) + self.weights[term] * by_sentence.sum()
+        loss, sentences = sum(losses.values()), sample["nsentences"]
         log = {"loss": loss.data, **{f"{term}_loss": value.data for term, value in losses.items()}}
-        log |= {"ntokens": sample["ntokens"], "nsentences": tokens.size(0), "sample_size": tokens.size(0)}
+        log |= {"ntokens": sample["ntokens"], "nsentences": sentences, "sample_size": sentences}
         if shows_logits and not self.regression:
             log |= _hits(output, teacher_logits, sample.get("target"))
-        return loss, tokens.size(0), log
+        return loss, sentences, log
+
+    def _recorded(self, model):
+        """Context in which the student's layers are recorded."""
+        return record(inside(model.encoder), **self.pairs.of(0))
 
     def _can_show(self, model, sample) -> bool:
         """Whether validation can tell the accuracy, even of a head that this stage does not train."""
         return "target" in sample and self.head in model.classification_heads
 
-    def _terms(
-        self, model, student: EncoderStates, teacher: EncoderStates | None, tokens: Tensor
+    def _layer_losses(
+        self, model, student: EncoderStates, teacher: EncoderStates, tokens: Tensor
     ) -> Iterator[tuple[str, Tensor]]:
         """Term and ``(B,)`` losses of each pair of layers."""
         valid = None if str(self.cfg.layer_loss_positions) == ALL else tokens
@@ -193,7 +201,7 @@ class LayerDistillationCriterion(FairseqCriterion):
             for one, another in vectors:  # of queries, keys and values
                 yield "attention", relation_divergence(one, another, self.cfg.layer_relation_heads, tokens)
 
-    def _predicted(
+    def _prediction_losses(
         self, logits: Tensor, teacher_logits: Tensor | None, targets: Tensor | None
     ) -> Iterator[tuple[str, Tensor]]:
         """Term and ``(B,)`` losses of the predictions."""

@@ -169,9 +169,7 @@ def _read_numbers(path: Path) -> NDArray[np.float64]:
 # ---------------------------------------------------------------- two descriptions that meet
 
 
-def check_same_pieces(
-    one: SentenceSpec, other: SentenceSpec, names: tuple[str, str]
-) -> None:
+def check_same_pieces(one: SentenceSpec, other: SentenceSpec, names: tuple[str, str]) -> None:
     """Raise ValueError where two descriptions have other tokenizers or dictionaries.
 
     Args:
@@ -233,7 +231,10 @@ def check_head(trained: SentenceSpec, folder: SentenceSpec, names: tuple[str, st
         names: what they are of, for the message.
         head: name of the head.
     """
-    if UNLABELLED in (trained.kind, folder.kind) or (trained.kind, trained.names) == (folder.kind, folder.names):
+    if UNLABELLED in (trained.kind, folder.kind) or (trained.kind, trained.names) == (
+        folder.kind,
+        folder.names,
+    ):
         return
     if sorted(trained.names) == sorted(folder.names) and trained.kind == folder.kind:
         step = "the order differs: prepare the data with --like and the folder that the checkpoint was trained on"
@@ -252,5 +253,7 @@ def translated(targets: NDArray[Any], folder: SentenceSpec, trained: SentenceSpe
     """Labels of a folder in the class numbers of a model, by name (`check_applies` has passed); numbers as they are."""
     if folder.kind != CLASSES or folder.names == trained.names:
         return targets
-    numbers = np.array([trained.names.index(name) for name in folder.names])  # folder's number -> model's number
+    numbers = np.array(
+        [trained.names.index(name) for name in folder.names]
+    )  # folder's number -> model's number
     return numbers[targets]

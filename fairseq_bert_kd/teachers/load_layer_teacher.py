@@ -12,6 +12,7 @@ from fairseq_bert_kd.modules.pretrained_encoder import encoder_from_pretrained
 from fairseq_bert_kd.modules.sentence_classifier import take_apart
 from fairseq_bert_kd.teachers.interface import LayerTeacher
 from fairseq_bert_kd.teachers.layer_teacher import LiveLayerTeacher
+from fairseq_bert_kd.tokenization.dictionary import SentenceVocabulary
 from fairseq_bert_kd.tokenization.hf_tokenizer import HfTokenizer
 
 logger = logging.getLogger(__name__)
@@ -21,13 +22,17 @@ HEAD = "sentence_classification_head"  # fairseq's name for the head of a senten
 
 
 def load_layer_teacher(
-    path: str, student: Any, label_names: tuple[str, ...], num_classes: int, predicts: bool
+    path: str,
+    vocabulary: SentenceVocabulary,
+    label_names: tuple[str, ...],
+    num_classes: int,
+    predicts: bool,
 ) -> LiveLayerTeacher:
     """The teacher of ``--kd-teacher``; torch's random numbers go on as without it.
 
     Args:
         path: checkpoint of a `LayerTeacher`, or folder or hub name of a transformers encoder.
-        student: model in training, whose tokens the teacher gets.
+        vocabulary: the student's dictionary in the ids of its tokenizer.
         label_names: names of the student's classes, in their order; empty for numbers and unlabelled text.
         num_classes: number of the student's classes, 1 for numbers.
         predicts: whether the teacher's predictions are learned too.
@@ -37,7 +42,8 @@ def load_layer_teacher(
             no head, or other classes.
     """
     with torch.random.fork_rng(devices=[]):  # weights are drawn before those of the checkpoint replace them
-        model = _from_checkpoint(path, student) if os.path.isfile(path) else _from_folder(path, student)
+        load = _from_checkpoint if os.path.isfile(path) else _from_folder
+        model = load(path, vocabulary)
     head, columns = None, None
     if predicts:
         head = _only_head(path, model)
@@ -48,7 +54,7 @@ def load_layer_teacher(
     return teacher
 
 
-def _from_checkpoint(path: str, student: Any) -> Any:
+def _from_checkpoint(path: str, vocabulary: SentenceVocabulary) -> Any:
     """The model of a checkpoint of ours."""
     from fairseq import checkpoint_utils
     from fairseq.models import ARCH_MODEL_REGISTRY
@@ -62,36 +68,38 @@ def _from_checkpoint(path: str, student: Any) -> Any:
             f"--kd-teacher `{path}` is no teacher of layers: it holds a `{settings._name}` model. Give a checkpoint of --arch "
             f"{ARCHITECTURE}, or the folder or hub name of a transformers encoder"
         )
-    dictionary = range(len(student.token_to_encoder))  # of which only the length is asked
+    tokens = torch.from_numpy(vocabulary.token_to_encoder)
+    dictionary = range(len(tokens))  # of which only the length is asked
     model = model_class.build_model(settings, SimpleNamespace(source_dictionary=dictionary, label_names=()))
-    _check_tokenizer(path, model.tokenizer_digest(), student)
-    # both have the same tokenizer, but their data folders may have other dictionaries
-    weights = {**state["model"], "token_to_encoder": student.token_to_encoder}
-    model.load_state_dict(weights, strict=True, model_cfg=settings)
+    _check_tokenizer(path, model.tokenizer_digest(), vocabulary)
+    # with one tokenizer this is right even where the dictionaries of the two data folders differ
+    model.load_state_dict({**state["model"], "token_to_encoder": tokens}, strict=True, model_cfg=settings)
     return model
 
 
-def _from_folder(path: str, student: Any) -> Any:
+def _from_folder(path: str, vocabulary: SentenceVocabulary) -> Any:
     """The model of a transformers folder or hub name, with the head that it brings."""
     from fairseq.models import ARCH_MODEL_REGISTRY
 
-    _check_tokenizer(path, HfTokenizer(path).digest(), student)
+    _check_tokenizer(path, HfTokenizer(path).digest(), vocabulary)
     parts = take_apart(*encoder_from_pretrained(path))
+    tokens = torch.from_numpy(vocabulary.token_to_encoder)
     model = ARCH_MODEL_REGISTRY[ARCHITECTURE](
-        parts, student.token_to_encoder, student.text_format, student.digests, label_names=parts.names
+        parts, tokens, vocabulary.text_format, vocabulary.digests, label_names=parts.names
     )
     if parts.output is not None:
         model.register_classification_head(HEAD, parts.output.out_features)
     return model
 
 
-def _check_tokenizer(path: str, digest: str, student: Any) -> None:
+def _check_tokenizer(path: str, digest: str, vocabulary: SentenceVocabulary) -> None:
     """ValueError unless teacher and student have the same tokenizer."""
-    if digest != student.tokenizer_digest():
+    own = vocabulary.digests["tokenizer"]
+    if digest != own:
         raise ValueError(
-            f"--kd-teacher `{path}` has another tokenizer than the student's data (sha256 {digest[:12]} against "
-            f"{student.tokenizer_digest()[:12]}): their layers would be compared token by token, and tokens differ. Prepare "
-            "the data with the teacher's tokenizer, or give another teacher"
+            f"--kd-teacher `{path}` has another tokenizer than the student's data (sha256 {digest[:12]} against {own[:12]}): "
+            "layers are compared token by token, and the tokens would differ. Prepare the data with the teacher's tokenizer, "
+            "or give another teacher"
         )
 
 
