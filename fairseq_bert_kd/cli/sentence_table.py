@@ -2,13 +2,14 @@
 
 import argparse
 import csv
-from collections.abc import Iterable, Iterator, Sequence
+import itertools
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
 from fairseq_bert_kd.cli.sentence_presets import HEADER_WORDS, PRESETS, Preset
-from fairseq_bert_kd.evaluation.fairseq_output import read_lines
 from fairseq_bert_kd.storage.sentence_data import CLASSES, NUMBERS, UNLABELLED
+from fairseq_bert_kd.text_lines import open_lines
 
 TAB = "\t"
 QUOTINGS = ("none", "double")
@@ -171,7 +172,7 @@ def read_rows(path: str, table: TableFormat, labelled: bool) -> Iterator[Row]:
             f"`{path}` has no column of labels ({_shown(first[1])}); training and validation need them. Only --test may be "
             "without"
         )
-    rest = lines if columns.header else _with_first(first, lines)
+    rest = lines if columns.header else itertools.chain([first], lines)
     for line, cells in rest:
         if len(cells) != columns.width and not (columns.open_end and len(cells) > columns.width):
             raise ValueError(_wrong_width(path, line, cells, columns))
@@ -184,21 +185,13 @@ def read_rows(path: str, table: TableFormat, labelled: bool) -> Iterator[Row]:
         yield Row(line, texts, None if columns.label is None else cells[columns.label].strip())
 
 
-def _with_first(
-    first: tuple[int, list[str]], others: Iterator[tuple[int, list[str]]]
-) -> Iterator[tuple[int, list[str]]]:
-    yield first
-    yield from others
-
-
 def _cells(path: str, quoting: str) -> Iterator[tuple[int, list[str]]]:
     """Number of the first line of each row, from 1, and its cells."""
-    lines = read_lines(path)
     if quoting == "none":
-        yield from ((number, line.split(TAB)) for number, line in enumerate(lines, 1))
+        yield from ((number, line.split(TAB)) for number, line in enumerate(open_lines(path), 1))
         return
     csv.field_size_limit(LONGEST_FIELD)
-    reader = csv.reader(_with_line_feeds(lines), delimiter=TAB, strict=True)
+    reader = csv.reader(open_lines(path, keep_ends=True), delimiter=TAB, strict=True)
     start = 1
     try:
         for cells in reader:
@@ -209,10 +202,6 @@ def _cells(path: str, quoting: str) -> Iterator[tuple[int, list[str]]]:
             f"`{path}`, line {start:,}: its double quotes are broken ({error}). A quotation mark inside a quoted field is "
             "written twice; where the marks are ordinary characters, leave --quoting out"
         ) from None
-
-
-def _with_line_feeds(lines: Iterable[str]) -> Iterator[str]:
-    return (line + "\n" for line in lines)
 
 
 def _columns(path: str, first: Sequence[str], table: TableFormat) -> Columns:

@@ -191,17 +191,16 @@ def check_same_pieces(one: SentenceSpec, other: SentenceSpec, names: tuple[str, 
         )
 
 
-def check_applies(trained: SentenceSpec, folder: SentenceSpec, names: tuple[str, str]) -> None:
-    """Raise ValueError for data that are not of the task that a model was trained on.
+def check_same_task(trained: SentenceSpec, folder: SentenceSpec, names: tuple[str, str]) -> None:
+    """Raise ValueError for labelled data that are not of the task that a model was trained on.
 
-    Unlabelled data pass, and so do data without some of the classes, or with the classes in another order.
+    Data without some of the classes pass, and so do data with the classes in another order.
 
     Args:
         trained: description in the checkpoint.
         folder: description of the data.
         names: what they are of, for the message.
     """
-    check_same_pieces(trained, folder, names)
     if UNLABELLED in (trained.kind, folder.kind):
         return
     if trained.kind != folder.kind:
@@ -250,7 +249,7 @@ def _labels(spec: SentenceSpec) -> str:
 
 
 def translated(targets: NDArray[Any], folder: SentenceSpec, trained: SentenceSpec) -> NDArray[Any]:
-    """Labels of a folder in the class numbers of a model, by name (`check_applies` has passed); numbers as they are."""
+    """Labels of a folder in the class numbers of a model, by name (`check_same_task` has passed); numbers as they are."""
     if folder.kind != CLASSES or folder.names == trained.names:
         return targets
     numbers = np.array(

@@ -3,7 +3,7 @@
 import functools
 import logging
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Optional
@@ -28,9 +28,9 @@ from fairseq_bert_kd.storage.sentence_data import (
     NUMBERS,
     UNLABELLED,
     SentenceSpec,
-    check_applies,
     check_head,
     check_same_pieces,
+    check_same_task,
     read_spec,
     read_targets,
     translated,
@@ -42,6 +42,7 @@ from fairseq_bert_kd.tokenization.hf_tokenizer import HfTokenizer
 
 logger = logging.getLogger(__name__)
 
+CHECKPOINT = "the checkpoint"  # in messages
 LAST_CHECKPOINT = "checkpoint_last.pt"  # fairseq's default for --restore-file
 
 
@@ -133,12 +134,12 @@ class SentencePredictionWithTeacherTask(GuardedLoading, FairseqTask):
         folders = {folder: read_spec(folder) for folder in utils.split_paths(cfg.data)}
         first, *others = folders
         for folder in others:
-            check_applies(
-                folders[first], folders[folder], (f"data folder `{first}`", f"data folder `{folder}`")
-            )
+            names = (f"data folder `{first}`", f"data folder `{folder}`")
+            check_same_pieces(folders[first], folders[folder], names)
+            check_same_task(folders[first], folders[folder], names)
         if cfg.sentence_spec:
             spec = SentenceSpec.from_json(cfg.sentence_spec)
-            check_applies(spec, folders[first], ("the checkpoint", f"data folder `{first}`"))
+            check_same_pieces(spec, folders[first], (CHECKPOINT, f"data folder `{first}`"))
         else:
             spec = folders[first]
             cfg.sentence_spec = spec.to_json()
@@ -208,8 +209,8 @@ class SentencePredictionWithTeacherTask(GuardedLoading, FairseqTask):
     def _check_continued_checkpoint(self):
         """Compare the data with the checkpoint from which training goes on; fairseq loads it later, weights only."""
         path = continued_checkpoint(self.cfg)
-        settings = compat.load_checkpoint(path).get("cfg") if path else None
-        stated = ((settings or {}).get("task") or {}).get("sentence_spec")
+        settings = task_settings(path) if path else {}
+        stated = settings.get("sentence_spec")
         if not stated:
             return
         trained, names = (
@@ -218,7 +219,7 @@ class SentencePredictionWithTeacherTask(GuardedLoading, FairseqTask):
         )
         check_same_pieces(trained, self.spec, names)
         head = self.cfg.classification_head_name
-        if settings["task"].get("classification_head_name") == head:
+        if settings.get("classification_head_name") == head:
             check_head(trained, self.spec, names, head)
 
     def build_criterion(self, cfg, from_checkpoint=False):
@@ -288,7 +289,7 @@ class SentencePredictionWithTeacherTask(GuardedLoading, FairseqTask):
         dataset = SentenceDataset(
             list(texts.values()), targets, self.dictionary.pad(), self.cfg.seed if training else None
         )
-        self._truncate(dataset, split)
+        self.truncate(dataset, split)
         self.datasets[split] = dataset
 
     def _targets(self, folder: str, split: str, rows: int):
@@ -302,15 +303,17 @@ class SentencePredictionWithTeacherTask(GuardedLoading, FairseqTask):
                 )
             return None
         check_parallel(split, rows, len(targets), ("input0", "label"))
+        check_same_task(self.spec, spec, (CHECKPOINT, f"data folder `{folder}`"))
         return None if self.spec.kind == UNLABELLED else translated(targets, spec, self.spec)
 
-    def _truncate(self, dataset: SentenceDataset, split: str) -> None:
+    def truncate(self, dataset: SentenceDataset, name: str) -> None:
+        """Cut rows to what the model reads, and count them in the log."""
         limits = [limit for limit in (self.cfg.max_positions, self._model_positions) if limit is not None]
         if limits and (cut := dataset.truncate(min(limits))):
             logger.warning(
                 "%s: %d of %d rows (%.2f %%) were cut to %d tokens (the model's positions or --max-positions), the longer "
                 "text first",
-                split,
+                name,
                 cut,
                 len(dataset),
                 100.0 * cut / len(dataset),
@@ -357,6 +360,12 @@ def continued_checkpoint(cfg: Any) -> str | None:
         if cfg.finetune_from_model and os.path.isfile(cfg.finetune_from_model)
         else None
     )
+
+
+def task_settings(path: str) -> dict[str, Any]:
+    """Settings of a checkpoint's task; empty if it has none that we know."""
+    task = (compat.load_checkpoint(path).get("cfg") or {}).get("task")
+    return dict(task) if isinstance(task, Mapping) else {}
 
 
 def _dictionary(folder: str, spec: SentenceSpec) -> Dictionary:
