@@ -33,7 +33,13 @@ class Row:
     baseline: str = "${baseline}"
     after: Optional[str] = "${after}"
     same: Optional[str] = None
+    seeds: Optional[list[int]] = None
     options: str = ""
+
+    @property
+    def origins(self) -> list[str]:
+        """Systems from which this one begins."""
+        return [name for name in (self.same or self.after,) if name]
 
 
 @dataclass
@@ -67,9 +73,9 @@ def chosen(settings: Any) -> list[str]:
     found: dict[str, None] = {}
 
     def add(name: str) -> None:
-        origin = systems[name].same or systems[name].after
-        if origin and origin not in found:
-            add(origin)
+        for origin in systems[name].origins:
+            if origin not in found:
+                add(origin)
         found[name] = None
 
     for name, system in systems.items():
@@ -95,9 +101,9 @@ class Steps(ABC):
     def student(self, name: str, seed: int, before: tuple[str, ...]) -> Iterator[Step]:
         """Training and outputs of a system; ``before`` are the steps of `prepared` that it needs."""
 
-    @abstractmethod
     def score(self) -> str:
-        """Command that prints the scores."""
+        """Command that prints the scores; empty where the report's are enough."""
+        return ""
 
     def command(self, key: str, **values: Any) -> str:
         """A command of the table, filled."""
@@ -109,23 +115,29 @@ class Steps(ABC):
             yield replace(step, after=before)
             before = (step.name,)
         students: list[str] = []
-        for seed in self.settings.seeds:
-            for name in self.systems:
-                for step in self.student(name, seed, before):
-                    students.append(step.name)
-                    yield step
+        for name, seed in self.runs():
+            for step in self.student(name, seed, before):
+                students.append(step.name)
+                yield step
         for number, command in enumerate(self.settings.after_students, 1):
             yield Step(f"scores-{number}", command, after=students, screen="cat", always=True)
-        yield Step("score", self.score(), students, screen="cat", always=True)
+        if score := self.score():
+            yield Step("score", score, students, screen="cat", always=True)
         if self.settings.report:
             yield Step("report", self.command("report"), students, screen="cat", always=True)
 
+    def runs(self) -> list[tuple[str, int]]:
+        """Every system with each of its seeds, one seed after another."""
+        own = {name: system.seeds or self.settings.seeds for name, system in self.systems.items()}
+        seeds = dict.fromkeys(seed for listed in own.values() for seed in listed)
+        return [(name, seed) for seed in seeds for name in own if seed in own[name]]
+
     def outputs(self, subset: str) -> dict[str, str]:
         """Outputs of each system for a set, one file per seed, separated by commas."""
-        return {
-            name: ",".join(f"outputs/{name}.{seed}.{subset}.out" for seed in self.settings.seeds)
-            for name in self.systems
-        }
+        files: dict[str, list[str]] = {}
+        for name, seed in self.runs():
+            files.setdefault(name, []).append(f"outputs/{name}.{seed}.{subset}.out")
+        return {name: ",".join(listed) for name, listed in files.items()}
 
     def described(
         self, name: str, seed: int, updates: int, options: str, **others: Any
