@@ -16,7 +16,7 @@ import numpy as np
 
 NAMES = {"0": "negative", "1": "positive"}
 SPLITS = {"train": "train", "dev": "valid", "test": "test"}
-GENERAL_VALID = 500
+GENERAL_VALID = 500  # at most
 WORDS = range(4, 61)  # of a general line; shorter ones say little, longer ones are seldom sentences
 
 
@@ -78,6 +78,7 @@ def main() -> None:
     )
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--train-rows", default="all", help="training sentences, or all")
+    parser.add_argument("--test-rows", default="all", help="validation and test sentences each, or all")
     parser.add_argument("--general", type=Path, nargs="*", default=[], help="files of unlabelled text")
     parser.add_argument("--general-rows", type=int, default=60000)
     parser.add_argument("--out", type=Path, required=True)
@@ -88,6 +89,8 @@ def main() -> None:
     fresh = [row for row in splits["train"] if row[1].lower() not in evaluated]
     left_out = len(splits["train"]) - len(fresh)
     splits["train"] = drawn(fresh, args.train_rows, seed=1)
+    if args.test_rows != "all":
+        splits |= {name: rows[: int(args.test_rows)] for name, rows in splits.items() if name != "train"}
     for name, rows in splits.items():
         columns = {
             "tsv": [f"{label}\t{sentence}" for label, sentence in rows],
@@ -101,7 +104,7 @@ def main() -> None:
         print(f"{name}: {len(rows):,} sentences")
     print(f"left out of train because they stand in valid or test: {left_out:,}")
     general = general_lines(args.general, args.general_rows, evaluated)
-    cut = max(len(general) - GENERAL_VALID, len(general) // 2)
+    cut = max(len(general) - GENERAL_VALID, int(0.9 * len(general)))
     for name, lines in (("train", general[:cut]), ("valid", general[cut:])):
         (args.out / f"general.{name}.txt").write_text(
             "".join(f"{line}\n" for line in lines), encoding="utf-8"
