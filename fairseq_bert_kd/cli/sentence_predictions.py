@@ -1,6 +1,7 @@
 """Runs a sentence model: its checkpoint, the rows to predict, and what it says about them."""
 
 import argparse
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,13 +30,11 @@ from fairseq_bert_kd.storage.sentence_data import (
 )
 from fairseq_bert_kd.tasks.sentence_prediction_with_teacher import (
     SentencePredictionWithTeacherTask,
-    task_settings,
     text_sides,
+    trained_spec,
 )
 from fairseq_bert_kd.teachers.interface import SentenceEncoder
 from fairseq_bert_kd.tokenization.hf_tokenizer import HfTokenizer
-
-TASK = "sentence_prediction_with_teacher"
 
 
 class LoadedModel(NamedTuple):
@@ -95,15 +94,11 @@ def load(path: str, data: str | None, cpu: bool) -> LoadedModel:
         FileNotFoundError: checkpoint or folder missing.
         ValueError: no checkpoint of a sentence model, or of another tokenizer or dictionary than the folder.
     """
-    settings = task_settings(path)
-    if settings.get("_name") != TASK:
-        raise ValueError(
-            f"checkpoint `{path}` is not of task {TASK}; give the checkpoint of a model of sentences"
-        )
-    data = data or settings["data"].split(":")[0]
-    models, _, task = checkpoint_utils.load_model_ensemble_and_task([path], arg_overrides={"data": data})
+    trained_spec(path)  # refuses other checkpoints before anything is built
+    overrides = {} if data is None else {"data": data}
+    models, _, task = checkpoint_utils.load_model_ensemble_and_task([path], arg_overrides=overrides)
     device = torch.device("cuda" if torch.cuda.is_available() and not cpu else "cpu")
-    return LoadedModel(models[0].eval().to(device), task, path, data, device)
+    return LoadedModel(models[0].eval().to(device), task, path, task.cfg.data.split(os.pathsep)[0], device)
 
 
 # ---------------------------------------------------------------- rows
