@@ -147,13 +147,15 @@ class LayerDistillationCriterion(FairseqCriterion):
         """Loss summed over sentences, their number, and what to log."""
         shows_logits = self.needs_head or (not model.training and self._can_show(model, sample))
         layers = any(self.pairs)
-        with self._recorded(model) if layers else contextlib.nullcontext() as states:
+        recorded: Any = self._recorded(model) if layers else contextlib.nullcontext()
+        with recorded as states:
             output, extra = model(
                 **sample["net_input"],
                 features_only=True,
                 classification_head_name=self.head if shows_logits else None,
             )
-        teacher_states, teacher_logits = None, None
+        teacher_states: Any = None
+        teacher_logits: Any = None
         if self.needs_teacher:
             teacher_states, teacher_logits = self.task.teacher.run(
                 sample["net_input"],
@@ -169,7 +171,8 @@ class LayerDistillationCriterion(FairseqCriterion):
         losses: dict[str, Tensor] = {}
         for term, by_sentence in found:
             losses[term] = losses.get(term, 0.0) + self.weights[term] * by_sentence.sum()
-        loss, sentences = sum(losses.values()), sample["nsentences"]
+        loss: Any = sum(losses.values())
+        sentences = sample["nsentences"]
         log = {"loss": loss.data, **{f"{term}_loss": value.data for term, value in losses.items()}}
         log |= {"ntokens": sample["ntokens"], "nsentences": sentences, "sample_size": sentences}
         if shows_logits and not self.regression:
@@ -202,7 +205,7 @@ class LayerDistillationCriterion(FairseqCriterion):
                 yield "attention", relation_divergence(one, another, self.cfg.layer_relation_heads, tokens)
 
     def _prediction_losses(
-        self, logits: Tensor, teacher_logits: Tensor | None, targets: Tensor | None
+        self, logits: Tensor, teacher_logits: Any, targets: Tensor | None
     ) -> Iterator[tuple[str, Tensor]]:
         """Term and ``(B,)`` losses of the predictions."""
         if "prediction" in self.weights:

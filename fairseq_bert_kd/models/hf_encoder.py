@@ -142,7 +142,7 @@ class HfEncoder(BaseFairseqModel):
                 False
             )  # kept for vectors; without a gradient it would stop several workers
         self.classification_heads = nn.ModuleDict()
-        self.projections = nn.ModuleDict()  # see `register_projection`
+        self.projections: Any = nn.ModuleDict()  # see `register_projection`
         self.register_buffer("token_to_encoder", token_to_encoder)
         self.text_format = text_format
         self.digests = digests

@@ -27,8 +27,8 @@ class LiveLayerTeacher:
     """
 
     def __init__(self, model: LayerTeacher, head: str | None = None, columns: list[int] | None = None):
-        self.model: Any = model
-        self.model.eval().requires_grad_(False)
+        frozen: Any = model
+        self.model = frozen.eval().requires_grad_(False)
         self.head = head
         self._columns = None if columns is None else torch.tensor(columns)
         config = self.model.encoder.config
