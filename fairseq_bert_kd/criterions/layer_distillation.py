@@ -76,7 +76,7 @@ class LayerDistillationCriterion(FairseqCriterion):
         """Fit the student to its teacher: choose layers, add projections, freeze what the loss does not reach.
 
         A parameter without a gradient would stop a run with several workers. What the loss reaches is found by one step
-        on two tokens, whose gradients are dropped.
+        on a row of two tokens, whose gradients are dropped.
 
         Args:
             student: model to train, on the CPU and not wrapped yet.
@@ -126,9 +126,9 @@ class LayerDistillationCriterion(FairseqCriterion):
 
     def _reached(self, student) -> set[str]:
         """Names of the parameters that have a gradient after a step; weights and random numbers stay as they are."""
-        eos = self.task.source_dictionary.eos()
+        text, count = torch.full((1, 2), self.task.source_dictionary.eos()), self.task.spec.texts
         sample = {
-            "net_input": {"texts": (torch.full((1, 2), eos),), "lengths": (torch.tensor([2]),)},
+            "net_input": {"texts": (text,) * count, "lengths": (torch.tensor([2]),) * count},
             "target": torch.zeros(1, dtype=torch.float32 if self.regression else torch.int64),
             "ntokens": 2,
             "nsentences": 1,

@@ -2,6 +2,7 @@
 
 import copy
 import math
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -37,7 +38,7 @@ def student(task):
 
 def made(task, student, teacher=None, **options):
     """The criterion as the task makes it."""
-    task.teacher = None if teacher is None else LiveLayerTeacher(teacher, HEAD)
+    task.teacher, task.spec = None if teacher is None else LiveLayerTeacher(teacher, HEAD), SimpleNamespace(texts=1)
     criterion = LayerDistillationCriterion(OmegaConf.structured(LayerDistillationConfig(**options)), task)
     criterion.prepare(student)
     return criterion.train()
