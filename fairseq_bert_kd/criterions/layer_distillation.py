@@ -24,6 +24,7 @@ from fairseq_bert_kd.functional.encoder_states import EncoderStates, record
 from fairseq_bert_kd.functional.layer_matching import (
     hidden_mse,
     number_mse,
+    projected_score_mse,
     relation_divergence,
     score_mse,
     soft_cross_entropy,
@@ -147,21 +148,21 @@ class LayerDistillationCriterion(FairseqCriterion):
         """Loss summed over sentences, their number, and what to log."""
         shows_logits = self.needs_head or (not model.training and self._can_show(model, sample))
         layers = any(self.pairs)
+        teacher_states: Any = None
+        teacher_logits: Any = None
+        if self.needs_teacher:  # first, while the student holds nothing for its backward pass
+            teacher_states, teacher_logits = self.task.teacher.run(
+                sample["net_input"],
+                next(model.parameters()),
+                predict=self.needs_predictions,
+                **self.pairs.of(1),
+            )
         recorded: Any = self._recorded(model) if layers else contextlib.nullcontext()
         with recorded as states:
             output, extra = model(
                 **sample["net_input"],
                 features_only=True,
                 classification_head_name=self.head if shows_logits else None,
-            )
-        teacher_states: Any = None
-        teacher_logits: Any = None
-        if self.needs_teacher:
-            teacher_states, teacher_logits = self.task.teacher.run(
-                sample["net_input"],
-                next(model.parameters()),
-                predict=self.needs_predictions,
-                **self.pairs.of(1),
             )
         found: list[tuple[str, Tensor]] = []  # term and (B,) losses
         if layers:
@@ -191,14 +192,24 @@ class LayerDistillationCriterion(FairseqCriterion):
         self, model, student: EncoderStates, teacher: EncoderStates, tokens: Tensor
     ) -> Iterator[tuple[str, Tensor]]:
         """Term and ``(B,)`` losses of each pair of layers."""
-        valid = None if str(self.cfg.layer_loss_positions) == ALL else tokens
+        as_released = str(self.cfg.layer_loss_positions) == ALL
+        valid = None if as_released else tokens
         for layer, other in self.pairs.hidden:
             hidden = student.hidden[layer]
             if self.projections:
                 hidden = model.projections[self.projections[layer]](hidden)
             yield "hidden" if layer else "embedding", hidden_mse(hidden, teacher.hidden[other], valid)
         for layer, other in self.pairs.scores:
-            yield "attention", score_mse(student.scores(layer), teacher.scores(other), valid, tokens)
+            if as_released:
+                found = score_mse(student.scores(layer), teacher.scores(other), None, tokens)
+            else:
+                found = projected_score_mse(
+                    student.queries_and_keys(layer),
+                    teacher.queries_and_keys(other),
+                    self.task.teacher.heads,
+                    tokens,
+                )
+            yield "attention", found
         for layer, other in self.pairs.relations:
             vectors = zip(student.relations(layer), teacher.relations(other), strict=True)
             for one, another in vectors:  # of queries, keys and values

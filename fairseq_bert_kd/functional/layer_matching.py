@@ -16,6 +16,10 @@ from torch import Tensor
 
 UNIFORM, TOP, BOTTOM = "uniform", "top", "bottom"
 MASKED_SCORE = -100.0  # TinyBERT's released code takes scores up to this one for masked ones
+# scores of one side that are made together: they stay in a core's cache, or fill a GPU
+SCORES_AT_ONCE = {"cpu": 2**17, "cuda": 2**26}
+
+Projected = tuple[Tensor, Tensor]  # queries and keys
 
 
 def layer_map(name: str, student_layers: int, teacher_layers: int) -> tuple[int, ...]:
@@ -119,6 +123,69 @@ def score_mse(student: Tensor, teacher: Tensor, valid: Tensor | None, tokens: Te
         return (student - teacher).square().mean(dim=(1, 2, 3))
     by_query = _mean((student - teacher).square().mean(dim=1), valid[:, None, :])  # (B, L)
     return _mean(by_query, valid)
+
+
+def projected_score_mse(student: Projected, teacher: Projected, heads: int, valid: Tensor) -> Tensor:
+    """`score_mse` of valid positions from queries and keys, without ever holding the scores of a whole batch.
+
+    Scores and their gradient are made for a few sentences at a time, while they are in the processor's cache; what is kept
+    for the backward pass is the gradient of queries and keys, which is smaller than scores by length / width of a head.
+
+    Args:
+        student: queries and keys, ``(B, L, d')`` each, all heads side by side.
+        teacher: the same, ``(B, L, d)`` each; they get no gradient.
+        heads: attention heads of both.
+        valid: ``(B, L)`` bool, positions that count as query and as key.
+
+    Returns:
+        ``(B,)``.
+    """
+    # zeros in the place of padding: its scores are then 0 on both sides
+    keep = valid[:, :, None]
+    queries, keys, *others = (
+        vectors.masked_fill(~keep, 0.0).float().unflatten(2, (heads, -1)).transpose(1, 2)
+        for vectors in (*student, *teacher)
+    )
+    return _ScoreMse.apply(queries, keys, *others, heads * valid.sum(dim=1).square().clamp(min=1))
+
+
+class _ScoreMse(torch.autograd.Function):
+    """Sum of squared differences of scores, over the number of scores.
+
+    Queries and keys are ``(B, heads, L, width of a head)``, numbers ``(B,)``.
+    """
+
+    @staticmethod
+    def forward(ctx, queries, keys, teacher_queries, teacher_keys, numbers):
+        batch, heads, length, width = queries.shape
+        scale, teacher_scale = width**-0.5, teacher_queries.size(3) ** -0.5
+        losses = queries.new_empty(batch)
+        gradients = [torch.empty_like(queries), torch.empty_like(keys)]
+        rows = max(1, SCORES_AT_ONCE[queries.device.type] // (heads * length**2))
+        for start in range(0, batch, rows):
+            part = slice(start, start + rows)
+            query, key, other_query, other_key = (
+                vectors[part].flatten(0, 1) for vectors in (queries, keys, teacher_queries, teacher_keys)
+            )
+            scores = torch.bmm(other_query * teacher_scale, other_key.transpose(1, 2))  # (rows * heads, L, L)
+            query = query * scale
+            difference = torch.baddbmm(scores, query, key.transpose(1, 2), beta=-1.0)
+            flat = difference.view(-1, heads * length**2)
+            losses[part] = torch.linalg.vecdot(flat, flat)
+            if not any(ctx.needs_input_grad):
+                continue
+            gradients[0][part] = (torch.bmm(difference, key) * (2 * scale)).view(-1, heads, length, width)
+            gradients[1][part] = torch.bmm(difference.transpose(1, 2), query * 2).view(
+                -1, heads, length, width
+            )
+        ctx.save_for_backward(*gradients, numbers)
+        return losses / numbers
+
+    @staticmethod
+    def backward(ctx, grad):
+        *gradients, numbers = ctx.saved_tensors
+        factor = (grad / numbers)[:, None, None, None]
+        return (*(gradient * factor for gradient in gradients), None, None, None)
 
 
 def relation_divergence(student: Tensor, teacher: Tensor, heads: int, valid: Tensor) -> Tensor:

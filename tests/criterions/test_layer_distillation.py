@@ -38,7 +38,10 @@ def student(task):
 
 def made(task, student, teacher=None, **options):
     """The criterion as the task makes it."""
-    task.teacher, task.spec = None if teacher is None else LiveLayerTeacher(teacher, HEAD), SimpleNamespace(texts=1)
+    task.teacher, task.spec = (
+        None if teacher is None else LiveLayerTeacher(teacher, HEAD),
+        SimpleNamespace(texts=1),
+    )
     criterion = LayerDistillationCriterion(OmegaConf.structured(LayerDistillationConfig(**options)), task)
     criterion.prepare(student)
     return criterion.train()

@@ -6,10 +6,12 @@ import pytest
 import torch
 from torch.testing import assert_close
 
+from fairseq_bert_kd.functional import layer_matching
 from fairseq_bert_kd.functional.layer_matching import (
     hidden_mse,
     layer_map,
     number_mse,
+    projected_score_mse,
     relation_divergence,
     row_divergence,
     score_mse,
@@ -90,6 +92,43 @@ def test_very_small_scores_count_as_masked_only_where_the_released_code_is_asked
     teacher = torch.tensor([[[[-200.0, 2.0], [3.0, 4.0]]]])
     assert score_mse(torch.zeros_like(teacher), teacher, None, BOTH).item() == (4 + 9 + 16) / 4
     assert score_mse(torch.zeros_like(teacher), teacher, BOTH, BOTH).item() == (40000 + 4 + 9 + 16) / 4
+
+
+@pytest.mark.parametrize(("heads", "widths"), [(1, (2, 2)), (3, (6, 12))])
+@pytest.mark.parametrize("at_once", [1, 40, 2**17])
+def test_scores_made_in_parts_are_those_made_whole(monkeypatch, heads, widths, at_once):
+    monkeypatch.setitem(layer_matching.SCORES_AT_ONCE, "cpu", at_once)
+    torch.manual_seed(0)
+    valid = torch.arange(4) < torch.tensor([4, 2, 1])[:, None]
+    student, teacher = ([torch.randn(3, 4, width) for _ in range(2)] for width in widths)
+
+    def scores(queries, keys):
+        one, other = (vectors.unflatten(2, (heads, -1)).transpose(1, 2) for vectors in (queries, keys))
+        return one @ other.transpose(2, 3) / one.size(3) ** 0.5
+
+    results = []
+    for whole in (True, False):
+        vectors = [each.clone().requires_grad_() for each in student]
+        if whole:
+            losses = score_mse(scores(*vectors), scores(*teacher), valid, valid)
+        else:
+            losses = projected_score_mse(tuple(vectors), tuple(teacher), heads, valid)
+        (losses * torch.tensor([1.0, 3.0, 0.5])).sum().backward()
+        results.append((losses.detach(), *(each.grad for each in vectors)))
+    for expected, found in zip(*results, strict=True):
+        assert_close(found, expected)
+    with torch.no_grad():
+        assert_close(projected_score_mse(tuple(student), tuple(teacher), heads, valid), results[0][0])
+
+
+def test_scores_from_queries_and_keys_by_hand():
+    """Q = ((1, 0), (0, 1)) sqrt(2), K = ((1, 3), (2, 4)): scores 1, 2, 3, 4."""
+    queries = torch.eye(2)[None] * 2**0.5
+    keys = torch.tensor([[[1.0, 3.0], [2.0, 4.0]]])
+    nothing = torch.zeros(1, 2, 2)
+    for valid, expected in ((BOTH, 7.5), (ONE, 1.0)):
+        found = projected_score_mse((nothing, nothing), (queries, keys), 1, valid)
+        assert found.item() == pytest.approx(expected)
 
 
 # ---- hidden states -----------------------------------------------------------------------------------------
