@@ -2,7 +2,6 @@
 
 from dataclasses import dataclass, field
 
-import numpy as np
 import torch
 from fairseq import utils
 from fairseq.criterions import register_criterion
@@ -10,6 +9,7 @@ from fairseq.criterions.sentence_prediction import SentencePredictionConfig, Sen
 from fairseq.logging import metrics
 
 from fairseq_bert_kd.functional.policy_gradient import curriculum_probabilities, ranking_margin
+from fairseq_bert_kd.functional.sampling import uniform_draws
 from fairseq_bert_kd.functional.schedules import Schedule
 
 SUMS = ("loss", "margin", "learned", "sampled_score", "reference_score", "nsentences")
@@ -100,8 +100,8 @@ class RankingMarginCriterion(SentencePredictionCriterion):
         if not self.has_curriculum:
             return torch.ones_like(places)
         probabilities = curriculum_probabilities(places, self.curriculum.value(self.update))
-        draws = [np.random.default_rng([self.seed, self.update, i]).random() for i in ids.tolist()]
-        return (torch.tensor(draws, device=places.device) < probabilities).to(places)
+        draws = uniform_draws(self.seed, self.update, ids.tolist(), [1] * len(ids), 1).squeeze(1)
+        return (draws.to(places.device) < probabilities).to(places)
 
     @staticmethod
     def reduce_metrics(logging_outputs) -> None:

@@ -169,13 +169,15 @@ class TranslationWithRewardTask(GuardedTranslation, TranslationTask):
         criterion = super().build_criterion(cfg, *args, **kwargs)
         if getattr(criterion, "needs_samples", False):
             self._check_options()
-            self._prepare()
             if criterion.needs_reference:
                 self._load_reference()
             elif self.cfg.rl_reference:
                 raise ValueError(
                     "--rl-reference is for --rl-kl-weight above 0, which is not given; leave it out"
                 )
+            self._prepare()
+        elif self.cfg.kd_tokenizer:
+            self._prepare()  # plain training, judged in validation as the others are
         return criterion
 
     # ------------------------------------------------------------ before training
@@ -271,7 +273,7 @@ class TranslationWithRewardTask(GuardedTranslation, TranslationTask):
     # ------------------------------------------------------------ training
 
     def train_step(self, sample, model, criterion, optimizer, update_num, ignore_grad=False):
-        if self._sampler is None:
+        if self._sampler is None or not criterion.needs_samples:
             return super().train_step(sample, model, criterion, optimizer, update_num, ignore_grad)
         if ignore_grad:
             policy, log = self._sampler.stand_in(sample)
