@@ -66,7 +66,7 @@ def test_the_curriculum_learns_a_part(files, tmp_path):
     options = ("--ranking-curriculum-delta", 12, "--ranking-curriculum-updates", 100)
     with logged("train_inner") as inner:
         continued(files, tmp_path, *options, updates=3)
-    assert all(0 < float(json.loads(line)["learned"]) < 1 for line in inner)
+    assert 0 < sum(float(json.loads(line)["learned"]) for line in inner) < 3
 
 
 class Scorer(torch.nn.Module):
