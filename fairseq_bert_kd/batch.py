@@ -28,6 +28,16 @@ sampled:
 - ``sources``: ``(sequences,)`` int64 row of the batch from which a sequence was sampled;
 - ``reference``: ``(sequences, length, dictionary)`` log-probabilities of the policy at its start; only if they are needed.
 
+A batch of a sentence task (`data.sentence_dataset`) has other inputs. Texts stay apart; the model joins them and adds its
+special tokens. ``net_input`` holds
+
+- ``texts``: tuple of one or two ``(batch, text_len)`` int64, ids of the task's dictionary, right-padded, each text closed by
+  end of sentence;
+- ``lengths``: tuple of as many ``(batch,)`` int64, tokens of each text, end of sentence included;
+
+and ``target``, absent from unlabelled text, is ``(batch,)`` int64 class numbers or float64 numbers, which ``--fp16`` leaves as
+they are.
+
 fairseq casts every float32 tensor of a batch to half precision under ``--fp16``; integers pass through untouched. So the
 floats of a record travel as the integers that have the same bits: `pack` and `unpack`.
 """
