@@ -47,6 +47,11 @@ class Samples(NamedTuple):
     entropies: Tensor
     cut: Tensor
 
+    def first(self, length: int) -> "Samples":
+        """The first positions."""
+        by_position = ("tokens", "sampled", "log_probs", "entropies")
+        return self._replace(**{name: getattr(self, name)[:, :length] for name in by_position})
+
 
 class Symbols(NamedTuple):
     """Special tokens of the policy's dictionary.
@@ -149,47 +154,47 @@ def sample_sequences(
     Returns:
         The sequences, as long as the longest of them.
     """
-    rows, longest, device = len(limits), int(limits.max()) if len(limits) else 0, limits.device
-    tokens = torch.full((rows, longest), symbols.pad, dtype=torch.int64, device=device)
-    log_probs, entropies = (torch.zeros(rows, longest, device=device) for _ in range(2))
-    sampled = torch.zeros(rows, longest, dtype=torch.bool, device=device)
-    cut = torch.zeros(rows, dtype=torch.bool, device=device)
-    present = torch.arange(rows, device=device)  # [row of the policy -> row of the batch]
-    running = torch.ones(rows, dtype=torch.bool, device=device)  # by row of the policy
-    history = torch.full((rows, 1), symbols.eos, dtype=torch.int64, device=device)
+    found = _nothing_sampled(limits, symbols.pad)
+    present = torch.arange(len(limits), device=limits.device)  # [row of the policy -> row of the batch]
+    running = torch.ones_like(present, dtype=torch.bool)  # by row of the policy
+    history = torch.full_like(present, symbols.eos)[:, None]  # (rows of the policy, tokens so far)
     scratch = _Scratch()
-    for position in range(longest):
-        logits = policy.next_logits(history)
-        drawn = None if draws is None else draws[present, position].to(logits.device)
-        chosen, chosen_log_prob, entropy = scratch.choose(logits, symbols, drawn)
-        given = None
+    position = 0
+    while running.any():
+        drawn = None if draws is None else draws[present, position]
+        chosen, log_prob, entropy = scratch.choose(policy.next_logits(history), symbols, drawn)
+        free = running
         if prefixes is not None and position < prefixes.size(1):
-            forced = prefixes[present, position]
-            given = forced.ne(symbols.pad)
-            chosen = torch.where(given, forced, chosen)
-        free = running if given is None else running & ~given
+            given = prefixes[present, position]
+            free = running & given.eq(symbols.pad)
+            chosen = torch.where(free, chosen, given)
         chosen = chosen.masked_fill(~running, symbols.pad)
-        tokens[present, position] = chosen
-        log_probs[present, position] = chosen_log_prob.masked_fill(~free, 0.0)
-        entropies[present, position] = entropy.masked_fill(~free, 0.0)
-        sampled[present, position] = free
-        ended = chosen.eq(symbols.eos)
-        at_limit = limits[present] <= position + 1
-        cut[present] |= running & at_limit & ~ended
+        found.tokens[present, position] = chosen
+        found.sampled[present, position] = free
+        found.log_probs[present, position] = log_prob.masked_fill(~free, 0.0)
+        found.entropies[present, position] = entropy.masked_fill(~free, 0.0)
+        position += 1
+        ended, at_limit = chosen.eq(symbols.eos), limits[present] <= position
+        found.cut[present] |= running & at_limit & ~ended
         running = running & ~ended & ~at_limit
-        left = int(running.sum())
-        if left == 0:
-            longest = position + 1
-            break
         history = torch.cat([history, chosen[:, None]], dim=1)
-        if left <= SHRINK * len(running):
+        if 0 < running.sum() <= SHRINK * len(running):
             kept = running.nonzero().squeeze(1)
             policy.keep(kept)
             present, history, running = present[kept], history[kept], running[kept]
-    tokens, sampled, log_probs, entropies = (
-        part[:, :longest] for part in (tokens, sampled, log_probs, entropies)
+    return found.first(position)
+
+
+def _nothing_sampled(limits: Tensor, pad: int) -> Samples:
+    """Samples without a token, with room for the longest."""
+    shape, device = (len(limits), int(limits.max()) if len(limits) else 0), limits.device
+    return Samples(
+        tokens=torch.full(shape, pad, dtype=torch.int64, device=device),
+        sampled=torch.zeros(shape, dtype=torch.bool, device=device),
+        log_probs=torch.zeros(shape, device=device),
+        entropies=torch.zeros(shape, device=device),
+        cut=torch.zeros_like(limits, dtype=torch.bool),
     )
-    return Samples(tokens, sampled, log_probs, entropies, cut)
 
 
 class _Scratch:
@@ -207,8 +212,7 @@ class _Scratch:
             draws: ``(rows,)`` uniform numbers; None for the best tokens.
         """
         logits = logits.float()
-        forbidden = list(symbols.forbidden)
-        logits[:, forbidden] = -math.inf
+        logits[:, list(symbols.forbidden)] = -math.inf
         best = logits.amax(dim=1, keepdim=True)
         weights = self._buffer(logits)
         torch.sub(logits, best, out=weights[:, : logits.size(1)]).exp_()
@@ -217,7 +221,7 @@ class _Scratch:
         chosen = logits.argmax(dim=1) if draws is None else _find(weights, sums, draws * total)
         log_total = total.log() + best.squeeze(1)
         log_probs = logits.gather(1, chosen[:, None]).squeeze(1) - log_total
-        logits[:, forbidden] = 0.0  # their weight is 0, and 0 times infinity is no number
+        logits.clamp_(min=torch.finfo(logits.dtype).min)  # 0 times infinity is no number
         mean_logit = torch.einsum("rv,rv->r", weights[:, : logits.size(1)], logits) / total
         return chosen, log_probs, log_total - mean_logit
 
@@ -246,7 +250,6 @@ def _find(weights: Tensor, sums: Tensor, wanted: Tensor) -> Tensor:
     within = weights.gather(1, places).cumsum(dim=1)  # (rows, BLOCK)
     token = within.le(wanted[:, None] - before).sum(dim=1).clamp_(max=BLOCK - 1)
     chosen = places.gather(1, token[:, None]).squeeze(1)
-    impossible = (
-        weights.gather(1, chosen[:, None]).squeeze(1).eq(0)
-    )  # rounding, beyond the last possible token
+    # rounding may lead beyond the last token that is possible
+    impossible = weights.gather(1, chosen[:, None]).squeeze(1).eq(0)
     return torch.where(impossible, weights.argmax(dim=1), chosen) if impossible.any() else chosen

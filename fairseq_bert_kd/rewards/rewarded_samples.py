@@ -253,14 +253,17 @@ class RewardedSampler:
     ) -> Tensor:
         """``(sequences, length)`` from the mean reward of each prefix's completions."""
         samples, stride = self.settings.samples, self.settings.rollout_stride
-        owners = [
-            row // samples for row, of_row in enumerate(completions) for texts_ in of_row for _ in texts_
+        flat = [
+            (row // samples, text)
+            for row, prefixes in enumerate(completions)
+            for of_prefix in prefixes
+            for text in of_prefix
         ]
-        written = [text for of_row in completions for texts_ in of_row for text in texts_]
+        owners, written = [owner for owner, _ in flat], [text for _, text in flat]
         found = iter(self._rewards(texts, owners, written, update_num)[0].tolist())
         by_prefix = []
         for row, length in enumerate(drawn.sampled.sum(dim=1).tolist()):
-            means = [float(np.mean([next(found) for _ in texts_])) for texts_ in completions[row]]
+            means = [float(np.mean([next(found) for _ in of_prefix])) for of_prefix in completions[row]]
             places = [*rollout_places(length, stride), length]
             by_prefix.append(
                 torch.tensor(interpolated(places, [*means, float(rewards[row])], length), dtype=torch.float32)

@@ -161,7 +161,7 @@ def test_half_precision_and_a_negative_infinite_row_part():
     logits[..., 1] = 8.0  # padding, the best by far
     drawn = sample_sequences(Markov(logits.half()), torch.tensor([2]), SYMBOLS, torch.tensor([[0.5, 0.5]]))
     assert drawn.tokens.tolist() == [[4, 4]]
-    assert drawn.log_probs.tolist() == [[0.0, 0.0]]
+    assert drawn.log_probs.tolist() == drawn.entropies.tolist() == [[0.0, 0.0]]
 
 
 def test_two_ways_to_a_token_s_log_probability():
