@@ -9,6 +9,7 @@ import json
 import logging
 from collections.abc import Iterator, Sequence
 from itertools import groupby
+from pathlib import Path
 from typing import Any
 
 from fairseq_bert_kd.compat import import_transformers
@@ -185,6 +186,10 @@ class HfTokenizer:
         The same with transformers 4 and 5, unless the two load the folder with different text rules.
         """
         return self._digest
+
+    def label(self) -> str:
+        """The last part of its name and the beginning of its digest, for signatures."""
+        return f"{Path(self.name).name}-{self._digest[:8]}"
 
     def _symbols(self, text: str, encoding: Any) -> list[str]:
         symbols = self._codec.symbols(text, encoding)
