@@ -6,15 +6,21 @@ from pathlib import Path
 from typing import Any
 
 from fairseq_bert_kd.compat import load_checkpoint
+from fairseq_bert_kd.storage.fairseq_data import dictionary_digest, read_dictionary
+from fairseq_bert_kd.tokenization.dictionary import check_pieces
+from fairseq_bert_kd.tokenization.hf_tokenizer import HfTokenizer
 
 HELP = "rewrite a student's checkpoint for stock fairseq and CTranslate2: weights and fairseq's own settings only"
-EXAMPLE = "example: fairseq-bert-kd export-student student/checkpoint_best.pt --output student.pt"
+EXAMPLE = (
+    "example: fairseq-bert-kd export-student student/checkpoint_best.pt --data data-bin --output student.pt"
+)
 # our names -> fairseq's names that decode the same
 FAIRSEQ_TASKS = {"translation_with_teacher": "translation"}
 FAIRSEQ_CRITERIONS = {"label_smoothed_cross_entropy_with_distillation": "label_smoothed_cross_entropy"}
 TEACHER_TASK = "conditional_masked_lm"
 OUR_PREFIXES = ("kd_", "cmlm_", "teacher_")
 TRAINING_OPTIONS = ("eval_bleu", "eval_tokenized_bleu")  # they may name a detokenizer of ours
+COPY = "give the data folder of its training"
 MACHINE_OPTIONS = {"user_dir", "save_dir", "restore_file", "finetune_from_model", "tensorboard_logdir"}
 
 
@@ -24,6 +30,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "checkpoint", help="a student's checkpoint, written by fairseq-train or fairseq-hydra-train"
     )
     parser.add_argument("--output", required=True, metavar="FILE", help="checkpoint to write")
+    parser.add_argument(
+        "--data",
+        metavar="FOLDER",
+        help="folder of the dictionaries that will go with it: checked against those of the training",
+    )
+    parser.add_argument(
+        "--tokenizer",
+        metavar="PATH",
+        help="folder or hub name of the tokenizer that will go with it: checked against checkpoint and --data",
+    )
     parser.add_argument("--overwrite", action="store_true", help="replace an existing --output")
 
 
@@ -33,7 +49,8 @@ def main(args: argparse.Namespace) -> None:
     Raises:
         FileNotFoundError: no such checkpoint, or no folder for the output.
         FileExistsError: the output exists.
-        ValueError: the checkpoint is not a student's, or holds more than tensors and settings.
+        ValueError: the checkpoint is not a student's, holds more than tensors and settings, or was trained with other
+            dictionaries or another tokenizer than those that are named.
     """
     output = Path(args.output)
     if not output.parent.is_dir():
@@ -43,6 +60,7 @@ def main(args: argparse.Namespace) -> None:
     if output.exists() and not args.overwrite:
         raise FileExistsError(f"`{output}` exists; pass --overwrite to replace it")
     state = exported(load_checkpoint(args.checkpoint), args.checkpoint)
+    check_company(state, args.checkpoint, args.data, args.tokenizer)
     import torch
 
     temporary = output.with_name(f"{output.name}.{os.getpid()}.tmp")
@@ -102,10 +120,39 @@ def exported(state: dict[str, Any], name: str) -> dict[str, Any]:
                 "num_updates": history.get("num_updates", 0),
             }
         ],
-        "task_state": {},
+        "task_state": {"digests": state.get("task_state", {}).get("digests", {})},
         "extra_state": {"train_iterator": {"epoch": 1, "iterations_in_epoch": 0}},
         "last_optimizer_state": None,
     }
+
+
+def check_company(state: dict[str, Any], name: str, data: str | None, tokenizer: str | None) -> None:
+    """Compare a student with the dictionaries and the tokenizer that are to go with it.
+
+    Args:
+        state: the exported checkpoint. One that was written before checkpoints held digests is compared by size.
+        name: its path, for messages.
+        data: folder with ``dict.LANGUAGE.txt``; None to compare none.
+        tokenizer: folder or hub name; None to compare none.
+
+    Raises:
+        ValueError: they do not belong together.
+    """
+    digests, loaded = state["task_state"]["digests"], HfTokenizer(tokenizer) if tokenizer else None
+    for side, module in {"source": "encoder", "target": "decoder"}.items() if data else ():
+        path = Path(data or "") / f"dict.{getattr(state['args'], f'{side}_lang')}.txt"
+        symbols, rows = read_dictionary(path), state["model"].get(f"{module}.embed_tokens.weight")
+        if digests.get(f"{side}_dictionary", "") not in ("", dictionary_digest(symbols)):
+            raise ValueError(f"`{path}` is not the {side} dictionary that `{name}` was trained with; {COPY}")
+        if rows is not None and len(rows) != len(symbols):
+            raise ValueError(f"`{path}` has {len(symbols):,} symbols, `{name}` {len(rows):,}; {COPY}")
+        if loaded:
+            check_pieces(loaded, symbols, f"`{path}`")
+    if loaded and digests.get("tokenizer", "") not in ("", loaded.digest()):
+        raise ValueError(
+            f"`{name}` was trained on pieces of another tokenizer than `{tokenizer}` (digest {digests['tokenizer'][:12]}, this "
+            f"one {loaded.digest()[:12]}). Give the one that `fairseq-bert-kd tokenize` was run with."
+        )
 
 
 def _settings(state: dict[str, Any]) -> dict[str, Any]:
