@@ -32,7 +32,7 @@ INSIDE = {
     "models": {"modules", "functional", "batch", "compat"},
     "criterions": {"modules", "functional", "batch"},
     "tasks": {"teachers", "data", "tokenization", "functional", "storage", "batch", "compat"},
-    "report": {"evaluation", "storage", "compat", "root"},
+    "report": {"evaluation", "tokenization", "storage", "text_lines", "compat", "root"},
     "cli": {
         "report", "tasks", "teachers", "evaluation", "tokenization", "data", "functional", "storage", "text_lines", "batch", "compat",
         "root",

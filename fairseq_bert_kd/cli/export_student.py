@@ -20,7 +20,6 @@ FAIRSEQ_CRITERIONS = {"label_smoothed_cross_entropy_with_distillation": "label_s
 TEACHER_TASK = "conditional_masked_lm"
 OUR_PREFIXES = ("kd_", "cmlm_", "teacher_")
 TRAINING_OPTIONS = ("eval_bleu", "eval_tokenized_bleu")  # they may name a detokenizer of ours
-COPY = "give the data folder of its training"
 MACHINE_OPTIONS = {"user_dir", "save_dir", "restore_file", "finetune_from_model", "tensorboard_logdir"}
 
 
@@ -140,19 +139,41 @@ def check_company(state: dict[str, Any], name: str, data: str | None, tokenizer:
     """
     digests, loaded = state["task_state"]["digests"], HfTokenizer(tokenizer) if tokenizer else None
     for side, module in {"source": "encoder", "target": "decoder"}.items() if data else ():
-        path = Path(data or "") / f"dict.{getattr(state['args'], f'{side}_lang')}.txt"
-        symbols, rows = read_dictionary(path), state["model"].get(f"{module}.embed_tokens.weight")
-        if digests.get(f"{side}_dictionary", "") not in ("", dictionary_digest(symbols)):
-            raise ValueError(f"`{path}` is not the {side} dictionary that `{name}` was trained with; {COPY}")
-        if rows is not None and len(rows) != len(symbols):
-            raise ValueError(f"`{path}` has {len(symbols):,} symbols, `{name}` {len(rows):,}; {COPY}")
-        if loaded:
-            check_pieces(loaded, symbols, f"`{path}`")
-    if loaded and digests.get("tokenizer", "") not in ("", loaded.digest()):
+        weight = state["model"].get(f"{module}.embed_tokens.weight")
+        rows, digest = (None if weight is None else len(weight)), digests.get(f"{side}_dictionary")
+        read = _dictionaries(Path(data or ""), getattr(state["args"], f"{side}_lang"))
+        if not any(
+            digest in (None, dictionary_digest(symbols)) and rows in (None, len(symbols))
+            for symbols in read.values()
+        ):
+            sizes = ", ".join(f"`{path}` ({len(symbols):,} symbols)" for path, symbols in read.items())
+            raise ValueError(
+                f"the {side} dictionary that `{name}` was trained with ({rows or 0:,} symbols) is not {sizes}. Give the data "
+                "folder of its training."
+            )
+        for path, symbols in read.items():
+            if loaded:
+                check_pieces(loaded, symbols, f"`{path}`")
+    if loaded and digests.get("tokenizer", loaded.digest()) != loaded.digest():
         raise ValueError(
             f"`{name}` was trained on pieces of another tokenizer than `{tokenizer}` (digest {digests['tokenizer'][:12]}, this "
             f"one {loaded.digest()[:12]}). Give the one that `fairseq-bert-kd tokenize` was run with."
         )
+
+
+def _dictionaries(folder: Path, language: str | None) -> dict[Path, list[str]]:
+    """The dictionary of a language; all of a folder if the checkpoint does not name the language.
+
+    Raises:
+        FileNotFoundError: no dictionary.
+        ValueError: one that fairseq cannot read.
+    """
+    paths = [folder / f"dict.{language}.txt"] if language else sorted(folder.glob("dict.*.txt"))
+    if not paths:
+        raise FileNotFoundError(
+            f"`{folder}` holds no dict.*.txt; give the folder that fairseq-preprocess wrote"
+        )
+    return {path: read_dictionary(path) for path in paths}
 
 
 def _settings(state: dict[str, Any]) -> dict[str, Any]:

@@ -24,7 +24,7 @@ def student(chain, tmp_path_factory):
 
 
 def export(checkpoint, output, *arguments):
-    return cli_main(["export-student", str(checkpoint), "--output", str(output), *arguments])
+    return cli_main(["export-student", str(checkpoint), "--output", str(output), *map(str, arguments)])
 
 
 def test_weights_stay_and_everything_of_ours_goes(student, tmp_path, capsys):
@@ -64,14 +64,15 @@ def test_what_goes_with_it_is_compared(chain, student, tmp_path, capsys):
             "every symbol of `.*dict.de.txt` must be a piece",
         ),
         (["--tokenizer", tmp_path / "rules"], "was trained on pieces of another tokenizer than `.*rules`"),
-        (["--data", tmp_path], "dictionary .*dict.de.txt does not exist"),
+        (["--data", tmp_path], "` holds no dict.*.txt"),
     ):
-        assert export(student, out, *map(str, options)) == 2
+        assert export(student, out, *options) == 2
         assert re.search(message, capsys.readouterr().err)
     lines = (data / "dict.en.txt").read_text().splitlines()
-    (data / "dict.en.txt").write_text("\n".join([*lines[5:], *lines[:5]]) + "\n")
-    assert export(student, out, "--data", str(data)) == 2
-    assert "dict.en.txt` is not the target dictionary that `" in capsys.readouterr().err
+    for language in ("de", "en"):
+        (data / f"dict.{language}.txt").write_text("\n".join([*lines[5:], *lines[:5]]) + "\n")
+    assert export(student, out, "--data", data) == 2
+    assert "the source dictionary that `" in capsys.readouterr().err
     assert not out.exists()
 
 
@@ -80,11 +81,12 @@ def test_an_older_checkpoint_is_compared_by_size(chain, student, tmp_path, capsy
     state["task_state"] = {}
     torch.save(state, tmp_path / "old.pt")
     shutil.copytree(chain.data, tmp_path / "data")
-    assert export(tmp_path / "old.pt", tmp_path / "out.pt", "--data", str(tmp_path / "data")) == 0
-    with open(tmp_path / "data" / "dict.de.txt", "a") as more:
-        more.write("another 1\n")
-    assert export(tmp_path / "old.pt", tmp_path / "out2.pt", "--data", str(tmp_path / "data")) == 2
-    assert re.search(r"dict.de.txt` has \d+ symbols, `.*old.pt` \d+; give", capsys.readouterr().err)
+    assert export(tmp_path / "old.pt", tmp_path / "out.pt", "--data", tmp_path / "data") == 0
+    for language in ("de", "en"):
+        with open(tmp_path / "data" / f"dict.{language}.txt", "a") as more:
+            more.write("another 1\n")
+    assert export(tmp_path / "old.pt", tmp_path / "out2.pt", "--data", tmp_path / "data") == 2
+    assert re.search(r"\(\d+ symbols\) is not `.*dict.de.txt` \(\d+ symbols\)", capsys.readouterr().err)
 
 
 def test_stock_fairseq_loads_what_was_validated_with_a_detokenizer_of_ours(chain, tmp_path):

@@ -17,7 +17,7 @@ from fairseq_bert_kd.compat import load_checkpoint
 from fairseq_bert_kd.storage.fairseq_data import dictionary_digest, read_dictionary
 from fairseq_bert_kd.tokenization.bpe import DAMAGING, HfTokenizerBPE
 from fairseq_bert_kd.tokenization.hf_tokenizer import HfTokenizer
-from tests.tiny_chain import PLUGIN, run_fairseq, train_student
+from tests.tiny_chain import PLUGIN, logged, run_fairseq, train_student, train_teacher
 from tests.tokenization.tiny_tokenizers import KINDS, build_tokenizer
 
 WRONG = "every symbol of the source dictionary must be a piece of the teacher's tokenizer, but"
@@ -138,6 +138,15 @@ def test_a_checkpoint_without_digests_passes(chain, student, tmp_path):
     state["task_state"] = {}
     torch.save(state, tmp_path / "old.pt")
     assert generate(chain.data, tmp_path / "old.pt", chain.bert).count("\nD-") == 20
+
+
+def test_the_rules_for_text_are_in_every_log(chain, student, tmp_path):
+    with logged("fairseq_bert_kd.tokenization.hf_tokenizer") as messages:
+        train_teacher(chain.data, chain.bert, tmp_path / "teacher", updates=1)
+        generate(chain.data, student, chain.bert)
+        train_student(chain.data, tmp_path / "student", "--kd-tokenizer", chain.bert, updates=1)
+    assert len(messages) == 3
+    assert all("case is lowered, accents are stripped" in message for message in messages)
 
 
 # -- one decoder, not two
