@@ -11,8 +11,6 @@ from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from typing import Any
 
-from fairseq_bert_kd.compat import import_transformers
-
 logger = logging.getLogger(__name__)
 
 Normalise = Callable[[str], str]
@@ -61,20 +59,21 @@ class TextRules:
         )
 
 
-def check_folder(name: str, rules: TextRules, pieces: Collection[str]) -> None:
+def check_folder(name: str, rules: TextRules, pieces: Collection[str], text_of: Callable[[str], str]) -> None:
     """Compare the rules in use with the folder's own files and with its vocabulary; contradictions are warnings.
 
     Args:
         name: folder or hub name.
         rules: rules in use.
-        pieces: text of each piece that text can become, without marks.
+        pieces: the vocabulary without special tokens.
+        text_of: gives the text of a piece, without marks.
 
     Raises:
         ValueError: the case is lowered though no file says so, against ``tokenizer.json`` or the vocabulary.
     """
     config, settings = (_read_json(name, f"{stem}.json") for stem in ("tokenizer_config", "tokenizer"))
     stated = _rules_of(settings["normalizer"]) if "normalizer" in settings else None
-    differences = _stated_differences(rules, stated) + _dead_pieces(rules, pieces)
+    differences = _stated_differences(rules, stated) + _dead_pieces(rules, pieces, text_of)
     if not differences:
         return
     found = "; ".join(differences)
@@ -119,34 +118,38 @@ def _stated_differences(rules: TextRules, stated: TextRules | None) -> list[str]
     return [f"its tokenizer.json {' and '.join(differing)}"] if differing else []
 
 
-def _dead_pieces(rules: TextRules, pieces: Collection[str]) -> list[str]:
+def _dead_pieces(rules: TextRules, pieces: Collection[str], text_of: Callable[[str], str]) -> list[str]:
     """What the vocabulary holds that the rules never let through, or lacks that they do."""
-    cased = sum(piece != piece.lower() for piece in pieces)
     found = []
-    if rules.lowers_case and cased > DEAD_SHARE * len(pieces):
-        found.append(
-            f"{cased:,} of {len(pieces):,} pieces of its vocabulary have capitals and can never occur"
-        )
-    accented = sum(not piece.isascii() and has_accent(piece) for piece in pieces)
-    if rules.strips_accents and accented > DEAD_SHARE * len(pieces):
-        found.append(
-            f"{accented:,} of {len(pieces):,} pieces of its vocabulary have accents and can never occur"
-        )
-    if not rules.lowers_case and not cased:
-        lower = sum(piece != piece.upper() for piece in pieces)
+    for changes, what, has in (
+        (rules.lowers_case, "capitals", _has_capital),
+        (rules.strips_accents, "accents", has_accent),
+    ):
+        dead = sum(has(text_of(piece)) for piece in pieces) if changes else 0
+        if dead > DEAD_SHARE * len(pieces):
+            found.append(
+                f"{dead:,} of {len(pieces):,} pieces of its vocabulary have {what} and can never occur"
+            )
+    if not rules.lowers_case and not any(_has_capital(text_of(piece)) for piece in pieces):
+        lower = sum(text_of(piece) != text_of(piece).upper() for piece in pieces)
         if lower > LIVING_SHARE * len(pieces):
             found.append("its vocabulary has no piece with a capital")
     return found
 
 
+def _has_capital(text: str) -> bool:
+    return text != text.lower()
+
+
 def has_accent(text: str) -> bool:
     """Whether a letter bears a mark, composed or not."""
-    return any(unicodedata.category(letter) == "Mn" for letter in unicodedata.normalize("NFD", text))
+    return not text.isascii() and any(
+        unicodedata.category(letter) == "Mn" for letter in unicodedata.normalize("NFD", text)
+    )
 
 
 def _read_json(name: str, file: str) -> dict[str, Any]:
     """A file of a folder or hub name; empty if it is not there."""
-    import_transformers()
     from transformers.utils import cached_file
 
     try:

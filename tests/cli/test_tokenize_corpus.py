@@ -107,7 +107,9 @@ def test_a_pipe_keeps_the_lines_before_an_error(run, monkeypatch, workers: int):
     monkeypatch.setattr(tokenize_corpus, "CHUNK_LINES", 2)
     out = io.BytesIO()
     content = io.BytesIO(b"the man\n" * 5 + b"\xe4\nman\n")
-    monkeypatch.setattr(sys, "stdin", SimpleNamespace(buffer=content, close=lambda: None))  # workers close theirs
+    monkeypatch.setattr(
+        sys, "stdin", SimpleNamespace(buffer=content, close=lambda: None)
+    )  # workers close theirs
     monkeypatch.setattr(sys, "stdout", SimpleNamespace(buffer=out, flush=lambda: None))
     with pytest.raises(ValueError, match="`standard input`, line 6: text must be UTF-8"):
         run("--input", "-", "--output", "-", workers=workers)
