@@ -197,7 +197,7 @@ class HfTokenizer:
 
 
 def _load(name: str) -> Any:
-    transformers = import_transformers()
+    transformers = import_transformers(models=False)
     try:
         loaded = transformers.AutoTokenizer.from_pretrained(name)
     except Exception as error:  # transformers and its Rust part raise very different types
