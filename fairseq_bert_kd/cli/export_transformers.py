@@ -6,7 +6,9 @@ from typing import Any
 
 from fairseq_bert_kd import compat
 
-SUMMARY = "a FOLDER with config, safetensors and tokenizer for transformers, of an hf_encoder"
+SUMMARY = (
+    "a FOLDER with config, safetensors and tokenizer for transformers, of an encoder (--arch hf_encoder)"
+)
 OPTIONS: dict[str, dict[str, Any]] = {
     "--tokenizer": {
         "metavar": "PATH",
@@ -43,6 +45,8 @@ def write(state: dict[str, Any], output: Path, args: argparse.Namespace) -> str:
     )
     model.save_pretrained(output)
     tokenizer.save(str(output))
+    for file in output.iterdir():  # safetensors lets only the owner read the weights
+        file.chmod((output / "config.json").stat().st_mode)
     return f"{type(model).__name__}, {model.num_parameters():,} parameters"
 
 

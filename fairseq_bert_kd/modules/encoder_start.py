@@ -1,5 +1,6 @@
 """Where the training of an encoder starts: pre-trained weights, a checkpoint of ours, or random weights of given sizes."""
 
+import json
 import logging
 from collections.abc import Mapping
 from typing import Any
@@ -110,8 +111,8 @@ def parts_of_state(state: dict[str, Any], name: str) -> tuple[SentenceParts, Enc
         ValueError: the checkpoint holds no transformers encoder.
     """
     settings, weights = compat.model_settings(state), state["model"]
-    described = settings.get("encoder_spec") or settings.get("teacher_spec")
-    if not described:
+    described = settings.get("encoder_spec") or settings.get("teacher_spec") or "{}"
+    if "model_type" not in json.loads(described).get("config", {}):  # other models describe themselves too
         raise ValueError(
             f"`{name}` holds no transformers encoder but a `{settings['_name']}` model; give a checkpoint of "
             "--arch hf_encoder"

@@ -232,11 +232,12 @@ class SentencePredictionWithTeacherTask(GuardedLoading, FairseqTask):
                 f"the labels of `{self.cfg.data}` are {self.spec.kind}; {said} --regression-target"
             )
 
-    def logging_outputs_can_be_summed(self, criterion) -> bool:
+    @staticmethod
+    def logging_outputs_can_be_summed(criterion) -> bool:
         """Whether workers may add up their logs: not the lists that ``--report-mcc`` and its like are computed from."""
-        if getattr(criterion, "keep_pred_and_targ", False):
-            return False
-        return super().logging_outputs_can_be_summed(criterion)
+        return (
+            not getattr(criterion, "keep_pred_and_targ", False) and criterion.logging_outputs_can_be_summed()
+        )
 
     # ------------------------------------------------------------ data
 

@@ -134,6 +134,18 @@ def test_stock_criterion_trains_it(task, pooling, regression):
     assert unused == []  # else several workers would wait for each other
 
 
+@pytest.mark.parametrize("pooling", ["pooler", "cls", "mean"])
+def test_half_precision(task, pooling):
+    """As under --bf16, which casts the whole model."""
+    torch.manual_seed(1)
+    model = build(task, **sizes(), classification_pooling=pooling)
+    inputs = {**batch_of(task, FIRST, SECOND), "classification_head_name": HEAD}
+    expected, _ = model(**inputs)
+    logits, _ = model.bfloat16()(**inputs)
+    assert logits.dtype == torch.bfloat16
+    torch.testing.assert_close(logits.float(), expected, rtol=0.1, atol=0.02)
+
+
 def test_pretrained_pooler_that_is_not_used_is_frozen(bert, task, tmp_path):
     torch.manual_seed(0)
     encoder = transformers.AutoModel.from_pretrained(bert)
@@ -350,9 +362,14 @@ def test_checkpoint_of_another_tokenizer_is_refused(folders, task, tmp_path):
         build(sentence_task(folders("roberta")), encoder_init=str(path))
 
 
-def test_checkpoint_of_another_model_is_refused(task, tmp_path):
-    torch.save({"model": {}, "cfg": {"model": {"_name": "transformer"}}}, tmp_path / "student.pt")
-    with pytest.raises(ValueError, match="holds no transformers encoder"):
+@pytest.mark.parametrize("settings", [{}, {"encoder_spec": '{"config": {"hidden": 8}}'}])
+def test_checkpoint_of_another_model_is_refused(task, tmp_path, settings):
+    cfg = {"model": {"_name": "transformer", **settings}}
+    torch.save({"model": {}, "cfg": cfg}, tmp_path / "student.pt")
+    message = (
+        "--encoder-init: .* holds no transformers encoder but a `transformer` model; give a checkpoint of"
+    )
+    with pytest.raises(ValueError, match=message):
         build(task, encoder_init=str(tmp_path / "student.pt"))
 
 
