@@ -37,12 +37,7 @@ def write(state: dict[str, Any], output: Path, args: argparse.Namespace) -> str:
     tokenizer = _tokenizer(args.tokenizer or trained_with, spec.digests["tokenizer"], args.checkpoint)
     if args.encoder_only:
         parts = parts._replace(output=None)
-    model = to_transformers(
-        parts,
-        pooling=str(settings.get("classification_pooling")),
-        form=str(settings.get("classifier")),
-        dropout=settings.get("classification_dropout", 0.0),
-    )
+    model = to_transformers(parts, dropout=settings.get("classification_dropout", 0.0))
     model.save_pretrained(output)
     tokenizer.save(str(output))
     for file in output.iterdir():  # safetensors lets only the owner read the weights

@@ -12,7 +12,6 @@ from fairseq_bert_kd.functional.text_format import TextFormat
 from fairseq_bert_kd.modules.encoder_layers import keep_layers
 from fairseq_bert_kd.modules.pretrained_encoder import (
     EncoderSpec,
-    Head,
     encoder_from_config,
     encoder_from_pretrained,
 )
@@ -120,15 +119,18 @@ def parts_of_state(state: dict[str, Any], name: str) -> tuple[SentenceParts, Enc
     spec = EncoderSpec.from_json(described)
     encoder = take_apart(encoder_from_config(spec.config)).encoder
     encoder.load_state_dict(_below(weights, "encoder."))
-    pooler, output, head = None, None, Head(0)
+    parts = SentenceParts(encoder)
     if spec.pooler:
         pooler = Pooler.new(encoder.config)
         pooler.load_state_dict(_below(weights, "pooler."))
-    if len(spec.heads) == 1:
-        [(head_name, head)] = spec.heads.items()
-        output = new_linear(encoder.config.hidden_size, head.classes, encoder.config)
-        output.load_state_dict(_below(weights, f"classification_heads.{head_name}.output."))
-    return SentenceParts(encoder, pooler, output, head.names), spec
+        parts = parts._replace(pooler=pooler)
+    if len(spec.heads) != 1:
+        return parts, spec
+    [(head_name, head)] = spec.heads.items()
+    output = new_linear(encoder.config.hidden_size, head.classes, encoder.config)
+    output.load_state_dict(_below(weights, f"classification_heads.{head_name}.output."))
+    form = str(settings["classification_pooling"]), str(settings["classifier"])
+    return parts._replace(output=output, names=head.names, form=form), spec
 
 
 def _below(weights: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:

@@ -8,9 +8,12 @@ from fairseq.models import MODEL_REGISTRY
 from omegaconf import OmegaConf
 from torch import nn
 
+from fairseq_bert_kd.functional.encoder_states import record
 from fairseq_bert_kd.models.hf_encoder import HfEncoder
+from fairseq_bert_kd.modules.encoder_layers import inside
 from tests.models.small_encoders import (
     FIRST,
+    FORM,
     HEAD,
     NAMES,
     SECOND,
@@ -102,9 +105,21 @@ def test_classifier_of_other_labels_is_not_used(bert, tmp_path):
     with logged(MODEL) as messages:
         model = build(sentence_task(bert), encoder_model=str(tmp_path))
     assert messages[0] == (
-        "the classifier that came with the encoder has other labels (LABEL_0, LABEL_1, LABEL_2): not used"
+        "the classifier that came with the encoder (LABEL_0, LABEL_1, LABEL_2, pooler and dropout) is not used: this one is "
+        "for no, yes, maybe, pooler and dropout"
     )
     assert model.classification_heads[HEAD].names == NAMES
+
+
+@pytest.mark.parametrize("other", [{"classification_pooling": "mean"}, {"classifier": "relu"}])
+def test_classifier_of_another_form_is_not_used(task, tmp_path, other):
+    path = save(build(task, **sizes(), **other), tmp_path / "mean.pt", **FORM | other)
+    with logged(MODEL) as messages:
+        build(task, encoder_init=str(path))
+    assert "is not used" in messages[0]
+    with logged(MODEL) as messages:
+        build(task, encoder_init=str(path), **other)
+    assert messages == ["the head starts from the classifier that came with the encoder (no, yes, maybe)"]
 
 
 @pytest.mark.parametrize("pooling", ["pooler", "cls", "mean"])
@@ -164,6 +179,22 @@ def test_head_of_tinybert_s_release(task):
     head, pooled = model.classification_heads[HEAD].train(), torch.randn(4, 24)
     assert torch.equal(head(pooled), head.output(torch.relu(pooled)))
     assert not any(isinstance(module, nn.Dropout) for module in head.modules())
+
+
+@pytest.mark.parametrize("name", TEACHERS)
+@pytest.mark.parametrize("pooling", ["pooler", "cls", "mean"])
+def test_logits_are_those_of_the_whole_output(folders, name, pooling):
+    """Which `record` sees, although the last layer otherwise runs at the first token only."""
+    task = sentence_task(folders(name))
+    model = build(task, encoder_model=str(folders(name)), classification_pooling=pooling)
+    inputs = batch_of(task, FIRST, SECOND)
+    logits, extra = model(**inputs, classification_head_name=HEAD)
+    hidden, _ = model(**inputs)
+    torch.testing.assert_close(model.classify(hidden, extra["inputs"], HEAD), logits)
+    with record(inside(model.encoder), hidden=(2,), scores=(2,)) as states:
+        again, _ = model(**inputs, classification_head_name=HEAD)
+    torch.testing.assert_close(states.hidden[2], hidden)
+    torch.testing.assert_close(again, logits)
 
 
 def test_dropout_is_that_of_the_option(task):
@@ -282,7 +313,7 @@ def test_sentence_vectors_by_their_definition_and_alone_as_in_a_batch(bert, task
         "cls": last[:, 0],
         "mean": (last * mask).sum(1) / mask.sum(1),
         "last2-mean": (last2 * mask).sum(1) / mask.sum(1),
-        "pooler": model.pooler(last),
+        "pooler": model.pooler(last[:, 0]),
     }
     expected[None] = expected["mean"]
     for vector, wanted in expected.items():
