@@ -235,9 +235,9 @@ class SentencePredictionWithTeacherTask(GuardedLoading, FairseqTask):
     @staticmethod
     def logging_outputs_can_be_summed(criterion) -> bool:
         """Whether workers may add up their logs: not the lists that ``--report-mcc`` and its like are computed from."""
-        return (
-            not getattr(criterion, "keep_pred_and_targ", False) and criterion.logging_outputs_can_be_summed()
-        )
+        if getattr(criterion, "keep_pred_and_targ", False):
+            return False
+        return FairseqTask.logging_outputs_can_be_summed(criterion)
 
     # ------------------------------------------------------------ data
 

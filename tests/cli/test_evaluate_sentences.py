@@ -95,9 +95,8 @@ def test_numbers(folder, tmp_path, capsys):
     assert re.search(r"against .*: Pearson’s r .*p = 0\.\d+ \(paired bootstrap", said)
 
 
-@pytest.mark.parametrize("task", [("--columns", "text", "--label-column", "label")])
-def test_a_file_instead_of_a_split(folder, tmp_path, task):
-    given = ("--input", folder / "classes.valid", *task)
+def test_a_file_instead_of_a_split(folder, tmp_path):
+    given = ("--input", folder / "classes.valid", "--columns", "text", "--label-column", "label")
     assert (
         evaluate(folder, "classes", *given, "--predictions", tmp_path / "a", "--json", tmp_path / "a.json")
         == 0
@@ -151,6 +150,14 @@ def test_cosines_of_vectors(folder, tmp_path):
         )
         expected.append(torch.cosine_similarity(first, second, dim=0).item())
     assert np.allclose(np.loadtxt(out), expected, atol=1e-5)
+
+
+def test_cosines_of_a_file(folder, tmp_path):
+    given = ("--sts", "--columns", "text,other", "--label-column", "label", "--label-kind", "numbers")
+    file = ("--input", folder / "numbers.valid")
+    assert evaluate(folder, "numbers", *given, *file, "--predictions", tmp_path / "a") == 0
+    assert evaluate(folder, "numbers", "--sts", "--predictions", tmp_path / "b") == 0
+    assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
 
 
 # ---------------------------------------------------------------- refusals
