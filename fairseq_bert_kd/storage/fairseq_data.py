@@ -19,7 +19,7 @@ from fairseq_bert_kd.text_lines import BYTE_ORDER_MARK, open_lines
 _MAGIC = b"MMIDIDX\x00\x00"
 _HEADER = struct.Struct("<9sQBQ")  # magic, version, dtype code, items
 _DTYPES = {1: "u1", 2: "i1", 3: "<i2", 4: "<i4", 5: "<i8", 8: "<u2", 9: "<u4", 10: "<u8"}
-_SPECIAL_SYMBOLS = ("<s>", "<pad>", "</s>", "<unk>")
+SPECIAL_SYMBOLS = ("<s>", "<pad>", "</s>", "<unk>")
 _BLOCK = 1 << 20  # items checked together
 
 
@@ -265,7 +265,7 @@ def read_dictionary(path: str | Path) -> list[str]:
                 f"{path} begins with a byte order mark, which fairseq takes for a part of the first symbol; save it "
                 "without the mark"
             )
-    symbols = list(_SPECIAL_SYMBOLS)
+    symbols = list(SPECIAL_SYMBOLS)
     known = set(symbols)
     for number, line in enumerate(open_lines(path), start=1):
         try:

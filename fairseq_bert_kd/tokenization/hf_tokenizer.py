@@ -120,6 +120,10 @@ class HfTokenizer:
         """
         return self._codec.decode(symbols.split() if isinstance(symbols, str) else symbols)
 
+    def all_symbols(self) -> list[str]:
+        """Every symbol that a line can have, in the order of the teacher's ids; symbols of bytes come last."""
+        return self._codec.all_symbols(sorted(self._vocab, key=self._vocab.__getitem__))
+
     def piece_to_id(self, symbol: str) -> int | None:
         """Teacher id of a symbol, or None when the teacher does not know it.
 
@@ -179,6 +183,10 @@ class HfTokenizer:
                 "post-processor closes a pair with one token, as BERT's [SEP] and RoBERTa's </s>."
             )
         return example
+
+    def save(self, folder: str) -> None:
+        """Write the tokenizer's files, as ``AutoTokenizer.from_pretrained`` reads them."""
+        _load(self.name).save_pretrained(folder)
 
     def digest(self) -> str:
         """Hexadecimal sha256 of vocabulary, model and text rules, independent of the folder's path.
