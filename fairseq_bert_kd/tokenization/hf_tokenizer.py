@@ -74,7 +74,7 @@ class HfTokenizer:
         self._has_segments = "token_type_ids" in loaded.model_input_names
         self.text_rules = TextRules.of(self.normalise)
         check_folder(
-            self.name, self.text_rules, [self._codec.decode([piece]) for piece in self._codec.usable]
+            self.name, self.text_rules, self._codec.usable, lambda piece: self._codec.decode([piece])
         )
         logger.info("tokenizer `%s`: %s", self.name, self.text_rules)
         # transformers 4 and 5 write the same rules differently, so we hash what they do to a sample
