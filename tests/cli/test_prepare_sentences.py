@@ -194,6 +194,7 @@ BAD = [
     ({"train": TRAIN}, ("--like", "/nowhere"), "holds no prepared sentences"),
     ({"test": TRAIN}, (), "without --train there is no dictionary"),
     ({"train": TRAIN}, ("--classes", "positive"), "at least two classes"),
+    ({"train": "sentence\tlabel\n"}, (), "has a header and no row below it"),
     ({"train": TRAIN}, ("--classes", "a,a"), "the class `a` is named twice"),
 ]
 
@@ -230,6 +231,23 @@ def test_a_score_out_of_range(bert, files, tmp_path, capsys):
     [train] = files(train="g\tf\ty\t1\t5.5\tthe man\tthe men\n")
     assert prepare(bert, tmp_path / "data", "--task", "stsb", "--train", train) == 2
     assert "line 1: the label must be a number from 0 to 5, but is `5.5`" in capsys.readouterr().err
+
+
+def test_classes_of_numbers(bert, files, tmp_path, capsys):
+    [train] = files(train="text\na man\n")
+    assert prepare(bert, tmp_path / "data", "--columns", "text", "--train", train, "--classes", "a,b") == 2
+    assert "--classes names classes, but the labels are none; leave it out" in capsys.readouterr().err
+
+
+def test_like_keeps_the_metric_of_the_task(bert, files, tmp_path):
+    [train] = files(train="gj04\t1\t\tthe man\ngj04\t0\t\ta man\n")
+    assert prepare(bert, tmp_path / "data", "--task", "cola", "--train", train) == 0
+    [more] = files(more="text\tlabel\na man\tacceptable\n")
+    given = ("--columns", "text", "--label-column", "label", "--like", tmp_path / "data", "--test", more)
+    assert prepare(bert, tmp_path / "more-data", *given) == 0
+    assert (read_spec(tmp_path / "more-data").metric, read_spec(tmp_path / "more-data").names) == (
+        "mcc", ("unacceptable", "acceptable"),
+    )  # fmt: skip
 
 
 def test_files_of_a_split_that_disagree_about_labels(bert, files, tmp_path, capsys):
