@@ -2,12 +2,13 @@
 
 import json
 import logging
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from torch import nn
 
 from fairseq_bert_kd import compat
+from fairseq_bert_kd.functional.masking import ALWAYS_MASKED, Replacement
 from fairseq_bert_kd.functional.text_format import TextFormat
 from fairseq_bert_kd.functional.text_input import BIDIRECTIONAL
 
@@ -25,12 +26,14 @@ class EncoderSpec:
         text_format: special ids and segments of the input.
         digests: digests of what the maps to the encoder's ids were made with, by name.
         attention: one of `text_input.ATTENTIONS`.
+        replacement: what it was trained to see at predicted positions.
     """
 
     config: dict[str, Any]
     text_format: TextFormat
     digests: dict[str, str]
     attention: str = BIDIRECTIONAL
+    replacement: Replacement = ALWAYS_MASKED
 
     def to_json(self) -> str:
         """One line with sorted keys."""
@@ -39,26 +42,33 @@ class EncoderSpec:
             "pair_format": self.text_format.to_dict(),  # the key that all checkpoints have
             "digests": self.digests,
             "attention": self.attention,
+            "replacement": asdict(self.replacement),
         }
         return json.dumps(fields, sort_keys=True)
 
     @classmethod
     def from_json(cls, text: str) -> "EncoderSpec":
-        """The description of `to_json`; the oldest ones have no ``attention`` and are bidirectional."""
+        """The description of `to_json`; the oldest ones have no ``attention`` and are bidirectional, and those without
+        ``replacement`` always saw the mask token."""
         fields = json.loads(text)
         return cls(
             config=fields["config"],
             text_format=TextFormat.from_dict(fields["pair_format"]),
             digests=fields["digests"],
             attention=fields.get("attention", BIDIRECTIONAL),
+            replacement=Replacement(**fields.get("replacement", {})),
         )
 
 
-def pretrained_masked_lm(path_or_name: str) -> Any:
+def pretrained_masked_lm(path_or_name: str, with_head: bool = False) -> Any:
     """A pre-trained transformers ``*ForMaskedLM`` in float32, with a complete encoder.
 
+    Args:
+        path_or_name: folder or hub name.
+        with_head: whether its head must be pre-trained too; else a missing one starts from random weights, with a warning.
+
     Raises:
-        ValueError: it cannot be loaded, or weights of its encoder are missing.
+        ValueError: it cannot be loaded, or weights are missing.
     """
     transformers = compat.import_transformers()
     try:
@@ -76,6 +86,12 @@ def pretrained_masked_lm(path_or_name: str) -> Any:
             "random numbers; give a complete checkpoint of this architecture"
         )
     head = [key for key in missing if not key.startswith(prefix)]
+    if with_head and head:
+        raise ValueError(
+            f"`{path_or_name}` lacks {len(head)} weights of its masked language modelling head (first: {head[0]}): its "
+            "predictions would be random; give a masked language model, or train a head on sentences first (fairseq-train "
+            "--task conditional_masked_lm --cmlm-one-sided)"
+        )
     if any("dense" in key or "transform" in key for key in head):
         logger.warning(
             "`%s` has no MLM transform (an encoder without its pre-training head): created one with random "
