@@ -174,7 +174,16 @@ def test_two_workers_learn_as_one(data, chain, tmp_path):
 
 def test_half_precision(data, encoder, tmp_path):
     with logged("valid") as messages:
-        train_teacher(data, encoder, tmp_path, "--cmlm-one-sided", *BERT_S, "--memory-efficient-fp16", "--fp16-init-scale", 4)
+        train_teacher(
+            data,
+            encoder,
+            tmp_path,
+            "--cmlm-one-sided",
+            *BERT_S,
+            "--memory-efficient-fp16",
+            "--fp16-init-scale",
+            4,
+        )
     assert values(messages, "loss")[-1] > 0
 
 

@@ -40,7 +40,9 @@ class MaskedTextDataset(FairseqDataset):
         self.pad = pad
         self.shuffle_seed = shuffle_seed
         # tokens of all texts; only the target keeps its end of sentence
-        self.sizes: NDArray[np.int64] = sum(np.asarray(text.sizes, np.int64) for text in texts) - len(others)
+        self.sizes: NDArray[np.int64] = np.sum(
+            [np.asarray(text.sizes, np.int64) for text in texts], axis=0
+        ) - len(others)
         # fairseq keeps its data-loading workers alive across epochs, each with its own copy of this
         # object: an ordinary attribute would stay at the first epoch there, and so would the masks.
         self._epoch = torch.ones((), dtype=torch.int64).share_memory_()

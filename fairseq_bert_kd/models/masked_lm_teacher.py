@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from types import SimpleNamespace
 from typing import Any, Optional
 
 import torch
@@ -165,6 +166,19 @@ class HfMaskedLM(BaseFairseqModel):
         model.head.copy_projection(output, vocab_size)
         return model
 
+    @classmethod
+    def of_checkpoint(cls, state: Mapping[str, Any]) -> "HfMaskedLM":
+        """The model of a checkpoint alone: no data folder and no task is needed.
+
+        Args:
+            state: what `compat.load_checkpoint` read.
+        """
+        weights = dict(state["model"])
+        model = cls.build_model(SimpleNamespace(**state["cfg"]["model"]), _DictionarySizes(weights))
+        model.upgrade_state_dict(weights)
+        model.load_state_dict(weights)
+        return model
+
     def spec(self) -> str:
         """JSON for ``teacher_spec``: what `build_model` needs beside the weights."""
         settings = config_settings(self.encoder.config)
@@ -234,6 +248,10 @@ class HfMaskedLM(BaseFairseqModel):
             inputs["token_type_ids"] = token_type_ids
         return output_rows(self.encoder, positions, **inputs)
 
+    def input_embeddings(self) -> Tensor:
+        """``(teacher vocabulary, embedding)`` vectors of the teacher's ids."""
+        return self.encoder.get_input_embeddings().weight
+
     def project(self, features: Tensor) -> Tensor:
         """``(rows, hidden)`` features to ``(rows, target dictionary)`` logits."""
         return self.head(features)
@@ -245,6 +263,14 @@ class HfMaskedLM(BaseFairseqModel):
     def tokenizer_digest(self) -> str:
         """Digest of the tokenizer that the maps were made with; empty if not known."""
         return self.digests.get("tokenizer", "")
+
+
+class _DictionarySizes:
+    """The part of a task that `HfMaskedLM.build_model` needs for a checkpoint: dictionaries of which it asks the length."""
+
+    def __init__(self, weights: Mapping[str, Tensor]):
+        maps = {side: weights.get(f"{side}_to_teacher") for side in ("source", "target")}
+        self.dictionaries = {side: ids for side, ids in maps.items() if ids is not None}
 
 
 def _starting_point(cfg: Any) -> Any:

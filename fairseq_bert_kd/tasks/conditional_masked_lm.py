@@ -95,7 +95,7 @@ class MaskedLMTraining(GuardedLoading):
             self._check_masking_is_used(cfg)
             tokenizer = HfTokenizer(cfg.teacher_tokenizer or cfg.teacher_model)
             self.teacher_vocabulary = teacher_vocabulary(tokenizer, self.dictionaries)
-        model = super().build_model(cfg, from_checkpoint)
+        model = super().build_model(cfg, from_checkpoint)  # type: ignore[misc]
         self._left_to_right = model.text_layout().attention == LEFT_TO_RIGHT
         assert not (self._left_to_right and self.datasets), (
             "data that were loaded before the model are masked"
@@ -110,7 +110,7 @@ class MaskedLMTraining(GuardedLoading):
             raise ValueError(
                 f"task conditional_masked_lm needs --criterion conditional_masked_lm, not `{name}`"
             )
-        return super().build_criterion(cfg, *args, **kwargs)
+        return super().build_criterion(cfg, *args, **kwargs)  # type: ignore[misc]
 
     def _check_masking_is_used(self, cfg):
         if str(cfg.teacher_attention) != LEFT_TO_RIGHT:

@@ -35,3 +35,11 @@ class TokenTeacher(Protocol):
 
     def tokenizer_digest(self) -> str:
         """Digest of the tokenizer that made the pieces; empty if not known."""
+
+
+@runtime_checkable
+class WordPredictor(TokenTeacher, Protocol):
+    """A `TokenTeacher` of single sentences whose input embeddings compare words."""
+
+    def input_embeddings(self) -> Tensor:
+        """``(encoder vocabulary, embedding)`` vectors of the encoder's ids."""
