@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 _MAGIC = b"MMIDIDX\x00\x00"
 _HEADER = struct.Struct("<9sQBQ")  # magic, version, dtype code, items
 _DTYPES = {1: "u1", 2: "i1", 3: "<i2", 4: "<i4", 5: "<i8", 8: "<u2", 9: "<u4", 10: "<u8"}
-_SPECIAL_SYMBOLS = ("<s>", "<pad>", "</s>", "<unk>")
+SPECIAL_SYMBOLS = ("<s>", "<pad>", "</s>", "<unk>")
 _BLOCK = 1 << 20  # items checked together
 
 
@@ -301,7 +301,7 @@ def read_dictionary(path: str | Path) -> list[str]:
         raise FileNotFoundError(
             f"dictionary {path} does not exist; give the folder that fairseq-preprocess wrote"
         )
-    symbols = list(_SPECIAL_SYMBOLS)
+    symbols = list(SPECIAL_SYMBOLS)
     known = set(symbols)
     with open(path, encoding="utf-8") as lines:
         for number, line in enumerate(lines, start=1):
