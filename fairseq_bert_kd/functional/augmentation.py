@@ -57,6 +57,33 @@ def draw_copies(
     return [list(copy) for copy in found]
 
 
+def draw_rows(
+    sides: Sequence[tuple[Sequence[str], Mapping[int, Sequence[str]]]],
+    probability: float,
+    copies: int,
+    rng: np.random.Generator,
+) -> list[tuple[list[str], ...]]:
+    """A row of one sentence or two and its copies, in which one sentence is replaced and the other is the original.
+
+    The authors' code keeps the other sentence of the copy before, which no source states and which is not done here.
+
+    Args:
+        sides: words and candidates of each sentence, see `draw_copies`, which draws them in turn.
+        probability: see `draw_copies`.
+        copies: draws per sentence.
+        rng: only source of randomness.
+
+    Returns:
+        The original first; words by side.
+    """
+    originals = tuple(list(words) for words, _ in sides)
+    rows = [originals]
+    for side, (words, candidates) in enumerate(sides):
+        for copy in draw_copies(words, candidates, probability, copies, rng)[1:]:
+            rows.append((*originals[:side], copy, *originals[side + 1 :]))
+    return rows
+
+
 def nearest_rows(queries: Tensor, vectors: Tensor, count: int) -> Tensor:
     """Rows of a matrix by cosine, best first.
 

@@ -1,17 +1,17 @@
 """Loads a masked language model of single sentences: a transformers folder, or a checkpoint of ours."""
 
 import os
+from typing import Any
 
 from fairseq_bert_kd import compat
-from fairseq_bert_kd.teachers.interface import WordPredictor
 from fairseq_bert_kd.teachers.load import architecture, is_token_teacher, reads_single_texts
 from fairseq_bert_kd.tokenization.hf_tokenizer import HfTokenizer
 
 MODEL = "hf_masked_lm"
 
 
-def load_masked_lm(path: str, tokenizer: str | None = None) -> tuple[WordPredictor, HfTokenizer]:
-    """A masked language model in evaluation mode, and its tokenizer.
+def load_masked_lm(path: str, tokenizer: str | None = None) -> tuple[Any, HfTokenizer]:
+    """A masked language model in evaluation mode, a `WordPredictor`, and its tokenizer.
 
     Args:
         path: transformers folder or hub name; or a checkpoint of ``--task conditional_masked_lm --cmlm-one-sided``.

@@ -16,12 +16,12 @@ from fairseq_bert_kd.functional.text_input import assemble_texts
 from fairseq_bert_kd.storage.word_vectors import WordVectors
 from fairseq_bert_kd.teachers.interface import WordPredictor
 from fairseq_bert_kd.tokenization.hf_tokenizer import HfTokenizer
-from fairseq_bert_kd.tokenization.replaceable_words import SplitSentence
+from fairseq_bert_kd.tokenization.replaceable_words import SplitSentence, Word
 
 ORIGINAL, MASKED_ONLY = "original", "masked-only"
 CONTEXTS = (ORIGINAL, MASKED_ONLY)
 
-Candidates = dict[int, list[str]]  # by the place of a word in its sentence
+Candidates = dict[int, list[str]]  # what may stand in the place of a word, by its place in the sentence
 
 
 class WordCandidates:
@@ -84,7 +84,10 @@ class WordCandidates:
         nearest = self._neighbours.of([(core, pieces) for _, _, core, pieces in rare])
         for (row, place, *_), words in zip(rare, nearest, strict=True):
             found[row][place] = words
-        return [{place: words for place, words in one.items() if words} for one in found]
+        return [
+            {place: _in_place(sentence.words[place], words) for place, words in one.items() if words}
+            for sentence, one in zip(sentences, found, strict=True)
+        ]
 
     def _predicted(
         self, sentences: Sequence[SplitSentence], batch: Sequence[tuple[int, int]]
@@ -125,6 +128,11 @@ class WordCandidates:
         inputs = {name: tensor.to(self._device) for name, tensor in inputs.items()}
         logits = self._model.project(self._model.extract_features(positions.to(self._device), **inputs))
         return torch.topk(logits, min(self._count, logits.size(1)), dim=1).indices.cpu()
+
+
+def _in_place(word: Word, candidates: Sequence[str]) -> list[str]:
+    """Candidates between the punctuation of the word that they replace."""
+    return [f"{word.before}{candidate}{word.after}" for candidate in candidates]
 
 
 def _batches(
