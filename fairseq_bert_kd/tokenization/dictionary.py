@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from fairseq_bert_kd.functional.text_format import TextFormat
 from fairseq_bert_kd.storage.fairseq_data import dictionary_digest
 from fairseq_bert_kd.tokenization.hf_tokenizer import HfTokenizer
-from fairseq_bert_kd.tokenization.piece_codecs import BYTE_SYMBOL, GLUE
+from fairseq_bert_kd.tokenization.piece_codecs import BYTE_SYMBOL, GLUE, UNUSED
 
 if TYPE_CHECKING:  # a command reports a broken fairseq by itself, so importing this file must not need it
     from fairseq.data import Dictionary
@@ -103,15 +103,16 @@ def excluded_ids(dictionary: Dictionary) -> NDArray[np.int64]:
 
 
 def piece_ids(dictionary: Dictionary) -> NDArray[np.int64]:
-    """``(n,)`` ids of real pieces: no special symbols, filler words or byte symbols, which the teacher may not know."""
-    symbols = enumerate(dictionary.symbols)
+    """``(n,)`` ids of real pieces: no special, filler or unused symbols, no bytes, which the teacher may not know."""
+    symbols = ((index, symbol.removeprefix(GLUE)) for index, symbol in enumerate(dictionary.symbols))
     return np.array(
         [
             index
             for index, symbol in symbols
             if index >= dictionary.nspecial
             and not FILLER.fullmatch(symbol)
-            and not BYTE_SYMBOL.fullmatch(symbol.removeprefix(GLUE))
+            and not BYTE_SYMBOL.fullmatch(symbol)
+            and not UNUSED.fullmatch(symbol)
         ],
         np.int64,
     )

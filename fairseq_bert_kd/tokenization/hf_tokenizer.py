@@ -15,6 +15,7 @@ from fairseq_bert_kd.functional.text_format import TextFormat
 from fairseq_bert_kd.tokenization.piece_codecs import (
     BYTE_SYMBOL,
     METASPACE,
+    UNUSED,
     ByteLevelCodec,
     MetaspaceCodec,
     PieceCodec,
@@ -127,12 +128,12 @@ class HfTokenizer:
         return tuple(self.piece_to_id(symbol) or 0 for symbol in self.encode(text))
 
     def whole_words(self) -> dict[int, str]:
-        """Text of each piece that begins a word and is no special token or byte, by teacher id in their order."""
+        """Text of each piece that begins a word and is no special or unused token, by teacher id in their order."""
         pieces = sorted(self._vocab, key=self._vocab.__getitem__)
         return {
             self._vocab[piece]: self.decode([piece]).strip()
             for piece in pieces
-            if piece in self._codec.usable and self._codec.starts_word(piece)
+            if piece in self._codec.usable and self._codec.starts_word(piece) and not UNUSED.fullmatch(piece)
         }
 
     def is_beginning_of_word(self, symbol: str) -> bool:

@@ -215,5 +215,5 @@ def test_refusal_names_the_side(tokenizer, side):
 
 
 def test_real_pieces_are_no_special_symbols_fillers_or_bytes():
-    dictionary = dictionary_of("the", "<0xF0>", "@@<0x9F>", "@@s", "##ing", "madeupword0000", "madeupword")
+    dictionary = dictionary_of("the", "<0xF0>", "@@<0x9F>", "@@s", "##ing", "madeupword0000", "madeupword", "[unused7]", "@@[unused8]")
     assert [dictionary[index] for index in piece_ids(dictionary)] == ["the", "@@s", "##ing", "madeupword"]
