@@ -22,6 +22,7 @@ from fairseq_bert_kd.cli.sentence_table import (
     table_format,
 )
 from fairseq_bert_kd.compat import require_fairseq
+from fairseq_bert_kd.functional.truncation import longest_first
 from fairseq_bert_kd.storage.alignment import check_tokenizer
 from fairseq_bert_kd.storage.fairseq_data import dictionary_digest
 from fairseq_bert_kd.storage.sentence_data import (
@@ -58,7 +59,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     for split, said in zip(SPLITS, ("", "", ", which may be without labels"), strict=True):
         parser.add_argument(
-            f"--{split}", nargs="+", metavar="FILE", default=[], help=f"files of the split {split}{said}; several are joined"
+            f"--{split}",
+            nargs="+",
+            metavar="FILE",
+            default=[],
+            help=f"files of the split {split}{said}; several are joined",
         )
     parser.add_argument("--destdir", required=True, metavar="DIR", help="folder to write")
     add_format_arguments(parser)
@@ -111,7 +116,9 @@ def main(args: argparse.Namespace) -> None:
     if like is not None:
         check_like(args, like, table, tokenizer)
     labels = labels_for(table.kind, table.preset, class_names(args, like))
-    numbers = {split: scan(files[split], table, labels, split) for split in files}  # all is checked before the work
+    numbers = {
+        split: scan(files[split], table, labels, split) for split in files
+    }  # all is checked before the work
     write(args, folder, numbers, labels, tokenizer, limit, table)
     print(f"{folder}: written in {time.monotonic() - started:.1f} seconds")
 
@@ -133,10 +140,8 @@ def check_options(args: argparse.Namespace) -> dict[str, list[str]]:
         raise ValueError(
             "without --train there is no dictionary and there are no classes; give --like and the folder of the training data"
         )
-    for option in ("full_dictionary", "classes"):
-        if args.like and getattr(args, option):
-            name = option.replace("_", "-")
-            raise ValueError(f"--like takes dictionary and classes of a folder; leave --{name} out, or --like")
+    if args.like and args.full_dictionary:
+        raise ValueError("--like takes the dictionary of a folder; leave --full-dictionary out, or --like")
     for name in (name for names in files.values() for name in names):
         if not Path(name).is_file():
             raise FileNotFoundError(f"`{name}` does not exist, or is no file. Check its path")
@@ -175,11 +180,13 @@ def check_like(
             f"--like `{args.like}` has labels that are {like.kind}, these files have {table.kind}; give a folder of the same "
             "task"
         )
+    if args.classes and like.names:
+        raise ValueError(f"--like `{args.like}` has classes already; leave --classes out, or --like")
 
 
 def class_names(args: argparse.Namespace, like: SentenceSpec | None) -> tuple[str, ...]:
     """Names of the classes that ``--classes`` or ``--like`` gives; empty if neither does."""
-    if like is not None:
+    if like is not None and like.names:
         return like.names
     return tuple(name.strip() for name in args.classes.split(",")) if args.classes else ()
 
@@ -257,7 +264,7 @@ def write(
             if split.labels is not None and not len(classes) > classes.nspecial:
                 for number, label in enumerate(labels.names):
                     classes.add_symbol(label, int((split.labels == number).sum()))
-            lengths = texts.cut_lengths(limit)
+            lengths = longest_first(texts.lengths(), limit)
             hashes = sentence_folder.write_split(temporary, texts, lengths, dictionary, classes)
             counts[name] = _counts(texts, lengths)
             _report(name, counts[name], lengths, split.labels, labels, args.max_tokens, numbering.unknown)
@@ -370,13 +377,12 @@ def _spec(
 
 
 def _counts(texts: Any, lengths: NDArray[np.int64]) -> dict[str, int]:
-    whole = sum(len(side.ids) + len(side.lengths) for side in texts.texts)
-    before = np.stack([np.array(side.lengths, np.int64) + 1 for side in texts.texts], axis=1)
+    cut = (texts.lengths() - lengths).sum(axis=1)  # (rows,) tokens
     return {
         "rows": len(texts),
         "tokens": int(lengths.sum()),
-        "truncated": int((before != lengths).any(axis=1).sum()),
-        "tokens_cut": whole - int(lengths.sum()),
+        "truncated": int((cut > 0).sum()),
+        "tokens_cut": int(cut.sum()),
     }
 
 

@@ -14,7 +14,6 @@ import torch
 from fairseq.data import Dictionary, indexed_dataset
 from numpy.typing import NDArray
 
-from fairseq_bert_kd.functional.truncation import longest_first
 from fairseq_bert_kd.storage.fairseq_data import sentence_hash
 from fairseq_bert_kd.storage.sentence_data import LABELS_FILE, hashes_path, numbers_path
 
@@ -34,8 +33,18 @@ class Texts:
     lengths: array = field(default_factory=lambda: array("i"))
 
     def append(self, ids: Sequence[int]) -> None:
+        """Add a text."""
         self.ids.extend(ids)
         self.lengths.append(len(ids))
+
+    def closed(self, lengths: NDArray[np.int64], eos: int) -> Iterator[NDArray[np.int64]]:
+        """Ids of each text, cut to its length, the last of which is end of sentence."""
+        ids = np.array(self.ids, np.int64)
+        starts = np.cumsum([0, *self.lengths])
+        for start, length in zip(starts.tolist(), lengths.tolist(), strict=False):
+            tokens = np.empty(length, np.int64)
+            tokens[:-1], tokens[-1] = ids[start : start + length - 1], eos
+            yield tokens
 
 
 @dataclass
@@ -60,10 +69,9 @@ class Split:
         for side in self.texts:
             side.ids = array("i", final[np.frombuffer(side.ids, np.int32)].astype(np.int32).tobytes())
 
-    def cut_lengths(self, limit: int) -> NDArray[np.int64]:
-        """``(rows, texts)`` tokens with end of sentence of rows that have at most ``limit``, the longer text cut first."""
-        lengths = np.stack([np.array(side.lengths, np.int64) + 1 for side in self.texts], axis=1)
-        return longest_first(lengths, limit)
+    def lengths(self) -> NDArray[np.int64]:
+        """``(rows, texts)`` tokens of each text with its end of sentence."""
+        return np.stack([np.array(side.lengths, np.int64) + 1 for side in self.texts], axis=1)
 
 
 @contextlib.contextmanager
@@ -97,7 +105,9 @@ def check_folder(folder: Path, overwrite: bool) -> None:
     if not folder.exists():
         return
     if not overwrite:
-        raise FileExistsError(f"--destdir `{folder}` exists; choose another name, or pass --overwrite to replace it")
+        raise FileExistsError(
+            f"--destdir `{folder}` exists; choose another name, or pass --overwrite to replace it"
+        )
     if not (folder / LABELS_FILE).is_file() and (not folder.is_dir() or any(folder.iterdir())):
         raise ValueError(
             f"--destdir `{folder}` holds no prepared sentences (no {LABELS_FILE}), so it is not overwritten; choose another name"
@@ -122,7 +132,7 @@ def write_split(
     hashes = np.empty(lengths.shape, np.uint64)
     for column, side in enumerate(split.texts):
         with _builder(folder / f"input{column}", split.name, len(dictionary)) as builder:
-            for row, tokens in enumerate(_closed(side, lengths[:, column], dictionary.eos())):
+            for row, tokens in enumerate(side.closed(lengths[:, column], dictionary.eos())):
                 builder.add_item(torch.from_numpy(tokens))
                 hashes[row, column] = sentence_hash(tokens)
     np.save(hashes_path(folder, split.name), hashes)
@@ -135,16 +145,6 @@ def write_dictionary(folder: Path, side: str, dictionary: Dictionary) -> None:
     """Write ``SIDE/dict.txt``."""
     (folder / side).mkdir(exist_ok=True)
     dictionary.save(str(folder / side / DICTIONARY_FILE))
-
-
-def _closed(side: Texts, lengths: NDArray[np.int64], eos: int) -> Iterator[NDArray[np.int64]]:
-    """Ids of each text, cut to its length, the last of which is end of sentence."""
-    ids = np.frombuffer(side.ids, np.int32).astype(np.int64) if side.ids else np.zeros(0, np.int64)
-    starts = np.concatenate([[0], np.cumsum(side.lengths)])
-    for start, length in zip(starts.tolist(), lengths.tolist(), strict=False):
-        tokens = np.empty(length, np.int64)
-        tokens[:-1], tokens[-1] = ids[start : start + length - 1], eos
-        yield tokens
 
 
 def _write_labels(folder: Path, split: Split, classes: Dictionary) -> None:

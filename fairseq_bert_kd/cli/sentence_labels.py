@@ -58,7 +58,11 @@ class Labels:
         number = self._numbers.get(label)
         if number is None:
             if not self._open or not label:
-                known = ", ".join(self._numbers) if len(self._numbers) <= SHOWN else ", ".join(self.names[:SHOWN]) + ", ..."
+                known = (
+                    ", ".join(self._numbers)
+                    if len(self._numbers) <= SHOWN
+                    else ", ".join(self.names[:SHOWN]) + ", ..."
+                )
                 raise ValueError(
                     f"`{path}`, line {row.line:,}: the label `{label}` is none of the known ones ({known or 'none yet'}). "
                     "Correct the line, or name all classes with --classes"
@@ -98,7 +102,9 @@ class Labels:
             return f"labels {values.min():g} to {values.max():g}, mean {values.mean():.3g}"
         counts = np.bincount(values, minlength=len(self.names))
         shown = [f"{name} {count:,}" for name, count in zip(self.names, counts, strict=True)]
-        return ", ".join([*shown[:SHOWN], *([f"and {len(shown) - SHOWN} more classes"] if len(shown) > SHOWN else [])])
+        return ", ".join(
+            [*shown[:SHOWN], *([f"and {len(shown) - SHOWN} more classes"] if len(shown) > SHOWN else [])]
+        )
 
 
 def labels_for(kind: str, preset: Preset | None, names: Sequence[str]) -> Labels:

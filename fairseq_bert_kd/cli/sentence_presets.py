@@ -88,13 +88,7 @@ PRESETS = {
     ),
     "snips": Preset(
         (("text", "sentence", "utterance"),), ("label", "intent"), _LABEL_FIRST,
-        classes={
-            name: ()
-            for name in (
-                "AddToPlaylist", "BookRestaurant", "GetWeather", "PlayMusic", "RateBook", "SearchCreativeWork",
-                "SearchScreeningEvent",
-            )
-        },
+        classes=dict.fromkeys(("AddToPlaylist", "BookRestaurant", "GetWeather", "PlayMusic", "RateBook", "SearchCreativeWork", "SearchScreeningEvent"), ()),
     ),
     "plain": Preset((("text",),), (), _ONE_LINE, kind=UNLABELLED, metric=""),
 }  # fmt: skip

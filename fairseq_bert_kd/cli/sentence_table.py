@@ -2,13 +2,14 @@
 
 import argparse
 import csv
-from collections.abc import Iterable, Iterator, Sequence
+import itertools
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
 from fairseq_bert_kd.cli.sentence_presets import HEADER_WORDS, PRESETS, Preset
-from fairseq_bert_kd.evaluation.fairseq_output import read_lines
 from fairseq_bert_kd.storage.sentence_data import CLASSES, NUMBERS, UNLABELLED
+from fairseq_bert_kd.text_lines import open_lines
 
 TAB = "\t"
 QUOTINGS = ("none", "double")
@@ -86,8 +87,12 @@ def add_format_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="A[,B]",
         help="columns of the text, or of both texts of a pair, in files of your own: names in the header, or numbers from 1",
     )
-    parser.add_argument("--label-column", metavar="C", help="column of the label; without it the text is unlabelled")
-    parser.add_argument("--header", action="store_true", help="the first line is a header, although columns are numbers")
+    parser.add_argument(
+        "--label-column", metavar="C", help="column of the label; without it the text is unlabelled"
+    )
+    parser.add_argument(
+        "--header", action="store_true", help="the first line is a header, although columns are numbers"
+    )
     parser.add_argument(
         "--label-kind",
         choices=(CLASSES, NUMBERS),
@@ -135,7 +140,9 @@ def table_format(args: argparse.Namespace) -> TableFormat:
             f"columns are given either all by name or all by number, from 1; got {', '.join(named)}"
         )
     if label is None and args.label_kind != CLASSES:
-        raise ValueError(f"--label-kind {args.label_kind} needs --label-column; give it, or leave --label-kind out")
+        raise ValueError(
+            f"--label-kind {args.label_kind} needs --label-column; give it, or leave --label-kind out"
+        )
     kind = args.label_kind if label else UNLABELLED
     return TableFormat(None, columns, label, args.header, args.quoting, kind)
 
@@ -165,7 +172,7 @@ def read_rows(path: str, table: TableFormat, labelled: bool) -> Iterator[Row]:
             f"`{path}` has no column of labels ({_shown(first[1])}); training and validation need them. Only --test may be "
             "without"
         )
-    rest = lines if columns.header else _with_first(first, lines)
+    rest = lines if columns.header else itertools.chain([first], lines)
     for line, cells in rest:
         if len(cells) != columns.width and not (columns.open_end and len(cells) > columns.width):
             raise ValueError(_wrong_width(path, line, cells, columns))
@@ -178,21 +185,13 @@ def read_rows(path: str, table: TableFormat, labelled: bool) -> Iterator[Row]:
         yield Row(line, texts, None if columns.label is None else cells[columns.label].strip())
 
 
-def _with_first(
-    first: tuple[int, list[str]], others: Iterator[tuple[int, list[str]]]
-) -> Iterator[tuple[int, list[str]]]:
-    yield first
-    yield from others
-
-
 def _cells(path: str, quoting: str) -> Iterator[tuple[int, list[str]]]:
     """Number of the first line of each row, from 1, and its cells."""
-    lines = read_lines(path)
     if quoting == "none":
-        yield from ((number, line.split(TAB)) for number, line in enumerate(lines, 1))
+        yield from ((number, line.split(TAB)) for number, line in enumerate(open_lines(path), 1))
         return
     csv.field_size_limit(LONGEST_FIELD)
-    reader = csv.reader(_with_line_feeds(lines), delimiter=TAB, strict=True)
+    reader = csv.reader(open_lines(path, keep_ends=True), delimiter=TAB, strict=True)
     start = 1
     try:
         for cells in reader:
@@ -203,10 +202,6 @@ def _cells(path: str, quoting: str) -> Iterator[tuple[int, list[str]]]:
             f"`{path}`, line {start:,}: its double quotes are broken ({error}). A quotation mark inside a quoted field is "
             "written twice; where the marks are ordinary characters, leave --quoting out"
         ) from None
-
-
-def _with_line_feeds(lines: Iterable[str]) -> Iterator[str]:
-    return (line + "\n" for line in lines)
 
 
 def _columns(path: str, first: Sequence[str], table: TableFormat) -> Columns:
@@ -287,7 +282,11 @@ def _check_no_header(
     """Refuse a first line that names columns: an unknown label, and names of columns beside it."""
     assert columns.label is not None
     label, beside = names[columns.label], [names[column] for column in columns.texts]
-    if label not in known and (label in HEADER_WORDS or HEADER_WORDS.intersection(beside)) and not _is_number(label):
+    if (
+        label not in known
+        and (label in HEADER_WORDS or HEADER_WORDS.intersection(beside))
+        and not _is_number(label)
+    ):
         raise ValueError(
             f"`{path}`, line 1: {_shown(first)} looks like a header, and would be read as data. Name its columns with "
             "--columns and --label-column, or remove the line"
@@ -308,7 +307,10 @@ def _wrong_width(path: str, line: int, cells: Sequence[str], columns: Columns) -
         f"this one has {len(cells)}: {_shown(cells)}. "
     )
     if any(cell.startswith('"') for cell in cells):
-        return said + "If double quotes enclose fields with tabs or line feeds inside, give --quoting double; else mend the line"
+        return (
+            said
+            + "If double quotes enclose fields with tabs or line feeds inside, give --quoting double; else mend the line"
+        )
     return said + "Mend the line, or remove it"
 
 

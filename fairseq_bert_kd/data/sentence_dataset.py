@@ -56,9 +56,7 @@ class SentenceDataset(FairseqDataset):
 
     def __getitem__(self, index):
         lengths = self.lengths[index]
-        texts = [
-            _cut(text[index], length) for text, length in zip(self.texts, lengths.tolist(), strict=True)
-        ]
+        texts = [_cut(text[index], length) for text, length in zip(self.texts, lengths.tolist(), strict=True)]
         target = None if self.targets is None else self.targets[index]
         return {"id": index, "texts": texts, "target": target}
 
@@ -106,9 +104,7 @@ class SentenceDataset(FairseqDataset):
             return np.argsort(self.sizes, kind="stable")
         return shuffled(len(self), self.shuffle_seed, self._epoch)
 
-    def batch_by_size(
-        self, indices, max_tokens=None, max_sentences=None, required_batch_size_multiple=1
-    ):
+    def batch_by_size(self, indices, max_tokens=None, max_sentences=None, required_batch_size_multiple=1):
         if self.shuffle_seed is not None and len(indices):
             bucket = rows_per_bucket(self.sizes, max_tokens, max_sentences)
             indices = sorted_in_buckets(indices, self.sizes, bucket)

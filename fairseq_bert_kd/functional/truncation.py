@@ -19,7 +19,7 @@ def longest_first(lengths: NDArray[np.int64], limit: int) -> NDArray[np.int64]:
     Raises:
         ValueError: a limit below the number of texts.
     """
-    rows, texts = lengths.shape
+    texts = lengths.shape[1]
     if limit < texts:
         raise ValueError(f"a row of {texts} texts needs at least {texts} tokens, the limit is {limit}")
     if texts == 1:

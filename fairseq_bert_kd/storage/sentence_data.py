@@ -169,9 +169,7 @@ def _read_numbers(path: Path) -> NDArray[np.float64]:
 # ---------------------------------------------------------------- two descriptions that meet
 
 
-def check_same_pieces(
-    one: SentenceSpec, other: SentenceSpec, names: tuple[str, str]
-) -> None:
+def check_same_pieces(one: SentenceSpec, other: SentenceSpec, names: tuple[str, str]) -> None:
     """Raise ValueError where two descriptions have other tokenizers or dictionaries.
 
     Args:
@@ -193,17 +191,16 @@ def check_same_pieces(
         )
 
 
-def check_applies(trained: SentenceSpec, folder: SentenceSpec, names: tuple[str, str]) -> None:
-    """Raise ValueError for data that are not of the task that a model was trained on.
+def check_same_task(trained: SentenceSpec, folder: SentenceSpec, names: tuple[str, str]) -> None:
+    """Raise ValueError for labelled data that are not of the task that a model was trained on.
 
-    Unlabelled data pass, and so do data without some of the classes, or with the classes in another order.
+    Data without some of the classes pass, and so do data with the classes in another order.
 
     Args:
         trained: description in the checkpoint.
         folder: description of the data.
         names: what they are of, for the message.
     """
-    check_same_pieces(trained, folder, names)
     if UNLABELLED in (trained.kind, folder.kind):
         return
     if trained.kind != folder.kind:
@@ -233,7 +230,10 @@ def check_head(trained: SentenceSpec, folder: SentenceSpec, names: tuple[str, st
         names: what they are of, for the message.
         head: name of the head.
     """
-    if UNLABELLED in (trained.kind, folder.kind) or (trained.kind, trained.names) == (folder.kind, folder.names):
+    if UNLABELLED in (trained.kind, folder.kind) or (trained.kind, trained.names) == (
+        folder.kind,
+        folder.names,
+    ):
         return
     if sorted(trained.names) == sorted(folder.names) and trained.kind == folder.kind:
         step = "the order differs: prepare the data with --like and the folder that the checkpoint was trained on"
@@ -249,8 +249,10 @@ def _labels(spec: SentenceSpec) -> str:
 
 
 def translated(targets: NDArray[Any], folder: SentenceSpec, trained: SentenceSpec) -> NDArray[Any]:
-    """Labels of a folder in the class numbers of a model, by name (`check_applies` has passed); numbers as they are."""
+    """Labels of a folder in the class numbers of a model, by name (`check_same_task` has passed); numbers as they are."""
     if folder.kind != CLASSES or folder.names == trained.names:
         return targets
-    numbers = np.array([trained.names.index(name) for name in folder.names])  # folder's number -> model's number
+    numbers = np.array(
+        [trained.names.index(name) for name in folder.names]
+    )  # folder's number -> model's number
     return numbers[targets]

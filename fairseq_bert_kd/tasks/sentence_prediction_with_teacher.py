@@ -3,7 +3,7 @@
 import functools
 import logging
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Optional
@@ -19,20 +19,18 @@ from fairseq_bert_kd.data.guarded_loading import GuardedLoading
 from fairseq_bert_kd.data.sentence_dataset import SentenceDataset
 from fairseq_bert_kd.storage.alignment import check_tokenizer
 from fairseq_bert_kd.storage.fairseq_data import (
-    IndexedTokens,
     check_parallel,
     dictionary_digest,
     open_sides,
     sentence_files,
 )
 from fairseq_bert_kd.storage.sentence_data import (
-    CLASSES,
     NUMBERS,
     UNLABELLED,
     SentenceSpec,
-    check_applies,
     check_head,
     check_same_pieces,
+    check_same_task,
     read_spec,
     read_targets,
     translated,
@@ -42,6 +40,8 @@ from fairseq_bert_kd.tokenization.hf_tokenizer import HfTokenizer
 
 logger = logging.getLogger(__name__)
 
+CHECKPOINT = "the checkpoint"  # in messages
+SPEC = "sentence_spec"  # in the task's state, which checkpoints hold
 LAST_CHECKPOINT = "checkpoint_last.pt"  # fairseq's default for --restore-file
 
 
@@ -69,13 +69,6 @@ class SentencePredictionWithTeacherConfig(FairseqDataclass):
     classification_head_name: str = field(
         default="sentence_classification_head",
         metadata={"help": "name of the classification head that is trained"},
-    )
-    sentence_spec: Optional[str] = field(
-        default=None,
-        metadata={
-            "help": "not for users: JSON with the labels' names and the digests of tokenizer and dictionary, written into the "
-            "checkpoint, so that later data are compared with it by name"
-        },
     )
     seed: int = II("common.seed")
     train_subset: str = II("dataset.train_subset")
@@ -107,30 +100,42 @@ class SentencePredictionWithTeacherTask(GuardedLoading, FairseqTask):
             raise ValueError(
                 f"--max-positions must be at least {spec.texts}, the ends of sentence of a row, got {cfg.max_positions}"
             )
-        self.spec = spec
         self.dictionary = dictionary
         self._folders = folders
-        self._tokenizer_name = cfg.kd_tokenizer or spec.tokenizer_name
+        self._take_spec(spec)
 
     @classmethod
     def setup_task(cls, cfg, **kwargs):
-        """Read what the data folders say, compare it with the checkpoint that the settings come from, if any.
+        """Read what the data folders say.
 
         Raises:
             FileNotFoundError: a folder was not prepared.
-            ValueError: folders, or data and checkpoint, that do not belong together.
+            ValueError: folders that do not belong together.
         """
         folders = {folder: read_spec(folder) for folder in utils.split_paths(cfg.data)}
         first, *others = folders
         for folder in others:
-            check_applies(folders[first], folders[folder], (f"data folder `{first}`", f"data folder `{folder}`"))
-        if cfg.sentence_spec:
-            spec = SentenceSpec.from_json(cfg.sentence_spec)
-            check_applies(spec, folders[first], ("the checkpoint", f"data folder `{first}`"))
-        else:
-            spec = folders[first]
-            cfg.sentence_spec = spec.to_json()
-        return cls(cfg, spec, folders, _dictionary(first, folders[first]))
+            names = (f"data folder `{first}`", f"data folder `{folder}`")
+            check_same_pieces(folders[first], folders[folder], names)
+            check_same_task(folders[first], folders[folder], names)
+        return cls(cfg, folders[first], folders, _dictionary(first, folders[first]))
+
+    def load_state_dict(self, state_dict):
+        """Take the meaning of the outputs from a checkpoint, before fairseq builds its model.
+
+        Raises:
+            ValueError: the data have other pieces than those that the checkpoint was trained on.
+        """
+        super().load_state_dict(state_dict)
+        if SPEC in state_dict:
+            trained = SentenceSpec.from_json(state_dict[SPEC])
+            check_same_pieces(trained, self.spec, (CHECKPOINT, f"data folder `{self.cfg.data}`"))
+            self._take_spec(trained)
+
+    def _take_spec(self, spec: SentenceSpec) -> None:
+        self.spec = spec
+        self.state.merge_state_dict({SPEC: spec.to_json()})
+        self._tokenizer_name = self.cfg.kd_tokenizer or spec.tokenizer_name
 
     # ------------------------------------------------------------ what models ask for
 
@@ -195,14 +200,16 @@ class SentencePredictionWithTeacherTask(GuardedLoading, FairseqTask):
     def _check_continued_checkpoint(self):
         """Compare the data with the checkpoint from which training goes on; fairseq loads it later, weights only."""
         path = continued_checkpoint(self.cfg)
-        settings = compat.load_checkpoint(path).get("cfg") if path else None
-        stated = ((settings or {}).get("task") or {}).get("sentence_spec")
-        if not stated:
+        if path is None:
             return
-        trained, names = SentenceSpec.from_json(stated), (f"checkpoint `{path}`", f"data folder `{self.cfg.data}`")
+        state = compat.load_checkpoint(path)
+        trained = spec_of(state)
+        if trained is None:
+            return
+        names = (f"checkpoint `{path}`", f"data folder `{self.cfg.data}`")
         check_same_pieces(trained, self.spec, names)
         head = self.cfg.classification_head_name
-        if settings["task"].get("classification_head_name") == head:
+        if state["cfg"]["task"].get("classification_head_name") == head:
             check_head(trained, self.spec, names, head)
 
     def build_criterion(self, cfg, from_checkpoint=False):
@@ -221,7 +228,9 @@ class SentencePredictionWithTeacherTask(GuardedLoading, FairseqTask):
             )
         if cfg.regression_target != (self.spec.kind == NUMBERS):
             said = "add" if self.spec.kind == NUMBERS else "leave out"
-            raise ValueError(f"the labels of `{self.cfg.data}` are {self.spec.kind}; {said} --regression-target")
+            raise ValueError(
+                f"the labels of `{self.cfg.data}` are {self.spec.kind}; {said} --regression-target"
+            )
 
     def logging_outputs_can_be_summed(self, criterion) -> bool:
         """Whether workers may add up their logs: not the lists that ``--report-mcc`` and its like are computed from."""
@@ -246,7 +255,7 @@ class SentencePredictionWithTeacherTask(GuardedLoading, FairseqTask):
         dataset = SentenceDataset(
             list(texts.values()), targets, self.dictionary.pad(), self.cfg.seed if training else None
         )
-        self._truncate(dataset, split)
+        self.truncate(dataset, split)
         self.datasets[split] = dataset
 
     def _targets(self, folder: str, split: str, rows: int):
@@ -260,15 +269,17 @@ class SentencePredictionWithTeacherTask(GuardedLoading, FairseqTask):
                 )
             return None
         check_parallel(split, rows, len(targets), ("input0", "label"))
+        check_same_task(self.spec, spec, (CHECKPOINT, f"data folder `{folder}`"))
         return None if self.spec.kind == UNLABELLED else translated(targets, spec, self.spec)
 
-    def _truncate(self, dataset: SentenceDataset, split: str) -> None:
+    def truncate(self, dataset: SentenceDataset, name: str) -> None:
+        """Cut rows to what the model reads, and count them in the log."""
         limits = [limit for limit in (self.cfg.max_positions, self._model_positions) if limit is not None]
         if limits and (cut := dataset.truncate(min(limits))):
             logger.warning(
                 "%s: %d of %d rows (%.2f %%) were cut to %d tokens (the model's positions or --max-positions), the longer "
                 "text first",
-                split,
+                name,
                 cut,
                 len(dataset),
                 100.0 * cut / len(dataset),
@@ -310,7 +321,32 @@ def continued_checkpoint(cfg: Any) -> str | None:
     last = os.path.join(cfg.save_dir or "", LAST_CHECKPOINT)
     if os.path.isfile(last):
         return last
-    return cfg.finetune_from_model if cfg.finetune_from_model and os.path.isfile(cfg.finetune_from_model) else None
+    return (
+        cfg.finetune_from_model
+        if cfg.finetune_from_model and os.path.isfile(cfg.finetune_from_model)
+        else None
+    )
+
+
+def spec_of(state: Mapping[str, Any]) -> SentenceSpec | None:
+    """What the outputs of a checkpoint's model mean; None if it is not of this task."""
+    stated = (state.get("task_state") or {}).get(SPEC)
+    return SentenceSpec.from_json(stated) if stated else None
+
+
+def trained_spec(path: str) -> SentenceSpec:
+    """What the outputs of a checkpoint's model mean.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: it is no checkpoint of this task.
+    """
+    spec = spec_of(compat.load_checkpoint(path))
+    if spec is None:
+        raise ValueError(
+            f"checkpoint `{path}` is not of task sentence_prediction_with_teacher; give the checkpoint of a model of sentences"
+        )
+    return spec
 
 
 def _dictionary(folder: str, spec: SentenceSpec) -> Dictionary:

@@ -152,19 +152,19 @@ def test_transformers_gives_the_same_words(tmp_path, name, context):
     folder = build_teacher_folder(name, tmp_path / name)
     model, tokenizer = load_masked_lm(str(folder))
     whole = tokenizer.whole_words()
-    known = [word for word in whole.values() if len(word) > 1 and word.isalpha() and word not in STOP_WORDS]
+    known = [word for word in whole.values() if len(word) > 1 and word.islower() and word not in STOP_WORDS]
     words = [word for word in known if len(tokenizer.text_to_ids(f" {word}")) == 1][:3]
     text = " ".join(["of", *words])
     (found,) = finder(model, tokenizer, count=tokenizer.vocab_size, context=context).of(
         split(tokenizer, text)
     )
     assert list(found) == list(range(1, len(words) + 1))
-    assert len(words) > 1
+    assert len(words) == 3
     theirs = transformers.AutoModelForMaskedLM.from_pretrained(folder).eval()
     hf_tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
     mark = "" if tokenizer.kind == "byte-level" else " "  # the word's piece holds the space
     for place, word in enumerate(words, 1):
-        masked = text.replace(f" {word}", mark + hf_tokenizer.mask_token)
+        masked = text.replace(f" {word}", mark + hf_tokenizer.mask_token, 1)
         texts = (masked, text) if context == ORIGINAL else (masked,)
         inputs = hf_tokenizer(*texts, return_tensors="pt")
         if name in ("roberta", "distilbert"):
