@@ -18,7 +18,8 @@ from fairseq_bert_kd.teachers.interface import WordPredictor
 from fairseq_bert_kd.tokenization.hf_tokenizer import HfTokenizer
 from fairseq_bert_kd.tokenization.replaceable_words import SplitSentence, Word
 
-ORIGINAL, MASKED_ONLY = "original", "masked-only"
+ORIGINAL = "original"
+MASKED_ONLY = "masked-only"
 CONTEXTS = (ORIGINAL, MASKED_ONLY)
 
 Candidates = dict[int, list[str]]  # what may stand in the place of a word, by its place in the sentence
