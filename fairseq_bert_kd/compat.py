@@ -111,6 +111,13 @@ def load_checkpoint(path: str) -> dict[str, Any]:
     return state
 
 
+def model_settings(state: dict[str, Any]) -> dict[str, Any]:
+    """Options of the model of a checkpoint, and its registered name as ``_name``."""
+    model = (state.get("cfg") or {}).get("model") or state.get("args") or {}
+    settings = dict(model) if isinstance(model, dict) else vars(model)
+    return {"_name": settings.get("arch"), **settings}
+
+
 def file_digest(path: str | os.PathLike[str]) -> str:
     """sha256 of a file, hexadecimal. Remove when Python 3.11 is the oldest: `hashlib.file_digest`."""
     digest = hashlib.sha256()
@@ -145,11 +152,12 @@ def require_fairseq() -> None:
         ) from error
 
 
-def import_transformers() -> Any:
-    """The transformers module with its model classes importable.
+def import_transformers(models: bool = True) -> Any:
+    """The transformers module with its tokenizers importable, and with its model classes unless ``models`` is False.
 
-    A torchaudio built for another torch (a CUDA wheel beside a CPU torch) makes transformers fail deep
-    inside an unrelated import; fairseq declares torchaudio as a requirement, so this is common.
+    Model classes cost seconds of start-up that a tokenizer does not need. A torchaudio built for another torch (a CUDA wheel
+    beside a CPU torch) makes transformers fail deep inside an unrelated import; fairseq declares torchaudio as a
+    requirement, so this is common.
 
     Raises:
         InstallationError: transformers is missing, or a broken torchaudio is in its way.
@@ -161,8 +169,9 @@ def import_transformers() -> Any:
     try:
         transformers = importlib.import_module("transformers")
         # transformers imports lazily: touch what fails when torchaudio is broken
-        transformers.AutoTokenizer, transformers.AutoModelForMaskedLM  # noqa: B018
-        transformers.BertForMaskedLM  # noqa: B018
+        transformers.AutoTokenizer  # noqa: B018
+        if models:
+            transformers.AutoModelForMaskedLM, transformers.BertForMaskedLM  # noqa: B018
     except Exception as error:
         fix = "pip install --upgrade transformers"
         if "torchaudio" in traceback.format_exc():

@@ -38,7 +38,7 @@ def load_teacher(path: str, data: str) -> Teacher:
         FileNotFoundError: checkpoint or data folder missing.
     """
     state = compat.load_checkpoint(path)
-    arch = architecture(state)
+    arch = compat.model_settings(state)["_name"]
     if not is_token_teacher(arch):  # before it is built: another model would fail on the data folder first
         raise ValueError(
             f"checkpoint `{path}` is not a teacher: it holds a `{arch}` model, which predicts no distribution over target "
@@ -59,9 +59,3 @@ def reads_single_texts(state: dict[str, Any]) -> bool:
     """Whether a checkpoint is a masked language model of single sentences."""
     task = (state.get("cfg") or {}).get("task")
     return bool(task.get("cmlm_one_sided")) if isinstance(task, dict) else False
-
-
-def architecture(state: dict[str, Any]) -> str | None:
-    """Registered name of a checkpoint's model; None if the checkpoint does not say."""
-    model = (state.get("cfg") or {}).get("model")
-    return model.get("_name") if isinstance(model, dict) else getattr(model, "arch", None)

@@ -4,7 +4,7 @@ import os
 from typing import Any
 
 from fairseq_bert_kd import compat
-from fairseq_bert_kd.teachers.load import architecture, is_token_teacher, reads_single_texts
+from fairseq_bert_kd.teachers.load import is_token_teacher, reads_single_texts
 from fairseq_bert_kd.tokenization.hf_tokenizer import HfTokenizer
 
 MODEL = "hf_masked_lm"
@@ -29,7 +29,7 @@ def load_masked_lm(path: str, tokenizer: str | None = None) -> tuple[Any, HfToke
         model = MODEL_REGISTRY[MODEL].of_transformers(path, loaded.vocab_size, loaded.text_format())
         return model.eval(), loaded
     state = compat.load_checkpoint(path)
-    arch = architecture(state)
+    arch = compat.model_settings(state)["_name"]
     if not (is_token_teacher(arch) and reads_single_texts(state)):
         raise ValueError(
             f"checkpoint `{path}` is not a masked language model of single sentences but a `{arch}`"
@@ -37,7 +37,7 @@ def load_masked_lm(path: str, tokenizer: str | None = None) -> tuple[Any, HfToke
             "conditional_masked_lm --cmlm-one-sided, or a transformers folder"
         )
     model = MODEL_REGISTRY[arch].of_checkpoint(state)
-    trained_with = state["cfg"]["model"]
+    trained_with = compat.model_settings(state)
     name = tokenizer or trained_with["teacher_tokenizer"] or trained_with["teacher_model"]
     loaded = HfTokenizer(name)
     if loaded.digest() != model.tokenizer_digest():

@@ -187,6 +187,10 @@ class HfTokenizer:
             )
         return example
 
+    def save(self, folder: str) -> None:
+        """Write the tokenizer's files, as ``AutoTokenizer.from_pretrained`` reads them."""
+        _load(self.name).save_pretrained(folder)
+
     def digest(self) -> str:
         """Hexadecimal sha256 of vocabulary, model and text rules, independent of the folder's path.
 
@@ -200,7 +204,7 @@ class HfTokenizer:
 
 
 def _load(name: str) -> Any:
-    transformers = import_transformers()
+    transformers = import_transformers(models=False)
     try:
         loaded = transformers.AutoTokenizer.from_pretrained(name)
     except Exception as error:  # transformers and its Rust part raise very different types
