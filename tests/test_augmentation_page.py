@@ -7,14 +7,14 @@ import subprocess
 import sys
 from pathlib import Path
 
-from tests.test_one_sided import encoder  # noqa: F401  a fixture
+from tests.one_sided_chain import without_head
 from tests.tiny_chain import PLUGIN
 
 PAGE = (Path(__file__).parents[1] / "docs" / "augmentation.md").read_text(encoding="utf-8")
 SMALLER = {"--max-update 20000": "--max-update 2 --cpu --num-workers 0"}  # only amounts
 
 
-def test_every_command_of_the_page_runs(chain, encoder, tmp_path):  # noqa: F811
+def test_every_command_of_the_page_runs(chain, tmp_path):
     (script,) = re.findall(r"<!-- augmentation:.*?```bash\n(.*?)```", PAGE, flags=re.S)
     for printed, tried in SMALLER.items():
         assert printed in script, f"the page no longer says {printed}"
@@ -30,7 +30,7 @@ def test_every_command_of_the_page_runs(chain, encoder, tmp_path):  # noqa: F811
         "CUDA_VISIBLE_DEVICES": "",
         "PYTHONPATH": str(PLUGIN.parent),
         "PLUGIN": str(PLUGIN),
-        "ENCODER": str(encoder),
+        "ENCODER": str(without_head(chain.bert, tmp_path / "encoder")),
     }
     result = subprocess.run(
         ["bash", "-euo", "pipefail", "-c", script], cwd=tmp_path, env=environment, capture_output=True, text=True,

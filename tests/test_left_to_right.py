@@ -142,10 +142,8 @@ def test_rows_are_those_of_the_model_called_by_hand(data, loaded):
         source, target = sources[sentence][:-1].long()[None], targets[sentence].long()[None]
         with torch.no_grad():
             logits = loaded.model(
-                source,
-                torch.tensor([source.size(1)]),
-                target,
-                torch.tensor([target.size(1)]),
+                (source, target),
+                (torch.tensor([source.size(1)]), torch.tensor([target.size(1)])),
                 torch.ones_like(target, dtype=torch.bool),
             )
         logits[:, excluded] = -math.inf

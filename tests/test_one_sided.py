@@ -6,12 +6,12 @@ import shutil
 
 import pytest
 import torch
-import transformers
 
 from fairseq_bert_kd.data.corpus_parts import text_parts
 from fairseq_bert_kd.functional.text_input import LEFT_TO_RIGHT
 from fairseq_bert_kd.tasks.conditional_masked_lm import ConditionalMaskedLMConfig, OneSidedMaskedLMTask
 from fairseq_bert_kd.teachers.load import load_teacher
+from tests.one_sided_chain import BERT_REPLACEMENT, preprocess_one
 from tests.test_chain import values
 from tests.test_distributed_training import (
     assert_same_curves,
@@ -23,62 +23,30 @@ from tests.test_distributed_training import (
 from tests.tiny_chain import PLUGIN, dump, logged, run_fairseq, train_teacher
 from tests.two_workers import TwoWorkers
 
-BERT_S = ("--cmlm-keep", 0.1, "--cmlm-random", 0.1)
+
+@pytest.fixture
+def data(one_sided):
+    return one_sided.data
 
 
-def preprocess(pieces, out, *language):
-    run_fairseq(
-        "preprocess", "--user-dir", PLUGIN, "--only-source", *language, "--trainpref", pieces / "train",
-        "--validpref", pieces / "valid", "--destdir", out, "--workers", 1,
-    )  # fmt: skip
-
-
-@pytest.fixture(scope="module")
-def pieces(chain, tmp_path_factory):
-    """Tokenised text of one language under names without language."""
-    folder = tmp_path_factory.mktemp("pieces")
-    for split in ("train", "valid"):
-        for name in (split, f"{split}.en", f"{split}.de"):  # with a language fairseq expects it in the name
-            shutil.copy(chain.raw.parent / "pieces" / f"{split}.en", folder / name)
-    return folder
-
-
-@pytest.fixture(scope="module")
-def data(pieces, tmp_path_factory):
-    folder = tmp_path_factory.mktemp("one") / "data"
-    preprocess(pieces, folder)
-    return folder
-
-
-@pytest.fixture(scope="module")
-def encoder(chain, tmp_path_factory):
-    """The chain's BERT as MiniLM is published: an encoder without head."""
-    folder = shutil.copytree(chain.bert, tmp_path_factory.mktemp("encoder") / "bert")
-    encoder = transformers.AutoModelForMaskedLM.from_pretrained(folder).bert
-    (folder / "model.safetensors").unlink()
-    encoder.save_pretrained(folder)
-    return folder
-
-
-@pytest.fixture(scope="module")
-def checkpoint(data, encoder, tmp_path_factory):
-    folder = tmp_path_factory.mktemp("mlm")
+def test_a_new_head_is_announced_and_validation_logs_perplexity(one_sided, tmp_path):
     with logged("valid") as messages, logged("fairseq_bert_kd.modules.pretrained_encoder") as warned:
-        path = train_teacher(data, encoder, folder, "--cmlm-one-sided", *BERT_S)
+        train_teacher(
+            one_sided.data, one_sided.encoder, tmp_path, "--cmlm-one-sided", *BERT_REPLACEMENT, updates=1
+        )
     assert "has no MLM transform" in warned[0]
-    assert len(values(messages, "ppl")) > 0
-    return path
+    assert values(messages, "ppl")[0] > 1
 
 
-def test_checkpoint_says_how_it_was_masked_and_loads_without_the_encoder(data, checkpoint):
-    state = torch.load(checkpoint, weights_only=False)
+def test_checkpoint_says_how_it_was_masked_and_loads_without_the_encoder(one_sided):
+    state = torch.load(one_sided.checkpoint, weights_only=False)
     spec = json.loads(state["cfg"]["model"]["teacher_spec"])
     assert spec["replacement"] == {"keep": 0.1, "random": 0.1}
     assert set(spec["digests"]) == {"tokenizer", "target_dictionary"}
     assert "source_to_teacher" not in state["model"]
     with logged("valid") as messages:
         run_fairseq(
-            "validate", data, "--user-dir", PLUGIN, "--path", checkpoint, "--cpu", "--valid-subset", "valid",
+            "validate", one_sided.data, "--user-dir", PLUGIN, "--path", one_sided.checkpoint, "--cpu", "--valid-subset", "valid",
             "--task", "conditional_masked_lm", "--cmlm-one-sided", "--num-workers", 0, "--batch-size", 20,
         )  # fmt: skip
     assert values(messages, "ppl")[0] > 1
@@ -90,7 +58,7 @@ def test_spec_of_a_pair_teacher_says_always_masked(chain):
 
 
 def test_pairs_can_be_masked_as_bert_does(chain, tmp_path):
-    path = train_teacher(chain.data, chain.bert, tmp_path, *BERT_S)
+    path = train_teacher(chain.data, chain.bert, tmp_path, *BERT_REPLACEMENT)
     assert load_teacher(str(path), str(chain.data)).model.replacement.keep == 0.1
 
 
@@ -102,8 +70,8 @@ def task_of(data, **options):
     return OneSidedMaskedLMTask.setup_task(cfg)
 
 
-def test_folders_of_one_language_in_three_layouts(pieces, data, tmp_path):
-    preprocess(pieces, tmp_path / "named", "--source-lang", "en")
+def test_folders_of_one_language_in_three_layouts(one_sided, data, tmp_path):
+    preprocess_one(one_sided.pieces, tmp_path / "named", "--source-lang", "en")
     (tmp_path / "prepared").mkdir()
     shutil.copytree(data, tmp_path / "prepared" / "input0")
     items = []
@@ -115,7 +83,7 @@ def test_folders_of_one_language_in_three_layouts(pieces, data, tmp_path):
         items.append([dataset[index]["target"].tolist() for index in range(120)])
         assert task.source_dictionary is task.target_dictionary
     assert items[0] == items[1] == items[2]
-    first = (pieces / "train").read_text().splitlines()[0].split()
+    first = (one_sided.pieces / "train").read_text().splitlines()[0].split()
     assert [task.target_dictionary[i] for i in items[0][0]] == [*first, "</s>"]
 
 
@@ -144,13 +112,13 @@ def test_random_tokens_are_real_pieces_and_others_stay(data):
     assert replaced > 50
 
 
-def test_training_resumes_where_it_stopped(data, encoder, tmp_path):
-    log = ["--cmlm-one-sided", *BERT_S, "--log-interval", 1, "--log-format", "simple", "--seed", 3]
+def test_training_resumes_where_it_stopped(one_sided, tmp_path):
+    log = ["--cmlm-one-sided", *BERT_REPLACEMENT, "--log-interval", 1, "--log-format", "simple", "--seed", 3]
     with logged("train_inner") as whole:
-        train_teacher(data, encoder, tmp_path / "whole", *log, updates=4)
+        train_teacher(one_sided.data, one_sided.encoder, tmp_path / "whole", *log, updates=4)
     with logged("train_inner") as parts:
-        train_teacher(data, encoder, tmp_path / "parts", *log, updates=3)
-        train_teacher(data, encoder, tmp_path / "parts", *log, updates=4)
+        train_teacher(one_sided.data, one_sided.encoder, tmp_path / "parts", *log, updates=3)
+        train_teacher(one_sided.data, one_sided.encoder, tmp_path / "parts", *log, updates=4)
     assert values(parts, "num_updates") == [1, 2, 3, 4]
     assert values(parts, "loss") == values(whole, "loss")
 
@@ -162,7 +130,7 @@ def test_two_workers_learn_as_one(data, chain, tmp_path):
     (calm / "config.json").write_text(json.dumps(settings | dropouts), encoding="utf-8")
     arguments = (
         "--task", "conditional_masked_lm", "--criterion", "conditional_masked_lm", "--arch", "hf_masked_lm",
-        "--teacher-model", calm, "--batch-size", 24, "--cmlm-one-sided", *BERT_S,
+        "--teacher-model", calm, "--batch-size", 24, "--cmlm-one-sided", *BERT_REPLACEMENT,
     )  # fmt: skip
     one = in_one(data, tmp_path / "one", *arguments, epochs=2)
     command = training(data, tmp_path / "two", *arguments, "--ddp-backend", "legacy_ddp", epochs=2)
@@ -172,27 +140,21 @@ def test_two_workers_learn_as_one(data, chain, tmp_path):
     assert_same_weights(tmp_path / "one", tmp_path / "two")
 
 
-def test_half_precision(data, encoder, tmp_path):
+def test_half_precision(one_sided, tmp_path):
     with logged("valid") as messages:
         train_teacher(
-            data,
-            encoder,
-            tmp_path,
-            "--cmlm-one-sided",
-            *BERT_S,
-            "--memory-efficient-fp16",
-            "--fp16-init-scale",
-            4,
-        )
+            one_sided.data, one_sided.encoder, tmp_path, "--cmlm-one-sided", *BERT_REPLACEMENT,
+            "--memory-efficient-fp16", "--fp16-init-scale", 4,
+        )  # fmt: skip
     assert values(messages, "loss")[-1] > 0
 
 
 # ---------------------------------------------------------------- misuse
 
 
-def test_it_is_no_teacher_of_pairs(chain, checkpoint, capsys):
+def test_it_is_no_teacher_of_pairs(chain, one_sided, capsys):
     before = sorted(chain.data.iterdir())
-    assert dump(chain.data, checkpoint, "--name", "wrong") == 2
+    assert dump(chain.data, one_sided.checkpoint, "--name", "wrong") == 2
     assert "is a masked language model of single sentences (--cmlm-one-sided)" in capsys.readouterr().err
     assert sorted(chain.data.iterdir()) == before
 
@@ -222,7 +184,7 @@ def test_replacement_without_masks(chain, tmp_path):
         )
 
 
-def test_folders_that_are_not_of_single_sentences(chain, data, pieces, tmp_path):
+def test_folders_that_are_not_of_single_sentences(chain, one_sided, data, tmp_path):
     with pytest.raises(
         ValueError, match="as pairs of a source and a target, and single sentences are needed"
     ):
@@ -234,7 +196,18 @@ def test_folders_that_are_not_of_single_sentences(chain, data, pieces, tmp_path)
     ):
         task_of(tmp_path / "pairs")
     for language in ("en", "de"):
-        preprocess(pieces, tmp_path / "both", "--source-lang", language)
+        preprocess_one(one_sided.pieces, tmp_path / "both", "--source-lang", language)
     with pytest.raises(ValueError, match=r"in several languages \(train.de-None.de, train.en-None.en\)"):
         task_of(tmp_path / "both")
     task_of(tmp_path / "both", source_lang="de")
+
+
+def test_sentences_that_do_not_fit_are_left_out_and_counted(data):
+    task = task_of(data)
+    task.load_dataset("train")
+    dataset = task.datasets["train"]
+    with logged("fairseq_bert_kd.tasks.conditional_masked_lm") as messages:
+        kept = task.filter_indices_by_size(dataset.ordered_indices(), dataset, 6)
+    assert len(kept) == int((dataset.sizes <= 6).sum()) < 120
+    assert f"left out {120 - len(kept)} of 120 sentences" in messages[0]
+    assert "they are longer than 6 tokens" in messages[0]

@@ -167,14 +167,14 @@ class HfMaskedLM(BaseFairseqModel):
         return model
 
     @classmethod
-    def of_checkpoint(cls, state: Mapping[str, Any]) -> "HfMaskedLM":
+    def of_checkpoint(cls, state: dict[str, Any]) -> "HfMaskedLM":
         """The model of a checkpoint alone: no data folder and no task is needed.
 
         Args:
             state: what `compat.load_checkpoint` read.
         """
         weights = dict(state["model"])
-        model = cls.build_model(SimpleNamespace(**state["cfg"]["model"]), _DictionarySizes(weights))
+        model = cls.build_model(SimpleNamespace(**compat.model_settings(state)), _DictionarySizes(weights))
         model.upgrade_state_dict(weights)
         model.load_state_dict(weights)
         return model

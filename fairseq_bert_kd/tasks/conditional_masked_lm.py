@@ -78,6 +78,8 @@ class MaskedLMTraining(GuardedLoading):
     datasets: dict[str, Any]
     teacher_vocabulary: TeacherVocabulary  # set while a teacher is built from pre-trained weights
     replacement: Replacement
+    items: str  # what a dataset holds, for messages
+    measured: str  # what of an item is measured
     _left_to_right = False  # known once the model is built
 
     def build_model(self, cfg, from_checkpoint=False):
@@ -157,12 +159,13 @@ class MaskedLMTraining(GuardedLoading):
         kept, ignored = dataset.filter_indices_by_size(indices, max_positions)
         if len(ignored):
             logger.warning(
-                "left out %d of %d %s (%.2f %%): longer than %s tokens, all sides together "
+                "left out %d of %d %s (%.2f %%): %s longer than %s tokens "
                 "(the teacher's positions or --max-tokens); first ids: %s",
                 len(ignored),
                 len(indices),
-                "pairs" if len(dataset.texts) == 2 else "sentences",
+                self.items,
                 100.0 * len(ignored) / len(indices),
+                self.measured,
                 max_positions,
                 ignored[:10],
             )
@@ -181,6 +184,8 @@ class ConditionalMaskedLMTask(MaskedLMTraining, GuardedTranslation, TranslationT
 
     Reads the folder that fairseq-preprocess wrote for the student.
     """
+
+    items, measured = "pairs", "source and target together are"
 
     def __init__(self, cfg, src_dict, tgt_dict):
         self.replacement = check_masking(cfg)
@@ -206,6 +211,8 @@ class OneSidedMaskedLMTask(MaskedLMTraining, FairseqTask):
 
     Sentences are one by one, not packed, and the end of sentence is masked like any other token: both as in the C-MLM.
     """
+
+    items, measured = "sentences", "they are"
 
     def __init__(self, cfg, dictionary):
         self.replacement = check_masking(cfg)

@@ -9,7 +9,6 @@ import torch
 
 from fairseq_bert_kd.cli import augment
 from fairseq_bert_kd.cli.main import cli_main
-from tests.test_one_sided import checkpoint, data, encoder, pieces  # noqa: F401  fixtures
 from tests.tiny_chain import build_teacher_folder
 
 ROWS = [
@@ -173,15 +172,15 @@ def test_prepare_sentences_reads_the_output(run, bert, tmp_path):
     assert (tmp_path / "data" / "input0" / "train.idx").exists()
 
 
-def test_a_checkpoint_of_sentences(run, encoder, checkpoint, tmp_path):  # noqa: F811
+def test_a_checkpoint_of_sentences(run, one_sided, tmp_path):
     """It needs no data folder, and its tokenizer can be named when the one that it was trained with is gone."""
-    moved = shutil.copy(checkpoint, tmp_path / "mlm.pt")
+    moved = shutil.copy(one_sided.checkpoint, tmp_path / "mlm.pt")
     first = run(model=moved).read_bytes()
     gone = torch.load(moved, weights_only=False)
     gone["cfg"]["model"]["teacher_model"] = "nowhere"
     torch.save(gone, moved)
     run(model=moved, output="gone.tsv", status=2)
-    assert run("--tokenizer", encoder, model=moved, output="named.tsv").read_bytes() == first
+    assert run("--tokenizer", one_sided.encoder, model=moved, output="named.tsv").read_bytes() == first
 
 
 def test_long_sentences_stay_alone_and_are_counted(run, tmp_path, capsys):
@@ -251,7 +250,7 @@ def test_nothing_is_left_of_work_that_failed(run, tmp_path, monkeypatch):
     assert [path.name for path in tmp_path.iterdir()] == ["in.tsv"]
 
 
-def test_tokenizer_of_another_model(run, bert, checkpoint, tmp_path_factory, capsys):  # noqa: F811
+def test_tokenizer_of_another_model(run, one_sided, tmp_path_factory, capsys):
     other = build_teacher_folder("roberta", tmp_path_factory.mktemp("roberta"))
-    run("--tokenizer", other, model=checkpoint, status=2)
+    run("--tokenizer", other, model=one_sided.checkpoint, status=2)
     assert "is not the one with which checkpoint" in capsys.readouterr().err

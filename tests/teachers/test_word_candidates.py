@@ -12,6 +12,7 @@ from fairseq_bert_kd.teachers.load_masked_lm import load_masked_lm
 from fairseq_bert_kd.teachers.word_candidates import MASKED_ONLY, ORIGINAL, WordCandidates
 from fairseq_bert_kd.tokenization.hf_tokenizer import HfTokenizer
 from fairseq_bert_kd.tokenization.replaceable_words import STOP_WORDS, SentenceSplitter
+from tests.one_sided_chain import without_head
 from tests.tiny_chain import build_teacher_folder
 
 
@@ -176,10 +177,7 @@ def test_transformers_gives_the_same_words(tmp_path, name, context):
 
 
 def test_folder_without_a_head_is_refused(tmp_path):
-    folder = build_teacher_folder("bert", tmp_path)
-    encoder = transformers.AutoModelForMaskedLM.from_pretrained(folder).bert
-    (folder / "model.safetensors").unlink()
-    encoder.save_pretrained(folder)
+    folder = without_head(build_teacher_folder("bert", tmp_path / "bert"), tmp_path / "encoder")
     with pytest.raises(
         ValueError, match=r"lacks .* weights of its masked language modelling head .*--cmlm-one-sided"
     ):
