@@ -5,7 +5,6 @@ import logging
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, Optional
 
 from fairseq import utils
@@ -20,7 +19,6 @@ from fairseq_bert_kd.data.sentence_dataset import SentenceDataset
 from fairseq_bert_kd.storage.alignment import check_tokenizer
 from fairseq_bert_kd.storage.fairseq_data import (
     check_parallel,
-    dictionary_digest,
     open_sides,
     sentence_files,
 )
@@ -35,7 +33,7 @@ from fairseq_bert_kd.storage.sentence_data import (
     read_targets,
     translated,
 )
-from fairseq_bert_kd.tokenization.dictionary import SentenceVocabulary, sentence_vocabulary
+from fairseq_bert_kd.tokenization.dictionary import SentenceVocabulary, load_dictionary, sentence_vocabulary
 from fairseq_bert_kd.tokenization.hf_tokenizer import HfTokenizer
 
 logger = logging.getLogger(__name__)
@@ -118,7 +116,7 @@ class SentencePredictionWithTeacherTask(GuardedLoading, FairseqTask):
             names = (f"data folder `{first}`", f"data folder `{folder}`")
             check_same_pieces(folders[first], folders[folder], names)
             check_same_task(folders[first], folders[folder], names)
-        return cls(cfg, folders[first], folders, _dictionary(first, folders[first]))
+        return cls(cfg, folders[first], folders, load_dictionary(first, folders[first]))
 
     def load_state_dict(self, state_dict):
         """Take the meaning of the outputs from a checkpoint, before fairseq builds its model.
@@ -232,11 +230,12 @@ class SentencePredictionWithTeacherTask(GuardedLoading, FairseqTask):
                 f"the labels of `{self.cfg.data}` are {self.spec.kind}; {said} --regression-target"
             )
 
-    def logging_outputs_can_be_summed(self, criterion) -> bool:
+    @staticmethod
+    def logging_outputs_can_be_summed(criterion) -> bool:
         """Whether workers may add up their logs: not the lists that ``--report-mcc`` and its like are computed from."""
         if getattr(criterion, "keep_pred_and_targ", False):
             return False
-        return super().logging_outputs_can_be_summed(criterion)
+        return FairseqTask.logging_outputs_can_be_summed(criterion)
 
     # ------------------------------------------------------------ data
 
@@ -347,20 +346,6 @@ def trained_spec(path: str) -> SentenceSpec:
             f"checkpoint `{path}` is not of task sentence_prediction_with_teacher; give the checkpoint of a model of sentences"
         )
     return spec
-
-
-def _dictionary(folder: str, spec: SentenceSpec) -> Dictionary:
-    path = Path(folder) / "input0" / "dict.txt"
-    if not path.is_file():
-        raise FileNotFoundError(
-            f"dictionary {path} does not exist; prepare the data again with `fairseq-bert-kd prepare-sentences`"
-        )
-    dictionary = Dictionary.load(str(path))
-    if dictionary_digest(dictionary.symbols) != spec.dictionary:
-        raise ValueError(
-            f"{path} is not the dictionary that `{folder}` was prepared with; copy the folder again, or prepare the data again"
-        )
-    return dictionary
 
 
 def _smallest(positions: int | Sequence[int] | None) -> int | None:
