@@ -17,6 +17,7 @@ from fairseq_bert_kd.functional.text_format import TextFormat
 from fairseq_bert_kd.tokenization.piece_codecs import (
     BYTE_SYMBOL,
     METASPACE,
+    UNUSED,
     ByteLevelCodec,
     MetaspaceCodec,
     PieceCodec,
@@ -132,6 +133,19 @@ class HfTokenizer:
         piece = self._codec.without_marker(symbol)
         known = self._vocab.get(piece)
         return self.unk_id if known is None and BYTE_SYMBOL.fullmatch(piece) else known
+
+    def text_to_ids(self, text: str) -> tuple[int, ...]:
+        """Teacher ids of a text's symbols, without special tokens."""
+        return tuple(self.piece_to_id(symbol) or 0 for symbol in self.encode(text))
+
+    def whole_words(self) -> dict[int, str]:
+        """Text of each piece that begins a word and is no special or unused token, by teacher id in their order."""
+        pieces = sorted(self._vocab, key=self._vocab.__getitem__)
+        return {
+            self._vocab[piece]: self.decode([piece]).strip()
+            for piece in pieces
+            if piece in self._codec.usable and self._codec.starts_word(piece) and not UNUSED.fullmatch(piece)
+        }
 
     def is_beginning_of_word(self, symbol: str) -> bool:
         """Whether the symbol itself says that white space stands before it."""
