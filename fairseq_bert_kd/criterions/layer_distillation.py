@@ -194,22 +194,20 @@ class LayerDistillationCriterion(FairseqCriterion):
         """Term and ``(B,)`` losses of each pair of layers."""
         as_released = str(self.cfg.layer_loss_positions) == ALL
         valid = None if as_released else tokens
-        for layer, other in self.pairs.hidden:
-            hidden = student.hidden[layer]
-            if self.projections:
-                hidden = model.projections[self.projections[layer]](hidden)
-            yield "hidden" if layer else "embedding", hidden_mse(hidden, teacher.hidden[other], valid)
+        # states are let go one by one, since memory is highest here
         for layer, other in self.pairs.scores:
             if as_released:
                 found = score_mse(student.scores(layer), teacher.scores(other), None, tokens)
             else:
-                found = projected_score_mse(
-                    student.queries_and_keys(layer),
-                    teacher.queries_and_keys(other),
-                    self.task.teacher.heads,
-                    tokens,
-                )
+                pair = student.take_queries_and_keys(layer), teacher.take_queries_and_keys(other)
+                found = projected_score_mse(*pair, self.task.teacher.heads, tokens)
+                del pair
             yield "attention", found
+        for layer, other in self.pairs.hidden:
+            hidden = student.hidden.pop(layer)
+            if self.projections:
+                hidden = model.projections[self.projections[layer]](hidden)
+            yield "hidden" if layer else "embedding", hidden_mse(hidden, teacher.hidden.pop(other), valid)
         for layer, other in self.pairs.relations:
             vectors = zip(student.relations(layer), teacher.relations(other), strict=True)
             for one, another in vectors:  # of queries, keys and values

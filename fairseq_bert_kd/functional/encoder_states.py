@@ -58,9 +58,9 @@ class EncoderStates:
         query, key = (_split(self._projected[layer, name], self._heads) for name in ("query", "key"))
         return query @ key.transpose(-1, -2) * query.size(-1) ** -0.5
 
-    def queries_and_keys(self, layer: int) -> tuple[Tensor, Tensor]:
-        """What `scores` are made of, each ``(batch, length, d)``, heads side by side."""
-        return self._projected[layer, "query"], self._projected[layer, "key"]
+    def take_queries_and_keys(self, layer: int) -> tuple[Tensor, Tensor]:
+        """What `scores` are made of, each ``(batch, length, d)``, heads side by side; they are kept no longer."""
+        return self._projected.pop((layer, "query")), self._projected.pop((layer, "key"))
 
     def relations(self, layer: int) -> tuple[Tensor, Tensor, Tensor]:
         """Queries, keys and values of a layer in ``relations`` of `record`, each ``(batch, length, d)``, heads side by side."""

@@ -140,52 +140,57 @@ def projected_score_mse(student: Projected, teacher: Projected, heads: int, vali
     Returns:
         ``(B,)``.
     """
-    # zeros in the place of padding: its scores are then 0 on both sides
-    keep = valid[:, :, None]
-    queries, keys, *others = (
-        vectors.masked_fill(~keep, 0.0).float().unflatten(2, (heads, -1)).transpose(1, 2)
-        for vectors in (*student, *teacher)
-    )
-    return _ScoreMse.apply(queries, keys, *others, heads * valid.sum(dim=1).square().clamp(min=1))
+    by_head = (vectors.unflatten(2, (heads, -1)).transpose(1, 2) for vectors in (*student, *teacher))
+    return _ScoreMse.apply(*by_head, valid)
 
 
 class _ScoreMse(torch.autograd.Function):
-    """Sum of squared differences of scores, over the number of scores.
-
-    Queries and keys are ``(B, heads, L, width of a head)``, numbers ``(B,)``.
-    """
+    """`projected_score_mse` of queries and keys by head, ``(B, heads, L, width of a head)``."""
 
     @staticmethod
-    def forward(ctx, queries, keys, teacher_queries, teacher_keys, numbers):
+    def forward(ctx, queries, keys, teacher_queries, teacher_keys, valid):
         batch, heads, length, width = queries.shape
         scale, teacher_scale = width**-0.5, teacher_queries.size(3) ** -0.5
-        losses = queries.new_empty(batch)
-        gradients = [torch.empty_like(queries), torch.empty_like(keys)]
+        learns = any(ctx.needs_input_grad)
+        sums = queries.new_empty(batch, dtype=torch.float32)
+        # in float32: they are not divided by the number of scores yet
+        gradients = [torch.empty_like(each, dtype=torch.float32) for each in (queries, keys) if learns]
         rows = max(1, SCORES_AT_ONCE[queries.device.type] // (heads * length**2))
         for start in range(0, batch, rows):
             part = slice(start, start + rows)
+            padding = ~valid[part, None, :, None]
+            # zeros in the place of padding: its scores are then 0 on both sides
             query, key, other_query, other_key = (
-                vectors[part].flatten(0, 1) for vectors in (queries, keys, teacher_queries, teacher_keys)
+                vectors[part].float().masked_fill(padding, 0.0).flatten(0, 1)  # (rows * heads, L, width)
+                for vectors in (queries, keys, teacher_queries, teacher_keys)
             )
-            scores = torch.bmm(other_query * teacher_scale, other_key.transpose(1, 2))  # (rows * heads, L, L)
-            query = query * scale
+            scores = torch.bmm(
+                other_query.mul_(teacher_scale), other_key.transpose(1, 2)
+            )  # (rows * heads, L, L)
+            query.mul_(scale)
             difference = torch.baddbmm(scores, query, key.transpose(1, 2), beta=-1.0)
-            flat = difference.view(-1, heads * length**2)
-            losses[part] = torch.linalg.vecdot(flat, flat)
-            if not any(ctx.needs_input_grad):
-                continue
-            gradients[0][part] = (torch.bmm(difference, key) * (2 * scale)).view(-1, heads, length, width)
-            gradients[1][part] = torch.bmm(difference.transpose(1, 2), query * 2).view(
-                -1, heads, length, width
-            )
-        ctx.save_for_backward(*gradients, numbers)
-        return losses / numbers
+            by_sentence = difference.view(-1, heads * length**2)
+            sums[part] = torch.linalg.vecdot(by_sentence, by_sentence)
+            if learns:
+                for gradient, product in zip(
+                    gradients,
+                    (
+                        torch.bmm(difference, key).mul_(2 * scale),
+                        torch.bmm(difference.transpose(1, 2), query).mul_(2),
+                    ),
+                    strict=True,
+                ):
+                    gradient[part] = product.view(-1, heads, length, width)
+        numbers = heads * valid.sum(dim=1).square().clamp(min=1)  # (B,) scores of a sentence
+        ctx.save_for_backward(numbers, *gradients)
+        ctx.dtype = queries.dtype
+        return sums / numbers
 
     @staticmethod
     def backward(ctx, grad):
-        *gradients, numbers = ctx.saved_tensors
+        numbers, *gradients = ctx.saved_tensors
         factor = (grad / numbers)[:, None, None, None]
-        return (*(gradient * factor for gradient in gradients), None, None, None)
+        return (*((gradient * factor).to(ctx.dtype) for gradient in gradients), None, None, None)
 
 
 def relation_divergence(student: Tensor, teacher: Tensor, heads: int, valid: Tensor) -> Tensor:
