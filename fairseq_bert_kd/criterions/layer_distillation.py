@@ -166,7 +166,9 @@ class LayerDistillationCriterion(FairseqCriterion):
             )
         found: list[tuple[str, Tensor]] = []  # term and (B,) losses
         if layers:
-            found += self._layer_losses(model, states, teacher_states, extra["inputs"].attention_mask.bool())
+            tokens = extra["inputs"].attention_mask.bool()  # (B, L)
+            with torch.autocast(tokens.device.type, enabled=False):  # squares and sums stay in float32
+                found += self._layer_losses(model, states, teacher_states, tokens)
         if self.needs_head:
             found += self._prediction_losses(output, teacher_logits, sample.get("target"))
         losses: dict[str, Tensor] = {}
@@ -206,7 +208,8 @@ class LayerDistillationCriterion(FairseqCriterion):
         for layer, other in self.pairs.hidden:
             hidden = student.hidden.pop(layer)
             if self.projections:
-                hidden = model.projections[self.projections[layer]](hidden)
+                projection = model.projections[self.projections[layer]]
+                hidden = projection(hidden.to(projection.weight.dtype))
             yield "hidden" if layer else "embedding", hidden_mse(hidden, teacher.hidden.pop(other), valid)
         for layer, other in self.pairs.relations:
             vectors = zip(student.relations(layer), teacher.relations(other), strict=True)

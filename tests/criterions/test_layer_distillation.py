@@ -332,6 +332,20 @@ def test_half_precision(task, student, teacher):
         assert_close(log[f"{term}_loss"], expected[f"{term}_loss"], rtol=2e-2, atol=1e-3)
 
 
+def test_losses_are_float32_under_automatic_casts(task, student, teacher):
+    """fairseq's --amp: weights stay float32, activations are cast."""
+    for options in ({}, {"layer_attention_loss": "relations", "layer_relation_heads": 4}):
+        criterion = made(task, student, teacher, layer_prediction_weight=1.0, **options)
+        expected = criterion(student, sample_of(task, FIRST))[2]
+        with torch.autocast("cpu", torch.bfloat16):
+            loss, _, log = criterion(student, sample_of(task, FIRST))
+        loss.backward()
+        assert loss.dtype == torch.float32
+        for term in ("embedding", "hidden", "attention", "prediction"):
+            assert log[f"{term}_loss"].dtype == torch.float32
+            assert_close(log[f"{term}_loss"], expected[f"{term}_loss"], rtol=3e-2, atol=3e-2)
+
+
 def test_scores_that_overflow_in_half_precision(task, student, teacher):
     for model in (student, teacher):
         for layer in model.encoder.encoder.layer:
