@@ -16,8 +16,8 @@ from torch import Tensor
 
 UNIFORM, TOP, BOTTOM = "uniform", "top", "bottom"
 MASKED_SCORE = -100.0  # TinyBERT's released code takes scores up to this one for masked ones
-# scores of one side that are made together: they stay in a core's cache, or fill a GPU
-SCORES_AT_ONCE = {"cpu": 2**17, "cuda": 2**26}
+# scores, or projected numbers, that are made together: they stay in a core's cache, or fill a GPU
+NUMBERS_AT_ONCE = {"cpu": 2**17, "cuda": 2**26}
 
 Projected = tuple[Tensor, Tensor]  # queries and keys
 
@@ -101,6 +101,68 @@ def hidden_mse(student: Tensor, teacher: Tensor, valid: Tensor | None) -> Tensor
     return _mean(by_position, valid)
 
 
+def projected_hidden_mse(
+    student: Tensor, weight: Tensor, bias: Tensor | None, teacher: Tensor, valid: Tensor | None
+) -> Tensor:
+    """`hidden_mse` of ``student W^T + b``, summed over sentences, without ever holding the projected states of a batch.
+
+    They are made for some positions at a time, while these are in the processor's cache; what is kept for the backward pass
+    is the gradient, in the student's width.
+
+    Args:
+        student: ``(B, L, d')``.
+        weight: ``(d, d')``.
+        bias: ``(d,)``, or None.
+        teacher: ``(B, L, d)``; it gets no gradient.
+        valid: as in `hidden_mse`.
+
+    Returns:
+        Scalar.
+    """
+    if valid is None:
+        shares = teacher.new_full(teacher.shape[:2], 1 / teacher.size(1), dtype=torch.float32)
+    else:
+        shares = valid / valid.sum(dim=1, keepdim=True).clamp(min=1)
+    return _HiddenMse.apply(student, weight, bias, teacher, shares)
+
+
+class _HiddenMse(torch.autograd.Function):
+    """`projected_hidden_mse`, each position weighed by its share, ``(B, L)``."""
+
+    @staticmethod
+    def forward(ctx, student, weight, bias, teacher, shares):
+        width, teacher_width = student.size(2), teacher.size(2)
+        matrix, offset = weight.float(), None if bias is None else bias.float()
+        learns = any(ctx.needs_input_grad)
+        states, others, factors = student.view(-1, width), teacher.view(-1, teacher_width), shares.flatten()
+        gradient = torch.empty_like(states, dtype=torch.float32) if learns else states
+        matrix_gradient, offset_gradient = torch.zeros_like(matrix), torch.zeros_like(matrix[:, 0])
+        loss = factors.new_zeros(())
+        rows = max(1, NUMBERS_AT_ONCE[student.device.type] // teacher_width)
+        for start in range(0, len(states), rows):
+            part = slice(start, start + rows)
+            own = states[part].float()
+            target = others[part].float() if offset is None else others[part].float() - offset
+            difference = torch.addmm(target, own, matrix.t(), beta=-1.0)  # (rows, d)
+            weighed = difference * (factors[part, None] / teacher_width)
+            loss += torch.dot(weighed.flatten(), difference.flatten())
+            if learns:
+                gradient[part] = torch.mm(weighed.mul_(2), matrix)
+                matrix_gradient.addmm_(weighed.t(), own)
+                offset_gradient += weighed.sum(dim=0)
+        if learns:
+            ctx.save_for_backward(gradient.view_as(student), matrix_gradient, offset_gradient)
+            ctx.dtypes = student.dtype, weight.dtype
+        return loss
+
+    @staticmethod
+    def backward(ctx, grad):
+        gradient, matrix_gradient, offset_gradient = ctx.saved_tensors
+        dtype, weight_dtype = ctx.dtypes
+        bias = (offset_gradient * grad).to(weight_dtype) if ctx.needs_input_grad[2] else None
+        return (gradient * grad).to(dtype), (matrix_gradient * grad).to(weight_dtype), bias, None, None
+
+
 def score_mse(student: Tensor, teacher: Tensor, valid: Tensor | None, tokens: Tensor) -> Tensor:
     """Mean squared difference of attention scores before softmax, over heads and pairs of positions (TinyBERT, Eq. 7).
 
@@ -155,7 +217,7 @@ class _ScoreMse(torch.autograd.Function):
         sums = queries.new_empty(batch, dtype=torch.float32)
         # in float32: they are not divided by the number of scores yet
         gradients = [torch.empty_like(each, dtype=torch.float32) for each in (queries, keys) if learns]
-        rows = max(1, SCORES_AT_ONCE[queries.device.type] // (heads * length**2))
+        rows = max(1, NUMBERS_AT_ONCE[queries.device.type] // (heads * length**2))
         for start in range(0, batch, rows):
             part = slice(start, start + rows)
             padding = ~valid[part, None, :, None]
