@@ -158,12 +158,15 @@ class LayerDistillationCriterion(FairseqCriterion):
                 **self.pairs.of(1),
             )
         found: list[tuple[str, Tensor]] = []  # term, and losses by sentence or summed
+        head = self.head if shows_logits else None
         with self._comparing(model, teacher, found):
-            logits, _ = model(
+            # a model that gives logits may leave out what they do not need, which layers do
+            output, extra = model(
                 **sample["net_input"],
                 features_only=True,
-                classification_head_name=self.head if shows_logits else None,
+                classification_head_name=None if any(self.pairs) else head,
             )
+        logits: Any = model.classify(output, extra["inputs"], head) if head and any(self.pairs) else output
         if self.needs_head:
             found += self._prediction_losses(logits, teacher and teacher.logits, sample.get("target"))
         losses: dict[str, Tensor] = {}

@@ -70,13 +70,18 @@ class LiveLayerTeacher:
             predict: whether logits are wanted.
         """
         self._follow(like)
-        head = self.head if predict else None
-        with torch.no_grad(), record(inside(self.model.encoder), hidden, scores, relations) as states:
-            logits, extra = self.model(**net_input, classification_head_name=head)
-        tokens = extra["inputs"].attention_mask.bool()
-        if not predict:
-            return TeacherOutput(states, tokens, None)
-        return TeacherOutput(states, tokens, logits if self._columns is None else logits[:, self._columns])
+        assert self.head or not predict
+        hidden, scores, relations = (sorted({*layers}) for layers in (hidden, scores, relations))
+        parts = inside(self.model.encoder)
+        with torch.no_grad(), record(parts, hidden, scores, relations) as states:
+            if predict and not (hidden or scores or relations):
+                logits, extra = self.model(**net_input, classification_head_name=self.head)
+            else:  # logits alone need less of the last layer
+                output, extra = self.model(**net_input)
+                logits = self.model.classify(output, extra["inputs"], self.head) if predict else None
+        if logits is not None and self._columns is not None:
+            logits = logits[:, self._columns]
+        return TeacherOutput(states, extra["inputs"].attention_mask.bool(), logits)
 
     def _follow(self, weight: Tensor) -> None:
         """Go to the student's device, and into its precision if that is half."""
