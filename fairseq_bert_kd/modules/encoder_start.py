@@ -5,7 +5,7 @@ import logging
 from collections.abc import Mapping
 from typing import Any
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from fairseq_bert_kd import compat
 from fairseq_bert_kd.functional.text_format import TextFormat
@@ -124,6 +124,7 @@ def parts_of_state(state: dict[str, Any], name: str) -> tuple[SentenceParts, Enc
         pooler = Pooler.new(encoder.config)
         pooler.load_state_dict(_below(weights, "pooler."))
         parts = parts._replace(pooler=pooler)
+    parts = parts._replace(projections=_projections(spec, weights))
     if len(spec.heads) != 1:
         return parts, spec
     [(head_name, head)] = spec.heads.items()
@@ -131,6 +132,16 @@ def parts_of_state(state: dict[str, Any], name: str) -> tuple[SentenceParts, Enc
     output.load_state_dict(_below(weights, f"classification_heads.{head_name}.output."))
     form = str(settings["classification_pooling"]), str(settings["classifier"])
     return parts._replace(output=output, names=head.names, form=form), spec
+
+
+def _projections(spec: EncoderSpec, weights: Mapping[str, Tensor]) -> dict[str, nn.Linear]:
+    """Maps of hidden states by name, with their weights."""
+    found = {}
+    for name, (width, bias) in spec.projections.items():
+        below = _below(weights, f"projections.{name}.")
+        found[name] = nn.Linear(below["weight"].size(1), width, bias)
+        found[name].load_state_dict(below)
+    return found
 
 
 def _below(weights: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:

@@ -41,6 +41,7 @@ class EncoderSpec:
         replacement: what it was trained to see at predicted positions.
         pooler: whether a pooler's weights stand beside the encoder's.
         heads: classification heads by name.
+        projections: width and bias of maps of hidden states for training alone, by name.
     """
 
     config: dict[str, Any]
@@ -50,6 +51,7 @@ class EncoderSpec:
     replacement: Replacement = ALWAYS_MASKED
     pooler: bool = False
     heads: dict[str, Head] = field(default_factory=dict)
+    projections: dict[str, tuple[int, bool]] = field(default_factory=dict)
 
     def to_json(self) -> str:
         """One line with sorted keys."""
@@ -61,6 +63,7 @@ class EncoderSpec:
             "replacement": asdict(self.replacement),
             "pooler": self.pooler,
             "heads": self.heads,
+            "projections": self.projections,
         }
         return json.dumps(fields, sort_keys=True)
 
@@ -78,6 +81,9 @@ class EncoderSpec:
             heads={
                 name: Head(classes, tuple(names))
                 for name, (classes, names) in fields.get("heads", {}).items()
+            },
+            projections={
+                name: (width, bias) for name, (width, bias) in fields.get("projections", {}).items()
             },
         )
 

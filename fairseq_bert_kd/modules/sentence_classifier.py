@@ -1,6 +1,7 @@
 """From an encoder's hidden states to classes: pooler and head, and where transformers' own classifiers keep them."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
+from types import MappingProxyType
 from typing import Any, NamedTuple, Optional
 
 import torch
@@ -109,6 +110,7 @@ class SentenceParts(NamedTuple):
         output: last layer of a classifier; None if there is none.
         names: label names of ``output``; empty for regression.
         form: what ``output`` was trained on: one of `POOLINGS` and one of `CLASSIFIERS`.
+        projections: maps of hidden states for training alone, by name.
     """
 
     encoder: Any
@@ -116,6 +118,7 @@ class SentenceParts(NamedTuple):
     output: Optional[nn.Linear] = None
     names: tuple[str, ...] = ()
     form: tuple[str, str] = TRANSFORMERS_FORM
+    projections: Mapping[str, nn.Linear] = MappingProxyType({})
 
 
 def pool(hidden: Tensor, tokens: Tensor, pooling: str, pooler: Optional[Pooler]) -> Tensor:

@@ -33,6 +33,8 @@ from fairseq_bert_kd.storage.sentence_data import (
     read_targets,
     translated,
 )
+from fairseq_bert_kd.teachers.layer_teacher import LiveLayerTeacher
+from fairseq_bert_kd.teachers.load_layer_teacher import load_layer_teacher
 from fairseq_bert_kd.tokenization.dictionary import SentenceVocabulary, load_dictionary, sentence_vocabulary
 from fairseq_bert_kd.tokenization.hf_tokenizer import HfTokenizer
 
@@ -55,6 +57,13 @@ class SentencePredictionWithTeacherConfig(FairseqDataclass):
         metadata={
             "help": "folder or hub name of the tokenizer that made the pieces (default: that of --encoder-model, else the one "
             "that the data were prepared with)"
+        },
+    )
+    kd_teacher: Optional[str] = field(
+        default=None,
+        metadata={
+            "help": "teacher of --criterion layer_distillation, frozen in the training loop: checkpoint of --arch hf_encoder, or "
+            "folder or hub name of a transformers encoder, with the tokenizer of the data"
         },
     )
     max_positions: Optional[int] = field(
@@ -85,10 +94,13 @@ class SentencePredictionWithTeacherTask(GuardedLoading, FairseqTask):
     Attributes:
         spec: what the model's outputs mean; that of the checkpoint if there is one, else that of the data.
         dictionary: dictionary of all texts.
+        teacher: set while a criterion is built that learns from one; no module, and no part of a checkpoint.
     """
 
     spec: SentenceSpec
+    teacher: LiveLayerTeacher | None = None
     _tokenizer_name: str
+    _built: tuple[Any, Any]  # model and its settings
     _model_positions: int | None = None
     _needs_labels = False
 
@@ -193,6 +205,7 @@ class SentencePredictionWithTeacherTask(GuardedLoading, FairseqTask):
         if getattr(cfg, "encoder_spec", "") is None:
             cfg.encoder_spec = model.spec()
         self._model_positions = _smallest(model.max_positions())
+        self._built = model, cfg
         return model
 
     def _check_continued_checkpoint(self):
@@ -212,7 +225,31 @@ class SentencePredictionWithTeacherTask(GuardedLoading, FairseqTask):
 
     def build_criterion(self, cfg, from_checkpoint=False):
         self._check_criterion(cfg)
-        return super().build_criterion(cfg, from_checkpoint=from_checkpoint)
+        criterion = super().build_criterion(cfg, from_checkpoint=from_checkpoint)
+        needs_teacher = getattr(criterion, "needs_teacher", False)
+        if needs_teacher:
+            self._load_teacher(criterion.needs_predictions)
+        elif self.cfg.kd_teacher and not hasattr(criterion, "needs_teacher"):
+            raise ValueError(
+                f"--kd-teacher is for --criterion layer_distillation, `{cfg._name}` does not ask a teacher; leave it out"
+            )
+        if hasattr(criterion, "prepare"):
+            model, settings = self._built
+            criterion.prepare(model)
+            if hasattr(settings, "encoder_spec"):
+                settings.encoder_spec = model.spec()  # with what the criterion has added
+        return criterion
+
+    def _load_teacher(self, predicts: bool) -> None:
+        """Load ``--kd-teacher``; ``predicts`` if its predictions are learned."""
+        if not self.cfg.kd_teacher:
+            raise ValueError(
+                "--criterion layer_distillation learns from a teacher; give --kd-teacher, a checkpoint of --arch hf_encoder or "
+                "the folder or hub name of a transformers encoder"
+            )
+        self.teacher = load_layer_teacher(
+            self.cfg.kd_teacher, self.vocabulary, self.label_names, self.num_classes, predicts
+        )
 
     def _check_criterion(self, cfg):
         """Check fairseq's own criterion against the kind of the labels."""
