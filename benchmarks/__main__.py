@@ -24,6 +24,7 @@ MODULES = {
     "startup": "benchmarks.startup",
     "teacher-training": "benchmarks.teacher_training",
     "sampling": "benchmarks.sampling",
+    "layer-distillation": "benchmarks.layer_distillation",
 }
 
 

@@ -9,7 +9,9 @@ from fairseq_bert_kd.cli import export_fairseq, export_transformers
 from fairseq_bert_kd.compat import load_checkpoint
 
 HELP = "write a student's checkpoint in another format, without optimizer state and options of ours"
-EXAMPLE = "example: fairseq-bert-kd export-student student/checkpoint_best.pt --output student.pt"
+EXAMPLE = (
+    "example: fairseq-bert-kd export-student student/checkpoint_best.pt --data data-bin --output student.pt"
+)
 # each has SUMMARY, OPTIONS (flag -> arguments of `add_argument`) and `write(state, output, args)`, which writes a file or a
 # folder and returns a line about it
 FORMATS = {"fairseq": export_fairseq, "transformers": export_transformers}
@@ -21,6 +23,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "checkpoint", help="a student's checkpoint, written by fairseq-train or fairseq-hydra-train"
     )
     parser.add_argument("--output", required=True, metavar="PATH", help="file or folder to write")
+    parser.add_argument(
+        "--tokenizer",
+        metavar="PATH",
+        help="folder or hub name of the tokenizer of the student's training: compared with the checkpoint, and written into a "
+        "transformers folder (default there: the one that the training named, if it is still there)",
+    )
     parser.add_argument("--overwrite", action="store_true", help="replace an existing --output")
     summaries = "; ".join(f"{name}: {module.SUMMARY}" for name, module in FORMATS.items())
     parser.add_argument(

@@ -6,13 +6,10 @@ from typing import Any
 
 from fairseq_bert_kd import compat
 
-SUMMARY = "a FOLDER with config, safetensors and tokenizer for transformers, of an hf_encoder"
+SUMMARY = (
+    "a FOLDER with config, safetensors and tokenizer for transformers, of an encoder (--arch hf_encoder)"
+)
 OPTIONS: dict[str, dict[str, Any]] = {
-    "--tokenizer": {
-        "metavar": "PATH",
-        "help": "folder or hub name of the tokenizer that the student was trained with (default: the one that its training "
-        "named, if it is still there)",
-    },
     "--encoder-only": {
         "action": "store_true",
         "help": "leave the classification head out (for AutoModel)",
@@ -35,14 +32,11 @@ def write(state: dict[str, Any], output: Path, args: argparse.Namespace) -> str:
     tokenizer = _tokenizer(args.tokenizer or trained_with, spec.digests["tokenizer"], args.checkpoint)
     if args.encoder_only:
         parts = parts._replace(output=None)
-    model = to_transformers(
-        parts,
-        pooling=str(settings.get("classification_pooling")),
-        form=str(settings.get("classifier")),
-        dropout=settings.get("classification_dropout", 0.0),
-    )
+    model = to_transformers(parts, dropout=settings.get("classification_dropout", 0.0))
     model.save_pretrained(output)
     tokenizer.save(str(output))
+    for file in output.iterdir():  # safetensors lets only the owner read the weights
+        file.chmod((output / "config.json").stat().st_mode)
     return f"{type(model).__name__}, {model.num_parameters():,} parameters"
 
 

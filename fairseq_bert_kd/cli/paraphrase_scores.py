@@ -139,10 +139,10 @@ class FurtherScores:
             self.results["paraphrases"] = self._systems
             self.add(COPY, self._scorer.sources)
 
-    def add(self, label: str, texts: Sequence[str]) -> None:
-        """Score a run of a system."""
+    def add(self, label: str, *runs: Sequence[str]) -> None:
+        """Score the runs of a system."""
         if self._scorer is not None:
-            self._systems.setdefault(label, []).append(self._scorer.scores(texts))
+            self._systems[label] = [self._scorer.scores(texts) for texts in runs]
 
     def show(self) -> None:
         """Print the table."""

@@ -3,6 +3,7 @@
 import contextlib
 import logging
 from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from typing import Any
 
 import torch
@@ -24,6 +25,7 @@ from fairseq_bert_kd.functional.encoder_states import EncoderStates, record
 from fairseq_bert_kd.functional.layer_matching import (
     hidden_mse,
     number_mse,
+    projected_hidden_mse,
     projected_score_mse,
     relation_divergence,
     score_mse,
@@ -147,28 +149,26 @@ class LayerDistillationCriterion(FairseqCriterion):
     def forward(self, model, sample, reduce=True):
         """Loss summed over sentences, their number, and what to log."""
         shows_logits = self.needs_head or (not model.training and self._can_show(model, sample))
-        layers = any(self.pairs)
-        teacher_states: Any = None
-        teacher_logits: Any = None
+        teacher: Any = None
         if self.needs_teacher:  # first, while the student holds nothing for its backward pass
-            teacher_states, teacher_logits = self.task.teacher.run(
+            teacher = self.task.teacher.run(
                 sample["net_input"],
                 next(model.parameters()),
                 predict=self.needs_predictions,
                 **self.pairs.of(1),
             )
-        recorded: Any = self._recorded(model) if layers else contextlib.nullcontext()
-        with recorded as states:
+        found: list[tuple[str, Tensor]] = []  # term, and losses by sentence or summed
+        head = self.head if shows_logits else None
+        with self._comparing(model, teacher, found):
+            # a model that gives logits may leave out what they do not need, which layers do
             output, extra = model(
                 **sample["net_input"],
                 features_only=True,
-                classification_head_name=self.head if shows_logits else None,
+                classification_head_name=None if any(self.pairs) else head,
             )
-        found: list[tuple[str, Tensor]] = []  # term and (B,) losses
-        if layers:
-            found += self._layer_losses(model, states, teacher_states, extra["inputs"].attention_mask.bool())
+        logits: Any = model.classify(output, extra["inputs"], head) if head and any(self.pairs) else output
         if self.needs_head:
-            found += self._prediction_losses(output, teacher_logits, sample.get("target"))
+            found += self._prediction_losses(logits, teacher and teacher.logits, sample.get("target"))
         losses: dict[str, Tensor] = {}
         for term, by_sentence in found:
             losses[term] = losses.get(term, 0.0) + self.weights[term] * by_sentence.sum()
@@ -177,43 +177,55 @@ class LayerDistillationCriterion(FairseqCriterion):
         log = {"loss": loss.data, **{f"{term}_loss": value.data for term, value in losses.items()}}
         log |= {"ntokens": sample["ntokens"], "nsentences": sentences, "sample_size": sentences}
         if shows_logits and not self.regression:
-            log |= _hits(output, teacher_logits, sample.get("target"))
+            log |= _hits(logits, teacher and teacher.logits, sample.get("target"))
         return loss, sentences, log
 
-    def _recorded(self, model):
-        """Context in which the student's layers are recorded."""
-        return record(inside(model.encoder), **self.pairs.of(0))
+    def _comparing(self, model, teacher: Any, found: list[tuple[str, Tensor]]) -> AbstractContextManager[Any]:
+        """Context in which each layer of the student is compared as soon as it is done, and both sides' states let go."""
+        if not any(self.pairs):
+            return contextlib.nullcontext()
+
+        def compare(student: EncoderStates, layer: int) -> None:
+            with torch.autocast(
+                teacher.tokens.device.type, enabled=False
+            ):  # squares and sums stay in float32
+                found.extend(self._layer_losses(model, layer, student, teacher.states, teacher.tokens))
+
+        return record(inside(model.encoder), **self.pairs.of(0), after_layer=compare)
 
     def _can_show(self, model, sample) -> bool:
         """Whether validation can tell the accuracy, even of a head that this stage does not train."""
         return "target" in sample and self.head in model.classification_heads
 
     def _layer_losses(
-        self, model, student: EncoderStates, teacher: EncoderStates, tokens: Tensor
+        self, model, layer: int, student: EncoderStates, teacher: EncoderStates, tokens: Tensor
     ) -> Iterator[tuple[str, Tensor]]:
-        """Term and ``(B,)`` losses of each pair of layers."""
+        """Term, and losses by sentence or summed, of a layer of the student."""
+        hidden, scores, relations = (
+            dict(pairs).get(layer) for pairs in self.pairs
+        )  # the teacher's layer, or None
         as_released = str(self.cfg.layer_loss_positions) == ALL
-        valid = None if as_released else tokens
-        for layer, other in self.pairs.hidden:
-            hidden = student.hidden[layer]
-            if self.projections:
-                hidden = model.projections[self.projections[layer]](hidden)
-            yield "hidden" if layer else "embedding", hidden_mse(hidden, teacher.hidden[other], valid)
-        for layer, other in self.pairs.scores:
-            if as_released:
-                found = score_mse(student.scores(layer), teacher.scores(other), None, tokens)
-            else:
-                found = projected_score_mse(
-                    student.queries_and_keys(layer),
-                    teacher.queries_and_keys(other),
-                    self.task.teacher.heads,
-                    tokens,
-                )
-            yield "attention", found
-        for layer, other in self.pairs.relations:
-            vectors = zip(student.relations(layer), teacher.relations(other), strict=True)
-            for one, another in vectors:  # of queries, keys and values
-                yield "attention", relation_divergence(one, another, self.cfg.layer_relation_heads, tokens)
+        if scores is not None and as_released:
+            yield "attention", score_mse(student.scores(layer), teacher.scores(scores), None, tokens)
+        elif scores is not None:
+            pair = student.take_queries_and_keys(layer), teacher.take_queries_and_keys(scores)
+            yield "attention", projected_score_mse(*pair, self.task.teacher.heads, tokens)
+            del pair
+        if hidden is not None:
+            states, others = student.take_hidden(layer), teacher.take_hidden(hidden)
+            valid = None if as_released else tokens
+            yield "hidden" if layer else "embedding", self._hidden_loss(model, layer, states, others, valid)
+        if relations is not None:
+            vectors = zip(student.relations(layer), teacher.relations(relations), strict=True)
+            for one, other in vectors:  # of queries, keys and values
+                yield "attention", relation_divergence(one, other, self.cfg.layer_relation_heads, tokens)
+
+    def _hidden_loss(self, model, layer: int, states: Tensor, others: Tensor, valid: Tensor | None) -> Tensor:
+        """Loss of a layer's hidden states, by sentence or summed."""
+        if not self.projections:
+            return hidden_mse(states, others, valid)
+        projection = model.projections[self.projections[layer]]
+        return projected_hidden_mse(states, projection.weight, projection.bias, others, valid)
 
     def _prediction_losses(
         self, logits: Tensor, teacher_logits: Any, targets: Tensor | None
