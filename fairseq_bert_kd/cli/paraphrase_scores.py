@@ -1,7 +1,7 @@
 """What ``score --sources`` adds: measures of paraphrases beside BLEU and chrF2."""
 
 import argparse
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from fairseq_bert_kd.evaluation.fairseq_output import read_lines
@@ -82,8 +82,15 @@ class ParaphraseScorer:
         self._rouge = {name: METRICS[name](MetricSettings()) for name in ROUGE}
 
     @classmethod
-    def from_args(cls, args: argparse.Namespace, references: Sequence[str]) -> "ParaphraseScorer | None":
+    def from_args(
+        cls, args: argparse.Namespace, references: Sequence[str], normalise: Callable[[str], str]
+    ) -> "ParaphraseScorer | None":
         """The scorer of ``--sources``; None without that option.
+
+        Args:
+            args: options of the command.
+            references: ``(sentences,)``, normalised.
+            normalise: what outputs and references go through before they are compared.
 
         Raises:
             ValueError: files of another length, or options that need ``--sources``.
@@ -93,10 +100,13 @@ class ParaphraseScorer:
                 option = given[0].replace("_", "-")
                 raise ValueError(f"--{option} is for paraphrases: give --sources, or leave it out")
             return None
-        sources = read_lines(args.sources)
+        sources = [normalise(line) for line in read_lines(args.sources)]
         rows: list[list[str]] = [[reference] for reference in references]
         if args.all_references:
-            rows = [[text for text in line.split("\t") if text] for line in read_lines(args.all_references)]
+            rows = [
+                [normalise(text) for text in line.split("\t") if text]
+                for line in read_lines(args.all_references)
+            ]
             if not all(rows):
                 raise ValueError(
                     f"`{args.all_references}`, line {rows.index([]) + 1}: no reference; every sentence needs one"
@@ -122,7 +132,8 @@ class FurtherScores:
 
     Args:
         args: options of the command.
-        references: ``(sentences,)``.
+        references: ``(sentences,)``, normalised.
+        normalise: what outputs and references go through before they are compared.
 
     Attributes:
         results: entries of the results file.
@@ -131,8 +142,10 @@ class FurtherScores:
         ValueError: see `ParaphraseScorer.from_args`.
     """
 
-    def __init__(self, args: argparse.Namespace, references: Sequence[str]):
-        self._scorer = ParaphraseScorer.from_args(args, references)
+    def __init__(
+        self, args: argparse.Namespace, references: Sequence[str], normalise: Callable[[str], str] = str
+    ):
+        self._scorer = ParaphraseScorer.from_args(args, references, normalise)
         self._systems: dict[str, list[dict[str, float]]] = {}
         self.results: dict[str, Any] = {}
         if self._scorer is not None:

@@ -152,7 +152,7 @@ def main(args: argparse.Namespace) -> None:
         settings, normalise = settings._replace(normalised=like.label()), like.normalise
     metrics = table_metrics("bleu", settings)
     reference = [normalise(line) for line in reference]
-    further = paraphrase_scores.FurtherScores(args, reference)
+    further = paraphrase_scores.FurtherScores(args, reference, normalise)
     scores: dict[str, list[Scores]] = {}
     for label, files in parse_systems(args.systems).items():
         runs = [[normalise(text) for text in run] for run in read_system(files, len(reference), tokenizer)]
