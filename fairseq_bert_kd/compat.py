@@ -111,6 +111,13 @@ def load_checkpoint(path: str) -> dict[str, Any]:
     return state
 
 
+def model_settings(state: dict[str, Any]) -> dict[str, Any]:
+    """Options of the model of a checkpoint, and its registered name as ``_name``."""
+    model = (state.get("cfg") or {}).get("model") or state.get("args") or {}
+    settings = dict(model) if isinstance(model, dict) else vars(model)
+    return {"_name": settings.get("arch"), **settings}
+
+
 def file_digest(path: str | os.PathLike[str]) -> str:
     """sha256 of a file, hexadecimal. Remove when Python 3.11 is the oldest: `hashlib.file_digest`."""
     digest = hashlib.sha256()

@@ -33,7 +33,8 @@ INSIDE = {
     "tasks": {"teachers", "data", "tokenization", "functional", "storage", "batch", "compat"},
     "report": {"evaluation", "storage", "compat", "root"},
     "cli": {
-        "report", "tasks", "teachers", "evaluation", "tokenization", "data", "functional", "storage", "batch", "compat", "root",
+        "report", "tasks", "teachers", "modules", "evaluation", "tokenization", "data", "functional", "storage", "batch",
+        "compat", "root",
     },
     "__main__": {"cli"},
 }  # fmt: skip

@@ -2,8 +2,8 @@
 
 import json
 import logging
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
 
 from torch import nn
 
@@ -16,21 +16,37 @@ logger = logging.getLogger(__name__)
 NO_LIMIT = 2**20  # positions of an encoder with relative positions
 
 
+class Head(NamedTuple):
+    """Description of a classification head.
+
+    Attributes:
+        classes: numbers that it gives.
+        names: label names in the order of the numbers; empty for regression.
+    """
+
+    classes: int
+    names: tuple[str, ...] = ()
+
+
 @dataclass(frozen=True)
 class EncoderSpec:
     """A checkpoint's description of its encoder, so that it loads without the original weights and tokenizer.
 
     Attributes:
-        config: settings for `masked_lm_from_config`.
+        config: settings for `masked_lm_from_config` or `encoder_from_config`.
         text_format: special ids and segments of the input.
         digests: digests of what the maps to the encoder's ids were made with, by name.
         attention: one of `text_input.ATTENTIONS`.
+        pooler: whether a pooler's weights stand beside the encoder's.
+        heads: classification heads by name.
     """
 
     config: dict[str, Any]
     text_format: TextFormat
     digests: dict[str, str]
     attention: str = BIDIRECTIONAL
+    pooler: bool = False
+    heads: dict[str, Head] = field(default_factory=dict)
 
     def to_json(self) -> str:
         """One line with sorted keys."""
@@ -39,18 +55,25 @@ class EncoderSpec:
             "pair_format": self.text_format.to_dict(),  # the key that all checkpoints have
             "digests": self.digests,
             "attention": self.attention,
+            "pooler": self.pooler,
+            "heads": self.heads,
         }
         return json.dumps(fields, sort_keys=True)
 
     @classmethod
     def from_json(cls, text: str) -> "EncoderSpec":
-        """The description of `to_json`; the oldest ones have no ``attention`` and are bidirectional."""
+        """The description of `to_json`; older ones lack some fields, which are then the defaults."""
         fields = json.loads(text)
         return cls(
             config=fields["config"],
             text_format=TextFormat.from_dict(fields["pair_format"]),
             digests=fields["digests"],
             attention=fields.get("attention", BIDIRECTIONAL),
+            pooler=fields.get("pooler", False),
+            heads={
+                name: Head(classes, tuple(names))
+                for name, (classes, names) in fields.get("heads", {}).items()
+            },
         )
 
 
@@ -60,29 +83,59 @@ def pretrained_masked_lm(path_or_name: str) -> Any:
     Raises:
         ValueError: it cannot be loaded, or weights of its encoder are missing.
     """
-    transformers = compat.import_transformers()
-    try:
-        masked_lm, info = transformers.AutoModelForMaskedLM.from_pretrained(
-            path_or_name, output_loading_info=True
-        )
-    except (OSError, ValueError, KeyError) as error:
-        raise _not_loaded(path_or_name, "config.json and the weights", error) from error
-    missing, prefix = sorted(info["missing_keys"]), masked_lm.base_model_prefix + "."
-    unused = ("pooler", "position_ids")
-    encoder = [key for key in missing if key.startswith(prefix) and not any(name in key for name in unused)]
-    if encoder:
-        raise ValueError(
-            f"`{path_or_name}` lacks {len(encoder)} weights of its encoder (first: {encoder[0]}): it would start from "
-            "random numbers; give a complete checkpoint of this architecture"
-        )
-    head = [key for key in missing if not key.startswith(prefix)]
-    if any("dense" in key or "transform" in key for key in head):
+    masked_lm, missing = _pretrained(path_or_name, "AutoModelForMaskedLM", "a masked language model")
+    if any("dense" in key or "transform" in key for key in missing):
         logger.warning(
             "`%s` has no MLM transform (an encoder without its pre-training head): created one with random "
             "weights; it is learned while fine-tuning",
             path_or_name,
         )
-    return masked_lm.float()  # transformers 5 keeps the type in which the weights were saved
+    return masked_lm
+
+
+def encoder_from_pretrained(path_or_name: str) -> tuple[Any, list[str]]:
+    """A pre-trained transformers model with a complete encoder, in float32.
+
+    Returns:
+        A ``*ForSequenceClassification`` if its config names one, else the encoder alone; and the names of weights outside
+        the encoder proper (pooler, head) that it lacks, which are random.
+
+    Raises:
+        ValueError: it cannot be loaded, is no encoder, or weights of its encoder are missing.
+    """
+    transformers = compat.import_transformers()
+    try:
+        config = transformers.AutoConfig.from_pretrained(path_or_name)
+    except (OSError, ValueError, KeyError) as error:
+        raise _not_loaded(path_or_name, "an encoder", "config.json", error) from error
+    if config.is_encoder_decoder:
+        raise ValueError(
+            f"`{path_or_name}` is an encoder-decoder ({config.model_type}); give an encoder, such as BERT or RoBERTa"
+        )
+    classifier = any(name.endswith("ForSequenceClassification") for name in config.architectures or ())
+    model_class = "AutoModelForSequenceClassification" if classifier else "AutoModel"
+    return _pretrained(path_or_name, model_class, "an encoder")
+
+
+def _pretrained(path_or_name: str, model_class: str, what: str) -> tuple[Any, list[str]]:
+    """A pre-trained model with a complete encoder, and the names of other weights that it lacks."""
+    transformers = compat.import_transformers()
+    try:
+        model, info = getattr(transformers, model_class).from_pretrained(
+            path_or_name, output_loading_info=True
+        )
+    except (OSError, ValueError, KeyError) as error:
+        raise _not_loaded(path_or_name, what, "config.json and the weights", error) from error
+    prefix = "" if model.base_model is model else model.base_model_prefix + "."
+    missing = sorted(info["missing_keys"])
+    optional = [key for key in missing if not key.startswith(prefix) or "pooler" in key]
+    encoder = [key for key in missing if key not in optional and "position_ids" not in key]
+    if encoder:
+        raise ValueError(
+            f"`{path_or_name}` lacks {len(encoder)} weights of its encoder (first: {encoder[0]}): it would start from "
+            "random numbers; give a complete checkpoint of this architecture"
+        )
+    return model.float(), optional  # transformers 5 keeps the type in which the weights were saved
 
 
 def masked_lm_with_random_weights(path_or_name: str) -> Any:
@@ -96,7 +149,7 @@ def masked_lm_with_random_weights(path_or_name: str) -> Any:
         config = transformers.AutoConfig.from_pretrained(path_or_name)
         return masked_lm_from_config(config_settings(config))
     except (OSError, ValueError, KeyError) as error:
-        raise _not_loaded(path_or_name, "config.json", error) from error
+        raise _not_loaded(path_or_name, "a masked language model", "config.json", error) from error
 
 
 def config_settings(config: Any) -> dict[str, Any]:
@@ -109,15 +162,29 @@ def config_settings(config: Any) -> dict[str, Any]:
 
 def masked_lm_from_config(settings: dict[str, Any]) -> Any:
     """A transformers masked language model with random weights, from the settings of its config.json."""
+    return _from_config(settings, "AutoModelForMaskedLM")
+
+
+def encoder_from_config(settings: dict[str, Any]) -> Any:
+    """A transformers encoder with random weights, from the settings of its config.json."""
+    return _from_config(settings, "AutoModel")
+
+
+def classifier_from_config(settings: dict[str, Any]) -> Any:
+    """A transformers ``*ForSequenceClassification`` with random weights, from the settings of its config.json."""
+    return _from_config(settings, "AutoModelForSequenceClassification")
+
+
+def _from_config(settings: dict[str, Any], model_class: str) -> Any:
     transformers = compat.import_transformers()
     settings = dict(settings)
     config = transformers.AutoConfig.for_model(settings.pop("model_type"), **settings)
-    return transformers.AutoModelForMaskedLM.from_config(config).float()
+    return getattr(transformers, model_class).from_config(config).float()
 
 
-def _not_loaded(path_or_name: str, needed: str, error: BaseException) -> ValueError:
+def _not_loaded(path_or_name: str, what: str, needed: str, error: BaseException) -> ValueError:
     return ValueError(
-        f"cannot load `{path_or_name}` as a masked language model: {compat.first_line(error)} "
+        f"cannot load `{path_or_name}` as {what}: {compat.first_line(error)} "
         f"Give a folder that holds {needed}, or a hub name (which needs a network)."
     )
 

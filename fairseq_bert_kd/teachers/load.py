@@ -37,7 +37,7 @@ def load_teacher(path: str, data: str) -> Teacher:
         ValueError: the checkpoint is not a teacher, is unsafe, or was trained with other dictionaries.
         FileNotFoundError: checkpoint or data folder missing.
     """
-    arch = _architecture(compat.load_checkpoint(path))
+    arch = compat.model_settings(compat.load_checkpoint(path))["_name"]
     if not is_token_teacher(arch):  # before it is built: another model would fail on the data folder first
         raise ValueError(
             f"checkpoint `{path}` is not a teacher: it holds a `{arch}` model, which predicts no distribution over target "
@@ -47,9 +47,3 @@ def load_teacher(path: str, data: str) -> Teacher:
 
     models, _, task = checkpoint_utils.load_model_ensemble_and_task([path], arg_overrides={"data": data})
     return Teacher(models[0].eval(), task, compat.file_digest(path))
-
-
-def _architecture(state: dict[str, Any]) -> str | None:
-    """Registered name of a checkpoint's model; None if the checkpoint does not say."""
-    model = (state.get("cfg") or {}).get("model")
-    return model.get("_name") if isinstance(model, dict) else getattr(model, "arch", None)

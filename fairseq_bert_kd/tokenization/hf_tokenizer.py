@@ -169,6 +169,10 @@ class HfTokenizer:
             )
         return example
 
+    def save(self, folder: str) -> None:
+        """Write the tokenizer's files, as ``AutoTokenizer.from_pretrained`` reads them."""
+        _load(self.name).save_pretrained(folder)
+
     def digest(self) -> str:
         """Hexadecimal sha256 of vocabulary, model and text rules, independent of the folder's path.
 
