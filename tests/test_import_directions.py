@@ -21,9 +21,10 @@ INSIDE = {
     "root": set(),
     "batch": set(),
     "compat": set(),
-    "storage": set(),
+    "text_lines": set(),
+    "storage": {"text_lines"},
     "functional": {"batch"},
-    "evaluation": {"compat"},
+    "evaluation": {"text_lines", "compat"},
     "data": {"functional", "storage", "batch"},
     "tokenization": {"functional", "storage", "compat"},
     "modules": {"functional", "batch", "compat"},
@@ -33,8 +34,8 @@ INSIDE = {
     "tasks": {"teachers", "data", "tokenization", "functional", "storage", "batch", "compat"},
     "report": {"evaluation", "storage", "compat", "root"},
     "cli": {
-        "report", "tasks", "teachers", "modules", "evaluation", "tokenization", "data", "functional", "storage", "batch",
-        "compat", "root",
+        "report", "tasks", "teachers", "modules", "evaluation", "tokenization", "data", "functional", "storage", "text_lines",
+        "batch", "compat", "root",
     },
     "__main__": {"cli"},
 }  # fmt: skip
@@ -45,6 +46,7 @@ OUTSIDE = {
     "root": set(),
     "batch": {"torch"},
     "compat": {"torch", "numpy"},
+    "text_lines": set(),
     "storage": {"numpy"},
     "functional": {"torch", "numpy", "triton"},  # triton where there is a GPU
     "evaluation": {"numpy", "sacrebleu", "scipy", "sklearn"},  # rouge-score comes through compat.import_extra

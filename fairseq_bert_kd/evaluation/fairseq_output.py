@@ -1,25 +1,19 @@
 """Reads references and predictions: text, the output of fairseq-generate, classes and numbers."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+
+from fairseq_bert_kd.text_lines import open_lines
 
 
 def read_lines(path: str | Path) -> list[str]:
     """Lines of a text as fairseq counts them: only a line feed ends a line.
 
     Raises:
-        ValueError: the file is not UTF-8.
+        ValueError: the file is not UTF-8 text.
     """
-    return [line.rstrip("\r\n") for line in _lines(path)]
-
-
-def _lines(path: str | Path) -> Iterator[str]:
-    with open(path, encoding="utf-8", newline="\n") as lines:
-        try:
-            yield from lines
-        except UnicodeDecodeError as error:
-            raise ValueError(f"`{path}` is not UTF-8 ({error}); convert it, for example with iconv") from None
+    return list(open_lines(path))
 
 
 def read_hypotheses(path: str | Path, expected: int, pieces: bool = False) -> list[str]:
@@ -37,10 +31,10 @@ def read_hypotheses(path: str | Path, expected: int, pieces: bool = False) -> li
     prefix = "H-" if pieces else "D-"
     hypotheses: dict[int, str] = {}
     last = -1
-    for line in _lines(path):
+    for line in open_lines(path, keep_ends=True):
         if not line.startswith(prefix):
             continue
-        fields = line.rstrip("\n").split("\t", 2)
+        fields = line.rstrip("\r\n").split("\t", 2)
         if len(fields) < 3 or not fields[0][2:].isdecimal() or not line.endswith("\n"):
             raise ValueError(
                 f"`{path}` has a broken line {line.rstrip()!r}, expected `{prefix}NUMBER score text` and a line feed. "

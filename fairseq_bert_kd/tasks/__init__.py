@@ -19,5 +19,6 @@ import fairseq_bert_kd.models.hf_encoder  # noqa: E402
 import fairseq_bert_kd.models.masked_lm_teacher  # noqa: E402
 import fairseq_bert_kd.models.student_presets  # noqa: E402
 import fairseq_bert_kd.tasks.conditional_masked_lm  # noqa: E402
+import fairseq_bert_kd.tasks.sentence_prediction_with_teacher  # noqa: E402
 import fairseq_bert_kd.tasks.translation_with_teacher  # noqa: E402
 import fairseq_bert_kd.tokenization.bpe  # noqa: E402, F401

@@ -1,7 +1,6 @@
 """Protocols of what a teacher gives. Code that runs a teacher requires one of these, not a model's name.
 
-A protocol has methods only, so that `issubclass` answers for a registered model class before a model is built. Teachers of
-sentence vectors or of layers get a protocol of their own here, beside the first code that uses it.
+A protocol has methods only, so that `issubclass` answers for a registered model class before a model is built.
 """
 
 from typing import Protocol, runtime_checkable
@@ -35,3 +34,17 @@ class TokenTeacher(Protocol):
 
     def tokenizer_digest(self) -> str:
         """Digest of the tokenizer that made the pieces; empty if not known."""
+
+
+@runtime_checkable
+class SentenceEncoder(Protocol):
+    """Gives a vector for a sentence."""
+
+    def sentence_vectors(self, tokens: Tensor, lengths: Tensor, vector: str | None = None) -> Tensor:
+        """``(batch, dim)`` vectors of texts.
+
+        Args:
+            tokens: ``(batch, text_len)`` int64 ids of the task's dictionary, right-padded, with end of sentence.
+            lengths: ``(batch,)`` tokens of each text, end of sentence included.
+            vector: which of the model's vectors, such as ``mean`` or ``cls``; None for the model's own choice.
+        """

@@ -38,6 +38,47 @@ class TeacherVocabulary:
     digests: dict[str, str]
 
 
+@dataclass(frozen=True)
+class SentenceVocabulary:
+    """One dictionary of sentences in an encoder's ids.
+
+    Attributes:
+        token_to_encoder: ``(dictionary,)`` int64 encoder id of each symbol.
+        text_format: the encoder's special ids.
+        encoder_size: ids of the encoder's tokenizer, added tokens included.
+        digests: digests of what this was made with, by name: ``tokenizer``, ``dictionary``.
+    """
+
+    token_to_encoder: NDArray[np.int64]
+    text_format: TextFormat
+    encoder_size: int
+    digests: dict[str, str]
+
+
+def sentence_vocabulary(tokenizer: HfTokenizer, dictionary: Dictionary) -> SentenceVocabulary:
+    """Map the dictionary of sentences.
+
+    Raises:
+        ValueError: symbols that the encoder does not know, or a tokenizer that lays out texts in another way.
+    """
+    return SentenceVocabulary(
+        token_to_encoder=map_dictionary(tokenizer, dictionary, "input"),
+        text_format=tokenizer.text_format(),
+        encoder_size=tokenizer.vocab_size,
+        digests={"tokenizer": tokenizer.digest(), "dictionary": dictionary_digest(dictionary.symbols)},
+    )
+
+
+def full_dictionary(tokenizer: HfTokenizer) -> Dictionary:
+    """Dictionary of every symbol that a text can have; two folders of one tokenizer then share it."""
+    from fairseq.data import Dictionary
+
+    dictionary = Dictionary()
+    for symbol in tokenizer.all_symbols():
+        dictionary.add_symbol(symbol)
+    return dictionary
+
+
 def teacher_vocabulary(tokenizer: HfTokenizer, source: Dictionary, target: Dictionary) -> TeacherVocabulary:
     """Map both dictionaries.
 

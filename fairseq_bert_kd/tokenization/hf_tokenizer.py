@@ -109,6 +109,10 @@ class HfTokenizer:
         """
         return self._codec.decode(symbols.split() if isinstance(symbols, str) else symbols)
 
+    def all_symbols(self) -> list[str]:
+        """Every symbol that a line can have, in the order of the teacher's ids; symbols of bytes come last."""
+        return self._codec.all_symbols(sorted(self._vocab, key=self._vocab.__getitem__))
+
     def piece_to_id(self, symbol: str) -> int | None:
         """Teacher id of a symbol, or None when the teacher does not know it.
 

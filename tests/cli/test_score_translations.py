@@ -168,11 +168,11 @@ def test_text_in_another_encoding_and_a_missing_folder_are_errors(folder, capsys
     write_output(folder / "fine", dict(enumerate(GOOD)))
     (folder / "latin").write_bytes("D-0\t-0.5\tMänner\n".encode("latin-1"))
     assert score(folder, folder / "latin") == 2
-    assert "latin` is not UTF-8 (" in capsys.readouterr().err
+    assert "latin`, line 1: text must be UTF-8, but byte 0xE4" in capsys.readouterr().err
     assert score(folder, folder / "fine", "--json", folder / "no" / "x.json") == 2
     captured = capsys.readouterr()
     assert "is in a folder that does not exist; create it first" in captured.err
     assert "BLEU" not in captured.out  # nothing was scored before
     (folder / "ref").write_bytes("Männer\n".encode("latin-1"))
     assert score(folder, folder / "fine") == 2
-    assert "ref` is not UTF-8 (" in capsys.readouterr().err
+    assert "ref`, line 1: text must be UTF-8, but byte 0xE4" in capsys.readouterr().err

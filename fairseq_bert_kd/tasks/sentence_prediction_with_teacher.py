@@ -1,0 +1,352 @@
+"""Task ``sentence_prediction_with_teacher``: classes or numbers for one or two sentences, labels known by name."""
+
+import functools
+import logging
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Optional
+
+from fairseq import utils
+from fairseq.data import Dictionary
+from fairseq.dataclass import FairseqDataclass
+from fairseq.tasks import FairseqTask, register_task
+from omegaconf import II, MISSING
+
+from fairseq_bert_kd import compat
+from fairseq_bert_kd.data.guarded_loading import GuardedLoading
+from fairseq_bert_kd.data.sentence_dataset import SentenceDataset
+from fairseq_bert_kd.storage.alignment import check_tokenizer
+from fairseq_bert_kd.storage.fairseq_data import (
+    check_parallel,
+    dictionary_digest,
+    open_sides,
+    sentence_files,
+)
+from fairseq_bert_kd.storage.sentence_data import (
+    NUMBERS,
+    UNLABELLED,
+    SentenceSpec,
+    check_head,
+    check_same_pieces,
+    check_same_task,
+    read_spec,
+    read_targets,
+    translated,
+)
+from fairseq_bert_kd.tokenization.dictionary import SentenceVocabulary, sentence_vocabulary
+from fairseq_bert_kd.tokenization.hf_tokenizer import HfTokenizer
+
+logger = logging.getLogger(__name__)
+
+CHECKPOINT = "the checkpoint"  # in messages
+LAST_CHECKPOINT = "checkpoint_last.pt"  # fairseq's default for --restore-file
+
+
+@dataclass
+class SentencePredictionWithTeacherConfig(FairseqDataclass):
+    """Options of the data and of the classification head."""
+
+    data: str = field(
+        default=MISSING, metadata={"help": "folder that `fairseq-bert-kd prepare-sentences` wrote"}
+    )
+    kd_tokenizer: Optional[str] = field(
+        default=None,
+        metadata={
+            "help": "folder or hub name of the tokenizer that made the pieces (default: that of --encoder-model, else the one "
+            "that the data were prepared with)"
+        },
+    )
+    max_positions: Optional[int] = field(
+        default=None,
+        metadata={
+            "help": "longest row in tokens, ends of sentence included; longer ones are cut, the longer text first, and "
+            "counted in the log (default: what the model can read)"
+        },
+    )
+    classification_head_name: str = field(
+        default="sentence_classification_head",
+        metadata={"help": "name of the classification head that is trained"},
+    )
+    sentence_spec: Optional[str] = field(
+        default=None,
+        metadata={
+            "help": "not for users: JSON with the labels' names and the digests of tokenizer and dictionary, written into the "
+            "checkpoint, so that later data are compared with it by name"
+        },
+    )
+    seed: int = II("common.seed")
+    train_subset: str = II("dataset.train_subset")
+    save_dir: str = II("checkpoint.save_dir")
+    restore_file: str = II("checkpoint.restore_file")
+    finetune_from_model: Optional[str] = II("checkpoint.finetune_from_model")
+
+
+@register_task("sentence_prediction_with_teacher", dataclass=SentencePredictionWithTeacherConfig)
+class SentencePredictionWithTeacherTask(GuardedLoading, FairseqTask):
+    """Sentences or pairs of them with a class, a number or no label; fairseq's ``sentence_prediction`` criterion trains it.
+
+    Unlike fairseq's own task it keeps texts apart for the model to join, knows classes by name, sorts each epoch's rows by
+    length within buckets, and loses none: longer rows are cut and the last batch is kept.
+
+    Attributes:
+        spec: what the model's outputs mean; that of the checkpoint if there is one, else that of the data.
+        dictionary: dictionary of all texts.
+    """
+
+    spec: SentenceSpec
+    _tokenizer_name: str
+    _model_positions: int | None = None
+    _needs_labels = False
+
+    def __init__(self, cfg, spec: SentenceSpec, folders: dict[str, SentenceSpec], dictionary: Dictionary):
+        super().__init__(cfg)
+        if cfg.max_positions is not None and cfg.max_positions < spec.texts:
+            raise ValueError(
+                f"--max-positions must be at least {spec.texts}, the ends of sentence of a row, got {cfg.max_positions}"
+            )
+        self.spec = spec
+        self.dictionary = dictionary
+        self._folders = folders
+        self._tokenizer_name = cfg.kd_tokenizer or spec.tokenizer_name
+
+    @classmethod
+    def setup_task(cls, cfg, **kwargs):
+        """Read what the data folders say, compare it with the checkpoint that the settings come from, if any.
+
+        Raises:
+            FileNotFoundError: a folder was not prepared.
+            ValueError: folders, or data and checkpoint, that do not belong together.
+        """
+        folders = {folder: read_spec(folder) for folder in utils.split_paths(cfg.data)}
+        first, *others = folders
+        for folder in others:
+            names = (f"data folder `{first}`", f"data folder `{folder}`")
+            check_same_pieces(folders[first], folders[folder], names)
+            check_same_task(folders[first], folders[folder], names)
+        if cfg.sentence_spec:
+            spec = SentenceSpec.from_json(cfg.sentence_spec)
+            check_same_pieces(spec, folders[first], (CHECKPOINT, f"data folder `{first}`"))
+        else:
+            spec = folders[first]
+            cfg.sentence_spec = spec.to_json()
+        return cls(cfg, spec, folders, _dictionary(first, folders[first]))
+
+    # ------------------------------------------------------------ what models ask for
+
+    @property
+    def source_dictionary(self):
+        return self.dictionary
+
+    @property
+    def target_dictionary(self):
+        return self.dictionary
+
+    @property
+    def label_names(self) -> tuple[str, ...]:
+        """Names of the classes in the order of the model's outputs; empty for numbers and unlabelled text."""
+        return self.spec.names
+
+    @property
+    def num_classes(self) -> int:
+        """Outputs of the classification head: classes, or 1 for numbers; 0 for unlabelled text."""
+        return self.spec.outputs
+
+    @functools.cached_property
+    def label_dictionary(self) -> Dictionary:
+        """Class *numbers* as symbols, which fairseq's criterion turns into integers again."""
+        dictionary = Dictionary()
+        for number in range(len(self.spec.names)):
+            dictionary.add_symbol(str(number))
+        return dictionary
+
+    @functools.cached_property
+    def vocabulary(self) -> SentenceVocabulary:
+        """The dictionary in the ids of the encoder; made when a model asks for it.
+
+        Raises:
+            ValueError: the tokenizer cannot be loaded, or is another one than that of the data.
+        """
+        name = self._tokenizer_name
+        if not name:
+            raise ValueError(
+                "the tokenizer of the data is not known; give --kd-tokenizer, a folder or hub name"
+            )
+        tokenizer = HfTokenizer(name)
+        check_tokenizer(f"data folder `{self.cfg.data}`", self.spec.tokenizer, tokenizer.digest(), name)
+        return sentence_vocabulary(tokenizer, self.dictionary)
+
+    def build_model(self, cfg, from_checkpoint=False):
+        """Build the model and its classification head, and write its description into ``cfg`` if it has one."""
+        if not from_checkpoint:
+            self._check_continued_checkpoint()
+        self._tokenizer_name = (
+            self.cfg.kd_tokenizer or getattr(cfg, "encoder_model", None) or self.spec.tokenizer_name
+        )
+        model = super().build_model(cfg, from_checkpoint)
+        head = self.cfg.classification_head_name
+        if self.num_classes and head not in model.classification_heads:
+            model.register_classification_head(head, num_classes=self.num_classes)
+        if getattr(cfg, "encoder_spec", "") is None:
+            cfg.encoder_spec = model.spec()
+        self._model_positions = _smallest(model.max_positions())
+        return model
+
+    def _check_continued_checkpoint(self):
+        """Compare the data with the checkpoint from which training goes on; fairseq loads it later, weights only."""
+        path = continued_checkpoint(self.cfg)
+        settings = task_settings(path) if path else {}
+        stated = settings.get("sentence_spec")
+        if not stated:
+            return
+        trained, names = (
+            SentenceSpec.from_json(stated),
+            (f"checkpoint `{path}`", f"data folder `{self.cfg.data}`"),
+        )
+        check_same_pieces(trained, self.spec, names)
+        head = self.cfg.classification_head_name
+        if settings.get("classification_head_name") == head:
+            check_head(trained, self.spec, names, head)
+
+    def build_criterion(self, cfg, from_checkpoint=False):
+        self._check_criterion(cfg)
+        return super().build_criterion(cfg, from_checkpoint=from_checkpoint)
+
+    def _check_criterion(self, cfg):
+        """Check fairseq's own criterion against the kind of the labels."""
+        if getattr(cfg, "_name", None) != "sentence_prediction":
+            return
+        self._needs_labels = True
+        if self.spec.kind == UNLABELLED:
+            raise ValueError(
+                f"--criterion sentence_prediction learns from labels, `{self.cfg.data}` has none; prepare the data with "
+                "labels, or choose another criterion"
+            )
+        if cfg.regression_target != (self.spec.kind == NUMBERS):
+            said = "add" if self.spec.kind == NUMBERS else "leave out"
+            raise ValueError(
+                f"the labels of `{self.cfg.data}` are {self.spec.kind}; {said} --regression-target"
+            )
+
+    def logging_outputs_can_be_summed(self, criterion) -> bool:
+        """Whether workers may add up their logs: not the lists that ``--report-mcc`` and its like are computed from."""
+        if getattr(criterion, "keep_pred_and_targ", False):
+            return False
+        return super().logging_outputs_can_be_summed(criterion)
+
+    # ------------------------------------------------------------ data
+
+    def load_dataset(self, split, epoch=1, combine=False, **kwargs):
+        """Load a split.
+
+        Raises:
+            FileNotFoundError: the folder does not have it.
+            ValueError: a damaged file, sides of unequal length, or no labels where they are needed.
+        """
+        folder = self.folder_of(split, epoch)
+        spec = self._folders[folder]
+        texts = open_sides(sentence_files(folder, split, text_sides(spec)), split)
+        targets = self._targets(folder, split, len(texts["input0"]))
+        training = split == self.cfg.train_subset
+        dataset = SentenceDataset(
+            list(texts.values()), targets, self.dictionary.pad(), self.cfg.seed if training else None
+        )
+        self.truncate(dataset, split)
+        self.datasets[split] = dataset
+
+    def _targets(self, folder: str, split: str, rows: int):
+        """Labels of a split in the numbers of the model's outputs; None if there are none."""
+        spec = self._folders[folder]
+        targets = read_targets(folder, split, spec)
+        if targets is None:
+            if self._needs_labels:
+                raise ValueError(
+                    f"split `{split}` of `{folder}` has no labels; for predictions run `fairseq-bert-kd evaluate-sentences`"
+                )
+            return None
+        check_parallel(split, rows, len(targets), ("input0", "label"))
+        check_same_task(self.spec, spec, (CHECKPOINT, f"data folder `{folder}`"))
+        return None if self.spec.kind == UNLABELLED else translated(targets, spec, self.spec)
+
+    def truncate(self, dataset: SentenceDataset, name: str) -> None:
+        """Cut rows to what the model reads, and count them in the log."""
+        limits = [limit for limit in (self.cfg.max_positions, self._model_positions) if limit is not None]
+        if limits and (cut := dataset.truncate(min(limits))):
+            logger.warning(
+                "%s: %d of %d rows (%.2f %%) were cut to %d tokens (the model's positions or --max-positions), the longer "
+                "text first",
+                name,
+                cut,
+                len(dataset),
+                100.0 * cut / len(dataset),
+                min(limits),
+            )
+
+    def filter_indices_by_size(self, indices, dataset, max_positions=None, ignore_invalid_inputs=False):
+        """All rows: those that the model cannot read whole were cut when they were loaded.
+
+        Raises:
+            ValueError: a row is longer than ``--max-tokens``; fairseq would leave it out without a word.
+        """
+        limit, longest = _smallest(max_positions), int(dataset.sizes.max(initial=0))
+        if limit is not None and longest > limit:
+            raise ValueError(
+                f"the longest row has {longest} tokens, more than a batch of --max-tokens {limit} can hold; raise it, or "
+                "cut the rows with --max-positions"
+            )
+        return indices
+
+    def max_positions(self):
+        """No limit of the task's own: rows are cut when they are loaded."""
+        return None
+
+
+def text_sides(spec: SentenceSpec) -> list[str]:
+    """Sides of a row's texts: ``input0``, and ``input1`` for pairs."""
+    return [f"input{number}" for number in range(spec.texts)]
+
+
+def continued_checkpoint(cfg: Any) -> str | None:
+    """Checkpoint from which fairseq-train starts, by fairseq's own rule; None if it starts anew.
+
+    Args:
+        cfg: has ``save_dir``, ``restore_file`` and ``finetune_from_model``.
+    """
+    if cfg.restore_file and cfg.restore_file != LAST_CHECKPOINT:
+        return cfg.restore_file if os.path.isfile(cfg.restore_file) else None
+    last = os.path.join(cfg.save_dir or "", LAST_CHECKPOINT)
+    if os.path.isfile(last):
+        return last
+    return (
+        cfg.finetune_from_model
+        if cfg.finetune_from_model and os.path.isfile(cfg.finetune_from_model)
+        else None
+    )
+
+
+def task_settings(path: str) -> dict[str, Any]:
+    """Settings of a checkpoint's task; empty if it has none that we know."""
+    task = (compat.load_checkpoint(path).get("cfg") or {}).get("task")
+    return dict(task) if isinstance(task, Mapping) else {}
+
+
+def _dictionary(folder: str, spec: SentenceSpec) -> Dictionary:
+    path = Path(folder) / "input0" / "dict.txt"
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"dictionary {path} does not exist; prepare the data again with `fairseq-bert-kd prepare-sentences`"
+        )
+    dictionary = Dictionary.load(str(path))
+    if dictionary_digest(dictionary.symbols) != spec.dictionary:
+        raise ValueError(
+            f"{path} is not the dictionary that `{folder}` was prepared with; copy the folder again, or prepare the data again"
+        )
+    return dictionary
+
+
+def _smallest(positions: int | Sequence[int] | None) -> int | None:
+    """The smallest of a model's limits, which fairseq gives as one number or several."""
+    if positions is None or isinstance(positions, int):
+        return positions
+    return min((limit for limit in positions if limit is not None), default=None)
