@@ -9,6 +9,9 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from fairseq import checkpoint_utils, utils
+from fairseq.models import MODEL_DATACLASS_REGISTRY
+from fairseq.tasks import TASK_REGISTRY
+from omegaconf import OmegaConf
 from tqdm import tqdm
 
 import fairseq_bert_kd.tasks  # noqa: F401  registers the task
@@ -28,6 +31,7 @@ from fairseq_bert_kd.storage.sentence_data import (
     read_targets,
 )
 from fairseq_bert_kd.tasks.sentence_prediction_with_teacher import (
+    SentencePredictionWithTeacherConfig,
     SentencePredictionWithTeacherTask,
     task_settings,
     text_sides,
@@ -36,6 +40,7 @@ from fairseq_bert_kd.teachers.interface import SentenceEncoder
 from fairseq_bert_kd.tokenization.hf_tokenizer import HfTokenizer
 
 TASK = "sentence_prediction_with_teacher"
+ENCODER = "hf_encoder"  # model of pre-trained encoders
 
 
 class LoadedModel(NamedTuple):
@@ -89,21 +94,45 @@ class TextList:
 
 
 def load(path: str, data: str | None, cpu: bool) -> LoadedModel:
-    """Load a checkpoint on a data folder; None for the one that it was trained on.
+    """Load a checkpoint, or a pre-trained transformers encoder, on a data folder.
+
+    Args:
+        path: checkpoint of a sentence model, or folder or hub name of an encoder.
+        data: data folder; None for the one that the checkpoint was trained on.
+        cpu: do not use a GPU.
 
     Raises:
-        FileNotFoundError: checkpoint or folder missing.
+        FileNotFoundError: folder missing.
         ValueError: no checkpoint of a sentence model, or of another tokenizer or dictionary than the folder.
     """
+    device = torch.device("cuda" if torch.cuda.is_available() and not cpu else "cpu")
+    if not Path(path).is_file():
+        if data is None:
+            raise ValueError(f"`{path}` is no checkpoint, which would name its data; give the data folder")
+        model, task = _pretrained(path, data)
+        return LoadedModel(model.eval().to(device), task, path, data, device)
     settings = task_settings(path)
-    if settings.get("_name") != TASK:
+    task_class = TASK_REGISTRY.get(settings.get("_name"))
+    if task_class is None or not issubclass(task_class, SentencePredictionWithTeacherTask):
         raise ValueError(
             f"checkpoint `{path}` is not of task {TASK}; give the checkpoint of a model of sentences"
         )
     data = data or settings["data"].split(":")[0]
     models, _, task = checkpoint_utils.load_model_ensemble_and_task([path], arg_overrides={"data": data})
-    device = torch.device("cuda" if torch.cuda.is_available() and not cpu else "cpu")
     return LoadedModel(models[0].eval().to(device), task, path, data, device)
+
+
+def _pretrained(name: str, data: str) -> tuple[Any, SentencePredictionWithTeacherTask]:
+    """A transformers encoder over the dictionary of a data folder, and the task."""
+    cfg = SentencePredictionWithTeacherConfig(
+        data=data, kd_tokenizer=name, seed=1, train_subset="train", save_dir="", restore_file="", finetune_from_model=None
+    )  # fmt: skip
+    task = SentencePredictionWithTeacherTask.setup_task(OmegaConf.structured(cfg))
+    model_cfg = OmegaConf.structured(
+        MODEL_DATACLASS_REGISTRY[ENCODER](encoder_model=name, classification_pooling="mean")  # no new pooler
+    )
+    model_cfg._name = ENCODER
+    return task.build_model(model_cfg, from_checkpoint=True), task
 
 
 # ---------------------------------------------------------------- rows
