@@ -126,7 +126,9 @@ def write(destdir: Path, split: str, sentences: dict[str, list[str]]) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--data", required=True, type=Path, help="folder with the sources' files")
     parser.add_argument("--destdir", required=True, type=Path)
     parser.add_argument("--sentences", type=int, default=60_000, help="of the training split")

@@ -28,7 +28,7 @@ COMMANDS = {
     ),
     "store": Command(f"{CLI}.store_tools", "verify, show, merge, convert the stored logits"),
     "export-student": Command(
-        f"{CLI}.export_student", "a student's checkpoint for stock fairseq and CTranslate2"
+        f"{CLI}.export_student", "a student for stock fairseq and CTranslate2, or for transformers"
     ),
     "report": Command(f"{CLI}.report", "experiments as one page, figures and a results file"),
 }

@@ -1,6 +1,7 @@
 """Runs a sentence model: its checkpoint, the rows to predict, and what it says about them."""
 
 import argparse
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,7 +11,6 @@ import numpy as np
 import torch
 from fairseq import checkpoint_utils, utils
 from fairseq.models import MODEL_DATACLASS_REGISTRY
-from fairseq.tasks import TASK_REGISTRY
 from omegaconf import OmegaConf
 from tqdm import tqdm
 
@@ -33,13 +33,12 @@ from fairseq_bert_kd.storage.sentence_data import (
 from fairseq_bert_kd.tasks.sentence_prediction_with_teacher import (
     SentencePredictionWithTeacherConfig,
     SentencePredictionWithTeacherTask,
-    task_settings,
     text_sides,
+    trained_spec,
 )
 from fairseq_bert_kd.teachers.interface import SentenceEncoder
 from fairseq_bert_kd.tokenization.hf_tokenizer import HfTokenizer
 
-TASK = "sentence_prediction_with_teacher"
 ENCODER = "hf_encoder"  # model of pre-trained encoders
 
 
@@ -111,15 +110,10 @@ def load(path: str, data: str | None, cpu: bool) -> LoadedModel:
             raise ValueError(f"`{path}` is no checkpoint, which would name its data; give the data folder")
         model, task = _pretrained(path, data)
         return LoadedModel(model.eval().to(device), task, path, data, device)
-    settings = task_settings(path)
-    task_class = TASK_REGISTRY.get(settings.get("_name"))
-    if task_class is None or not issubclass(task_class, SentencePredictionWithTeacherTask):
-        raise ValueError(
-            f"checkpoint `{path}` is not of task {TASK}; give the checkpoint of a model of sentences"
-        )
-    data = data or settings["data"].split(":")[0]
-    models, _, task = checkpoint_utils.load_model_ensemble_and_task([path], arg_overrides={"data": data})
-    return LoadedModel(models[0].eval().to(device), task, path, data, device)
+    trained_spec(path)  # refuses other checkpoints before anything is built
+    overrides = {} if data is None else {"data": data}
+    models, _, task = checkpoint_utils.load_model_ensemble_and_task([path], arg_overrides=overrides)
+    return LoadedModel(models[0].eval().to(device), task, path, task.cfg.data.split(os.pathsep)[0], device)
 
 
 def _pretrained(name: str, data: str) -> tuple[Any, SentencePredictionWithTeacherTask]:

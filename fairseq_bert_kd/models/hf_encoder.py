@@ -143,6 +143,7 @@ class HfEncoder(BaseFairseqModel):
                 False
             )  # kept for vectors; without a gradient it would stop several workers
         self.classification_heads = nn.ModuleDict()
+        self.projections = nn.ModuleDict()  # see `register_projection`
         self.register_buffer("token_to_encoder", token_to_encoder)
         self.text_format = text_format
         self.digests = digests
@@ -151,6 +152,7 @@ class HfEncoder(BaseFairseqModel):
         self.uses_segments = getattr(self.encoder.config, "type_vocab_size", 0) > 1
         self._positions = encoder_positions(self.encoder)
         self._given = parts.output, parts.names  # for the first head with these label names
+        self._given_projections = dict(parts.projections)
 
     @classmethod
     def build_model(cls, cfg, task):
@@ -184,6 +186,8 @@ class HfEncoder(BaseFairseqModel):
                     f"{', '.join(model.label_names)}; prepare the data with the labels of the checkpoint"
                 )
             model._add_head(name, new_linear(model._width, classes, parts.encoder.config), names)
+        for name, (width, bias) in spec.projections.items():
+            model.register_projection(name, nn.Linear(model._width, width, bias))
         return model
 
     def spec(self) -> str:
@@ -194,6 +198,10 @@ class HfEncoder(BaseFairseqModel):
             digests=self.digests,
             pooler=self.pooler is not None,
             heads={name: self._head(name).description() for name in self.classification_heads},
+            projections={
+                name: (projection.out_features, projection.bias is not None)
+                for name, projection in self.projections.items()
+            },
         ).to_json()
 
     @property
@@ -253,6 +261,32 @@ class HfEncoder(BaseFairseqModel):
             ", ".join(names) or "a number",
         )
         return output
+
+    # ------------------------------------------------------------ what only training uses
+
+    def register_projection(self, name: str, projection: nn.Linear) -> None:
+        """Add a map of hidden states into another width, which a criterion uses and an export leaves out.
+
+        The one of this name that is there already, or came with ``--encoder-init``, is kept if it has the same sizes.
+        """
+        known = [kept[name] for kept in (self.projections, self._given_projections) if name in kept]
+        self.projections[name] = next((kept for kept in known if _same_sizes(kept, projection)), projection)
+
+    def upgrade_state_dict_named(self, state_dict: dict[str, Any], name: str) -> None:
+        """Let ``--finetune-from-model`` take what both models have of pooler, heads and projections."""
+        prefix = f"{name}." if name else ""
+        own = {f"{prefix}{key}": weight for key, weight in self.state_dict().items()}
+        optional = tuple(f"{prefix}{part}." for part in ("pooler", "classification_heads", "projections"))
+        for key in {*state_dict, *own}:
+            if not key.startswith(optional) or _same_shape(state_dict.get(key), own.get(key)):
+                continue
+            if key in own:
+                logger.info("%s starts anew: the checkpoint has no such weight", key)
+                state_dict[key] = own[key]
+            else:
+                logger.info("%s of the checkpoint is left out", key)
+                del state_dict[key]
+        super().upgrade_state_dict_named(state_dict, name)
 
     # ------------------------------------------------------------ forward
 
@@ -356,3 +390,12 @@ class HfEncoder(BaseFairseqModel):
     def tokenizer_digest(self) -> str:
         """Digest of the tokenizer that the map was made with; empty if not known."""
         return self.digests.get("tokenizer", "")
+
+
+def _same_sizes(one: nn.Linear, other: nn.Linear) -> bool:
+    return _same_shape(one.weight, other.weight) and _same_shape(one.bias, other.bias)
+
+
+def _same_shape(one: Optional[Tensor], other: Optional[Tensor]) -> bool:
+    """Whether both are absent, or both present with one shape."""
+    return (one is None) == (other is None) and (one is None or other is None or one.shape == other.shape)

@@ -4,7 +4,7 @@ import logging
 from collections.abc import Mapping
 from typing import Any
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from fairseq_bert_kd import compat
 from fairseq_bert_kd.functional.text_format import TextFormat
@@ -127,7 +127,13 @@ def parts_of_state(state: dict[str, Any], name: str) -> tuple[SentenceParts, Enc
         [(head_name, head)] = spec.heads.items()
         output = new_linear(encoder.config.hidden_size, head.classes, encoder.config)
         output.load_state_dict(_below(weights, f"classification_heads.{head_name}.output."))
-    return SentenceParts(encoder, pooler, output, head.names), spec
+    projections = {
+        name: nn.Linear(encoder.config.hidden_size, width, bias)
+        for name, (width, bias) in spec.projections.items()
+    }
+    for name, projection in projections.items():
+        projection.load_state_dict(_below(weights, f"projections.{name}."))
+    return SentenceParts(encoder, pooler, output, head.names, projections), spec
 
 
 def _below(weights: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:

@@ -39,6 +39,7 @@ class EncoderSpec:
         attention: one of `text_input.ATTENTIONS`.
         pooler: whether a pooler's weights stand beside the encoder's.
         heads: classification heads by name.
+        projections: width and bias of maps of hidden states for training alone, by name.
     """
 
     config: dict[str, Any]
@@ -47,6 +48,7 @@ class EncoderSpec:
     attention: str = BIDIRECTIONAL
     pooler: bool = False
     heads: dict[str, Head] = field(default_factory=dict)
+    projections: dict[str, tuple[int, bool]] = field(default_factory=dict)
 
     def to_json(self) -> str:
         """One line with sorted keys."""
@@ -57,6 +59,7 @@ class EncoderSpec:
             "attention": self.attention,
             "pooler": self.pooler,
             "heads": self.heads,
+            "projections": self.projections,
         }
         return json.dumps(fields, sort_keys=True)
 
@@ -73,6 +76,9 @@ class EncoderSpec:
             heads={
                 name: Head(classes, tuple(names))
                 for name, (classes, names) in fields.get("heads", {}).items()
+            },
+            projections={
+                name: (width, bias) for name, (width, bias) in fields.get("projections", {}).items()
             },
         )
 

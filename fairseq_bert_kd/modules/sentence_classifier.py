@@ -1,6 +1,7 @@
 """From an encoder's hidden states to classes: pooler and head, and where transformers' own classifiers keep them."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
+from types import MappingProxyType
 from typing import Any, NamedTuple, Optional
 
 import torch
@@ -107,12 +108,14 @@ class SentenceParts(NamedTuple):
         pooler: None if there are no weights for one.
         output: last layer of a classifier; None if there is none.
         names: label names of ``output``; empty for regression.
+        projections: maps of hidden states for training alone, by name.
     """
 
     encoder: Any
     pooler: Optional[Pooler] = None
     output: Optional[nn.Linear] = None
     names: tuple[str, ...] = ()
+    projections: Mapping[str, nn.Linear] = MappingProxyType({})
 
 
 def pool(hidden: Tensor, tokens: Tensor, pooling: str, pooler: Optional[Pooler]) -> Tensor:

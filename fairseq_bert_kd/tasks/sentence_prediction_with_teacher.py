@@ -35,12 +35,15 @@ from fairseq_bert_kd.storage.sentence_data import (
     read_targets,
     translated,
 )
+from fairseq_bert_kd.teachers.layer_teacher import LiveLayerTeacher
+from fairseq_bert_kd.teachers.load_layer_teacher import load_layer_teacher
 from fairseq_bert_kd.tokenization.dictionary import SentenceVocabulary, sentence_vocabulary
 from fairseq_bert_kd.tokenization.hf_tokenizer import HfTokenizer
 
 logger = logging.getLogger(__name__)
 
 CHECKPOINT = "the checkpoint"  # in messages
+SPEC = "sentence_spec"  # in the task's state, which checkpoints hold
 LAST_CHECKPOINT = "checkpoint_last.pt"  # fairseq's default for --restore-file
 
 
@@ -58,6 +61,13 @@ class SentencePredictionWithTeacherConfig(FairseqDataclass):
             "that the data were prepared with)"
         },
     )
+    kd_teacher: Optional[str] = field(
+        default=None,
+        metadata={
+            "help": "teacher of --criterion layer_distillation, frozen in the training loop: checkpoint of --arch hf_encoder, or "
+            "folder or hub name of a transformers encoder, with the tokenizer of the data"
+        },
+    )
     max_positions: Optional[int] = field(
         default=None,
         metadata={
@@ -68,13 +78,6 @@ class SentencePredictionWithTeacherConfig(FairseqDataclass):
     classification_head_name: str = field(
         default="sentence_classification_head",
         metadata={"help": "name of the classification head that is trained"},
-    )
-    sentence_spec: Optional[str] = field(
-        default=None,
-        metadata={
-            "help": "not for users: JSON with the labels' names and the digests of tokenizer and dictionary, written into the "
-            "checkpoint, so that later data are compared with it by name"
-        },
     )
     seed: int = II("common.seed")
     train_subset: str = II("dataset.train_subset")
@@ -93,10 +96,13 @@ class SentencePredictionWithTeacherTask(GuardedLoading, FairseqTask):
     Attributes:
         spec: what the model's outputs mean; that of the checkpoint if there is one, else that of the data.
         dictionary: dictionary of all texts.
+        teacher: set while a criterion is built that learns from one; no module, and no part of a checkpoint.
     """
 
     spec: SentenceSpec
+    teacher: LiveLayerTeacher | None = None
     _tokenizer_name: str
+    _built: tuple[Any, Any]  # model and its settings
     _model_positions: int | None = None
     _needs_labels = False
 
@@ -106,18 +112,17 @@ class SentencePredictionWithTeacherTask(GuardedLoading, FairseqTask):
             raise ValueError(
                 f"--max-positions must be at least {spec.texts}, the ends of sentence of a row, got {cfg.max_positions}"
             )
-        self.spec = spec
         self.dictionary = dictionary
         self._folders = folders
-        self._tokenizer_name = cfg.kd_tokenizer or spec.tokenizer_name
+        self._take_spec(spec)
 
     @classmethod
     def setup_task(cls, cfg, **kwargs):
-        """Read what the data folders say, compare it with the checkpoint that the settings come from, if any.
+        """Read what the data folders say.
 
         Raises:
             FileNotFoundError: a folder was not prepared.
-            ValueError: folders, or data and checkpoint, that do not belong together.
+            ValueError: folders that do not belong together.
         """
         folders = {folder: read_spec(folder) for folder in utils.split_paths(cfg.data)}
         first, *others = folders
@@ -125,13 +130,24 @@ class SentencePredictionWithTeacherTask(GuardedLoading, FairseqTask):
             names = (f"data folder `{first}`", f"data folder `{folder}`")
             check_same_pieces(folders[first], folders[folder], names)
             check_same_task(folders[first], folders[folder], names)
-        if cfg.sentence_spec:
-            spec = SentenceSpec.from_json(cfg.sentence_spec)
-            check_same_pieces(spec, folders[first], (CHECKPOINT, f"data folder `{first}`"))
-        else:
-            spec = folders[first]
-            cfg.sentence_spec = spec.to_json()
-        return cls(cfg, spec, folders, _dictionary(first, folders[first]))
+        return cls(cfg, folders[first], folders, _dictionary(first, folders[first]))
+
+    def load_state_dict(self, state_dict):
+        """Take the meaning of the outputs from a checkpoint, before fairseq builds its model.
+
+        Raises:
+            ValueError: the data have other pieces than those that the checkpoint was trained on.
+        """
+        super().load_state_dict(state_dict)
+        if SPEC in state_dict:
+            trained = SentenceSpec.from_json(state_dict[SPEC])
+            check_same_pieces(trained, self.spec, (CHECKPOINT, f"data folder `{self.cfg.data}`"))
+            self._take_spec(trained)
+
+    def _take_spec(self, spec: SentenceSpec) -> None:
+        self.spec = spec
+        self.state.merge_state_dict({SPEC: spec.to_json()})
+        self._tokenizer_name = self.cfg.kd_tokenizer or spec.tokenizer_name
 
     # ------------------------------------------------------------ what models ask for
 
@@ -191,27 +207,51 @@ class SentencePredictionWithTeacherTask(GuardedLoading, FairseqTask):
         if getattr(cfg, "encoder_spec", "") is None:
             cfg.encoder_spec = model.spec()
         self._model_positions = _smallest(model.max_positions())
+        self._built = model, cfg
         return model
 
     def _check_continued_checkpoint(self):
         """Compare the data with the checkpoint from which training goes on; fairseq loads it later, weights only."""
         path = continued_checkpoint(self.cfg)
-        settings = task_settings(path) if path else {}
-        stated = settings.get("sentence_spec")
-        if not stated:
+        if path is None:
             return
-        trained, names = (
-            SentenceSpec.from_json(stated),
-            (f"checkpoint `{path}`", f"data folder `{self.cfg.data}`"),
-        )
+        state = compat.load_checkpoint(path)
+        trained = spec_of(state)
+        if trained is None:
+            return
+        names = (f"checkpoint `{path}`", f"data folder `{self.cfg.data}`")
         check_same_pieces(trained, self.spec, names)
         head = self.cfg.classification_head_name
-        if settings.get("classification_head_name") == head:
+        if state["cfg"]["task"].get("classification_head_name") == head:
             check_head(trained, self.spec, names, head)
 
     def build_criterion(self, cfg, from_checkpoint=False):
         self._check_criterion(cfg)
-        return super().build_criterion(cfg, from_checkpoint=from_checkpoint)
+        criterion = super().build_criterion(cfg, from_checkpoint=from_checkpoint)
+        needs_teacher = getattr(criterion, "needs_teacher", False)
+        if needs_teacher:
+            self._load_teacher(criterion.needs_predictions)
+        elif self.cfg.kd_teacher and not hasattr(criterion, "needs_teacher"):
+            raise ValueError(
+                f"--kd-teacher is for --criterion layer_distillation, `{cfg._name}` does not ask a teacher; leave it out"
+            )
+        if hasattr(criterion, "prepare"):
+            model, settings = self._built
+            criterion.prepare(model)
+            if hasattr(settings, "encoder_spec"):
+                settings.encoder_spec = model.spec()  # with what the criterion has added
+        return criterion
+
+    def _load_teacher(self, predicts: bool) -> None:
+        """Load ``--kd-teacher``; ``predicts`` if its predictions are learned."""
+        if not self.cfg.kd_teacher:
+            raise ValueError(
+                "--criterion layer_distillation learns from a teacher; give --kd-teacher, a checkpoint of --arch hf_encoder or "
+                "the folder or hub name of a transformers encoder"
+            )
+        self.teacher = load_layer_teacher(
+            self.cfg.kd_teacher, self.vocabulary, self.label_names, self.num_classes, predicts
+        )
 
     def _check_criterion(self, cfg):
         """Check fairseq's own criterion against the kind of the labels."""
@@ -229,11 +269,12 @@ class SentencePredictionWithTeacherTask(GuardedLoading, FairseqTask):
                 f"the labels of `{self.cfg.data}` are {self.spec.kind}; {said} --regression-target"
             )
 
-    def logging_outputs_can_be_summed(self, criterion) -> bool:
+    @staticmethod
+    def logging_outputs_can_be_summed(criterion) -> bool:
         """Whether workers may add up their logs: not the lists that ``--report-mcc`` and its like are computed from."""
         if getattr(criterion, "keep_pred_and_targ", False):
             return False
-        return super().logging_outputs_can_be_summed(criterion)
+        return FairseqTask.logging_outputs_can_be_summed(criterion)
 
     # ------------------------------------------------------------ data
 
@@ -325,10 +366,25 @@ def continued_checkpoint(cfg: Any) -> str | None:
     )
 
 
-def task_settings(path: str) -> dict[str, Any]:
-    """Settings of a checkpoint's task; empty if it has none that we know."""
-    task = (compat.load_checkpoint(path).get("cfg") or {}).get("task")
-    return dict(task) if isinstance(task, Mapping) else {}
+def spec_of(state: Mapping[str, Any]) -> SentenceSpec | None:
+    """What the outputs of a checkpoint's model mean; None if it is not of this task."""
+    stated = (state.get("task_state") or {}).get(SPEC)
+    return SentenceSpec.from_json(stated) if stated else None
+
+
+def trained_spec(path: str) -> SentenceSpec:
+    """What the outputs of a checkpoint's model mean.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: it is no checkpoint of this task.
+    """
+    spec = spec_of(compat.load_checkpoint(path))
+    if spec is None:
+        raise ValueError(
+            f"checkpoint `{path}` is not of task sentence_prediction_with_teacher; give the checkpoint of a model of sentences"
+        )
+    return spec
 
 
 def _dictionary(folder: str, spec: SentenceSpec) -> Dictionary:

@@ -3,23 +3,24 @@
 import functools
 import json
 from dataclasses import dataclass, field
-from typing import Optional
+from typing import Any
 
 from fairseq import utils
 from fairseq.dataclass import ChoiceEnum
 from fairseq.tasks import register_task
 
+from fairseq_bert_kd import compat
 from fairseq_bert_kd.data.sentence_vector_dataset import SentenceVectorDataset, open_vectors
 from fairseq_bert_kd.storage.fairseq_data import open_sides, sentence_files
-from fairseq_bert_kd.storage.vector_store import SIDE, VectorReader, vector_store_path
+from fairseq_bert_kd.storage.vector_store import SIDE, VectorInfo, VectorReader, vector_store_path
 from fairseq_bert_kd.tasks.sentence_prediction_with_teacher import (
     SentencePredictionWithTeacherConfig,
     SentencePredictionWithTeacherTask,
     continued_checkpoint,
-    task_settings,
 )
 
 CRITERION = "sentence_representation"
+LEARNED = "learned_vectors"  # in the task's state, and so in checkpoints
 
 
 @dataclass
@@ -37,12 +38,6 @@ class SentenceVectorsConfig(SentencePredictionWithTeacherConfig):
             "over the corpus, or all"
         },
     )
-    vector_spec: Optional[str] = field(
-        default=None,
-        metadata={
-            "help": "not for users: JSON that says whose vectors are learned, written into the checkpoint"
-        },
-    )
 
 
 @register_task("sentence_vectors", dataclass=SentenceVectorsConfig)
@@ -51,6 +46,8 @@ class SentenceVectorsTask(SentencePredictionWithTeacherTask):
 
     The idea is Wu et al.'s (AACL 2020): an encoder learns to represent sentences as BERT does, before it knows any task.
     """
+
+    _learned: dict[str, Any] | None = None
 
     @functools.cached_property
     def _store(self) -> VectorReader:
@@ -73,36 +70,45 @@ class SentenceVectorsTask(SentencePredictionWithTeacherTask):
         """What the teacher's vectors are compared by, "cosine" or "" where not known."""
         return self._store.info.similarity
 
+    def load_state_dict(self, state_dict):
+        super().load_state_dict(state_dict)
+        self._take_learned(state_dict.get(LEARNED))
+
+    def _take_learned(self, described: str | None) -> None:
+        """Remember whose vectors are learned, as JSON; None if not known."""
+        self._learned = json.loads(described) if described else None
+        if described:
+            self.state.merge_state_dict({LEARNED: described})
+
     def build_model(self, cfg, from_checkpoint=False):
-        """Build the model, and say in the settings whose vectors it learns.
+        """Build the model; a checkpoint will say whose vectors it learned.
 
         Raises:
             ValueError: the vectors' widths differ, or a run would go on with another teacher's vectors.
         """
-        if self.cfg.vector_spec is None:
-            info = self._store.info
-            described = {"teacher": info.teacher_digest, "vector": info.vector, "width": info.width}
-            if not from_checkpoint:
-                self._check_continued_teacher(described)
-            self.cfg.vector_spec = json.dumps(described, sort_keys=True)
+        if self._learned is None:
+            described = json.dumps(described_vectors(self._store.info), sort_keys=True)
+            self._check_continued_teacher(described)
+            self._take_learned(described)
         model = super().build_model(cfg, from_checkpoint)
-        width = json.loads(self.cfg.vector_spec)["width"]
+        assert self._learned is not None
+        width = self._learned["width"]
         if getattr(model, "vector_dim", width) != width:
             raise ValueError(
-                f"the student's vectors have {model.vector_dim} numbers, the teacher's {width}; leave --vector-dim out, or start "
-                "from a student of that width"
+                f"the student's vectors have {model.vector_dim} numbers, the teacher's {width}; leave --vector-dim out, or "
+                "start from a student of that width"
             )
         return model
 
-    def _check_continued_teacher(self, described):
+    def _check_continued_teacher(self, described: str) -> None:
         path = continued_checkpoint(self.cfg)
         if path is None or path == self.cfg.finetune_from_model:
             return
-        stated = task_settings(path).get("vector_spec")
-        if stated is not None and json.loads(stated) != described:
+        stated = (compat.load_checkpoint(path).get("task_state") or {}).get(LEARNED)
+        if stated not in (None, described):
             raise ValueError(
-                f"checkpoint `{path}` learns other vectors ({stated}) than those of {self._store.path}; give another "
-                "--save-dir, or start from it with --finetune-from-model"
+                f"checkpoint `{path}` learns other vectors ({stated}) than those of {self._store.path} ({described}); give "
+                "another --save-dir, or start from it with --finetune-from-model"
             )
 
     def build_criterion(self, cfg, from_checkpoint=False):
@@ -130,13 +136,14 @@ class SentenceVectorsTask(SentencePredictionWithTeacherTask):
         digests = {"tokenizer": spec.tokenizer, "dictionary": spec.dictionary}
         path = vector_store_path(folder, split, self.cfg.vector_store)
         reader = open_vectors(path, split, digests, sides, str(self.cfg.kd_check) == "all")
-        described = json.loads(self.cfg.vector_spec) if self.cfg.vector_spec else {}
-        if described and (reader.info.teacher_digest, reader.info.vector) != (
-            described["teacher"],
-            described["vector"],
-        ):
+        if self._learned is not None and described_vectors(reader.info) != self._learned:
             raise ValueError(
-                f"store {path} holds vectors `{reader.info.vector}` of another teacher ({reader.info.teacher}) than those that "
-                f"are learned; {reader.info.rebuild_command(reader.path)}"
+                f"store {path} holds other vectors ({described_vectors(reader.info)}) than those that are learned "
+                f"({self._learned}); {reader.info.rebuild_command(reader.path)}"
             )
         self.datasets[split] = SentenceVectorDataset(self.datasets[split], reader)
+
+
+def described_vectors(info: VectorInfo) -> dict[str, Any]:
+    """Whose vectors a store holds."""
+    return {"teacher": info.teacher_digest, "vector": info.vector, "width": info.width}

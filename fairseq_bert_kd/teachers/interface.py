@@ -3,11 +3,12 @@
 A protocol has methods only, so that `issubclass` answers for a registered model class before a model is built.
 """
 
-from typing import Protocol, runtime_checkable
+from collections.abc import Sequence
+from typing import Any, Protocol, runtime_checkable
 
 from torch import Tensor
 
-from fairseq_bert_kd.functional.text_input import PairLayout
+from fairseq_bert_kd.functional.text_input import PairLayout, TextInput
 
 
 @runtime_checkable
@@ -31,6 +32,35 @@ class TokenTeacher(Protocol):
 
     def max_positions(self) -> int:
         """Longest pair in source and target tokens together."""
+
+    def tokenizer_digest(self) -> str:
+        """Digest of the tokenizer that made the pieces; empty if not known."""
+
+
+@runtime_checkable
+class LayerTeacher(Protocol):
+    """Encodes one or two texts with a transformers encoder, its ``encoder``, so that its layers can be seen.
+
+    Its ``classification_heads`` predict, if it has any.
+    """
+
+    def lay_out(self, texts: Sequence[Tensor], lengths: Sequence[Tensor]) -> TextInput:
+        """One or two texts, ``(batch, text_len)`` ids of the student's dictionary, as the encoder's input."""
+
+    def encode_inputs(self, inputs: TextInput, inputs_embeds: Tensor | None = None) -> Any:
+        """What the encoder returns, its last hidden states ``(batch, input_len, d)`` first."""
+
+    def classify(self, hidden: Tensor, inputs: TextInput, head: str) -> Tensor:
+        """Last hidden states to the ``(batch, classes)`` logits of a head."""
+
+    def forward(
+        self,
+        texts: Sequence[Tensor],
+        lengths: Sequence[Tensor],
+        features_only: bool = False,
+        classification_head_name: str | None = None,
+    ) -> tuple[Tensor, dict[str, Any]]:
+        """Logits of a head, or the last hidden states if none is named; and the `TextInput` under ``inputs``."""
 
     def tokenizer_digest(self) -> str:
         """Digest of the tokenizer that made the pieces; empty if not known."""

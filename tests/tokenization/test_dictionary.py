@@ -9,7 +9,9 @@ from fairseq_bert_kd.functional.text_format import TextFormat
 from fairseq_bert_kd.tokenization.dictionary import (
     dictionary_digests,
     excluded_ids,
+    full_dictionary,
     map_dictionary,
+    sentence_vocabulary,
     teacher_vocabulary,
 )
 from fairseq_bert_kd.tokenization.hf_tokenizer import HfTokenizer
@@ -208,3 +210,35 @@ def test_refusal_names_the_side(tokenizer, side):
     dictionaries[side] = dictionary_of("qqxz")
     with pytest.raises(ValueError, match=f"every symbol of the {side} dictionary"):
         teacher_vocabulary(tokenizer, **dictionaries)
+
+
+ANYTHING = [
+    "a b  c",
+    "don't",
+    "\u4e2d\u6587 🙂",
+    "x" * 200,
+    "½\u200b",
+    "TÄST-äst",
+    "<s> [SEP] @@a ##b",
+    "\u01c6",
+]
+
+
+def test_the_full_dictionary_spells_any_text(tokenizer):
+    dictionary = full_dictionary(tokenizer)
+    pieces = {piece for line in (*TEXT, *ANYTHING) for piece in tokenizer.encode(line)}
+    assert [piece for piece in pieces if piece not in dictionary.indices] == []
+    assert len(set(dictionary.symbols)) == len(dictionary)
+
+
+def test_the_full_dictionary_is_known_to_the_encoder(tokenizer):
+    dictionary = full_dictionary(tokenizer)
+    vocabulary = sentence_vocabulary(tokenizer, dictionary)
+    ids = vocabulary.token_to_encoder
+    assert ids.shape == (len(dictionary),)
+    assert ids.max() < vocabulary.encoder_size == tokenizer.vocab_size
+    piece = tokenizer.encode("the man")[0]
+    assert ids[dictionary.index(piece)] == tokenizer.piece_to_id(piece)
+    assert vocabulary.digests["tokenizer"] == tokenizer.digest()
+    # nothing of the vocabulary that a text can hold is missing
+    assert set(ids) >= {tokenizer.piece_to_id(piece) for line in TEXT for piece in tokenizer.encode(line)}
