@@ -4,15 +4,16 @@ import argparse
 import os
 import shutil
 from pathlib import Path
+from typing import Any
 
-from fairseq_bert_kd.cli import export_fairseq, export_transformers
+from fairseq_bert_kd.cli import export_fairseq, export_onnx, export_transformers
 from fairseq_bert_kd.compat import load_checkpoint
 
 HELP = "write a student's checkpoint in another format, without optimizer state and options of ours"
 EXAMPLE = "example: fairseq-bert-kd export-student student/checkpoint_best.pt --output student.pt"
 # each has SUMMARY, OPTIONS (flag -> arguments of `add_argument`) and `write(state, output, args)`, which writes a file or a
 # folder and returns a line about it
-FORMATS = {"fairseq": export_fairseq, "transformers": export_transformers}
+FORMATS = {"fairseq": export_fairseq, "transformers": export_transformers, "onnx": export_onnx}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -26,11 +27,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--format", choices=FORMATS, default="fairseq", help=f"{summaries} (default: fairseq)"
     )
+    groups: dict[str, Any] = {}
+    for flag, formats in _flags().items():
+        title = f"options of --format {' and '.join(formats)}"
+        groups[title] = groups.get(title) or parser.add_argument_group(title)
+        groups[title].add_argument(flag, **FORMATS[formats[0]].OPTIONS[flag])
+
+
+def _flags() -> dict[str, list[str]]:
+    """Formats of each option that not all have."""
+    found: dict[str, list[str]] = {}
     for name, module in FORMATS.items():
-        if module.OPTIONS:
-            group = parser.add_argument_group(f"options of --format {name}")
-            for flag, settings in module.OPTIONS.items():
-                group.add_argument(flag, **settings)
+        for flag in module.OPTIONS:
+            found.setdefault(flag, []).append(name)
+    return found
 
 
 def main(args: argparse.Namespace) -> None:
@@ -61,10 +71,11 @@ def main(args: argparse.Namespace) -> None:
 
 
 def _check_options(args: argparse.Namespace) -> None:
-    for name, module in FORMATS.items():
-        for flag in module.OPTIONS:
-            if name != args.format and getattr(args, flag.lstrip("-").replace("-", "_")):
-                raise ValueError(f"{flag} is an option of --format {name}; add that, or leave {flag} out")
+    for flag, formats in _flags().items():
+        if args.format not in formats and getattr(args, flag.lstrip("-").replace("-", "_")):
+            raise ValueError(
+                f"{flag} is an option of --format {' or '.join(formats)}; add that, or leave {flag} out"
+            )
 
 
 def _size(path: Path) -> int:

@@ -1,18 +1,22 @@
 """Format ``transformers`` of ``export-student``: a folder that ``from_pretrained`` loads, with its tokenizer."""
 
 import argparse
+import json
 from pathlib import Path
 from typing import Any
 
 from fairseq_bert_kd import compat
 
 SUMMARY = "a FOLDER with config, safetensors and tokenizer for transformers, of an hf_encoder"
-OPTIONS: dict[str, dict[str, Any]] = {
+TOKENIZER: dict[str, dict[str, Any]] = {
     "--tokenizer": {
         "metavar": "PATH",
         "help": "folder or hub name of the tokenizer that the student was trained with (default: the one that its training "
         "named, if it is still there)",
-    },
+    }
+}
+OPTIONS: dict[str, dict[str, Any]] = {
+    **TOKENIZER,
     "--encoder-only": {
         "action": "store_true",
         "help": "leave the classification head out (for AutoModel)",
@@ -31,8 +35,9 @@ def write(state: dict[str, Any], output: Path, args: argparse.Namespace) -> str:
 
     parts, spec = parts_of_state(state, args.checkpoint)
     settings = compat.model_settings(state)
-    trained_with = _task_setting(state, "kd_tokenizer") or settings.get("encoder_model")
-    tokenizer = _tokenizer(args.tokenizer or trained_with, spec.digests["tokenizer"], args.checkpoint)
+    tokenizer = own_tokenizer(
+        state, args.tokenizer, spec.digests["tokenizer"], args.checkpoint, "transformers"
+    )
     if args.encoder_only:
         parts = parts._replace(output=None)
     model = to_transformers(
@@ -52,13 +57,31 @@ def _task_setting(state: dict[str, Any], name: str) -> Any:
     return (task if isinstance(task, dict) else vars(task)).get(name)
 
 
-def _tokenizer(name: str | None, digest: str, checkpoint: str) -> Any:
-    """The student's tokenizer."""
+def own_tokenizer(state: dict[str, Any], given: str | None, digest: str, checkpoint: str, form: str) -> Any:
+    """The tokenizer that a student was trained with.
+
+    Args:
+        state: content of the checkpoint.
+        given: ``--tokenizer``; None for the one that training named.
+        digest: of the student's tokenizer.
+        checkpoint: its path, for messages.
+        form: the format, for messages.
+
+    Raises:
+        ValueError: none is known, or it is another one.
+    """
     from fairseq_bert_kd.tokenization.hf_tokenizer import HfTokenizer
 
+    spec = json.loads((state.get("task_state") or {}).get("sentence_spec") or "{}")
+    name = (
+        given
+        or _task_setting(state, "kd_tokenizer")
+        or compat.model_settings(state).get("encoder_model")
+        or spec.get("tokenizer_name")
+    )
     if not name:
         raise ValueError(
-            "--format transformers needs --tokenizer: the folder or hub name of the tokenizer that the student was trained "
+            f"--format {form} needs --tokenizer: the folder or hub name of the tokenizer that the student was trained "
             "with, which is written into the folder"
         )
     tokenizer = HfTokenizer(name)

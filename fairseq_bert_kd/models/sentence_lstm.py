@@ -1,10 +1,9 @@
 """fairseq model ``sentence_lstm``: a bidirectional LSTM that gives a vector for a sentence, and classes of one or two."""
 
-import json
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple, Optional
+from typing import Any, Optional
 
 import torch
 from fairseq.dataclass import ChoiceEnum, FairseqDataclass
@@ -19,21 +18,27 @@ from fairseq_bert_kd.functional.pooling import (
     mean_over_tokens,
     weighted_over_tokens,
 )
-from fairseq_bert_kd.functional.text_format import TextFormat
 from fairseq_bert_kd.modules.sentence_head import INNER_DIM, SentenceHead
+from fairseq_bert_kd.modules.sentence_lstm_spec import (
+    ATTENTION,
+    LAST,
+    MAX,
+    MEAN,
+    POOLINGS,
+    LstmSpec,
+    spec_of_state,
+)
 from fairseq_bert_kd.modules.word_embedding import RANDOM, initial_embedding
 
 logger = logging.getLogger(__name__)
 
 POOLERS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
-    "max": max_over_tokens,
-    "mean": mean_over_tokens,
-    "last": final_states,
+    MAX: max_over_tokens,
+    MEAN: mean_over_tokens,
+    LAST: final_states,
 }
-ATTENTION = "attention"
-POOLINGS = (*POOLERS, ATTENTION)
 # what --encoder-init brings, and the defaults: those of InferSent's form but for the width, our own choice
-SIZES = {"embedding_dim": None, "hidden_size": 300, "lstm_layers": 1, "pooling": "max", "vector_dim": None}
+SIZES = {"embedding_dim": None, "hidden_size": 300, "lstm_layers": 1, "pooling": MAX, "vector_dim": None}
 
 
 @dataclass
@@ -95,32 +100,6 @@ class SentenceLstmConfig(FairseqDataclass):
             "where the tokenizer is not"
         },
     )
-
-
-class LstmSpec(NamedTuple):
-    """A checkpoint's description of its model.
-
-    Attributes:
-        embedded: ids of the tokenizer that have an embedding.
-        sizes: values of the options `SIZES`.
-        text_format: special ids of the tokenizer.
-        digests: digests of what the map to these ids was made with, by name.
-    """
-
-    embedded: int
-    sizes: dict[str, Any]
-    text_format: TextFormat
-    digests: dict[str, str]
-
-    def to_json(self) -> str:
-        """One line with sorted keys."""
-        return json.dumps(self._asdict() | {"text_format": self.text_format.to_dict()}, sort_keys=True)
-
-    @classmethod
-    def from_json(cls, text: str) -> "LstmSpec":
-        """The description of `to_json`."""
-        fields = json.loads(text)
-        return cls(**fields | {"text_format": TextFormat.from_dict(fields["text_format"])})
 
 
 @register_model("sentence_lstm", dataclass=SentenceLstmConfig)
@@ -338,13 +317,7 @@ def _checkpoint_to_start_from(cfg: Any, vocabulary: Any) -> Optional[dict[str, T
             "--encoder-init brings an embedding; leave --embedding-init out, or start without --encoder-init"
         )
     state = compat.load_checkpoint(path)
-    settings = compat.model_settings(state)
-    described = settings.get("encoder_spec")
-    if not described or "sizes" not in json.loads(described):
-        raise ValueError(
-            f"--encoder-init `{path}` holds a `{settings['_name']}` model; give a checkpoint of --arch sentence_lstm"
-        )
-    spec = LstmSpec.from_json(described)
+    spec = spec_of_state(state, f"--encoder-init `{path}`")
     for name, own in spec.sizes.items():
         given = getattr(cfg, name)
         if given is not None and str(given) != str(own):
