@@ -233,6 +233,6 @@ def test_options_of_another_format_are_refused(task, bert, tmp_path, capsys):
         == 2
     )
     assert (
-        "--tokenizer is an option of --format transformers; add that, or leave --tokenizer out"
+        "--tokenizer is an option of --format transformers or onnx; add that, or leave --tokenizer out"
         in capsys.readouterr().err
     )

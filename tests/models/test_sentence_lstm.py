@@ -117,7 +117,9 @@ def test_encoder_init_brings_everything_but_the_head(folder, task, tmp_path):
     batch = batch_of(task, SECOND)
     assert torch.equal(second(**batch)[0], first(**batch)[0])
     assert second.classification_heads[HEAD].dense.in_features == 16
-    with pytest.raises(ValueError, match="--hidden-size is 7, but --encoder-init .* has 5; leave the option out"):
+    with pytest.raises(
+        ValueError, match="--hidden-size is 7, but --encoder-init .* has 5; leave the option out"
+    ):
         build_lstm(task, encoder_init=path, hidden_size=7)
     with pytest.raises(ValueError, match="--encoder-init brings an embedding; leave --embedding-init out"):
         build_lstm(task, encoder_init=path, embedding_init="teacher")
@@ -125,12 +127,16 @@ def test_encoder_init_brings_everything_but_the_head(folder, task, tmp_path):
 
 def test_encoder_init_of_another_architecture_or_tokenizer_is_refused(folder, task, tmp_path):
     other = small_encoders.save(small_encoders.build(task, **small_encoders.sizes()), tmp_path / "other.pt")
-    with pytest.raises(ValueError, match="other.pt` holds a `hf_encoder` model; give a checkpoint of --arch sentence_lstm"):
+    with pytest.raises(
+        ValueError, match="other.pt` holds a `hf_encoder` model; give a checkpoint of --arch sentence_lstm"
+    ):
         build_lstm(task, encoder_init=str(other))
     path = save_lstm(build_lstm(task), tmp_path / "first.pt")
     foreign = lstm_task(folder)
     foreign.vocabulary = SimpleNamespace(**{**vars(task.vocabulary), "digests": {"tokenizer": "f" * 64}})
-    with pytest.raises(ValueError, match="was trained with another tokenizer .sha256 .* against ffffffffffff"):
+    with pytest.raises(
+        ValueError, match="was trained with another tokenizer .sha256 .* against ffffffffffff"
+    ):
         build_lstm(foreign, encoder_init=str(path))
 
 
@@ -179,7 +185,9 @@ def test_embedding_from_a_file_of_word_vectors(task, tmp_path, caplog):
     few = vectors_file(tmp_path / "few.txt", known[:3])
     with pytest.raises(ValueError, match=r"has vectors for 3 of \d+ pieces .* fewer than half"):
         build_lstm(task, embedding_init=few)
-    with pytest.raises(ValueError, match="must be random, teacher or a text file of word vectors, got `glove`"):
+    with pytest.raises(
+        ValueError, match="must be random, teacher or a text file of word vectors, got `glove`"
+    ):
         build_lstm(task, embedding_init="glove")
 
 
