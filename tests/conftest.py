@@ -27,7 +27,7 @@ def pytest_configure(config):
 SLOW = (
     "benchmarks", "examples", "preloaded", "cli/test_dump_kills.py", "storage/test_crashes.py",
     "storage/test_mutations.py", "test_chain.py", "test_distillation_helps.py", "test_distributed_training.py",
-    "test_docs.py", "test_hydra.py", "test_readme.py", "test_serving.py", "test_site.py", "test_teachers_page.py",
+    "test_docs.py", "test_hydra.py", "test_readme.py", "test_sentences_page.py", "test_serving.py", "test_site.py", "test_teachers_page.py",
     "test_wheel.py",
 )  # fmt: skip
 

@@ -62,6 +62,7 @@ def test_options_of_the_table_exist_with_their_defaults():
     from fairseq_bert_kd.models.hf_encoder import HfEncoderConfig
     from fairseq_bert_kd.models.masked_lm_teacher import HfMaskedLMConfig
     from fairseq_bert_kd.tasks.conditional_masked_lm import ConditionalMaskedLMConfig
+    from fairseq_bert_kd.tasks.sentence_prediction_with_teacher import SentencePredictionWithTeacherConfig
     from fairseq_bert_kd.tasks.translation_with_teacher import TranslationWithTeacherConfig
     from fairseq_bert_kd.tokenization.bpe import HfTokenizerConfig
 
@@ -72,6 +73,7 @@ def test_options_of_the_table_exist_with_their_defaults():
         HfEncoderConfig,
         ConditionalMaskedLMConfig,
         HfTokenizerConfig,
+        SentencePredictionWithTeacherConfig,
         TranslationWithTeacherConfig,
     ):
         fields |= config.__dataclass_fields__

@@ -4,7 +4,8 @@ import argparse
 import time
 from array import array
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -33,7 +34,7 @@ from fairseq_bert_kd.storage.sentence_data import (
     read_spec,
     write_labels,
 )
-from fairseq_bert_kd.tokenization.dictionary import full_dictionary
+from fairseq_bert_kd.tokenization.dictionary import full_dictionary, load_dictionary
 from fairseq_bert_kd.tokenization.hf_tokenizer import HfTokenizer
 
 HELP = "files of sentences, or pairs, and their labels as a data folder for --task sentence_prediction_with_teacher"
@@ -104,29 +105,60 @@ def main(args: argparse.Namespace) -> None:
     """
     started = time.monotonic()
     table = table_format(args)
-    files = check_options(args)
+    files = check_options(args, table)
     require_fairseq()
     from fairseq_bert_kd.cli.sentence_folder import check_folder
 
     folder = Path(args.destdir)
     check_folder(folder, args.overwrite)
-    like = read_spec(args.like) if args.like else None
-    tokenizer = HfTokenizer(args.tokenizer)
-    limit = most_tokens(tokenizer, table.texts, args.max_tokens)
-    if like is not None:
-        check_like(args, like, table, tokenizer)
-    labels = labels_for(table.kind, table.preset, class_names(args, like))
-    numbers = {
-        split: scan(files[split], table, labels, split) for split in files
-    }  # all is checked before the work
-    write(args, folder, numbers, labels, tokenizer, limit, table)
+    plan = make_plan(args, table)
+    scanned = {split: scan(files[split], table, plan.labels, split) for split in files}
+    write(plan, folder, scanned)
     print(f"{folder}: written in {time.monotonic() - started:.1f} seconds")
 
 
 # ---------------------------------------------------------------- before the work
 
 
-def check_options(args: argparse.Namespace) -> dict[str, list[str]]:
+@dataclass(frozen=True)
+class Plan:
+    """What is done with the files.
+
+    Attributes:
+        table: format of the files.
+        labels: their labels.
+        tokenizer: makes the pieces.
+        like: description of the folder of ``--like``, or None.
+        dictionary: dictionary of the pieces; None for that of the training text.
+        max_tokens: most tokens of a row in the encoder's input.
+        limit: most tokens of a row in the folder, ends of sentence included.
+    """
+
+    table: TableFormat
+    labels: Labels
+    tokenizer: HfTokenizer
+    like: SentenceSpec | None
+    dictionary: Any
+    max_tokens: int
+    limit: int
+
+    def spec(self, dictionary: Any) -> SentenceSpec:
+        """Description of the new folder."""
+        stated = self.table.preset or self.like
+        kind, names = self.labels.kind, self.labels.names
+        return SentenceSpec(
+            kind=kind,
+            names=names,
+            texts=self.table.texts,
+            tokenizer=self.tokenizer.digest(),
+            dictionary=dictionary_digest(dictionary.symbols),
+            tokenizer_name=self.tokenizer.name,
+            metric=stated.metric if stated and stated.kind == kind else DEFAULT_METRICS[kind],
+            positive=stated.positive if stated and stated.positive in names else None,
+        )
+
+
+def check_options(args: argparse.Namespace, table: TableFormat) -> dict[str, list[str]]:
     """Files of the given splits, by split, training first.
 
     Raises:
@@ -142,6 +174,8 @@ def check_options(args: argparse.Namespace) -> dict[str, list[str]]:
         )
     if args.like and args.full_dictionary:
         raise ValueError("--like takes the dictionary of a folder; leave --full-dictionary out, or --like")
+    if args.classes and table.kind != CLASSES:
+        raise ValueError(f"--classes names classes, but the labels are {table.kind}; leave it out")
     for name in (name for names in files.values() for name in names):
         if not Path(name).is_file():
             raise FileNotFoundError(f"`{name}` does not exist, or is no file. Check its path")
@@ -166,15 +200,28 @@ def most_tokens(tokenizer: HfTokenizer, texts: int, max_tokens: int) -> int:
     return max_tokens - special
 
 
-def check_like(
-    args: argparse.Namespace, like: SentenceSpec, table: TableFormat, tokenizer: HfTokenizer
-) -> None:
-    """Check the folder of ``--like`` against the tokenizer and the files.
+def make_plan(args: argparse.Namespace, table: TableFormat) -> Plan:
+    """Load tokenizer and dictionary.
 
     Raises:
-        ValueError: another tokenizer or kind of labels.
+        ValueError: options or a folder of ``--like`` that do not fit tokenizer and files.
     """
-    check_tokenizer(f"--like `{args.like}`", like.tokenizer, tokenizer.digest(), args.tokenizer)
+    like = read_spec(args.like) if args.like else None
+    tokenizer = HfTokenizer(args.tokenizer)
+    limit = most_tokens(tokenizer, table.texts, args.max_tokens)
+    dictionary = full_dictionary(tokenizer) if args.full_dictionary else None
+    names = tuple(name.strip() for name in args.classes.split(",")) if args.classes else ()
+    if like is not None:
+        check_tokenizer(f"--like `{args.like}`", like.tokenizer, tokenizer.digest(), args.tokenizer)
+        _check_kind(args, like, table)
+        dictionary = load_dictionary(args.like, like)
+        names = like.names or names
+    labels = labels_for(table.kind, table.preset, names)
+    return Plan(table, labels, tokenizer, like, dictionary, args.max_tokens, limit)
+
+
+def _check_kind(args: argparse.Namespace, like: SentenceSpec, table: TableFormat) -> None:
+    """Check the labels of the folder of ``--like`` against those of the files."""
     if UNLABELLED not in (like.kind, table.kind) and like.kind != table.kind:
         raise ValueError(
             f"--like `{args.like}` has labels that are {like.kind}, these files have {table.kind}; give a folder of the same "
@@ -182,13 +229,6 @@ def check_like(
         )
     if args.classes and like.names:
         raise ValueError(f"--like `{args.like}` has classes already; leave --classes out, or --like")
-
-
-def class_names(args: argparse.Namespace, like: SentenceSpec | None) -> tuple[str, ...]:
-    """Names of the classes that ``--classes`` or ``--like`` gives; empty if neither does."""
-    if like is not None and like.names:
-        return like.names
-    return tuple(name.strip() for name in args.classes.split(",")) if args.classes else ()
 
 
 class Scanned:
@@ -214,10 +254,13 @@ def scan(files: Sequence[str], table: TableFormat, labels: Labels, split: str) -
     """
     scanned, values = Scanned(files), array("d")
     for path in files:
+        before = scanned.rows
         for row in read_rows(path, table, labelled=split != "test"):
             scanned.rows += 1
             if table.kind != UNLABELLED and row.label is not None:
                 values.append(labels.read(path, row))
+        if scanned.rows == before:
+            raise ValueError(f"`{path}` has a header and no row below it; give a file with at least one row")
     if table.kind == UNLABELLED or not values:
         return scanned
     if len(values) != scanned.rows:
@@ -235,55 +278,42 @@ def scan(files: Sequence[str], table: TableFormat, labels: Labels, split: str) -
 # ---------------------------------------------------------------- the work
 
 
-def write(
-    args: argparse.Namespace,
-    folder: Path,
-    scanned: dict[str, Scanned],
-    labels: Labels,
-    tokenizer: HfTokenizer,
-    limit: int,
-    table: TableFormat,
-) -> None:
+def write(plan: Plan, folder: Path, scanned: Mapping[str, Scanned]) -> None:
     """Tokenise all splits and write the folder."""
-    from fairseq.data import Dictionary
-
     from fairseq_bert_kd.cli import sentence_folder
 
-    dictionary = _given_dictionary(args, tokenizer)
-    classes = Dictionary()
-    counts = {}
+    dictionary, classes, counts = plan.dictionary, _class_dictionary(plan.labels, scanned), {}
+    training = None
     with sentence_folder.new_folder(folder) as temporary:
-        seen = None
-        for name, split in scanned.items():
+        for name, found in scanned.items():
             numbering = PieceNumbers(dictionary)
-            texts = tokenise(split, table, tokenizer, numbering, name)
+            split = tokenise(found, plan.table, plan.tokenizer, numbering, name)
             if dictionary is None:  # of the training text, which comes first
                 dictionary, final = numbering.finish()
-                texts.renumber(final)
-            texts.labels = split.labels
-            if split.labels is not None and not len(classes) > classes.nspecial:
-                for number, label in enumerate(labels.names):
-                    classes.add_symbol(label, int((split.labels == number).sum()))
-            lengths = longest_first(texts.lengths(), limit)
-            hashes = sentence_folder.write_split(temporary, texts, lengths, dictionary, classes)
-            counts[name] = _counts(texts, lengths)
-            _report(name, counts[name], lengths, split.labels, labels, args.max_tokens, numbering.unknown)
-            seen = _compare_with_training(name, hashes, seen)
-        for number in range(table.texts):
+                split.renumber(final)
+            lengths = longest_first(split.lengths(), plan.limit)
+            hashes = sentence_folder.write_split(temporary, split, lengths, dictionary, classes)
+            counts[name] = _counts(split, lengths)
+            _report(plan, split, counts[name], lengths)
+            _warn_of_unknown(name, numbering.unknown, counts[name])
+            training = _compare_with_training(name, hashes, training)
+        for number in range(plan.table.texts):
             sentence_folder.write_dictionary(temporary, f"input{number}", dictionary)
-        if labels.kind == CLASSES:
+        if plan.labels.kind == CLASSES:
             sentence_folder.write_dictionary(temporary, "label", classes)
-        write_labels(temporary, _spec(args, labels, tokenizer, dictionary, table), counts)
+        write_labels(temporary, plan.spec(dictionary), counts)
     print(f"dictionary: {len(dictionary):,} symbols")
 
 
-def _given_dictionary(args: argparse.Namespace, tokenizer: HfTokenizer) -> Any:
-    """The dictionary of ``--like`` or ``--full-dictionary``; None for that of the training text."""
+def _class_dictionary(labels: Labels, scanned: Mapping[str, Scanned]) -> Any:
+    """fairseq's dictionary of the classes, in the order of their numbers, with counts of the first labelled split."""
     from fairseq.data import Dictionary
 
-    if args.like:
-        return Dictionary.load(str(Path(args.like) / "input0" / "dict.txt"))
-    return full_dictionary(tokenizer) if args.full_dictionary else None
+    dictionary = Dictionary()
+    values = next((split.labels for split in scanned.values() if split.labels is not None), np.zeros(0))
+    for number, name in enumerate(labels.names):
+        dictionary.add_symbol(name, int((values == number).sum()))
+    return dictionary
 
 
 class PieceNumbers:
@@ -325,31 +355,33 @@ class PieceNumbers:
 
 
 def tokenise(
-    split: Scanned, table: TableFormat, tokenizer: HfTokenizer, numbering: PieceNumbers, name: str
+    scanned: Scanned, table: TableFormat, tokenizer: HfTokenizer, numbering: PieceNumbers, name: str
 ) -> Any:
-    """A split's texts as ids, a `sentence_folder.Split` without labels.
+    """A split's texts as ids, a `sentence_folder.Split`.
 
     Raises:
         ValueError: a text of which the tokenizer leaves nothing.
     """
     from fairseq_bert_kd.cli.sentence_folder import Split, Texts
 
-    texts = Split(name, [Texts() for _ in range(table.texts)])
-    with tqdm(total=split.rows, desc=name, unit=" rows", unit_scale=True) as progress:
-        for path in split.files:
-            rows = read_rows(path, table, labelled=False)
-            for chunk in _chunks(rows):
-                for column, side in enumerate(texts.texts):
+    split = Split(name, [Texts() for _ in range(table.texts)], scanned.labels)
+    with tqdm(total=scanned.rows, desc=name, unit=" rows", unit_scale=True) as progress:
+        for path in scanned.files:
+            for chunk in _chunks(read_rows(path, table, labelled=False)):
+                for column, side in enumerate(split.texts):
                     pieces = tokenizer.encode_batch([row.texts[column] for row in chunk])
                     for row, symbols in zip(chunk, pieces, strict=True):
-                        if not symbols:
-                            raise ValueError(
-                                f"`{path}`, line {row.line:,}: the tokenizer leaves nothing of {row.texts[column]!r}. Remove "
-                                "the line"
-                            )
+                        _check_left(path, row, column, symbols)
                         side.append(numbering.ids(symbols))
                 progress.update(len(chunk))
-    return texts
+    return split
+
+
+def _check_left(path: str, row: Row, column: int, pieces: Sequence[str]) -> None:
+    if not pieces:
+        raise ValueError(
+            f"`{path}`, line {row.line:,}: the tokenizer leaves nothing of {row.texts[column]!r}. Remove the line"
+        )
 
 
 def _chunks(rows: Iterator[Row]) -> Iterator[list[Row]]:
@@ -357,51 +389,30 @@ def _chunks(rows: Iterator[Row]) -> Iterator[list[Row]]:
         yield chunk
 
 
-def _spec(
-    args: argparse.Namespace, labels: Labels, tokenizer: HfTokenizer, dictionary: Any, table: TableFormat
-) -> SentenceSpec:
-    preset = table.preset
-    return SentenceSpec(
-        kind=labels.kind,
-        names=labels.names,
-        texts=table.texts,
-        tokenizer=tokenizer.digest(),
-        dictionary=dictionary_digest(dictionary.symbols),
-        tokenizer_name=args.tokenizer,
-        metric=preset.metric if preset else DEFAULT_METRICS[labels.kind],
-        positive=preset.positive if preset and preset.positive in labels.names else None,
-    )
-
-
 # ---------------------------------------------------------------- what is said about it
 
 
-def _counts(texts: Any, lengths: NDArray[np.int64]) -> dict[str, int]:
-    cut = (texts.lengths() - lengths).sum(axis=1)  # (rows,) tokens
+def _counts(split: Any, lengths: NDArray[np.int64]) -> dict[str, int]:
+    cut = (split.lengths() - lengths).sum(axis=1)  # (rows,) tokens
     return {
-        "rows": len(texts),
+        "rows": len(split),
         "tokens": int(lengths.sum()),
         "truncated": int((cut > 0).sum()),
         "tokens_cut": int(cut.sum()),
     }
 
 
-def _report(
-    name: str,
-    counts: dict[str, int],
-    lengths: NDArray[np.int64],
-    values: NDArray[Any] | None,
-    labels: Labels,
-    max_tokens: int,
-    unknown: int,
-) -> None:
+def _report(plan: Plan, split: Any, counts: Mapping[str, int], lengths: NDArray[np.int64]) -> None:
     sizes = lengths.sum(axis=1)
-    said = [
-        f"{name}: {counts['rows']:,} rows, {counts['tokens']:,} tokens (mean {sizes.mean():.1f}, longest {sizes.max()})",
-        f"{counts['truncated']:,} rows cut to {max_tokens} tokens",
-        labels.describe(values) if values is not None else "no labels",
-    ]
+    said = (
+        f"{split.name}: {counts['rows']:,} rows, {counts['tokens']:,} tokens (mean {sizes.mean():.1f}, longest {sizes.max()})",
+        f"{counts['truncated']:,} rows cut to {plan.max_tokens} tokens",
+        "no labels" if split.labels is None else plan.labels.describe(split.labels),
+    )
     print("; ".join(said))
+
+
+def _warn_of_unknown(name: str, unknown: int, counts: Mapping[str, int]) -> None:
     if unknown:
         print(
             f"warning: {unknown:,} of {counts['tokens']:,} pieces of {name} are not in the dictionary; --full-dictionary has all"

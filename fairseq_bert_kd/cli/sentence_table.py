@@ -306,7 +306,7 @@ def _wrong_width(path: str, line: int, cells: Sequence[str], columns: Columns) -
         f"`{path}`, line {line:,}: every line must have {columns.width} columns, separated by tabs, like the first one, but "
         f"this one has {len(cells)}: {_shown(cells)}. "
     )
-    if any(cell.startswith('"') for cell in cells):
+    if any(cell.startswith('"') or cell.endswith('"') for cell in cells):
         return (
             said
             + "If double quotes enclose fields with tabs or line feeds inside, give --quoting double; else mend the line"

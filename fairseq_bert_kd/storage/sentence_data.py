@@ -20,7 +20,10 @@ from fairseq_bert_kd.storage.fairseq_data import SPECIAL_SYMBOLS, IndexedTokens
 
 LABELS_FILE = "labels.json"
 FORMAT = 1
-KINDS = CLASSES, NUMBERS, UNLABELLED = ("classes", "numbers", "none")
+CLASSES = "classes"
+NUMBERS = "numbers"
+UNLABELLED = "none"
+KINDS = (CLASSES, NUMBERS, UNLABELLED)
 
 _ADVICE = "prepare the data again with `fairseq-bert-kd prepare-sentences`"
 

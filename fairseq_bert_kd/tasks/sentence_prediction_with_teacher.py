@@ -5,7 +5,6 @@ import logging
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, Optional
 
 from fairseq import utils
@@ -20,7 +19,6 @@ from fairseq_bert_kd.data.sentence_dataset import SentenceDataset
 from fairseq_bert_kd.storage.alignment import check_tokenizer
 from fairseq_bert_kd.storage.fairseq_data import (
     check_parallel,
-    dictionary_digest,
     open_sides,
     sentence_files,
 )
@@ -37,7 +35,7 @@ from fairseq_bert_kd.storage.sentence_data import (
 )
 from fairseq_bert_kd.teachers.layer_teacher import LiveLayerTeacher
 from fairseq_bert_kd.teachers.load_layer_teacher import load_layer_teacher
-from fairseq_bert_kd.tokenization.dictionary import SentenceVocabulary, sentence_vocabulary
+from fairseq_bert_kd.tokenization.dictionary import SentenceVocabulary, load_dictionary, sentence_vocabulary
 from fairseq_bert_kd.tokenization.hf_tokenizer import HfTokenizer
 
 logger = logging.getLogger(__name__)
@@ -130,7 +128,7 @@ class SentencePredictionWithTeacherTask(GuardedLoading, FairseqTask):
             names = (f"data folder `{first}`", f"data folder `{folder}`")
             check_same_pieces(folders[first], folders[folder], names)
             check_same_task(folders[first], folders[folder], names)
-        return cls(cfg, folders[first], folders, _dictionary(first, folders[first]))
+        return cls(cfg, folders[first], folders, load_dictionary(first, folders[first]))
 
     def load_state_dict(self, state_dict):
         """Take the meaning of the outputs from a checkpoint, before fairseq builds its model.
@@ -385,20 +383,6 @@ def trained_spec(path: str) -> SentenceSpec:
             f"checkpoint `{path}` is not of task sentence_prediction_with_teacher; give the checkpoint of a model of sentences"
         )
     return spec
-
-
-def _dictionary(folder: str, spec: SentenceSpec) -> Dictionary:
-    path = Path(folder) / "input0" / "dict.txt"
-    if not path.is_file():
-        raise FileNotFoundError(
-            f"dictionary {path} does not exist; prepare the data again with `fairseq-bert-kd prepare-sentences`"
-        )
-    dictionary = Dictionary.load(str(path))
-    if dictionary_digest(dictionary.symbols) != spec.dictionary:
-        raise ValueError(
-            f"{path} is not the dictionary that `{folder}` was prepared with; copy the folder again, or prepare the data again"
-        )
-    return dictionary
 
 
 def _smallest(positions: int | Sequence[int] | None) -> int | None:

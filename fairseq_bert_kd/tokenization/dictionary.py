@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -11,6 +12,7 @@ from numpy.typing import NDArray
 
 from fairseq_bert_kd.functional.text_format import TextFormat
 from fairseq_bert_kd.storage.fairseq_data import dictionary_digest
+from fairseq_bert_kd.storage.sentence_data import SentenceSpec
 from fairseq_bert_kd.tokenization.hf_tokenizer import HfTokenizer
 
 if TYPE_CHECKING:  # a command reports a broken fairseq by itself, so importing this file must not need it
@@ -76,6 +78,32 @@ def full_dictionary(tokenizer: HfTokenizer) -> Dictionary:
     dictionary = Dictionary()
     for symbol in tokenizer.all_symbols():
         dictionary.add_symbol(symbol)
+    return dictionary
+
+
+def load_dictionary(folder: str, spec: SentenceSpec) -> Dictionary:
+    """Dictionary of a folder of prepared sentences.
+
+    Args:
+        folder: the folder.
+        spec: its description.
+
+    Raises:
+        FileNotFoundError: it has none.
+        ValueError: it is another one than the folder was prepared with.
+    """
+    from fairseq.data import Dictionary
+
+    path = Path(folder) / "input0" / "dict.txt"
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"dictionary {path} does not exist; prepare the data again with `fairseq-bert-kd prepare-sentences`"
+        )
+    dictionary = Dictionary.load(str(path))
+    if dictionary_digest(dictionary.symbols) != spec.dictionary:
+        raise ValueError(
+            f"{path} is not the dictionary that `{folder}` was prepared with; copy the folder again, or prepare the data again"
+        )
     return dictionary
 
 

@@ -118,8 +118,9 @@ def test_classes_reach_the_metrics_of_the_criterion(folder, report):
     assert float(found[-1]) > 90
 
 
-def test_lists_of_predictions_are_not_added_up(folder):
-    task = task_on(folder / "data-classes")
+def test_lists_of_predictions_are_not_added_up():
+    """fairseq asks the class, not the task."""
+    task = SentencePredictionWithTeacherTask
     lists = argparse.Namespace(keep_pred_and_targ=True, logging_outputs_can_be_summed=lambda: True)
     sums = argparse.Namespace(keep_pred_and_targ=False, logging_outputs_can_be_summed=lambda: True)
     assert not task.logging_outputs_can_be_summed(lists)
@@ -167,6 +168,20 @@ def test_a_resumed_run_ends_where_an_unbroken_one_does(folder):
     )
     other_seed = train(folder / "data-classes", folder / "other", "--seed", 2, updates=25)
     assert not torch.equal(weights(other_seed), weights(unbroken))
+
+
+def test_loading_processes_give_the_same_batches(folder):
+    task = task_on(folder / "data-pairs")
+    task.load_dataset("train")
+    found = [
+        list(task.get_batch_iterator(task.datasets["train"], max_sentences=8, num_workers=n).next_epoch_itr())
+        for n in (0, 1)
+    ]
+    for one, other in zip(*found, strict=True):
+        assert one["id"].tolist() == other["id"].tolist()
+        assert [text.tolist() for text in one["net_input"]["texts"]] == [
+            text.tolist() for text in other["net_input"]["texts"]
+        ]
 
 
 # ---------------------------------------------------------------- what the folder holds
