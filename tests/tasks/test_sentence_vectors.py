@@ -109,7 +109,10 @@ def test_store_commands_know_it(folder, capsys):
 @pytest.mark.parametrize("vector", ["cls", "last2-mean"])
 def test_other_vectors_under_a_name(folder, vector):
     name = vector.replace("2-", "_two_")
-    assert vectors(folder / "data", folder / "bert", "--vector", vector, "--name", name, "--dtype", "float32") == 0
+    assert (
+        vectors(folder / "data", folder / "bert", "--vector", vector, "--name", name, "--dtype", "float32")
+        == 0
+    )
     reader = VectorReader(vector_store_path(folder / "data", "train", name))
     assert (reader.info.vector, reader.info.dtype, reader.info.similarity) == (vector, "float32", "")
 
@@ -118,7 +121,10 @@ def test_batches_and_chunks_do_not_change_a_vector(folder, tmp_path):
     data = tmp_path / "data"
     shutil.copytree(folder / "data", data)
     assert vectors(data, folder / "bert", "--name", "small", "--max-tokens", 20, "--chunk-sentences", 7) == 0
-    found = [VectorReader(vector_store_path(data, "train", name)).vectors(np.arange(60))[0] for name in ("", "small")]
+    found = [
+        VectorReader(vector_store_path(data, "train", name)).vectors(np.arange(60))[0]
+        for name in ("", "small")
+    ]
     np.testing.assert_allclose(found[0], found[1], rtol=2e-3, atol=2e-3)
 
 
@@ -130,7 +136,9 @@ def test_a_finished_store_stays_and_another_one_is_not_replaced_unasked(folder, 
     assert "train.sentences.vec is complete already: nothing to score" in capsys.readouterr().out
     build_teacher_folder("bert", other, dim=16)
     assert vectors(data, other, *options) == 2
-    assert "exists and differs (teacher: 'vectors" in capsys.readouterr().err.replace(str(tmp_path), "")  or True
+    assert (
+        "exists and differs (teacher: 'vectors" in capsys.readouterr().err.replace(str(tmp_path), "") or True
+    )
     (data / "input0" / "train.bin").write_bytes(bytes(reversed((data / "input0" / "train.bin").read_bytes())))
     assert vectors(data, folder / "bert", *options) == 2
     assert "exists and is of other data: sentence 0 has another input0 now" in capsys.readouterr().err
@@ -171,7 +179,11 @@ def test_a_student_comes_nearer_to_its_teacher(folder, student):
 
 
 @pytest.mark.parametrize(
-    "options", [("--vector-loss", "mse"), ("--vector-loss", "both", "--relational-weight", 0.5, "--fp16-no-flatten-grads")]
+    "options",
+    [
+        ("--vector-loss", "mse"),
+        ("--vector-loss", "both", "--relational-weight", 0.5, "--fp16-no-flatten-grads"),
+    ],
 )
 def test_other_losses_run(folder, tmp_path, options):
     assert np.isfinite(logs(train(folder / "data", tmp_path, *SIZES, *options))["val_loss"])
@@ -181,7 +193,10 @@ def test_stores_of_other_data_are_refused_by_name(folder, tmp_path):
     data = tmp_path / "data"
     shutil.copytree(folder / "data", data)
     (data / "train.sentences.vec").rename(data / "train.sentences.other.vec")
-    with pytest.raises(FileNotFoundError, match=r"train.sentences.vec does not exist; write it with `fairseq-bert-kd vectors`"):
+    with pytest.raises(
+        FileNotFoundError,
+        match=r"train.sentences.vec does not exist; write it with `fairseq-bert-kd vectors`",
+    ):
         train(data, tmp_path / "a", *SIZES)
     shutil.copy(data / "valid.sentences.vec", data / "train.sentences.vec")
     with pytest.raises(ValueError, match="was made for split `valid`, not `train`"):
@@ -189,9 +204,14 @@ def test_stores_of_other_data_are_refused_by_name(folder, tmp_path):
     shutil.copy(folder / "data" / "train.sentences.vec", data / "train.sentences.vec")
     for suffix in ("bin", "idx"):
         shutil.copy(data / "input0" / f"train.{suffix}", data / "input0" / f"valid.{suffix}")
-    with pytest.raises(ValueError, match="valid.sentences.vec is shorter than the data: 20 sentences against 60"):
+    with pytest.raises(
+        ValueError, match="valid.sentences.vec is shorter than the data: 20 sentences against 60"
+    ):
         train(data, tmp_path / "c", *SIZES)
-    other = (tmp_path / "other.txt", "\n".join(reversed((folder / "train.txt").read_text().splitlines())) + "\n")
+    other = (
+        tmp_path / "other.txt",
+        "\n".join(reversed((folder / "train.txt").read_text().splitlines())) + "\n",
+    )
     other[0].write_text(other[1])
     assert prepare(
         folder / "bert", tmp_path / "new", "--task", "plain", "--full-dictionary", "--train", other[0], "--valid", other[0]
@@ -205,7 +225,12 @@ def test_widths_and_teachers_must_agree(folder, tmp_path):
     with pytest.raises(ValueError, match="the student's vectors have 5 numbers, the teacher's 32"):
         train(folder / "data", tmp_path / "a", *SIZES, "--vector-dim", 5)
     shutil.copytree(folder / "student", tmp_path / "b")
-    assert vectors(folder / "data", folder / "bert", "--vector", "cls", "--name", "again", "--subset", "train,valid") == 0
+    assert (
+        vectors(
+            folder / "data", folder / "bert", "--vector", "cls", "--name", "again", "--subset", "train,valid"
+        )
+        == 0
+    )
     with pytest.raises(ValueError, match=r"learns other vectors .* than those of .*again.vec"):
         train(folder / "data", tmp_path / "b", *SIZES, "--vector-store", "again", updates=40)
     with pytest.raises(ValueError, match="--criterion sentence_representation, not `sentence_prediction`"):
@@ -270,7 +295,9 @@ def own_vectors(student, folder, lines):
     for line in lines:
         ids = [*map(task.dictionary.index, tokenizer.encode(line)), task.dictionary.eos()]
         with torch.inference_mode():
-            found.append(model.eval().sentence_vectors(torch.tensor([ids]), torch.tensor([len(ids)]))[0].numpy())
+            found.append(
+                model.eval().sentence_vectors(torch.tensor([ids]), torch.tensor([len(ids)]))[0].numpy()
+            )
     return np.stack(found)
 
 
@@ -284,7 +311,10 @@ def test_encode_streams_lines_into_an_array(folder, student, tmp_path, monkeypat
     np.testing.assert_allclose(np.load(out), expected, rtol=0, atol=1e-5)
     assert encode(text, "--path", student, "--output", out) == 2
     assert "exists; pass --overwrite" in capsys.readouterr().err
-    assert encode(text, "--path", student, "--output", out, "--overwrite", "--normalise", "--dtype", "float16") == 0
+    assert (
+        encode(text, "--path", student, "--output", out, "--overwrite", "--normalise", "--dtype", "float16")
+        == 0
+    )
     unit = np.load(out)
     assert unit.dtype == np.float16
     np.testing.assert_allclose(
@@ -295,7 +325,10 @@ def test_encode_streams_lines_into_an_array(folder, student, tmp_path, monkeypat
 
 def test_encode_by_the_teacher_itself(folder, tmp_path):
     text = folder / "train.txt"
-    assert encode(text, "--path", folder / "bert", "--data", folder / "data", "--output", tmp_path / "a.npy") == 0
+    assert (
+        encode(text, "--path", folder / "bert", "--data", folder / "data", "--output", tmp_path / "a.npy")
+        == 0
+    )
     stored = VectorReader(vector_store_path(folder / "data", "train")).vectors(np.arange(60))[0]
     np.testing.assert_allclose(np.load(tmp_path / "a.npy"), stored, rtol=2e-3, atol=2e-3)
 
@@ -305,7 +338,10 @@ def test_what_encode_refuses(folder, student, tmp_path, capsys):
     text.write_text("a man\n\n")
     out = tmp_path / "out.npy"
     assert encode(text, "--path", student, "--output", out) == 2
-    assert "line 2: the tokenizer leaves nothing of it, and an empty sentence has no vector" in capsys.readouterr().err
+    assert (
+        "line 2: the tokenizer leaves nothing of it, and an empty sentence has no vector"
+        in capsys.readouterr().err
+    )
     text.write_text("")
     assert encode(text, "--path", student, "--output", out) == 2
     assert "there are no lines to encode" in capsys.readouterr().err
@@ -322,6 +358,16 @@ def test_sts_of_student_and_teacher(folder, student, tmp_path, capsys):
     table.write_text("".join(f"{row}\n" for row in rows))
     columns = ("--columns", "text,other", "--label-column", "label", "--label-kind", "numbers")
     for path in (student, folder / "bert"):
-        words = ["evaluate-sentences", folder / "data", "--path", path, "--input", table, *columns, "--sts", "--cpu"]
+        words = [
+            "evaluate-sentences",
+            folder / "data",
+            "--path",
+            path,
+            "--input",
+            table,
+            *columns,
+            "--sts",
+            "--cpu",
+        ]
         assert cli_main(list(map(str, words))) == 0
         assert "Spearman" in capsys.readouterr().out
