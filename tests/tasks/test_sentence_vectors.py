@@ -136,9 +136,7 @@ def test_a_finished_store_stays_and_another_one_is_not_replaced_unasked(folder, 
     assert "train.sentences.vec is complete already: nothing to score" in capsys.readouterr().out
     build_teacher_folder("bert", other, dim=16)
     assert vectors(data, other, *options) == 2
-    assert (
-        "exists and differs (teacher: 'vectors" in capsys.readouterr().err.replace(str(tmp_path), "") or True
-    )
+    assert "exists and differs (teacher: " in capsys.readouterr().err
     (data / "input0" / "train.bin").write_bytes(bytes(reversed((data / "input0" / "train.bin").read_bytes())))
     assert vectors(data, folder / "bert", *options) == 2
     assert "exists and is of other data: sentence 0 has another input0 now" in capsys.readouterr().err
@@ -208,15 +206,12 @@ def test_stores_of_other_data_are_refused_by_name(folder, tmp_path):
         ValueError, match="valid.sentences.vec is shorter than the data: 20 sentences against 60"
     ):
         train(data, tmp_path / "c", *SIZES)
-    other = (
-        tmp_path / "other.txt",
-        "\n".join(reversed((folder / "train.txt").read_text().splitlines())) + "\n",
-    )
-    other[0].write_text(other[1])
-    assert prepare(
-        folder / "bert", tmp_path / "new", "--task", "plain", "--full-dictionary", "--train", other[0], "--valid", other[0]
-    ) == 0  # fmt: skip
-    shutil.copy(folder / "data" / "train.sentences.vec", tmp_path / "new")
+    other, valid = tmp_path / "other.txt", folder / "valid.txt"
+    other.write_text("".join(reversed((folder / "train.txt").read_text().splitlines(keepends=True))))
+    words = ("--task", "plain", "--full-dictionary", "--train", other, "--valid", valid)
+    assert prepare(folder / "bert", tmp_path / "new", *words) == 0
+    for split in ("train", "valid"):
+        shutil.copy(folder / "data" / f"{split}.sentences.vec", tmp_path / "new")
     with pytest.raises(ValueError, match="was made from another text: the input0 of sentence 0 "):
         train(tmp_path / "new", tmp_path / "d", *SIZES)
 
