@@ -29,7 +29,6 @@ def folder(tmp_path_factory):
 
 
 def work(root):
-    import faulthandler; faulthandler.dump_traceback_later(60, file=open("/tmp/kd_trace.txt","a"))
     words = ["vectors", root / "data", "--encoder-model", root / "bert", "--cpu", "--chunk-sentences", 8]
     assert cli_main(list(map(str, words))) == 0
 
