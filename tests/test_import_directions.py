@@ -32,7 +32,7 @@ INSIDE = {
     "models": {"modules", "functional", "batch", "compat"},
     "criterions": {"modules", "functional", "batch"},
     "tasks": {"teachers", "data", "tokenization", "functional", "storage", "batch", "compat"},
-    "report": {"evaluation", "storage", "compat", "root"},
+    "report": {"evaluation", "tokenization", "storage", "text_lines", "compat", "root"},
     "cli": {
         "report", "tasks", "teachers", "modules", "evaluation", "tokenization", "data", "functional", "storage", "text_lines",
         "batch", "compat", "root",
@@ -51,7 +51,7 @@ OUTSIDE = {
     "functional": {"torch", "numpy", "triton"},  # triton where there is a GPU
     "evaluation": {"numpy", "sacrebleu", "scipy", "sklearn"},  # rouge-score comes through compat.import_extra
     "data": {"torch", "numpy", "fairseq.data", "fairseq.utils"},
-    "tokenization": {"numpy", "fairseq.data", "fairseq.dataclass", "tokenizers"},
+    "tokenization": {"numpy", "fairseq.data", "fairseq.dataclass", "omegaconf", "tokenizers", "transformers"},
     "modules": {"torch", "fairseq.distributed", "fairseq.models", "fairseq.modules", "fairseq.utils", "transformers"},
     "teachers": {"torch", "numpy", "omegaconf", "fairseq"},
     "models": {"torch", "fairseq.models", "fairseq.dataclass", "transformers"},

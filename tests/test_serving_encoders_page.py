@@ -38,7 +38,7 @@ def served(tmp_path, monkeypatch):
     torch.manual_seed(1)
     student = build(task, **sizes())
     Path("student").mkdir()
-    save(student, "student/checkpoint_best.pt", classification_pooling="pooler", classifier="dropout")
+    save(student, "student/checkpoint_best.pt")
     kinds, blocks = zip(*BLOCKS, strict=True)
     assert kinds == ("bash", "python", "python")
     words = shlex.split(blocks[0].replace("$TEACHER", "bert"))

@@ -75,6 +75,7 @@ class Settings(TableSettings):
     metric: str = "bleu"
     lowercase: bool = True
     bleu_tokenize: str = "13a"
+    normalise_like: str = ""
     baseline: str = "plain"
     main: str = "distilled"
     pairs: str = "all"
@@ -124,7 +125,10 @@ def check(settings: Settings) -> None:
         masked_lm_with_random_weights(settings.teacher)
     keys = ("metric", "lowercase", "bleu_tokenize", "baseline", "main")
     languages = {"source_lang": settings.source, "target_lang": settings.target}
-    describe(settings, languages | {key: getattr(settings, key) for key in keys})
+    scoring = {key: getattr(settings, key) for key in keys}
+    if settings.normalise_like:  # folders from before it was there go on
+        scoring["normalise_like"] = settings.normalise_like
+    describe(settings, languages | scoring)
 
 
 def steps(settings: Settings) -> list[Step]:
@@ -136,8 +140,13 @@ class _Steps(Steps):
     """Makes the steps of one experiment."""
 
     def score(self) -> str:
-        systems = " ".join(f"{name}={files}" for name, files in self.outputs("test").items())
-        return self.command("score", systems=systems, case="--lowercase" if self.settings.lowercase else "")
+        settings = self.settings
+        return self.command(
+            "score",
+            systems=" ".join(f"{name}={files}" for name, files in self.outputs("test").items()),
+            case="--lowercase" if settings.lowercase else "",
+            like=f'--normalise-like "{settings.normalise_like}"' if settings.normalise_like else "",
+        )
 
     def prepared(self) -> Iterator[Step]:
         """Text, data, teachers and stores."""

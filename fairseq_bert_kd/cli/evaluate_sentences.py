@@ -99,9 +99,9 @@ def main(args: argparse.Namespace) -> None:
     check_options(args)
     from fairseq_bert_kd.cli import sentence_predictions
 
-    started = time.monotonic()
     model = sentence_predictions.load(args.path, args.data, args.cpu)
     rows = sentence_predictions.rows_to_predict(args, model)
+    started = time.monotonic()
     predictions = (
         sentence_predictions.cosines(model, rows, args.batch_size, args.vector)
         if args.sts

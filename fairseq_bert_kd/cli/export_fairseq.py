@@ -4,8 +4,17 @@ import argparse
 from pathlib import Path
 from typing import Any
 
+from fairseq_bert_kd.storage.fairseq_data import dictionary_digest, read_dictionary
+from fairseq_bert_kd.tokenization.dictionary import check_pieces
+from fairseq_bert_kd.tokenization.hf_tokenizer import HfTokenizer
+
 SUMMARY = "a FILE for stock fairseq and CTranslate2: weights and fairseq's own settings only"
-OPTIONS: dict[str, dict[str, Any]] = {}
+OPTIONS: dict[str, dict[str, Any]] = {
+    "--data": {
+        "metavar": "FOLDER",
+        "help": "folder of the dictionaries that will go with it: checked against those of the training",
+    },
+}
 # our names -> fairseq's names that decode the same
 FAIRSEQ_TASKS = {"translation_with_teacher": "translation"}
 FAIRSEQ_CRITERIONS = {"label_smoothed_cross_entropy_with_distillation": "label_smoothed_cross_entropy"}
@@ -19,11 +28,13 @@ def write(state: dict[str, Any], output: Path, args: argparse.Namespace) -> str:
     """Write the checkpoint; what to say about it.
 
     Raises:
-        ValueError: it is a teacher's, or of a model that stock fairseq does not have.
+        ValueError: it is a teacher's, of a model that stock fairseq does not have, or was trained with other dictionaries or
+            another tokenizer than those that are named.
     """
     import torch
 
     checkpoint = exported(state, args.checkpoint)
+    check_company(checkpoint, args.checkpoint, args.data, args.tokenizer)
     check_known_to_fairseq(checkpoint["args"].arch, args.checkpoint)
     torch.save(checkpoint, output)
     return f"{checkpoint['args'].arch}, {_parameters(checkpoint['model']):,} parameters"
@@ -87,10 +98,61 @@ def exported(state: dict[str, Any], name: str) -> dict[str, Any]:
                 "num_updates": history.get("num_updates", 0),
             }
         ],
-        "task_state": {},
+        "task_state": {"digests": state.get("task_state", {}).get("digests", {})},
         "extra_state": {"train_iterator": {"epoch": 1, "iterations_in_epoch": 0}},
         "last_optimizer_state": None,
     }
+
+
+def check_company(state: dict[str, Any], name: str, data: str | None, tokenizer: str | None) -> None:
+    """Compare a student with the dictionaries and the tokenizer that are to go with it.
+
+    Args:
+        state: the exported checkpoint. One that was written before checkpoints held digests is compared by size.
+        name: its path, for messages.
+        data: folder with ``dict.LANGUAGE.txt``; None to compare none.
+        tokenizer: folder or hub name; None to compare none.
+
+    Raises:
+        ValueError: they do not belong together.
+    """
+    digests, loaded = state["task_state"]["digests"], HfTokenizer(tokenizer) if tokenizer else None
+    for side, module in {"source": "encoder", "target": "decoder"}.items() if data else ():
+        weight = state["model"].get(f"{module}.embed_tokens.weight")
+        rows, digest = (None if weight is None else len(weight)), digests.get(f"{side}_dictionary")
+        read = _dictionaries(Path(data or ""), getattr(state["args"], f"{side}_lang"))
+        if not any(
+            digest in (None, dictionary_digest(symbols)) and rows in (None, len(symbols))
+            for symbols in read.values()
+        ):
+            sizes = ", ".join(f"`{path}` ({len(symbols):,} symbols)" for path, symbols in read.items())
+            raise ValueError(
+                f"the {side} dictionary that `{name}` was trained with ({rows or 0:,} symbols) is not {sizes}. Give the data "
+                "folder of its training."
+            )
+        for path, symbols in read.items():
+            if loaded:
+                check_pieces(loaded, symbols, f"`{path}`")
+    if loaded and digests.get("tokenizer", loaded.digest()) != loaded.digest():
+        raise ValueError(
+            f"`{name}` was trained on pieces of another tokenizer than `{tokenizer}` (digest {digests['tokenizer'][:12]}, this "
+            f"one {loaded.digest()[:12]}). Give the one that `fairseq-bert-kd tokenize` was run with."
+        )
+
+
+def _dictionaries(folder: Path, language: str | None) -> dict[Path, list[str]]:
+    """The dictionary of a language; all of a folder if the checkpoint does not name the language.
+
+    Raises:
+        FileNotFoundError: no dictionary.
+        ValueError: one that fairseq cannot read.
+    """
+    paths = [folder / f"dict.{language}.txt"] if language else sorted(folder.glob("dict.*.txt"))
+    if not paths:
+        raise FileNotFoundError(
+            f"`{folder}` holds no dict.*.txt; give the folder that fairseq-preprocess wrote"
+        )
+    return {path: read_dictionary(path) for path in paths}
 
 
 def _settings(state: dict[str, Any]) -> dict[str, Any]:

@@ -9,12 +9,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fairseq_bert_kd import compat
-from fairseq_bert_kd.cli.export_transformers import TOKENIZER, own_tokenizer
+from fairseq_bert_kd.cli.export_transformers import own_tokenizer
 
 SUMMARY = (
     "a FOLDER with model.onnx and tokenizer, of a sentence_lstm: token ids and their mask to sentence vectors"
 )
-OPTIONS = TOKENIZER
+OPTIONS: dict[str, dict[str, Any]] = {}
 FILE = "model.onnx"
 OPSET, IR_VERSION = 17, 8  # both of 2022, so that older runtimes read the file
 INPUTS, OUTPUT = ("input_ids", "attention_mask"), "sentence_embedding"
@@ -33,7 +33,7 @@ def write(state: dict[str, Any], output: Path, args: argparse.Namespace) -> str:
 
     onnx = compat.import_extra("onnx", "onnx", "--format onnx")
     spec = spec_of_state(state, f"`{args.checkpoint}`")
-    tokenizer = own_tokenizer(state, args.tokenizer, spec.digests["tokenizer"], args.checkpoint, "onnx")
+    tokenizer = own_tokenizer(state, args, spec.digests["tokenizer"])
     weights = {
         name: weight.float().numpy() for name, weight in state["model"].items() if weight.is_floating_point()
     }

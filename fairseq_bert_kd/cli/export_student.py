@@ -4,13 +4,14 @@ import argparse
 import os
 import shutil
 from pathlib import Path
-from typing import Any
 
 from fairseq_bert_kd.cli import export_fairseq, export_onnx, export_transformers
 from fairseq_bert_kd.compat import load_checkpoint
 
 HELP = "write a student's checkpoint in another format, without optimizer state and options of ours"
-EXAMPLE = "example: fairseq-bert-kd export-student student/checkpoint_best.pt --output student.pt"
+EXAMPLE = (
+    "example: fairseq-bert-kd export-student student/checkpoint_best.pt --data data-bin --output student.pt"
+)
 # each has SUMMARY, OPTIONS (flag -> arguments of `add_argument`) and `write(state, output, args)`, which writes a file or a
 # folder and returns a line about it
 FORMATS = {"fairseq": export_fairseq, "transformers": export_transformers, "onnx": export_onnx}
@@ -22,25 +23,22 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "checkpoint", help="a student's checkpoint, written by fairseq-train or fairseq-hydra-train"
     )
     parser.add_argument("--output", required=True, metavar="PATH", help="file or folder to write")
+    parser.add_argument(
+        "--tokenizer",
+        metavar="PATH",
+        help="folder or hub name of the tokenizer of the student's training: compared with the checkpoint, and written into a "
+        "folder of --format transformers or onnx (default there: the one that the training named, if it is still there)",
+    )
     parser.add_argument("--overwrite", action="store_true", help="replace an existing --output")
     summaries = "; ".join(f"{name}: {module.SUMMARY}" for name, module in FORMATS.items())
     parser.add_argument(
         "--format", choices=FORMATS, default="fairseq", help=f"{summaries} (default: fairseq)"
     )
-    groups: dict[str, Any] = {}
-    for flag, formats in _flags().items():
-        title = f"options of --format {' and '.join(formats)}"
-        groups[title] = groups.get(title) or parser.add_argument_group(title)
-        groups[title].add_argument(flag, **FORMATS[formats[0]].OPTIONS[flag])
-
-
-def _flags() -> dict[str, list[str]]:
-    """Formats of each option that not all have."""
-    found: dict[str, list[str]] = {}
     for name, module in FORMATS.items():
-        for flag in module.OPTIONS:
-            found.setdefault(flag, []).append(name)
-    return found
+        if module.OPTIONS:
+            group = parser.add_argument_group(f"options of --format {name}")
+            for flag, settings in module.OPTIONS.items():
+                group.add_argument(flag, **settings)
 
 
 def main(args: argparse.Namespace) -> None:
@@ -71,11 +69,10 @@ def main(args: argparse.Namespace) -> None:
 
 
 def _check_options(args: argparse.Namespace) -> None:
-    for flag, formats in _flags().items():
-        if args.format not in formats and getattr(args, flag.lstrip("-").replace("-", "_")):
-            raise ValueError(
-                f"{flag} is an option of --format {' or '.join(formats)}; add that, or leave {flag} out"
-            )
+    for name, module in FORMATS.items():
+        for flag in module.OPTIONS:
+            if name != args.format and getattr(args, flag.lstrip("-").replace("-", "_")):
+                raise ValueError(f"{flag} is an option of --format {name}; add that, or leave {flag} out")
 
 
 def _size(path: Path) -> int:

@@ -7,16 +7,10 @@ from typing import Any
 
 from fairseq_bert_kd import compat
 
-SUMMARY = "a FOLDER with config, safetensors and tokenizer for transformers, of an hf_encoder"
-TOKENIZER: dict[str, dict[str, Any]] = {
-    "--tokenizer": {
-        "metavar": "PATH",
-        "help": "folder or hub name of the tokenizer that the student was trained with (default: the one that its training "
-        "named, if it is still there)",
-    }
-}
+SUMMARY = (
+    "a FOLDER with config, safetensors and tokenizer for transformers, of an encoder (--arch hf_encoder)"
+)
 OPTIONS: dict[str, dict[str, Any]] = {
-    **TOKENIZER,
     "--encoder-only": {
         "action": "store_true",
         "help": "leave the classification head out (for AutoModel)",
@@ -35,19 +29,14 @@ def write(state: dict[str, Any], output: Path, args: argparse.Namespace) -> str:
 
     parts, spec = parts_of_state(state, args.checkpoint)
     settings = compat.model_settings(state)
-    tokenizer = own_tokenizer(
-        state, args.tokenizer, spec.digests["tokenizer"], args.checkpoint, "transformers"
-    )
+    tokenizer = own_tokenizer(state, args, spec.digests["tokenizer"])
     if args.encoder_only:
         parts = parts._replace(output=None)
-    model = to_transformers(
-        parts,
-        pooling=str(settings.get("classification_pooling")),
-        form=str(settings.get("classifier")),
-        dropout=settings.get("classification_dropout", 0.0),
-    )
+    model = to_transformers(parts, dropout=settings.get("classification_dropout", 0.0))
     model.save_pretrained(output)
     tokenizer.save(str(output))
+    for file in output.iterdir():  # safetensors lets only the owner read the weights
+        file.chmod((output / "config.json").stat().st_mode)
     return f"{type(model).__name__}, {model.num_parameters():,} parameters"
 
 
@@ -57,15 +46,13 @@ def _task_setting(state: dict[str, Any], name: str) -> Any:
     return (task if isinstance(task, dict) else vars(task)).get(name)
 
 
-def own_tokenizer(state: dict[str, Any], given: str | None, digest: str, checkpoint: str, form: str) -> Any:
+def own_tokenizer(state: dict[str, Any], args: argparse.Namespace, digest: str) -> Any:
     """The tokenizer that a student was trained with.
 
     Args:
         state: content of the checkpoint.
-        given: ``--tokenizer``; None for the one that training named.
+        args: of the command.
         digest: of the student's tokenizer.
-        checkpoint: its path, for messages.
-        form: the format, for messages.
 
     Raises:
         ValueError: none is known, or it is another one.
@@ -73,21 +60,17 @@ def own_tokenizer(state: dict[str, Any], given: str | None, digest: str, checkpo
     from fairseq_bert_kd.tokenization.hf_tokenizer import HfTokenizer
 
     spec = json.loads((state.get("task_state") or {}).get("sentence_spec") or "{}")
-    name = (
-        given
-        or _task_setting(state, "kd_tokenizer")
-        or compat.model_settings(state).get("encoder_model")
-        or spec.get("tokenizer_name")
-    )
+    named = _task_setting(state, "kd_tokenizer") or compat.model_settings(state).get("encoder_model")
+    name = args.tokenizer or named or spec.get("tokenizer_name")
     if not name:
         raise ValueError(
-            f"--format {form} needs --tokenizer: the folder or hub name of the tokenizer that the student was trained "
+            f"--format {args.format} needs --tokenizer: the folder or hub name of the tokenizer that the student was trained "
             "with, which is written into the folder"
         )
     tokenizer = HfTokenizer(name)
     if tokenizer.digest() != digest:
         raise ValueError(
-            f"tokenizer `{name}` is not the one that `{checkpoint}` was trained with (sha256 {tokenizer.digest()[:12]} "
+            f"tokenizer `{name}` is not the one that `{args.checkpoint}` was trained with (sha256 {tokenizer.digest()[:12]} "
             f"against {digest[:12]}); give that one with --tokenizer"
         )
     return tokenizer

@@ -16,6 +16,9 @@ COMMANDS = {
     "prepare-sentences": Command(
         f"{CLI}.prepare_sentences", "labelled sentences or pairs as a data folder for fairseq"
     ),
+    "augment": Command(
+        f"{CLI}.augment", "copies of labelled sentences with words replaced by a masked language model"
+    ),
     "evaluate-sentences": Command(
         f"{CLI}.evaluate_sentences",
         "accuracy, F1 or correlation of a sentence model, with intervals and tests",

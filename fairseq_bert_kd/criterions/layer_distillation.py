@@ -3,6 +3,7 @@
 import contextlib
 import logging
 from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from typing import Any
 
 import torch
@@ -24,6 +25,8 @@ from fairseq_bert_kd.functional.encoder_states import EncoderStates, record
 from fairseq_bert_kd.functional.layer_matching import (
     hidden_mse,
     number_mse,
+    projected_hidden_mse,
+    projected_score_mse,
     relation_divergence,
     score_mse,
     soft_cross_entropy,
@@ -76,7 +79,7 @@ class LayerDistillationCriterion(FairseqCriterion):
         """Fit the student to its teacher: choose layers, add projections, freeze what the loss does not reach.
 
         A parameter without a gradient would stop a run with several workers. What the loss reaches is found by one step
-        on two tokens, whose gradients are dropped.
+        on a row of two tokens, whose gradients are dropped.
 
         Args:
             student: model to train, on the CPU and not wrapped yet.
@@ -126,12 +129,9 @@ class LayerDistillationCriterion(FairseqCriterion):
 
     def _reached(self, student) -> set[str]:
         """Names of the parameters that have a gradient after a step; weights and random numbers stay as they are."""
-        eos, texts = self.task.source_dictionary.eos(), self.task.spec.texts
+        text, count = torch.full((1, 2), self.task.source_dictionary.eos()), self.task.spec.texts
         sample = {
-            "net_input": {
-                "texts": (torch.full((1, 2), eos),) * texts,
-                "lengths": (torch.tensor([2]),) * texts,
-            },
+            "net_input": {"texts": (text,) * count, "lengths": (torch.tensor([2]),) * count},
             "target": torch.zeros(1, dtype=torch.float32 if self.regression else torch.int64),
             "ntokens": 2,
             "nsentences": 1,
@@ -149,63 +149,86 @@ class LayerDistillationCriterion(FairseqCriterion):
     def forward(self, model, sample, reduce=True):
         """Loss summed over sentences, their number, and what to log."""
         shows_logits = self.needs_head or (not model.training and self._can_show(model, sample))
-        layers = any(self.pairs)
-        with self._recorded(model) if layers else contextlib.nullcontext() as states:
-            output, extra = model(
-                **sample["net_input"],
-                features_only=True,
-                classification_head_name=self.head if shows_logits else None,
-            )
-        teacher_states, teacher_logits = None, None
-        if self.needs_teacher:
-            teacher_states, teacher_logits = self.task.teacher.run(
+        teacher: Any = None
+        if self.needs_teacher:  # first, while the student holds nothing for its backward pass
+            teacher = self.task.teacher.run(
                 sample["net_input"],
                 next(model.parameters()),
                 predict=self.needs_predictions,
                 **self.pairs.of(1),
             )
-        found: list[tuple[str, Tensor]] = []  # term and (B,) losses
-        if layers:
-            found += self._layer_losses(model, states, teacher_states, extra["inputs"].attention_mask.bool())
+        found: list[tuple[str, Tensor]] = []  # term, and losses by sentence or summed
+        head = self.head if shows_logits else None
+        with self._comparing(model, teacher, found):
+            # a model that gives logits may leave out what they do not need, which layers do
+            output, extra = model(
+                **sample["net_input"],
+                features_only=True,
+                classification_head_name=None if any(self.pairs) else head,
+            )
+        logits: Any = model.classify(output, extra["inputs"], head) if head and any(self.pairs) else output
         if self.needs_head:
-            found += self._prediction_losses(output, teacher_logits, sample.get("target"))
+            found += self._prediction_losses(logits, teacher and teacher.logits, sample.get("target"))
         losses: dict[str, Tensor] = {}
         for term, by_sentence in found:
             losses[term] = losses.get(term, 0.0) + self.weights[term] * by_sentence.sum()
-        loss, sentences = sum(losses.values()), sample["nsentences"]
+        loss: Any = sum(losses.values())
+        sentences = sample["nsentences"]
         log = {"loss": loss.data, **{f"{term}_loss": value.data for term, value in losses.items()}}
         log |= {"ntokens": sample["ntokens"], "nsentences": sentences, "sample_size": sentences}
         if shows_logits and not self.regression:
-            log |= _hits(output, teacher_logits, sample.get("target"))
+            log |= _hits(logits, teacher and teacher.logits, sample.get("target"))
         return loss, sentences, log
 
-    def _recorded(self, model):
-        """Context in which the student's layers are recorded."""
-        return record(inside(model.encoder), **self.pairs.of(0))
+    def _comparing(self, model, teacher: Any, found: list[tuple[str, Tensor]]) -> AbstractContextManager[Any]:
+        """Context in which each layer of the student is compared as soon as it is done, and both sides' states let go."""
+        if not any(self.pairs):
+            return contextlib.nullcontext()
+
+        def compare(student: EncoderStates, layer: int) -> None:
+            with torch.autocast(
+                teacher.tokens.device.type, enabled=False
+            ):  # squares and sums stay in float32
+                found.extend(self._layer_losses(model, layer, student, teacher.states, teacher.tokens))
+
+        return record(inside(model.encoder), **self.pairs.of(0), after_layer=compare)
 
     def _can_show(self, model, sample) -> bool:
         """Whether validation can tell the accuracy, even of a head that this stage does not train."""
         return "target" in sample and self.head in model.classification_heads
 
     def _layer_losses(
-        self, model, student: EncoderStates, teacher: EncoderStates, tokens: Tensor
+        self, model, layer: int, student: EncoderStates, teacher: EncoderStates, tokens: Tensor
     ) -> Iterator[tuple[str, Tensor]]:
-        """Term and ``(B,)`` losses of each pair of layers."""
-        valid = None if str(self.cfg.layer_loss_positions) == ALL else tokens
-        for layer, other in self.pairs.hidden:
-            hidden = student.hidden[layer]
-            if self.projections:
-                hidden = model.projections[self.projections[layer]](hidden)
-            yield "hidden" if layer else "embedding", hidden_mse(hidden, teacher.hidden[other], valid)
-        for layer, other in self.pairs.scores:
-            yield "attention", score_mse(student.scores(layer), teacher.scores(other), valid, tokens)
-        for layer, other in self.pairs.relations:
-            vectors = zip(student.relations(layer), teacher.relations(other), strict=True)
-            for one, another in vectors:  # of queries, keys and values
-                yield "attention", relation_divergence(one, another, self.cfg.layer_relation_heads, tokens)
+        """Term, and losses by sentence or summed, of a layer of the student."""
+        hidden, scores, relations = (
+            dict(pairs).get(layer) for pairs in self.pairs
+        )  # the teacher's layer, or None
+        as_released = str(self.cfg.layer_loss_positions) == ALL
+        if scores is not None and as_released:
+            yield "attention", score_mse(student.scores(layer), teacher.scores(scores), None, tokens)
+        elif scores is not None:
+            pair = student.take_queries_and_keys(layer), teacher.take_queries_and_keys(scores)
+            yield "attention", projected_score_mse(*pair, self.task.teacher.heads, tokens)
+            del pair
+        if hidden is not None:
+            states, others = student.take_hidden(layer), teacher.take_hidden(hidden)
+            valid = None if as_released else tokens
+            yield "hidden" if layer else "embedding", self._hidden_loss(model, layer, states, others, valid)
+        if relations is not None:
+            vectors = zip(student.relations(layer), teacher.relations(relations), strict=True)
+            for one, other in vectors:  # of queries, keys and values
+                yield "attention", relation_divergence(one, other, self.cfg.layer_relation_heads, tokens)
+
+    def _hidden_loss(self, model, layer: int, states: Tensor, others: Tensor, valid: Tensor | None) -> Tensor:
+        """Loss of a layer's hidden states, by sentence or summed."""
+        if not self.projections:
+            return hidden_mse(states, others, valid)
+        projection = model.projections[self.projections[layer]]
+        return projected_hidden_mse(states, projection.weight, projection.bias, others, valid)
 
     def _prediction_losses(
-        self, logits: Tensor, teacher_logits: Tensor | None, targets: Tensor | None
+        self, logits: Tensor, teacher_logits: Any, targets: Tensor | None
     ) -> Iterator[tuple[str, Tensor]]:
         """Term and ``(B,)`` losses of the predictions."""
         if "prediction" in self.weights:

@@ -43,8 +43,9 @@ def layer_pairs(cfg: LayerDistillationConfig, student: Any, teacher: Any) -> Lay
     """
     weights = term_weights(cfg)
     by_scores = str(cfg.layer_attention_loss) == SCORES
-    embedding: Pairs = ((0, 0),) if weights["embedding"] else ()
-    hidden, scores, relations = embedding, (), ()
+    hidden: Pairs = ((0, 0),) if weights["embedding"] else ()
+    scores: Pairs = ()
+    relations: Pairs = ()
     if weights["hidden"] or (weights["attention"] and by_scores):
         mapped = _mapped(cfg.layer_map, student.num_hidden_layers, teacher.layers)
         hidden += mapped if weights["hidden"] else ()

@@ -1,10 +1,13 @@
 """Reads references and predictions: text, the output of fairseq-generate, classes and numbers."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 from fairseq_bert_kd.text_lines import open_lines
+
+LAST_LINE = "Generate "  # of fairseq-generate's output, with fairseq's own score
+LARGEST_REST = 7  # sentences that fairseq drops at --required-batch-size-multiple 8, its default
 
 
 def read_lines(path: str | Path) -> list[str]:
@@ -30,8 +33,9 @@ def read_hypotheses(path: str | Path, expected: int, pieces: bool = False) -> li
     """
     prefix = "H-" if pieces else "D-"
     hypotheses: dict[int, str] = {}
-    last = -1
+    last, ended = -1, False
     for line in open_lines(path, keep_ends=True):
+        ended = ended or line.startswith(LAST_LINE)
         if not line.startswith(prefix):
             continue
         fields = line.rstrip("\r\n").split("\t", 2)
@@ -57,14 +61,58 @@ def read_hypotheses(path: str | Path, expected: int, pieces: bool = False) -> li
     if missing:
         raise ValueError(
             f"`{path}` translates {len(hypotheses)} of {expected} sentences, first missing: {missing[0]}. "
-            "fairseq drops the last partial batch: decode with --required-batch-size-multiple 1, or with "
-            "--user-dir and --task translation_with_teacher. Or the run was cut short: decode again"
+            f"Likely {' Or '.join(_causes(missing, expected, ended))}"
         )
     if beyond:
         raise ValueError(
             f"`{path}` has sentence {beyond[0]}, the reference only {expected} lines; give its own reference"
         )
     return [hypotheses[index] for index in range(expected)]
+
+
+def read_undecoded_targets(path: str | Path) -> list[str]:
+    """The test set's own pieces in an output of fairseq-generate; empty if it decoded them (``--bpe``)."""
+    targets: list[str] = []
+    pieces: dict[str, str] = {}
+    for line in open_lines(path):
+        kind, _, rest = line.partition("-")
+        number, _, text = rest.partition("\t")
+        if kind == "T":
+            targets.append(text)
+        elif kind == "H":
+            pieces[number] = text  # score and hypothesis
+        elif kind == "D" and pieces.get(number, text) != text:
+            return []
+    return targets
+
+
+def _causes(missing: Sequence[int], expected: int, ended: bool) -> list[str]:
+    """Possible causes of missing sentences with what to do, the likeliest first; those that are excluded are left out.
+
+    Args:
+        missing: numbers of the missing sentences, ascending.
+        expected: lines of the reference.
+        ended: whether the output has the last line of a finished run.
+    """
+    causes = []
+    if len(missing) <= LARGEST_REST:
+        causes.append(
+            "fairseq drops the last partial batch: decode with --required-batch-size-multiple 1, or with --user-dir and "
+            "--task translation_with_teacher."
+        )
+    if missing[0] == expected - len(missing):
+        causes.append(
+            "the reference goes on after the last sentence of the test set: give its own reference."
+        )
+    else:  # first: the others are rare
+        causes.insert(
+            0,
+            "longer sources were skipped (--skip-invalid-size-inputs-valid-test): decode without that option and with "
+            "larger --max-source-positions, or leave these lines out of test set and reference.",
+        )
+    if not ended:
+        causes.append("the run was cut short: decode again.")
+    return causes
 
 
 def read_classes(path: str | Path) -> list[str]:

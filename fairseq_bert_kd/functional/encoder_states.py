@@ -5,10 +5,12 @@ the query and key projections instead, so the encoder runs as it is, and only th
 """
 
 import contextlib
+import functools
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, NamedTuple
 
 from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
 
 
 class AttentionParts(NamedTuple):
@@ -58,15 +60,30 @@ class EncoderStates:
         query, key = (_split(self._projected[layer, name], self._heads) for name in ("query", "key"))
         return query @ key.transpose(-1, -2) * query.size(-1) ** -0.5
 
+    def take_hidden(self, layer: int) -> Tensor:
+        """``hidden[layer]``, which is kept no longer."""
+        return self.hidden.pop(layer)
+
+    def take_queries_and_keys(self, layer: int) -> tuple[Tensor, Tensor]:
+        """What `scores` are made of, each ``(batch, length, d)``, heads side by side; they are kept no longer."""
+        return self._projected.pop((layer, "query")), self._projected.pop((layer, "key"))
+
     def relations(self, layer: int) -> tuple[Tensor, Tensor, Tensor]:
         """Queries, keys and values of a layer in ``relations`` of `record`, each ``(batch, length, d)``, heads side by side."""
         query, key, value = (self._projected[layer, name] for name in AttentionParts._fields)
         return query, key, value
 
 
+AfterLayer = Callable[[EncoderStates, int], None]
+
+
 @contextlib.contextmanager
 def record(
-    parts: EncoderParts, hidden: Iterable[int] = (), scores: Iterable[int] = (), relations: Iterable[int] = ()
+    parts: EncoderParts,
+    hidden: Iterable[int] = (),
+    scores: Iterable[int] = (),
+    relations: Iterable[int] = (),
+    after_layer: AfterLayer | None = None,
 ) -> Iterator[EncoderStates]:
     """Record states of the forward passes inside the ``with`` block; a later pass replaces those of the one before.
 
@@ -77,6 +94,8 @@ def record(
         hidden: layers whose hidden states are kept, 0 for the embedding output.
         scores: layers, from 1, whose attention scores can be asked for.
         relations: layers, from 1, whose queries, keys and values can be asked for.
+        after_layer: called with the states and a layer's number, 0 for the embeddings, once that is recorded of which
+            something is asked for; the pass goes on afterwards.
 
     Raises:
         ValueError: a layer that the encoder does not have.
@@ -99,7 +118,17 @@ def record(
                 module = getattr(parts.attentions[layer - 1], name)
                 handle = module.register_forward_hook(_keep(states._projected, (layer, name)))
                 hooks.callback(handle.remove)
+        if after_layer is not None:
+            for layer in sorted({*hidden, *scores, *relations}):
+                hooks.callback(_after(parts, layer, functools.partial(after_layer, states, layer)).remove)
         yield states
+
+
+def _after(parts: EncoderParts, layer: int, call: Callable[[], None]) -> RemovableHandle:
+    """Hook a call to the end of a layer, behind the hooks that it has; 0 is the beginning of the first one."""
+    if not layer:
+        return parts.layers[0].register_forward_pre_hook(lambda _module, _inputs: call())
+    return parts.layers[layer - 1].register_forward_hook(lambda _module, _inputs, _output: call())
 
 
 def _keep(kept: dict[Any, Tensor], place: Any) -> Callable[..., None]:

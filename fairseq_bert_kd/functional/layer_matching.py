@@ -16,6 +16,10 @@ from torch import Tensor
 
 UNIFORM, TOP, BOTTOM = "uniform", "top", "bottom"
 MASKED_SCORE = -100.0  # TinyBERT's released code takes scores up to this one for masked ones
+# scores, or projected numbers, that are made together: they stay in a core's cache, or fill a GPU
+NUMBERS_AT_ONCE = {"cpu": 2**17, "cuda": 2**26}
+
+Projected = tuple[Tensor, Tensor]  # queries and keys
 
 
 def layer_map(name: str, student_layers: int, teacher_layers: int) -> tuple[int, ...]:
@@ -97,6 +101,68 @@ def hidden_mse(student: Tensor, teacher: Tensor, valid: Tensor | None) -> Tensor
     return _mean(by_position, valid)
 
 
+def projected_hidden_mse(
+    student: Tensor, weight: Tensor, bias: Tensor | None, teacher: Tensor, valid: Tensor | None
+) -> Tensor:
+    """`hidden_mse` of ``student W^T + b``, summed over sentences, without ever holding the projected states of a batch.
+
+    They are made for some positions at a time, while these are in the processor's cache; what is kept for the backward pass
+    is the gradient, in the student's width.
+
+    Args:
+        student: ``(B, L, d')``.
+        weight: ``(d, d')``.
+        bias: ``(d,)``, or None.
+        teacher: ``(B, L, d)``; it gets no gradient.
+        valid: as in `hidden_mse`.
+
+    Returns:
+        Scalar.
+    """
+    if valid is None:
+        shares = teacher.new_full(teacher.shape[:2], 1 / teacher.size(1), dtype=torch.float32)
+    else:
+        shares = valid / valid.sum(dim=1, keepdim=True).clamp(min=1)
+    return _HiddenMse.apply(student, weight, bias, teacher, shares)
+
+
+class _HiddenMse(torch.autograd.Function):
+    """`projected_hidden_mse`, each position weighed by its share, ``(B, L)``."""
+
+    @staticmethod
+    def forward(ctx, student, weight, bias, teacher, shares):
+        width, teacher_width = student.size(2), teacher.size(2)
+        matrix, offset = weight.float(), None if bias is None else bias.float()
+        learns = any(ctx.needs_input_grad)
+        states, others, factors = student.view(-1, width), teacher.view(-1, teacher_width), shares.flatten()
+        gradient = torch.empty_like(states, dtype=torch.float32) if learns else states
+        matrix_gradient, offset_gradient = torch.zeros_like(matrix), torch.zeros_like(matrix[:, 0])
+        loss = factors.new_zeros(())
+        rows = max(1, NUMBERS_AT_ONCE[student.device.type] // teacher_width)
+        for start in range(0, len(states), rows):
+            part = slice(start, start + rows)
+            own = states[part].float()
+            target = others[part].float() if offset is None else others[part].float() - offset
+            difference = torch.addmm(target, own, matrix.t(), beta=-1.0)  # (rows, d)
+            weighed = difference * (factors[part, None] / teacher_width)
+            loss += torch.dot(weighed.flatten(), difference.flatten())
+            if learns:
+                gradient[part] = torch.mm(weighed.mul_(2), matrix)
+                matrix_gradient.addmm_(weighed.t(), own)
+                offset_gradient += weighed.sum(dim=0)
+        if learns:
+            ctx.save_for_backward(gradient.view_as(student), matrix_gradient, offset_gradient)
+            ctx.dtypes = student.dtype, weight.dtype
+        return loss
+
+    @staticmethod
+    def backward(ctx, grad):
+        gradient, matrix_gradient, offset_gradient = ctx.saved_tensors
+        dtype, weight_dtype = ctx.dtypes
+        bias = (offset_gradient * grad).to(weight_dtype) if ctx.needs_input_grad[2] else None
+        return (gradient * grad).to(dtype), (matrix_gradient * grad).to(weight_dtype), bias, None, None
+
+
 def score_mse(student: Tensor, teacher: Tensor, valid: Tensor | None, tokens: Tensor) -> Tensor:
     """Mean squared difference of attention scores before softmax, over heads and pairs of positions (TinyBERT, Eq. 7).
 
@@ -119,6 +185,74 @@ def score_mse(student: Tensor, teacher: Tensor, valid: Tensor | None, tokens: Te
         return (student - teacher).square().mean(dim=(1, 2, 3))
     by_query = _mean((student - teacher).square().mean(dim=1), valid[:, None, :])  # (B, L)
     return _mean(by_query, valid)
+
+
+def projected_score_mse(student: Projected, teacher: Projected, heads: int, valid: Tensor) -> Tensor:
+    """`score_mse` of valid positions from queries and keys, without ever holding the scores of a whole batch.
+
+    Scores and their gradient are made for a few sentences at a time, while they are in the processor's cache; what is kept
+    for the backward pass is the gradient of queries and keys, which is smaller than scores by length / width of a head.
+
+    Args:
+        student: queries and keys, ``(B, L, d')`` each, all heads side by side.
+        teacher: the same, ``(B, L, d)`` each; they get no gradient.
+        heads: attention heads of both.
+        valid: ``(B, L)`` bool, positions that count as query and as key.
+
+    Returns:
+        ``(B,)``.
+    """
+    by_head = (vectors.unflatten(2, (heads, -1)).transpose(1, 2) for vectors in (*student, *teacher))
+    return _ScoreMse.apply(*by_head, valid)
+
+
+class _ScoreMse(torch.autograd.Function):
+    """`projected_score_mse` of queries and keys by head, ``(B, heads, L, width of a head)``."""
+
+    @staticmethod
+    def forward(ctx, queries, keys, teacher_queries, teacher_keys, valid):
+        batch, heads, length, width = queries.shape
+        scale, teacher_scale = width**-0.5, teacher_queries.size(3) ** -0.5
+        learns = any(ctx.needs_input_grad)
+        sums = queries.new_empty(batch, dtype=torch.float32)
+        # in float32: they are not divided by the number of scores yet
+        gradients = [torch.empty_like(each, dtype=torch.float32) for each in (queries, keys) if learns]
+        rows = max(1, NUMBERS_AT_ONCE[queries.device.type] // (heads * length**2))
+        for start in range(0, batch, rows):
+            part = slice(start, start + rows)
+            padding = ~valid[part, None, :, None]
+            # zeros in the place of padding: its scores are then 0 on both sides
+            query, key, other_query, other_key = (
+                vectors[part].float().masked_fill(padding, 0.0).flatten(0, 1)  # (rows * heads, L, width)
+                for vectors in (queries, keys, teacher_queries, teacher_keys)
+            )
+            scores = torch.bmm(
+                other_query.mul_(teacher_scale), other_key.transpose(1, 2)
+            )  # (rows * heads, L, L)
+            query.mul_(scale)
+            difference = torch.baddbmm(scores, query, key.transpose(1, 2), beta=-1.0)
+            by_sentence = difference.view(-1, heads * length**2)
+            sums[part] = torch.linalg.vecdot(by_sentence, by_sentence)
+            if learns:
+                for gradient, product in zip(
+                    gradients,
+                    (
+                        torch.bmm(difference, key).mul_(2 * scale),
+                        torch.bmm(difference.transpose(1, 2), query).mul_(2),
+                    ),
+                    strict=True,
+                ):
+                    gradient[part] = product.view(-1, heads, length, width)
+        numbers = heads * valid.sum(dim=1).square().clamp(min=1)  # (B,) scores of a sentence
+        ctx.save_for_backward(numbers, *gradients)
+        ctx.dtype = queries.dtype
+        return sums / numbers
+
+    @staticmethod
+    def backward(ctx, grad):
+        numbers, *gradients = ctx.saved_tensors
+        factor = (grad / numbers)[:, None, None, None]
+        return (*((gradient * factor).to(ctx.dtype) for gradient in gradients), None, None, None)
 
 
 def relation_divergence(student: Tensor, teacher: Tensor, heads: int, valid: Tensor) -> Tensor:

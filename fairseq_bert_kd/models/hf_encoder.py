@@ -16,6 +16,7 @@ from fairseq_bert_kd.functional.text_format import TextFormat
 from fairseq_bert_kd.functional.text_input import TextInput, assemble_texts
 from fairseq_bert_kd.modules.encoder_layers import inside
 from fairseq_bert_kd.modules.encoder_start import starting_point
+from fairseq_bert_kd.modules.last_layer import output_rows
 from fairseq_bert_kd.modules.pretrained_encoder import (
     EncoderSpec,
     check_embedded,
@@ -31,6 +32,7 @@ from fairseq_bert_kd.modules.sentence_classifier import (
     SentenceParts,
     new_linear,
     pool,
+    pool_first,
     take_apart,
 )
 
@@ -139,11 +141,10 @@ class HfEncoder(BaseFairseqModel):
         if pooling == "pooler":
             self.pooler = self.pooler or Pooler.new(self.encoder.config)
         elif self.pooler is not None:
-            self.pooler.requires_grad_(
-                False
-            )  # kept for vectors; without a gradient it would stop several workers
+            # kept for sentence vectors; a weight that gets no gradient would stop training with several workers
+            self.pooler.requires_grad_(False)
         self.classification_heads = nn.ModuleDict()
-        self.projections = nn.ModuleDict()  # see `register_projection`
+        self.projections: Any = nn.ModuleDict()  # see `register_projection`
         self.register_buffer("token_to_encoder", token_to_encoder)
         self.text_format = text_format
         self.digests = digests
@@ -151,7 +152,7 @@ class HfEncoder(BaseFairseqModel):
         self.label_names = tuple(label_names)
         self.uses_segments = getattr(self.encoder.config, "type_vocab_size", 0) > 1
         self._positions = encoder_positions(self.encoder)
-        self._given = parts.output, parts.names  # for the first head with these label names
+        self._given: Optional[SentenceParts] = parts  # whose classifier a new head may start from
         self._given_projections = dict(parts.projections)
 
     @classmethod
@@ -175,9 +176,8 @@ class HfEncoder(BaseFairseqModel):
         """The model of a checkpoint, without its weights."""
         parts = take_apart(encoder_from_config(spec.config))
         parts = parts._replace(pooler=Pooler.new(parts.encoder.config) if spec.pooler else None)
-        tokens = torch.zeros(
-            len(task.source_dictionary), dtype=torch.int64
-        )  # filled when the weights are loaded
+        # filled when the weights are loaded
+        tokens = torch.zeros(len(task.source_dictionary), dtype=torch.int64)
         model = cls(parts, tokens, spec.text_format, spec.digests, *head_form)
         for name, (classes, names) in spec.heads.items():
             if model.label_names and names and model.label_names != names:
@@ -246,20 +246,23 @@ class HfEncoder(BaseFairseqModel):
 
     def _given_output(self, num_classes: int) -> Optional[nn.Linear]:
         """The classifier that came with the encoder, its rows in the order of the task's label names; None if others."""
-        (output, names), self._given = self._given, (None, ())
-        if output is None or output.out_features != num_classes or set(names) != set(self.label_names):
-            if output is not None:
-                logger.info(
-                    "the classifier that came with the encoder has other labels (%s): not used",
-                    ", ".join(names) or "a number",
-                )
+        given, self._given = self._given, None
+        if given is None or given.output is None:
             return None
-        rows = [names.index(name) for name in self.label_names] or [0]
+        output, shown = given.output, ", ".join(given.names) or "a number"
+        same_labels = output.out_features == num_classes and set(given.names) == set(self.label_names)
+        if not same_labels or given.form != (self.pooling, self.classifier):
+            logger.info(
+                "the classifier that came with the encoder (%s, %s) is not used: this one is for %s, %s",
+                shown,
+                " and ".join(given.form),
+                ", ".join(self.label_names) or "a number",
+                f"{self.pooling} and {self.classifier}",
+            )
+            return None
+        rows = [given.names.index(name) for name in self.label_names] or [0]
         output.weight.data, output.bias.data = output.weight.data[rows], output.bias.data[rows]
-        logger.info(
-            "the head starts from the classifier that came with the encoder (%s)",
-            ", ".join(names) or "a number",
-        )
+        logger.info("the head starts from the classifier that came with the encoder (%s)", shown)
         return output
 
     # ------------------------------------------------------------ what only training uses
@@ -321,11 +324,24 @@ class HfEncoder(BaseFairseqModel):
         Returns:
             What the transformers encoder returns; first the last hidden states, ``(batch, input_len, d)``.
         """
-        tokens = (
-            {"input_ids": inputs.input_ids} if inputs_embeds is None else {"inputs_embeds": inputs_embeds}
-        )
-        segments = {"token_type_ids": inputs.token_type_ids} if self.uses_segments else {}
-        return self.encoder(**tokens, **segments, attention_mask=inputs.attention_mask)
+        arguments = self._encoder_arguments(inputs)
+        if inputs_embeds is not None:
+            del arguments["input_ids"]
+            arguments["inputs_embeds"] = inputs_embeds
+        return self.encoder(**arguments)
+
+    def _encoder_arguments(self, inputs: TextInput) -> dict[str, Tensor]:
+        arguments = {"input_ids": inputs.input_ids, "attention_mask": inputs.attention_mask}
+        return arguments | ({"token_type_ids": inputs.token_type_ids} if self.uses_segments else {})
+
+    def _pooled(self, inputs: TextInput, pooling: str) -> Tensor:
+        """``(batch, d)``; what only the first token needs of the last layer is computed for it alone (`last_layer`)."""
+        if pooling == "mean":
+            return pool(self.encode_inputs(inputs)[0], inputs.attention_mask, pooling, None)
+        rows, length = inputs.input_ids.shape
+        first = torch.arange(0, rows * length, length, device=inputs.input_ids.device)
+        states = output_rows(self.encoder, first, **self._encoder_arguments(inputs))
+        return pool_first(states, pooling, self.pooler)
 
     def forward(self, texts, lengths, features_only=False, classification_head_name=None, **_unused):
         """Logits of a head, or the last hidden states if none is named.
@@ -338,18 +354,27 @@ class HfEncoder(BaseFairseqModel):
 
         Returns:
             ``(batch, classes)`` logits or ``(batch, input_len, d)`` hidden states; and a dict with the `TextInput` under
-            ``inputs`` and the hidden states under ``hidden``.
+            ``inputs``.
         """
         inputs = self.lay_out(texts, lengths)
-        hidden = self.encode_inputs(inputs)[0]
-        extra = {"inputs": inputs, "hidden": hidden}
         if classification_head_name is None:
-            return hidden, extra
-        return self.classify(hidden, inputs, classification_head_name), extra
+            return self.encode_inputs(inputs)[0], {"inputs": inputs}
+        pooled = self._pooled(inputs, self.pooling)
+        return self.classification_heads[classification_head_name](pooled), {"inputs": inputs}
 
     def classify(self, hidden: Tensor, inputs: TextInput, head: str) -> Tensor:
-        """``(batch, input_len, d)`` last hidden states to the ``(batch, classes)`` logits of a head."""
-        return self.classification_heads[head](pool(hidden, inputs.attention_mask, self.pooling, self.pooler))
+        """Logits of a head from hidden states that are there already.
+
+        Args:
+            hidden: ``(batch, input_len, d)`` last hidden states.
+            inputs: of `lay_out`.
+            head: its name.
+
+        Returns:
+            ``(batch, classes)``.
+        """
+        pooled = pool(hidden, inputs.attention_mask, self.pooling, self.pooler)
+        return self.classification_heads[head](pooled)
 
     def sentence_vectors(self, tokens: Tensor, lengths: Tensor, vector: Optional[str] = None) -> Tensor:
         """One vector per sentence, as a `teachers.interface.SentenceEncoder` gives them.
@@ -376,7 +401,7 @@ class HfEncoder(BaseFairseqModel):
             )
         inputs = self.lay_out((tokens,), (lengths,))
         if vector != "last2-mean":
-            return pool(self.encode_inputs(inputs)[0], inputs.attention_mask, vector, self.pooler)
+            return self._pooled(inputs, vector)
         last = self.encoder.config.num_hidden_layers
         with record(inside(self.encoder), hidden=(last - 1, last)) as states:
             self.encode_inputs(inputs)

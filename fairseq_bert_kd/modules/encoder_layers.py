@@ -105,6 +105,8 @@ def after_attention(encoder: Any) -> Optional[nn.Module]:
     layer: Any = owner.layer[-1]  # type: ignore[index]
     if any(getattr(module, "gradient_checkpointing", False) for module in (owner, layer)):
         return None  # the layer runs again in the backward pass, when the hook is gone
+    if layer._forward_hooks:
+        return None  # such as `encoder_states.record`, which reads the whole output
     return layer.get_submodule(_KNOWN[config.model_type].after_attention)
 
 

@@ -1,5 +1,6 @@
 """Where the training of an encoder starts: pre-trained weights, a checkpoint of ours, or random weights of given sizes."""
 
+import json
 import logging
 from collections.abc import Mapping
 from typing import Any
@@ -11,7 +12,6 @@ from fairseq_bert_kd.functional.text_format import TextFormat
 from fairseq_bert_kd.modules.encoder_layers import keep_layers
 from fairseq_bert_kd.modules.pretrained_encoder import (
     EncoderSpec,
-    Head,
     encoder_from_config,
     encoder_from_pretrained,
 )
@@ -110,8 +110,8 @@ def parts_of_state(state: dict[str, Any], name: str) -> tuple[SentenceParts, Enc
         ValueError: the checkpoint holds no transformers encoder.
     """
     settings, weights = compat.model_settings(state), state["model"]
-    described = settings.get("encoder_spec") or settings.get("teacher_spec")
-    if not described:
+    described = settings.get("encoder_spec") or settings.get("teacher_spec") or "{}"
+    if "model_type" not in json.loads(described).get("config", {}):  # other models describe themselves too
         raise ValueError(
             f"`{name}` holds no transformers encoder but a `{settings['_name']}` model; give a checkpoint of "
             "--arch hf_encoder"
@@ -119,21 +119,29 @@ def parts_of_state(state: dict[str, Any], name: str) -> tuple[SentenceParts, Enc
     spec = EncoderSpec.from_json(described)
     encoder = take_apart(encoder_from_config(spec.config)).encoder
     encoder.load_state_dict(_below(weights, "encoder."))
-    pooler, output, head = None, None, Head(0)
+    parts = SentenceParts(encoder)
     if spec.pooler:
         pooler = Pooler.new(encoder.config)
         pooler.load_state_dict(_below(weights, "pooler."))
-    if len(spec.heads) == 1:
-        [(head_name, head)] = spec.heads.items()
-        output = new_linear(encoder.config.hidden_size, head.classes, encoder.config)
-        output.load_state_dict(_below(weights, f"classification_heads.{head_name}.output."))
-    projections = {
-        name: nn.Linear(encoder.config.hidden_size, width, bias)
-        for name, (width, bias) in spec.projections.items()
-    }
-    for name, projection in projections.items():
-        projection.load_state_dict(_below(weights, f"projections.{name}."))
-    return SentenceParts(encoder, pooler, output, head.names, projections), spec
+        parts = parts._replace(pooler=pooler)
+    parts = parts._replace(projections=_projections(spec, weights))
+    if len(spec.heads) != 1:
+        return parts, spec
+    [(head_name, head)] = spec.heads.items()
+    output = new_linear(encoder.config.hidden_size, head.classes, encoder.config)
+    output.load_state_dict(_below(weights, f"classification_heads.{head_name}.output."))
+    form = str(settings["classification_pooling"]), str(settings["classifier"])
+    return parts._replace(output=output, names=head.names, form=form), spec
+
+
+def _projections(spec: EncoderSpec, weights: Mapping[str, Tensor]) -> dict[str, nn.Linear]:
+    """Maps of hidden states by name, with their weights."""
+    found = {}
+    for name, (width, bias) in spec.projections.items():
+        below = _below(weights, f"projections.{name}.")
+        found[name] = nn.Linear(below["weight"].size(1), width, bias)
+        found[name].load_state_dict(below)
+    return found
 
 
 def _below(weights: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:

@@ -2,12 +2,13 @@
 
 import json
 import logging
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any, NamedTuple
 
 from torch import nn
 
 from fairseq_bert_kd import compat
+from fairseq_bert_kd.functional.masking import ALWAYS_MASKED, Replacement
 from fairseq_bert_kd.functional.text_format import TextFormat
 from fairseq_bert_kd.functional.text_input import BIDIRECTIONAL
 
@@ -37,6 +38,7 @@ class EncoderSpec:
         text_format: special ids and segments of the input.
         digests: digests of what the maps to the encoder's ids were made with, by name.
         attention: one of `text_input.ATTENTIONS`.
+        replacement: what it was trained to see at predicted positions.
         pooler: whether a pooler's weights stand beside the encoder's.
         heads: classification heads by name.
         projections: width and bias of maps of hidden states for training alone, by name.
@@ -46,6 +48,7 @@ class EncoderSpec:
     text_format: TextFormat
     digests: dict[str, str]
     attention: str = BIDIRECTIONAL
+    replacement: Replacement = ALWAYS_MASKED
     pooler: bool = False
     heads: dict[str, Head] = field(default_factory=dict)
     projections: dict[str, tuple[int, bool]] = field(default_factory=dict)
@@ -57,6 +60,7 @@ class EncoderSpec:
             "pair_format": self.text_format.to_dict(),  # the key that all checkpoints have
             "digests": self.digests,
             "attention": self.attention,
+            "replacement": asdict(self.replacement),
             "pooler": self.pooler,
             "heads": self.heads,
             "projections": self.projections,
@@ -72,6 +76,7 @@ class EncoderSpec:
             text_format=TextFormat.from_dict(fields["pair_format"]),
             digests=fields["digests"],
             attention=fields.get("attention", BIDIRECTIONAL),
+            replacement=Replacement(**fields.get("replacement", {})),
             pooler=fields.get("pooler", False),
             heads={
                 name: Head(classes, tuple(names))
@@ -83,14 +88,25 @@ class EncoderSpec:
         )
 
 
-def pretrained_masked_lm(path_or_name: str) -> Any:
+def pretrained_masked_lm(path_or_name: str, with_head: bool = False) -> Any:
     """A pre-trained transformers ``*ForMaskedLM`` in float32, with a complete encoder.
 
+    Args:
+        path_or_name: folder or hub name.
+        with_head: whether its head must be pre-trained too; else a missing one starts from random weights, with a warning.
+
     Raises:
-        ValueError: it cannot be loaded, or weights of its encoder are missing.
+        ValueError: it cannot be loaded, or weights are missing.
     """
     masked_lm, missing = _pretrained(path_or_name, "AutoModelForMaskedLM", "a masked language model")
-    if any("dense" in key or "transform" in key for key in missing):
+    head = [key for key in missing if "pooler" not in key]
+    if with_head and head:
+        raise ValueError(
+            f"`{path_or_name}` lacks {len(head)} weights of its masked language modelling head (first: {head[0]}): its "
+            "predictions would be random; give a masked language model, or train a head on sentences first (fairseq-train "
+            "--task conditional_masked_lm --cmlm-one-sided)"
+        )
+    if any("dense" in key or "transform" in key for key in head):
         logger.warning(
             "`%s` has no MLM transform (an encoder without its pre-training head): created one with random "
             "weights; it is learned while fine-tuning",

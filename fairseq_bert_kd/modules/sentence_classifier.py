@@ -17,6 +17,7 @@ from fairseq_bert_kd.modules.pretrained_encoder import (
 
 POOLINGS = ("pooler", "cls", "mean")
 CLASSIFIERS = ("dropout", "relu")
+TRANSFORMERS_FORM = ("pooler", "dropout")  # the one that transformers has
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "tanh": torch.tanh,
     "gelu": nn.functional.gelu,
@@ -69,9 +70,9 @@ class Pooler(nn.Module):
         """A pooler with random weights for an encoder of this config."""
         return cls(new_linear(config.hidden_size, config.hidden_size, config), config.model_type)
 
-    def forward(self, hidden: Tensor) -> Tensor:
-        """``(batch, length, d)`` hidden states to ``(batch, d)``."""
-        return ACTIVATIONS[self.activation](self.dense(first_token(hidden)))
+    def forward(self, first: Tensor) -> Tensor:
+        """``(batch, d)`` hidden states of the first token to ``(batch, d)``."""
+        return ACTIVATIONS[self.activation](self.dense(first))
 
 
 class ClassificationHead(nn.Module):
@@ -108,6 +109,7 @@ class SentenceParts(NamedTuple):
         pooler: None if there are no weights for one.
         output: last layer of a classifier; None if there is none.
         names: label names of ``output``; empty for regression.
+        form: what ``output`` was trained on: one of `POOLINGS` and one of `CLASSIFIERS`.
         projections: maps of hidden states for training alone, by name.
     """
 
@@ -115,6 +117,7 @@ class SentenceParts(NamedTuple):
     pooler: Optional[Pooler] = None
     output: Optional[nn.Linear] = None
     names: tuple[str, ...] = ()
+    form: tuple[str, str] = TRANSFORMERS_FORM
     projections: Mapping[str, nn.Linear] = MappingProxyType({})
 
 
@@ -130,10 +133,18 @@ def pool(hidden: Tensor, tokens: Tensor, pooling: str, pooler: Optional[Pooler])
     Returns:
         ``(batch, d)``.
     """
-    if pooling == "pooler":
-        assert pooler is not None
-        return pooler(hidden)
-    return first_token(hidden) if pooling == "cls" else mean_over_tokens(hidden, tokens)
+    if pooling == "mean":
+        return mean_over_tokens(hidden, tokens)
+    return pool_first(first_token(hidden), pooling, pooler)
+
+
+def pool_first(first: Tensor, pooling: str, pooler: Optional[Pooler]) -> Tensor:
+    """`pool` by "cls" or "pooler" of ``(batch, d)`` last hidden states of the first token."""
+    if pooling == "cls":
+        return first
+    assert pooling == "pooler"
+    assert pooler is not None
+    return pooler(first)
 
 
 def new_linear(inputs: int, outputs: int, config: Any) -> nn.Linear:
@@ -185,13 +196,11 @@ def label_names(config: Any) -> tuple[str, ...]:
     return tuple(config.id2label[number] for number in range(config.num_labels))
 
 
-def to_transformers(parts: SentenceParts, pooling: str, form: str, dropout: float) -> Any:
+def to_transformers(parts: SentenceParts, dropout: float) -> Any:
     """The transformers model with these weights, inverse of `take_apart`.
 
     Args:
         parts: without ``output`` an encoder alone is made.
-        pooling: one of `POOLINGS`.
-        form: one of `CLASSIFIERS`.
         dropout: before ``output``, for those who train it further.
 
     Returns:
@@ -206,7 +215,7 @@ def to_transformers(parts: SentenceParts, pooling: str, form: str, dropout: floa
         model = encoder_from_config(settings)
         dense = _pooler_of(model)
     else:
-        _check_representable(config.model_type, pooling, form)
+        _check_representable(config.model_type, *parts.form)
         places = _KNOWN[config.model_type]
         model = classifier_from_config(settings | _label_settings(parts) | {places.dropout: dropout})
         dense = model.get_submodule(places.dense)
@@ -232,20 +241,17 @@ def _label_settings(parts: SentenceParts) -> dict[str, Any]:
     }
 
 
-def _check_representable(model_type: str, pooling: str, form: str) -> None:
+def _check_representable(model_type: str, pooling: str, classifier: str) -> None:
     instead = "or export the encoder without the head (--encoder-only)"
     if model_type not in _KNOWN:
         raise ValueError(
             f"the classifier of model type `{model_type}` in transformers is not known; use an encoder of type "
             f"{', '.join(sorted(_KNOWN))}, {instead}"
         )
-    if pooling != "pooler":
-        raise ValueError(
-            f"transformers has no `{model_type}` classifier over pooling `{pooling}`; train with --classification-pooling "
-            f"pooler, {instead}"
-        )
-    if form != "dropout":
-        raise ValueError(
-            f"transformers has no `{model_type}` classifier with {form} before its last layer; train with --classifier "
-            f"dropout, {instead}"
-        )
+    for option, given, known in zip(
+        ("--classification-pooling", "--classifier"), (pooling, classifier), TRANSFORMERS_FORM, strict=True
+    ):
+        if given != known:
+            raise ValueError(
+                f"transformers has no `{model_type}` classifier of {option} {given}; train with {option} {known}, {instead}"
+            )

@@ -8,22 +8,22 @@ from typing import Any, Protocol, runtime_checkable
 
 from torch import Tensor
 
-from fairseq_bert_kd.functional.text_input import PairLayout, TextInput
+from fairseq_bert_kd.functional.text_input import TextInput, TextLayout
 
 
 @runtime_checkable
 class TokenTeacher(Protocol):
-    """Gives a distribution over the student's target dictionary at target positions of a pair."""
+    """Gives a distribution over the student's target dictionary at target positions of a pair, or of a sentence."""
 
-    def pair_layout(self) -> PairLayout:
-        """The layout of pairs of student ids as the encoder's input; its maps lie on the model's device."""
+    def text_layout(self) -> TextLayout:
+        """The layout of texts in student ids as the encoder's input; its maps lie on the model's device."""
 
     def extract_features(self, positions: Tensor, **inputs: Tensor) -> Tensor:
         """Hidden states at some input positions, ``(rows, hidden)``.
 
         Args:
             positions: ``(rows,)`` int64 in the flattened ``(batch, input_len)``.
-            inputs: ``input_ids``, ``token_type_ids`` and ``attention_mask`` of `PairLayout.lay_out`; the mask may be left
+            inputs: ``input_ids``, ``token_type_ids`` and ``attention_mask`` of `TextLayout.lay_out`; the mask may be left
                 out if nothing is padded.
         """
 
@@ -31,10 +31,18 @@ class TokenTeacher(Protocol):
         """``(rows, hidden)`` features to ``(rows, target dictionary)`` logits."""
 
     def max_positions(self) -> int:
-        """Longest pair in source and target tokens together."""
+        """Tokens of the longest texts of all sides together."""
 
     def tokenizer_digest(self) -> str:
         """Digest of the tokenizer that made the pieces; empty if not known."""
+
+
+@runtime_checkable
+class WordPredictor(TokenTeacher, Protocol):
+    """A `TokenTeacher` of single sentences whose input embeddings compare words."""
+
+    def input_embeddings(self) -> Tensor:
+        """``(encoder vocabulary, embedding)`` vectors of the encoder's ids."""
 
 
 @runtime_checkable

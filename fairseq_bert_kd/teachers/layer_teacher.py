@@ -1,7 +1,7 @@
 """A teacher inside the student's training loop that shows its layers and predictions."""
 
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -11,6 +11,20 @@ from fairseq_bert_kd.modules.encoder_layers import inside
 from fairseq_bert_kd.teachers.interface import LayerTeacher
 
 HALF = (torch.float16, torch.bfloat16)
+
+
+class TeacherOutput(NamedTuple):
+    """What a student learns from a batch.
+
+    Attributes:
+        states: states of the layers that were asked for.
+        tokens: ``(batch, length)`` bool, False on padding.
+        logits: ``(batch, classes)`` in the order of the student's classes; None if they were not asked for.
+    """
+
+    states: EncoderStates
+    tokens: Tensor
+    logits: Tensor | None
 
 
 class LiveLayerTeacher:
@@ -27,8 +41,8 @@ class LiveLayerTeacher:
     """
 
     def __init__(self, model: LayerTeacher, head: str | None = None, columns: list[int] | None = None):
-        self.model: Any = model
-        self.model.eval().requires_grad_(False)
+        frozen: Any = model
+        self.model = frozen.eval().requires_grad_(False)
         self.head = head
         self._columns = None if columns is None else torch.tensor(columns)
         config = self.model.encoder.config
@@ -44,8 +58,8 @@ class LiveLayerTeacher:
         scores: Iterable[int] = (),
         relations: Iterable[int] = (),
         predict: bool = False,
-    ) -> tuple[EncoderStates, Tensor | None]:
-        """What the student learns from a batch, without a gradient.
+    ) -> TeacherOutput:
+        """Run on a batch, without a gradient.
 
         Args:
             net_input: texts and lengths of a batch.
@@ -54,17 +68,20 @@ class LiveLayerTeacher:
             scores: layers of which attention scores are wanted.
             relations: layers of which queries, keys and values are wanted.
             predict: whether logits are wanted.
-
-        Returns:
-            The states, and ``(batch, classes)`` logits in the order of the student's classes (None without ``predict``).
         """
         self._follow(like)
-        head = self.head if predict else None
-        with torch.no_grad(), record(inside(self.model.encoder), hidden, scores, relations) as states:
-            logits, _ = self.model(**net_input, classification_head_name=head)
-        if not predict:
-            return states, None
-        return states, logits if self._columns is None else logits[:, self._columns]
+        assert self.head or not predict
+        hidden, scores, relations = (sorted({*layers}) for layers in (hidden, scores, relations))
+        parts = inside(self.model.encoder)
+        with torch.no_grad(), record(parts, hidden, scores, relations) as states:
+            if predict and not (hidden or scores or relations):
+                logits, extra = self.model(**net_input, classification_head_name=self.head)
+            else:  # logits alone need less of the last layer
+                output, extra = self.model(**net_input)
+                logits = self.model.classify(output, extra["inputs"], self.head) if predict else None
+        if logits is not None and self._columns is not None:
+            logits = logits[:, self._columns]
+        return TeacherOutput(states, extra["inputs"].attention_mask.bool(), logits)
 
     def _follow(self, weight: Tensor) -> None:
         """Go to the student's device, and into its precision if that is half."""

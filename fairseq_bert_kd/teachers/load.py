@@ -37,13 +37,25 @@ def load_teacher(path: str, data: str) -> Teacher:
         ValueError: the checkpoint is not a teacher, is unsafe, or was trained with other dictionaries.
         FileNotFoundError: checkpoint or data folder missing.
     """
-    arch = compat.model_settings(compat.load_checkpoint(path))["_name"]
+    state = compat.load_checkpoint(path)
+    arch = compat.model_settings(state)["_name"]
     if not is_token_teacher(arch):  # before it is built: another model would fail on the data folder first
         raise ValueError(
             f"checkpoint `{path}` is not a teacher: it holds a `{arch}` model, which predicts no distribution over target "
             "tokens for a pair. Give the checkpoint that fairseq-train wrote with --task conditional_masked_lm."
         )
+    if reads_single_texts(state):
+        raise ValueError(
+            f"checkpoint `{path}` is a masked language model of single sentences (--cmlm-one-sided), which knows no pairs of "
+            "source and target. Give the checkpoint of a teacher that was trained without --cmlm-one-sided."
+        )
     from fairseq import checkpoint_utils
 
     models, _, task = checkpoint_utils.load_model_ensemble_and_task([path], arg_overrides={"data": data})
     return Teacher(models[0].eval(), task, compat.file_digest(path))
+
+
+def reads_single_texts(state: dict[str, Any]) -> bool:
+    """Whether a checkpoint is a masked language model of single sentences."""
+    task = (state.get("cfg") or {}).get("task")
+    return bool(task.get("cmlm_one_sided")) if isinstance(task, dict) else False

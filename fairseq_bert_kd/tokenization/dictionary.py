@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,6 +15,7 @@ from fairseq_bert_kd.functional.text_format import TextFormat
 from fairseq_bert_kd.storage.fairseq_data import dictionary_digest
 from fairseq_bert_kd.storage.sentence_data import SentenceSpec
 from fairseq_bert_kd.tokenization.hf_tokenizer import HfTokenizer
+from fairseq_bert_kd.tokenization.piece_codecs import BYTE_SYMBOL, FAIRSEQ_SPECIALS, GLUE, UNUSED
 
 if TYPE_CHECKING:  # a command reports a broken fairseq by itself, so importing this file must not need it
     from fairseq.data import Dictionary
@@ -27,15 +29,12 @@ class TeacherVocabulary:
     """The student's dictionaries in the teacher's ids.
 
     Attributes:
-        source_to_teacher: ``(source dictionary,)`` int64 teacher id of each source symbol.
-        target_to_teacher: ``(target dictionary,)`` int64 teacher id of each target symbol.
+        to_teacher: by side, ``(dictionary,)`` int64 teacher id of each symbol.
         text_format: the teacher's special ids.
-        digests: digests of what this was made with, by name: ``tokenizer``, ``source_dictionary``,
-            ``target_dictionary``.
+        digests: digests of what this was made with, by name: ``tokenizer`` and, of each side, ``target_dictionary``.
     """
 
-    source_to_teacher: NDArray[np.int64]
-    target_to_teacher: NDArray[np.int64]
+    to_teacher: dict[str, NDArray[np.int64]]
     text_format: TextFormat
     digests: dict[str, str]
 
@@ -107,17 +106,18 @@ def load_dictionary(folder: str, spec: SentenceSpec) -> Dictionary:
     return dictionary
 
 
-def teacher_vocabulary(tokenizer: HfTokenizer, source: Dictionary, target: Dictionary) -> TeacherVocabulary:
-    """Map both dictionaries.
+def teacher_vocabulary(tokenizer: HfTokenizer, dictionaries: Mapping[str, Dictionary]) -> TeacherVocabulary:
+    """Map the dictionary of each side: source and target, or target alone.
 
     Raises:
         ValueError: symbols that the teacher does not know, or a tokenizer that lays out pairs in another way.
     """
     return TeacherVocabulary(
-        source_to_teacher=map_dictionary(tokenizer, source, "source"),
-        target_to_teacher=map_dictionary(tokenizer, target, "target"),
+        to_teacher={
+            side: map_dictionary(tokenizer, dictionary, side) for side, dictionary in dictionaries.items()
+        },
         text_format=tokenizer.text_format(),
-        digests={"tokenizer": tokenizer.digest(), **dictionary_digests(source, target)},
+        digests={"tokenizer": tokenizer.digest(), **dictionary_digests(dictionaries)},
     )
 
 
@@ -130,11 +130,27 @@ def excluded_ids(dictionary: Dictionary) -> NDArray[np.int64]:
     )
 
 
-def dictionary_digests(source: Dictionary, target: Dictionary) -> dict[str, str]:
-    """Digests by which a checkpoint recognises the dictionaries that it was trained with."""
+def piece_ids(dictionary: Dictionary) -> NDArray[np.int64]:
+    """``(n,)`` ids of real pieces: no special, filler or unused symbols, no bytes, which the teacher may not know."""
+    symbols = ((index, symbol.removeprefix(GLUE)) for index, symbol in enumerate(dictionary.symbols))
+    return np.array(
+        [
+            index
+            for index, symbol in symbols
+            if index >= dictionary.nspecial
+            and not FILLER.fullmatch(symbol)
+            and not BYTE_SYMBOL.fullmatch(symbol)
+            and not UNUSED.fullmatch(symbol)
+        ],
+        np.int64,
+    )
+
+
+def dictionary_digests(dictionaries: Mapping[str, Dictionary]) -> dict[str, str]:
+    """Digests by which a checkpoint recognises the dictionaries that it was trained with, as ``target_dictionary``."""
     return {
-        "source_dictionary": dictionary_digest(source.symbols),
-        "target_dictionary": dictionary_digest(target.symbols),
+        f"{side}_dictionary": dictionary_digest(dictionary.symbols)
+        for side, dictionary in dictionaries.items()
     }
 
 
@@ -168,12 +184,48 @@ def map_dictionary(tokenizer: HfTokenizer, dictionary: Dictionary, side: str) ->
         else:
             ids[index] = teacher_id
     if unknown:
-        shown = ", ".join(repr(symbol) for symbol in unknown[:SHOWN])
-        more = f" and {len(unknown) - SHOWN} more" if len(unknown) > SHOWN else ""
         raise ValueError(
-            f"every symbol of the {side} dictionary must be a piece of the teacher's tokenizer, but "
-            f"{len(unknown):,} of {len(dictionary):,} are not: {shown}{more}. Likely the text was tokenised "
+            f"{_not_pieces(f'the {side} dictionary', unknown, len(dictionary))}. Likely the text was tokenised "
             "with another tokenizer (or not at all). Run `fairseq-bert-kd tokenize` with this teacher's tokenizer, then "
             "fairseq-preprocess again."
         )
     return ids
+
+
+def check_pieces(tokenizer: HfTokenizer, symbols: Collection[str], what: str) -> None:
+    """Check that symbols were made with a tokenizer: of a dictionary, a converted model, an output.
+
+    Args:
+        tokenizer: tokenizer that reads or writes them.
+        symbols: fairseq's own special and filler symbols pass.
+        what: where the symbols stand, for the message.
+
+    Raises:
+        ValueError: symbols that are not its pieces, with their count.
+    """
+    unknown = foreign_symbols(tokenizer, symbols)
+    if unknown:
+        raise ValueError(
+            f"{_not_pieces(what, unknown, len(symbols))}. `{tokenizer.name}` is another tokenizer than the one that the "
+            "text was tokenised with. Give that one."
+        )
+
+
+def foreign_symbols(tokenizer: HfTokenizer, symbols: Collection[str]) -> list[str]:
+    """Symbols that are neither pieces of the tokenizer nor fairseq's own."""
+    return [
+        symbol
+        for symbol in symbols
+        if tokenizer.piece_to_id(symbol) is None
+        and symbol not in FAIRSEQ_SPECIALS
+        and not FILLER.fullmatch(symbol)
+    ]
+
+
+def _not_pieces(what: str, unknown: Sequence[str], symbols: int) -> str:
+    shown = ", ".join(repr(symbol) for symbol in unknown[:SHOWN])
+    more = f" and {len(unknown) - SHOWN} more" if len(unknown) > SHOWN else ""
+    return (
+        f"every symbol of {what} must be a piece of the teacher's tokenizer, but {len(unknown):,} of {symbols:,} are not: "
+        f"{shown}{more}"
+    )

@@ -14,6 +14,7 @@ GLUE = "@@"  # in front of a word-initial WordPiece that follows without white s
 METASPACE = "\u2581"  # SentencePiece's visible space
 BYTE_SYMBOL = re.compile(r"<0x([0-9A-F]{2})>")
 BYTE_SYMBOLS = tuple(f"<0x{byte:02X}>" for byte in range(256))
+UNUSED = re.compile(r"\[unused\d+\]")  # entries of BERT's vocabularies that no text has
 WHITE_SPACE = re.compile(r"\s")  # what fairseq.tokenizer.tokenize_line splits at
 # read by fairseq.data.Dictionary as its own; a text piece must never look like one
 FAIRSEQ_SPECIALS = frozenset({"<s>", "<pad>", "</s>", "<unk>", "#fairseq:overwrite"})

@@ -2,6 +2,7 @@
 
 import copy
 import math
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -37,7 +38,10 @@ def student(task):
 
 def made(task, student, teacher=None, **options):
     """The criterion as the task makes it."""
-    task.teacher = None if teacher is None else LiveLayerTeacher(teacher, HEAD)
+    task.teacher, task.spec = (
+        None if teacher is None else LiveLayerTeacher(teacher, HEAD),
+        SimpleNamespace(texts=1),
+    )
     criterion = LayerDistillationCriterion(OmegaConf.structured(LayerDistillationConfig(**options)), task)
     criterion.prepare(student)
     return criterion.train()
@@ -298,8 +302,8 @@ def test_the_teacher_has_no_dropout_and_the_student_has(task, student, teacher):
     assert teacher.encoder.config.hidden_dropout_prob > 0
     live, net_input = LiveLayerTeacher(teacher.train(), HEAD), batch_of(task, FIRST)
     passes = [live.run(net_input, torch.ones(1), hidden=[0, 4], scores=[4], predict=True) for _ in range(2)]
-    (one, logits), (other, other_logits) = passes
-    assert torch.equal(logits, other_logits)
+    assert torch.equal(passes[0].logits, passes[1].logits)
+    one, other = (each.states for each in passes)
     assert torch.equal(one.hidden[0], other.hidden[0])
     assert torch.equal(one.hidden[4], other.hidden[4])
     assert torch.equal(one.scores(4), other.scores(4))
@@ -312,8 +316,7 @@ def test_the_teacher_has_no_dropout_and_the_student_has(task, student, teacher):
 def test_the_teacher_s_classes_are_put_in_the_student_s_order(task, teacher):
     live, net_input = LiveLayerTeacher(teacher, HEAD, columns=[2, 0, 1]), batch_of(task, FIRST)
     expected, _ = teacher(**net_input, classification_head_name=HEAD)
-    _, logits = live.run(net_input, torch.ones(1), predict=True)
-    assert torch.equal(logits, expected[:, [2, 0, 1]])
+    assert torch.equal(live.run(net_input, torch.ones(1), predict=True).logits, expected[:, [2, 0, 1]])
 
 
 def test_half_precision(task, student, teacher):
@@ -326,6 +329,20 @@ def test_half_precision(task, student, teacher):
     assert next(teacher.parameters()).dtype == torch.float16
     for term in ("embedding", "hidden", "attention", "prediction"):
         assert_close(log[f"{term}_loss"], expected[f"{term}_loss"], rtol=2e-2, atol=1e-3)
+
+
+def test_losses_are_float32_under_automatic_casts(task, student, teacher):
+    """fairseq's --amp: weights stay float32, activations are cast."""
+    for options in ({}, {"layer_attention_loss": "relations", "layer_relation_heads": 4}):
+        criterion = made(task, student, teacher, layer_prediction_weight=1.0, **options)
+        expected = criterion(student, sample_of(task, FIRST))[2]
+        with torch.autocast("cpu", torch.bfloat16):
+            loss, _, log = criterion(student, sample_of(task, FIRST))
+        loss.backward()
+        assert loss.dtype == torch.float32
+        for term in ("embedding", "hidden", "attention", "prediction"):
+            assert log[f"{term}_loss"].dtype == torch.float32
+            assert_close(log[f"{term}_loss"], expected[f"{term}_loss"], rtol=3e-2, atol=3e-2)
 
 
 def test_scores_that_overflow_in_half_precision(task, student, teacher):

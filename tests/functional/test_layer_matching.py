@@ -6,10 +6,13 @@ import pytest
 import torch
 from torch.testing import assert_close
 
+from fairseq_bert_kd.functional import layer_matching
 from fairseq_bert_kd.functional.layer_matching import (
     hidden_mse,
     layer_map,
     number_mse,
+    projected_hidden_mse,
+    projected_score_mse,
     relation_divergence,
     row_divergence,
     score_mse,
@@ -92,11 +95,80 @@ def test_very_small_scores_count_as_masked_only_where_the_released_code_is_asked
     assert score_mse(torch.zeros_like(teacher), teacher, BOTH, BOTH).item() == (40000 + 4 + 9 + 16) / 4
 
 
+@pytest.mark.parametrize(("heads", "widths"), [(1, (2, 2)), (3, (6, 12))])
+@pytest.mark.parametrize("at_once", [1, 40, 2**17])
+def test_scores_made_in_parts_are_those_made_whole(monkeypatch, heads, widths, at_once):
+    monkeypatch.setitem(layer_matching.NUMBERS_AT_ONCE, "cpu", at_once)
+    torch.manual_seed(0)
+    valid = torch.arange(4) < torch.tensor([4, 2, 1])[:, None]
+    student, teacher = ([torch.randn(3, 4, width) for _ in range(2)] for width in widths)
+
+    def scores(queries, keys):
+        one, other = (vectors.unflatten(2, (heads, -1)).transpose(1, 2) for vectors in (queries, keys))
+        return one @ other.transpose(2, 3) / one.size(3) ** 0.5
+
+    results = []
+    for whole in (True, False):
+        vectors = [each.clone().requires_grad_() for each in student]
+        if whole:
+            losses = score_mse(scores(*vectors), scores(*teacher), valid, valid)
+        else:
+            losses = projected_score_mse(tuple(vectors), tuple(teacher), heads, valid)
+        (losses * torch.tensor([1.0, 3.0, 0.5])).sum().backward()
+        results.append((losses.detach(), *(each.grad for each in vectors)))
+    for expected, found in zip(*results, strict=True):
+        assert_close(found, expected)
+    with torch.no_grad():
+        assert_close(projected_score_mse(tuple(student), tuple(teacher), heads, valid), results[0][0])
+
+
+def test_scores_from_queries_and_keys_by_hand():
+    """Q = ((1, 0), (0, 1)) sqrt(2), K = ((1, 3), (2, 4)): scores 1, 2, 3, 4."""
+    queries = torch.eye(2)[None] * 2**0.5
+    keys = torch.tensor([[[1.0, 3.0], [2.0, 4.0]]])
+    nothing = torch.zeros(1, 2, 2)
+    for valid, expected in ((BOTH, 7.5), (ONE, 1.0)):
+        found = projected_score_mse((nothing, nothing), (queries, keys), 1, valid)
+        assert found.item() == pytest.approx(expected)
+
+
 # ---- hidden states -----------------------------------------------------------------------------------------
 def test_hidden_states_by_hand():
     teacher = torch.tensor([[[1.0, 1.0], [3.0, 3.0]]])
     assert hidden_mse(torch.zeros_like(teacher), teacher, ONE).tolist() == [1.0]
     assert hidden_mse(torch.zeros_like(teacher), teacher, None).tolist() == [5.0]
+
+
+@pytest.mark.parametrize("with_bias", [False, True])
+@pytest.mark.parametrize("masked", [False, True])
+@pytest.mark.parametrize("at_once", [1, 13, 2**17])
+def test_states_projected_in_parts_are_those_projected_whole(monkeypatch, with_bias, masked, at_once):
+    monkeypatch.setitem(layer_matching.NUMBERS_AT_ONCE, "cpu", at_once)
+    torch.manual_seed(0)
+    valid = torch.arange(4) < torch.tensor([4, 2, 1])[:, None] if masked else None
+    student, weight, bias, teacher = (
+        torch.randn(3, 4, 2), torch.randn(5, 2), torch.randn(5) if with_bias else None, torch.randn(3, 4, 5),
+    )  # fmt: skip
+    results = []
+    for whole in (True, False):
+        given = [None if each is None else each.clone().requires_grad_() for each in (student, weight, bias)]
+        if whole:
+            loss = hidden_mse(torch.nn.functional.linear(*given), teacher, valid).sum()
+        else:
+            loss = projected_hidden_mse(*given, teacher, valid)
+        (3 * loss).backward()
+        results.append((loss.detach(), *(each.grad for each in given if each is not None)))
+    for expected, found in zip(*results, strict=True):
+        assert_close(found, expected)
+    with torch.no_grad():
+        assert_close(projected_hidden_mse(student, weight, bias, teacher, valid), results[0][0])
+
+
+def test_projected_states_by_hand():
+    teacher, weight = torch.tensor([[[1.0, 1.0], [3.0, 3.0]]]), torch.ones(2, 1)
+    for valid, expected in ((ONE, 1.0), (None, 5.0)):
+        assert projected_hidden_mse(torch.zeros(1, 2, 1), weight, None, teacher, valid).item() == expected
+    assert projected_hidden_mse(torch.ones(1, 2, 1), weight, torch.ones(2), teacher, BOTH).item() == 1.0
 
 
 @pytest.mark.parametrize("kind", ["hidden", "scores", "relations"])

@@ -14,6 +14,7 @@ FIRST = ["two men stand", "a house"]
 SECOND = ["a little girl", "two young men are standing near a stove"]
 HEAD = "sentence_classification_head"
 NAMES = ("no", "yes", "maybe")
+FORM = {"classification_pooling": "pooler", "classifier": "dropout", "classification_dropout": 0.1}
 
 
 def sentence_task(folder, label_names=NAMES, num_classes=3):
@@ -54,8 +55,8 @@ def sizes(layers=2, hidden=24, heads=3, ffn=32):
 
 
 def save(model, path, **options):
-    """A checkpoint with what ``--encoder-init`` reads."""
-    settings = {"_name": "hf_encoder", "encoder_spec": model.spec(), **options}
+    """A checkpoint with what ``--encoder-init`` and ``export-student`` read."""
+    settings = {"_name": "hf_encoder", "encoder_spec": model.spec(), **FORM, **options}
     torch.save({"model": model.state_dict(), "cfg": {"model": settings}, "args": None}, path)
     return path
 

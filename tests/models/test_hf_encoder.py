@@ -1,4 +1,5 @@
 import json
+import shutil
 
 import pytest
 import torch
@@ -8,9 +9,12 @@ from fairseq.models import MODEL_REGISTRY
 from omegaconf import OmegaConf
 from torch import nn
 
+from fairseq_bert_kd.functional.encoder_states import record
 from fairseq_bert_kd.models.hf_encoder import HfEncoder
+from fairseq_bert_kd.modules.encoder_layers import inside
 from tests.models.small_encoders import (
     FIRST,
+    FORM,
     HEAD,
     NAMES,
     SECOND,
@@ -102,9 +106,21 @@ def test_classifier_of_other_labels_is_not_used(bert, tmp_path):
     with logged(MODEL) as messages:
         model = build(sentence_task(bert), encoder_model=str(tmp_path))
     assert messages[0] == (
-        "the classifier that came with the encoder has other labels (LABEL_0, LABEL_1, LABEL_2): not used"
+        "the classifier that came with the encoder (LABEL_0, LABEL_1, LABEL_2, pooler and dropout) is not used: this one is "
+        "for no, yes, maybe, pooler and dropout"
     )
     assert model.classification_heads[HEAD].names == NAMES
+
+
+@pytest.mark.parametrize("other", [{"classification_pooling": "mean"}, {"classifier": "relu"}])
+def test_classifier_of_another_form_is_not_used(task, tmp_path, other):
+    path = save(build(task, **sizes(), **other), tmp_path / "mean.pt", **FORM | other)
+    with logged(MODEL) as messages:
+        build(task, encoder_init=str(path))
+    assert "is not used" in messages[0]
+    with logged(MODEL) as messages:
+        build(task, encoder_init=str(path), **other)
+    assert messages == ["the head starts from the classifier that came with the encoder (no, yes, maybe)"]
 
 
 @pytest.mark.parametrize("pooling", ["pooler", "cls", "mean"])
@@ -134,6 +150,18 @@ def test_stock_criterion_trains_it(task, pooling, regression):
     assert unused == []  # else several workers would wait for each other
 
 
+@pytest.mark.parametrize("pooling", ["pooler", "cls", "mean"])
+def test_half_precision(task, pooling):
+    """As under --bf16, which casts the whole model."""
+    torch.manual_seed(1)
+    model = build(task, **sizes(), classification_pooling=pooling)
+    inputs = {**batch_of(task, FIRST, SECOND), "classification_head_name": HEAD}
+    expected, _ = model(**inputs)
+    logits, _ = model.bfloat16()(**inputs)
+    assert logits.dtype == torch.bfloat16
+    torch.testing.assert_close(logits.float(), expected, rtol=0.1, atol=0.02)
+
+
 def test_pretrained_pooler_that_is_not_used_is_frozen(bert, task, tmp_path):
     torch.manual_seed(0)
     encoder = transformers.AutoModel.from_pretrained(bert)
@@ -150,8 +178,24 @@ def test_pretrained_pooler_that_is_not_used_is_frozen(bert, task, tmp_path):
 def test_head_of_tinybert_s_release(task):
     model = build(task, **sizes(), classifier="relu")
     head, pooled = model.classification_heads[HEAD].train(), torch.randn(4, 24)
-    assert torch.equal(head(pooled), head.output(torch.relu(pooled)))
+    torch.testing.assert_close(head(pooled), head.output(torch.relu(pooled)))
     assert not any(isinstance(module, nn.Dropout) for module in head.modules())
+
+
+@pytest.mark.parametrize("name", TEACHERS)
+@pytest.mark.parametrize("pooling", ["pooler", "cls", "mean"])
+def test_logits_are_those_of_the_whole_output(folders, name, pooling):
+    """Which `record` sees, although the last layer otherwise runs at the first token only."""
+    task = sentence_task(folders(name))
+    model = build(task, encoder_model=str(folders(name)), classification_pooling=pooling)
+    inputs = batch_of(task, FIRST, SECOND)
+    logits, extra = model(**inputs, classification_head_name=HEAD)
+    hidden, _ = model(**inputs)
+    torch.testing.assert_close(model.classify(hidden, extra["inputs"], HEAD), logits)
+    with record(inside(model.encoder), hidden=(2,), scores=(2,)) as states:
+        again, _ = model(**inputs, classification_head_name=HEAD)
+    torch.testing.assert_close(states.hidden[2], hidden)
+    torch.testing.assert_close(again, logits)
 
 
 def test_dropout_is_that_of_the_option(task):
@@ -182,7 +226,7 @@ def test_checkpoint_needs_neither_weights_nor_tokenizer(folders, name):
     model = build(task, encoder_model=str(folders(name)))
     again = rebuilt(model, task)
     inputs = batch_of(task, FIRST, SECOND)
-    assert torch.equal(
+    torch.testing.assert_close(
         model(**inputs, classification_head_name=HEAD)[0], again(**inputs, classification_head_name=HEAD)[0]
     )
     assert again.spec() == model.spec()
@@ -206,7 +250,7 @@ def test_general_stage_starts_the_task_stage(task, tmp_path):
     path = save(general, tmp_path / "general.pt")
     model = build(task, encoder_init=str(path), **sizes())  # a preset gives sizes too
     inputs = batch_of(task, FIRST)
-    assert torch.equal(model(**inputs)[0], general(**inputs)[0])
+    torch.testing.assert_close(model(**inputs)[0], general(**inputs)[0])
     assert torch.equal(model.pooler.dense.weight, general.pooler.dense.weight)
     names = ("maybe", "no", "yes")
     logits = model(**inputs, classification_head_name=HEAD)[0]
@@ -270,7 +314,7 @@ def test_sentence_vectors_by_their_definition_and_alone_as_in_a_batch(bert, task
         "cls": last[:, 0],
         "mean": (last * mask).sum(1) / mask.sum(1),
         "last2-mean": (last2 * mask).sum(1) / mask.sum(1),
-        "pooler": model.pooler(last),
+        "pooler": model.pooler(last[:, 0]),
     }
     expected[None] = expected["mean"]
     for vector, wanted in expected.items():
@@ -293,8 +337,9 @@ def test_given_embeddings_take_the_place_of_the_ids(task):
     model = build(task, **sizes())
     inputs = model.lay_out(**batch_of(task, FIRST))
     embedded = model.encoder.get_input_embeddings()(inputs.input_ids)
-    assert torch.equal(model.encode_inputs(inputs, embedded)[0], model.encode_inputs(inputs)[0])
-    assert not torch.equal(model.encode_inputs(inputs, 2 * embedded)[0], model.encode_inputs(inputs)[0])
+    expected = model.encode_inputs(inputs)[0]
+    torch.testing.assert_close(model.encode_inputs(inputs, embedded)[0], expected)
+    assert not torch.allclose(model.encode_inputs(inputs, 2 * embedded)[0], expected, atol=1e-2)
 
 
 @pytest.mark.parametrize("name", TEACHERS)
@@ -350,9 +395,14 @@ def test_checkpoint_of_another_tokenizer_is_refused(folders, task, tmp_path):
         build(sentence_task(folders("roberta")), encoder_init=str(path))
 
 
-def test_checkpoint_of_another_model_is_refused(task, tmp_path):
-    torch.save({"model": {}, "cfg": {"model": {"_name": "transformer"}}}, tmp_path / "student.pt")
-    with pytest.raises(ValueError, match="holds no transformers encoder"):
+@pytest.mark.parametrize("settings", [{}, {"encoder_spec": '{"config": {"hidden": 8}}'}])
+def test_checkpoint_of_another_model_is_refused(task, tmp_path, settings):
+    cfg = {"model": {"_name": "transformer", **settings}}
+    torch.save({"model": {}, "cfg": cfg}, tmp_path / "student.pt")
+    message = (
+        "--encoder-init: .* holds no transformers encoder but a `transformer` model; give a checkpoint of"
+    )
+    with pytest.raises(ValueError, match=message):
         build(task, encoder_init=str(tmp_path / "student.pt"))
 
 
@@ -360,6 +410,13 @@ def test_tokenizer_of_another_model_is_refused(bert, task):
     task.vocabulary.token_to_encoder[-1] = 10_000
     with pytest.raises(ValueError, match="model and tokenizer do not belong together"):
         build(task, encoder_model=str(bert))
+
+
+def test_weights_of_another_architecture_are_refused(folders, bert, task, tmp_path):
+    shutil.copytree(bert, tmp_path / "bert")
+    shutil.copy(folders("distilbert") / "model.safetensors", tmp_path / "bert")
+    with pytest.raises(ValueError, match=r"bert` lacks \d+ weights of its encoder \(first: embeddings"):
+        build(task, encoder_model=str(tmp_path / "bert"))
 
 
 def test_encoder_decoder_is_refused(tmp_path, task):

@@ -11,6 +11,7 @@ from fairseq_bert_kd.tokenization.dictionary import (
     excluded_ids,
     full_dictionary,
     map_dictionary,
+    piece_ids,
     sentence_vocabulary,
     teacher_vocabulary,
 )
@@ -184,24 +185,27 @@ def test_few_unknown_symbols_are_all_named(tokenizer):
 
 def test_vocabulary_of_both_sides(kind, tokenizer):
     source, target = dictionary_of("a", "n"), dictionary_of("n", "a", "e")
-    vocabulary = teacher_vocabulary(tokenizer, source, target)
+    vocabulary = teacher_vocabulary(tokenizer, {"source": source, "target": target})
     assert vocabulary.text_format == TEXT_FORMATS[kind]
     a, n, e = (tokenizer.piece_to_id(letter) for letter in "ane")
-    assert vocabulary.source_to_teacher.tolist() == [*SPECIAL_IDS[kind], a, n]
-    assert vocabulary.target_to_teacher.tolist() == [*SPECIAL_IDS[kind], n, a, e]
-    assert vocabulary.digests == {"tokenizer": tokenizer.digest(), **dictionary_digests(source, target)}
+    assert vocabulary.to_teacher["source"].tolist() == [*SPECIAL_IDS[kind], a, n]
+    assert vocabulary.to_teacher["target"].tolist() == [*SPECIAL_IDS[kind], n, a, e]
+    assert vocabulary.digests == {
+        "tokenizer": tokenizer.digest(),
+        **dictionary_digests({"source": source, "target": target}),
+    }
     with pytest.raises(dataclasses.FrozenInstanceError):
         vocabulary.digests = {}
 
 
 def test_digests_tell_dictionaries_apart():
     one, other = dictionary_of("a", "n"), dictionary_of("n", "a")
-    digests = dictionary_digests(one, other)
+    digests = dictionary_digests({"source": one, "target": other})
     assert set(digests) == {"source_dictionary", "target_dictionary"}
     assert digests["source_dictionary"] != digests["target_dictionary"]
-    swapped = dictionary_digests(other, one)
+    swapped = dictionary_digests({"source": other, "target": one})
     assert swapped["source_dictionary"] == digests["target_dictionary"]
-    assert dictionary_digests(one, dictionary_of("n", "a")) == digests
+    assert dictionary_digests({"source": one, "target": dictionary_of("n", "a")}) == digests
 
 
 @pytest.mark.parametrize("side", ["source", "target"])
@@ -209,7 +213,22 @@ def test_refusal_names_the_side(tokenizer, side):
     dictionaries = {"source": dictionary_of("a"), "target": dictionary_of("a")}
     dictionaries[side] = dictionary_of("qqxz")
     with pytest.raises(ValueError, match=f"every symbol of the {side} dictionary"):
-        teacher_vocabulary(tokenizer, **dictionaries)
+        teacher_vocabulary(tokenizer, dictionaries)
+
+
+def test_real_pieces_are_no_special_symbols_fillers_or_bytes():
+    dictionary = dictionary_of(
+        "the",
+        "<0xF0>",
+        "@@<0x9F>",
+        "@@s",
+        "##ing",
+        "madeupword0000",
+        "madeupword",
+        "[unused7]",
+        "@@[unused8]",
+    )
+    assert [dictionary[index] for index in piece_ids(dictionary)] == ["the", "@@s", "##ing", "madeupword"]
 
 
 ANYTHING = [
