@@ -116,16 +116,17 @@ class LineEncoder:
         from fairseq_bert_kd.tokenization.hf_tokenizer import HfTokenizer
 
         loaded = load(args.path, args.data, args.cpu)
-        self.model, self.device, self.name = loaded.model, loaded.device, args.input
-        if not isinstance(self.model, SentenceEncoder):
+        self.model: Any = loaded.model
+        self.limit: int | None = loaded.model.max_positions()
+        if not isinstance(loaded.model, SentenceEncoder):
             raise ValueError(
-                f"`{args.path}` holds a {type(self.model).__name__}, which gives no sentence vectors"
+                f"`{args.path}` holds a {type(loaded.model).__name__}, which gives no sentence vectors"
             )
+        self.device, self.name = loaded.device, args.input
         self.dictionary, spec = loaded.task.dictionary, loaded.task.spec
         self.tokenizer = HfTokenizer(args.tokenizer or spec.tokenizer_name)
         check_tokenizer(f"`{args.path}`", spec.tokenizer, self.tokenizer.digest(), self.tokenizer.name)
         self.vector, self.normalise, self.max_tokens = args.vector, args.normalise, args.max_tokens
-        self.limit: int | None = self.model.max_positions()
         self.width = self.tokens = self.cut = self._lines = 0
 
     def vectors(self, lines: Iterator[str]) -> Iterator[NDArray[np.float32]]:

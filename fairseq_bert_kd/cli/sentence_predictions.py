@@ -10,8 +10,6 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from fairseq import checkpoint_utils, utils
-from fairseq.models import MODEL_DATACLASS_REGISTRY
-from omegaconf import OmegaConf
 from tqdm import tqdm
 
 import fairseq_bert_kd.tasks  # noqa: F401  registers the task
@@ -121,12 +119,10 @@ def _pretrained(name: str, data: str) -> tuple[Any, SentencePredictionWithTeache
     cfg = SentencePredictionWithTeacherConfig(
         data=data, kd_tokenizer=name, seed=1, train_subset="train", save_dir="", restore_file="", finetune_from_model=None
     )  # fmt: skip
-    task = SentencePredictionWithTeacherTask.setup_task(OmegaConf.structured(cfg))
-    model_cfg = OmegaConf.structured(
-        MODEL_DATACLASS_REGISTRY[ENCODER](encoder_model=name, classification_pooling="mean")  # no new pooler
-    )
-    model_cfg._name = ENCODER
-    return task.build_model(model_cfg, from_checkpoint=True), task
+    task = SentencePredictionWithTeacherTask.setup_task(cfg)
+    # without a pooler of random weights
+    settings = argparse.Namespace(arch=ENCODER, encoder_model=name, classification_pooling="mean")
+    return task.build_model(settings, from_checkpoint=True), task
 
 
 # ---------------------------------------------------------------- rows

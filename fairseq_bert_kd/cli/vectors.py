@@ -105,7 +105,7 @@ def encode_all(args: argparse.Namespace, rank: int, world_size: int) -> None:
     for folder in folders:
         loaded = load(args.encoder_model, folder, cpu=True)
         model = loaded.model.to(device=device, dtype=PRECISIONS[precision])
-        vector, similarity, width = _vector(args, model, loaded.task.dictionary)
+        vector, similarity, width = _vector(args, model, loaded.task.dictionary, device)
         for subset in args.subset.split(","):
             sides = open_sides(sentence_files(folder, subset, [SIDE]), subset)
             info = VectorInfo(
@@ -147,7 +147,9 @@ def _name(path: str) -> str:
     return "/".join(Path(path).absolute().parts[-2:]) if Path(path).exists() else path
 
 
-def _vector(args: argparse.Namespace, model: Any, dictionary: Any) -> tuple[str, str, int]:
+def _vector(
+    args: argparse.Namespace, model: Any, dictionary: Any, device: torch.device
+) -> tuple[str, str, int]:
     """Name of the vector, what it is compared by, and its width, found by encoding an end of sentence.
 
     Raises:
@@ -161,11 +163,10 @@ def _vector(args: argparse.Namespace, model: Any, dictionary: Any) -> tuple[str,
     if not Path(args.encoder_model).is_file():
         declared, similarity = (None, "") if args.vector else declared_vector(args.encoder_model)
     name = args.vector or declared
-    device = next(model.parameters()).device
     end = torch.tensor([[dictionary.eos()]], device=device)
     with torch.inference_mode():
         found = model.sentence_vectors(end, torch.ones(1, dtype=torch.int64, device=device), name)
-    return name or getattr(model, "default_vector", OWN), similarity, found.size(1)
+    return name or str(getattr(model, "default_vector", OWN)), similarity, found.size(1)
 
 
 def report(path: Path) -> None:

@@ -6,7 +6,11 @@ from typing import Any, NamedTuple
 from fairseq_bert_kd import compat
 from fairseq_bert_kd.functional.text_format import TextFormat
 
-MAX, MEAN, LAST, ATTENTION = POOLINGS = ("max", "mean", "last", "attention")
+MAX = "max"
+MEAN = "mean"
+LAST = "last"
+ATTENTION = "attention"
+POOLINGS = (MAX, MEAN, LAST, ATTENTION)
 
 
 class LstmSpec(NamedTuple):

@@ -136,5 +136,5 @@ def weights_digest(model: torch.nn.Module) -> str:
         if name.startswith("classification_heads."):
             continue
         digest.update(f"{name} {tuple(parameter.shape)}\n".encode())
-        digest.update(parameter.detach().float().cpu().contiguous().numpy())
+        digest.update(parameter.detach().float().cpu().numpy().tobytes())
     return digest.hexdigest()
