@@ -28,8 +28,6 @@ FAIRSEQ_INSTALL = (
     f"pip install --no-build-isolation --no-deps {FAIRSEQ_REQUIREMENT}"
 )
 
-REPORT_INSTALL = "pip install 'fairseq-bert-kd[report]'"
-
 
 class InstallationError(ImportError):
     """A package that we need is missing or cannot be loaded; the message says how to fix it."""
@@ -182,8 +180,13 @@ def import_transformers(models: bool = True) -> Any:
     return transformers
 
 
-def import_extra(module: str) -> Any:
-    """A module that only reports and their metrics use.
+def import_extra(module: str, extra: str = "report", what: str = "a report") -> Any:
+    """A module of one of our extras.
+
+    Args:
+        module: its name.
+        extra: the extra that installs it.
+        what: what needs it, for the message.
 
     Raises:
         InstallationError: it is not installed; the message names the command that installs it.
@@ -193,7 +196,7 @@ def import_extra(module: str) -> Any:
     except ImportError as error:
         package = module.split(".")[0].replace("_", "-")
         raise InstallationError(
-            f"a report needs {package} ({error}). Install it with:\n  {REPORT_INSTALL}"
+            f"{what} needs {package} ({error}). Install it with:\n  pip install 'fairseq-bert-kd[{extra}]'"
         ) from error
 
 

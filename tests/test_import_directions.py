@@ -27,7 +27,7 @@ INSIDE = {
     "evaluation": {"text_lines", "compat"},
     "data": {"functional", "storage", "batch"},
     "tokenization": {"functional", "storage", "compat"},
-    "modules": {"functional", "batch", "compat"},
+    "modules": {"functional", "storage", "batch", "compat"},
     "teachers": {"data", "tokenization", "modules", "functional", "storage", "batch", "compat"},
     "models": {"modules", "functional", "batch", "compat"},
     "criterions": {"modules", "functional", "batch"},

@@ -1,6 +1,7 @@
 """Options of ``fairseq-bert-kd dump`` and their checks."""
 
 import argparse
+from typing import Any
 
 import torch
 
@@ -65,12 +66,28 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "(default: 7, as in the paper: close to the 15 %% of training); not applicable to a left-to-right teacher, "
         "which hides nothing and needs one",
     )
+    how = add_running_arguments(parser, "source and target tokens")
+    how.add_argument(
+        "--compile", action="store_true", help="compile the teacher's encoder with torch.compile"
+    )
+    how.add_argument(
+        "--plan", action="store_true", help="print sizes and an estimate of the time; write nothing"
+    )
+
+
+def add_running_arguments(parser: argparse.ArgumentParser, counted: str) -> Any:
+    """Options of every dump: batches, precision, device, shard; the group, for more of them.
+
+    Args:
+        parser: of the command.
+        counted: what ``--max-tokens`` counts.
+    """
     how = parser.add_argument_group("how it is computed")
     how.add_argument(
         "--max-tokens",
         type=int,
         default=None,
-        help="source and target tokens of a batch, padding included (default: 32768 on a GPU, 8192 on a CPU)",
+        help=f"{counted} of a batch, padding included (default: 32768 on a GPU, 8192 on a CPU)",
     )
     how.add_argument(
         "--chunk-sentences",
@@ -85,9 +102,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default=None,
         help="arithmetic of the teacher (default: fp16 on a GPU, fp32 on a CPU)",
     )
-    how.add_argument(
-        "--compile", action="store_true", help="compile the teacher's encoder with torch.compile"
-    )
     how.add_argument("--cpu", action="store_true", help="do not use a GPU")
     how.add_argument(
         "--shard",
@@ -96,19 +110,25 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="score only the I-th of N parts, on any machine and in any order; join them with `store merge`",
     )
     how.add_argument(
-        "--plan", action="store_true", help="print sizes and an estimate of the time; write nothing"
-    )
-    how.add_argument(
         "--overwrite", action="store_true", help="replace an existing store, drop unfinished work"
     )
+    return how
 
 
 def check_arguments(args: argparse.Namespace) -> None:
     """ValueError for out-of-range numbers."""
     check_settings(args.topk, args.passes, args.max_tokens, args.temperatures, args.samples, args.seed)
-    if args.chunk_sentences < 1:
-        raise ValueError(f"--chunk-sentences must be at least 1, got {args.chunk_sentences}")
+    check_running_arguments(args)
     store_path(args.data, args.subset, "a", "b", args.name)  # ValueError for a name that cannot be one
+
+
+def check_running_arguments(args: argparse.Namespace) -> None:
+    """ValueError for out-of-range numbers and names of `add_running_arguments`."""
+    for name in ("max_tokens", "chunk_sentences"):
+        value = getattr(args, name)
+        if value is not None and value < 1:
+            raise ValueError(f"--{name.replace('_', '-')} must be at least 1, got {value}")
+    parse_shard(args.shard)
 
 
 def parse_shard(text: str) -> Shard:

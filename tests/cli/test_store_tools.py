@@ -10,7 +10,7 @@ import pytest
 
 from fairseq_bert_kd.cli import store_tools, store_verify
 from fairseq_bert_kd.cli.main import cli_main
-from fairseq_bert_kd.cli.store_show import _aligned, _width
+from fairseq_bert_kd.cli.store_show_topk import _aligned, _width
 from fairseq_bert_kd.storage.fairseq_data import dictionary_digest
 from fairseq_bert_kd.storage.shards import Shard
 from fairseq_bert_kd.storage.topk_store import TopKReader
