@@ -2,18 +2,22 @@
 
 import json
 import logging
+import pickle
+from collections.abc import Collection
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NoReturn
 
 from torch import nn
 
 from fairseq_bert_kd import compat
 from fairseq_bert_kd.functional.text_format import TextFormat
 from fairseq_bert_kd.functional.text_input import BIDIRECTIONAL
+from fairseq_bert_kd.modules.weight_files import unreadable_files
 
 logger = logging.getLogger(__name__)
 
 NO_LIMIT = 2**20  # positions of an encoder with relative positions
+_LIBRARYS_OWN = (ImportError, MemoryError)  # nothing is wrong with the files
 
 
 @dataclass(frozen=True)
@@ -55,18 +59,24 @@ class EncoderSpec:
 
 
 def pretrained_masked_lm(path_or_name: str) -> Any:
-    """A pre-trained transformers ``*ForMaskedLM`` in float32, with a complete encoder.
+    """A pre-trained transformers ``*ForMaskedLM`` in float32, with a complete encoder that looks to both sides.
 
     Raises:
-        ValueError: it cannot be loaded, or weights of its encoder are missing.
+        ValueError: it cannot be loaded, its config and weights differ in size, or weights of its encoder are missing.
     """
     transformers = compat.import_transformers()
     try:
         masked_lm, info = transformers.AutoModelForMaskedLM.from_pretrained(
-            path_or_name, output_loading_info=True
+            path_or_name,
+            config=encoder_config(path_or_name),
+            output_loading_info=True,
+            ignore_mismatched_sizes=True,  # they are reported below, by their sizes
         )
-    except (OSError, ValueError, KeyError) as error:
-        raise _not_loaded(path_or_name, "config.json and the weights", error) from error
+    except _LIBRARYS_OWN:
+        raise
+    except Exception as error:  # safetensors, pickle, torch and transformers raise very different types
+        _raise_not_loaded(path_or_name, "config.json and the weights", error)
+    _check_sizes(path_or_name, info["mismatched_keys"])
     missing, prefix = sorted(info["missing_keys"]), masked_lm.base_model_prefix + "."
     unused = ("pooler", "position_ids")
     encoder = [key for key in missing if key.startswith(prefix) and not any(name in key for name in unused)]
@@ -91,12 +101,29 @@ def masked_lm_with_random_weights(path_or_name: str) -> Any:
     Raises:
         ValueError: its config cannot be loaded, or is of no masked language model.
     """
-    transformers = compat.import_transformers()
     try:
-        config = transformers.AutoConfig.from_pretrained(path_or_name)
-        return masked_lm_from_config(config_settings(config))
-    except (OSError, ValueError, KeyError) as error:
-        raise _not_loaded(path_or_name, "config.json", error) from error
+        return masked_lm_from_config(config_settings(encoder_config(path_or_name)))
+    except _LIBRARYS_OWN:
+        raise
+    except Exception as error:  # as in `pretrained_masked_lm`
+        _raise_not_loaded(path_or_name, "config.json", error)
+
+
+def encoder_config(path_or_name: str) -> Any:
+    """The transformers config of a folder or hub name, as of an encoder that looks to both sides.
+
+    A model that was saved as the decoder of a sequence-to-sequence model is the same weights under a mask, and perhaps
+    cross attention, which an encoder does not have.
+    """
+    config = compat.import_transformers().AutoConfig.from_pretrained(path_or_name)
+    if getattr(config, "is_decoder", False):
+        logger.warning(
+            "config.json of `%s` says is_decoder: true (it was saved as a decoder), with which no token sees what follows "
+            "it: loaded as an encoder instead, is_decoder: false; its training has to get used to the right context",
+            path_or_name,
+        )
+        config.is_decoder = config.add_cross_attention = False
+    return config
 
 
 def config_settings(config: Any) -> dict[str, Any]:
@@ -115,11 +142,26 @@ def masked_lm_from_config(settings: dict[str, Any]) -> Any:
     return transformers.AutoModelForMaskedLM.from_config(config).float()
 
 
-def _not_loaded(path_or_name: str, needed: str, error: BaseException) -> ValueError:
-    return ValueError(
-        f"cannot load `{path_or_name}` as a masked language model: {compat.first_line(error)} "
+def _raise_not_loaded(path_or_name: str, needed: str, error: Exception) -> NoReturn:
+    """Raise the error in our words: about the file that cannot be read, or the library's own first line."""
+    reason = next(unreadable_files(path_or_name), "")
+    if not reason and isinstance(error, pickle.UnpicklingError):  # it proposes to run what the file holds
+        reason = "its weights are not a file of tensors alone."
+    raise ValueError(
+        f"cannot load `{path_or_name}` as a masked language model: {reason or compat.first_line(error)} "
         f"Give a folder that holds {needed}, or a hub name (which needs a network)."
-    )
+    ) from (None if reason else error)
+
+
+def _check_sizes(path_or_name: str, mismatched: Collection[tuple[str, Any, Any]]) -> None:
+    """ValueError for weights of other sizes than the config's, given as name, size in the file and size by the config."""
+    if mismatched:
+        name, *sizes = min(mismatched, key=lambda entry: ("word_embeddings" not in entry[0], entry[0]))
+        in_file, by_config = (" x ".join(map(str, size)) for size in sizes)
+        raise ValueError(
+            f"config.json of `{path_or_name}` and its weights are not of one model: {len(mismatched)} weights differ in size, "
+            f"`{name}` is {by_config} by config.json and {in_file} in the weights; give both files from the same origin"
+        )
 
 
 def check_embedded(encoder: Any, largest_id: int, name: str) -> None:

@@ -15,6 +15,7 @@ from fairseq_bert_kd.data.masked_pair_dataset import MaskedPairDataset
 from fairseq_bert_kd.functional.masking import replayable_mask
 from fairseq_bert_kd.functional.text_input import LEFT_TO_RIGHT
 from fairseq_bert_kd.teachers.load import is_token_teacher
+from fairseq_bert_kd.teachers.probe import check_token_teacher
 from fairseq_bert_kd.tokenization.dictionary import (
     TeacherVocabulary,
     dictionary_digests,
@@ -91,6 +92,7 @@ class ConditionalMaskedLMTask(GuardedTranslation, TranslationTask):
             "data that were loaded before the model are masked"
         )
         if not cfg.teacher_spec:
+            check_token_teacher(model, f"--teacher-model {cfg.teacher_model}")
             cfg.teacher_spec = model.spec()
         return model
 
