@@ -21,7 +21,7 @@ INSIDE = {
     "root": set(),
     "batch": set(),
     "compat": set(),
-    "storage": set(),
+    "storage": {"compat"},
     "functional": {"batch"},
     "evaluation": {"compat"},
     "data": {"functional", "storage", "batch"},

@@ -41,6 +41,7 @@ class ConditionalMaskedLMConfig(TranslationConfig):
         },
     )
     cmlm_seed: int = II("common.seed")
+    log_interval: int = II("common.log_interval")
 
 
 @register_task("conditional_masked_lm", dataclass=ConditionalMaskedLMConfig)

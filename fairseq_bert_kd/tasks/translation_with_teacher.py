@@ -7,7 +7,7 @@ from fairseq import utils
 from fairseq.dataclass import ChoiceEnum
 from fairseq.tasks import register_task
 from fairseq.tasks.translation import TranslationConfig, TranslationTask
-from omegaconf import open_dict
+from omegaconf import II, open_dict
 
 from fairseq_bert_kd.batch import TEACHER
 from fairseq_bert_kd.data.distilled_pair_dataset import DistilledPairDataset
@@ -82,6 +82,7 @@ class TranslationWithTeacherConfig(TranslationConfig):
     kd_live_max_tokens: int = field(
         default=8192, metadata={"help": "source and target tokens per forward pass of the live teacher"}
     )
+    log_interval: int = II("common.log_interval")
 
 
 @register_task("translation_with_teacher", dataclass=TranslationWithTeacherConfig)
