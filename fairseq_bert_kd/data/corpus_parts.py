@@ -67,7 +67,11 @@ def language_pair(folder: str, source: str | None, target: str | None) -> tuple[
     ]
     if len(pairs) == 1:
         return pairs[0]
-    found = f"several pairs ({', '.join(map('-'.join, pairs))})" if pairs else "no pair (SPLIT.SRC-TGT.LANG.idx, dict.LANG.txt)"
+    found = (
+        f"several pairs ({', '.join(map('-'.join, pairs))})"
+        if pairs
+        else "no pair (SPLIT.SRC-TGT.LANG.idx, dict.LANG.txt)"
+    )
     raise ValueError(
         f"the file names in {folder} tell {found}; give --source-lang and --target-lang, or check the folder's name"
     )

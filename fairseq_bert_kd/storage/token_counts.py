@@ -45,7 +45,9 @@ def frequency_nll(side: IndexedTokens, symbols: int, most: int = MOST_TOKENS) ->
         symbols: size of the dictionary.
         most: see `sampled_tokens`.
     """
-    counts = sum((np.bincount(block, minlength=symbols) for block in sampled_tokens(side, most)), np.zeros(symbols))
+    counts = sum(
+        (np.bincount(block, minlength=symbols) for block in sampled_tokens(side, most)), np.zeros(symbols)
+    )
     total = counts.sum()
     if not total:
         return None

@@ -105,6 +105,13 @@ class ConditionalMaskedLMTask(GuardedTranslation, TranslationTask):
             )
         return super().build_criterion(cfg, *args, **kwargs)
 
+    def build_generator(self, *args, **kwargs):
+        """Refused: a teacher does not translate."""
+        raise ValueError(
+            "--task conditional_masked_lm is for teachers, which fill in hidden tokens and do not translate. Translate with a "
+            "student: --task translation_with_teacher and --path of its checkpoint"
+        )
+
     def _check_mask_prob_is_used(self, cfg):
         if str(cfg.teacher_attention) == LEFT_TO_RIGHT and self.cfg.cmlm_mask_prob != DEFAULT_MASK_PROB:
             raise ValueError(

@@ -1,5 +1,6 @@
 """Task ``translation_with_teacher``: fairseq's translation with teachers' rows beside the targets."""
 
+import inspect
 from dataclasses import dataclass, field
 from typing import Optional
 
@@ -16,9 +17,11 @@ from fairseq_bert_kd.data.store_rows import StoreRows
 from fairseq_bert_kd.data.teacher_stores import TeacherStores, check_unchanged_lengths, parse_weights
 from fairseq_bert_kd.storage.alignment import check_tokenizer
 from fairseq_bert_kd.storage.topk_store import DEFAULT_NAME
+from fairseq_bert_kd.teachers.load import is_token_teacher
 from fairseq_bert_kd.teachers.load_live import load_live_teacher
 from fairseq_bert_kd.tokenization.hf_tokenizer import HfTokenizer
 
+STUDENT_INPUTS = {"src_tokens", "src_lengths", "prev_output_tokens"}  # what a batch brings
 REMOVED_OPTION = "kd_approximate_tail"
 
 
@@ -105,6 +108,17 @@ class TranslationWithTeacherTask(GuardedTranslation, TranslationTask):
         )
         self.live_teacher = None
         self._all_folders_checked = False
+
+    def build_model(self, cfg, from_checkpoint=False):
+        arch = getattr(cfg, "_name", None) or getattr(cfg, "arch", None)
+        if is_token_teacher(arch):
+            raise ValueError(
+                f"`{arch}` is a teacher: it fills in hidden tokens and does not translate. Give --path (or --arch) of a student; "
+                "--task conditional_masked_lm trains and validates teachers"
+            )
+        model = super().build_model(cfg, from_checkpoint)
+        check_autoregressive(model, arch)
+        return model
 
     def build_criterion(self, cfg, *args, **kwargs):
         if REMOVED_OPTION in cfg:  # in the checkpoints of students that were trained when it existed
@@ -233,3 +247,26 @@ class TranslationWithTeacherTask(GuardedTranslation, TranslationTask):
             raise ValueError(
                 "--kd-label-only is for stores, and a live teacher scores every sentence; leave it out, or give --kd-stores"
             )
+
+
+def check_autoregressive(model, arch: str) -> None:
+    """Check that a student reads a source and the target so far, by the parameters of its ``forward``.
+
+    Raises:
+        ValueError: it needs other inputs (non-autoregressive models take the whole target), or reads no target.
+    """
+    parameters = inspect.signature(model.forward).parameters.values()
+    flexible = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+    named = {parameter.name for parameter in parameters if parameter.kind not in flexible}
+    needed = {
+        parameter.name
+        for parameter in parameters
+        if parameter.kind not in flexible and parameter.default is inspect.Parameter.empty
+    }
+    missing, foreign = "prev_output_tokens" not in named and bool(named), sorted(needed - STUDENT_INPUTS)
+    if missing or foreign:
+        why = f"needs {', '.join(foreign)}" if foreign else "reads no target"
+        raise ValueError(
+            f"a student must be an autoregressive encoder-decoder, whose input is {', '.join(sorted(STUDENT_INPUTS))}, but "
+            f"--arch {arch} {why}. Use transformer, lstm, fconv or another of that kind"
+        )

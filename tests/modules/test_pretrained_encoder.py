@@ -63,7 +63,10 @@ def test_whole_folders_load_and_no_file_is_blamed(folder, kind):
 
 DAMAGES = {
     "pointer": (lambda content: POINTER, r"is a Git LFS pointer, not the file itself: run `git lfs pull`"),
-    "half": (lambda content: content[: len(content) // 2], "is damaged or cut off: copy or download it again"),
+    "half": (
+        lambda content: content[: len(content) // 2],
+        "is damaged or cut off: copy or download it again",
+    ),
     "empty": (lambda content: b"", "is empty: copy or download it again"),
     "page": (lambda content: b"<!DOCTYPE html><title>404</title>\n", "is damaged or cut off"),
 }
@@ -129,7 +132,9 @@ def test_random_weights_need_no_file_of_weights_but_a_config_that_can_be_read(fo
 
 
 def test_a_name_that_is_no_folder_is_still_explained():
-    with pytest.raises(ValueError, match="cannot load `no/such-model` as a masked language model: .*hub name"):
+    with pytest.raises(
+        ValueError, match="cannot load `no/such-model` as a masked language model: .*hub name"
+    ):
         pretrained_masked_lm("no/such-model")
 
 

@@ -249,7 +249,8 @@ def test_absent_file(prefix, suffix):
 def test_another_format_of_the_host(tmp_path):
     prefix = write(tmp_path / "x", SENTENCES, impl="cached")
     with pytest.raises(
-        ValueError, match="is not in fairseq's mmap format, but in its older .*; binarise with `fairseq-preprocess"
+        ValueError,
+        match="is not in fairseq's mmap format, but in its older .*; binarise with `fairseq-preprocess",
     ):
         IndexedTokens(prefix)
 
