@@ -18,13 +18,20 @@ from tqdm import tqdm
 import fairseq_bert_kd
 from fairseq_bert_kd.cli import dump_options
 from fairseq_bert_kd.cli.dump_options import PRECISIONS, check_arguments, parse_shard
+from fairseq_bert_kd.cli.store_folder import (
+    NOT_WRITABLE,
+    check_writable,
+    existing_folder,
+    is_writable,
+)
+from fairseq_bert_kd.data.run_hints import log_unknown, say_threads
 from fairseq_bert_kd.functional.text_input import LEFT_TO_RIGHT
 from fairseq_bert_kd.storage.fairseq_data import dictionary_digest, open_pairs, read_dictionary
 from fairseq_bert_kd.storage.merge import merge_shards
 from fairseq_bert_kd.storage.schema import differing_fields
 from fairseq_bert_kd.storage.shards import Shard, shard_path
 from fairseq_bert_kd.storage.topk import PREFIX_PLAN, STRIDED_PLAN, TopKInfo, scoring_plan
-from fairseq_bert_kd.storage.topk_store import TopKReader, store_path
+from fairseq_bert_kd.storage.topk_store import TopKReader, store_folders, store_path
 from fairseq_bert_kd.teachers import distributed
 from fairseq_bert_kd.teachers.dump import StoreDump
 from fairseq_bert_kd.teachers.load import Teacher, load_teacher
@@ -50,25 +57,36 @@ def dump_all(args: argparse.Namespace, rank: int, world_size: int) -> None:
     )  # in every process: fairseq builds the teacher by registered names
     on_gpu = torch.cuda.is_available() and not args.cpu
     device = torch.device("cuda", torch.cuda.current_device()) if on_gpu else torch.device("cpu")
+    if rank == 0:
+        say_threads(device.type)
     folders = args.data.split(":")
+    store_dirs = store_folders(folders, args.store_dir, "--store-dir")
     teacher = load_teacher(args.path, folders[0])
     precision = args.precision or ("fp16" if device.type == "cuda" else "fp32")
     teacher.model.to(device=device, dtype=PRECISIONS[precision])
     if args.compile:
         teacher.model.encoder = torch.compile(teacher.model.encoder, dynamic=True)
     shard, dumps = parse_shard(args.shard), []
-    for folder in folders:
+    for folder, store_dir in zip(folders, store_dirs, strict=True):
         check_same_dictionaries(folder, teacher)
         for subset in args.subset.split(","):
             info = store_info(args, teacher, subset, precision, device)
             pairs = open_pairs(folder, subset, info.source_lang, info.target_lang)
-            path = store_path(folder, subset, info.source_lang, info.target_lang, args.name)
+            if rank == 0:
+                log_unknown(
+                    subset,
+                    pairs,
+                    {
+                        "source": teacher.task.source_dictionary.unk(),
+                        "target": teacher.task.target_dictionary.unk(),
+                    },
+                )
+            path = store_path(store_dir, subset, info.source_lang, info.target_lang, args.name)
             dumps.append((StoreDump(teacher, pairs, info, device), path))
     # a store that cannot be written is reported before the first one is scored
-    if not args.plan and not args.overwrite:
-        for dump, path in dumps:
-            if shard_path(path, shard).exists():
-                check_same_store(shard_path(path, shard), dump)
+    for dump, path in dumps if not args.plan else ():
+        written = shard_path(path, shard).exists() and not args.overwrite
+        check_same_store(shard_path(path, shard), dump) if written else check_writable(path.parent)
     for dump, path in dumps:
         if args.plan:
             print_plan(dump, path, shard, args.shard)
@@ -83,6 +101,7 @@ def dump_split(dump: StoreDump, path: Path, args: argparse.Namespace, rank: int,
     parts = [
         Shard(requested.index + i * requested.count, requested.count * world_size) for i in range(world_size)
     ]
+    path.parent.mkdir(parents=True, exist_ok=True)
     part, started = parts[rank], time.perf_counter()
     joined = requested.count == 1 and world_size > 1  # all parts are written here
     finished = joined and not args.overwrite and path.exists()
@@ -198,14 +217,17 @@ def print_plan(dump: StoreDump, path: Path, shard: Shard, name: str) -> None:
     """Print sizes, and an estimate of the time from some measured batches."""
     counts = dump.count(shard)
     rate = dump.measure(shard)
-    free = os.statvfs(path.parent).f_bavail * os.statvfs(path.parent).f_frsize
+    disk = os.statvfs(existing_folder(path.parent))
     print(f"{shard_path(path, shard)}: nothing written (--plan), shard {name}")
+    if not is_writable(path.parent):
+        print(f"  {NOT_WRITABLE}")
     print(f"  sentences        {counts['sentences']:>15,}  ({counts['too_long']:,} too long for the teacher)")
     print(f"  target positions {counts['positions']:>15,}")
     print(f"  passes           {dump.info.passes:>15,}")
     print(f"  tokens to score  {counts['tokens']:>15,}  source and target, over all passes")
     print(
-        f"  bytes            {counts['bytes']:>15,}  {dump.info.record_dtype.itemsize} per position; {free:,} free"
+        f"  bytes            {counts['bytes']:>15,}  {dump.info.record_dtype.itemsize} per position; "
+        f"{disk.f_bavail * disk.f_frsize:,} free"
     )
     if rate:
         seconds = counts["tokens"] / rate

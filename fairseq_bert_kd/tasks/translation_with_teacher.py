@@ -50,6 +50,13 @@ class TranslationWithTeacherConfig(TranslationConfig):
             "--kd-live-teacher)"
         },
     )
+    kd_store_dir: Optional[str] = field(
+        default=None,
+        metadata={
+            "help": "folder of the stores (dump --store-dir), or several separated by colons, one for each data folder "
+            "(default: the data folders)"
+        },
+    )
     kd_store_weights: Optional[str] = field(
         default=None,
         metadata={
