@@ -56,7 +56,9 @@ OUTSIDE = {
         "torch", "fairseq.criterions", "fairseq.dataclass", "fairseq.distributed", "fairseq.logging", "fairseq.models",
         "fairseq.modules", "fairseq.utils",
     },
-    "tasks": {"numpy", "fairseq.tasks", "fairseq.data", "fairseq.dataclass", "fairseq.utils", "omegaconf"},
+    "tasks": {
+        "numpy", "fairseq.tasks", "fairseq.data", "fairseq.dataclass", "fairseq.logging", "fairseq.utils", "omegaconf",
+    },
     "report": {"numpy"},  # its other packages come through compat.import_extra
     "cli": {"torch", "numpy", "tqdm", "fairseq"},
     "__main__": set(),

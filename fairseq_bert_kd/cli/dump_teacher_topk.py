@@ -30,6 +30,7 @@ from fairseq_bert_kd.storage.fairseq_data import dictionary_digest, open_pairs, 
 from fairseq_bert_kd.storage.merge import merge_shards
 from fairseq_bert_kd.storage.schema import differing_fields
 from fairseq_bert_kd.storage.shards import Shard, shard_path
+from fairseq_bert_kd.storage.token_counts import frequency_nll
 from fairseq_bert_kd.storage.topk import PREFIX_PLAN, STRIDED_PLAN, TopKInfo, scoring_plan
 from fairseq_bert_kd.storage.topk_store import TopKReader, store_folders, store_path
 from fairseq_bert_kd.teachers import distributed
@@ -126,8 +127,9 @@ def dump_split(dump: StoreDump, path: Path, args: argparse.Namespace, rank: int,
             )
         else:
             print(f"{stores[0]} is complete already: nothing to score")
+        by_frequency = frequency_nll(dump.pairs["target"], dump.info.dictionary_size)
         for store in stores:
-            report(store)
+            report(store, by_frequency)
 
 
 def store_info(
@@ -236,8 +238,13 @@ def print_plan(dump: StoreDump, path: Path, shard: Shard, name: str) -> None:
         )
 
 
-def report(path: Path) -> None:
-    """Print the contents of the store and how well the teacher predicts the gold tokens."""
+def report(path: Path, by_frequency: float | None) -> None:
+    """Print the contents of the store and how well the teacher predicts the gold tokens.
+
+    Args:
+        path: finished store, or shard of one.
+        by_frequency: mean nats of the gold tokens under their own frequencies, for comparison.
+    """
     reader = TopKReader(path, shard=True)
     info, layout, summary = reader.info, reader.header.layout, reader.header.summary
     assert summary is not None
@@ -256,7 +263,13 @@ def report(path: Path) -> None:
         print(
             f"teacher on the gold tokens: accuracy {100.0 * summary['gold_accuracy']:.2f} %, perplexity "
             f"{math.exp(min(summary['gold_nll'], 700)):.2f}"
+            + (f"; their frequencies alone: {math.exp(by_frequency):.2f}" if by_frequency is not None else "")
         )
+        if by_frequency is not None and summary["gold_nll"] >= by_frequency:
+            logger.warning(
+                "the teacher predicts no better than how often each token occurs: it has learned nothing of the task, and its "
+                "students will do worse than without it; train it longer or on more text, and dump it again"
+            )
     for temperature, mass in zip(info.temperatures, summary["captured_mass"], strict=True):
         if mass is not None:
             print(f"the top {info.k} hold {100.0 * mass:.2f} % of its mass at temperature {temperature:g}")

@@ -6,6 +6,7 @@ from typing import Optional
 
 from fairseq import utils
 from fairseq.dataclass import ChoiceEnum
+from fairseq.logging import metrics
 from fairseq.tasks import register_task
 from fairseq.tasks.translation import TranslationConfig, TranslationTask
 from omegaconf import II, open_dict
@@ -17,6 +18,7 @@ from fairseq_bert_kd.data.store_rows import StoreRows
 from fairseq_bert_kd.data.teacher_stores import TeacherStores, check_unchanged_lengths, parse_weights
 from fairseq_bert_kd.storage.alignment import check_tokenizer
 from fairseq_bert_kd.storage.topk_store import DEFAULT_NAME
+from fairseq_bert_kd.teachers.gold_comparison import GoldComparison
 from fairseq_bert_kd.teachers.load import is_token_teacher
 from fairseq_bert_kd.teachers.load_live import load_live_teacher
 from fairseq_bert_kd.tokenization.hf_tokenizer import HfTokenizer
@@ -114,6 +116,8 @@ class TranslationWithTeacherTask(GuardedTranslation, TranslationTask):
             cfg.kd_store_weights, len(self.store_names) + bool(cfg.kd_live_teacher)
         )
         self.live_teacher = None
+        self._gold_comparison = GoldComparison()
+        self._iterated: str | None = None  # split of the latest batches
         self._all_folders_checked = False
 
     def build_model(self, cfg, from_checkpoint=False):
@@ -153,7 +157,22 @@ class TranslationWithTeacherTask(GuardedTranslation, TranslationTask):
             names = []  # validation without a store is not compared with the teacher
         if names:
             pairs = self.datasets[split]
-            self.datasets[split] = DistilledPairDataset(pairs, self._rows_of(stores, pairs, parts, names))
+            rows = self._rows_of(stores, pairs, parts, names)
+            self._gold_comparison.note_stores(split, rows[0].readers)
+            self.datasets[split] = DistilledPairDataset(pairs, rows)
+
+    def get_batch_iterator(self, dataset, *args, **kwargs):
+        self._iterated = next((split for split, known in self.datasets.items() if known is dataset), None)
+        return super().get_batch_iterator(dataset, *args, **kwargs)
+
+    def post_validate(self, model, stats, agg):
+        """Compare teacher and student on the validated split, or on the training set; fairseq logs ``stats`` next."""
+        teacher = self._gold_comparison.compare(self._iterated, stats)
+        if teacher is not None:
+            stats.setdefault("kd_teacher_ppl", utils.get_perplexity(teacher))
+        elif self.stores is not None:
+            seen = metrics.get_smoothed_values("train")
+            self._gold_comparison.compare(self.cfg.train_subset, seen, training=True)
 
     def train_step(self, sample, model, criterion, optimizer, update_num, ignore_grad=False):
         if hasattr(criterion, "set_num_updates"):

@@ -78,6 +78,7 @@ def test_plan_says_where_nothing_can_be_written(chain, data, tmp_path, capsys, r
 
 
 def test_an_import_goes_elsewhere_too(chain, tmp_path, capsys, read_only):
+    pytest.importorskip("pyarrow")
     table = tmp_path / "rows.parquet"
     assert cli_main(["store", "export", str(store_path(chain.data, "train", "de", "en")), str(table)]) == 0
     command = [
