@@ -13,7 +13,7 @@ from pathlib import Path
 
 import torch
 
-from benchmarks.table import markdown
+from benchmarks.table import Length, markdown
 
 MODULES = {
     "store": "benchmarks.store",
@@ -21,6 +21,7 @@ MODULES = {
     "step": "benchmarks.step",
     "operations": "benchmarks.operations",
     "loading": "benchmarks.loading",
+    "startup": "benchmarks.startup",
     "teacher-training": "benchmarks.teacher_training",
 }
 
@@ -44,7 +45,13 @@ def machine() -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(MODULES)} (default: all)")
-    parser.add_argument("--quick", action="store_true", help="small sizes, to check that it runs")
+    length = parser.add_mutually_exclusive_group()
+    length.set_defaults(length=Length.FULL)
+    for name, text in (
+        ("quick", "small sizes, to check that it runs"),
+        ("short", "the rows with a goal, fewer rounds"),
+    ):
+        length.add_argument(f"--{name}", dest="length", action="store_const", const=Length(name), help=text)
     args = parser.parse_args()
     unknown = set(args.names) - set(MODULES)
     if unknown:
@@ -52,7 +59,7 @@ def main() -> None:
     print(machine())
     for name in args.names or MODULES:
         print(f"{name} ...", file=sys.stderr, flush=True)
-        print("\n" + markdown(importlib.import_module(MODULES[name]).run(args.quick)), flush=True)
+        print("\n" + markdown(importlib.import_module(MODULES[name]).run(args.length)), flush=True)
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ import torch
 import transformers
 
 from benchmarks.synthetic import make_dictionary, make_info, make_pairs
-from benchmarks.table import Row, at_least, spread
+from benchmarks.table import Length, Row, at_least, spread
 from benchmarks.timing import in_turns, ratios
 from fairseq_bert_kd.functional.text_format import TextFormat
 from fairseq_bert_kd.storage.fairseq_data import dictionary_digest
@@ -85,11 +85,12 @@ def measure(shape: str, dictionary_size: int, sentences: int, rounds: int, preci
     ]
 
 
-def run(quick: bool) -> list[Row]:
-    """All rows; small and few when ``quick``."""
-    if quick:
+def run(length: Length) -> list[Row]:
+    """All rows, or those of a length."""
+    if length is Length.QUICK:
         return measure("tiny", 1000, 20, 1, "fp32")
     on_gpu = torch.cuda.is_available()
     sentences, precision = (20_000, "fp16") if on_gpu else (250, "fp32")
     settings = ((8_000, precision), (30_000, precision), (8_000, "bf16"))
-    return [row for size, kind in settings for row in measure("minilm", size, sentences, 3, kind)]
+    rounds = 2 if length is Length.SHORT else 3
+    return [row for size, kind in settings for row in measure("minilm", size, sentences, rounds, kind)]

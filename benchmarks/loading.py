@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from benchmarks.step import measure_times
 from benchmarks.synthetic import DICTIONARY, make_dictionary, make_info, make_pairs, write_corpus, write_store
-from benchmarks.table import Row
+from benchmarks.table import Length, Row
 from benchmarks.timing import seconds
 from benchmarks.training_batches import Setting
 from benchmarks.training_losses import PLAIN
@@ -37,8 +37,9 @@ RICH = f"{BASE}, gold and {SAMPLES} samples"
 TWICE = f"two stores of {BASE}"
 
 
-def run(quick: bool) -> list[Row]:
+def run(length: Length) -> list[Row]:
     """A row for each kind of rows."""
+    quick = length is Length.QUICK
     sentences, rounds = (2_000, 2) if quick else (16_000, 7)
     with tempfile.TemporaryDirectory() as folder:
         datasets = prepare(Path(folder), sentences)

@@ -13,7 +13,7 @@ from unittest import mock
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from benchmarks.table import Row
+from benchmarks.table import Length, Row
 from benchmarks.training_batches import Setting, make_batches, make_student, make_task
 from benchmarks.training_losses import AUTHORS, CHUNKED, DEFAULT, PLAIN, loss_step, make_features, make_loss
 from fairseq_bert_kd.criterions import distillation_loss
@@ -46,10 +46,10 @@ class Operations(TorchDispatchMode):
         return func(*args, **(kwargs or {}))
 
 
-def run(quick: bool) -> list[Row]:
+def run(length: Length) -> list[Row]:
     """Counts for each dictionary, precision, loss and form."""
     rows = []
-    for dictionary in (100,) if quick else DICTIONARIES:
+    for dictionary in (100,) if length is Length.QUICK else DICTIONARIES:
         for precision in PRECISIONS:
             rows += measure(dictionary, precision)
         rows.append(_cpu_row(dictionary))

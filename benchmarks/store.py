@@ -13,7 +13,7 @@ from fairseq.data.indexed_dataset import MMapIndexedDataset, MMapIndexedDatasetB
 from torch.utils.benchmark import Timer
 
 from benchmarks.synthetic import TOKENS, make_info, write_store
-from benchmarks.table import Row, at_least, at_most, spread
+from benchmarks.table import Length, Row, at_least, at_most, spread
 from benchmarks.timing import in_turns, ratios
 from fairseq_bert_kd.storage.topk_store import TopKReader
 
@@ -21,10 +21,10 @@ GOAL_BYTES = 36  # with k=8: 8 ids and 8 logits of 16 bits, one normaliser of 32
 GOAL_MILLISECONDS = 10  # to open
 
 
-def run(quick: bool) -> list[Row]:
+def run(length: Length) -> list[Row]:
     """Rows of bytes, opening and reads."""
     with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
+        folder, quick = Path(name), length is Length.QUICK
         return [
             *bytes_per_position(folder, 300 if quick else 5_000),
             opening(folder, 20_000_000 if quick else 2_000_000_000),

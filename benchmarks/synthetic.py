@@ -1,5 +1,6 @@
 """Made-up sentences and teacher rows, as skewed as a trained teacher's, and corpora and stores of them."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -8,7 +9,7 @@ import numpy as np
 import torch
 from fairseq.data import Dictionary, indexed_dataset
 
-from fairseq_bert_kd.storage.fairseq_data import Sides, dictionary_digest
+from fairseq_bert_kd.storage.fairseq_data import Sides, dictionary_digest, sentence_hash
 from fairseq_bert_kd.storage.schema import ChunkData, empty_records
 from fairseq_bert_kd.storage.topk import TopKInfo
 from fairseq_bert_kd.storage.topk_store import TopKWriter
@@ -60,19 +61,29 @@ def make_records(info: TopKInfo, rows: int, seed: int = 0) -> Any:
     return records
 
 
-def write_store(path: Path, info: TopKInfo, lengths: Any) -> None:
-    """A store of sentences of given ``lengths``; its chunks all hold the same rows, so that making them costs nothing."""
+def write_store(
+    path: Path, info: TopKInfo, lengths: Any, symbols: Sequence[str] = SYMBOLS, sides: Sides | None = None
+) -> None:
+    """A store of sentences of given ``lengths``; its chunks all hold the same rows, so that making them costs nothing.
+
+    With ``sides`` it bears the hashes of these sentences, so that training takes it.
+    """
     size = info.chunk_sentences
     longest = max(int(lengths[start : start + size].sum()) for start in range(0, len(lengths), size))
     records = make_records(info, longest)
-    hashes = np.random.default_rng(1).integers(0, 2**63, size).astype("<u8")
-    with TopKWriter(path, info, lengths, SYMBOLS) as writer:
+    made_up = np.random.default_rng(1).integers(0, 2**63, size).astype("<u8")
+    with TopKWriter(path, info, lengths, symbols) as writer:
         for number in writer.chunks():
             part = writer.lengths(number)
-            some, status = hashes[: len(part)], np.zeros(len(part), np.uint8)
-            writer.write_chunk(
-                number, ChunkData({"source": some, "target": some}, part, status, records[: part.sum()])
-            )
+            status = np.zeros(len(part), np.uint8)
+            hashes = dict.fromkeys(("source", "target"), made_up[: len(part)])
+            if sides is not None:
+                places = range(number * size, number * size + len(part))
+                hashes = {
+                    side: np.array([sentence_hash(tokens[i]) for i in places], "<u8")
+                    for side, tokens in sides.items()
+                }
+            writer.write_chunk(number, ChunkData(hashes, part, status, records[: part.sum()]))
         writer.finish()
 
 

@@ -1,8 +1,21 @@
 """Rows of the benchmark tables, and how they are printed."""
 
+import enum
 import statistics
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+
+
+class Length(enum.Enum):
+    """How long a benchmark may take.
+
+    ``QUICK`` checks within seconds that it runs. ``SHORT`` has the rows with a goal, and on a GPU `step`, `dump` and
+    `teacher-training` together are meant to take at most three minutes. ``FULL`` has all rows.
+    """
+
+    QUICK = "quick"
+    SHORT = "short"
+    FULL = "full"
 
 
 @dataclass(frozen=True)

@@ -22,15 +22,18 @@ from fairseq.data.iterators import GroupedIterator
 from fairseq.dataclass.utils import convert_namespace_to_omegaconf
 from fairseq.logging import metrics
 from fairseq.trainer import Trainer
+from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.dump import SEP, SHAPES, TEXT_FORMAT
 from benchmarks.synthetic import make_dictionary, make_pairs, write_corpus
-from benchmarks.table import Row, at_least, spread
+from benchmarks.table import Length, Row, at_least, spread
 from benchmarks.timing import in_turns, ratios
 from fairseq_bert_kd.modules.pretrained_encoder import EncoderSpec
 from fairseq_bert_kd.tokenization.dictionary import dictionary_digests
 
 GOAL = 0.85  # of the bare steps' rate
+PRODUCTS = 10  # of large matrices, whose speed stands for the device's
+UTILISATION = "model FLOPs per second, over those of a large matrix product"
 
 
 @dataclass(frozen=True)
@@ -127,18 +130,34 @@ def _fairseq_arguments(folder: Path, setup: Setup, spec: EncoderSpec, device: st
     return options.parse_args_and_arch(options.get_training_parser(), [str(word) for word in words])
 
 
+def large_matrix(device: str) -> torch.Tensor:
+    """A square matrix in the precision of training."""
+    size, dtype = (8192, torch.float16) if device == "cuda" else (1024, torch.float32)
+    return torch.ones(size, size, device=device, dtype=dtype)
+
+
 def measure(setup: Setup, rounds: int) -> list[Row]:
-    """Rates and their ratio."""
+    """Rates, their ratio, and how much of the device's arithmetic training uses."""
     with tempfile.TemporaryDirectory() as folder:
         training = TeacherTraining(Path(folder), setup)
-        times = in_turns({"bare": training.bare_epoch, "train": training.train_epoch}, rounds)
+        matrix = large_matrix(training.device)
+        products = lambda: [matrix @ matrix for _ in range(PRODUCTS)]  # noqa: E731
+        ways = {"bare": training.bare_epoch, "train": training.train_epoch, "products": products}
+        times = in_turns(ways, rounds)
+        with FlopCounterMode(display=False) as counter:
+            training.bare_epoch()
     precision = "fp16 autocast" if training.device == "cuda" else "fp32"
     what = f"{setup.shape}, dictionary {setup.vocabulary:,}, batches of {setup.max_tokens:,}, {precision}, {training.device}"
     rates = [training.tokens / one for one in times["train"]]
     shares = ratios(times["bare"], times["train"])
+    arithmetic = counter.get_total_flops() / (
+        PRODUCTS * 2 * len(matrix) ** 3
+    )  # of an epoch, in that of the products
+    used = [arithmetic * share for share in ratios(times["products"], times["train"])]
     return [
         Row("teacher training", f"{what}: tokens/s", spread(rates, ",.0f")),
         at_least("teacher training", f"{what}: over bare steps, tokens/s", shares, GOAL),
+        Row("teacher training", f"{what}: {UTILISATION}", spread(used, ".2f")),
     ]
 
 
@@ -153,11 +172,12 @@ def quiet() -> Iterator[None]:
         logging.disable(before)
 
 
-def run(quick: bool) -> list[Row]:
-    """All rows; small and few when ``quick``."""
+def run(length: Length) -> list[Row]:
+    """All rows, or those of a length."""
+    rounds = 2 if length is Length.SHORT else 5
     with quiet():
-        if quick:
+        if length is Length.QUICK:
             return measure(Setup("tiny", 1000, 100, 512), rounds=1)
         if torch.cuda.is_available():  # --max-tokens of the README
-            return measure(Setup("minilm", 30522, 60_000, 16384, workers=2), rounds=5)
-        return measure(Setup("minilm", 30522, 200, 4096), rounds=5)
+            return measure(Setup("minilm", 30522, 60_000, 16384, workers=2), rounds)
+        return measure(Setup("minilm", 30522, 200, 4096), rounds)

@@ -25,7 +25,7 @@ from fairseq_bert_kd.evaluation.registry import signatures
 from fairseq_bert_kd.evaluation.system_output import SystemOutput
 from fairseq_bert_kd.report.formatting import list_text
 from fairseq_bert_kd.report.read_experiment import MAIN_GROUP, Experiment, Notes, Run, read_experiment
-from fairseq_bert_kd.report.read_scores import choose_metrics, further_scores
+from fairseq_bert_kd.report.read_scores import choose_metrics, further_scores, normalise
 
 AS_RUN = 1.0  # fairseq's default; the workflow decodes with it unless its size sets another
 
@@ -72,7 +72,8 @@ def decoded(
             end = finished.stderr[-2000:].decode(errors="replace")
             raise RuntimeError(f"decoding {run.name} ended with {finished.returncode}:\n{end}")
     references = read_lines(experiment.text(subset, experiment.target_lang))
-    return SystemOutput(metrics, read_hypotheses(path, len(references)), references)
+    normalised = normalise(experiment, Notes(experiment.folder))
+    return SystemOutput(metrics, normalised(read_hypotheses(path, len(references))), normalised(references))
 
 
 def chosen_penalty(

@@ -164,11 +164,12 @@ def require_fairseq() -> None:
         ) from error
 
 
-def import_transformers() -> Any:
-    """The transformers module with its model classes importable.
+def import_transformers(models: bool = True) -> Any:
+    """The transformers module with its tokenizers importable, and with its model classes unless ``models`` is False.
 
-    A torchaudio built for another torch (a CUDA wheel beside a CPU torch) makes transformers fail deep
-    inside an unrelated import; fairseq declares torchaudio as a requirement, so this is common.
+    Model classes cost seconds of start-up that a tokenizer does not need. A torchaudio built for another torch (a CUDA wheel
+    beside a CPU torch) makes transformers fail deep inside an unrelated import; fairseq declares torchaudio as a
+    requirement, so this is common.
 
     Raises:
         InstallationError: transformers is missing, or a broken torchaudio is in its way.
@@ -180,8 +181,9 @@ def import_transformers() -> Any:
     try:
         transformers = importlib.import_module("transformers")
         # transformers imports lazily: touch what fails when torchaudio is broken
-        transformers.AutoTokenizer, transformers.AutoModelForMaskedLM  # noqa: B018
-        transformers.BertForMaskedLM  # noqa: B018
+        transformers.AutoTokenizer  # noqa: B018
+        if models:
+            transformers.AutoModelForMaskedLM, transformers.BertForMaskedLM  # noqa: B018
     except Exception as error:
         fix = "pip install --upgrade transformers"
         if "torchaudio" in traceback.format_exc():

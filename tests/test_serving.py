@@ -24,6 +24,7 @@ from tests.tiny_chain import (
     train_student,
     write_corpus,
 )
+from tests.tokenization.tiny_tokenizers import build_tokenizer
 
 SERVING = PLUGIN.parent / "examples" / "serving"
 CONVERT = STOCK.replace(
@@ -169,6 +170,45 @@ def test_long_line_is_said_to_be_cut(chain, served, bare):
     assert result.stdout.count("\n") == 1
 
 
+def test_text_is_read_as_everywhere_and_nothing_before_an_error_is_lost(chain, served, bare):
+    """A byte order mark goes; of a bad byte the line is named, and what stands above it is translated."""
+    student = command(chain, served, "--lenpen", "1", "--max-len", "40", "--batch-size", "1")
+    plain = subprocess.run(student, input=b"the man\na man\n", capture_output=True, env=bare, check=True)
+    marked = subprocess.run(
+        student,
+        input=b"\xef\xbb\xbfthe man\r\na man\n\xff\nmen\n",
+        capture_output=True,
+        env=bare,
+        check=False,
+    )
+    assert marked.stdout == plain.stdout
+    assert plain.stdout.count(b"\n") == 2
+    assert marked.returncode == 1
+    said = marked.stderr.decode()
+    assert "case is lowered, accents are stripped" in said
+    assert said.count("byte order mark") == 1
+    assert "translate.py: `standard input`, line 3: text must be UTF-8, but byte 0xFF" in said
+
+
+def test_another_tokenizer_is_refused(served, bare, tmp_path):
+    build_tokenizer("roberta", tmp_path / "roberta")
+    student = [
+        sys.executable,
+        "-S",
+        SERVING / "translate.py",
+        "--model",
+        served / "int8",
+        "--tokenizer",
+        tmp_path / "roberta",
+    ]
+    result = subprocess.run(
+        list(map(str, student)), input="the man\n", capture_output=True, text=True, env=bare, check=False
+    )
+    assert result.returncode == 1
+    assert result.stdout == ""
+    assert "shared_vocabulary.json` must be a piece of the teacher's tokenizer, but" in result.stderr
+
+
 def request(port, data, **headers):
     query = urllib.request.Request(f"http://127.0.0.1:{port}/", data=data, headers=headers, method="POST")
     with urllib.request.urlopen(query, timeout=60) as answer:
@@ -187,8 +227,15 @@ def test_server_answers_line_by_line_and_refuses_what_it_cannot_read(chain, serv
             port = int(said.rsplit(":", 1)[1])
             answer = request(port, b"the man\n\na man")
             assert [bool(line) for line in answer.split("\n")] == [True, False, True]
-            with pytest.raises(urllib.error.HTTPError, match="400.*send UTF-8 text"):
-                request(port, b"\xff")
+            assert request(port, b"\xef\xbb\xbfthe man\r\n\r\na man\r\n") == f"{answer}\n"
+            for body, reason in (
+                (b"a\n\xff", "line 2: text must be UTF-8"),
+                ("a".encode("utf-16"), "but is UTF-16"),
+            ):
+                with pytest.raises(urllib.error.HTTPError, match="400.*send UTF-8 text") as refused:
+                    request(port, body)
+                assert reason in refused.value.read().decode()
+            assert request(port, b"the man\n\na man") == answer  # it goes on
             with pytest.raises(urllib.error.HTTPError, match="413.*at most 1000000 bytes"):
                 request(port, b"", **{"Content-Length": "1000001"})
         finally:

@@ -18,6 +18,8 @@ from tokenizers.implementations import BertWordPieceTokenizer
 from tokenizers.processors import TemplateProcessing
 from transformers import ModernBertConfig, ModernBertForMaskedLM
 
+from fairseq_bert_kd.text_lines import open_lines
+
 SPECIALS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
 PAD, _, CLS, SEP, MASK = range(len(SPECIALS))  # the tokenizer numbers them first
 VOCABULARY, MASK_PROBABILITY, WARMUP, PEAK_LR, BATCH = 3000, 0.4, 100, 2e-3, 48
@@ -116,7 +118,7 @@ def main() -> None:
     torch.manual_seed(args.seed)
     tokenizer = make_tokenizer(args.vocabulary, args.out)
     model = make_model(tokenizer.get_vocab_size())
-    lines = [line for path in args.read for line in Path(path).read_text(encoding="utf-8").splitlines()]
+    lines = [line for path in args.read for line in open_lines(path)]
     if lines and args.updates:
         read_text(model, [encoded.ids for encoded in tokenizer.encode_batch(lines)], args.updates)
     model.save_pretrained(args.out)

@@ -2,12 +2,13 @@
 
 import argparse
 import contextlib
-import gzip
 import itertools
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple, TextIO, TypeVar
+
+from fairseq_bert_kd.text_lines import open_lines
 
 Left, Right = TypeVar("Left"), TypeVar("Right")
 
@@ -65,19 +66,14 @@ def read_lines(path: str | Path) -> Iterator[str]:
 
     Raises:
         FileNotFoundError: neither is there.
-        ValueError: not UTF-8.
+        ValueError: not UTF-8 text.
     """
     path, packed = Path(path), Path(f"{path}.gz")
     if not is_there(path):
         raise FileNotFoundError(
             f"`{path}` is missing (and {packed.name} too); see the recipe's README for the files"
         )
-    with open(path, "rb") if path.exists() else gzip.open(packed, "rb") as lines:
-        for number, line in enumerate(lines, 1):
-            try:
-                yield line.decode().rstrip("\r\n")
-            except UnicodeDecodeError as error:
-                raise ValueError(f"`{path}`, line {number:,}: text must be UTF-8 ({error.reason})") from None
+    yield from open_lines(path if path.exists() else packed)
 
 
 def parallel(left: Iterable[Left], right: Iterable[Right], names: str) -> Iterator[tuple[Left, Right]]:

@@ -19,7 +19,11 @@ import ctranslate2
 from sacrebleu.metrics import BLEU
 
 from fairseq_bert_kd.compat import load_checkpoint
+from fairseq_bert_kd.evaluation.comparability import remarks
 from fairseq_bert_kd.evaluation.fairseq_output import read_hypotheses, read_lines
+from fairseq_bert_kd.evaluation.metric import MetricSettings
+from fairseq_bert_kd.storage.fairseq_data import read_dictionary
+from fairseq_bert_kd.tokenization.dictionary import check_pieces
 from fairseq_bert_kd.tokenization.hf_tokenizer import HfTokenizer
 
 # fairseq-generate with its own stopwatch, or one that counts processor time
@@ -146,7 +150,10 @@ def table(ways: dict[str, Way], references: list[str], tokenizer: HfTokenizer, l
     ]
     for name, way in ways.items():
         ratios = [base / own for base, own in zip(first.seconds, way.seconds, strict=True)]
-        score = bleu.corpus_score([tokenizer.decode(line) for line in way.pieces], [references]).score
+        texts = [tokenizer.decode(line) for line in way.pieces]
+        for remark in remarks(texts, references, MetricSettings(lowercase)):
+            print(f"{name}: {remark}", file=sys.stderr)
+        score = bleu.corpus_score(texts, [references]).score
         same = sum(map(str.__eq__, way.pieces, first.pieces))
         rows.append(
             f"| {name} | {len(references) / statistics.median(way.seconds):.1f} | {statistics.median(ratios):.2f} "
@@ -164,6 +171,8 @@ def main() -> None:
     if len(references) != len(read_lines(args.source)):
         sys.exit(f"`{args.source}` and `{args.reference}` must have the same number of lines")
     tokenizer = HfTokenizer(args.tokenizer)
+    for path in sorted(Path(args.data).glob("dict.*.txt")):
+        check_pieces(tokenizer, read_dictionary(path), f"`{path}`")
     print("\n".join(table(measure(args, tokenizer), references, tokenizer, args.lowercase)))
     if args.teacher:
         parameters, seconds = score_with_teacher(args)

@@ -4,26 +4,35 @@ Needs ctranslate2, transformers and this package; neither torch nor fairseq has 
 """
 
 import argparse
+import json
 import logging
 import sys
 from collections.abc import Sequence
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from itertools import islice
+from pathlib import Path
 
 import ctranslate2
 
+from fairseq_bert_kd.text_lines import STANDARD_STREAM, batches, open_lines, text_lines
+from fairseq_bert_kd.tokenization.dictionary import check_pieces
 from fairseq_bert_kd.tokenization.hf_tokenizer import HfTokenizer
 
 LONGEST_SOURCE = 1023  # pieces: fairseq's --max-source-positions of 1,024 less the end of sentence
 LARGEST_REQUEST = 1_000_000  # bytes
+CONVERTED_PADDING = "<blank>"  # the converter's name of fairseq's <pad>
 logger = logging.getLogger("translate")
 
 
 class Student:
-    """Raw lines to raw lines: tokenizer, CTranslate2, tokenizer."""
+    """Raw lines to raw lines: tokenizer, CTranslate2, tokenizer.
+
+    Raises:
+        ValueError: the model's vocabulary is of another tokenizer.
+    """
 
     def __init__(self, args: argparse.Namespace) -> None:
         self.tokenizer = HfTokenizer(args.tokenizer)
+        check_vocabulary(self.tokenizer, args.model)
         computing = {"device": args.device, "compute_type": args.compute_type}
         workers = {"inter_threads": args.workers, "intra_threads": args.threads}
         self.translator = ctranslate2.Translator(args.model, **computing, **workers)
@@ -49,6 +58,15 @@ class Student:
         return texts
 
 
+def check_vocabulary(tokenizer: HfTokenizer, model: str) -> None:
+    """Raise ValueError for a converted model whose pieces come from another tokenizer."""
+    for path in sorted(Path(model).glob("*vocabulary.json")):  # shared, or source and target
+        pieces = [
+            piece for piece in json.loads(path.read_text(encoding="utf-8")) if piece != CONVERTED_PADDING
+        ]
+        check_pieces(tokenizer, pieces, f"`{path}`")
+
+
 def handler(student: Student) -> type[BaseHTTPRequestHandler]:
     """Answers ``POST /`` with UTF-8 text, one sentence a line; requests run side by side in CTranslate2."""
 
@@ -58,12 +76,15 @@ def handler(student: Student) -> type[BaseHTTPRequestHandler]:
             if not length.isdigit() or int(length) > LARGEST_REQUEST:
                 self.send_error(413, f"send Content-Length of at most {LARGEST_REQUEST} bytes")
                 return
+            body = self.rfile.read(int(length))
             try:
-                text = self.rfile.read(int(length)).decode()
-            except UnicodeDecodeError:
-                self.send_error(400, "send UTF-8 text")
+                lines = list(text_lines(body, "request"))
+            except ValueError as error:
+                self.send_error(400, "send UTF-8 text", str(error))
                 return
-            answer = "\n".join(student.translate(text.split("\n"))).encode()
+            answer = "\n".join(student.translate(lines)).encode()
+            if body.endswith(b"\n"):
+                answer += b"\n"
             self.send_response(200)
             self.send_header("Content-Type", "text/plain; charset=utf-8")
             self.send_header("Content-Length", str(len(answer)))
@@ -92,12 +113,16 @@ def get_parser() -> argparse.ArgumentParser:
 
 def main() -> None:
     args = get_parser().parse_args()
-    logging.basicConfig(format="%(levelname)s | %(message)s")
-    student = Student(args)
-    if args.port is None:
-        while lines := [line.rstrip("\r\n") for line in islice(sys.stdin, 100 * args.batch_size)]:
-            print("\n".join(student.translate(lines)), flush=True)
-        return
+    logging.basicConfig(format="%(levelname)s | %(message)s", level=logging.INFO)
+    try:
+        student = Student(args)
+        if args.port is None:
+            for lines in batches(open_lines(STANDARD_STREAM), 100 * args.batch_size):
+                sys.stdout.buffer.write("".join(f"{line}\n" for line in student.translate(lines)).encode())
+                sys.stdout.buffer.flush()
+            return
+    except ValueError as error:  # of the lines before, the translations stand in the output
+        sys.exit(f"translate.py: {error}")
     with ThreadingHTTPServer((args.host, args.port), handler(student)) as server:
         print(f"listening on http://{args.host}:{server.server_port}", file=sys.stderr, flush=True)
         server.serve_forever()

@@ -87,6 +87,7 @@ class Settings(Common):
     metric: str = "bleu"
     lowercase: bool = True
     bleu_tokenize: str = "13a"
+    normalise_like: str = ""
     baseline: str = "plain"
     main: str = "distilled"
     pairs: str = "all"
@@ -142,7 +143,10 @@ def check(settings: Settings) -> None:
         masked_lm_with_random_weights(settings.teacher)
     keys = ("metric", "lowercase", "bleu_tokenize", "baseline", "main")
     languages = {"source_lang": settings.source, "target_lang": settings.target}
-    describe(settings, languages | {key: getattr(settings, key) for key in keys})
+    scoring = {key: getattr(settings, key) for key in keys}
+    if settings.normalise_like:  # folders from before it was there go on
+        scoring["normalise_like"] = settings.normalise_like
+    describe(settings, languages | scoring)
 
 
 def chosen(settings: Settings) -> list[str]:
@@ -208,7 +212,8 @@ class _Steps:
             for name in self.systems
         )
         case = "--lowercase" if self.settings.lowercase else ""
-        score = self.command("score", systems=systems, case=case)
+        like = f'--normalise-like "{self.settings.normalise_like}"' if self.settings.normalise_like else ""
+        score = self.command("score", systems=systems, case=case, like=like)
         yield Step("score", score, students, screen="cat", always=True)
         if self.settings.report:
             yield Step("report", self.command("report"), students, screen="cat", always=True)

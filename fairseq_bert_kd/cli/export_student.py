@@ -6,9 +6,14 @@ from pathlib import Path
 from typing import Any
 
 from fairseq_bert_kd.compat import load_checkpoint
+from fairseq_bert_kd.storage.fairseq_data import dictionary_digest, read_dictionary
+from fairseq_bert_kd.tokenization.dictionary import check_pieces
+from fairseq_bert_kd.tokenization.hf_tokenizer import HfTokenizer
 
 HELP = "rewrite a student's checkpoint for stock fairseq and CTranslate2: weights and fairseq's own settings only"
-EXAMPLE = "example: fairseq-bert-kd export-student student/checkpoint_best.pt --output student.pt"
+EXAMPLE = (
+    "example: fairseq-bert-kd export-student student/checkpoint_best.pt --data data-bin --output student.pt"
+)
 # our names -> fairseq's names that decode the same
 FAIRSEQ_TASKS = {"translation_with_teacher": "translation"}
 FAIRSEQ_CRITERIONS = {"label_smoothed_cross_entropy_with_distillation": "label_smoothed_cross_entropy"}
@@ -24,6 +29,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "checkpoint", help="a student's checkpoint, written by fairseq-train or fairseq-hydra-train"
     )
     parser.add_argument("--output", required=True, metavar="FILE", help="checkpoint to write")
+    parser.add_argument(
+        "--data",
+        metavar="FOLDER",
+        help="folder of the dictionaries that will go with it: checked against those of the training",
+    )
+    parser.add_argument(
+        "--tokenizer",
+        metavar="PATH",
+        help="folder or hub name of the tokenizer that will go with it: checked against checkpoint and --data",
+    )
     parser.add_argument("--overwrite", action="store_true", help="replace an existing --output")
 
 
@@ -33,7 +48,8 @@ def main(args: argparse.Namespace) -> None:
     Raises:
         FileNotFoundError: no such checkpoint, or no folder for the output.
         FileExistsError: the output exists.
-        ValueError: the checkpoint is not a student's, or holds more than tensors and settings.
+        ValueError: the checkpoint is not a student's, holds more than tensors and settings, or was trained with other
+            dictionaries or another tokenizer than those that are named.
     """
     output = Path(args.output)
     if not output.parent.is_dir():
@@ -43,6 +59,7 @@ def main(args: argparse.Namespace) -> None:
     if output.exists() and not args.overwrite:
         raise FileExistsError(f"`{output}` exists; pass --overwrite to replace it")
     state = exported(load_checkpoint(args.checkpoint), args.checkpoint)
+    check_company(state, args.checkpoint, args.data, args.tokenizer)
     import torch
 
     temporary = output.with_name(f"{output.name}.{os.getpid()}.tmp")
@@ -102,10 +119,61 @@ def exported(state: dict[str, Any], name: str) -> dict[str, Any]:
                 "num_updates": history.get("num_updates", 0),
             }
         ],
-        "task_state": {},
+        "task_state": {"digests": state.get("task_state", {}).get("digests", {})},
         "extra_state": {"train_iterator": {"epoch": 1, "iterations_in_epoch": 0}},
         "last_optimizer_state": None,
     }
+
+
+def check_company(state: dict[str, Any], name: str, data: str | None, tokenizer: str | None) -> None:
+    """Compare a student with the dictionaries and the tokenizer that are to go with it.
+
+    Args:
+        state: the exported checkpoint. One that was written before checkpoints held digests is compared by size.
+        name: its path, for messages.
+        data: folder with ``dict.LANGUAGE.txt``; None to compare none.
+        tokenizer: folder or hub name; None to compare none.
+
+    Raises:
+        ValueError: they do not belong together.
+    """
+    digests, loaded = state["task_state"]["digests"], HfTokenizer(tokenizer) if tokenizer else None
+    for side, module in {"source": "encoder", "target": "decoder"}.items() if data else ():
+        weight = state["model"].get(f"{module}.embed_tokens.weight")
+        rows, digest = (None if weight is None else len(weight)), digests.get(f"{side}_dictionary")
+        read = _dictionaries(Path(data or ""), getattr(state["args"], f"{side}_lang"))
+        if not any(
+            digest in (None, dictionary_digest(symbols)) and rows in (None, len(symbols))
+            for symbols in read.values()
+        ):
+            sizes = ", ".join(f"`{path}` ({len(symbols):,} symbols)" for path, symbols in read.items())
+            raise ValueError(
+                f"the {side} dictionary that `{name}` was trained with ({rows or 0:,} symbols) is not {sizes}. Give the data "
+                "folder of its training."
+            )
+        for path, symbols in read.items():
+            if loaded:
+                check_pieces(loaded, symbols, f"`{path}`")
+    if loaded and digests.get("tokenizer", loaded.digest()) != loaded.digest():
+        raise ValueError(
+            f"`{name}` was trained on pieces of another tokenizer than `{tokenizer}` (digest {digests['tokenizer'][:12]}, this "
+            f"one {loaded.digest()[:12]}). Give the one that `fairseq-bert-kd tokenize` was run with."
+        )
+
+
+def _dictionaries(folder: Path, language: str | None) -> dict[Path, list[str]]:
+    """The dictionary of a language; all of a folder if the checkpoint does not name the language.
+
+    Raises:
+        FileNotFoundError: no dictionary.
+        ValueError: one that fairseq cannot read.
+    """
+    paths = [folder / f"dict.{language}.txt"] if language else sorted(folder.glob("dict.*.txt"))
+    if not paths:
+        raise FileNotFoundError(
+            f"`{folder}` holds no dict.*.txt; give the folder that fairseq-preprocess wrote"
+        )
+    return {path: read_dictionary(path) for path in paths}
 
 
 def _settings(state: dict[str, Any]) -> dict[str, Any]:

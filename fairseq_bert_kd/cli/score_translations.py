@@ -1,22 +1,30 @@
 """``fairseq-bert-kd score``: sacreBLEU of fairseq-generate's output on detokenised text."""
 
 import argparse
+import functools
 import json
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
+from fairseq_bert_kd.evaluation.comparability import remarks
 from fairseq_bert_kd.evaluation.fairseq_output import read_hypotheses, read_lines
 from fairseq_bert_kd.evaluation.metric import MetricSettings
 from fairseq_bert_kd.evaluation.registry import signatures, table_metrics
 from fairseq_bert_kd.evaluation.significance import Spread, spread
 from fairseq_bert_kd.evaluation.system_output import SystemOutput
 from fairseq_bert_kd.evaluation.text_metrics import TOKENIZERS
+from fairseq_bert_kd.tokenization.dictionary import check_pieces, foreign_symbols
+from fairseq_bert_kd.tokenization.hf_tokenizer import HfTokenizer
+
+logger = logging.getLogger(__name__)
 
 Scores = dict[str, float]  # by name of the metric: 0 to 100, and the length ratio
+COPIED_SHARE = 0.01  # of the symbols, that may be words of --replace-unk: our choice
 
 HELP = "sacreBLEU and chrF of fairseq-generate's output on detokenised text, with signatures"
 EXAMPLE = (
-    "example: fairseq-bert-kd score --reference test.en --lowercase plain=plain.1.out,plain.2.out "
+    "example: fairseq-bert-kd score --reference test.en --normalise-like bert-base-uncased plain=plain.1.out,plain.2.out "
     "distilled=distilled.1.out,distilled.2.out"
 )
 
@@ -36,10 +44,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="decode the hypotheses with this teacher's tokenizer (for fairseq-generate without --bpe hf_tokenizer)",
     )
     parser.add_argument(
-        "--lowercase",
-        action="store_true",
-        help="compare without case, for uncased teachers",
+        "--normalise-like",
+        metavar="TOKENIZER",
+        help="pass references and outputs through this tokenizer's rules for text first (case, accents, compatibility forms, "
+        "spaces): give the student's, which cannot write what they take away; stands in the signature",
     )
+    parser.add_argument("--lowercase", action="store_true", help="compare without case; accents stay")
     parser.add_argument(
         "--tokenize",
         default="13a",
@@ -86,13 +96,38 @@ def _text(value: Spread) -> str:
     return f"{value.mean:.2f}" if value.sd is None else f"{value.mean:.2f} ± {value.sd:.2f}"
 
 
-def _decoder(tokenizer: str | None) -> Callable[[str], str]:
-    """Function that makes text of a hypothesis."""
-    if tokenizer is None:
-        return str
-    from fairseq_bert_kd.tokenization.hf_tokenizer import HfTokenizer
+def read_system(files: Sequence[str], expected: int, tokenizer: HfTokenizer | None) -> list[list[str]]:
+    """Texts of each run of a system.
 
-    return HfTokenizer(tokenizer).decode
+    Args:
+        files: outputs of fairseq-generate, one per run.
+        expected: number of sentences.
+        tokenizer: makes text of the pieces; None takes the text that is there.
+
+    Raises:
+        ValueError: an output does not hold every sentence once, or holds pieces of another tokenizer.
+    """
+    runs = []
+    for file in files:
+        hypotheses = read_hypotheses(file, expected, pieces=tokenizer is not None)
+        if tokenizer is not None:
+            _check_output(tokenizer, hypotheses, file)
+            hypotheses = [tokenizer.decode(text) for text in hypotheses]
+        runs.append(hypotheses)
+    return runs
+
+
+def _check_output(tokenizer: HfTokenizer, hypotheses: Sequence[str], file: str) -> None:
+    """Check that pieces are of a tokenizer; a few others may be words that --replace-unk copied."""
+    symbols = [symbol for text in hypotheses for symbol in text.split()]
+    foreign = foreign_symbols(tokenizer, symbols)
+    if len(foreign) > COPIED_SHARE * len(symbols):
+        check_pieces(tokenizer, set(symbols), f"the hypotheses in `{file}`")
+    elif foreign:
+        logger.warning(
+            "%s: %d of %d symbols are no pieces of `%s` (first: `%s`) and stay as they are",
+            *(file, len(foreign), len(symbols), tokenizer.name, foreign[0]),
+        )
 
 
 def main(args: argparse.Namespace) -> None:
@@ -103,15 +138,21 @@ def main(args: argparse.Namespace) -> None:
     reference = read_lines(args.reference)
     if not reference:
         raise ValueError(f"reference `{args.reference}` is empty")
-    metrics = table_metrics("bleu", MetricSettings(args.lowercase, args.tokenize))
-    decode = _decoder(args.tokenizer)
+    load = functools.cache(HfTokenizer)  # both options may name the same one
+    tokenizer = load(args.tokenizer) if args.tokenizer else None
+    settings = MetricSettings(args.lowercase, args.tokenize)
+    normalise: Callable[[str], str] = str
+    if args.normalise_like:
+        like = load(args.normalise_like)
+        settings, normalise = settings._replace(normalised=like.label()), like.normalise
+    metrics = table_metrics("bleu", settings)
+    reference = [normalise(line) for line in reference]
     scores: dict[str, list[Scores]] = {}
     for label, files in parse_systems(args.systems).items():
-        scores[label] = []
-        for file in files:
-            hypotheses = read_hypotheses(file, len(reference), pieces=bool(args.tokenizer))
-            hypotheses = [decode(text) for text in hypotheses]
-            scores[label].append(SystemOutput(metrics, hypotheses, reference).scores)
+        runs = [[normalise(text) for text in run] for run in read_system(files, len(reference), tokenizer)]
+        for remark in remarks([text for run in runs for text in run], reference, settings):
+            logger.warning("%s: %s", label, remark)
+        scores[label] = [SystemOutput(metrics, run, reference).scores for run in runs]
     print(format_table(scores))
     listed = signatures(metrics)
     for name, signature in listed.items():

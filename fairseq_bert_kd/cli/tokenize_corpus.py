@@ -4,19 +4,16 @@ import argparse
 import collections
 import contextlib
 import functools
-import gzip
-import itertools
 import os
 import sys
 import time
-import zlib
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
-from dataclasses import dataclass
 from typing import BinaryIO
 
 from tqdm import tqdm
 
+from fairseq_bert_kd.text_lines import STANDARD_STREAM, batches, open_lines
 from fairseq_bert_kd.tokenization.hf_tokenizer import HfTokenizer
 from fairseq_bert_kd.tokenization.piece_codecs import BYTE_SYMBOL
 
@@ -27,20 +24,10 @@ EXAMPLE = """example:
 """
 CHUNK_LINES = 1000  # lines that a worker gets at a time
 CHUNKS_AHEAD = 4  # chunks in flight per worker: bounds the memory
-STANDARD_STREAM = "-"
 
 # of the output: "lines", "symbols", "empty" lines, and lines "with_bytes", which have a byte symbol
 Counts = collections.Counter[str]
-Encode = Callable[[Iterable["Chunk"]], Iterator[tuple[bytes, Counts]]]  # see `_encoded`
-
-
-@dataclass(frozen=True)
-class Chunk:
-    """Consecutive lines of one file, not decoded yet; ``first`` is the number of the first line, from 1."""
-
-    name: str
-    first: int
-    lines: list[bytes]
+Encode = Callable[[Iterable[list[str]]], Iterator[tuple[bytes, Counts]]]  # see `_encoded`
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -171,22 +158,33 @@ def _output(name: str) -> Iterator[BinaryIO]:
 
 
 def _encoded(
-    chunks: Iterable[Chunk], tokenizer: HfTokenizer, pool: ProcessPoolExecutor | None, in_flight: int
+    chunks: Iterable[list[str]], tokenizer: HfTokenizer, pool: ProcessPoolExecutor | None, in_flight: int
 ) -> Iterator[tuple[bytes, Counts]]:
     """Tokenised chunks in their order, with at most ``in_flight`` of them in memory.
 
-    multiprocessing.Pool.imap is shorter, but reads ahead without a bound and waits for ever for a worker that was killed.
+    Where reading fails, the chunks before come out first. multiprocessing.Pool.imap is shorter, but reads ahead without a
+    bound and waits for ever for a worker that was killed.
     """
     if pool is None:
         yield from (tokenize_chunk(tokenizer, chunk) for chunk in chunks)
         return
     waiting: collections.deque[Future[tuple[bytes, Counts]]] = collections.deque()
-    for chunk in chunks:
-        waiting.append(pool.submit(_tokenize_in_worker, chunk))
-        if len(waiting) >= in_flight:
-            yield waiting.popleft().result()
+    reading, failure = iter(chunks), None
+    while failure is None:
+        try:
+            chunk = next(reading)
+        except StopIteration:
+            break
+        except (ValueError, OSError) as error:
+            failure = error
+        else:
+            waiting.append(pool.submit(_tokenize_in_worker, chunk))
+            if len(waiting) >= in_flight:
+                yield waiting.popleft().result()
     while waiting:
         yield waiting.popleft().result()
+    if failure is not None:
+        raise failure
 
 
 _worker_tokenizer: HfTokenizer
@@ -198,23 +196,15 @@ def _start_worker(tokenizer: HfTokenizer) -> None:
     _worker_tokenizer = tokenizer
 
 
-def _tokenize_in_worker(chunk: Chunk) -> tuple[bytes, Counts]:
+def _tokenize_in_worker(chunk: list[str]) -> tuple[bytes, Counts]:
     return tokenize_chunk(_worker_tokenizer, chunk)
 
 
-def tokenize_chunk(tokenizer: HfTokenizer, chunk: Chunk) -> tuple[bytes, Counts]:
-    """Tokenise the lines of a chunk.
-
-    Returns:
-        UTF-8 output, each line closed by a line feed, and its counts.
-
-    Raises:
-        ValueError: a line is not UTF-8; names file and line.
-    """
-    texts = [_decode(chunk, place) for place in range(len(chunk.lines))]
-    counts = Counts(lines=len(texts))
+def tokenize_chunk(tokenizer: HfTokenizer, chunk: list[str]) -> tuple[bytes, Counts]:
+    """UTF-8 output of some lines, each closed by a line feed, and its counts."""
+    counts = Counts(lines=len(chunk))
     out = []
-    for symbols in tokenizer.encode_batch(texts):
+    for symbols in tokenizer.encode_batch(chunk):
         line = " ".join(symbols)
         counts["symbols"] += len(symbols)
         counts["empty"] += not symbols
@@ -223,26 +213,11 @@ def tokenize_chunk(tokenizer: HfTokenizer, chunk: Chunk) -> tuple[bytes, Counts]
     return "".join(out).encode(), counts
 
 
-def _decode(chunk: Chunk, place: int) -> str:
-    raw = chunk.lines[place].removesuffix(b"\n").removesuffix(b"\r")
-    try:
-        return raw.decode()
-    except UnicodeDecodeError as error:
-        raise ValueError(
-            f"`{chunk.name}`, line {chunk.first + place:,}: text must be UTF-8, but byte 0x{raw[error.start]:02X} "
-            f"at place {error.start + 1} of the line is not ({error.reason}). Convert the file, for instance with "
-            "`iconv -f latin1 -t utf-8`."
-        ) from None
-
-
 def _tokenize_file(source: str, stream: BinaryIO, encode: Encode) -> Counts:
     counts = Counts()
     started = time.monotonic()
-    with (
-        _opened(source) as lines,
-        tqdm(desc=os.path.basename(source), unit=" lines", unit_scale=True, file=sys.stderr) as progress,
-    ):
-        for content, part in encode(_chunks(source, lines)):
+    with tqdm(desc=os.path.basename(source), unit=" lines", unit_scale=True, file=sys.stderr) as progress:
+        for content, part in encode(batches(open_lines(source), CHUNK_LINES)):
             stream.write(content)
             counts.update(part)
             progress.update(part["lines"])
@@ -268,29 +243,3 @@ def _summarise(source: str, counts: Counts, seconds: float) -> None:
             "such a line as a lone end-of-sentence, so consider removing the pair from both files",
             file=sys.stderr,
         )
-
-
-def _chunks(name: str, lines: BinaryIO) -> Iterator[Chunk]:
-    first = 1
-    # iterating over bytes splits at the line feed only
-    while part := list(itertools.islice(lines, CHUNK_LINES)):
-        yield Chunk(name, first, part)
-        first += len(part)
-
-
-@contextlib.contextmanager
-def _opened(name: str) -> Iterator[BinaryIO]:
-    if name == STANDARD_STREAM:
-        yield sys.stdin.buffer
-    elif name.endswith(".gz"):
-        with gzip.open(name, "rb") as stream:
-            try:
-                yield stream  # type: ignore[misc]
-            except (gzip.BadGzipFile, EOFError, zlib.error) as error:
-                raise ValueError(
-                    f"`{name}` must be a complete gzip file, as its name says, but is not ({error}). "
-                    "Copy or compress it again."
-                ) from None
-    else:
-        with open(name, "rb") as stream:
-            yield stream

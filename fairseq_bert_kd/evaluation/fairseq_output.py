@@ -1,25 +1,22 @@
 """Reads references and predictions: text, the output of fairseq-generate, classes and numbers."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
+
+from fairseq_bert_kd.text_lines import open_lines
+
+LAST_LINE = "Generate "  # of fairseq-generate's output, with fairseq's own score
+LARGEST_REST = 7  # sentences that fairseq drops at --required-batch-size-multiple 8, its default
 
 
 def read_lines(path: str | Path) -> list[str]:
     """Lines of a text as fairseq counts them: only a line feed ends a line.
 
     Raises:
-        ValueError: the file is not UTF-8.
+        ValueError: the file is not UTF-8 text.
     """
-    return [line.rstrip("\r\n") for line in _lines(path)]
-
-
-def _lines(path: str | Path) -> Iterator[str]:
-    with open(path, encoding="utf-8", newline="\n") as lines:
-        try:
-            yield from lines
-        except UnicodeDecodeError as error:
-            raise ValueError(f"`{path}` is not UTF-8 ({error}); convert it, for example with iconv") from None
+    return list(open_lines(path))
 
 
 def read_hypotheses(path: str | Path, expected: int, pieces: bool = False) -> list[str]:
@@ -36,11 +33,12 @@ def read_hypotheses(path: str | Path, expected: int, pieces: bool = False) -> li
     """
     prefix = "H-" if pieces else "D-"
     hypotheses: dict[int, str] = {}
-    last = -1
-    for line in _lines(path):
+    last, ended = -1, False
+    for line in open_lines(path, keep_ends=True):
+        ended = ended or line.startswith(LAST_LINE)
         if not line.startswith(prefix):
             continue
-        fields = line.rstrip("\n").split("\t", 2)
+        fields = line.rstrip("\r\n").split("\t", 2)
         if len(fields) < 3 or not fields[0][2:].isdecimal() or not line.endswith("\n"):
             raise ValueError(
                 f"`{path}` has a broken line {line.rstrip()!r}, expected `{prefix}NUMBER score text` and a line feed. "
@@ -63,14 +61,42 @@ def read_hypotheses(path: str | Path, expected: int, pieces: bool = False) -> li
     if missing:
         raise ValueError(
             f"`{path}` translates {len(hypotheses)} of {expected} sentences, first missing: {missing[0]}. "
-            "fairseq drops the last partial batch: decode with --required-batch-size-multiple 1, or with "
-            "--user-dir and --task translation_with_teacher. Or the run was cut short: decode again"
+            + " Or ".join(_causes(missing, expected, ended))
         )
     if beyond:
         raise ValueError(
             f"`{path}` has sentence {beyond[0]}, the reference only {expected} lines; give its own reference"
         )
     return [hypotheses[index] for index in range(expected)]
+
+
+def _causes(missing: Sequence[int], expected: int, ended: bool) -> list[str]:
+    """Possible causes of missing sentences with what to do, the likeliest first; those that are excluded are left out.
+
+    Args:
+        missing: numbers of the missing sentences, ascending.
+        expected: lines of the reference.
+        ended: whether the output has the last line of a finished run.
+    """
+    causes = []
+    if len(missing) <= LARGEST_REST:
+        causes.append(
+            "fairseq drops the last partial batch: decode with --required-batch-size-multiple 1, or with --user-dir and "
+            "--task translation_with_teacher."
+        )
+    if missing[0] == expected - len(missing):
+        causes.append(
+            "the reference goes on after the last sentence of the test set: give its own reference."
+        )
+    else:  # first: the others are rare
+        causes.insert(
+            0,
+            "longer sources were skipped (--skip-invalid-size-inputs-valid-test): decode without that option and with "
+            "larger --max-source-positions, or leave these lines out of test set and reference.",
+        )
+    if not ended:
+        causes.append("the run was cut short: decode again.")
+    return causes
 
 
 def read_classes(path: str | Path) -> list[str]:

@@ -18,11 +18,13 @@ class MetricSettings(NamedTuple):
         lowercase: BLEU and chrF ignore case. ROUGE always does.
         tokenize: sacreBLEU's tokenizer for BLEU.
         positive: class whose F1 is computed; None for the mean over the classes.
+        normalised: what both sides went through before, for the signature; empty for nothing.
     """
 
     lowercase: bool = False
     tokenize: str = "13a"
     positive: str | None = None
+    normalised: str = ""
 
 
 class Metric(ABC):

@@ -53,9 +53,14 @@ def table_metrics(main: str, settings: MetricSettings) -> dict[str, Metric]:
 
 
 def signatures(metrics: Mapping[str, Metric]) -> dict[str, str]:
-    """Signatures by title, each once: metrics that share a signature are listed under the first one's title."""
+    """Signatures by title, each once: metrics that share a signature are listed under the first one's title.
+
+    What predictions and references went through before stands at the end, as ``norm:``.
+    """
     listed: dict[str, str] = {}
     for metric in metrics.values():
-        if metric.signature not in listed.values():
-            listed[metric.signature_title or metric.title] = metric.signature
+        normalised = metric.settings.normalised
+        signature = f"{metric.signature}|norm:{normalised}" if normalised else metric.signature
+        if signature not in listed.values():
+            listed[metric.signature_title or metric.title] = signature
     return listed

@@ -76,7 +76,7 @@ def teacher_rows(
         dim=1
     ).isfinite()  # a NaN or infinity survives a sum; much faster than isfinite of each
     logits.index_fill_(1, excluded_ids, -math.inf)
-    best, topk_ids = logits.topk(k, dim=1)  # (rows, k)
+    best, topk_ids = best_tokens(logits, k)
     logits -= best[:, :1]  # from here on relative to the best
     exact = best - best[:, :1]
     rounded = exact.clamp(min=LEAST_LOGIT).half()
@@ -110,6 +110,52 @@ def teacher_rows(
     # `finite` as (rows, 1, ...) beside each field
     zeroed = (part.masked_fill(~finite.view(-1, *[1] * (part.dim() - 1)), 0) for part in rows)
     return TeacherRows(*zeroed)
+
+
+def best_tokens(logits: Tensor, k: int) -> tuple[Tensor, Tensor]:
+    """Logits and ids of each row's k best tokens, best first; of equal logits the smaller id comes first.
+
+    torch.topk orders equal values, and chooses among them at the end, as its algorithm happens to. With one order the
+    tokens for a smaller k are the first ones for a larger k, on every device.
+
+    Args:
+        logits: ``(rows, vocab)``, at least k of them above minus infinity.
+        k: tokens.
+
+    Returns:
+        ``(rows, k)`` logits, descending, and ``(rows, k)`` int64 ids.
+    """
+    vocab = logits.size(1)
+    best, ids = logits.topk(min(k + 1, vocab), dim=1)  # one more shows a tie at the end
+    if k < vocab:
+        tied = best[:, k - 1] == best[:, k]  # (rows,)
+        last, ids = best[:, k - 1 : k], ids[:, :k]
+        if logits.is_cuda:  # asking how many are tied would wait for the device
+            ids = torch.where(tied[:, None], _smallest_ids(logits, last, k), ids)
+        elif tied.any():
+            ids[tied] = _smallest_ids(logits[tied], last[tied], k)
+    ids = ids.sort(dim=1).values
+    best, order = logits.gather(1, ids).sort(dim=1, descending=True, stable=True)
+    return best, ids.gather(1, order)
+
+
+def _smallest_ids(logits: Tensor, last: Tensor, k: int) -> Tensor:
+    """Ids of the k best tokens, in any order; of those equal to the last one the smallest ids.
+
+    Args:
+        logits: ``(rows, vocab)``.
+        last: ``(rows, 1)`` each row's k-th best logit.
+        k: tokens.
+
+    Returns:
+        ``(rows, k)`` int64; any ids for a row with NaN.
+    """
+    vocab = logits.size(1)
+    above, equal = logits > last, logits == last
+    missing = k - above.sum(dim=1, keepdim=True)
+    chosen = above | (equal & (equal.cumsum(dim=1, dtype=torch.int32) <= missing))
+    from_the_end = torch.arange(vocab, 0, -1, dtype=torch.int32, device=logits.device)
+    return (vocab - (chosen * from_the_end).topk(k, dim=1).values.long()).clamp(max=vocab - 1)
 
 
 def _sums_of_powers(logits: Tensor, temperatures: Sequence[float]) -> list[Tensor]:

@@ -41,7 +41,7 @@ from fairseq_bert_kd.report.soft_labels import SoftLabels, choose_sentences, sof
 
 WORST_AND_BEST = 5  # compared sentences of each
 SOFT_LABELS = 3  # training sentences, if they are not named
-_SCORING = ("metric", "lowercase", "bleu_tokenize")  # fields of `Experiment`
+_SCORING = ("metric", "lowercase", "bleu_tokenize", "normalise_like")  # fields of `Experiment`
 LOGGER = logging.getLogger(__name__)
 
 

@@ -103,6 +103,8 @@ class Experiment:
         metric: metric by which systems are compared, a name in `evaluation.registry`.
         lowercase: compare without case.
         bleu_tokenize: sacreBLEU's tokenizer.
+        normalise_like: folder or hub name of the tokenizer through whose rules texts go before they are compared; "" for
+            none.
         baseline: baseline of the main comparison.
         main: system of the main comparison.
         teacher: name of the teacher.
@@ -122,6 +124,7 @@ class Experiment:
     metric: str
     lowercase: bool
     bleu_tokenize: str
+    normalise_like: str
     baseline: str
     main: str
     teacher: str
@@ -169,7 +172,7 @@ def read_experiment(folder: str | Path, notes: Notes) -> Experiment:
         raise ValueError(
             f"`{folder}` is not an experiment: it has no experiment.json; give a folder that examples/run.py wrote"
         )
-    record = {"bleu_tokenize": "13a", **_read_json(path)}
+    record = {"bleu_tokenize": "13a", "normalise_like": "", **_read_json(path)}
     if record.get("format") != FORMAT:
         raise ValueError(f"`{path}` has format {record.get('format')!r}, this code reads format {FORMAT}")
     return Experiment(

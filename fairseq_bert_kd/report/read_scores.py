@@ -1,17 +1,20 @@
 """Reads and scores what the runs put out, and scores that an experiment's own scripts wrote (``scores-NAME.json``)."""
 
+import functools
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from fairseq_bert_kd.evaluation.comparability import remarks
 from fairseq_bert_kd.evaluation.fairseq_output import READERS, read_predictions
 from fairseq_bert_kd.evaluation.metric import Metric, MetricSettings
 from fairseq_bert_kd.evaluation.registry import find_metric, table_metrics
 from fairseq_bert_kd.evaluation.significance import Spread, spread
 from fairseq_bert_kd.evaluation.system_output import SystemOutput
 from fairseq_bert_kd.report.read_experiment import Experiment, Notes, Run
+from fairseq_bert_kd.tokenization.hf_tokenizer import HfTokenizer
 
 SCORES_FORMAT = 1
 PREFIX = "scores-"
@@ -59,7 +62,10 @@ class ScoredOutputs:
 
 def choose_metrics(experiment: Experiment, notes: Notes) -> tuple[dict[str, Metric], str]:
     """Metrics of the tables that can be computed, by name, and the name of the main one."""
-    settings = MetricSettings(experiment.lowercase, experiment.bleu_tokenize)
+    tokenizer = _normaliser(experiment, notes)
+    settings = MetricSettings(
+        experiment.lowercase, experiment.bleu_tokenize, normalised=tokenizer.label() if tokenizer else ""
+    )
     plain = settings._replace(tokenize=MetricSettings().tokenize)
     try:
         main = find_metric(experiment.metric).name
@@ -76,6 +82,25 @@ def choose_metrics(experiment: Experiment, notes: Notes) -> tuple[dict[str, Metr
         return table_metrics(main, plain), main
 
 
+def normalise(experiment: Experiment, notes: Notes) -> Callable[[list[Any]], list[Any]]:
+    """Function that both sides of a comparison go through first; for classes and numbers it changes nothing."""
+    tokenizer = _normaliser(experiment, notes)
+    return list if tokenizer is None else lambda texts: [tokenizer.normalise(text) for text in texts]
+
+
+def _normaliser(experiment: Experiment, notes: Notes) -> HfTokenizer | None:
+    if not experiment.normalise_like or experiment.kind != "text":
+        return None
+    try:
+        return _load_tokenizer(experiment.normalise_like)
+    except (ValueError, ImportError) as error:
+        notes.add("normalise_like", f"texts are compared as they are: {error}")
+        return None
+
+
+_load_tokenizer = functools.cache(HfTokenizer)  # for every subset
+
+
 def read_outputs(experiment: Experiment, subset: str, notes: Notes) -> ScoredOutputs | None:
     """Score the outputs that exist; None if nothing can be scored.
 
@@ -85,20 +110,21 @@ def read_outputs(experiment: Experiment, subset: str, notes: Notes) -> ScoredOut
         notes: get what is missing.
     """
     metrics, main = choose_metrics(experiment, notes)
+    normalised = normalise(experiment, notes)
     sources, references = (
         _read_text(experiment, subset, language, kind, notes)
         for language, kind in ((experiment.source_lang, "text"), (experiment.target_lang, experiment.kind))
     )
     if not references:
         return None
-    outputs = {}
+    references, outputs = normalised(references), {}
     for run in experiment.runs:
         path = experiment.output(run, subset)
         if not path.is_file():
             notes.add(f"outputs/{path.name}", "missing: the run is not scored")
             continue
         try:
-            predictions = read_predictions(experiment.kind, path, len(references))
+            predictions = normalised(read_predictions(experiment.kind, path, len(references)))
             output = SystemOutput(metrics, predictions, references)
             output.scores  # noqa: B018 - computed here, so that an undefined score becomes a note
             outputs[run.name] = output
@@ -106,6 +132,10 @@ def read_outputs(experiment: Experiment, subset: str, notes: Notes) -> ScoredOut
             notes.add(f"outputs/{path.name}", f"not scored: {error}")
     if not outputs:
         return None
+    if experiment.kind == "text":
+        texts = [text for output in outputs.values() for text in output.predictions]
+        for remark in remarks(texts, references, metrics[main].settings):
+            notes.add("outputs", remark)
     if sources is not None and len(sources) != len(references):
         notes.add(f"text/{subset}.{experiment.source_lang}", "not as long as the reference: it is not shown")
         sources = None

@@ -47,7 +47,8 @@ def experiment_record(report: ExperimentReport) -> dict[str, Any]:
     by_subset = {subset: _outputs(report, subset) for subset in SUBSETS}
     metrics = next((outputs.metrics for outputs in by_subset.values() if outputs), {})
     return {
-        **{name: getattr(report.experiment, name) for name in EXPERIMENT_FIELDS},
+        # a tokenizer's folder is of one machine; the signatures name it
+        **{name: getattr(report.experiment, name) for name in EXPERIMENT_FIELDS if name != "normalise_like"},
         "signatures": signatures(metrics),
         "compared": _comparison(report),
         "other_scores": {scores.name: scores.record for scores in report.further_scores},

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fairseq_bert_kd import compat
+from fairseq_bert_kd.text_lines import BYTE_ORDER_MARK, open_lines
 
 _MAGIC = b"MMIDIDX\x00\x00"
 _HEADER = struct.Struct("<9sQBQ")  # magic, version, dtype code, items
@@ -266,33 +267,36 @@ def read_dictionary(path: str | Path) -> list[str]:
 
     Raises:
         FileNotFoundError: no such file.
-        ValueError: a line that is not ``symbol count [#fairseq:overwrite]``.
+        ValueError: a line that is not ``symbol count [#fairseq:overwrite]``, or text that is not UTF-8.
     """
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(
             f"dictionary {path} does not exist; give the folder that fairseq-preprocess wrote"
         )
-    if compat.is_lfs_pointer(path):
-        raise ValueError(compat.file_fault(path))
+    with open(path, "rb") as file:
+        if file.read(len(BYTE_ORDER_MARK)) == BYTE_ORDER_MARK:
+            raise ValueError(
+                f"{path} begins with a byte order mark, which fairseq takes for a part of the first symbol; save it "
+                "without the mark"
+            )
     symbols = list(_SPECIAL_SYMBOLS)
     known = set(symbols)
-    with open(path, encoding="utf-8") as lines:
-        for number, line in enumerate(lines, start=1):
-            try:
-                symbol, count = line.rstrip().rsplit(" ", 1)
-                overwrites = count == "#fairseq:overwrite"
-                if overwrites:
-                    symbol, count = symbol.rsplit(" ", 1)
-                int(count)
-            except ValueError:
-                raise ValueError(
-                    f"{path}, line {number}: expected `symbol count`, got {line.rstrip()!r}; fix the line"
-                ) from None
-            if symbol in known and not overwrites:
-                raise ValueError(f"{path}, line {number}: {symbol!r} is there twice; remove one of the lines")
-            known.add(symbol)
-            symbols.append(symbol)
+    for number, line in enumerate(open_lines(path), start=1):
+        try:
+            symbol, count = line.rstrip().rsplit(" ", 1)
+            overwrites = count == "#fairseq:overwrite"
+            if overwrites:
+                symbol, count = symbol.rsplit(" ", 1)
+            int(count)
+        except ValueError:
+            raise ValueError(
+                f"{path}, line {number}: expected `symbol count`, got {line.rstrip()!r}; fix the line"
+            ) from None
+        if symbol in known and not overwrites:
+            raise ValueError(f"{path}, line {number}: {symbol!r} is there twice; remove one of the lines")
+        known.add(symbol)
+        symbols.append(symbol)
     return symbols
 
 

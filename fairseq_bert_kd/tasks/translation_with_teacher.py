@@ -2,6 +2,7 @@
 
 import inspect
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Optional
 
 from fairseq import utils
@@ -21,6 +22,8 @@ from fairseq_bert_kd.storage.topk_store import DEFAULT_NAME
 from fairseq_bert_kd.teachers.gold_comparison import GoldComparison
 from fairseq_bert_kd.teachers.load import is_token_teacher
 from fairseq_bert_kd.teachers.load_live import load_live_teacher
+from fairseq_bert_kd.tokenization.bpe import HfTokenizerBPE
+from fairseq_bert_kd.tokenization.guarded_text import GuardedText
 from fairseq_bert_kd.tokenization.hf_tokenizer import HfTokenizer
 
 STUDENT_INPUTS = {"src_tokens", "src_lengths", "prev_output_tokens"}  # what a batch brings
@@ -98,7 +101,7 @@ class TranslationWithTeacherConfig(TranslationConfig):
 
 
 @register_task("translation_with_teacher", dataclass=TranslationWithTeacherConfig)
-class TranslationWithTeacherTask(GuardedTranslation, TranslationTask):
+class TranslationWithTeacherTask(GuardedTranslation, GuardedText, TranslationTask):
     """fairseq's ``translation``, with teachers' rows beside the training targets if the criterion requires them.
 
     Validation data get rows too where their store exists, for the log alone. Batches cover every sentence, in training and
@@ -119,6 +122,7 @@ class TranslationWithTeacherTask(GuardedTranslation, TranslationTask):
         self._gold_comparison = GoldComparison()
         self._iterated: str | None = None  # split of the latest batches
         self._all_folders_checked = False
+        self._teachers_tokenizers: set[str] = set()  # digests
 
     def build_model(self, cfg, from_checkpoint=False):
         arch = getattr(cfg, "_name", None) or getattr(cfg, "arch", None)
@@ -147,6 +151,8 @@ class TranslationWithTeacherTask(GuardedTranslation, TranslationTask):
 
     def load_dataset(self, split, epoch=1, combine=False, **kwargs):
         parts = self.parts_of(self.folder_of(split, epoch), split, combine)
+        if split == self.cfg.train_subset and self.cfg.kd_tokenizer:
+            assert self._own_tokenizer  # checked here, even where no teacher is compared with it
         super().load_dataset(split, epoch=epoch, combine=combine, **kwargs)
         stores, names = self.stores, self.store_names
         if stores is None:
@@ -231,10 +237,24 @@ class TranslationWithTeacherTask(GuardedTranslation, TranslationTask):
         self._check_tokenizer(f"--kd-live-teacher {self.cfg.kd_live_teacher}", digest)
 
     def _check_tokenizer(self, what, digest):
-        """Check that a teacher or its store (``what``) had the tokenizer of ``--kd-tokenizer``."""
-        name = self.cfg.kd_tokenizer
-        if name:
-            check_tokenizer(what, digest, HfTokenizer(name).digest(), name)
+        """Check that a teacher or its store (``what``) had the student's tokenizer, or note which one it had."""
+        if self._own_tokenizer:
+            check_tokenizer(what, digest, self._own_tokenizer.digest(), self._own_tokenizer.name)
+        elif digest:
+            self._teachers_tokenizers.add(digest)
+            # where teachers have different ones we do not know which made the pieces
+            self.tokenizer_digest = digest if len(self._teachers_tokenizers) == 1 else ""
+
+    @cached_property
+    def _own_tokenizer(self):
+        """The student's tokenizer, checked, if an option names it."""
+        if self.cfg.kd_tokenizer:
+            tokenizer = HfTokenizer(self.cfg.kd_tokenizer)
+            self.check_own_tokenizer(tokenizer, "--kd-tokenizer")
+            self.tokenizer_digest = tokenizer.digest()
+            return tokenizer
+        decoder = self.tokenizer if self.cfg.eval_bleu else None
+        return decoder.tokenizer if isinstance(decoder, HfTokenizerBPE) else None
 
     def _check_options(self, requirements):
         """Check for options that would shift targets against their teacher rows, or contradict each other."""

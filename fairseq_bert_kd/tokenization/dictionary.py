@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -12,6 +13,7 @@ from numpy.typing import NDArray
 from fairseq_bert_kd.functional.text_format import TextFormat
 from fairseq_bert_kd.storage.fairseq_data import dictionary_digest
 from fairseq_bert_kd.tokenization.hf_tokenizer import HfTokenizer
+from fairseq_bert_kd.tokenization.piece_codecs import FAIRSEQ_SPECIALS
 
 if TYPE_CHECKING:  # a command reports a broken fairseq by itself, so importing this file must not need it
     from fairseq.data import Dictionary
@@ -99,12 +101,48 @@ def map_dictionary(tokenizer: HfTokenizer, dictionary: Dictionary, side: str) ->
         else:
             ids[index] = teacher_id
     if unknown:
-        shown = ", ".join(repr(symbol) for symbol in unknown[:SHOWN])
-        more = f" and {len(unknown) - SHOWN} more" if len(unknown) > SHOWN else ""
         raise ValueError(
-            f"every symbol of the {side} dictionary must be a piece of the teacher's tokenizer, but "
-            f"{len(unknown):,} of {len(dictionary):,} are not: {shown}{more}. Likely the text was tokenised "
+            f"{_not_pieces(f'the {side} dictionary', unknown, len(dictionary))}. Likely the text was tokenised "
             "with another tokenizer (or not at all). Run `fairseq-bert-kd tokenize` with this teacher's tokenizer, then "
             "fairseq-preprocess again."
         )
     return ids
+
+
+def check_pieces(tokenizer: HfTokenizer, symbols: Collection[str], what: str) -> None:
+    """Check that symbols were made with a tokenizer: of a dictionary, a converted model, an output.
+
+    Args:
+        tokenizer: tokenizer that reads or writes them.
+        symbols: fairseq's own special and filler symbols pass.
+        what: where the symbols stand, for the message.
+
+    Raises:
+        ValueError: symbols that are not its pieces, with their count.
+    """
+    unknown = foreign_symbols(tokenizer, symbols)
+    if unknown:
+        raise ValueError(
+            f"{_not_pieces(what, unknown, len(symbols))}. `{tokenizer.name}` is another tokenizer than the one that the "
+            "text was tokenised with. Give that one."
+        )
+
+
+def foreign_symbols(tokenizer: HfTokenizer, symbols: Collection[str]) -> list[str]:
+    """Symbols that are neither pieces of the tokenizer nor fairseq's own."""
+    return [
+        symbol
+        for symbol in symbols
+        if tokenizer.piece_to_id(symbol) is None
+        and symbol not in FAIRSEQ_SPECIALS
+        and not FILLER.fullmatch(symbol)
+    ]
+
+
+def _not_pieces(what: str, unknown: Sequence[str], symbols: int) -> str:
+    shown = ", ".join(repr(symbol) for symbol in unknown[:SHOWN])
+    more = f" and {len(unknown) - SHOWN} more" if len(unknown) > SHOWN else ""
+    return (
+        f"every symbol of {what} must be a piece of the teacher's tokenizer, but {len(unknown):,} of {symbols:,} are not: "
+        f"{shown}{more}"
+    )

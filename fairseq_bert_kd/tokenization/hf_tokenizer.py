@@ -6,8 +6,10 @@ ids. Where the vocabulary cannot spell the text, UTF-8 byte symbols ``<0xF0>`` s
 
 import hashlib
 import json
+import logging
 from collections.abc import Iterator, Sequence
 from itertools import groupby
+from pathlib import Path
 from typing import Any
 
 from fairseq_bert_kd.compat import import_transformers
@@ -20,6 +22,9 @@ from fairseq_bert_kd.tokenization.piece_codecs import (
     PieceCodec,
     WordPieceCodec,
 )
+from fairseq_bert_kd.tokenization.text_rules import TextRules, check_folder
+
+logger = logging.getLogger(__name__)
 
 DIGEST_SAMPLE = "Ein  M\u00e4dchen A\u0308 \ufb01 \u2167 \u4e2d\u6587 \u00bd\u200b \u00a0x"  # case, accents, compatibility, spaces
 KINDS = "WordPiece (BERT), byte-level BPE (RoBERTa), SentencePiece with Metaspace (XLM-R)"
@@ -33,14 +38,15 @@ class HfTokenizer:
         kind: "wordpiece", "sentencepiece" or "byte-level".
         vocab_size: number of ids, added tokens included.
         unk_id: teacher id of its unknown token.
+        text_rules: what it does to text.
     """
 
     def __init__(self, path_or_name: str) -> None:
-        """Load the tokenizer.
+        """Load the tokenizer, and log what it does to text.
 
         Raises:
-            ValueError: it cannot be loaded, has no Rust backend, no vocabulary, no unknown token, or is of
-                a kind that we cannot invert.
+            ValueError: it cannot be loaded, has no Rust backend, no vocabulary, no unknown token, is of
+                a kind that we cannot invert, or lowers the case of a cased model.
             InstallationError: transformers is missing.
         """
         self.name = str(path_or_name)
@@ -66,6 +72,11 @@ class HfTokenizer:
         self._codec = _codec_for(self.name, settings, self._plain, frozenset(self._vocab), frozenset(special))
         self.kind = self._codec.kind
         self._has_segments = "token_type_ids" in loaded.model_input_names
+        self.text_rules = TextRules.of(self.normalise)
+        check_folder(
+            self.name, self.text_rules, self._codec.usable, lambda piece: self._codec.decode([piece])
+        )
+        logger.info("tokenizer `%s`: %s", self.name, self.text_rules)
         # transformers 4 and 5 write the same rules differently, so we hash what they do to a sample
         rules = (self.kind, self.normalise(DIGEST_SAMPLE))
         self._digest = _digest(settings["model"], self._vocab, rules)
@@ -176,13 +187,17 @@ class HfTokenizer:
         """
         return self._digest
 
+    def label(self) -> str:
+        """The last part of its name and the beginning of its digest, for signatures."""
+        return f"{Path(self.name).name}-{self._digest[:8]}"
+
     def _symbols(self, text: str, encoding: Any) -> list[str]:
         symbols = self._codec.symbols(text, encoding)
         return symbols if self._codec.decode(symbols) == text else self._codec.all_bytes(text)
 
 
 def _load(name: str) -> Any:
-    transformers = import_transformers()
+    transformers = import_transformers(models=False)
     try:
         loaded = transformers.AutoTokenizer.from_pretrained(name)
     except Exception as error:  # transformers and its Rust part raise very different types

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from benchmarks.__main__ import MODULES
-from benchmarks.table import Row, markdown
+from benchmarks.table import Length, Row, markdown
 
 TINY_STEP = ("tiny", 1000, 200, "cpu", "fp32", 2)  # a `Setting`
 
@@ -15,7 +15,7 @@ TINY_STEP = ("tiny", 1000, 200, "cpu", "fp32", 2)  # a `Setting`
 @pytest.mark.slow
 @pytest.mark.parametrize("name", MODULES)
 def test_runs_and_fills_a_table(name):
-    rows = importlib.import_module(MODULES[name]).run(quick=True)
+    rows = importlib.import_module(MODULES[name]).run(Length.QUICK)
     assert all(isinstance(row, Row) and row.measured for row in rows)
     assert len(markdown(rows).splitlines()) == len(rows) + 2
     for row in rows:

@@ -4,6 +4,7 @@ import argparse
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 
@@ -14,6 +15,7 @@ from fairseq_bert_kd.cli.export_student import exported
 from fairseq_bert_kd.cli.main import cli_main
 from fairseq_bert_kd.compat import load_checkpoint
 from tests.tiny_chain import train_student
+from tests.tokenization.tiny_tokenizers import build_tokenizer
 
 
 @pytest.fixture(scope="module")
@@ -22,7 +24,7 @@ def student(chain, tmp_path_factory):
 
 
 def export(checkpoint, output, *arguments):
-    return cli_main(["export-student", str(checkpoint), "--output", str(output), *arguments])
+    return cli_main(["export-student", str(checkpoint), "--output", str(output), *map(str, arguments)])
 
 
 def test_weights_stay_and_everything_of_ours_goes(student, tmp_path, capsys):
@@ -43,6 +45,48 @@ def test_weights_stay_and_everything_of_ours_goes(student, tmp_path, capsys):
         {w.data_ptr(): w.numel() for name, w in after["model"].items() if "version" not in name}.values()
     )
     assert f"out.pt: transformer, {parameters:,} parameters" in capsys.readouterr().out
+
+
+def test_what_goes_with_it_is_compared(chain, student, tmp_path, capsys):
+    build_tokenizer("roberta", tmp_path / "roberta")
+    build_tokenizer("bert_uncased", tmp_path / "rules")
+    config = json.loads((tmp_path / "rules" / "tokenizer_config.json").read_text())
+    (tmp_path / "rules" / "tokenizer_config.json").write_text(json.dumps(config | {"do_lower_case": False}))
+    data = tmp_path / "data"
+    shutil.copytree(chain.data, data)
+    out = tmp_path / "out.pt"
+    assert export(student, out, "--data", data, "--tokenizer", chain.bert) == 0
+    assert load_checkpoint(str(out))["task_state"] == load_checkpoint(str(student))["task_state"]
+    out.unlink()
+    for options, message in (
+        (
+            ["--data", data, "--tokenizer", tmp_path / "roberta"],
+            "every symbol of `.*dict.de.txt` must be a piece",
+        ),
+        (["--tokenizer", tmp_path / "rules"], "was trained on pieces of another tokenizer than `.*rules`"),
+        (["--data", tmp_path], "` holds no dict.*.txt"),
+    ):
+        assert export(student, out, *options) == 2
+        assert re.search(message, capsys.readouterr().err)
+    lines = (data / "dict.en.txt").read_text().splitlines()
+    for language in ("de", "en"):
+        (data / f"dict.{language}.txt").write_text("\n".join([*lines[5:], *lines[:5]]) + "\n")
+    assert export(student, out, "--data", data) == 2
+    assert "the source dictionary that `" in capsys.readouterr().err
+    assert not out.exists()
+
+
+def test_an_older_checkpoint_is_compared_by_size(chain, student, tmp_path, capsys):
+    state = load_checkpoint(str(student))
+    state["task_state"] = {}
+    torch.save(state, tmp_path / "old.pt")
+    shutil.copytree(chain.data, tmp_path / "data")
+    assert export(tmp_path / "old.pt", tmp_path / "out.pt", "--data", tmp_path / "data") == 0
+    for language in ("de", "en"):
+        with open(tmp_path / "data" / f"dict.{language}.txt", "a") as more:
+            more.write("another 1\n")
+    assert export(tmp_path / "old.pt", tmp_path / "out2.pt", "--data", tmp_path / "data") == 2
+    assert re.search(r"\(\d+ symbols\) is not `.*dict.de.txt` \(\d+ symbols\)", capsys.readouterr().err)
 
 
 def test_stock_fairseq_loads_what_was_validated_with_a_detokenizer_of_ours(chain, tmp_path):

@@ -7,6 +7,7 @@ from sacrebleu.metrics import BLEU, CHRF
 from fairseq_bert_kd.cli.main import cli_main
 from fairseq_bert_kd.cli.score_translations import format_table, parse_systems
 from fairseq_bert_kd.evaluation.fairseq_output import read_hypotheses
+from fairseq_bert_kd.tokenization.hf_tokenizer import HfTokenizer
 from tests.tokenization.tiny_tokenizers import build_tokenizer
 
 REFERENCE = [
@@ -80,8 +81,6 @@ def test_lowercase_is_in_the_signature(folder, capsys):
 
 def test_pieces_are_decoded_on_request(folder, capsys):
     build_tokenizer("bert_cased", folder / "bert")
-    from fairseq_bert_kd.tokenization.hf_tokenizer import HfTokenizer
-
     tokenizer = HfTokenizer(str(folder / "bert"))
     pieces = [" ".join(tokenizer.encode(text)) for text in REFERENCE]
     (folder / "stock").write_text(
@@ -168,11 +167,64 @@ def test_text_in_another_encoding_and_a_missing_folder_are_errors(folder, capsys
     write_output(folder / "fine", dict(enumerate(GOOD)))
     (folder / "latin").write_bytes("D-0\t-0.5\tMänner\n".encode("latin-1"))
     assert score(folder, folder / "latin") == 2
-    assert "latin` is not UTF-8 (" in capsys.readouterr().err
+    assert "latin`, line 1: text must be UTF-8, but byte 0xE4" in capsys.readouterr().err
     assert score(folder, folder / "fine", "--json", folder / "no" / "x.json") == 2
     captured = capsys.readouterr()
     assert "is in a folder that does not exist; create it first" in captured.err
     assert "BLEU" not in captured.out  # nothing was scored before
     (folder / "ref").write_bytes("Männer\n".encode("latin-1"))
     assert score(folder, folder / "fine") == 2
-    assert "ref` is not UTF-8 (" in capsys.readouterr().err
+    assert "ref`, line 1: text must be UTF-8, but byte 0xE4" in capsys.readouterr().err
+
+
+def write_pieces(path, pieces):
+    path.write_text(
+        "".join(f"H-{i}\t-0.1\t{' '.join(line)}\n" for i, line in enumerate(pieces)), encoding="utf-8"
+    )
+
+
+def test_pieces_of_another_tokenizer_are_refused(folder, capsys, caplog):
+    for kind in ("bert_cased", "roberta"):
+        build_tokenizer(kind, folder / kind)
+    pieces = HfTokenizer(str(folder / "roberta")).encode_batch(REFERENCE)
+    write_pieces(folder / "stock", pieces)
+    assert score(folder, folder / "stock", "--tokenizer", folder / "bert_cased") == 2
+    said = capsys.readouterr().err
+    assert re.search(
+        "every symbol of the hypotheses in `.*stock` must be a piece of the teacher's tokenizer, but", said
+    )
+    assert "bert_cased` is another tokenizer than the one that the text was tokenised with" in said
+    pieces = HfTokenizer(str(folder / "bert_cased")).encode_batch(REFERENCE)
+    write_pieces(folder / "stock", [[*pieces[0] * 20, "copied-by-replace-unk"], *pieces[1:]])
+    assert score(folder, folder / "stock", "--tokenizer", folder / "bert_cased") == 0
+    assert "1 of " in caplog.text
+    assert "(first: `copied-by-replace-unk`)" in caplog.text
+
+
+def outputs_of(indices, last_line):
+    return "".join(f"D-{i}\t-0.5\ta man\n" for i in indices) + last_line
+
+
+SKIPPED, PARTIAL = "longer sources were skipped", "drops the last partial batch"
+CUT, LONGER = "was cut short", "the reference goes on after the last sentence"
+
+
+@pytest.mark.parametrize(
+    ("indices", "last_line", "causes"),
+    [
+        (range(0, 20, 2), "Generate test with beam=5\n", [SKIPPED]),  # issue 17, F9
+        (range(0, 20, 2), "", [SKIPPED, CUT]),
+        ([*range(3), *range(5, 20)], "Generate test with beam=5\n", [SKIPPED, PARTIAL]),
+        (range(18), "Generate test with beam=5\n", [PARTIAL, LONGER]),
+        (range(10), "Generate test with beam=5\n", [LONGER]),
+        (range(10), "", [LONGER, CUT]),
+    ],
+)
+def test_missing_sentences_have_the_causes_that_are_possible(tmp_path, indices, last_line, causes):
+    (tmp_path / "x").write_text(outputs_of(indices, last_line))
+    with pytest.raises(ValueError, match=f"translates {len(indices)} of 20 sentences") as error:
+        read_hypotheses(tmp_path / "x", 20)
+    said = str(error.value)
+    places = [said.find(cause) for cause in (SKIPPED, PARTIAL, LONGER, CUT) if cause in said]
+    assert [cause for cause in (SKIPPED, PARTIAL, LONGER, CUT) if cause in said] == causes
+    assert places == sorted(places)

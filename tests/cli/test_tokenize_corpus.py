@@ -102,6 +102,50 @@ def test_standard_streams(run, monkeypatch, tmp_path: Path):
     assert out.getvalue() == b"the man\n"
 
 
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_pipe_keeps_the_lines_before_an_error(run, monkeypatch, workers: int):
+    monkeypatch.setattr(tokenize_corpus, "CHUNK_LINES", 2)
+    out = io.BytesIO()
+    content = io.BytesIO(b"the man\n" * 5 + b"\xe4\nman\n")
+    monkeypatch.setattr(
+        sys, "stdin", SimpleNamespace(buffer=content, close=lambda: None)
+    )  # workers close theirs
+    monkeypatch.setattr(sys, "stdout", SimpleNamespace(buffer=out, flush=lambda: None))
+    with pytest.raises(ValueError, match="`standard input`, line 6: text must be UTF-8"):
+        run("--input", "-", "--output", "-", workers=workers)
+    assert out.getvalue() == b"the man\n" * 5
+
+
+def test_a_byte_order_mark_makes_no_pieces(tmp_path: Path, caplog):
+    """Issue 17, F7: the mark's three bytes are pieces of a byte-level tokenizer."""
+    build_tokenizer("roberta", tmp_path / "roberta")
+    (tmp_path / "in").write_bytes("\ufeffa man\n".encode())
+    argv = ["tokenize", "--tokenizer", str(tmp_path / "roberta"), "--workers", "1"]
+    assert cli_main([*argv, "--input", str(tmp_path / "in"), "--output", str(tmp_path / "out")]) == 0
+    assert (tmp_path / "out").read_text(encoding="utf-8") == "a Ġm an\n"
+    assert "in` begins with a byte order mark, which is left out" in caplog.text
+
+
+def test_what_is_done_to_text_is_said(tokenizer: str, text: Path, tmp_path: Path, caplog):
+    argv = ["tokenize", "--tokenizer", tokenizer, "--workers", "1"]
+    assert cli_main([*argv, "--input", str(text), "--output", str(tmp_path / "out")]) == 0
+    assert caplog.text.count("case is lowered, accents are stripped") == 1
+
+
+@pytest.mark.parametrize("name", ["16.txt", "packed.txt"])
+def test_files_of_other_kinds_are_named(run, text: Path, tmp_path: Path, name: str):
+    """Issue 17, F10: no advice that destroys the text."""
+    forms = {
+        "16.txt": text.read_text(encoding="utf-8").encode("utf-16"),
+        "packed.txt": gzip.compress(text.read_bytes()),
+    }
+    (tmp_path / name).write_bytes(forms[name])
+    with pytest.raises(ValueError, match="must be UTF-8 text, but is (UTF-16|gzip)") as error:
+        run("--input", tmp_path / name, "--output", tmp_path / "out")
+    assert "latin1" not in str(error.value)
+    assert names(tmp_path) == sorted(["in.txt", name])
+
+
 def test_empty_file(run, tmp_path: Path):
     (tmp_path / "in").touch()
     run("--input", tmp_path / "in", "--output", tmp_path / "out")

@@ -224,6 +224,9 @@ def test_a_folder_keeps_its_experiment(task, monkeypatch, capsys):
     assert program.main([str(task)]) == 0
     record = json.loads((task.parent / "out" / "experiment.json").read_text())
     assert (record["source_lang"], record["target_lang"], record["teacher"]) == ("nl", "fr", "bert")
+    assert "normalise_like" not in record  # as in folders from before there was the setting
+    assert program.main([str(task), "normalise_like=${teacher}"]) == 2
+    assert "differs in normalise_like" in capsys.readouterr().err
     assert program.main([str(task), "title=Another"]) == 2
     assert "holds 'mine' and differs in title. Give another folder: out=..." in capsys.readouterr().err
 

@@ -8,7 +8,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fairseq_bert_kd.functional.teacher_rows import teacher_rows
+from fairseq_bert_kd.functional.teacher_rows import _smallest_ids, best_tokens, teacher_rows
 
 VOCAB = 50
 
@@ -142,6 +142,39 @@ def test_extreme_logits_and_ties_stay_finite():
     assert rows.topk_logits[0].tolist() == [0.0, 0.0, 0.0]
     assert sorted(set(rows.topk_ids[0].tolist())) == sorted(rows.topk_ids[0].tolist())
     assert rows.gold_logit[2].item() == -65504.0
+
+
+@pytest.mark.parametrize("values", [2, 3, 5, 40])
+def test_ties_have_one_order_whatever_k_is(values):
+    """Half-precision teachers give many equal logits; of these the smaller id comes first."""
+    generator = torch.Generator().manual_seed(values)
+    logits = torch.randint(values, (30, VOCAB), generator=generator).float()
+    expected = logits.sort(dim=1, descending=True, stable=True).indices
+    for k in (1, 2, 7, 8, 9, VOCAB):
+        best, ids = best_tokens(logits.clone(), k)
+        assert torch.equal(ids, expected[:, :k])
+        assert torch.equal(best, logits.gather(1, ids))
+        assert torch.equal(make(logits, k=k).topk_ids, ids)
+
+
+def test_ties_are_of_what_targets_can_hold():
+    rows = make(torch.zeros(2, 6), k=3, excluded=[0, 2])
+    assert rows.topk_ids.tolist() == [[1, 3, 4]] * 2
+
+
+def test_ids_stay_in_the_dictionary_where_a_row_is_not_finite():
+    logits = torch.full((1, 6), math.nan)
+    logits[0, :2] = 0.0
+    assert (make(logits, k=4).topk_ids < 6).all()
+    assert (_smallest_ids(logits, logits[:, :1], 4) < 6).all()
+
+
+def test_both_ways_through_ties_agree():
+    """The one for a GPU takes every row, the one for a CPU those with a tie at the end."""
+    logits = torch.randint(6, (40, VOCAB), generator=torch.Generator().manual_seed(0)).float()
+    last = logits.topk(5, dim=1).values[:, -1:]
+    ids = _smallest_ids(logits, last, 5).sort(dim=1).values
+    assert torch.equal(ids, best_tokens(logits, 5)[1].sort(dim=1).values)
 
 
 def test_samples_lie_outside_the_stored_tokens_and_are_unbiased():

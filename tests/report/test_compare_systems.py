@@ -4,6 +4,7 @@ import pytest
 from sacrebleu.metrics import BLEU
 from sacrebleu.metrics.bleu import _get_tokenizer as real
 
+from fairseq_bert_kd.evaluation.registry import signatures
 from fairseq_bert_kd.evaluation.significance import PairedResult, Spread
 from fairseq_bert_kd.report.compare_systems import SystemRow, main_row, system_rows, verdict
 from fairseq_bert_kd.report.read_experiment import Note, Notes, read_experiment
@@ -19,6 +20,7 @@ from tests.report.small_experiments import (
     write_output,
     write_text,
 )
+from tests.tokenization.tiny_tokenizers import build_tokenizer
 
 
 @pytest.fixture
@@ -184,6 +186,28 @@ def test_a_tokenizer_that_has_to_be_installed_or_fetched(folder, monkeypatch, er
         Note("metric", f"sacreBLEU's tokenizer `ja-mecab` is not available: {error}; 13a is used")
     ]
     assert rows["main"][1].gain.mean == pytest.approx(bleu(BETTER) - bleu(WORSE))
+
+
+def test_texts_go_through_the_rules_of_a_tokenizer(folder, tmp_path):
+    """What an uncased student cannot write is no error then; without, the notes say what is counted."""
+    build_tokenizer("bert_uncased", tmp_path / "bert")
+    accented = [text.replace("a", "Ä") for text in REFERENCE]
+    (folder / "text/test.en").write_text("".join(f"{text}\n" for text in accented), encoding="utf-8")
+    lower = [text.lower() for text in REFERENCE]
+    for seed in (1, 2):
+        add_run(folder, "distilled", seed, lower)
+        add_run(folder, "plain", seed, lower)
+    results, _, notes = read(folder)
+    assert results.outputs["plain.1"].scores["bleu"] < 100
+    assert "the reference has letters with accents" in " ".join(note.text for note in notes)
+    write_json(folder / "experiment.json", experiment_record(normalise_like=str(tmp_path / "bert")))
+    results, _, notes = read(folder)
+    assert results.outputs["plain.1"].scores["bleu"] == pytest.approx(100)
+    assert notes == []
+    assert all("|norm:bert-" in signature for signature in signatures(results.metrics).values())
+    write_json(folder / "experiment.json", experiment_record(normalise_like=str(tmp_path / "nothing")))
+    _, _, notes = read(folder)
+    assert "texts are compared as they are: cannot load a tokenizer" in " ".join(note.text for note in notes)
 
 
 def test_a_main_system_with_its_own_baseline(folder):

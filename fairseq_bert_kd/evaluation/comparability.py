@@ -1,0 +1,151 @@
+"""Were texts and references prepared alike? What a score would otherwise count as mistakes of the system.
+
+A student writes the text that its teacher's tokenizer keeps: perhaps in lower case, without accents, with spaces between
+Chinese characters. Scores count every such difference as an error. The thresholds are our choice.
+"""
+
+import unicodedata
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from typing import NamedTuple
+
+from fairseq_bert_kd.evaluation.metric import MetricSettings
+
+COMMON = 1e-3  # of the letters: a trait of a text, not an exception in it
+RARE = 0.05  # of the other side's rate: hardly any
+MOST = 0.5  # of the letters
+SPACES_PER_LETTER = 0.02  # fewer: words run together, whatever the language that writes spaces
+WORD_TOKENIZERS = ("13a", "intl")  # of sacreBLEU, for languages that write spaces
+# first word of a letter's Unicode name -> script, and sacreBLEU's tokenizer for it
+UNSPACED = {
+    "CJK": ("Han", "zh"),
+    "HIRAGANA": ("kana", "ja-mecab"),
+    "KATAKANA": ("kana", "ja-mecab"),
+    "HANGUL": ("Hangul", "ko-mecab"),
+    "THAI": ("Thai", "char"),
+    "LAO": ("Lao", "char"),
+    "KHMER": ("Khmer", "char"),
+    "MYANMAR": ("Burmese", "char"),
+    "TIBETAN": ("Tibetan", "char"),
+}
+PIECE_MARKS = ("##", "@@", "\u2581", "\u0120")  # WordPiece, ours, SentencePiece, byte-level
+NORMALISE = "pass both through the student's tokenizer with --normalise-like TOKENIZER"
+
+
+class Trait(NamedTuple):
+    """Something that text has on one side and may lack on the other.
+
+    Attributes:
+        name: of the characters that have it.
+        holds: whether a character has it.
+        advice: what makes both sides alike.
+    """
+
+    name: str
+    holds: Callable[[str], bool]
+    advice: str
+
+
+def _is_accented(letter: str) -> bool:
+    return any(unicodedata.category(part) == "Mn" for part in unicodedata.normalize("NFD", letter))
+
+
+def _is_separate(letter: str) -> bool:
+    """A mark, or a part of a Hangul syllable, that composed text (NFC) rarely has by itself."""
+    return unicodedata.category(letter) == "Mn" or "\u1100" <= letter <= "\u11ff"
+
+
+def _is_compatibility_form(letter: str) -> bool:
+    return not letter.isspace() and unicodedata.normalize("NFKC", letter) != unicodedata.normalize(
+        "NFC", letter
+    )
+
+
+CAPITALS = Trait(
+    "capital letters", lambda letter: letter != letter.lower(), f"use --lowercase, or {NORMALISE}"
+)
+ACCENTS = Trait("letters with accents", _is_accented, NORMALISE)
+MARKS = Trait(
+    "marks apart from their letters (Unicode's NFD)",
+    _is_separate,
+    f"{NORMALISE}, or write both composed (NFC)",
+)
+FORMS = Trait("compatibility forms such as ﬁ, ½ or full width", _is_compatibility_form, NORMALISE)
+
+
+def remarks(texts: Sequence[str], references: Sequence[str], settings: MetricSettings) -> Iterator[str]:
+    """What was not prepared alike, a sentence each; nothing for texts that compare well.
+
+    Args:
+        texts: what systems put out.
+        references: what they are compared with.
+        settings: how they are compared.
+    """
+    sides = {"the output": Counter("".join(texts)), "the reference": Counter("".join(references))}
+    if not settings.lowercase:
+        yield from _one_sided(CAPITALS, sides)
+    accents = list(_one_sided(ACCENTS, sides))
+    yield from accents or _one_sided(MARKS, sides)  # without accents there are no marks either
+    yield from _one_sided(FORMS, sides)
+    yield from _without_spaces(settings, sides["the reference"])
+    yield from _pieces(texts, references)
+    yield from _joined(sides)
+
+
+def _letters(counts: Counter[str]) -> int:
+    return max(sum(count for letter, count in counts.items() if letter.isalpha()), 1)
+
+
+def _one_sided(trait: Trait, sides: dict[str, Counter[str]]) -> Iterator[str]:
+    held = {
+        side: sum(count for letter, count in counts.items() if trait.holds(letter))
+        for side, counts in sides.items()
+    }
+    rates = {side: held[side] / _letters(counts) for side, counts in sides.items()}
+    lacking, having = sorted(sides, key=rates.__getitem__)
+    if rates[having] >= COMMON and rates[lacking] < RARE * rates[having]:
+        yield (
+            f"{having} has {trait.name} ({held[having]:,}), {lacking} hardly any ({held[lacking]:,}), and each of them counts "
+            f"as an error: {trait.advice}"
+        )
+
+
+def _without_spaces(settings: MetricSettings, reference: Counter[str]) -> Iterator[str]:
+    if settings.tokenize not in WORD_TOKENIZERS:
+        return
+    by_script: Counter[tuple[str, str]] = Counter()
+    for letter, count in reference.items():
+        script = UNSPACED.get(unicodedata.name(letter, "").split(" ")[0])
+        if script and letter.isalpha():
+            by_script[script] += count
+    if sum(by_script.values()) > MOST * _letters(reference):
+        kana = [
+            script for script in by_script if script[0] == "kana"
+        ]  # Japanese has more Han than kana, or less
+        name, tokenizer = (kana or [max(by_script, key=by_script.__getitem__)])[0]
+        yield (
+            f"most letters of the reference are of a script without spaces between words ({name}), but --tokenize "
+            f"{settings.tokenize} takes words from spaces: use --tokenize {tokenizer}"
+        )
+
+
+def _pieces(texts: Sequence[str], references: Sequence[str]) -> Iterator[str]:
+    marked = [sum(_is_piece(word) for text in side for word in text.split()) for side in (texts, references)]
+    if marked[0] > COMMON * sum(len(text.split()) for text in texts) and not marked[1]:
+        yield (
+            f"the output has words like a tokenizer's pieces ({marked[0]:,}), the reference has none: decode with --bpe "
+            "hf_tokenizer, or give `score` --tokenizer"
+        )
+
+
+def _is_piece(word: str) -> bool:
+    return word.startswith(PIECE_MARKS) and word not in PIECE_MARKS
+
+
+def _joined(sides: dict[str, Counter[str]]) -> Iterator[str]:
+    output, reference = (counts[" "] / _letters(counts) for counts in sides.values())
+    if reference >= SPACES_PER_LETTER and output < RARE * reference and _letters(sides["the output"]) > 1:
+        yield (
+            "the output has hardly any spaces, the reference has: words were joined. Leave --post-process out beside --bpe "
+            "hf_tokenizer"
+        )
