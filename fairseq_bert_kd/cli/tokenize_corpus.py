@@ -14,6 +14,7 @@ from typing import BinaryIO
 from tqdm import tqdm
 
 from fairseq_bert_kd.text_lines import STANDARD_STREAM, batches, open_lines
+from fairseq_bert_kd.tokenization.dictionary import full_dictionary
 from fairseq_bert_kd.tokenization.hf_tokenizer import HfTokenizer
 from fairseq_bert_kd.tokenization.piece_codecs import BYTE_SYMBOL
 
@@ -58,6 +59,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="two inputs are translations of each other: their numbers of lines must be equal",
     )
+    parser.add_argument(
+        "--full-dictionary",
+        metavar="FILE",
+        help="also write the tokenizer's whole vocabulary as a dictionary for fairseq-preprocess --srcdict (and --tgtdict or "
+        "--joined-dictionary): no piece of any text is <unk> then, at the price of larger embeddings",
+    )
     parser.add_argument("--overwrite", action="store_true", help="replace outputs that exist")
 
 
@@ -88,6 +95,8 @@ def main(args: argparse.Namespace) -> None:
                 f"a parallel corpus must have as many source as target lines, but `{args.input[0]}` has {lines[0]:,} "
                 f"and `{args.input[1]}` has {lines[1]:,}. No output was written. Look for missing or split lines."
             )
+        if args.full_dictionary:
+            stack.enter_context(_output(args.full_dictionary)).write(full_dictionary(tokenizer).encode())
 
 
 def check_options(args: argparse.Namespace) -> None:
@@ -113,14 +122,17 @@ def check_options(args: argparse.Namespace) -> None:
             f"`-` (a standard stream) can serve one pair only, but --input names {len(args.input)} files. "
             "Run the command once for each."
         )
+    if args.full_dictionary == STANDARD_STREAM:
+        raise ValueError("--full-dictionary must be a file, got `-`. Give the name of a file to write.")
     inputs = {os.path.realpath(name) for name in args.input if name != STANDARD_STREAM}
     for name in args.input:
         if name != STANDARD_STREAM and (not os.path.exists(name) or os.path.isdir(name)):
             raise FileNotFoundError(
                 f"input `{name}` does not exist, or is a folder. Check the path after --input."
             )
-    outputs = [os.path.realpath(name) for name in args.output if name != STANDARD_STREAM]
-    for name, path in zip(args.output, outputs, strict=False):  # a standard stream is alone
+    names = [name for name in (*args.output, args.full_dictionary) if name and name != STANDARD_STREAM]
+    outputs = [os.path.realpath(name) for name in names]
+    for name, path in zip(names, outputs, strict=True):
         if path in inputs:
             raise ValueError(f"output `{name}` must not be an input as well. Choose another name.")
         if outputs.count(path) > 1:
@@ -231,6 +243,8 @@ def _summarise(source: str, counts: Counts, seconds: float) -> None:
         f"{counts['with_bytes']:,} lines with byte symbols",
         file=sys.stderr,
     )
+    if not counts["lines"]:
+        print(f"warning: {source} has no line; fairseq cannot read a split without one", file=sys.stderr)
     if counts["with_bytes"]:
         print(
             f"warning: {source}: {counts['with_bytes']:,} of {counts['lines']:,} lines hold text that the tokenizer's "

@@ -54,6 +54,16 @@ def teacher_vocabulary(tokenizer: HfTokenizer, source: Dictionary, target: Dicti
     )
 
 
+def full_dictionary(tokenizer: HfTokenizer) -> str:
+    """A ``dict.txt`` of the tokenizer's whole vocabulary, with which no text that it tokenises holds an unknown symbol.
+
+    For ``fairseq-preprocess --srcdict`` (and ``--tgtdict``). A dictionary from the training text is smaller, and every piece
+    that this text does not hold is unknown to it. A WordPiece that begins a word is there twice, with and without the mark
+    of missing white space. Counts are 1; fairseq reads their order only.
+    """
+    return "".join(f"{symbol} 1\n" for symbol in tokenizer.all_symbols())
+
+
 def excluded_ids(dictionary: Dictionary) -> NDArray[np.int64]:
     """``(n,)`` ids of start, padding and fairseq's filler words, which no target holds."""
     never = (dictionary.bos_index, dictionary.pad_index)

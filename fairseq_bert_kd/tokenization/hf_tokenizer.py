@@ -129,6 +129,10 @@ class HfTokenizer:
         known = self._vocab.get(piece)
         return self.unk_id if known is None and BYTE_SYMBOL.fullmatch(piece) else known
 
+    def all_symbols(self) -> list[str]:
+        """Every symbol that some text may give, in the order of their teacher ids."""
+        return sorted(self._codec.all_symbols(), key=lambda symbol: (self.piece_to_id(symbol) or 0, symbol))
+
     def is_beginning_of_word(self, symbol: str) -> bool:
         """Whether the symbol itself says that white space stands before it."""
         return self._codec.starts_word(symbol)

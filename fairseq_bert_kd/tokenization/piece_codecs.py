@@ -43,6 +43,10 @@ class PieceCodec(ABC):
         """Vocabulary entry of a symbol."""
         return symbol
 
+    def all_symbols(self) -> list[str]:
+        """Every symbol that some text may give, each once."""
+        return [*self.usable, *(f"<0x{byte:02X}>" for byte in range(256))]
+
     @abstractmethod
     def symbols(self, text: str, encoding: Any) -> list[str]:
         """Symbols of the squeezed ``text``, given the encoding of ``prefix + text``."""
@@ -76,6 +80,10 @@ class WordPieceCodec(PieceCodec):
         self.longest_word: int = model.max_input_chars_per_word
         self.markers = (GLUE, self.continuing)
         self.initial = frozenset(piece for piece in self.usable if not piece.startswith(self.markers))
+
+    def all_symbols(self) -> list[str]:
+        known = super().all_symbols()
+        return [*known, *(GLUE + symbol for symbol in known if not symbol.startswith(self.markers))]
 
     def symbols(self, text: str, encoding: Any) -> list[str]:
         out: list[str] = []

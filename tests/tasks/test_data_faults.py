@@ -144,9 +144,7 @@ def test_formats_that_fairseq_is_told_of_still_train(chain, pieces, tmp_path, im
 )
 def test_git_lfs_pointers_are_named_whatever_they_stand_for(chain, data, tmp_path, name):
     (data / name).write_bytes(POINTER)
-    with pytest.raises(
-        ValueError, match=rf"{name}`.* is a Git LFS pointer.* `git lfs pull`"
-    ):
+    with pytest.raises(ValueError, match=rf"{name}`.* is a Git LFS pointer.* `git lfs pull`"):
         distilled(chain, data, tmp_path)
 
 

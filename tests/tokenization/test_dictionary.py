@@ -4,11 +4,14 @@ import json
 import numpy as np
 import pytest
 from fairseq.data import Dictionary
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from fairseq_bert_kd.functional.text_format import TextFormat
 from fairseq_bert_kd.tokenization.dictionary import (
     dictionary_digests,
     excluded_ids,
+    full_dictionary,
     map_dictionary,
     teacher_vocabulary,
 )
@@ -208,3 +211,37 @@ def test_refusal_names_the_side(tokenizer, side):
     dictionaries[side] = dictionary_of("qqxz")
     with pytest.raises(ValueError, match=f"every symbol of the {side} dictionary"):
         teacher_vocabulary(tokenizer, **dictionaries)
+
+
+STRANGE = (
+    "don't (well-known) 'tis x\u0301 \u4e2d\u6587 \u0645\u0631\u062d\u0628\u0627 \U0001f600 <s> <unk> @@ ## \u2581 [MASK] madeupword0000 \u00bd \u0130 \u1e9e",
+    "", " ", "\t a \u00a0 b \u2028", "a" * 300, "\u00e4\u00f6\u00fc\u00df\u00c4\u00d6\u00dc,.;:!?-_\u2013\u2014\u2026", "<0x41> \ufeff \u200b \u200d",
+)  # fmt: skip
+
+
+def load(tmp_path, content):
+    (tmp_path / "dict.txt").write_text(content, encoding="utf-8")
+    return Dictionary.load(str(tmp_path / "dict.txt"))
+
+
+def test_no_text_is_unknown_to_the_full_dictionary(tokenizer, tmp_path):
+    dictionary = load(tmp_path, full_dictionary(tokenizer))
+    for line in (*TEXT, *STRANGE):
+        symbols = tokenizer.encode(line)
+        assert dictionary.unk() not in [dictionary.index(symbol) for symbol in symbols], line
+
+
+@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(line=st.text(st.characters(exclude_categories=["Cs"]), max_size=30))
+def test_nor_is_any_other_text(tokenizer, line):
+    known = {symbol.removesuffix(" 1") for symbol in full_dictionary(tokenizer).split("\n")}
+    assert known.issuperset(tokenizer.encode(line))
+
+
+def test_the_full_dictionary_is_a_teachers(tokenizer, tmp_path):
+    """In the order of the teacher's ids, so that frequent pieces come first as in its vocabulary."""
+    dictionary = load(tmp_path, full_dictionary(tokenizer))
+    ids = map_dictionary(tokenizer, dictionary, "target")[dictionary.nspecial :]
+    assert (np.diff(ids) >= 0).all()
+    assert set(range(tokenizer.vocab_size)) - set(ids.tolist()) <= set(range(5))  # its special tokens
+    assert full_dictionary(tokenizer) == full_dictionary(HfTokenizer(tokenizer.name))
