@@ -74,7 +74,7 @@ def test_options_of_the_table_exist_with_their_defaults():
     ):
         fields |= config.__dataclass_fields__
     rows = re.findall(r"^\| `--([a-z-]+)` \| ([^|]*)\|", OPTIONS, flags=re.M)
-    assert len(rows) == 21
+    assert len(rows) == 22
     for option, default in rows:
         field = fields[option.replace("-", "_")]
         if match := re.match(r"[\d.]+", default):
