@@ -24,7 +24,7 @@ from fairseq_bert_kd.functional.student_scores import student_scores
 from fairseq_bert_kd.functional.teacher_targets import teacher_targets
 from fairseq_bert_kd.modules.student_projection import (
     Projection,
-    has_adaptive_softmax,
+    adaptive_softmax_of,
     projection_of,
     scores_of,
 )
@@ -118,7 +118,7 @@ class LabelSmoothedCrossEntropyWithDistillationCriterion(LabelSmoothedCrossEntro
 
     def get_lprobs_and_target(self, model, net_output, sample):
         """fairseq's, but an adaptive softmax is assembled by us: the gradient of fairseq's own cannot be computed."""
-        if not (has_adaptive_softmax(model) and torch.is_grad_enabled()):
+        if adaptive_softmax_of(model) is None or not torch.is_grad_enabled():
             return super().get_lprobs_and_target(model, net_output, sample)
         log_probs = scores_of(model, net_output)[:, self.ignore_prefix_size :]  # (batch, tgt_len, vocab)
         return log_probs.flatten(0, 1), self._target(sample)

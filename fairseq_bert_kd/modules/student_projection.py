@@ -38,10 +38,10 @@ def unwrapped(model: nn.Module) -> nn.Module:
     return model
 
 
-def has_adaptive_softmax(model: nn.Module) -> bool:
-    """Whether the student's decoder has fairseq's adaptive softmax."""
-    decoder = getattr(unwrapped(model), "decoder", None)
-    return isinstance(getattr(decoder, "adaptive_softmax", None), AdaptiveSoftmax)
+def adaptive_softmax_of(model: Any) -> Any:
+    """fairseq's adaptive softmax of the student's decoder; None for another output layer."""
+    layer = getattr(getattr(unwrapped(model), "decoder", None), "adaptive_softmax", None)
+    return layer if isinstance(layer, AdaptiveSoftmax) else None
 
 
 def gives_logits(model: nn.Module) -> bool:
@@ -65,9 +65,9 @@ def scores_of(model: Any, net_output: Any) -> Tensor:
     """
     if gives_logits(model):
         return net_output[0]
-    if not has_adaptive_softmax(model):
+    adaptive = adaptive_softmax_of(model)
+    if adaptive is None:
         return model.get_normalized_probs(net_output, log_probs=True)
-    adaptive = unwrapped(model).decoder.adaptive_softmax
     features = net_output[0]  # (batch, tgt_len, dim)
     head = torch.log_softmax(adaptive.head(features), dim=-1, dtype=torch.float32)
     frequent = adaptive.cutoff[0]

@@ -295,7 +295,7 @@ class TranslationWithTeacherTask(GuardedTranslation, GuardedText, TranslationTas
             )
 
 
-def check_autoregressive(model, arch: str) -> None:
+def check_autoregressive(model, arch: str | None) -> None:
     """Check that a student reads a source and the target so far, by the parameters of its ``forward``.
 
     Raises:
