@@ -19,6 +19,16 @@ Only if the teacher has them:
 - ``sample_ids``, ``sample_logits``: ``(batch, tgt_len, r)`` int32 and float16, tokens drawn outside the stored ones;
 - ``full_logits``: ``(batch, tgt_len, dictionary)`` float, of a live teacher only.
 
+A batch of a sentence task (`data.sentence_dataset`) has other inputs. Texts stay apart; the model joins them and adds its
+special tokens. ``net_input`` holds
+
+- ``texts``: tuple of one or two ``(batch, text_len)`` int64, ids of the task's dictionary, right-padded, each text closed by
+  end of sentence;
+- ``lengths``: tuple of as many ``(batch,)`` int64, tokens of each text, end of sentence included;
+
+and ``target``, absent from unlabelled text, is ``(batch,)`` int64 class numbers or float64 numbers, which ``--fp16`` leaves as
+they are.
+
 fairseq casts every float32 tensor of a batch to half precision under ``--fp16``; integers pass through untouched. So the
 floats of a record travel as the integers that have the same bits: `pack` and `unpack`.
 """

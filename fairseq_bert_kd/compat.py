@@ -130,6 +130,13 @@ def file_fault(path: str | os.PathLike[str]) -> str:
     return f"`{path}` is damaged or cut off: copy or download it again."
 
 
+def model_settings(state: dict[str, Any]) -> dict[str, Any]:
+    """Options of the model of a checkpoint, and its registered name as ``_name``."""
+    model = (state.get("cfg") or {}).get("model") or state.get("args") or {}
+    settings = dict(model) if isinstance(model, dict) else vars(model)
+    return {"_name": settings.get("arch"), **settings}
+
+
 def file_digest(path: str | os.PathLike[str]) -> str:
     """sha256 of a file, hexadecimal. Remove when Python 3.11 is the oldest: `hashlib.file_digest`."""
     digest = hashlib.sha256()

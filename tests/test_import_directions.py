@@ -34,8 +34,8 @@ INSIDE = {
     "tasks": {"teachers", "data", "tokenization", "functional", "storage", "batch", "compat"},
     "report": {"evaluation", "tokenization", "storage", "text_lines", "compat", "root"},
     "cli": {
-        "report", "tasks", "teachers", "evaluation", "tokenization", "data", "functional", "storage", "text_lines", "batch", "compat",
-        "root",
+        "report", "tasks", "teachers", "modules", "evaluation", "tokenization", "data", "functional", "storage", "text_lines",
+        "batch", "compat", "root",
     },
     "__main__": {"cli"},
 }  # fmt: skip

@@ -137,7 +137,7 @@ def store_info(
 ) -> TopKInfo:
     """Description of the store that the options make."""
     cfg, dictionary = teacher.task.cfg, teacher.task.target_dictionary
-    attention = teacher.model.pair_layout().attention
+    attention = teacher.model.text_layout().attention
     left_to_right = attention == LEFT_TO_RIGHT
     return TopKInfo(
         k=args.topk,

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from fairseq_bert_kd.evaluation.comparability import remarks
-from fairseq_bert_kd.evaluation.fairseq_output import read_hypotheses, read_lines
+from fairseq_bert_kd.evaluation.fairseq_output import read_hypotheses, read_lines, read_undecoded_targets
 from fairseq_bert_kd.evaluation.metric import MetricSettings
 from fairseq_bert_kd.evaluation.registry import signatures, table_metrics
 from fairseq_bert_kd.evaluation.significance import Spread, spread
@@ -20,6 +20,7 @@ from fairseq_bert_kd.tokenization.hf_tokenizer import HfTokenizer
 logger = logging.getLogger(__name__)
 
 Scores = dict[str, float]  # by name of the metric: 0 to 100, and the length ratio
+UNKNOWN_TARGET = "<<unk>>"  # as fairseq writes it, so that it equals no hypothesis
 COPIED_SHARE = 0.01  # of the symbols, that may be words of --replace-unk: our choice
 
 HELP = "sacreBLEU and chrF of fairseq-generate's output on detokenised text, with signatures"
@@ -111,13 +112,15 @@ def read_system(files: Sequence[str], expected: int, tokenizer: HfTokenizer | No
     for file in files:
         hypotheses = read_hypotheses(file, expected, pieces=tokenizer is not None)
         if tokenizer is not None:
-            _check_output(tokenizer, hypotheses, file)
+            targets = {symbol for text in read_undecoded_targets(file) for symbol in text.split()}
+            check_pieces(tokenizer, targets - {UNKNOWN_TARGET}, f"the test set in `{file}`")
+            _check_hypotheses(tokenizer, hypotheses, file)
             hypotheses = [tokenizer.decode(text) for text in hypotheses]
         runs.append(hypotheses)
     return runs
 
 
-def _check_output(tokenizer: HfTokenizer, hypotheses: Sequence[str], file: str) -> None:
+def _check_hypotheses(tokenizer: HfTokenizer, hypotheses: Sequence[str], file: str) -> None:
     """Check that pieces are of a tokenizer; a few others may be words that --replace-unk copied."""
     symbols = [symbol for text in hypotheses for symbol in text.split()]
     foreign = foreign_symbols(tokenizer, symbols)

@@ -14,7 +14,6 @@ from typing import BinaryIO
 from tqdm import tqdm
 
 from fairseq_bert_kd.text_lines import STANDARD_STREAM, batches, open_lines
-from fairseq_bert_kd.tokenization.dictionary import full_dictionary
 from fairseq_bert_kd.tokenization.hf_tokenizer import HfTokenizer
 from fairseq_bert_kd.tokenization.piece_codecs import BYTE_SYMBOL
 
@@ -86,17 +85,20 @@ def main(args: argparse.Namespace) -> None:
         encode = functools.partial(
             _encoded, tokenizer=tokenizer, pool=pool, in_flight=args.workers * CHUNKS_AHEAD
         )
-        lines = []
+        counts = []
         for source, target in zip(args.input, args.output, strict=True):
             stream = stack.enter_context(_output(target))
-            lines.append(_tokenize_file(source, stream, encode)["lines"])
-        if args.parallel and lines[0] != lines[1]:
+            counts.append(_tokenize_file(source, stream, encode)["lines"])
+        if args.parallel and counts[0] != counts[1]:
             raise ValueError(
-                f"a parallel corpus must have as many source as target lines, but `{args.input[0]}` has {lines[0]:,} "
-                f"and `{args.input[1]}` has {lines[1]:,}. No output was written. Look for missing or split lines."
+                f"a parallel corpus must have as many source as target lines, but `{args.input[0]}` has {counts[0]:,} "
+                f"and `{args.input[1]}` has {counts[1]:,}. No output was written. Look for missing or split lines."
             )
         if args.full_dictionary:
-            stack.enter_context(_output(args.full_dictionary)).write(full_dictionary(tokenizer).encode())
+            lines = "".join(
+                f"{symbol} 1\n" for symbol in tokenizer.all_symbols()
+            )  # as fairseq writes `full_dictionary`
+            stack.enter_context(_output(args.full_dictionary)).write(lines.encode())
 
 
 def check_options(args: argparse.Namespace) -> None:

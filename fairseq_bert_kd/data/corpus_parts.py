@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 from fairseq.data import Dictionary, indexed_dataset
 
-from fairseq_bert_kd.storage.fairseq_data import IndexedTokens, check_parallel
+from fairseq_bert_kd.storage.fairseq_data import IndexedTokens, check_parallel, text_files
 
 
 class CorpusPart(NamedTuple):
@@ -47,6 +47,29 @@ def translation_parts(cfg: Any, folder: str, split: str, combine: bool) -> list[
         if not combine:
             return parts
     raise AssertionError("unreachable")
+
+
+def text_parts(folder: str, split: str, combine: bool, language: str | None = None) -> list[CorpusPart]:
+    """The parts of a split of single sentences, whose only side is ``target``.
+
+    Args:
+        folder: one data folder.
+        split: ``train`` for example.
+        combine: whether ``train1``, ``train2``, ... belong to it.
+        language: see `fairseq_data.text_files`.
+
+    Raises:
+        FileNotFoundError: the split is not there.
+        ValueError: the folder holds pairs, or several languages.
+    """
+    parts = [CorpusPart(folder, split, {"target": text_files(folder, split, language).prefix})]
+    while combine:
+        name = f"{split}{len(parts)}"
+        try:
+            parts.append(CorpusPart(folder, name, {"target": text_files(folder, name, language).prefix}))
+        except FileNotFoundError:
+            break
+    return parts
 
 
 def language_pair(folder: str, source: str | None, target: str | None) -> tuple[str, str]:
@@ -123,14 +146,14 @@ def check_same_dictionaries(folders: Sequence[str], dictionaries: Mapping[str, D
 
     Args:
         folders: the data folders.
-        dictionaries: dictionaries of the first folder, by language.
+        dictionaries: dictionaries of the first folder, by the file's place in it: ``dict.en.txt``.
 
     Raises:
         ValueError: names the first symbol that differs.
     """
     for folder in folders[1:]:
-        for language, first in dictionaries.items():
-            path = os.path.join(folder, f"dict.{language}.txt")
+        for name, first in dictionaries.items():
+            path = os.path.join(folder, name)
             if not os.path.isfile(path):
                 continue
             symbols = Dictionary.load(path).symbols
@@ -138,7 +161,7 @@ def check_same_dictionaries(folders: Sequence[str], dictionaries: Mapping[str, D
             for number, (symbol, expected) in enumerate(pairs):
                 if symbol != expected:
                     raise ValueError(
-                        f"dict.{language}.txt in {folder} is another dictionary: symbol {number} is `{symbol}` there and "
+                        f"{name} in {folder} is another dictionary: symbol {number} is `{symbol}` there and "
                         f"`{expected}` in {folders[0]} ({len(symbols)} and {len(first.symbols)} symbols). Binarise all "
                         "folders with the same dictionaries (fairseq-preprocess --srcdict/--tgtdict)"
                     )

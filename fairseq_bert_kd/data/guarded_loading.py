@@ -53,7 +53,7 @@ class GuardedTranslation(GuardedLoading):
         if cfg.upsample_primary == -1:  # fairseq's default would make a corpus of several parts negative
             cfg.upsample_primary = 1
         super().__init__(cfg, src_dict, tgt_dict)  # type: ignore[call-arg]
-        dictionaries = {cfg.source_lang: src_dict, cfg.target_lang: tgt_dict}
+        dictionaries = {f"dict.{cfg.source_lang}.txt": src_dict, f"dict.{cfg.target_lang}.txt": tgt_dict}
         check_same_dictionaries(utils.split_paths(cfg.data), dictionaries)
         self._unknown = {"source": src_dict.unk(), "target": tgt_dict.unk()}
         self._read: set[tuple[str, str]] = set()  # folder and name of the parts that were reported

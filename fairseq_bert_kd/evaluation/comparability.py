@@ -146,6 +146,6 @@ def _joined(sides: dict[str, Counter[str]]) -> Iterator[str]:
     output, reference = (counts[" "] / _letters(counts) for counts in sides.values())
     if reference >= SPACES_PER_LETTER and output < RARE * reference and _letters(sides["the output"]) > 1:
         yield (
-            "the output has hardly any spaces, the reference has: words were joined. Leave --post-process out beside --bpe "
-            "hf_tokenizer"
+            "the output has hardly any spaces, the reference has: words were joined, by --post-process beside --bpe "
+            "hf_tokenizer, or by another tokenizer than the student's"
         )

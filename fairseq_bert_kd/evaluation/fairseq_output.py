@@ -61,13 +61,29 @@ def read_hypotheses(path: str | Path, expected: int, pieces: bool = False) -> li
     if missing:
         raise ValueError(
             f"`{path}` translates {len(hypotheses)} of {expected} sentences, first missing: {missing[0]}. "
-            + " Or ".join(_causes(missing, expected, ended))
+            f"Likely {' Or '.join(_causes(missing, expected, ended))}"
         )
     if beyond:
         raise ValueError(
             f"`{path}` has sentence {beyond[0]}, the reference only {expected} lines; give its own reference"
         )
     return [hypotheses[index] for index in range(expected)]
+
+
+def read_undecoded_targets(path: str | Path) -> list[str]:
+    """The test set's own pieces in an output of fairseq-generate; empty if it decoded them (``--bpe``)."""
+    targets: list[str] = []
+    pieces: dict[str, str] = {}
+    for line in open_lines(path):
+        kind, _, rest = line.partition("-")
+        number, _, text = rest.partition("\t")
+        if kind == "T":
+            targets.append(text)
+        elif kind == "H":
+            pieces[number] = text  # score and hypothesis
+        elif kind == "D" and pieces.get(number, text) != text:
+            return []
+    return targets
 
 
 def _causes(missing: Sequence[int], expected: int, ended: bool) -> list[str]:

@@ -21,7 +21,7 @@ _MAGIC = b"MMIDIDX\x00\x00"
 _HEADER = struct.Struct("<9sQBQ")  # magic, version, dtype code, items
 _OLD_MAGIC = b"TNTIDX\x00\x00"
 _DTYPES = {1: "u1", 2: "i1", 3: "<i2", 4: "<i4", 5: "<i8", 8: "<u2", 9: "<u4", 10: "<u8"}
-_SPECIAL_SYMBOLS = ("<s>", "<pad>", "</s>", "<unk>")
+SPECIAL_SYMBOLS = ("<s>", "<pad>", "</s>", "<unk>")
 _BLOCK = 1 << 20  # items checked together
 
 
@@ -183,6 +183,50 @@ def sentence_files(
     return files
 
 
+def text_files(folder: str | Path, split: str, language: str | None = None) -> SideFiles:
+    """The one side of a split of single sentences.
+
+    fairseq-preprocess --only-source writes ``train.idx`` or, with a language, ``train.en-None.en.idx``;
+    fairseq-bert-kd prepare-sentences writes ``input0/train.idx``.
+
+    Args:
+        folder: data folder.
+        split: "train" for example.
+        language: to choose between several languages of a folder.
+
+    Raises:
+        FileNotFoundError: the split is not there.
+        ValueError: the folder holds pairs, or several languages.
+    """
+    folder = Path(folder)
+    named = sorted(folder.glob(f"{split}.{language or '*'}-None.*.idx"))
+    if len(named) > 1:
+        raise ValueError(
+            f"{folder} has `{split}` in several languages ({', '.join(path.stem for path in named)}); choose one with "
+            "--source-lang"
+        )
+    for file in named:
+        lang = file.stem.rsplit(".", 1)[1]
+        return SideFiles(str(file.with_suffix("")), folder / f"dict.{lang}.txt")
+    for place in (folder, folder / "input0"):
+        if (place / f"{split}.idx").exists():
+            if place != folder and (folder / "input1" / f"{split}.idx").exists():
+                raise ValueError(
+                    f"{folder} holds pairs of sentences, and single ones are needed; give {place} to use the first of each"
+                )
+            return SideFiles(str(place / split), place / "dict.txt")
+    if any(folder.glob(f"{split}.*-*.*.idx")):
+        raise ValueError(
+            f"{folder} holds `{split}` as pairs of a source and a target, and single sentences are needed; binarise one "
+            "language alone (fairseq-preprocess --only-source), with the dictionary of the student if there is one "
+            "(--srcdict)"
+        )
+    raise FileNotFoundError(
+        f"split `{split}` of single sentences is not in {folder}; write it with fairseq-preprocess --only-source, or with "
+        "fairseq-bert-kd prepare-sentences --task plain"
+    )
+
+
 class Sides(dict[str, Any]):
     """Sides of a split by name, each a sequence of ids by sentence with ``sizes``: ``sides["source"][3]``."""
 
@@ -280,7 +324,7 @@ def read_dictionary(path: str | Path) -> list[str]:
                 f"{path} begins with a byte order mark, which fairseq takes for a part of the first symbol; save it "
                 "without the mark"
             )
-    symbols = list(_SPECIAL_SYMBOLS)
+    symbols = list(SPECIAL_SYMBOLS)
     known = set(symbols)
     for number, line in enumerate(open_lines(path), start=1):
         try:

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
@@ -18,10 +19,11 @@ from fairseq_bert_kd.functional.context_probe import (
     ProbeTexts,
     context_fault,
 )
-from fairseq_bert_kd.functional.text_input import LEFT_TO_RIGHT, PairLayout
-from fairseq_bert_kd.teachers.interface import TokenTeacher
+from fairseq_bert_kd.functional.text_input import LEFT_TO_RIGHT, TextLayout
+from fairseq_bert_kd.teachers.interface import LayerTeacher, TokenTeacher
+from fairseq_bert_kd.tokenization.dictionary import SentenceVocabulary
 
-Pair = tuple[list[int], list[int]]  # student ids of a source without and a target with its last token
+Item = tuple[list[int], ...]  # student ids of each side, the predicted one last
 SHORT, LONGER = (
     (2, 4),
     (3, 6),
@@ -38,7 +40,9 @@ _NEXT_STEPS = {
 
 
 def check_token_teacher(model: Any, name: str) -> None:
-    """Check that a teacher's rows for a pair depend on that pair alone, and on the tokens that its attention names.
+    """Check that a teacher's rows for an item depend on that item alone, and on the tokens that its attention names.
+
+    An item is a pair, or a single sentence of a model of sentences.
 
     Args:
         model: a `TokenTeacher` with its own weights, on any device.
@@ -47,20 +51,49 @@ def check_token_teacher(model: Any, name: str) -> None:
     Raises:
         ValueError: see `check_teacher`.
     """
-    layout = model.pair_layout()
+    layout = model.text_layout()
     bidirectional = layout.attention != LEFT_TO_RIGHT
-    check_teacher(model, _rows_of(model, layout), _probe_pairs(layout), name, sees_right=bidirectional)
+    check_teacher(model, _rows_of(model, layout), _probe_items(layout), name, sees_right=bidirectional)
+
+
+def check_layer_teacher(model: LayerTeacher, vocabulary: SentenceVocabulary, name: str) -> None:
+    """Check that an encoder's states of a text depend on that text alone.
+
+    Args:
+        model: a `LayerTeacher` with its own weights, on the CPU.
+        vocabulary: the dictionary in its ids.
+        name: what to call it in the message.
+
+    Raises:
+        ValueError: see `check_teacher`.
+    """
+
+    def states(texts: Sequence[list[int]]) -> list[Tensor]:
+        tokens, lengths = _padded(texts, torch.device("cpu"))
+        inputs = model.lay_out((tokens,), (lengths,))
+        [positions] = inputs.positions  # (texts, longest)
+        hidden = model.encode_inputs(inputs)[0]  # (texts, input_len, d)
+        return [row[places[:length]] for row, places, length in zip(hidden, positions, lengths, strict=True)]
+
+    ids = _distinct_ids(vocabulary.token_to_encoder, vocabulary.text_format.pad)
+    check_teacher(model, states, probe_texts(ids), name)
+
+
+def probe_texts(ids: Sequence[int]) -> ProbeTexts:
+    """Single texts of some different ids, for `check_teacher` without ``sees_right``."""
+    short, longer = (sum(lengths) for lengths in (SHORT, LONGER))
+    return ProbeTexts(_text(ids, short, 0), neighbour=_text(ids, short, 1), longer=_text(ids, longer, 2))
 
 
 def check_teacher(
-    model: nn.Module, outputs: Outputs, texts: ProbeTexts, name: str, sees_right: bool | None = None
+    model: Any, outputs: Outputs, texts: ProbeTexts, name: str, sees_right: bool | None = None
 ) -> None:
     """Check what a model's outputs depend on, see `context_fault`; for a teacher of any kind.
 
     Four forward passes of at most two texts. Torch's random numbers and the modes of the modules stay as they are.
 
     Args:
-        model: model with its own weights.
+        model: torch module with its own weights.
         outputs: runs it on texts of whatever kind it takes; a sentence's one vector is ``(1, width)``.
         texts: texts to try.
         name: what to call it in the message.
@@ -88,48 +121,52 @@ def evaluated(model: nn.Module) -> Iterator[None]:
             module.training = mode
 
 
-def _probe_pairs(layout: PairLayout) -> ProbeTexts:
-    """Pairs of tokens that the teacher tells apart."""
-    teacher_ids, student_ids = np.unique(layout.target_to_teacher.cpu().numpy(), return_index=True)
-    targets = student_ids[teacher_ids != layout.text_format.pad][::-1].tolist()
-    teacher_ids, student_ids = np.unique(layout.source_to_teacher.cpu().numpy(), return_index=True)
-    sources = student_ids[teacher_ids != layout.text_format.pad][::-1].tolist()
+def _probe_items(layout: TextLayout) -> ProbeTexts:
+    """Items of tokens that the teacher tells apart."""
+    known = [_distinct_ids(ids.cpu().numpy(), layout.text_format.pad) for ids in layout.to_teacher]
 
-    def pair(lengths: tuple[int, int], start: int) -> Pair:
-        source, target = (
-            [ids[(start + place) % len(ids)] for place in range(length)]
-            for ids, length in zip((sources, targets), lengths, strict=True)
+    def item(lengths: tuple[int, ...], start: int) -> Item:
+        return tuple(
+            _text(ids, length, start) for ids, length in zip(known, lengths[-len(known) :], strict=True)
         )
-        return source, target
 
-    short = pair(SHORT, 0)
-    changed = short[0], [short[1][0], *pair(SHORT, 1)[1][1:]]
-    return ProbeTexts(short, neighbour=pair(SHORT, 1), longer=pair(LONGER, 2), changed=changed)
+    short, neighbour = item(SHORT, 0), item(SHORT, 1)
+    *others, target = short
+    changed = *others, [target[0], *neighbour[-1][1:]]
+    return ProbeTexts(short, neighbour, longer=item(LONGER, 2), changed=changed)
 
 
-def _rows_of(model: TokenTeacher, layout: PairLayout) -> Outputs:
-    """Runs a teacher on pairs; its hidden states where it predicts the target's tokens, of which the first is hidden."""
-    device = layout.target_to_teacher.device
+def _distinct_ids(to_teacher: NDArray[np.int64], pad: int) -> list[int]:
+    """Student ids that are different teacher ids, rare pieces first; padding is none of them."""
+    teacher_ids, student_ids = np.unique(to_teacher, return_index=True)
+    return student_ids[teacher_ids != pad][::-1].tolist()
 
-    def rows(pairs: Sequence[Pair]) -> list[Tensor]:
-        (sources, src_lengths), (targets, tgt_lengths) = (
-            _padded(side, device) for side in zip(*pairs, strict=True)
-        )
-        predicted = torch.zeros_like(targets, dtype=torch.bool)
-        predicted[:, 0] = True
-        texts, predicted_at = layout.lay_out(sources, src_lengths, targets, tgt_lengths, predicted)
-        inputs = {"input_ids": texts.input_ids, "token_type_ids": texts.token_type_ids}
-        if not bool(texts.attention_mask.all()):  # as in a dump
-            inputs["attention_mask"] = texts.attention_mask
-        starts = torch.arange(len(pairs), device=device)[:, None] * texts.input_ids.size(1)
-        inside = torch.arange(targets.size(1), device=device) < tgt_lengths[:, None]  # (pairs, tgt_len)
+
+def _text(ids: Sequence[int], length: int, start: int) -> list[int]:
+    return [ids[(start + place) % len(ids)] for place in range(length)]
+
+
+def _rows_of(model: TokenTeacher, layout: TextLayout) -> Outputs:
+    """Runs a teacher on items; its hidden states where it predicts the target's tokens, of which the first is hidden."""
+    device = layout.to_teacher[-1].device
+
+    def rows(items: Sequence[Item]) -> list[Tensor]:
+        texts, lengths = zip(*(_padded(side, device) for side in zip(*items, strict=True)), strict=True)
+        hidden = torch.zeros_like(texts[-1], dtype=torch.bool)
+        hidden[:, 0] = True
+        laid_out, predicted_at = layout.lay_out(texts, lengths, hidden)
+        inputs = {"input_ids": laid_out.input_ids, "token_type_ids": laid_out.token_type_ids}
+        if not bool(laid_out.attention_mask.all()):  # as in a dump
+            inputs["attention_mask"] = laid_out.attention_mask
+        starts = torch.arange(len(items), device=device)[:, None] * laid_out.input_ids.size(1)
+        inside = torch.arange(hidden.size(1), device=device) < lengths[-1][:, None]  # (items, tgt_len)
         features = model.extract_features((starts + predicted_at)[inside], **inputs)
-        return list(features.split(tgt_lengths.tolist()))
+        return list(features.split(lengths[-1].tolist()))
 
     return rows
 
 
 def _padded(side: Sequence[list[int]], device: torch.device) -> tuple[Tensor, Tensor]:
-    """``(pairs, longest)`` ids, padded on the right with any id, and ``(pairs,)`` lengths."""
+    """``(items, longest)`` ids, padded on the right with any id, and ``(items,)`` lengths."""
     ids = pad_sequence([torch.tensor(tokens) for tokens in side], batch_first=True)
     return ids.to(device), torch.tensor([len(tokens) for tokens in side], device=device)

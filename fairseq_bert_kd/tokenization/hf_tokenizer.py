@@ -17,6 +17,7 @@ from fairseq_bert_kd.functional.text_format import TextFormat
 from fairseq_bert_kd.tokenization.piece_codecs import (
     BYTE_SYMBOL,
     METASPACE,
+    UNUSED,
     ByteLevelCodec,
     MetaspaceCodec,
     PieceCodec,
@@ -128,6 +129,10 @@ class HfTokenizer:
         """
         return self._codec.decode(symbols.split() if isinstance(symbols, str) else symbols)
 
+    def all_symbols(self) -> list[str]:
+        """Every symbol that a line can have, in the order of the teacher's ids; symbols of bytes come last."""
+        return self._codec.all_symbols(sorted(self._vocab, key=self._vocab.__getitem__))
+
     def piece_to_id(self, symbol: str) -> int | None:
         """Teacher id of a symbol, or None when the teacher does not know it.
 
@@ -137,9 +142,18 @@ class HfTokenizer:
         known = self._vocab.get(piece)
         return self.unk_id if known is None and BYTE_SYMBOL.fullmatch(piece) else known
 
-    def all_symbols(self) -> list[str]:
-        """Every symbol that some text may give, in the order of their teacher ids."""
-        return sorted(self._codec.all_symbols(), key=lambda symbol: (self.piece_to_id(symbol) or 0, symbol))
+    def text_to_ids(self, text: str) -> tuple[int, ...]:
+        """Teacher ids of a text's symbols, without special tokens."""
+        return tuple(self.piece_to_id(symbol) or 0 for symbol in self.encode(text))
+
+    def whole_words(self) -> dict[int, str]:
+        """Text of each piece that begins a word and is no special or unused token, by teacher id in their order."""
+        pieces = sorted(self._vocab, key=self._vocab.__getitem__)
+        return {
+            self._vocab[piece]: self.decode([piece]).strip()
+            for piece in pieces
+            if piece in self._codec.usable and self._codec.starts_word(piece) and not UNUSED.fullmatch(piece)
+        }
 
     def is_beginning_of_word(self, symbol: str) -> bool:
         """Whether the symbol itself says that white space stands before it."""
@@ -191,6 +205,10 @@ class HfTokenizer:
                 "post-processor closes a pair with one token, as BERT's [SEP] and RoBERTa's </s>."
             )
         return example
+
+    def save(self, folder: str) -> None:
+        """Write the tokenizer's files, as ``AutoTokenizer.from_pretrained`` reads them."""
+        _load(self.name).save_pretrained(folder)
 
     def digest(self) -> str:
         """Hexadecimal sha256 of vocabulary, model and text rules, independent of the folder's path.

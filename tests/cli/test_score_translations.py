@@ -107,7 +107,7 @@ def test_a_tab_or_line_separator_in_a_translation_stays(folder):
     [
         (
             {0: "a", 1: "b"},
-            "translates 2 of 3 sentences, first missing: 2. fairseq drops the last partial batch",
+            "translates 2 of 3 sentences, first missing: 2. Likely fairseq drops the last partial batch",
         ),
         ({0: "a", 1: "b", 2: "c", 3: "d"}, "has sentence 3, the reference only 3 lines"),
         ({}, "has no `D-` lines"),
@@ -199,6 +199,20 @@ def test_pieces_of_another_tokenizer_are_refused(folder, capsys, caplog):
     assert score(folder, folder / "stock", "--tokenizer", folder / "bert_cased") == 0
     assert "1 of " in caplog.text
     assert "(first: `copied-by-replace-unk`)" in caplog.text
+
+
+def test_the_test_set_in_an_output_shows_another_tokenizer_too(folder, capsys):
+    """Issue 17, F20: a poor student writes few pieces, which both tokenizers may have."""
+    (folder / "ref").write_text("the man\n", encoding="utf-8")
+    for kind in ("bert_uncased", "roberta"):
+        build_tokenizer(kind, folder / kind)
+    output = "S-0\tx\nT-0\tthe man <<unk>> stand ##ing\nH-0\t-0.1\tam\nD-0\t-0.1\t{}\n"
+    (folder / "stock").write_text(output.format("am"), encoding="utf-8")
+    assert score(folder, folder / "stock", "--tokenizer", folder / "roberta") == 2
+    assert "every symbol of the test set in `" in capsys.readouterr().err
+    assert score(folder, folder / "stock", "--tokenizer", folder / "bert_uncased") == 0
+    (folder / "decoded").write_text(output.format("other text"), encoding="utf-8")  # then T is text as well
+    assert score(folder, folder / "decoded", "--tokenizer", folder / "roberta") == 0
 
 
 def outputs_of(indices, last_line):

@@ -14,6 +14,8 @@ import pytest
 
 from fairseq_bert_kd.cli import tokenize_corpus
 from fairseq_bert_kd.cli.main import cli_main
+from fairseq_bert_kd.tokenization.dictionary import full_dictionary
+from fairseq_bert_kd.tokenization.hf_tokenizer import HfTokenizer
 from tests.tokenization.tiny_tokenizers import build_tokenizer
 
 
@@ -105,6 +107,7 @@ def test_full_dictionary_is_written_with_the_outputs_or_not_at_all(
         line.split(" ")[0] for line in (tmp_path / "dict.txt").read_text(encoding="utf-8").split("\n")[:-1]
     ]
     assert set(EXPECTED.split()) <= set(symbols)
+    assert symbols == full_dictionary(HfTokenizer(tokenizer)).symbols[4:]
     again = ("--input", text, "--output", tmp_path / "other", "--full-dictionary", tmp_path / "dict.txt")
     with pytest.raises(ValueError, match="dict.txt` exists already"):
         run(*again)

@@ -44,21 +44,16 @@ def teacher_of(model_type, attention=BIDIRECTIONAL, **settings):
         config.attention_window = [8, 8]
     maps = torch.arange(SYMBOLS)
     masked_lm = transformers.AutoModelForMaskedLM.from_config(config)
-    return HfMaskedLM(masked_lm, maps, maps.clone(), FORMAT, {}, attention)
+    return HfMaskedLM(masked_lm, {"source": maps, "target": maps.clone()}, FORMAT, {}, attention)
 
 
 def logits(model, pairs):
     """Of each pair's first target position, which is masked; all pairs in one batch."""
-    (sources, src_lengths), (targets, tgt_lengths) = (
-        (
-            pad_sequence([torch.tensor(tokens) for tokens in side], batch_first=True),
-            torch.tensor([*map(len, side)]),
-        )
-        for side in zip(*pairs, strict=True)
-    )
-    masked = torch.zeros_like(targets, dtype=torch.bool)
+    sides = [[torch.tensor(tokens) for tokens in side] for side in zip(*pairs, strict=True)]
+    texts = [pad_sequence(side, batch_first=True) for side in sides]
+    masked = torch.zeros_like(texts[1], dtype=torch.bool)
     masked[:, 0] = True
-    return model(sources, src_lengths, targets, tgt_lengths, masked).detach()
+    return model(texts, [torch.tensor([*map(len, side)]) for side in sides], masked).detach()
 
 
 @pytest.mark.parametrize("model_type", [*SOUND, *READ_PADDING])
