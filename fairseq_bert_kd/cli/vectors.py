@@ -126,8 +126,7 @@ def encode_all(args: argparse.Namespace, rank: int, world_size: int) -> None:
             )
             dump = VectorDump(model, sides, info, loaded.task.dictionary.pad(), device)
             dumps.append((dump, vector_store_path(folder, subset, args.name)))
-    if not args.overwrite:
-        check_same_stores(dumps, shard)
+    check_same_stores(dumps, shard, args.overwrite)
     for dump, path in dumps:
         dump_split(dump, path, args, rank, world_size, report)
 
