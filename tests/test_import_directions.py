@@ -22,12 +22,12 @@ INSIDE = {
     "batch": set(),
     "compat": set(),
     "text_lines": set(),
-    "storage": {"text_lines"},
+    "storage": {"text_lines", "compat"},
     "functional": {"batch"},
     "evaluation": {"text_lines", "compat"},
     "data": {"functional", "storage", "batch"},
     "tokenization": {"functional", "storage", "compat"},
-    "modules": {"functional", "batch", "compat"},
+    "modules": {"functional", "storage", "batch", "compat"},
     "teachers": {"data", "tokenization", "modules", "functional", "storage", "batch", "compat"},
     "rewards": {"modules", "tokenization", "data", "evaluation", "functional", "storage", "compat"},
     "models": {"modules", "functional", "batch", "compat"},
@@ -233,7 +233,8 @@ def names_defined(tree):
         if isinstance(node, (ast.FunctionDef, ast.ClassDef)):
             yield node.name
         elif isinstance(node, ast.Assign):
-            yield from (target.id for target in node.targets if isinstance(target, ast.Name))
+            named = (part for target in node.targets for part in ast.walk(target))  # of `A, B = C = ...` too
+            yield from (part.id for part in named if isinstance(part, ast.Name))
         elif isinstance(node, ast.AnnAssign):
             yield node.target.id
 

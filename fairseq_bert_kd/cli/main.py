@@ -24,6 +24,8 @@ COMMANDS = {
         "accuracy, F1 or correlation of a sentence model, with intervals and tests",
     ),
     "dump": Command(f"{CLI}.dump_teacher_topk", "store a teacher's top-k logits for every target position"),
+    "vectors": Command(f"{CLI}.vectors", "store a teacher's vector of every sentence"),
+    "encode": Command(f"{CLI}.encode", "vectors of a text's lines as a .npy file"),
     "score": Command(
         f"{CLI}.score_translations", "sacreBLEU of fairseq-generate's output on detokenised text"
     ),
