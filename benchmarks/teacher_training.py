@@ -78,7 +78,9 @@ class TeacherTraining:
         write_corpus((folder / "train.a-b.a", folder / "train.a-b.b"), pairs, setup.vocabulary)
         config = transformers.BertConfig(vocab_size=setup.vocabulary, **SHAPES[setup.shape])
         settings = json.loads(config.to_json_string(use_diff=False))
-        spec = EncoderSpec(settings, TEXT_FORMAT, dictionary_digests(dictionary, dictionary))
+        spec = EncoderSpec(
+            settings, TEXT_FORMAT, dictionary_digests({"source": dictionary, "target": dictionary})
+        )
         cfg = convert_namespace_to_omegaconf(_fairseq_arguments(folder, setup, spec, self.device))
         task = tasks.setup_task(cfg.task)
         torch.manual_seed(0)

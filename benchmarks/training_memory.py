@@ -41,7 +41,7 @@ def peaks(setting: Setting, name: str) -> Peaks:
         step()
         student.zero_grad(set_to_none=True)
         features.grad = None
-        return _counted(setting.device, step)
+        return peak_during(setting.device, step)
 
     return Peaks(
         step=peak(lambda: training_step(setting, loss, student, batch)),
@@ -49,7 +49,7 @@ def peaks(setting: Setting, name: str) -> Peaks:
     )
 
 
-def _counted(device: str, step: Callable[[], Any]) -> float:
+def peak_during(device: str, step: Callable[[], Any]) -> float:
     """Peak of what torch's allocator has given out during a step, MiB above its start."""
     if device == "cuda":
         torch.cuda.reset_peak_memory_stats()

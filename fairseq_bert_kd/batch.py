@@ -19,6 +19,19 @@ Only if the teacher has them:
 - ``sample_ids``, ``sample_logits``: ``(batch, tgt_len, r)`` int32 and float16, tokens drawn outside the stored ones;
 - ``full_logits``: ``(batch, tgt_len, dictionary)`` float, of a live teacher only.
 
+A batch of a sentence task (`data.sentence_dataset`) has other inputs. Texts stay apart; the model joins them and adds its
+special tokens. ``net_input`` holds
+
+- ``texts``: tuple of one or two ``(batch, text_len)`` int64, ids of the task's dictionary, right-padded, each text closed by
+  end of sentence;
+- ``lengths``: tuple of as many ``(batch,)`` int64, tokens of each text, end of sentence included;
+
+and ``target``, absent from unlabelled text, is ``(batch,)`` int64 class numbers or float64 numbers, which ``--fp16`` leaves as
+they are.
+
+Of a task with stored sentence vectors, ``sample[VECTORS]`` is ``(batch, width)``, the bits of the teacher's float16 or
+float32 vectors: `as_bits` and `from_bits`.
+
 fairseq casts every float32 tensor of a batch to half precision under ``--fp16``; integers pass through untouched. So the
 floats of a record travel as the integers that have the same bits: `pack` and `unpack`.
 """
@@ -30,6 +43,7 @@ import torch
 from torch import Tensor
 
 TEACHER = "teacher"
+VECTORS = "vectors"
 # field -> its own type, and the integer type in which it travels
 _BITS = {
     "topk_logits": (torch.float16, torch.int16),
@@ -78,3 +92,13 @@ def unpack(fields: Mapping[str, Tensor]) -> dict[str, Tensor]:
             values = values.view(_BITS[name][0]).float()
         unpacked[name] = values.long() if name in _IDS else values
     return unpacked
+
+
+def as_bits(floats: Tensor) -> Tensor:
+    """Float16 or float32 as integers of the same bits (no copy)."""
+    return floats.view(torch.int16 if floats.dtype == torch.float16 else torch.int32)
+
+
+def from_bits(bits: Tensor) -> Tensor:
+    """The inverse of `as_bits`, as float32."""
+    return bits.view(torch.float16 if bits.dtype == torch.int16 else torch.float32).float()

@@ -25,10 +25,10 @@ def pytest_configure(config):
 
 # Files whose tests start many processes, kill them, mutate files, or train until something is learned.
 SLOW = (
-    "benchmarks", "examples", "preloaded", "cli/test_dump_kills.py", "storage/test_crashes.py",
+    "benchmarks", "examples", "preloaded", "cli/test_dump_kills.py", "cli/test_vectors_kills.py", "storage/test_crashes.py",
     "storage/test_mutations.py", "test_chain.py", "test_distillation_helps.py", "test_distributed_training.py",
-    "test_docs.py", "test_hydra.py", "test_readme.py", "test_serving.py", "test_site.py", "test_teachers_page.py",
-    "test_wheel.py",
+    "test_augmentation_page.py", "test_docs.py", "test_hydra.py", "test_one_sided.py", "test_readme.py",
+    "test_sentences_page.py", "test_serving.py", "test_site.py", "test_teachers_page.py", "test_wheel.py",
 )  # fmt: skip
 
 
@@ -87,3 +87,13 @@ def chain(tmp_path_factory) -> Chain:
     teacher = tiny_chain.train_teacher(folder / "data", bert, folder / "teacher")
     assert tiny_chain.dump(folder / "data", teacher) == 0
     return Chain(bert, folder / "raw", folder / "data", teacher)
+
+
+@pytest.fixture(scope="session")
+def one_sided(chain, tmp_path_factory):
+    """A masked language model of single sentences, see `one_sided_chain`, shared and read-only."""
+    from tests.one_sided_chain import build_one_sided_chain
+
+    return build_one_sided_chain(
+        chain.bert, chain.raw.parent / "pieces", tmp_path_factory.mktemp("one-sided") / "chain"
+    )

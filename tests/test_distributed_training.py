@@ -15,10 +15,12 @@ import sys
 
 import pytest
 import torch
+import transformers
 
 from tests.partial_stores import drop_rows
 from tests.test_chain import hypotheses, store
 from tests.tiny_chain import PLUGIN, logged, run_fairseq
+from tests.tiny_sentences import prepare, write_table
 from tests.two_workers import LIMIT, TwoWorkers, free_port
 
 TAGS = ("train_inner", "train", "valid")
@@ -160,6 +162,27 @@ def test_student(data, chain, workers, tmp_path, model, batch_size, backend, pro
     assert "valid_bleu" in two["valid"][0]
     if batch_size == ODD:
         assert last_updates_of_epochs(two, per_epoch=3) == ["24"] * 3  # one batch, not two
+
+
+def test_encoder_of_sentences(calm_bert, workers, tmp_path):
+    """With a pooler that is not used: torch's wrapper would wait for its gradient in the second update."""
+    pooled = shutil.copytree(calm_bert, tmp_path / "bert")
+    transformers.AutoModel.from_pretrained(calm_bert).save_pretrained(pooled)
+    table = write_table(tmp_path / "train.tsv", 120)
+    columns = ("--columns", "text", "--label-column", "label")
+    assert prepare(pooled, tmp_path / "data", "--train", table, "--valid", table, *columns) == 0
+    arguments = (
+        "--task", "sentence_prediction_with_teacher", "--criterion", "sentence_prediction", "--arch", "hf_encoder",
+        "--encoder-model", pooled, "--classification-pooling", "mean", "--classification-dropout", 0, "--batch-size", ODD,
+    )  # fmt: skip
+    one = in_one(tmp_path / "data", tmp_path / "one", *arguments)
+    output = workers.run(
+        "train", *training(tmp_path / "data", tmp_path / "two", *arguments), pytorch_ddp=True
+    )
+    assert_same_curves(one, from_log(output[0]), 9, {"loss", "accuracy", "gnorm"})
+    assert_same_weights(tmp_path / "one", tmp_path / "two")
+    weights = torch.load(tmp_path / "two/checkpoint_last.pt", weights_only=True)["model"]
+    assert "pooler.dense.weight" in weights
 
 
 def test_workers_resume(data, workers, tmp_path):

@@ -77,8 +77,8 @@ def test_every_target_position_is_learned_in_training_and_validation(chain, tmp_
         loaded.task.load_dataset(split)
         batch = loaded.task.datasets[split].collater([loaded.task.datasets[split][i] for i in range(20)])
         inputs = batch["net_input"]
-        positions = torch.arange(inputs["tgt_tokens"].size(1))
-        assert torch.equal(inputs["masked"], positions < inputs["tgt_lengths"][:, None])
+        positions = torch.arange(inputs["texts"][1].size(1))
+        assert torch.equal(inputs["predicted"], positions < inputs["lengths"][1][:, None])
 
 
 def test_loss_counts_all_target_tokens(chain, tmp_path, monkeypatch):
@@ -88,7 +88,7 @@ def test_loss_counts_all_target_tokens(chain, tmp_path, monkeypatch):
 
     def noting(self, model, sample, reduce=True):
         result = forward(self, model, sample, reduce)
-        sizes.append((result[1], int(sample["net_input"]["tgt_lengths"].sum())))
+        sizes.append((result[1], int(sample["net_input"]["lengths"][1].sum())))
         return result
 
     monkeypatch.setattr(ConditionalMaskedLMCriterion, "forward", noting)
@@ -142,10 +142,8 @@ def test_rows_are_those_of_the_model_called_by_hand(data, loaded):
         source, target = sources[sentence][:-1].long()[None], targets[sentence].long()[None]
         with torch.no_grad():
             logits = loaded.model(
-                source,
-                torch.tensor([source.size(1)]),
-                target,
-                torch.tensor([target.size(1)]),
+                (source, target),
+                (torch.tensor([source.size(1)]), torch.tensor([target.size(1)])),
                 torch.ones_like(target, dtype=torch.bool),
             )
         logits[:, excluded] = -math.inf
@@ -164,7 +162,7 @@ def test_every_position_is_predicted_once_in_one_pass(loaded):
     sources = [torch.full((n,), 5) for n, _ in lengths]
     targets = [torch.tensor([6] * (n - 1) + [2]) for _, n in lengths]
     src, tgt = (np.array([len(tokens) for tokens in side]) for side in (sources, targets))
-    layout = loaded.model.pair_layout()
+    layout = loaded.model.text_layout()
     passes = number_of_passes(layout.attention, None, "--passes")
     batcher, seen = PairBatcher(layout, passes, pad=1), []
     for batch in plan_chunk(src, tgt, np.ones(4, bool), passes, max_tokens=16):

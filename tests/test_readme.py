@@ -59,8 +59,10 @@ def test_every_command_of_the_chain_runs(tmp_path):
 
 def test_options_of_the_table_exist_with_their_defaults():
     from fairseq_bert_kd.criterions.distillation_loss import DistillationConfig
+    from fairseq_bert_kd.models.hf_encoder import HfEncoderConfig
     from fairseq_bert_kd.models.masked_lm_teacher import HfMaskedLMConfig
     from fairseq_bert_kd.tasks.conditional_masked_lm import ConditionalMaskedLMConfig
+    from fairseq_bert_kd.tasks.sentence_prediction_with_teacher import SentencePredictionWithTeacherConfig
     from fairseq_bert_kd.tasks.translation_with_teacher import TranslationWithTeacherConfig
     from fairseq_bert_kd.tokenization.bpe import HfTokenizerConfig
 
@@ -68,14 +70,17 @@ def test_options_of_the_table_exist_with_their_defaults():
     for config in (
         DistillationConfig,
         HfMaskedLMConfig,
+        HfEncoderConfig,
         ConditionalMaskedLMConfig,
         HfTokenizerConfig,
+        SentencePredictionWithTeacherConfig,
         TranslationWithTeacherConfig,
     ):
         fields |= config.__dataclass_fields__
-    rows = re.findall(r"^\| `--([a-z-]+)` \| ([^|]*)\|", OPTIONS, flags=re.M)
-    assert len(rows) == 21
-    for option, default in rows:
-        field = fields[option.replace("-", "_")]
-        if match := re.match(r"[\d.]+", default):
-            assert field.default == float(match[0]), option
+    rows = re.findall(r"^\| (`--[^|]*) \| ([^|]*)\|", OPTIONS, flags=re.M)
+    assert len(rows) == OPTIONS.count("\n| `--") > 20
+    for options, default in rows:
+        for option in re.findall(r"`--([a-z-]+)`", options):
+            field = fields[option.replace("-", "_")]
+            if match := re.match(r"[\d.]+", default):
+                assert field.default == float(match[0]), option

@@ -8,22 +8,17 @@ from typing import Any, Optional
 from omegaconf import MISSING
 
 from examples.workflow.engine import Step
-from examples.workflow.settings import Common, describe
+from examples.workflow.settings import describe
+from examples.workflow.systems import Budget, Row, Steps, TableSettings
 from fairseq_bert_kd.compat import import_extra
 from fairseq_bert_kd.tokenization.hf_tokenizer import HfTokenizer
 
 
 @dataclass
-class Training:
-    """Budget of a model, in fairseq-train's words."""
+class Training(Budget):
+    """Budget of a model, in batches of tokens."""
 
-    updates: int = MISSING
-    lr: str = MISSING
-    warmup: int = MISSING
     tokens: int = MISSING
-    validate: int = MISSING
-    schedule: str = "polynomial_decay"
-    options: str = ""
 
 
 @dataclass
@@ -61,25 +56,18 @@ class Store:
 
 
 @dataclass
-class System:
+class System(Row):
     """A row of the table of students; translation.yaml says what each field is."""
 
-    group: str = "main"
-    label: str = ""
-    value: str = ""
-    baseline: str = "${baseline}"
     data: str = "data-bin"
     store: Optional[str] = "default"
-    after: Optional[str] = "${after}"
-    same: Optional[str] = None
     updates: Optional[int] = None
     student: dict[str, Any] = field(default_factory=dict)
     kd: dict[str, Any] = field(default_factory=dict)
-    options: str = ""
 
 
 @dataclass
-class Settings(Common):
+class Settings(TableSettings):
     """Settings of this kind; translation.yaml has the values and says what each is."""
 
     source: str = MISSING
@@ -95,13 +83,8 @@ class Settings(Common):
     valid_pairs: str = "all"
     test_pairs: str = "all"
     part: str = ""
-    test_sets: list[str] = field(default_factory=lambda: ["test"])
-    seeds: list[int] = field(default_factory=lambda: [1, 2, 3])
-    prepare: list[str] = field(default_factory=list)
     make_teacher: list[str] = field(default_factory=list)
     after_tokenize: list[str] = field(default_factory=list)
-    after_students: list[str] = field(default_factory=list)
-    after: Optional[str] = None
     kd: dict[str, Any] = field(default_factory=dict)
     store_topk: int = 64
     stored: str = ""
@@ -113,7 +96,6 @@ class Settings(Common):
     teachers: dict[str, Teacher] = field(default_factory=dict)
     stores: dict[str, Store] = field(default_factory=dict)
     systems: dict[str, System] = field(default_factory=dict)
-    commands: dict[str, str] = field(default_factory=dict)
 
 
 def check(settings: Settings) -> None:
@@ -149,74 +131,22 @@ def check(settings: Settings) -> None:
     describe(settings, languages | scoring)
 
 
-def chosen(settings: Settings) -> list[str]:
-    """Systems of the requested rows, each after the one that it is compared with and the one that it begins from.
-
-    Raises:
-        ValueError: a row is neither a system nor a group nor ``all``.
-    """
-    systems = settings.systems
-    groups = {system.group for system in systems.values()}
-    if unknown := [row for row in settings.rows if row not in {*systems, *groups, "all"}]:
-        raise ValueError(
-            f"no system and no group is called {unknown[0]!r}. Give `all`, a group ({', '.join(sorted(groups))}) "
-            f"or a system ({', '.join(systems)})"
-        )
-    found: dict[str, None] = {}
-
-    def add(name: str) -> None:
-        origin = systems[name].same or systems[name].after
-        if origin and origin not in found:
-            add(origin)
-        found[name] = None
-
-    for name, system in systems.items():
-        if {name, system.group, "all"} & set(settings.rows):
-            add(system.baseline or name)
-            add(name)
-    return list(found)
-
-
 def steps(settings: Settings) -> list[Step]:
     """All steps, in an order in which they could run one by one."""
     return list(_Steps(settings))
 
 
-class _Steps:
+class _Steps(Steps):
     """Makes the steps of one experiment."""
 
-    def __init__(self, settings: Settings) -> None:
-        self.settings = settings
-        self.systems = {name: settings.systems[name] for name in chosen(settings)}
-        self.sets = ["valid", *settings.test_sets]
-
-    def command(self, key: str, **values: Any) -> str:
-        """A command of the table, filled."""
-        return " ".join(self.settings.commands[key].format(**values).split())
-
-    def __iter__(self) -> Iterator[Step]:
-        before: tuple[str, ...] = ()
-        for step in self.prepared():  # one by one, with all cores
-            yield replace(step, after=before)
-            before = (step.name,)
-        students: list[str] = []
-        for seed in self.settings.seeds:
-            for name in self.systems:
-                for step in self.student(name, seed, before):
-                    students.append(step.name)
-                    yield step
-        for number, command in enumerate(self.settings.after_students, 1):
-            yield Step(f"scores-{number}", command, after=students, screen="cat", always=True)
-        systems = " ".join(
-            f"{name}={','.join(f'outputs/{name}.{seed}.test.out' for seed in self.settings.seeds)}"
-            for name in self.systems
+    def score(self) -> str:
+        settings = self.settings
+        return self.command(
+            "score",
+            systems=" ".join(f"{name}={files}" for name, files in self.outputs("test").items()),
+            case="--lowercase" if settings.lowercase else "",
+            like=f'--normalise-like "{settings.normalise_like}"' if settings.normalise_like else "",
         )
-        case = "--lowercase" if self.settings.lowercase else ""
-        like = f'--normalise-like "{self.settings.normalise_like}"' if self.settings.normalise_like else ""
-        score = self.command("score", systems=systems, case=case, like=like)
-        yield Step("score", score, students, screen="cat", always=True)
-        if self.settings.report:
-            yield Step("report", self.command("report"), students, screen="cat", always=True)
 
     def prepared(self) -> Iterator[Step]:
         """Text, data, teachers and stores."""
@@ -253,7 +183,7 @@ class _Steps:
     def student(self, name: str, seed: int, before: tuple[str, ...]) -> Iterator[Step]:
         """Training and outputs of a student, or links to another one's."""
         system, settings, run = self.systems[name], self.settings, f"{name}.{seed}"
-        described = {f"students/{run}/run.json": self.record(name, seed)}
+        described = self.record(name, seed)
         other = f"{system.same or system.after}.{seed}"
         if system.same or system.after:
             before = (*before, *(f"outputs/{other}.{subset}" for subset in self.sets))
@@ -300,13 +230,15 @@ class _Steps:
         values = {**self.settings.kd, **system.kd} if system.store else {"weight": 0}
         return " ".join([*(f"--kd-{key} {value}" for key, value in values.items()), system.options]).strip()
 
-    def record(self, name: str, seed: int) -> dict[str, Any]:
+    def record(self, name: str, seed: int) -> dict[str, dict[str, Any]]:
         """What ``fairseq-bert-kd report`` reads about a student."""
         system = self.systems[name]
         model = f"{replace(self.settings.student, **system.student)} " if system.student else ""
-        return {
-            "system": name, "seed": seed, "label": system.label or name, "group": system.group, "value": system.value,
-            "baseline": system.baseline, "updates": system.updates or self.settings.student_training.updates,
-            "options": model + self.options(name), "store": system.store,
-            "teacher": self.settings.stores[system.store].teacher if system.store else None, "continues": system.after,
-        }  # fmt: skip
+        return self.described(
+            name,
+            seed,
+            updates=system.updates or self.settings.student_training.updates,
+            options=model + self.options(name),
+            store=system.store,
+            teacher=self.settings.stores[system.store].teacher if system.store else None,
+        )

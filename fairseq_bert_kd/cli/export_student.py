@@ -1,26 +1,20 @@
-"""``fairseq-bert-kd export-student``: a student's checkpoint for programs that do not know this plugin."""
+"""``fairseq-bert-kd export-student``: a student for programs that do not know this plugin."""
 
 import argparse
 import os
+import shutil
 from pathlib import Path
-from typing import Any
 
+from fairseq_bert_kd.cli import export_fairseq, export_onnx, export_transformers
 from fairseq_bert_kd.compat import load_checkpoint
-from fairseq_bert_kd.storage.fairseq_data import dictionary_digest, read_dictionary
-from fairseq_bert_kd.tokenization.dictionary import check_pieces
-from fairseq_bert_kd.tokenization.hf_tokenizer import HfTokenizer
 
-HELP = "rewrite a student's checkpoint for stock fairseq and CTranslate2: weights and fairseq's own settings only"
+HELP = "write a student's checkpoint in another format, without optimizer state and options of ours"
 EXAMPLE = (
     "example: fairseq-bert-kd export-student student/checkpoint_best.pt --data data-bin --output student.pt"
 )
-# our names -> fairseq's names that decode the same
-FAIRSEQ_TASKS = {"translation_with_teacher": "translation"}
-FAIRSEQ_CRITERIONS = {"label_smoothed_cross_entropy_with_distillation": "label_smoothed_cross_entropy"}
-TEACHER_TASK = "conditional_masked_lm"
-OUR_PREFIXES = ("kd_", "cmlm_", "teacher_")
-TRAINING_OPTIONS = ("eval_bleu", "eval_tokenized_bleu")  # they may name a detokenizer of ours
-MACHINE_OPTIONS = {"user_dir", "save_dir", "restore_file", "finetune_from_model", "tensorboard_logdir"}
+# each has SUMMARY, OPTIONS (flag -> arguments of `add_argument`) and `write(state, output, args)`, which writes a file or a
+# folder and returns a line about it
+FORMATS = {"fairseq": export_fairseq, "transformers": export_transformers, "onnx": export_onnx}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -28,174 +22,80 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "checkpoint", help="a student's checkpoint, written by fairseq-train or fairseq-hydra-train"
     )
-    parser.add_argument("--output", required=True, metavar="FILE", help="checkpoint to write")
-    parser.add_argument(
-        "--data",
-        metavar="FOLDER",
-        help="folder of the dictionaries that will go with it: checked against those of the training",
-    )
+    parser.add_argument("--output", required=True, metavar="PATH", help="file or folder to write")
     parser.add_argument(
         "--tokenizer",
         metavar="PATH",
-        help="folder or hub name of the tokenizer that will go with it: checked against checkpoint and --data",
+        help="folder or hub name of the tokenizer of the student's training: compared with the checkpoint, and written into a "
+        "folder of --format transformers or onnx (default there: the one that the training named, if it is still there)",
     )
     parser.add_argument("--overwrite", action="store_true", help="replace an existing --output")
+    summaries = "; ".join(f"{name}: {module.SUMMARY}" for name, module in FORMATS.items())
+    parser.add_argument(
+        "--format", choices=FORMATS, default="fairseq", help=f"{summaries} (default: fairseq)"
+    )
+    for name, module in FORMATS.items():
+        if module.OPTIONS:
+            group = parser.add_argument_group(f"options of --format {name}")
+            for flag, settings in module.OPTIONS.items():
+                group.add_argument(flag, **settings)
 
 
 def main(args: argparse.Namespace) -> None:
-    """Write the checkpoint under a temporary name, then under its own.
+    """Write the student under a temporary name, then under its own.
 
     Raises:
         FileNotFoundError: no such checkpoint, or no folder for the output.
         FileExistsError: the output exists.
-        ValueError: the checkpoint is not a student's, holds more than tensors and settings, or was trained with other
-            dictionaries or another tokenizer than those that are named.
+        ValueError: an option of another format, or a checkpoint that the format cannot hold.
     """
     output = Path(args.output)
+    _check_options(args)
     if not output.parent.is_dir():
         raise FileNotFoundError(f"the folder of --output `{output}` does not exist. Create it first.")
     if output.exists() and os.path.exists(args.checkpoint) and output.samefile(args.checkpoint):
         raise ValueError(f"--output `{output}` must not be the checkpoint itself. Choose another name.")
     if output.exists() and not args.overwrite:
         raise FileExistsError(f"`{output}` exists; pass --overwrite to replace it")
-    state = exported(load_checkpoint(args.checkpoint), args.checkpoint)
-    check_company(state, args.checkpoint, args.data, args.tokenizer)
-    import torch
-
+    state = load_checkpoint(args.checkpoint)
     temporary = output.with_name(f"{output.name}.{os.getpid()}.tmp")
     try:
-        torch.save(state, temporary)
-        os.replace(temporary, output)
+        said = FORMATS[args.format].write(state, temporary, args)
+        size = _size(temporary)
+        _replace(output, temporary)
     finally:
-        temporary.unlink(missing_ok=True)
-    settings = state["args"]
-    print(
-        f"{output}: {settings.arch}, {_parameters(state['model']):,} parameters, "
-        f"{os.path.getsize(output):,} bytes (before: {os.path.getsize(args.checkpoint):,})"
-    )
+        _remove(temporary)
+    print(f"{output}: {said}, {size:,} bytes (before: {os.path.getsize(args.checkpoint):,})")
 
 
-def exported(state: dict[str, Any], name: str) -> dict[str, Any]:
-    """The checkpoint in fairseq's oldest layout (``args``), which its own tools and CTranslate2 read.
-
-    Args:
-        state: checkpoint of a student.
-        name: its path, for messages.
-
-    Returns:
-        Weights, settings and what fairseq requires of every checkpoint; no optimizer, no option of ours.
-
-    Raises:
-        ValueError: the checkpoint is a teacher's.
-    """
-    settings = _settings(state)
-    if settings.get("task") == TEACHER_TASK:
-        raise ValueError(
-            f"`{name}` is a teacher (task {TEACHER_TASK}), which only this plugin can load. "
-            "Give the checkpoint of a student."
-        )
-    if not settings.get("arch"):
-        raise ValueError(
-            f"`{name}` does not name its architecture; give a checkpoint that fairseq-train wrote"
-        )
-    kept = {
-        key: value
-        for key, value in settings.items()
-        if not key.startswith((*OUR_PREFIXES, *TRAINING_OPTIONS)) and key not in MACHINE_OPTIONS
-    }
-    kept["task"] = FAIRSEQ_TASKS.get(settings.get("task", ""), settings.get("task", "translation"))
-    kept["criterion"] = FAIRSEQ_CRITERIONS.get(settings.get("criterion", ""), settings.get("criterion"))
-    history = state["optimizer_history"][-1]
-    return {
-        "args": argparse.Namespace(**kept),
-        "cfg": None,
-        "model": state["model"],
-        "criterion": None,
-        "optimizer_history": [
-            {
-                "criterion_name": "LabelSmoothedCrossEntropyCriterion",
-                "optimizer_name": history.get("optimizer_name"),
-                "lr_scheduler_state": {},
-                "num_updates": history.get("num_updates", 0),
-            }
-        ],
-        "task_state": {"digests": state.get("task_state", {}).get("digests", {})},
-        "extra_state": {"train_iterator": {"epoch": 1, "iterations_in_epoch": 0}},
-        "last_optimizer_state": None,
-    }
+def _check_options(args: argparse.Namespace) -> None:
+    for name, module in FORMATS.items():
+        for flag in module.OPTIONS:
+            if name != args.format and getattr(args, flag.lstrip("-").replace("-", "_")):
+                raise ValueError(f"{flag} is an option of --format {name}; add that, or leave {flag} out")
 
 
-def check_company(state: dict[str, Any], name: str, data: str | None, tokenizer: str | None) -> None:
-    """Compare a student with the dictionaries and the tokenizer that are to go with it.
-
-    Args:
-        state: the exported checkpoint. One that was written before checkpoints held digests is compared by size.
-        name: its path, for messages.
-        data: folder with ``dict.LANGUAGE.txt``; None to compare none.
-        tokenizer: folder or hub name; None to compare none.
-
-    Raises:
-        ValueError: they do not belong together.
-    """
-    digests, loaded = state["task_state"]["digests"], HfTokenizer(tokenizer) if tokenizer else None
-    for side, module in {"source": "encoder", "target": "decoder"}.items() if data else ():
-        weight = state["model"].get(f"{module}.embed_tokens.weight")
-        rows, digest = (None if weight is None else len(weight)), digests.get(f"{side}_dictionary")
-        read = _dictionaries(Path(data or ""), getattr(state["args"], f"{side}_lang"))
-        if not any(
-            digest in (None, dictionary_digest(symbols)) and rows in (None, len(symbols))
-            for symbols in read.values()
-        ):
-            sizes = ", ".join(f"`{path}` ({len(symbols):,} symbols)" for path, symbols in read.items())
-            raise ValueError(
-                f"the {side} dictionary that `{name}` was trained with ({rows or 0:,} symbols) is not {sizes}. Give the data "
-                "folder of its training."
-            )
-        for path, symbols in read.items():
-            if loaded:
-                check_pieces(loaded, symbols, f"`{path}`")
-    if loaded and digests.get("tokenizer", loaded.digest()) != loaded.digest():
-        raise ValueError(
-            f"`{name}` was trained on pieces of another tokenizer than `{tokenizer}` (digest {digests['tokenizer'][:12]}, this "
-            f"one {loaded.digest()[:12]}). Give the one that `fairseq-bert-kd tokenize` was run with."
-        )
+def _size(path: Path) -> int:
+    """Bytes of a file, or of the files of a folder."""
+    files = [path] if path.is_file() else [inner for inner in path.rglob("*") if inner.is_file()]
+    return sum(file.stat().st_size for file in files)
 
 
-def _dictionaries(folder: Path, language: str | None) -> dict[Path, list[str]]:
-    """The dictionary of a language; all of a folder if the checkpoint does not name the language.
-
-    Raises:
-        FileNotFoundError: no dictionary.
-        ValueError: one that fairseq cannot read.
-    """
-    paths = [folder / f"dict.{language}.txt"] if language else sorted(folder.glob("dict.*.txt"))
-    if not paths:
-        raise FileNotFoundError(
-            f"`{folder}` holds no dict.*.txt; give the folder that fairseq-preprocess wrote"
-        )
-    return {path: read_dictionary(path) for path in paths}
-
-
-def _settings(state: dict[str, Any]) -> dict[str, Any]:
-    """Flat settings, written by argparse (all in one Namespace) or by hydra (one dict per part)."""
-    cfg = state.get("cfg") or {}
-    given = state.get("args") or cfg["model"]
-    task = _as_dict(cfg.get("task"))
-    if isinstance(given, argparse.Namespace):
-        settings = _as_dict(given)
+def _replace(output: Path, temporary: Path) -> None:
+    """Give the output its name; a folder in its place is moved away first, since it cannot be replaced at once."""
+    if output.is_dir() and not output.is_symlink():
+        former = output.with_name(f"{output.name}.{os.getpid()}.former")
+        os.replace(output, former)
+        os.replace(temporary, output)
+        _remove(former)
     else:
-        named = {key: _as_dict(cfg.get(key)).get("_name") for key in ("task", "criterion")}
-        settings = {**task, **given, **named, "arch": given.get("_name")}
-    for side in ("source_lang", "target_lang"):  # None: to be read from the data's file names
-        settings[side] = settings.get(side) or task.get(side)
-    return settings
+        if temporary.is_dir():
+            output.unlink(missing_ok=True)
+        os.replace(temporary, output)
 
 
-def _as_dict(part: argparse.Namespace | dict[str, Any] | None) -> dict[str, Any]:
-    return dict(vars(part) if isinstance(part, argparse.Namespace) else part or {})
-
-
-def _parameters(weights: dict[str, Any]) -> int:
-    """Parameter count; a shared tensor counts once, fairseq's version marks not at all."""
-    shared = {t.data_ptr(): t.numel() for name, t in weights.items() if not name.endswith("version")}
-    return sum(shared.values())
+def _remove(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)

@@ -13,13 +13,25 @@ PROG = "fairseq-bert-kd"
 CLI = "fairseq_bert_kd.cli"
 COMMANDS = {
     "tokenize": Command(f"{CLI}.tokenize_corpus", "text to the teacher's pieces, losslessly"),
+    "prepare-sentences": Command(
+        f"{CLI}.prepare_sentences", "labelled sentences or pairs as a data folder for fairseq"
+    ),
+    "augment": Command(
+        f"{CLI}.augment", "copies of labelled sentences with words replaced by a masked language model"
+    ),
+    "evaluate-sentences": Command(
+        f"{CLI}.evaluate_sentences",
+        "accuracy, F1 or correlation of a sentence model, with intervals and tests",
+    ),
     "dump": Command(f"{CLI}.dump_teacher_topk", "store a teacher's top-k logits for every target position"),
+    "vectors": Command(f"{CLI}.vectors", "store a teacher's vector of every sentence"),
+    "encode": Command(f"{CLI}.encode", "vectors of a text's lines as a .npy file"),
     "score": Command(
         f"{CLI}.score_translations", "sacreBLEU of fairseq-generate's output on detokenised text"
     ),
     "store": Command(f"{CLI}.store_tools", "verify, show, merge, convert the stored logits"),
     "export-student": Command(
-        f"{CLI}.export_student", "a student's checkpoint for stock fairseq and CTranslate2"
+        f"{CLI}.export_student", "a student for stock fairseq and CTranslate2, or for transformers"
     ),
     "report": Command(f"{CLI}.report", "experiments as one page, figures and a results file"),
 }

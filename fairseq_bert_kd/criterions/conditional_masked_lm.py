@@ -1,4 +1,4 @@
-"""Criterion ``conditional_masked_lm``: cross-entropy over masked target positions (Chen et al. 2020, Eq. 3)."""
+"""Criterion ``conditional_masked_lm``: cross-entropy over predicted target positions (Chen et al. 2020, Eq. 3)."""
 
 import math
 
@@ -11,21 +11,22 @@ from fairseq.logging import metrics
 
 @register_criterion("conditional_masked_lm")
 class ConditionalMaskedLMCriterion(FairseqCriterion):
-    """Mean cross-entropy over the masked target positions of the update (``sample_size`` counts them).
+    """Mean cross-entropy over the predicted target positions of the update (``sample_size`` counts them).
 
-    For a left-to-right teacher these are all target positions, and ``masked_accuracy`` is over all of them.
+    They are the masked ones, those that are kept or replaced by a random piece among them. For a left-to-right teacher
+    they are all target positions, and ``masked_accuracy`` is over all of them.
     """
 
     def forward(self, model, sample, reduce=True):
-        """Loss summed over masked positions, their number, and what to log."""
-        masked = sample["net_input"].get("masked")
-        if masked is None:
+        """Loss summed over predicted positions, their number, and what to log."""
+        predicted = sample["net_input"].get("predicted")
+        if predicted is None:
             raise ValueError("--criterion conditional_masked_lm needs --task conditional_masked_lm")
         # before the model runs: on a GPU this waits for the device, and would hold the backward pass up
-        target = sample["target"][masked]
-        logits = model(**sample["net_input"])  # (masked positions, target dictionary)
+        target = sample["target"][predicted]
+        logits = model(**sample["net_input"])  # (predicted positions, target dictionary)
         loss = F.cross_entropy(logits.float(), target, reduction="sum" if reduce else "none")
-        n_masked = target.numel()
+        n_predicted = target.numel()
         with torch.no_grad():
             n_correct = (logits.argmax(dim=-1) == target).sum()
         logging_output = {
@@ -33,20 +34,22 @@ class ConditionalMaskedLMCriterion(FairseqCriterion):
             "n_correct": n_correct,
             "ntokens": sample["ntokens"],
             "nsentences": sample["nsentences"],
-            "sample_size": n_masked,
+            "sample_size": n_predicted,
         }
-        return loss, n_masked, logging_output
+        return loss, n_predicted, logging_output
 
     @classmethod
     def reduce_metrics(cls, logging_outputs) -> None:
         """Masked cross-entropy (base 2), perplexity and accuracy in percent, over all workers."""
-        loss, n_correct, n_masked = (
+        loss, n_correct, n_predicted = (
             sum(log.get(key, 0) for log in logging_outputs) for key in ("loss", "n_correct", "sample_size")
         )
-        n_masked = max(utils.item(n_masked), 1)
-        metrics.log_scalar("loss", loss / n_masked / math.log(2), n_masked, round=3)
+        n_predicted = max(utils.item(n_predicted), 1)
+        metrics.log_scalar("loss", loss / n_predicted / math.log(2), n_predicted, round=3)
         metrics.log_derived("ppl", lambda meters: utils.get_perplexity(meters["loss"].avg))
-        metrics.log_scalar("masked_accuracy", 100.0 * utils.item(n_correct) / n_masked, n_masked, round=2)
+        metrics.log_scalar(
+            "masked_accuracy", 100.0 * utils.item(n_correct) / n_predicted, n_predicted, round=2
+        )
 
     @staticmethod
     def logging_outputs_can_be_summed() -> bool:

@@ -30,20 +30,32 @@ class Accuracy(Metric):
         return np.equal(np.array(predictions, str), np.array(references, str)) * 100.0
 
 
-class _PairedValues(Metric):
-    """Metric whose statistics are the predictions and references themselves."""
+class _OfConfusion(Metric):
+    """Metric of classes that depends on how often each class was predicted for each.
 
-    _dtype: Any = str
+    The score of all sentences is scikit-learn's. Those of resamples come from the counts, since scikit-learn takes
+    milliseconds to look for the classes again.
+    """
 
     def statistics(self, predictions: Values, references: Values) -> NDArray[Any]:
-        """``(sentences, 2)`` predictions and references."""
-        return np.array([predictions, references], dtype=self._dtype).T
+        """``(sentences, 2)`` class numbers of prediction and reference; the positive class is 0, if the settings name one."""
+        names, numbers = np.unique(np.array([predictions, references], str), return_inverse=True)
+        positive = self.settings.positive
+        if positive is not None:
+            numbers = np.where(names[numbers] == positive, 0, numbers + 1)
+        return numbers.reshape(2, -1).T
 
     def score_of(self, statistics: NDArray[Any]) -> float:
-        return self._corpus_score(statistics[:, 0], statistics[:, 1])
+        classes = int(statistics.max()) + 1
+        counts = np.bincount(statistics[:, 0] * classes + statistics[:, 1], minlength=classes**2)
+        return self._score_of_counts(counts.reshape(classes, classes).astype(float))
+
+    def _score_of_counts(self, counts: NDArray[np.float64]) -> float:
+        """Score of ``(classes, classes)`` counts, by prediction and reference."""
+        raise NotImplementedError
 
 
-class F1(_PairedValues):
+class F1(_OfConfusion):
     """F1 of the class that the settings name, else the unweighted mean over the classes (macro F1).
 
     A class without a hit counts as 0.
@@ -63,8 +75,14 @@ class F1(_PairedValues):
         score = f1_score(references, predictions, labels=labels, average="macro", zero_division=0)
         return 100 * float(score)
 
+    def _score_of_counts(self, counts: NDArray[np.float64]) -> float:
+        hits, both = counts.diagonal(), counts.sum(axis=0) + counts.sum(axis=1)
+        if self.settings.positive is not None:
+            return 200 * float(hits[0] / both[0]) if both[0] else 0.0
+        return 200 * float((hits[both > 0] / both[both > 0]).mean())
 
-class Matthews(_PairedValues):
+
+class Matthews(_OfConfusion):
     """Matthews' correlation of classes (Gorodkin 2004 for more than two). It is 0 if all predictions are equal."""
 
     name, title, kind, columns = "mcc", "Matthews’ correlation", "classes", ("mcc", "accuracy")
@@ -78,12 +96,28 @@ class Matthews(_PairedValues):
 
         return 100 * float(matthews_corrcoef(references, predictions))
 
+    def _score_of_counts(self, counts: NDArray[np.float64]) -> float:
+        sentences, predicted, present = counts.sum(), counts.sum(axis=1), counts.sum(axis=0)
+        covariance = counts.trace() * sentences - predicted @ present
+        variances = (sentences**2 - predicted @ predicted) * (sentences**2 - present @ present)
+        return 100 * float(covariance / np.sqrt(variances)) if variances else 0.0
 
-class Pearson(_PairedValues):
+
+class _PairedNumbers(Metric):
+    """Metric whose statistics are the predictions and references themselves."""
+
+    def statistics(self, predictions: Values, references: Values) -> NDArray[Any]:
+        """``(sentences, 2)`` predictions and references."""
+        return np.array([predictions, references], dtype=float).T
+
+    def score_of(self, statistics: NDArray[Any]) -> float:
+        return self._corpus_score(statistics[:, 0], statistics[:, 1])
+
+
+class Pearson(_PairedNumbers):
     """Pearson's correlation of numbers; not defined if one side is constant or not finite."""
 
     name, title, kind, columns = "pearson", "Pearson’s r", "numbers", ("pearson", "spearman")
-    _dtype = float
 
     @property
     def signature(self) -> str:

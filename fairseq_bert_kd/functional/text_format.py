@@ -26,10 +26,9 @@ class TextFormat:
     pad: int
     segments: tuple[int, int] = (0, 1)
 
-    @property
-    def pair_overhead(self) -> int:
-        """Special tokens of a pair, the closing one not counted."""
-        return len(self.prefix) + len(self.middle)
+    def overhead(self, texts: int) -> int:
+        """Special tokens around one text or two, the closing one not counted."""
+        return len(self.prefix) + len(self.middle) * (texts - 1)
 
     def to_dict(self) -> dict[str, Any]:
         """The fields, ready for JSON."""

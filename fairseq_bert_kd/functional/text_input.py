@@ -1,4 +1,4 @@
-"""A batch of one or two texts as an encoder's input, and the input of a conditional masked language model (C-MLM)."""
+"""A batch of one or two texts as an encoder's input, and the input of a masked language model over student ids."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -74,55 +74,48 @@ def assemble_texts(texts: Sequence[Tensor], lengths: Sequence[Tensor], text_form
 
 
 @dataclass(frozen=True, eq=False)
-class PairLayout:
-    """Layout of pairs of student ids for a C-MLM teacher: ``prefix source middle target``.
+class TextLayout:
+    """Layout of texts in student ids for a masked language model, which predicts tokens of the last text (the target).
 
-    A bidirectional teacher sees its mask token in the place of every predicted token, and predicts it there. A
+    ``prefix source middle target`` for a C-MLM teacher, ``prefix target`` for a masked language model of sentences.
+
+    A bidirectional teacher sees its mask token in the place of a predicted token, and predicts it there. A
     left-to-right teacher sees all tokens and predicts each one a position earlier: y_1 at the end of the source's side,
     the end of sentence at the last word. It is a prefix language model over the same input. The paper has one in its
     ablation (Chen et al. 2020, Table 6) and does not say how that masks attention; the mask here is ours.
 
     Attributes:
         attention: one of `ATTENTIONS`.
-        source_to_teacher: ``(source dictionary,)`` teacher id of each source symbol.
-        target_to_teacher: ``(target dictionary,)`` teacher id of each target symbol.
+        to_teacher: for each text, ``(dictionary,)`` teacher id of each symbol of its dictionary.
         text_format: special ids of the teacher.
     """
 
     attention: str
-    source_to_teacher: Tensor
-    target_to_teacher: Tensor
+    to_teacher: tuple[Tensor, ...]
     text_format: TextFormat
 
-    def cpu(self) -> "PairLayout":
+    def cpu(self) -> "TextLayout":
         """The same with its maps on the CPU."""
-        return PairLayout(
-            self.attention, self.source_to_teacher.cpu(), self.target_to_teacher.cpu(), self.text_format
-        )
+        return TextLayout(self.attention, tuple(ids.cpu() for ids in self.to_teacher), self.text_format)
 
     def lay_out(
-        self,
-        src_tokens: Tensor,
-        src_lengths: Tensor,
-        tgt_tokens: Tensor,
-        tgt_lengths: Tensor,
-        predicted: Tensor,
+        self, texts: Sequence[Tensor], lengths: Sequence[Tensor], hidden: Tensor
     ) -> tuple[TextInput, Tensor]:
         """The teacher's input, and ``(batch, tgt_len)`` int64 input positions at which it predicts the target's tokens.
 
         Args:
-            src_tokens: ``(batch, src_len)`` student source ids without end of sentence, right-padded.
-            src_lengths: ``(batch,)`` tokens of each source.
-            tgt_tokens: ``(batch, tgt_len)`` student target ids with end of sentence, right-padded.
-            tgt_lengths: ``(batch,)`` tokens of each target, end of sentence included.
-            predicted: ``(batch, tgt_len)`` bool, target positions to predict; values on padding have no effect.
+            texts: for each text, ``(batch, text_len)`` student ids, right-padded; the last one, the target, ends with end
+                of sentence, the one before it does not.
+            lengths: for each text, ``(batch,)`` tokens.
+            hidden: ``(batch, tgt_len)`` bool, target positions at which a bidirectional teacher sees its mask token; values
+                on padding have no effect.
         """
-        source, target = self.source_to_teacher[src_tokens], self.target_to_teacher[tgt_tokens]
+        *others, target = (ids[text] for ids, text in zip(self.to_teacher, texts, strict=True))
         causal = self.attention == LEFT_TO_RIGHT
         if not causal:
-            target = target.masked_fill(predicted, self.text_format.mask)
-        inputs = assemble_texts((source, target), (src_lengths, tgt_lengths), self.text_format)
-        target_positions = inputs.positions[1]
+            target = target.masked_fill(hidden, self.text_format.mask)
+        inputs = assemble_texts((*others, target), lengths, self.text_format)
+        target_positions = inputs.positions[-1]
         if not causal:
             return inputs, target_positions
         attention = prefix_attention(target_positions[:, 0], inputs.attention_mask)

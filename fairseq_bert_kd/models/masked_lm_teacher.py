@@ -1,7 +1,9 @@
-"""fairseq model ``hf_masked_lm``: a transformers masked language model as C-MLM teacher."""
+"""fairseq model ``hf_masked_lm``: a transformers masked language model of pairs (C-MLM teacher) or of sentences."""
 
 import logging
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from types import SimpleNamespace
 from typing import Any, Optional
 
 import torch
@@ -10,8 +12,9 @@ from fairseq.models import BaseFairseqModel, register_model
 from torch import Tensor
 
 from fairseq_bert_kd import compat
+from fairseq_bert_kd.functional.masking import ALWAYS_MASKED, Replacement
 from fairseq_bert_kd.functional.text_format import TextFormat
-from fairseq_bert_kd.functional.text_input import ATTENTIONS, BIDIRECTIONAL, LEFT_TO_RIGHT, PairLayout
+from fairseq_bert_kd.functional.text_input import ATTENTIONS, BIDIRECTIONAL, LEFT_TO_RIGHT, TextLayout
 from fairseq_bert_kd.modules.encoder_layers import keep_first_layers
 from fairseq_bert_kd.modules.last_layer import output_rows
 from fairseq_bert_kd.modules.masked_lm_head import take_head
@@ -73,44 +76,47 @@ class HfMaskedLMConfig(FairseqDataclass):
 
 @register_model("hf_masked_lm", dataclass=HfMaskedLMConfig)
 class HfMaskedLM(BaseFairseqModel):
-    """Conditional masked language model over the student's dictionaries (Chen et al. 2020, Eq. 3).
+    """Masked language model over the student's dictionaries, of pairs (Chen et al. 2020, Eq. 3) or of sentences.
 
     Takes and predicts *student* ids; the maps to teacher ids are buffers, so a checkpoint needs neither
     the tokenizer nor the original weights. It is a `teachers.interface.TokenTeacher`.
 
     Args:
         masked_lm: a transformers ``*ForMaskedLM``; taken apart into encoder and head.
-        source_to_teacher: ``(source dictionary,)`` teacher id of each source symbol.
-        target_to_teacher: ``(target dictionary,)`` teacher id of each target symbol.
+        to_teacher: by side, ``(dictionary,)`` teacher id of each symbol; ``source`` and ``target``, or ``target`` alone for
+            single sentences. They are the buffers ``source_to_teacher`` and ``target_to_teacher``.
         text_format: the teacher's special ids.
-        digests: digests of what the maps were made with (tokenizer, source and target dictionary), by name.
+        digests: digests of what the maps were made with (tokenizer, the sides' dictionaries), by name.
         attention: one of `text_input.ATTENTIONS`.
+        replacement: what it was trained to see at predicted positions.
 
     Raises:
         ValueError: the encoder cannot be restricted to left-to-right attention, or its head is not known.
     """
 
-    source_to_teacher: Tensor
     target_to_teacher: Tensor
 
     def __init__(
         self,
         masked_lm: Any,
-        source_to_teacher: Tensor,
-        target_to_teacher: Tensor,
+        to_teacher: Mapping[str, Tensor],
         text_format: TextFormat,
         digests: dict[str, str],
         attention: str = BIDIRECTIONAL,
+        replacement: Replacement = ALWAYS_MASKED,
     ):
         super().__init__()
+        self.sides = tuple(to_teacher)
+        assert self.sides[-1] == "target", self.sides
         self.encoder = masked_lm.base_model
-        self.head = take_head(masked_lm, vocab_size=len(target_to_teacher))
+        self.head = take_head(masked_lm, vocab_size=len(to_teacher["target"]))
         self.text_format = text_format
         self.digests = digests
         self.attention = attention
+        self.replacement = replacement
         self._pair_attention = _pair_attention(self.encoder, text_format, attention)
-        self.register_buffer("source_to_teacher", source_to_teacher)
-        self.register_buffer("target_to_teacher", target_to_teacher)
+        for side, ids in to_teacher.items():
+            self.register_buffer(f"{side}_to_teacher", ids)
         self.uses_segments = getattr(masked_lm.config, "type_vocab_size", 0) > 1
 
     @classmethod
@@ -118,32 +124,66 @@ class HfMaskedLM(BaseFairseqModel):
         """Build from the checkpoint's own description if it has one, else from pre-trained weights."""
         if cfg.teacher_spec:
             spec = EncoderSpec.from_json(cfg.teacher_spec)
-            source, target = (
-                torch.zeros(len(dictionary), dtype=torch.int64)  # filled when the weights are loaded
-                for dictionary in (task.source_dictionary, task.target_dictionary)
-            )
+            blank = {  # filled when the weights are loaded
+                side: torch.zeros(len(dictionary), dtype=torch.int64)
+                for side, dictionary in task.dictionaries.items()
+            }
             masked_lm = masked_lm_from_config(spec.config)
-            return cls(masked_lm, source, target, spec.text_format, spec.digests, spec.attention)
+            return cls(masked_lm, blank, spec.text_format, spec.digests, spec.attention, spec.replacement)
         vocabulary = getattr(task, "teacher_vocabulary", None)
         if vocabulary is None:
             raise ValueError("--arch hf_masked_lm is trained with --task conditional_masked_lm")
-        source, target = map(torch.from_numpy, (vocabulary.source_to_teacher, vocabulary.target_to_teacher))
+        to_teacher = {side: torch.from_numpy(ids) for side, ids in vocabulary.to_teacher.items()}
         model = cls(
             _starting_point(cfg),
-            source,
-            target,
+            to_teacher,
             vocabulary.text_format,
             vocabulary.digests,
             str(cfg.teacher_attention),
+            task.replacement,
         )
-        check_embedded(model.encoder, max(int(source.max()), int(target.max())), cfg.teacher_model)
-        model.head.initialise_projection(model.encoder.get_input_embeddings().weight, target)
+        largest = max(int(ids.max()) for ids in to_teacher.values())
+        check_embedded(model.encoder, largest, cfg.teacher_model)
+        model.head.initialise_projection(model.encoder.get_input_embeddings().weight, model.target_to_teacher)
+        return model
+
+    @classmethod
+    def of_transformers(cls, path_or_name: str, vocab_size: int, text_format: TextFormat) -> "HfMaskedLM":
+        """A pre-trained masked language model as it is: of single texts, over its own vocabulary.
+
+        Args:
+            path_or_name: transformers folder or hub name; its head must be pre-trained too.
+            vocab_size: ids of its tokenizer.
+            text_format: its special ids.
+
+        Raises:
+            ValueError: it cannot be loaded, has no pre-trained head, or embeds fewer ids.
+        """
+        masked_lm = pretrained_masked_lm(path_or_name, with_head=True)
+        output = masked_lm.get_output_embeddings()
+        model = cls(masked_lm, {"target": torch.arange(vocab_size)}, text_format, digests={})
+        check_embedded(model.encoder, vocab_size - 1, path_or_name)
+        model.head.copy_projection(output, vocab_size)
+        return model
+
+    @classmethod
+    def of_checkpoint(cls, state: dict[str, Any]) -> "HfMaskedLM":
+        """The model of a checkpoint alone: no data folder and no task is needed.
+
+        Args:
+            state: what `compat.load_checkpoint` read.
+        """
+        weights = dict(state["model"])
+        model = cls.build_model(SimpleNamespace(**compat.model_settings(state)), _DictionarySizes(weights))
+        model.upgrade_state_dict(weights)
+        model.load_state_dict(weights)
         return model
 
     def spec(self) -> str:
         """JSON for ``teacher_spec``: what `build_model` needs beside the weights."""
         settings = config_settings(self.encoder.config)
-        return EncoderSpec(settings, self.text_format, self.digests, self.attention).to_json()
+        spec = EncoderSpec(settings, self.text_format, self.digests, self.attention, self.replacement)
+        return spec.to_json()
 
     def upgrade_state_dict_named(self, state_dict: dict[str, Any], name: str) -> None:
         """Rename the maps of older checkpoints, which called them ``source_ids`` and ``target_ids``."""
@@ -153,33 +193,33 @@ class HfMaskedLM(BaseFairseqModel):
                 state_dict[f"{prefix}{side}_to_teacher"] = state_dict.pop(f"{prefix}{side}_ids")
         super().upgrade_state_dict_named(state_dict, name)
 
-    def forward(self, src_tokens, src_lengths, tgt_tokens, tgt_lengths, masked):
+    def forward(self, texts, lengths, predicted, hidden=None):
         """Logits of the target positions to predict, and of no others.
 
         Args:
-            src_tokens: ``(batch, src_len)`` source ids without end of sentence, right-padded.
-            src_lengths: ``(batch,)``.
-            tgt_tokens: ``(batch, tgt_len)`` target ids with end of sentence, right-padded.
-            tgt_lengths: ``(batch,)``, end of sentence included.
-            masked: ``(batch, tgt_len)`` bool, positions to predict. A bidirectional teacher sees its mask token
-                there; from a left-to-right one they need not be hidden.
+            texts: ids of each side, ``(batch, text_len)``, right-padded: a source without end of sentence and a target
+                with it, or a target alone.
+            lengths: ``(batch,)`` tokens of each side.
+            predicted: ``(batch, tgt_len)`` bool, target positions to predict.
+            hidden: ``(batch, tgt_len)`` bool, positions at which a bidirectional teacher sees its mask token; None for the
+                predicted ones. From a left-to-right teacher nothing need be hidden.
 
         Returns:
-            ``(positions, target dictionary)``, in row-major order of ``masked``.
+            ``(positions, target dictionary)``, in row-major order of ``predicted``.
         """
-        inputs, predicted_at = self.pair_layout().lay_out(
-            src_tokens, src_lengths, tgt_tokens, tgt_lengths, masked
-        )
-        rows, columns = masked.nonzero(as_tuple=True)  # once: on a GPU it waits for the device
+        hidden = predicted if hidden is None else hidden
+        inputs, predicted_at = self.text_layout().lay_out(texts, lengths, hidden)
+        rows, columns = predicted.nonzero(as_tuple=True)  # once: on a GPU it waits for the device
         positions = rows * inputs.input_ids.size(1) + predicted_at[rows, columns]
         features = self.extract_features(
             positions, inputs.input_ids, inputs.token_type_ids, inputs.attention_mask
         )
         return self.project(features)
 
-    def pair_layout(self) -> PairLayout:
-        """The layout of pairs of student ids as the encoder's input."""
-        return PairLayout(self.attention, self.source_to_teacher, self.target_to_teacher, self.text_format)
+    def text_layout(self) -> TextLayout:
+        """The layout of texts in student ids as the encoder's input."""
+        maps = tuple(getattr(self, f"{side}_to_teacher") for side in self.sides)
+        return TextLayout(self.attention, maps, self.text_format)
 
     def extract_features(
         self,
@@ -188,7 +228,7 @@ class HfMaskedLM(BaseFairseqModel):
         token_type_ids: Tensor,
         attention_mask: Optional[Tensor] = None,
     ) -> Tensor:
-        """Hidden states at some positions of a batch of `pair_layout`.
+        """Hidden states at some positions of a batch of `text_layout`.
 
         Args:
             positions: ``(rows,)`` int64 in the flattened ``(batch, input_len)``.
@@ -208,17 +248,29 @@ class HfMaskedLM(BaseFairseqModel):
             inputs["token_type_ids"] = token_type_ids
         return output_rows(self.encoder, positions, **inputs)
 
+    def input_embeddings(self) -> Tensor:
+        """``(teacher vocabulary, embedding)`` vectors of the teacher's ids."""
+        return self.encoder.get_input_embeddings().weight
+
     def project(self, features: Tensor) -> Tensor:
         """``(rows, hidden)`` features to ``(rows, target dictionary)`` logits."""
         return self.head(features)
 
     def max_positions(self) -> int:
-        """Longest pair in source and target tokens together, the teacher's own special tokens excluded."""
-        return encoder_positions(self.encoder) - self.text_format.pair_overhead
+        """Tokens of the longest texts of all sides together, the teacher's own special tokens excluded."""
+        return encoder_positions(self.encoder) - self.text_format.overhead(len(self.sides))
 
     def tokenizer_digest(self) -> str:
         """Digest of the tokenizer that the maps were made with; empty if not known."""
         return self.digests.get("tokenizer", "")
+
+
+class _DictionarySizes:
+    """The part of a task that `HfMaskedLM.build_model` needs for a checkpoint: dictionaries of which it asks the length."""
+
+    def __init__(self, weights: Mapping[str, Tensor]):
+        maps = {side: weights.get(f"{side}_to_teacher") for side in ("source", "target")}
+        self.dictionaries = {side: ids for side, ids in maps.items() if ids is not None}
 
 
 def _starting_point(cfg: Any) -> Any:

@@ -46,6 +46,17 @@ class MaskedLMHead(nn.Module):
             self.projection.weight.copy_(input_embeddings[target_to_teacher])
             self.projection.bias.zero_()
 
+    def copy_projection(self, output: Any, rows: int) -> None:
+        """Take the first rows of a model's own output layer.
+
+        Args:
+            output: ``get_output_embeddings()`` of a transformers ``*ForMaskedLM``.
+            rows: rows to copy, as many as this head projects onto; a model may pad its vocabulary with more.
+        """
+        with torch.no_grad():
+            self.projection.weight.copy_(output.weight[:rows])
+            self.projection.bias.copy_(output.bias[:rows])
+
 
 def take_head(masked_lm: Any, vocab_size: int) -> MaskedLMHead:
     """The model's MLM transform with a new projection; a new transform if the model has none.

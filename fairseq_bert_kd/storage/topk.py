@@ -256,7 +256,10 @@ class TopKInfo(StoreInfo):
         options = options or f"--path TEACHER.pt --subset {shlex.quote(split)}"
         if len(rest) > 3 and rest[3] == cls.suffix:  # SPLIT.SRC-TGT.TGT.NAME.topk
             options += f" --name {shlex.quote(rest[2])}"
-        return f"rebuild it with `{cls.command} {shlex.quote(str(path.parent))} {options} --overwrite`"
+        where = shlex.quote(str(path.parent))
+        if not any(path.parent.glob("*.idx")):  # a store elsewhere than beside its data
+            where = f"DATA-BIN --store-dir {where}"
+        return f"rebuild it with `{cls.command} {where} {options} --overwrite`"
 
 
 def scoring_plan(info: TopKInfo) -> str:

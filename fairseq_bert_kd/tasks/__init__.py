@@ -15,8 +15,15 @@ compat.broadcast_to_own_workers()
 
 import fairseq_bert_kd.criterions.conditional_masked_lm  # noqa: E402
 import fairseq_bert_kd.criterions.distillation_loss  # noqa: E402
+import fairseq_bert_kd.criterions.layer_distillation  # noqa: E402
+import fairseq_bert_kd.criterions.sentence_representation  # noqa: E402
+import fairseq_bert_kd.models.hf_encoder  # noqa: E402
 import fairseq_bert_kd.models.masked_lm_teacher  # noqa: E402
+import fairseq_bert_kd.models.sentence_lstm  # noqa: E402
 import fairseq_bert_kd.models.student_presets  # noqa: E402
+import fairseq_bert_kd.models.tinybert  # noqa: E402
 import fairseq_bert_kd.tasks.conditional_masked_lm  # noqa: E402
+import fairseq_bert_kd.tasks.sentence_prediction_with_teacher  # noqa: E402
+import fairseq_bert_kd.tasks.sentence_vectors  # noqa: E402
 import fairseq_bert_kd.tasks.translation_with_teacher  # noqa: E402
 import fairseq_bert_kd.tokenization.bpe  # noqa: E402, F401

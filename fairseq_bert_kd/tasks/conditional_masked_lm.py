@@ -1,23 +1,32 @@
-"""Task ``conditional_masked_lm``: fine-tune a masked language model on the generation task itself."""
+"""Task ``conditional_masked_lm``: fine-tune a masked language model on the generation task itself, or on sentences."""
 
 import functools
 import json
 import logging
+import os
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
-from fairseq.tasks import register_task
+from fairseq import utils
+from fairseq.data import ConcatDataset, Dictionary, data_utils
+from fairseq.tasks import FairseqTask, register_task
 from fairseq.tasks.translation import TranslationConfig, TranslationTask
 from omegaconf import II
 
-from fairseq_bert_kd.data.guarded_loading import GuardedTranslation
-from fairseq_bert_kd.data.masked_pair_dataset import MaskedPairDataset
-from fairseq_bert_kd.functional.masking import replayable_mask
+from fairseq_bert_kd.data.corpus_parts import check_parts, check_same_dictionaries, text_parts
+from fairseq_bert_kd.data.guarded_loading import GuardedLoading, GuardedTranslation
+from fairseq_bert_kd.data.masked_text_dataset import MaskedTextDataset
+from fairseq_bert_kd.functional.masking import MaskedTokens, Replacement, mask_tokens, replayable_draws
 from fairseq_bert_kd.functional.text_input import LEFT_TO_RIGHT
+from fairseq_bert_kd.storage.fairseq_data import text_files
 from fairseq_bert_kd.teachers.load import is_token_teacher
+from fairseq_bert_kd.teachers.probe import check_token_teacher
 from fairseq_bert_kd.tokenization.dictionary import (
     TeacherVocabulary,
     dictionary_digests,
+    piece_ids,
     teacher_vocabulary,
 )
 from fairseq_bert_kd.tokenization.hf_tokenizer import HfTokenizer
@@ -39,36 +48,41 @@ class ConditionalMaskedLMConfig(TranslationConfig):
             "applicable to --teacher-attention left-to-right, which learns from every position"
         },
     )
+    cmlm_keep: float = field(
+        default=0.0,
+        metadata={
+            "help": "share of the masked positions that show their own token instead of the mask token (BERT: 0.1; the "
+            "paper's C-MLM: 0), so that predictions at positions without mask mean something"
+        },
+    )
+    cmlm_random: float = field(
+        default=0.0,
+        metadata={
+            "help": "share of the masked positions that show a random piece of the dictionary instead of the mask token "
+            "(BERT: 0.1; the paper's C-MLM: 0)"
+        },
+    )
+    cmlm_one_sided: bool = field(
+        default=False,
+        metadata={
+            "help": "train a masked language model of single sentences, on a folder of fairseq-preprocess --only-source or "
+            "of prepare-sentences: for data augmentation, not a teacher of translation"
+        },
+    )
     cmlm_seed: int = II("common.seed")
+    log_interval: int = II("common.log_interval")
 
 
-@register_task("conditional_masked_lm", dataclass=ConditionalMaskedLMConfig)
-class ConditionalMaskedLMTask(GuardedTranslation, TranslationTask):
-    """Source and target in one input, only target tokens masked (Chen et al. 2020, Section 3.1).
+class MaskedLMTraining(GuardedLoading):
+    """Mixin for tasks that train a masked language model on texts; name it before fairseq's own class."""
 
-    A left-to-right teacher is trained on every target position instead, none of them masked.
-
-    Reads the folder that fairseq-preprocess wrote for the student.
-    """
-
+    dictionaries: Mapping[str, Dictionary]  # by side; that of the predicted side, `target`, is the last one
+    datasets: dict[str, Any]
     teacher_vocabulary: TeacherVocabulary  # set while a teacher is built from pre-trained weights
-
-    def __init__(self, cfg, src_dict, tgt_dict):
-        if not 0.0 < cfg.cmlm_mask_prob <= 1.0:
-            raise ValueError(
-                f"--cmlm-mask-prob must be in (0, 1], got {cfg.cmlm_mask_prob}; the paper uses 0.15"
-            )
-        if cfg.eval_bleu:
-            raise ValueError(
-                "--eval-bleu is for students: a masked language model does not translate; leave it out"
-            )
-        if cfg.num_batch_buckets > 0:
-            raise ValueError(
-                f"--num-batch-buckets {cfg.num_batch_buckets} pads every sentence, and the teacher would predict the padding; "
-                "leave it out"
-            )
-        super().__init__(cfg, src_dict, tgt_dict)
-        self._left_to_right = False  # known once the model is built
+    replacement: Replacement
+    items: str  # what a dataset holds, for messages
+    measured: str  # what of an item is measured
+    _left_to_right = False  # known once the model is built
 
     def build_model(self, cfg, from_checkpoint=False):
         """Build the teacher and write its description into ``cfg``, which the checkpoint stores."""
@@ -82,15 +96,16 @@ class ConditionalMaskedLMTask(GuardedTranslation, TranslationTask):
         else:
             if not cfg.teacher_model:
                 raise ValueError(f"--arch {arch} needs --teacher-model: a folder or hub name of a masked LM")
-            self._check_mask_prob_is_used(cfg)
+            self._check_masking_is_used(cfg)
             tokenizer = HfTokenizer(cfg.teacher_tokenizer or cfg.teacher_model)
-            self.teacher_vocabulary = teacher_vocabulary(tokenizer, self.src_dict, self.tgt_dict)
-        model = super().build_model(cfg, from_checkpoint)
-        self._left_to_right = model.pair_layout().attention == LEFT_TO_RIGHT
+            self.teacher_vocabulary = teacher_vocabulary(tokenizer, self.dictionaries)
+        model = super().build_model(cfg, from_checkpoint)  # type: ignore[misc]
+        self._left_to_right = model.text_layout().attention == LEFT_TO_RIGHT
         assert not (self._left_to_right and self.datasets), (
             "data that were loaded before the model are masked"
         )
         if not cfg.teacher_spec:
+            check_token_teacher(model, f"--teacher-model {cfg.teacher_model}")
             cfg.teacher_spec = model.spec()
         return model
 
@@ -100,18 +115,30 @@ class ConditionalMaskedLMTask(GuardedTranslation, TranslationTask):
             raise ValueError(
                 f"task conditional_masked_lm needs --criterion conditional_masked_lm, not `{name}`"
             )
-        return super().build_criterion(cfg, *args, **kwargs)
+        return super().build_criterion(cfg, *args, **kwargs)  # type: ignore[misc]
 
-    def _check_mask_prob_is_used(self, cfg):
-        if str(cfg.teacher_attention) == LEFT_TO_RIGHT and self.cfg.cmlm_mask_prob != DEFAULT_MASK_PROB:
-            raise ValueError(
-                f"--cmlm-mask-prob {self.cfg.cmlm_mask_prob} has no effect with --teacher-attention left-to-right, which "
-                "masks nothing and learns from every target position; leave one of them out"
-            )
+    def build_generator(self, *args, **kwargs):
+        """Refused: a teacher does not translate."""
+        raise ValueError(
+            "--task conditional_masked_lm is for teachers, which fill in hidden tokens and do not translate. Translate with a "
+            "student: --task translation_with_teacher and --path of its checkpoint"
+        )
+
+    def _check_masking_is_used(self, cfg):
+        if str(cfg.teacher_attention) != LEFT_TO_RIGHT:
+            return
+        options = {"mask_prob": DEFAULT_MASK_PROB, "keep": 0.0, "random": 0.0}
+        for name, default in options.items():
+            given = self.cfg[f"cmlm_{name}"]
+            if given != default:
+                raise ValueError(
+                    f"--cmlm-{name.replace('_', '-')} {given} has no effect with --teacher-attention left-to-right, which "
+                    "masks nothing and learns from every target position; leave one of them out"
+                )
 
     def _check_dictionaries(self, digests):
         """Check that a checkpoint was trained with the dictionaries of the data folder."""
-        for name, digest in dictionary_digests(self.src_dict, self.tgt_dict).items():
+        for name, digest in dictionary_digests(self.dictionaries).items():
             if digest != digests[name]:
                 raise ValueError(
                     f"the {name.replace('_', ' ')} in `{self.cfg.data}` is not the one that this teacher was "
@@ -119,30 +146,36 @@ class ConditionalMaskedLMTask(GuardedTranslation, TranslationTask):
                     "dictionaries (fairseq-preprocess --srcdict/--tgtdict), or train a teacher on this folder"
                 )
 
-    def load_dataset(self, split, epoch=1, combine=False, **kwargs):
-        self.parts_of(self.folder_of(split, epoch), split, combine)  # checks them
-        super().load_dataset(split, epoch=epoch, combine=combine, **kwargs)
-        pairs = self.datasets[split]
+    def masked_dataset(self, texts: Sequence[Any], split: str) -> MaskedTextDataset:
+        """Indexed texts of a split with the masks of training, or with the fixed ones of validation."""
         training = split == self.cfg.train_subset
-        mask = functools.partial(_mask_for_split, training, self.cfg.cmlm_mask_prob, self.cfg.cmlm_seed)
-        self.datasets[split] = MaskedPairDataset(
-            pairs.src,
-            pairs.tgt,
+        mask = functools.partial(
+            _masked,
+            training=training,
+            mask_prob=self.cfg.cmlm_mask_prob,
+            replacement=self.replacement,
+            pieces=piece_ids(self.dictionaries["target"]),
+            seed=self.cfg.cmlm_seed,
+        )
+        return MaskedTextDataset(
+            texts,
             _every_position if self._left_to_right else mask,
-            pad=self.tgt_dict.pad(),
+            pad=self.dictionaries["target"].pad(),
             shuffle_seed=self.cfg.cmlm_seed if training else None,
         )
 
     def filter_indices_by_size(self, indices, dataset, max_positions=None, ignore_invalid_inputs=False):
-        """The pairs that fit the teacher's positions and the token budget; the others are counted in the log."""
+        """The items that fit the teacher's positions and the token budget; the others are counted in the log."""
         kept, ignored = dataset.filter_indices_by_size(indices, max_positions)
         if len(ignored):
             logger.warning(
-                "left out %d of %d pairs (%.2f %%): source and target together are longer than %s tokens "
+                "left out %d of %d %s (%.2f %%): %s longer than %s tokens "
                 "(the teacher's positions or --max-tokens); first ids: %s",
                 len(ignored),
                 len(indices),
+                self.items,
                 100.0 * len(ignored) / len(indices),
+                self.measured,
                 max_positions,
                 ignored[:10],
             )
@@ -153,9 +186,115 @@ class ConditionalMaskedLMTask(GuardedTranslation, TranslationTask):
         return None
 
 
-def _mask_for_split(training, mask_prob, seed, length, epoch, index):
-    return replayable_mask(length, mask_prob, seed, epoch if training else VALIDATION_EPOCH, index)
+@register_task("conditional_masked_lm", dataclass=ConditionalMaskedLMConfig)
+class ConditionalMaskedLMTask(MaskedLMTraining, GuardedTranslation, TranslationTask):
+    """Source and target in one input, only target tokens masked (Chen et al. 2020, Section 3.1).
+
+    A left-to-right teacher is trained on every target position instead, none of them masked.
+
+    Reads the folder that fairseq-preprocess wrote for the student.
+    """
+
+    items, measured = "pairs", "source and target together are"
+
+    def __init__(self, cfg, src_dict, tgt_dict):
+        self.replacement = check_masking(cfg)
+        super().__init__(cfg, src_dict, tgt_dict)
+        self.dictionaries = {"source": src_dict, "target": tgt_dict}
+
+    @classmethod
+    def setup_task(cls, cfg, **kwargs):
+        """The task on pairs, or with ``--cmlm-one-sided`` the one on sentences."""
+        if cfg.cmlm_one_sided:
+            return OneSidedMaskedLMTask.setup_task(cfg, **kwargs)
+        return super().setup_task(cfg, **kwargs)
+
+    def load_dataset(self, split, epoch=1, combine=False, **kwargs):
+        self.parts_of(self.folder_of(split, epoch), split, combine)  # checks them
+        super().load_dataset(split, epoch=epoch, combine=combine, **kwargs)
+        pairs = self.datasets[split]
+        self.datasets[split] = self.masked_dataset((pairs.src, pairs.tgt), split)
 
 
-def _every_position(length, epoch, index):
-    return np.ones(length, dtype=np.bool_)
+class OneSidedMaskedLMTask(MaskedLMTraining, FairseqTask):
+    """``--cmlm-one-sided``: single sentences, any of their tokens masked (BERT's masked language modelling).
+
+    Sentences are one by one, not packed, and the end of sentence is masked like any other token: both as in the C-MLM.
+    """
+
+    items, measured = "sentences", "they are"
+
+    def __init__(self, cfg, dictionary):
+        self.replacement = check_masking(cfg)
+        super().__init__(cfg)
+        self.dictionaries = {"target": dictionary}
+
+    @classmethod
+    def setup_task(cls, cfg, **kwargs):
+        """The task with the dictionary of the first data folder; all folders must have the same one."""
+        first, *others = utils.split_paths(cfg.data)
+        path = text_files(first, cfg.train_subset, cfg.source_lang).dictionary
+        dictionary = cls.load_dictionary(str(path))
+        logger.info("dictionary: %d types", len(dictionary))
+        check_same_dictionaries([first, *others], {os.path.relpath(path, first): dictionary})
+        return cls(cfg, dictionary)
+
+    def build_model(self, cfg, from_checkpoint=False):
+        if str(getattr(cfg, "teacher_attention", "")) == LEFT_TO_RIGHT:
+            raise ValueError(
+                "--cmlm-one-sided trains a masked language model, and --teacher-attention left-to-right masks nothing; "
+                "leave one of them out"
+            )
+        return super().build_model(cfg, from_checkpoint)
+
+    def load_dataset(self, split, epoch=1, combine=False, **kwargs):
+        parts = text_parts(self.folder_of(split, epoch), split, combine, self.cfg.source_lang)
+        check_parts(parts)
+        texts = [
+            data_utils.load_indexed_dataset(
+                part.prefixes["target"], self.target_dictionary, self.cfg.dataset_impl
+            )
+            for part in parts
+        ]
+        self.datasets[split] = self.masked_dataset((ConcatDataset(texts),), split)
+
+    @property
+    def source_dictionary(self):
+        return self.dictionaries["target"]
+
+    @property
+    def target_dictionary(self):
+        return self.dictionaries["target"]
+
+
+def check_masking(cfg: ConditionalMaskedLMConfig) -> Replacement:
+    """What is seen at masked positions.
+
+    Raises:
+        ValueError: shares out of range, or options that have no meaning for a masked language model.
+    """
+    if not 0.0 < cfg.cmlm_mask_prob <= 1.0:
+        raise ValueError(f"--cmlm-mask-prob must be in (0, 1], got {cfg.cmlm_mask_prob}; the paper uses 0.15")
+    if cfg.eval_bleu:
+        raise ValueError(
+            "--eval-bleu is for students: a masked language model does not translate; leave it out"
+        )
+    if cfg.num_batch_buckets > 0:
+        raise ValueError(
+            f"--num-batch-buckets {cfg.num_batch_buckets} pads every sentence, and the teacher would predict the padding; "
+            "leave it out"
+        )
+    try:
+        return Replacement(cfg.cmlm_keep, cfg.cmlm_random)
+    except ValueError as error:
+        raise ValueError(f"--cmlm-keep and --cmlm-random: {error}") from None
+
+
+def _masked(tokens, epoch, index, training, mask_prob, replacement, pieces, seed):
+    draws = replayable_draws(seed, epoch if training else VALIDATION_EPOCH, index)
+    return mask_tokens(tokens, mask_prob, replacement, pieces, draws)
+
+
+def _every_position(tokens, epoch, index):
+    every = np.ones(len(tokens), dtype=np.bool_)
+    return MaskedTokens(tokens, every, every)

@@ -144,7 +144,7 @@ class ChunkScorer:
             samples=info.samples,
             keep_gold=info.gold,
         )
-        self._batcher = PairBatcher(model.pair_layout(), info.passes, pad, info.samples)
+        self._batcher = PairBatcher(model.text_layout(), info.passes, pad, info.samples)
         self._limit = model.max_positions()
 
     def score(self, chunks: Iterable[int], progress: Any = None) -> Iterator[Chunk]:

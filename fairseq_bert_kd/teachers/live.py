@@ -57,7 +57,7 @@ class LiveTeacher:
     ):
         dictionary = teacher.task.target_dictionary
         self.model = teacher.model.eval().requires_grad_(False)
-        layout = self.model.pair_layout()
+        layout = self.model.text_layout()
         self.attention = layout.attention
         self.passes = number_of_passes(self.attention, passes, "passes of a live teacher (--kd-live-passes)")
         self.max_tokens, self.topk = max_tokens, topk

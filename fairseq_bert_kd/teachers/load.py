@@ -5,6 +5,7 @@ from typing import Any
 
 from fairseq_bert_kd import compat
 from fairseq_bert_kd.teachers.interface import TokenTeacher
+from fairseq_bert_kd.teachers.probe import check_token_teacher
 
 
 @dataclass
@@ -34,22 +35,30 @@ def load_teacher(path: str, data: str) -> Teacher:
     """Load a teacher on a data folder; only the checkpoint is needed, not the original weights.
 
     Raises:
-        ValueError: the checkpoint is not a teacher, is unsafe, or was trained with other dictionaries.
+        ValueError: the checkpoint is not a teacher, is unsafe, was trained with other dictionaries, or its rows depend on
+            more or less than they should (`probe`).
         FileNotFoundError: checkpoint or data folder missing.
     """
-    arch = _architecture(compat.load_checkpoint(path))
+    state = compat.load_checkpoint(path)
+    arch = compat.model_settings(state)["_name"]
     if not is_token_teacher(arch):  # before it is built: another model would fail on the data folder first
         raise ValueError(
             f"checkpoint `{path}` is not a teacher: it holds a `{arch}` model, which predicts no distribution over target "
             "tokens for a pair. Give the checkpoint that fairseq-train wrote with --task conditional_masked_lm."
         )
+    if reads_single_texts(state):
+        raise ValueError(
+            f"checkpoint `{path}` is a masked language model of single sentences (--cmlm-one-sided), which knows no pairs of "
+            "source and target. Give the checkpoint of a teacher that was trained without --cmlm-one-sided."
+        )
     from fairseq import checkpoint_utils
 
     models, _, task = checkpoint_utils.load_model_ensemble_and_task([path], arg_overrides={"data": data})
+    check_token_teacher(models[0], f"checkpoint `{path}`")
     return Teacher(models[0].eval(), task, compat.file_digest(path))
 
 
-def _architecture(state: dict[str, Any]) -> str | None:
-    """Registered name of a checkpoint's model; None if the checkpoint does not say."""
-    model = (state.get("cfg") or {}).get("model")
-    return model.get("_name") if isinstance(model, dict) else getattr(model, "arch", None)
+def reads_single_texts(state: dict[str, Any]) -> bool:
+    """Whether a checkpoint is a masked language model of single sentences."""
+    task = (state.get("cfg") or {}).get("task")
+    return bool(task.get("cmlm_one_sided")) if isinstance(task, dict) else False

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from fairseq_bert_kd.functional.masking import strided_masks
-from fairseq_bert_kd.functional.text_input import PairLayout
+from fairseq_bert_kd.functional.text_input import TextLayout
 from fairseq_bert_kd.teachers.plan import Batch
 
 
@@ -65,7 +65,7 @@ class PairBatcher:
         samples: numbers to draw per row, see `_uniforms`.
     """
 
-    def __init__(self, layout: PairLayout, passes: int, pad: int, samples: int = 0):
+    def __init__(self, layout: TextLayout, passes: int, pad: int, samples: int = 0):
         self.passes, self.pad, self.samples = passes, pad, samples
         self._layout = layout.cpu()
 
@@ -85,7 +85,7 @@ class PairBatcher:
         # (items, tgt_len)
         in_pass = torch.from_numpy(strided_masks(target.size(1), self.passes, batch.passes))
         predicted = in_pass & (torch.arange(target.size(1)) < tgt_lengths[:, None])
-        texts, predicted_at = self._layout.lay_out(source, src_lengths, target, tgt_lengths, predicted)
+        texts, predicted_at = self._layout.lay_out((source, target), (src_lengths, tgt_lengths), predicted)
         inputs = {"input_ids": texts.input_ids, "token_type_ids": texts.token_type_ids}
         if not bool(texts.attention_mask.all()):
             inputs["attention_mask"] = texts.attention_mask

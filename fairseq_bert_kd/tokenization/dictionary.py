@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -12,8 +13,9 @@ from numpy.typing import NDArray
 
 from fairseq_bert_kd.functional.text_format import TextFormat
 from fairseq_bert_kd.storage.fairseq_data import dictionary_digest
+from fairseq_bert_kd.storage.sentence_data import SentenceSpec
 from fairseq_bert_kd.tokenization.hf_tokenizer import HfTokenizer
-from fairseq_bert_kd.tokenization.piece_codecs import FAIRSEQ_SPECIALS
+from fairseq_bert_kd.tokenization.piece_codecs import BYTE_SYMBOL, FAIRSEQ_SPECIALS, GLUE, UNUSED
 
 if TYPE_CHECKING:  # a command reports a broken fairseq by itself, so importing this file must not need it
     from fairseq.data import Dictionary
@@ -27,30 +29,95 @@ class TeacherVocabulary:
     """The student's dictionaries in the teacher's ids.
 
     Attributes:
-        source_to_teacher: ``(source dictionary,)`` int64 teacher id of each source symbol.
-        target_to_teacher: ``(target dictionary,)`` int64 teacher id of each target symbol.
+        to_teacher: by side, ``(dictionary,)`` int64 teacher id of each symbol.
         text_format: the teacher's special ids.
-        digests: digests of what this was made with, by name: ``tokenizer``, ``source_dictionary``,
-            ``target_dictionary``.
+        digests: digests of what this was made with, by name: ``tokenizer`` and, of each side, ``target_dictionary``.
     """
 
-    source_to_teacher: NDArray[np.int64]
-    target_to_teacher: NDArray[np.int64]
+    to_teacher: dict[str, NDArray[np.int64]]
     text_format: TextFormat
     digests: dict[str, str]
 
 
-def teacher_vocabulary(tokenizer: HfTokenizer, source: Dictionary, target: Dictionary) -> TeacherVocabulary:
-    """Map both dictionaries.
+@dataclass(frozen=True)
+class SentenceVocabulary:
+    """One dictionary of sentences in an encoder's ids.
+
+    Attributes:
+        token_to_encoder: ``(dictionary,)`` int64 encoder id of each symbol.
+        text_format: the encoder's special ids.
+        encoder_size: ids of the encoder's tokenizer, added tokens included.
+        digests: digests of what this was made with, by name: ``tokenizer``, ``dictionary``.
+    """
+
+    token_to_encoder: NDArray[np.int64]
+    text_format: TextFormat
+    encoder_size: int
+    digests: dict[str, str]
+
+
+def sentence_vocabulary(tokenizer: HfTokenizer, dictionary: Dictionary) -> SentenceVocabulary:
+    """Map the dictionary of sentences.
+
+    Raises:
+        ValueError: symbols that the encoder does not know, or a tokenizer that lays out texts in another way.
+    """
+    return SentenceVocabulary(
+        token_to_encoder=map_dictionary(tokenizer, dictionary, "input"),
+        text_format=tokenizer.text_format(),
+        encoder_size=tokenizer.vocab_size,
+        digests={"tokenizer": tokenizer.digest(), "dictionary": dictionary_digest(dictionary.symbols)},
+    )
+
+
+def full_dictionary(tokenizer: HfTokenizer) -> Dictionary:
+    """Dictionary of every symbol that a text can have; two folders of one tokenizer then share it."""
+    from fairseq.data import Dictionary
+
+    dictionary = Dictionary()
+    for symbol in tokenizer.all_symbols():
+        dictionary.add_symbol(symbol)
+    return dictionary
+
+
+def load_dictionary(folder: str, spec: SentenceSpec) -> Dictionary:
+    """Dictionary of a folder of prepared sentences.
+
+    Args:
+        folder: the folder.
+        spec: its description.
+
+    Raises:
+        FileNotFoundError: it has none.
+        ValueError: it is another one than the folder was prepared with.
+    """
+    from fairseq.data import Dictionary
+
+    path = Path(folder) / "input0" / "dict.txt"
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"dictionary {path} does not exist; prepare the data again with `fairseq-bert-kd prepare-sentences`"
+        )
+    dictionary = Dictionary.load(str(path))
+    if dictionary_digest(dictionary.symbols) != spec.dictionary:
+        raise ValueError(
+            f"{path} is not the dictionary that `{folder}` was prepared with; copy the folder again, or prepare the data again"
+        )
+    return dictionary
+
+
+def teacher_vocabulary(tokenizer: HfTokenizer, dictionaries: Mapping[str, Dictionary]) -> TeacherVocabulary:
+    """Map the dictionary of each side: source and target, or target alone.
 
     Raises:
         ValueError: symbols that the teacher does not know, or a tokenizer that lays out pairs in another way.
     """
     return TeacherVocabulary(
-        source_to_teacher=map_dictionary(tokenizer, source, "source"),
-        target_to_teacher=map_dictionary(tokenizer, target, "target"),
+        to_teacher={
+            side: map_dictionary(tokenizer, dictionary, side) for side, dictionary in dictionaries.items()
+        },
         text_format=tokenizer.text_format(),
-        digests={"tokenizer": tokenizer.digest(), **dictionary_digests(source, target)},
+        digests={"tokenizer": tokenizer.digest(), **dictionary_digests(dictionaries)},
     )
 
 
@@ -63,11 +130,27 @@ def excluded_ids(dictionary: Dictionary) -> NDArray[np.int64]:
     )
 
 
-def dictionary_digests(source: Dictionary, target: Dictionary) -> dict[str, str]:
-    """Digests by which a checkpoint recognises the dictionaries that it was trained with."""
+def piece_ids(dictionary: Dictionary) -> NDArray[np.int64]:
+    """``(n,)`` ids of real pieces: no special, filler or unused symbols, no bytes, which the teacher may not know."""
+    symbols = ((index, symbol.removeprefix(GLUE)) for index, symbol in enumerate(dictionary.symbols))
+    return np.array(
+        [
+            index
+            for index, symbol in symbols
+            if index >= dictionary.nspecial
+            and not FILLER.fullmatch(symbol)
+            and not BYTE_SYMBOL.fullmatch(symbol)
+            and not UNUSED.fullmatch(symbol)
+        ],
+        np.int64,
+    )
+
+
+def dictionary_digests(dictionaries: Mapping[str, Dictionary]) -> dict[str, str]:
+    """Digests by which a checkpoint recognises the dictionaries that it was trained with, as ``target_dictionary``."""
     return {
-        "source_dictionary": dictionary_digest(source.symbols),
-        "target_dictionary": dictionary_digest(target.symbols),
+        f"{side}_dictionary": dictionary_digest(dictionary.symbols)
+        for side, dictionary in dictionaries.items()
     }
 
 

@@ -34,7 +34,7 @@ class GuardedText:
 
     def state_dict(self) -> dict[str, Any]:
         """fairseq's, with ``digests`` by name: tokenizer, source and target dictionary."""
-        digests = dictionary_digests(self.src_dict, self.tgt_dict)
+        digests = self._digests()
         if self.tokenizer_digest:
             digests["tokenizer"] = self.tokenizer_digest
         return {**super().state_dict(), "digests": digests}  # type: ignore[misc]
@@ -47,7 +47,7 @@ class GuardedText:
                 another tokenizer.
         """
         trained_with = state_dict.get("digests", {})
-        for name, digest in dictionary_digests(self.src_dict, self.tgt_dict).items():
+        for name, digest in self._digests().items():
             if trained_with.get(name, digest) != digest:
                 raise ValueError(
                     f"the {name.replace('_', ' ')} in `{self.cfg.data}` is not the one that the checkpoint was trained with "
@@ -62,6 +62,9 @@ class GuardedText:
             )
         self.tokenizer_digest = digest or self.tokenizer_digest
         super().load_state_dict(state_dict)  # type: ignore[misc]
+
+    def _digests(self) -> dict[str, str]:
+        return dictionary_digests({"source": self.src_dict, "target": self.tgt_dict})
 
     def build_bpe(self, args):
         """fairseq's, checked against dictionaries and checkpoint."""

@@ -12,11 +12,12 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
-from fairseq_bert_kd.compat import import_transformers
+from fairseq_bert_kd.compat import file_fault, import_transformers, is_lfs_pointer
 from fairseq_bert_kd.functional.text_format import TextFormat
 from fairseq_bert_kd.tokenization.piece_codecs import (
     BYTE_SYMBOL,
     METASPACE,
+    UNUSED,
     ByteLevelCodec,
     MetaspaceCodec,
     PieceCodec,
@@ -27,6 +28,14 @@ from fairseq_bert_kd.tokenization.text_rules import TextRules, check_folder
 logger = logging.getLogger(__name__)
 
 DIGEST_SAMPLE = "Ein  M\u00e4dchen A\u0308 \ufb01 \u2167 \u4e2d\u6587 \u00bd\u200b \u00a0x"  # case, accents, compatibility, spaces
+FILES = (
+    "tokenizer",
+    "vocab",
+    "merges",
+    "sentencepiece",
+    "spiece",
+    "special_tokens_map",
+)  # beginnings of their names
 KINDS = "WordPiece (BERT), byte-level BPE (RoBERTa), SentencePiece with Metaspace (XLM-R)"
 
 
@@ -120,6 +129,10 @@ class HfTokenizer:
         """
         return self._codec.decode(symbols.split() if isinstance(symbols, str) else symbols)
 
+    def all_symbols(self) -> list[str]:
+        """Every symbol that a line can have, in the order of the teacher's ids; symbols of bytes come last."""
+        return self._codec.all_symbols(sorted(self._vocab, key=self._vocab.__getitem__))
+
     def piece_to_id(self, symbol: str) -> int | None:
         """Teacher id of a symbol, or None when the teacher does not know it.
 
@@ -128,6 +141,19 @@ class HfTokenizer:
         piece = self._codec.without_marker(symbol)
         known = self._vocab.get(piece)
         return self.unk_id if known is None and BYTE_SYMBOL.fullmatch(piece) else known
+
+    def text_to_ids(self, text: str) -> tuple[int, ...]:
+        """Teacher ids of a text's symbols, without special tokens."""
+        return tuple(self.piece_to_id(symbol) or 0 for symbol in self.encode(text))
+
+    def whole_words(self) -> dict[int, str]:
+        """Text of each piece that begins a word and is no special or unused token, by teacher id in their order."""
+        pieces = sorted(self._vocab, key=self._vocab.__getitem__)
+        return {
+            self._vocab[piece]: self.decode([piece]).strip()
+            for piece in pieces
+            if piece in self._codec.usable and self._codec.starts_word(piece) and not UNUSED.fullmatch(piece)
+        }
 
     def is_beginning_of_word(self, symbol: str) -> bool:
         """Whether the symbol itself says that white space stands before it."""
@@ -180,6 +206,10 @@ class HfTokenizer:
             )
         return example
 
+    def save(self, folder: str) -> None:
+        """Write the tokenizer's files, as ``AutoTokenizer.from_pretrained`` reads them."""
+        _load(self.name).save_pretrained(folder)
+
     def digest(self) -> str:
         """Hexadecimal sha256 of vocabulary, model and text rules, independent of the folder's path.
 
@@ -198,6 +228,9 @@ class HfTokenizer:
 
 def _load(name: str) -> Any:
     transformers = import_transformers(models=False)
+    for path in sorted(Path(name).glob("*")) if Path(name).is_dir() else ():
+        if path.name.startswith(FILES) and path.is_file() and is_lfs_pointer(path):
+            raise ValueError(f"cannot load a tokenizer from `{name}`: {file_fault(path)}")
     try:
         loaded = transformers.AutoTokenizer.from_pretrained(name)
     except Exception as error:  # transformers and its Rust part raise very different types

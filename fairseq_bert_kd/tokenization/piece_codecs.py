@@ -13,6 +13,8 @@ from typing import Any
 GLUE = "@@"  # in front of a word-initial WordPiece that follows without white space
 METASPACE = "\u2581"  # SentencePiece's visible space
 BYTE_SYMBOL = re.compile(r"<0x([0-9A-F]{2})>")
+BYTE_SYMBOLS = tuple(f"<0x{byte:02X}>" for byte in range(256))
+UNUSED = re.compile(r"\[unused\d+\]")  # entries of BERT's vocabularies that no text has
 WHITE_SPACE = re.compile(r"\s")  # what fairseq.tokenizer.tokenize_line splits at
 # read by fairseq.data.Dictionary as its own; a text piece must never look like one
 FAIRSEQ_SPECIALS = frozenset({"<s>", "<pad>", "</s>", "<unk>", "#fairseq:overwrite"})
@@ -50,6 +52,10 @@ class PieceCodec(ABC):
     def all_bytes(self, text: str) -> list[str]:
         """The squeezed ``text`` in byte symbols only."""
         return list(_byte_symbols(self.prefix + text if text else ""))
+
+    def all_symbols(self, pieces: Sequence[str]) -> list[str]:
+        """Every symbol that a text can have, in the order of the vocabulary's ``pieces``, bytes last."""
+        return [*(piece for piece in pieces if piece in self.usable), *BYTE_SYMBOLS]
 
     @abstractmethod
     def decode(self, symbols: Sequence[str]) -> str:
@@ -129,6 +135,12 @@ class WordPieceCodec(PieceCodec):
             for word in text.split()
             for place, symbol in enumerate(_byte_symbols(word))
         ]
+
+    def all_symbols(self, pieces: Sequence[str]) -> list[str]:
+        whole = [piece for piece in pieces if piece in self.initial]
+        inner = [piece for piece in pieces if piece in self.usable and piece.startswith(self.continuing)]
+        glued = [GLUE + symbol for symbol in (*whole, *BYTE_SYMBOLS)]
+        return [*whole, *inner, *BYTE_SYMBOLS, *glued]
 
     def decode(self, symbols: Sequence[str]) -> str:
         out = bytearray()

@@ -57,6 +57,26 @@ def test_teacher_trains_on_every_batch_in_both_ways(tmp_path):
             )
 
 
+def test_layer_losses_that_are_compared_are_of_the_same_states():
+    """Hidden losses agree, and so do the attention's probabilities with what our scores give."""
+    from benchmarks.layer_distillation import LayerStep, Setting
+    from fairseq_bert_kd.functional.encoder_states import record
+    from fairseq_bert_kd.modules.encoder_layers import inside
+
+    step = LayerStep(Setting("tiny", 1000, 6, 2, "cpu"))
+    step.student.eval()
+    student, teacher = step.outputs()
+    _, sentences, log = step.criterion(step.student, step.batch)
+    ours = (log["hidden_loss"] + log["embedding_loss"]) / sentences
+    torch.testing.assert_close(step.losses_by_outputs(student, teacher)["hidden"].data, ours)
+    with record(inside(step.student.encoder), scores=[1]) as states:
+        step.student(**step.batch["net_input"])
+    torch.testing.assert_close(states.scores(1).softmax(dim=-1), student.attentions[0])
+    for way in step.ways().values():
+        way()
+        assert step.student.encoder.encoder.layer[0].attention.self.query.weight.grad is not None
+
+
 def test_losses_that_are_compared_do_the_same_work(monkeypatch):
     """Value and gradients of ours, in every form, are those of the authors' loss; another weight is seen."""
     from benchmarks import training_losses

@@ -11,7 +11,7 @@ import sys
 import pytest
 import torch
 
-from fairseq_bert_kd.cli.export_student import exported
+from fairseq_bert_kd.cli.export_fairseq import exported
 from fairseq_bert_kd.cli.main import cli_main
 from fairseq_bert_kd.compat import load_checkpoint
 from tests.tiny_chain import train_student

@@ -11,7 +11,7 @@ from fairseq_bert_kd.criterions.conditional_masked_lm import ConditionalMaskedLM
 
 PAD, EOS, VOCAB = 1, 2, 5
 TARGET = torch.tensor([[3, 4, EOS], [4, EOS, PAD]])
-MASKED = torch.tensor([[True, False, True], [True, False, False]])
+PREDICTED = torch.tensor([[True, False, True], [True, False, False]])
 
 
 class Task:
@@ -19,14 +19,14 @@ class Task:
 
 
 class Stub(nn.Module):
-    """Scores of every target position; answers at the masked ones, as `HfMaskedLM` does."""
+    """Scores of every target position; answers at the predicted ones, as `HfMaskedLM` does."""
 
     def __init__(self, scores):
         super().__init__()
         self.scores = nn.Parameter(scores)
 
-    def forward(self, tgt_tokens, masked):
-        return self.scores[masked]
+    def forward(self, texts, predicted):
+        return self.scores[predicted]
 
 
 def probabilities(*rows):
@@ -37,13 +37,13 @@ def sample():
     return {
         "nsentences": 2,
         "ntokens": 9,
-        "net_input": {"tgt_tokens": TARGET, "masked": MASKED},
+        "net_input": {"texts": (TARGET,), "predicted": PREDICTED},
         "target": TARGET,
     }
 
 
 def student():
-    """Masked positions: 0.5 for gold 3, 0.25 for gold EOS, 0.125 for gold 4; bad everywhere else."""
+    """Predicted positions: 0.5 for gold 3, 0.25 for gold EOS, 0.125 for gold 4; bad everywhere else."""
     scores = torch.full((2, 3, VOCAB), 1e-6).log()
     scores[0, 0] = probabilities(0.125, 0.125, 0.125, 0.5, 0.125)
     scores[0, 2] = probabilities(0.125, 0.125, 0.25, 0.25 - 1e-3, 0.25 + 1e-3)  # best is 4: wrong
@@ -80,10 +80,10 @@ def test_loss_equals_a_sum_position_by_position_in_half_precision_scores():
 def test_gradient_is_zero_where_nothing_is_masked():
     model = student()
     criterion()(model, sample())[0].backward()
-    assert torch.equal(model.scores.grad.ne(0).any(-1), MASKED)
+    assert torch.equal(model.scores.grad.ne(0).any(-1), PREDICTED)
     gold = torch.nn.functional.one_hot(TARGET, VOCAB).float()
-    expected = (model.scores.detach().softmax(-1) - gold)[MASKED]
-    torch.testing.assert_close(model.scores.grad[MASKED], expected)
+    expected = (model.scores.detach().softmax(-1) - gold)[PREDICTED]
+    torch.testing.assert_close(model.scores.grad[PREDICTED], expected)
 
 
 def test_losses_of_single_positions_without_reduction():
@@ -94,7 +94,7 @@ def test_losses_of_single_positions_without_reduction():
 
 def test_batch_of_another_task_is_an_error():
     other = sample()
-    del other["net_input"]["masked"]
+    del other["net_input"]["predicted"]
     with pytest.raises(
         ValueError, match="--criterion conditional_masked_lm needs --task conditional_masked_lm"
     ):

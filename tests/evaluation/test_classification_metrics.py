@@ -2,6 +2,8 @@ import math
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from fairseq_bert_kd.evaluation.metric import MetricSettings
 from fairseq_bert_kd.evaluation.registry import METRICS, find_metric, signatures, table_metrics
@@ -111,3 +113,16 @@ def test_every_metric_is_complete(name):
     assert set(metric.columns) <= METRICS.keys()
     assert {METRICS[column].kind for column in metric.columns} == {metric.kind}
     assert metric(MetricSettings()).signature
+
+
+CLASSES = st.sampled_from("abc")
+
+
+@given(st.lists(st.tuples(CLASSES, CLASSES), min_size=1, max_size=30))
+@pytest.mark.parametrize(("name", "positive"), [("f1", None), ("f1", "b"), ("mcc", None)])
+def test_scores_of_counts_are_scikit_learn_s(name, positive, pairs):
+    """Resamples are scored by counts, whatever classes they lack."""
+    predictions, references = zip(*pairs, strict=True)
+    metric = METRICS[name](MetricSettings(positive=positive))
+    by_counts = metric.score_of(metric.statistics(predictions, references))
+    assert by_counts == pytest.approx(metric.corpus_score(predictions, references), abs=1e-9)

@@ -190,7 +190,7 @@ def test_what_is_wrong_is_said_before_the_first_step(task, given, reason, capsys
             "task: x\nout: o\nteacher: t\nsource: a\ntitle: ${nothing}\n",
             "Interpolation key 'nothing' not found",
         ),
-        ("task: x\nout: o\nteacher: t\n", "has missing mandatory value: source"),
+        ("task: x\nout: o\nteacher: t\n", "mandatory value: source"),
     ],
 )
 def test_a_broken_file_is_named(tmp_path, text, reason, capsys):

@@ -1,9 +1,21 @@
+import itertools
 import math
 
 import numpy as np
 import pytest
 
-from fairseq_bert_kd.functional.masking import draw_mask, replayable_mask, strided_masks
+from fairseq_bert_kd.functional import masking
+from fairseq_bert_kd.functional.masking import (
+    Replacement,
+    draw_mask,
+    mask_tokens,
+    replayable_draws,
+    strided_masks,
+)
+
+
+def replayable_mask(length, mask_prob, seed, epoch, index):
+    return draw_mask(length, mask_prob, replayable_draws(seed, epoch, index))
 
 
 def masks(count, length, mask_prob, seed=1):
@@ -49,6 +61,40 @@ def test_distribution_is_bernoulli_given_at_least_one():
     expected = {(True, False): 0.411765, (False, True): 0.411765, (True, True): 0.176471}
     for outcome, probability in expected.items():
         assert_rate((drawn == outcome).all(axis=1), probability)
+
+
+@pytest.mark.parametrize("draws", [0, 3, masking.DRAWS])
+def test_however_many_draws_came_first_the_distribution_is_the_same(draws, monkeypatch):
+    monkeypatch.setattr(masking, "DRAWS", draws)
+    drawn = masks(count=20_000, length=3, mask_prob=0.2)
+    for outcome in itertools.product([False, True], repeat=3):
+        found = (drawn == outcome).all(axis=1)
+        if any(outcome):
+            assert_rate(found, 0.2 ** sum(outcome) * 0.8 ** (3 - sum(outcome)) / (1 - 0.8**3))
+        else:
+            assert not found.any()
+
+
+@pytest.mark.parametrize("mask_prob", [1e-9, 1e-17, 1e-300])
+def test_a_probability_near_zero_masks_one_position_anywhere(mask_prob, monkeypatch):
+    monkeypatch.setattr(masking, "DRAWS", 2)  # the result of more is the same
+    drawn = masks(count=5000, length=5, mask_prob=mask_prob)
+    assert (drawn.sum(axis=1) == 1).all()
+    for position in range(5):
+        assert_rate(drawn[:, position], 0.2)
+
+
+def test_a_probability_near_zero_comes_to_an_end():
+    assert draw_mask(4, 1e-9, np.random.default_rng(0)).sum() == 1
+
+
+def test_masks_of_earlier_versions_are_the_same():
+    """They drew until something was masked."""
+    for index in range(300):
+        rng = np.random.default_rng([1, 1, index])
+        while not (expected := rng.random(1 + index % 5) < 0.05).any():
+            pass
+        np.testing.assert_array_equal(replayable_mask(1 + index % 5, 0.05, 1, 1, index), expected)
 
 
 def test_same_seed_epoch_and_index_give_the_same_mask():
@@ -145,3 +191,76 @@ def test_mask_probability_outside_its_range_is_refused(mask_prob):
 def test_target_without_any_position_is_refused(length):
     with pytest.raises(ValueError, match=f"at least its end of sentence, got length {length}"):
         draw_mask(length, 0.15, np.random.default_rng(0))
+
+
+# --- what is seen at predicted positions
+
+PIECES = np.array([50, 51, 52, 53])
+TOKENS = np.arange(100, 110)
+BERT = Replacement(keep=0.1, random=0.1)
+
+
+def masked(count=1, length=10, replacement=BERT, mask_prob=0.15, seed=1):
+    tokens = np.arange(100, 100 + length)
+    return [
+        mask_tokens(tokens, mask_prob, replacement, PIECES, replayable_draws(seed, 1, index))
+        for index in range(count)
+    ]
+
+
+def test_positions_do_not_depend_on_what_is_seen_there():
+    for index in range(50):
+        alone = replayable_mask(10, 0.15, seed=1, epoch=1, index=index)
+        for replacement in (Replacement(), BERT, Replacement(random=1.0)):
+            text = mask_tokens(TOKENS, 0.15, replacement, PIECES, replayable_draws(1, 1, index))
+            np.testing.assert_array_equal(text.predicted, alone)
+
+
+def test_always_masked_by_default():
+    assert Replacement().always_masked
+    assert not BERT.always_masked
+    assert not Replacement(random=0.1).always_masked
+    (text,) = masked(replacement=Replacement())
+    np.testing.assert_array_equal(text.hidden, text.predicted)
+    np.testing.assert_array_equal(text.tokens, TOKENS)
+
+
+def test_second_draw_by_hand():
+    """The numbers are those of the stream after the positions; nothing else decides."""
+    rng = np.random.default_rng([1, 1, 3])
+    predicted = rng.random(10) < 0.5
+    assert predicted.any()
+    shares, drawn = rng.random(10), PIECES[rng.integers(4, size=10)]
+    text = mask_tokens(TOKENS, 0.5, Replacement(keep=0.3, random=0.3), PIECES, replayable_draws(1, 1, 3))
+    seen = []
+    for position in range(10):
+        random = predicted[position] and 0.3 <= shares[position] < 0.6
+        assert text.hidden[position] == (predicted[position] and shares[position] >= 0.6)
+        seen.append(drawn[position] if random else TOKENS[position])
+    assert text.tokens.tolist() == seen
+    kinds = {(bool(h), bool(t != o)) for h, t, o in zip(text.hidden, text.tokens, TOKENS, strict=True)}
+    assert kinds == {(True, False), (False, True), (False, False)}  # or this test shows nothing
+
+
+def test_shares_of_kept_random_and_hidden():
+    texts = masked(count=500, length=100)
+    predicted = np.concatenate([text.predicted for text in texts])
+    hidden = np.concatenate([text.hidden for text in texts])
+    replaced = np.concatenate([text.tokens != np.arange(100, 200) for text in texts])
+    assert not (hidden & ~predicted).any()
+    assert not (replaced & (hidden | ~predicted)).any()
+    assert_rate(hidden[predicted], 0.8)
+    assert_rate(replaced[predicted], 0.1)  # no piece is equal to a token here
+    drawn = np.concatenate([text.tokens for text in texts])[replaced]
+    for piece in PIECES:
+        assert_rate(drawn == piece, 0.25)
+
+
+@pytest.mark.parametrize(
+    ("keep", "random"), [(-0.1, 0.0), (0.0, -0.1), (0.6, 0.5), (math.nan, 0.0), (0.0, 1.1)]
+)
+def test_shares_outside_their_range_are_refused(keep, random):
+    with pytest.raises(
+        ValueError, match=r"at least 0 and together at most 1, got .*; BERT's are 0\.1 and 0\.1"
+    ):
+        Replacement(keep, random)

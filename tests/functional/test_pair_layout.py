@@ -9,7 +9,7 @@ from fairseq_bert_kd.functional.text_format import TextFormat
 from fairseq_bert_kd.functional.text_input import (
     BIDIRECTIONAL,
     LEFT_TO_RIGHT,
-    PairLayout,
+    TextLayout,
     assemble_texts,
     prefix_attention,
 )
@@ -20,17 +20,14 @@ ROBERTA = TextFormat(prefix=(70,), middle=(72, 72), mask=79, pad=71, segments=(0
 SOURCE_TO_TEACHER = torch.tensor([101, 0, 102, 100, 14, 15, 16, 17])
 TARGET_TO_TEACHER = torch.tensor([101, 0, 102, 100, 24, 25, 26, 27])
 # sources "4 5 6" and "7", targets "5 </s>" and "6 7 </s>"
-PAIRS = (
-    torch.tensor([[4, 5, 6], [7, PAD, PAD]]),
-    torch.tensor([3, 1]),
-    torch.tensor([[5, EOS, PAD], [6, 7, EOS]]),
-    torch.tensor([2, 3]),
-)
+PAIRS = (torch.tensor([[4, 5, 6], [7, PAD, PAD]]), torch.tensor([[5, EOS, PAD], [6, 7, EOS]]))
+LENGTHS = (torch.tensor([3, 1]), torch.tensor([2, 3]))
 ALL = torch.tensor([[True, True, False], [True, True, True]])
 
 
 def lay_out(attention, predicted=ALL, text_format=BERT):
-    return PairLayout(attention, SOURCE_TO_TEACHER, TARGET_TO_TEACHER, text_format).lay_out(*PAIRS, predicted)
+    layout = TextLayout(attention, (SOURCE_TO_TEACHER, TARGET_TO_TEACHER), text_format)
+    return layout.lay_out(PAIRS, LENGTHS, predicted)
 
 
 def test_mask_of_a_short_and_a_long_target_by_hand():
@@ -95,7 +92,7 @@ def test_first_token_is_predicted_at_the_last_of_two_separators():
 def test_bidirectional_input_is_the_pair_with_its_masks():
     predicted = torch.tensor([[False, True, False], [True, False, False]])
     inputs, predicted_at = lay_out(BIDIRECTIONAL, predicted)
-    source, source_lengths, target, target_lengths = PAIRS
+    (source, target), (source_lengths, target_lengths) = PAIRS, LENGTHS
     shown = TARGET_TO_TEACHER[target].masked_fill(predicted, BERT.mask)
     expected = assemble_texts([SOURCE_TO_TEACHER[source], shown], [source_lengths, target_lengths], BERT)
     assert all(torch.equal(one, other) for one, other in zip(inputs[:3], expected[:3], strict=True))

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fairseq_bert_kd.functional.text_format import TextFormat
-from fairseq_bert_kd.functional.text_input import BIDIRECTIONAL, PairLayout, assemble_texts
+from fairseq_bert_kd.functional.text_input import BIDIRECTIONAL, TextLayout, assemble_texts
 
 PAD, EOS = 1, 2  # of the student
 BERT = TextFormat(prefix=(101,), middle=(102,), mask=103, pad=0)
@@ -37,8 +37,10 @@ def assemble(sources, targets, masked, source_to_teacher, target_to_teacher, tex
     masks = torch.zeros(pad_right(targets).shape, dtype=torch.bool)
     for row, positions in enumerate(masked):
         masks[row, positions] = True
-    layout = PairLayout(BIDIRECTIONAL, source_to_teacher, target_to_teacher, text_format)
-    return layout.lay_out(pad_right(sources), lengths(sources), pad_right(targets), lengths(targets), masks)
+    layout = TextLayout(BIDIRECTIONAL, (source_to_teacher, target_to_teacher), text_format)
+    return layout.lay_out(
+        (pad_right(sources), pad_right(targets)), (lengths(sources), lengths(targets)), masks
+    )
 
 
 UNEQUAL = ([[4, 5, 6], [7]], [[5, EOS], [6, 7, EOS]])
@@ -136,12 +138,13 @@ def test_format_without_prefix_and_middle():
     bare = TextFormat(prefix=(), middle=(), mask=103, pad=0)
     pairs, _ = assemble([[4, 5]], [[6, EOS]], [[0]], BERT_SOURCE, BERT_TARGET, bare)
     assert pairs.input_ids.tolist() == [[14, 15, 103, 102]]
-    assert bare.pair_overhead == 0
+    assert bare.overhead(2) == 0
 
 
 @pytest.mark.parametrize(("text_format", "overhead"), [(BERT, 2), (ROBERTA, 3)])
 def test_overhead_counts_prefix_and_middle(text_format, overhead):
-    assert text_format.pair_overhead == overhead
+    assert text_format.overhead(2) == overhead
+    assert text_format.overhead(1) == 1
     pairs, _ = assemble([[4, 5]], [[6, EOS]], [[]], ROBERTA_SOURCE, ROBERTA_TARGET, text_format)
     assert pairs.input_ids.size(1) == 2 + 2 + overhead
 
@@ -199,9 +202,9 @@ def test_equals_pairs_put_together_one_by_one(batch, roberta):
     tgt_tokens = pad_right(targets)
     # also True on padding, where it must have no effect
     masked = torch.tensor([mask for _, _, mask in batch])[:, : tgt_tokens.size(1)]
-    layout = PairLayout(BIDIRECTIONAL, *tables)
+    layout = TextLayout(BIDIRECTIONAL, tables[:2], text_format)
     pairs, target_positions = layout.lay_out(
-        pad_right(sources), lengths(sources), tgt_tokens, lengths(targets), masked
+        (pad_right(sources), tgt_tokens), (lengths(sources), lengths(targets)), masked
     )
 
     expected = [slow_pair(*row, *tables) for row in zip(sources, targets, masked.tolist(), strict=True)]
@@ -213,3 +216,17 @@ def test_equals_pairs_put_together_one_by_one(batch, roberta):
         assert pairs.attention_mask[row].tolist() == [1] * len(ids) + [0] * padding
         assert pairs.token_type_ids[row].tolist() == segments + [0] * padding
         assert target_positions[row, : len(columns)].tolist() == columns
+
+
+@pytest.mark.parametrize("text_format", [BERT, ROBERTA])
+def test_sentences_alone_with_hidden_tokens(text_format):
+    ids = BERT_TARGET if text_format is BERT else ROBERTA_TARGET
+    hidden = torch.tensor([[False, True, False], [True, True, True], [False, False, False]])
+    layout = TextLayout(BIDIRECTIONAL, (ids,), text_format)
+    inputs, predicted_at = layout.lay_out([pad_right(SENTENCES)], [lengths(SENTENCES)], hidden)
+    (start,), close, mask = text_format.prefix, int(ids[EOS]), text_format.mask
+    pad = text_format.pad
+    expected = [[start, 24, mask, close], [start, mask, pad, pad], [start, 26, close, pad]]
+    assert inputs.input_ids.tolist() == expected
+    assert predicted_at.tolist() == [[1, 2, 3]] * 3
+    assert inputs.token_type_ids.tolist() == [[0] * 4] * 3

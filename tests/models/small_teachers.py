@@ -4,6 +4,7 @@ import torch
 from fairseq.data import Dictionary
 from omegaconf import OmegaConf
 
+from fairseq_bert_kd.functional.masking import ALWAYS_MASKED
 from fairseq_bert_kd.models.masked_lm_teacher import HfMaskedLM, HfMaskedLMConfig
 from fairseq_bert_kd.tokenization.dictionary import teacher_vocabulary
 from fairseq_bert_kd.tokenization.hf_tokenizer import HfTokenizer
@@ -17,7 +18,9 @@ class Task:
 
     def __init__(self, source, target, vocabulary=None):
         self.source_dictionary, self.target_dictionary = source, target
+        self.dictionaries = {"source": source, "target": target}
         self.teacher_vocabulary = vocabulary
+        self.replacement = ALWAYS_MASKED
 
 
 def build_teacher(folder, **options):
@@ -28,7 +31,7 @@ def build_teacher(folder, **options):
         for line in lines:
             for piece in tokenizer.encode(line):
                 dictionary.add_symbol(piece)
-    task = Task(source, target, teacher_vocabulary(tokenizer, source, target))
+    task = Task(source, target, teacher_vocabulary(tokenizer, {"source": source, "target": target}))
     named = {f"teacher_{name}": value for name, value in options.items()}
     config = OmegaConf.structured(HfMaskedLMConfig(teacher_model=str(folder), **named))
     return HfMaskedLM.build_model(config, task).eval(), tokenizer, task
@@ -54,9 +57,7 @@ def inputs_of(tokenizer, task):
     src_tokens, src_lengths = encode(tokenizer, task.source_dictionary, SOURCE, eos=False)
     tgt_tokens, tgt_lengths = encode(tokenizer, task.target_dictionary, TARGET, eos=True)
     return {
-        "src_tokens": src_tokens,
-        "src_lengths": src_lengths,
-        "tgt_tokens": tgt_tokens,
-        "tgt_lengths": tgt_lengths,
-        "masked": torch.arange(tgt_tokens.size(1)) < tgt_lengths[:, None],
+        "texts": (src_tokens, tgt_tokens),
+        "lengths": (src_lengths, tgt_lengths),
+        "predicted": torch.arange(tgt_tokens.size(1)) < tgt_lengths[:, None],
     }

@@ -15,6 +15,7 @@ from tests.models.small_teachers import build_teacher, inputs_of, rebuild
 from tests.tiny_chain import build_teacher_folder
 
 OLD = transformers.__version__.startswith("4.")
+SOURCE, TARGET = 0, 1
 NAMES = ["bert", "electra", "roberta", "xlmr", *([] if OLD else ["distilbert"])]
 
 
@@ -35,17 +36,17 @@ def bert(tmp_path):
 def logits_of(model, inputs):
     """``(batch, tgt_len, dictionary)``, zero on padding."""
     found = model(**inputs)
-    logits = torch.zeros(*inputs["masked"].shape, found.size(1), dtype=found.dtype)
-    logits[inputs["masked"]] = found
+    logits = torch.zeros(*inputs["predicted"].shape, found.size(1), dtype=found.dtype)
+    logits[inputs["predicted"]] = found
     return logits
 
 
 def changed(inputs, side, row, column):
     """Inputs with one token replaced by another of the dictionary."""
-    tokens = inputs[side].clone()
-    tokens[row, column] = tokens[row, column] % 6 + 4  # 4 and above are words
-    assert tokens[row, column] != inputs[side][row, column]
-    return inputs | {side: tokens}
+    texts = [text.clone() for text in inputs["texts"]]
+    texts[side][row, column] = texts[side][row, column] % 6 + 4  # 4 and above are words
+    assert texts[side][row, column] != inputs["texts"][side][row, column]
+    return inputs | {"texts": texts}
 
 
 def embedded(model, inputs):
@@ -63,7 +64,7 @@ def embedded(model, inputs):
 
 
 def first_target_position(model, inputs, row):
-    return len(model.text_format.prefix) + int(inputs["src_lengths"][row]) + len(model.text_format.middle)
+    return len(model.text_format.prefix) + int(inputs["lengths"][0][row]) + len(model.text_format.middle)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
@@ -72,10 +73,10 @@ def test_no_token_is_seen_by_predictions_of_itself_and_of_what_stands_before_it(
     model.to(dtype)
     before = logits_of(model, inputs)
     for row in range(2):
-        for position in range(int(inputs["tgt_lengths"][row]) - 1):
-            after = logits_of(model, changed(inputs, "tgt_tokens", row, position))
+        for position in range(int(inputs["lengths"][1][row]) - 1):
+            after = logits_of(model, changed(inputs, TARGET, row, position))
             assert torch.equal(after[row, : position + 1], before[row, : position + 1])
-            later = (after != before)[row, position + 1 : inputs["tgt_lengths"][row]]
+            later = (after != before)[row, position + 1 : inputs["lengths"][1][row]]
             assert later.any(dim=1).all()  # all later ones see it
             assert torch.equal(after[1 - row], before[1 - row])
 
@@ -84,9 +85,9 @@ def test_every_prediction_sees_every_source_token(teacher):
     model, inputs = teacher
     before = logits_of(model, inputs)
     for row in range(2):
-        for position in range(int(inputs["src_lengths"][row])):
-            after = logits_of(model, changed(inputs, "src_tokens", row, position))
-            assert (after != before)[row, : inputs["tgt_lengths"][row]].any(dim=1).all()
+        for position in range(int(inputs["lengths"][0][row])):
+            after = logits_of(model, changed(inputs, SOURCE, row, position))
+            assert (after != before)[row, : inputs["lengths"][1][row]].any(dim=1).all()
             assert torch.equal(after[1 - row], before[1 - row])
 
 
@@ -96,7 +97,7 @@ def test_gradient_reaches_what_stands_before_and_is_exactly_zero_elsewhere(teach
     embeddings, logits = embedded(model.train(training), inputs)
     for row in range(2):
         start = first_target_position(model, inputs, row)
-        for position in range(int(inputs["tgt_lengths"][row])):
+        for position in range(int(inputs["lengths"][1][row])):
             weights = torch.linspace(1, 2, logits.size(2))
             total = (logits[row, position] * weights).sum()
             (gradient,) = torch.autograd.grad(total, embeddings, retain_graph=True)
@@ -126,13 +127,11 @@ def test_padding_does_not_matter(teacher):
     model, inputs = teacher
     together = logits_of(model, inputs)
     for row in range(2):
-        source, target = int(inputs["src_lengths"][row]), int(inputs["tgt_lengths"][row])
+        source, target = int(inputs["lengths"][0][row]), int(inputs["lengths"][1][row])
         alone = {
-            "src_tokens": inputs["src_tokens"][row : row + 1, :source],
-            "src_lengths": inputs["src_lengths"][row : row + 1],
-            "tgt_tokens": inputs["tgt_tokens"][row : row + 1, :target],
-            "tgt_lengths": inputs["tgt_lengths"][row : row + 1],
-            "masked": inputs["masked"][row : row + 1, :target],
+            "texts": [inputs["texts"][0][row : row + 1, :source], inputs["texts"][1][row : row + 1, :target]],
+            "lengths": [lengths[row : row + 1] for lengths in inputs["lengths"]],
+            "predicted": inputs["predicted"][row : row + 1, :target],
         }
         torch.testing.assert_close(together[row, :target], logits_of(model, alone)[0], rtol=1e-4, atol=1e-5)
 
@@ -140,22 +139,22 @@ def test_padding_does_not_matter(teacher):
 def test_one_pass_equals_a_pass_for_each_prefix(teacher):
     """The same model, asked for y_t with the target cut off after y_(t-1), has nothing left to leak."""
     model, inputs = teacher
-    logits, width = logits_of(model, inputs), int(inputs["tgt_lengths"][0])
-    source = {name: inputs[name][:1] for name in ("src_tokens", "src_lengths")}
+    logits, width = logits_of(model, inputs), int(inputs["lengths"][1][0])
+    source, source_length = inputs["texts"][0][:1], inputs["lengths"][0][:1]
     for position in range(width):
         kept = position + 1  # y_t itself is there and must not be seen: another token stands in its place
-        target = changed(inputs, "tgt_tokens", 0, position)["tgt_tokens"][:1, :kept]
+        target = changed(inputs, TARGET, 0, position)["texts"][1][:1, :kept]
         asked = torch.arange(kept)[None] == position
-        short = source | {"tgt_tokens": target, "tgt_lengths": torch.tensor([kept]), "masked": asked}
-        torch.testing.assert_close(model(**short)[0], logits[0, position], rtol=1e-4, atol=1e-5)
+        short = model((source, target), (source_length, torch.tensor([kept])), asked)
+        torch.testing.assert_close(short[0], logits[0, position], rtol=1e-4, atol=1e-5)
 
 
 def test_fewer_positions_can_be_asked_for(teacher):
     model, inputs = teacher
     every = logits_of(model, inputs)
-    some = torch.zeros_like(inputs["masked"])
+    some = torch.zeros_like(inputs["predicted"])
     some[0, 1] = some[1, 0] = True
-    torch.testing.assert_close(model(**(inputs | {"masked": some})), every[some], rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(model(**(inputs | {"predicted": some})), every[some], rtol=1e-4, atol=1e-5)
 
 
 def test_automatic_casts_see_no_more(bert):
@@ -163,7 +162,7 @@ def test_automatic_casts_see_no_more(bert):
     inputs = inputs_of(tokenizer, task)
     with torch.autocast("cpu", dtype=torch.bfloat16):
         before = logits_of(model, inputs)
-        after = logits_of(model, changed(inputs, "tgt_tokens", 0, 1))
+        after = logits_of(model, changed(inputs, TARGET, 0, 1))
     assert torch.equal(after[0, :2], before[0, :2])
     assert not torch.equal(after[0, 2:], before[0, 2:])
     assert before.isfinite().all()
@@ -174,7 +173,7 @@ def train(model, make_batch, updates, lr=3e-3):
     optimizer, losses = torch.optim.Adam(model.train().parameters(), lr), []
     for _ in range(updates):
         inputs = make_batch()
-        loss = F.cross_entropy(model(**inputs), inputs["tgt_tokens"][inputs["masked"]])
+        loss = F.cross_entropy(model(**inputs), inputs["texts"][1][inputs["predicted"]])
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
@@ -190,11 +189,9 @@ def random_pairs(copy_source, words, generator, end=2):
     )
     target = torch.cat([source if copy_source else other, torch.full((32, 1), end)], dim=1)
     return {
-        "src_tokens": source,
-        "src_lengths": torch.full((32,), 4),
-        "tgt_tokens": target,
-        "tgt_lengths": torch.full((32,), 5),
-        "masked": torch.ones(32, 5, dtype=torch.bool),
+        "texts": (source, target),
+        "lengths": (torch.full((32,), 4), torch.full((32,), 5)),
+        "predicted": torch.ones(32, 5, dtype=torch.bool),
     }
 
 
@@ -231,6 +228,7 @@ class SizedTask:
 
     def __init__(self, source, target):
         self.source_dictionary, self.target_dictionary = range(source), range(target)
+        self.dictionaries = {"source": range(source), "target": range(target)}
 
 
 def test_checkpoint_without_the_field_is_bidirectional(tmp_path):
@@ -241,9 +239,9 @@ def test_checkpoint_without_the_field_is_bidirectional(tmp_path):
     rebuilt.load_state_dict(model.state_dict())
     assert rebuilt.attention == BIDIRECTIONAL
     inputs = inputs_of(tokenizer, task)
-    inputs["masked"] = inputs["masked"] & (torch.arange(inputs["masked"].size(1)) == 1)
+    inputs["predicted"] = inputs["predicted"] & (torch.arange(inputs["predicted"].size(1)) == 1)
     assert torch.equal(rebuilt(**inputs), model(**inputs))
-    later = model(**changed(inputs, "tgt_tokens", 0, 2))
+    later = model(**changed(inputs, TARGET, 0, 2))
     assert not torch.equal(later[0], model(**inputs)[0])  # it sees the right side
 
 
@@ -285,8 +283,9 @@ def test_tokenizer_without_a_separator_is_refused(tmp_path):
     folder = build_teacher_folder("bert", tmp_path)
     masked_lm = transformers.AutoModelForMaskedLM.from_pretrained(folder)
     bare, ids = TextFormat(prefix=(2,), middle=(), mask=4, pad=0), torch.zeros(8, dtype=torch.int64)
-    assert HfMaskedLM(copy.deepcopy(masked_lm), ids, ids, bare, {}).attention == BIDIRECTIONAL
+    maps = {"source": ids, "target": ids}
+    assert HfMaskedLM(copy.deepcopy(masked_lm), maps, bare, {}).attention == BIDIRECTIONAL
     with pytest.raises(
         ValueError, match="at the separator after the source, and the teacher's tokenizer writes none"
     ):
-        HfMaskedLM(masked_lm, ids, ids, bare, {}, LEFT_TO_RIGHT)
+        HfMaskedLM(masked_lm, maps, bare, {}, LEFT_TO_RIGHT)

@@ -27,9 +27,9 @@ def teacher(request, tmp_path):
 
 def batch(tokenizer, task):
     inputs = inputs_of(tokenizer, task)
-    masked = torch.zeros_like(inputs["masked"])
-    masked[0, 0] = masked[1, inputs["tgt_lengths"][1] - 1] = True  # a first token and an end of sentence
-    return inputs | {"masked": masked}
+    predicted = torch.zeros_like(inputs["predicted"])
+    predicted[0, 0] = predicted[1, inputs["lengths"][1][1] - 1] = True  # a first token and an end of sentence
+    return inputs | {"predicted": predicted}
 
 
 def test_hidden_states_are_those_of_transformers_on_the_pair_as_its_own_tokenizer_writes_it(teacher):
@@ -91,10 +91,12 @@ def test_a_masked_token_cannot_be_seen(teacher):
     model, _, tokenizer, task = teacher
     inputs = batch(tokenizer, task)
     before = model(**inputs)
-    inputs["tgt_tokens"] = inputs["tgt_tokens"].clone()
-    inputs["tgt_tokens"][0, 0] = task.target_dictionary.index(tokenizer.encode(TARGET[1])[0])
+    source, target = inputs["texts"]
+    target = target.clone()
+    inputs["texts"] = (source, target)
+    target[0, 0] = task.target_dictionary.index(tokenizer.encode(TARGET[1])[0])
     torch.testing.assert_close(model(**inputs), before)
-    inputs["tgt_tokens"][0, 1] = task.target_dictionary.index(tokenizer.encode(TARGET[1])[0])
+    target[0, 1] = task.target_dictionary.index(tokenizer.encode(TARGET[1])[0])
     assert not torch.allclose(model(**inputs)[0], before[0])  # right context is seen
 
 
@@ -104,13 +106,13 @@ def test_padding_changes_nothing(teacher):
     together = model(**inputs)
     alone = []
     for row in range(2):
-        src, tgt = inputs["src_lengths"][row], inputs["tgt_lengths"][row]
+        lengths = [side[row] for side in inputs["lengths"]]
         single = {
-            "src_tokens": inputs["src_tokens"][row : row + 1, :src],
-            "src_lengths": src[None],
-            "tgt_tokens": inputs["tgt_tokens"][row : row + 1, :tgt],
-            "tgt_lengths": tgt[None],
-            "masked": inputs["masked"][row : row + 1, :tgt],
+            "texts": [
+                text[row : row + 1, :length] for text, length in zip(inputs["texts"], lengths, strict=True)
+            ],
+            "lengths": [length[None] for length in lengths],
+            "predicted": inputs["predicted"][row : row + 1, : lengths[1]],
         }
         alone.append(model(**single))
     torch.testing.assert_close(together, torch.cat(alone), rtol=1e-4, atol=1e-5)
@@ -130,7 +132,7 @@ def test_checkpoint_description_rebuilds_the_model_without_the_folder(teacher, t
 def test_positions_count_from_after_the_padding_index(teacher):
     model, *_ = teacher
     assert encoder_positions(model.encoder) == 64
-    assert model.max_positions() == 64 - model.text_format.pair_overhead
+    assert model.max_positions() == 64 - model.text_format.overhead(2)
 
 
 def test_encoder_without_a_pretraining_head_gets_one_and_says_so(tmp_path, caplog):
@@ -140,7 +142,9 @@ def test_encoder_without_a_pretraining_head_gets_one_and_says_so(tmp_path, caplo
     encoder.save_pretrained(folder)  # as MiniLM is published: a BertModel
     tokenizer = HfTokenizer(str(folder))
     dictionary = Dictionary()
-    task = Task(dictionary, dictionary, teacher_vocabulary(tokenizer, dictionary, dictionary))
+    task = Task(
+        dictionary, dictionary, teacher_vocabulary(tokenizer, {"source": dictionary, "target": dictionary})
+    )
     model = HfMaskedLM.build_model(OmegaConf.structured(HfMaskedLMConfig(teacher_model=str(folder))), task)
     assert "has no MLM transform" in caplog.text
     weights = encoder.get_input_embeddings().weight
@@ -153,7 +157,9 @@ def test_checkpoint_of_another_architecture_is_refused(tmp_path):
     (other / "model.safetensors").rename(folder / "model.safetensors")
     tokenizer = HfTokenizer(str(folder))
     dictionary = Dictionary()
-    task = Task(dictionary, dictionary, teacher_vocabulary(tokenizer, dictionary, dictionary))
+    task = Task(
+        dictionary, dictionary, teacher_vocabulary(tokenizer, {"source": dictionary, "target": dictionary})
+    )
     with pytest.raises(ValueError, match="lacks .* weights of its encoder"):
         HfMaskedLM.build_model(OmegaConf.structured(HfMaskedLMConfig(teacher_model=str(folder))), task)
 
@@ -162,8 +168,8 @@ def test_tokenizer_of_another_model_is_refused(tmp_path):
     folder = build_teacher_folder("bert", tmp_path / "bert")
     tokenizer = HfTokenizer(str(folder))
     dictionary = Dictionary()
-    vocabulary = teacher_vocabulary(tokenizer, dictionary, dictionary)
-    vocabulary.target_to_teacher[-1] = 10_000
+    vocabulary = teacher_vocabulary(tokenizer, {"source": dictionary, "target": dictionary})
+    vocabulary.to_teacher["target"][-1] = 10_000
     config = OmegaConf.structured(HfMaskedLMConfig(teacher_model=str(folder)))
     with pytest.raises(ValueError, match="model and tokenizer do not belong together"):
         HfMaskedLM.build_model(config, Task(dictionary, dictionary, vocabulary))

@@ -2,7 +2,7 @@ import pytest
 import torch
 import transformers
 
-from fairseq_bert_kd.modules.encoder_layers import keep_first_layers, layer_owner
+from fairseq_bert_kd.modules.encoder_layers import keep_first_layers, keep_layers, layer_owner
 from fairseq_bert_kd.modules.last_layer import output_rows
 
 SIZES = {
@@ -43,6 +43,24 @@ def test_config_makes_a_model_for_the_kept_weights(model_type):
     rebuilt = transformers.AutoModelForMaskedLM.from_config(config).base_model.eval()
     rebuilt.load_state_dict(model.state_dict())  # every weight has its place
     torch.testing.assert_close(rebuilt(input_ids=IDS)[0], model(input_ids=IDS)[0])
+
+
+@pytest.mark.parametrize("model_type", KNOWN)
+def test_chosen_layers_are_applied_in_their_order(model_type):
+    model, whole = encoder(model_type), encoder(model_type)
+    assert keep_layers(model, (0, 2)) == 4
+    assert len(layer_owner(model).layer) == model.config.num_hidden_layers == 2
+    layer_owner(whole).layer = torch.nn.ModuleList([layer_owner(whole).layer[0], layer_owner(whole).layer[2]])
+    torch.testing.assert_close(model(input_ids=IDS)[0], whole(input_ids=IDS)[0])
+
+
+@pytest.mark.parametrize("chosen", [(), (0, 4), (-1, 2), (2, 0), (1, 1)])
+def test_choices_that_the_model_has_not_are_refused(chosen):
+    model = encoder("bert")
+    message = f"must be increasing numbers from 0 to 3, the layers of the model, got {','.join(map(str, chosen)) or 'none'}"
+    with pytest.raises(ValueError, match=message):
+        keep_layers(model, chosen)
+    assert len(layer_owner(model).layer) == model.config.num_hidden_layers == 4
 
 
 @pytest.mark.parametrize("count", [0, -1, 5])

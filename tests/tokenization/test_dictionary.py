@@ -4,12 +4,17 @@ import json
 import numpy as np
 import pytest
 from fairseq.data import Dictionary
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from fairseq_bert_kd.functional.text_format import TextFormat
 from fairseq_bert_kd.tokenization.dictionary import (
     dictionary_digests,
     excluded_ids,
+    full_dictionary,
     map_dictionary,
+    piece_ids,
+    sentence_vocabulary,
     teacher_vocabulary,
 )
 from fairseq_bert_kd.tokenization.hf_tokenizer import HfTokenizer
@@ -182,24 +187,27 @@ def test_few_unknown_symbols_are_all_named(tokenizer):
 
 def test_vocabulary_of_both_sides(kind, tokenizer):
     source, target = dictionary_of("a", "n"), dictionary_of("n", "a", "e")
-    vocabulary = teacher_vocabulary(tokenizer, source, target)
+    vocabulary = teacher_vocabulary(tokenizer, {"source": source, "target": target})
     assert vocabulary.text_format == TEXT_FORMATS[kind]
     a, n, e = (tokenizer.piece_to_id(letter) for letter in "ane")
-    assert vocabulary.source_to_teacher.tolist() == [*SPECIAL_IDS[kind], a, n]
-    assert vocabulary.target_to_teacher.tolist() == [*SPECIAL_IDS[kind], n, a, e]
-    assert vocabulary.digests == {"tokenizer": tokenizer.digest(), **dictionary_digests(source, target)}
+    assert vocabulary.to_teacher["source"].tolist() == [*SPECIAL_IDS[kind], a, n]
+    assert vocabulary.to_teacher["target"].tolist() == [*SPECIAL_IDS[kind], n, a, e]
+    assert vocabulary.digests == {
+        "tokenizer": tokenizer.digest(),
+        **dictionary_digests({"source": source, "target": target}),
+    }
     with pytest.raises(dataclasses.FrozenInstanceError):
         vocabulary.digests = {}
 
 
 def test_digests_tell_dictionaries_apart():
     one, other = dictionary_of("a", "n"), dictionary_of("n", "a")
-    digests = dictionary_digests(one, other)
+    digests = dictionary_digests({"source": one, "target": other})
     assert set(digests) == {"source_dictionary", "target_dictionary"}
     assert digests["source_dictionary"] != digests["target_dictionary"]
-    swapped = dictionary_digests(other, one)
+    swapped = dictionary_digests({"source": other, "target": one})
     assert swapped["source_dictionary"] == digests["target_dictionary"]
-    assert dictionary_digests(one, dictionary_of("n", "a")) == digests
+    assert dictionary_digests({"source": one, "target": dictionary_of("n", "a")}) == digests
 
 
 @pytest.mark.parametrize("side", ["source", "target"])
@@ -207,4 +215,58 @@ def test_refusal_names_the_side(tokenizer, side):
     dictionaries = {"source": dictionary_of("a"), "target": dictionary_of("a")}
     dictionaries[side] = dictionary_of("qqxz")
     with pytest.raises(ValueError, match=f"every symbol of the {side} dictionary"):
-        teacher_vocabulary(tokenizer, **dictionaries)
+        teacher_vocabulary(tokenizer, dictionaries)
+
+
+def test_real_pieces_are_no_special_symbols_fillers_or_bytes():
+    dictionary = dictionary_of(
+        "the",
+        "<0xF0>",
+        "@@<0x9F>",
+        "@@s",
+        "##ing",
+        "madeupword0000",
+        "madeupword",
+        "[unused7]",
+        "@@[unused8]",
+    )
+    assert [dictionary[index] for index in piece_ids(dictionary)] == ["the", "@@s", "##ing", "madeupword"]
+
+
+ANYTHING = [
+    "a b  c",
+    "don't",
+    "\u4e2d\u6587 🙂",
+    "x" * 200,
+    "½\u200b",
+    "TÄST-äst",
+    "<s> [SEP] @@a ##b",
+    "\u01c6",
+    "(well-known) 'tis \u0645\u0631\u062d\u0628\u0627 @@ ## \u2581 madeupword0000 \u0130 \u1e9e <0x41> \ufeff",
+]
+
+
+def test_the_full_dictionary_spells_any_text(tokenizer):
+    dictionary = full_dictionary(tokenizer)
+    pieces = {piece for line in (*TEXT, *ANYTHING) for piece in tokenizer.encode(line)}
+    assert [piece for piece in pieces if piece not in dictionary.indices] == []
+    assert len(set(dictionary.symbols)) == len(dictionary)
+
+
+@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(line=st.text(st.characters(exclude_categories=["Cs"]), max_size=30))
+def test_nor_is_any_other_text_unknown(tokenizer, line):
+    assert full_dictionary(tokenizer).indices.keys() >= set(tokenizer.encode(line))
+
+
+def test_the_full_dictionary_is_known_to_the_encoder(tokenizer):
+    dictionary = full_dictionary(tokenizer)
+    vocabulary = sentence_vocabulary(tokenizer, dictionary)
+    ids = vocabulary.token_to_encoder
+    assert ids.shape == (len(dictionary),)
+    assert ids.max() < vocabulary.encoder_size == tokenizer.vocab_size
+    piece = tokenizer.encode("the man")[0]
+    assert ids[dictionary.index(piece)] == tokenizer.piece_to_id(piece)
+    assert vocabulary.digests["tokenizer"] == tokenizer.digest()
+    # nothing of the vocabulary that a text can hold is missing
+    assert set(ids) >= {tokenizer.piece_to_id(piece) for line in TEXT for piece in tokenizer.encode(line)}

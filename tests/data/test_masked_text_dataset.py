@@ -7,8 +7,8 @@ import torch
 from fairseq.data import ListDataset
 from torch.utils.data import DataLoader
 
-from fairseq_bert_kd.data.masked_pair_dataset import MaskedPairDataset
-from fairseq_bert_kd.functional.masking import replayable_mask
+from fairseq_bert_kd.data.masked_text_dataset import MaskedTextDataset
+from fairseq_bert_kd.functional.masking import MaskedTokens, draw_mask, replayable_draws
 
 PAD, EOS = 1, 2
 SOURCES = [[11, 12, 13, EOS], [14, EOS], [15, 16, EOS]]
@@ -19,21 +19,26 @@ def list_dataset(rows):
     return ListDataset([torch.tensor(row) for row in rows], np.array([len(row) for row in rows]))
 
 
-def mask_from(mask_prob, seed, length, epoch, index):
-    return replayable_mask(length, mask_prob, seed, epoch, index)
+def at(predicted, tokens):
+    """The mask token at predicted positions."""
+    return MaskedTokens(tokens, predicted, predicted)
 
 
-def last_is_masked(length, epoch, index):
-    return np.arange(length) == length - 1
+def mask_from(mask_prob, seed, tokens, epoch, index):
+    return at(draw_mask(len(tokens), mask_prob, replayable_draws(seed, epoch, index)), tokens)
 
 
-def epoch_and_index_in_binary(length, epoch, index):
+def last_is_masked(tokens, epoch, index):
+    return at(np.arange(len(tokens)) == len(tokens) - 1, tokens)
+
+
+def epoch_and_index_in_binary(tokens, epoch, index):
     """Bits of ``16 * epoch + index``, lowest first, so that a test can read them."""
-    return (16 * epoch + index) >> np.arange(length) & 1 == 1
+    return at((16 * epoch + index) >> np.arange(len(tokens)) & 1 == 1, tokens)
 
 
 def dataset(sources=SOURCES, targets=TARGETS, mask=last_is_masked, shuffle_seed=None):
-    return MaskedPairDataset(list_dataset(sources), list_dataset(targets), mask, PAD, shuffle_seed)
+    return MaskedTextDataset((list_dataset(sources), list_dataset(targets)), mask, PAD, shuffle_seed)
 
 
 def constant_lengths(src_lengths, tgt_lengths, **settings):
@@ -46,9 +51,9 @@ def constant_lengths(src_lengths, tgt_lengths, **settings):
 def test_source_loses_its_end_of_sentence_and_target_keeps_it():
     item = dataset()[1]
     assert item["id"] == 1
-    assert item["source"].tolist() == [14]
+    assert [text.tolist() for text in item["texts"]] == [[14], [23, 24, 25, 26, EOS]]
     assert item["target"].tolist() == [23, 24, 25, 26, EOS]
-    assert item["masked"].tolist() == [False, False, False, False, True]
+    assert item["predicted"].tolist() == [False, False, False, False, True]
 
 
 def test_batch_by_hand():
@@ -58,18 +63,36 @@ def test_batch_by_hand():
     assert batch["nsentences"] == 3
     assert batch["ntokens"] == (2 + 1) + (3 + 3) + (1 + 5)
     inputs = batch["net_input"]
-    assert inputs["src_tokens"].tolist() == [[15, 16, PAD], [11, 12, 13], [14, PAD, PAD]]
-    assert inputs["src_lengths"].tolist() == [2, 3, 1]
-    assert inputs["tgt_lengths"].tolist() == [1, 3, 5]
+    source, target = inputs["texts"]
+    assert source.tolist() == [[15, 16, PAD], [11, 12, 13], [14, PAD, PAD]]
+    assert [lengths.tolist() for lengths in inputs["lengths"]] == [[2, 3, 1], [1, 3, 5]]
     assert batch["target"].tolist() == [
         [EOS, PAD, PAD, PAD, PAD],
         [21, 22, EOS, PAD, PAD],
         [23, 24, 25, 26, EOS],
     ]
-    assert torch.equal(inputs["tgt_tokens"], batch["target"])
-    assert inputs["masked"].int().tolist() == [[1, 0, 0, 0, 0], [0, 0, 1, 0, 0], [0, 0, 0, 0, 1]]
-    assert inputs["masked"].dtype == torch.bool
-    assert {inputs[name].dtype for name in inputs if name != "masked"} == {torch.int64}
+    assert torch.equal(target, batch["target"])
+    assert inputs["predicted"].int().tolist() == [[1, 0, 0, 0, 0], [0, 0, 1, 0, 0], [0, 0, 0, 0, 1]]
+    assert torch.equal(inputs["hidden"], inputs["predicted"])
+    assert {inputs[name].dtype for name in ("predicted", "hidden")} == {torch.bool}
+    assert {tensor.dtype for tensor in (*inputs["texts"], *inputs["lengths"])} == {torch.int64}
+
+
+def test_batch_of_single_sentences_with_a_kept_and_a_random_token_by_hand():
+    def mask(tokens, epoch, index):
+        predicted = np.arange(len(tokens)) < 2
+        return MaskedTokens(np.where(predicted, 99, tokens), predicted, np.arange(len(tokens)) == 1)
+
+    sentences = MaskedTextDataset((list_dataset(TARGETS),), mask, PAD, None)
+    assert sentences.sizes.tolist() == [3, 5, 1]  # end of sentence included
+    batch = sentences.collater([sentences[0], sentences[2]])
+    inputs = batch["net_input"]
+    assert [text.tolist() for text in inputs["texts"]] == [[[99, 99, EOS], [99, PAD, PAD]]]
+    assert [lengths.tolist() for lengths in inputs["lengths"]] == [[3, 1]]
+    assert inputs["predicted"].int().tolist() == [[1, 1, 0], [1, 0, 0]]
+    assert inputs["hidden"].int().tolist() == [[0, 1, 0], [0, 0, 0]]
+    assert batch["target"].tolist() == [[21, 22, EOS], [EOS, PAD, PAD]]
+    assert batch["ntokens"] == 4
 
 
 def test_no_samples_give_an_empty_batch():
@@ -77,23 +100,23 @@ def test_no_samples_give_an_empty_batch():
 
 
 def test_mask_is_false_on_padding():
-    pairs = dataset(mask=lambda length, epoch, index: np.ones(length, dtype=bool))
+    pairs = dataset(mask=lambda tokens, epoch, index: at(np.ones(len(tokens), dtype=bool), tokens))
     batch = pairs.collater([pairs[index] for index in range(3)])
-    assert torch.equal(batch["net_input"]["masked"], batch["target"] != PAD)
+    assert torch.equal(batch["net_input"]["predicted"], batch["target"] != PAD)
 
 
 def test_mask_is_drawn_for_the_target_the_epoch_and_the_sentence():
     calls = []
 
-    def record(length, epoch, index):
-        calls.append((length, epoch, index))
-        return np.ones(length, dtype=bool)
+    def record(tokens, epoch, index):
+        calls.append((tokens.tolist(), epoch, index))
+        return at(np.ones(len(tokens), dtype=bool), tokens)
 
     pairs = dataset(mask=record)
     pairs[2]
     pairs.set_epoch(5)
     pairs[1]
-    assert calls == [(1, 1, 2), (5, 5, 1)]  # the first epoch is 1
+    assert calls == [([EOS], 1, 2), ([23, 24, 25, 26, EOS], 5, 1)]  # the first epoch is 1
 
 
 def test_masks_change_with_the_epoch_and_return_with_it():
@@ -101,7 +124,7 @@ def test_masks_change_with_the_epoch_and_return_with_it():
 
     def masks(epoch):
         pairs.set_epoch(epoch)
-        return np.stack([pairs[index]["masked"] for index in range(4)])
+        return np.stack([pairs[index]["predicted"].numpy() for index in range(4)])
 
     first, second = masks(1), masks(2)
     assert (first != second).any(axis=1).all()
@@ -121,7 +144,7 @@ def test_epoch_reaches_workers_that_stay_alive(start):
     )
 
     def seen():
-        bits = torch.cat([batch["net_input"]["masked"] for batch in loader])
+        bits = torch.cat([batch["net_input"]["predicted"] for batch in loader])
         return (bits.int() * 2 ** torch.arange(8)).sum(1).tolist()
 
     pairs.set_epoch(3)
@@ -169,15 +192,15 @@ def test_empty_source():
     pairs = dataset([[EOS], [11, EOS]], [[21, EOS], [22, EOS]])
     assert pairs.sizes.tolist() == [2, 3]
     inputs = pairs.collater([pairs[0], pairs[1]])["net_input"]
-    assert inputs["src_tokens"].tolist() == [[PAD], [11]]
-    assert inputs["src_lengths"].tolist() == [0, 1]
+    assert inputs["texts"][0].tolist() == [[PAD], [11]]
+    assert inputs["lengths"][0].tolist() == [0, 1]
 
 
 def test_batch_of_empty_sources():
     pairs = dataset([[EOS], [EOS]], [[21, EOS], [EOS]])
     batch = pairs.collater([pairs[0], pairs[1]])
-    assert batch["net_input"]["src_tokens"].shape == (2, 0)
-    assert batch["net_input"]["src_lengths"].tolist() == [0, 0]
+    assert batch["net_input"]["texts"][0].shape == (2, 0)
+    assert batch["net_input"]["lengths"][0].tolist() == [0, 0]
     assert batch["ntokens"] == 3
 
 
@@ -190,6 +213,5 @@ def test_corpora_of_unequal_length_are_an_error():
 
 def test_corpus_is_not_modified():
     pairs = dataset()
-    pairs.collater([pairs[index] for index in range(3)])["net_input"]["tgt_tokens"].fill_(99)
-    assert [row.tolist() for row in pairs.source] == SOURCES
-    assert [row.tolist() for row in pairs.target] == TARGETS
+    pairs.collater([pairs[index] for index in range(3)])["net_input"]["texts"][1].fill_(99)
+    assert [[row.tolist() for row in text] for text in pairs.texts] == [SOURCES, TARGETS]

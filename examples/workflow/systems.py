@@ -1,0 +1,151 @@
+"""What experiments with a table of systems share: its rows, which of them run, and the order of the steps."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from typing import Any, Optional
+
+from omegaconf import MISSING
+
+from examples.workflow.engine import Step
+from examples.workflow.settings import Common
+
+
+@dataclass
+class Budget:
+    """Budget of a model, in fairseq-train's words."""
+
+    updates: int = MISSING
+    lr: str = MISSING
+    warmup: int = MISSING
+    validate: int = MISSING
+    schedule: str = "polynomial_decay"
+    options: str = ""
+
+
+@dataclass
+class Row:
+    """A row of the table of systems; the kind's YAML file says what each field is."""
+
+    group: str = "main"
+    label: str = ""
+    value: str = ""
+    baseline: str = "${baseline}"
+    after: Optional[str] = "${after}"
+    same: Optional[str] = None
+    seeds: Optional[list[int]] = None
+    options: str = ""
+
+    @property
+    def origins(self) -> list[str]:
+        """Systems from which this one begins."""
+        return [name for name in (self.same or self.after,) if name]
+
+
+@dataclass
+class TableSettings(Common):
+    """Settings of every kind of task with a table of systems."""
+
+    metric: str = MISSING
+    baseline: str = MISSING
+    main: str = MISSING
+    test_sets: list[str] = field(default_factory=lambda: ["test"])
+    seeds: list[int] = field(default_factory=lambda: [1, 2, 3])
+    prepare: list[str] = field(default_factory=list)
+    after_students: list[str] = field(default_factory=list)
+    after: Optional[str] = None
+    commands: dict[str, str] = field(default_factory=dict)
+
+
+def chosen(settings: Any) -> list[str]:
+    """Systems of the requested rows, each after the one that it is compared with and the one that it begins from.
+
+    Raises:
+        ValueError: a row is neither a system nor a group nor ``all``.
+    """
+    systems = settings.systems
+    groups = {system.group for system in systems.values()}
+    if unknown := [row for row in settings.rows if row not in {*systems, *groups, "all"}]:
+        raise ValueError(
+            f"no system and no group is called {unknown[0]!r}. Give `all`, a group ({', '.join(sorted(groups))}) "
+            f"or a system ({', '.join(systems)})"
+        )
+    found: dict[str, None] = {}
+
+    def add(name: str) -> None:
+        for origin in systems[name].origins:
+            if origin not in found:
+                add(origin)
+        found[name] = None
+
+    for name, system in systems.items():
+        if {name, system.group, "all"} & set(settings.rows):
+            add(system.baseline or name)
+            add(name)
+    return list(found)
+
+
+class Steps(ABC):
+    """Makes the steps of one experiment: what all systems need, each system with each seed, scores and report."""
+
+    def __init__(self, settings: Any) -> None:
+        self.settings = settings
+        self.systems = {name: settings.systems[name] for name in chosen(settings)}
+        self.sets = ["valid", *settings.test_sets]
+
+    @abstractmethod
+    def prepared(self) -> Iterator[Step]:
+        """What all systems need, one by one and with all cores."""
+
+    @abstractmethod
+    def student(self, name: str, seed: int, before: tuple[str, ...]) -> Iterator[Step]:
+        """Training and outputs of a system; ``before`` are the steps of `prepared` that it needs."""
+
+    def score(self) -> str:
+        """Command that prints the scores; empty where the report's are enough."""
+        return ""
+
+    def command(self, key: str, **values: Any) -> str:
+        """A command of the table, filled."""
+        return " ".join(self.settings.commands[key].format(**values).split())
+
+    def __iter__(self) -> Iterator[Step]:
+        before: tuple[str, ...] = ()
+        for step in self.prepared():
+            yield replace(step, after=before)
+            before = (step.name,)
+        students: list[str] = []
+        for name, seed in self.runs():
+            for step in self.student(name, seed, before):
+                students.append(step.name)
+                yield step
+        for number, command in enumerate(self.settings.after_students, 1):
+            yield Step(f"scores-{number}", command, after=students, screen="cat", always=True)
+        if score := self.score():
+            yield Step("score", score, students, screen="cat", always=True)
+        if self.settings.report:
+            yield Step("report", self.command("report"), students, screen="cat", always=True)
+
+    def runs(self) -> list[tuple[str, int]]:
+        """Every system with each of its seeds, one seed after another."""
+        own = {name: system.seeds or self.settings.seeds for name, system in self.systems.items()}
+        seeds = dict.fromkeys(seed for listed in own.values() for seed in listed)
+        return [(name, seed) for seed in seeds for name in own if seed in own[name]]
+
+    def outputs(self, subset: str) -> dict[str, str]:
+        """Outputs of each system for a set, one file per seed, separated by commas."""
+        files: dict[str, list[str]] = {}
+        for name, seed in self.runs():
+            files.setdefault(name, []).append(f"outputs/{name}.{seed}.{subset}.out")
+        return {name: ",".join(listed) for name, listed in files.items()}
+
+    def described(
+        self, name: str, seed: int, updates: int, options: str, **others: Any
+    ) -> dict[str, dict[str, Any]]:
+        """``run.json`` of a system with a seed, which ``fairseq-bert-kd report`` reads, by its path."""
+        system = self.systems[name]
+        record = {
+            "system": name, "seed": seed, "label": system.label or name, "group": system.group, "value": system.value,
+            "baseline": system.baseline, "updates": updates, "options": options, "continues": system.after,
+        }  # fmt: skip
+        return {f"students/{name}.{seed}/run.json": record | {"store": None, "teacher": None, **others}}

@@ -1,0 +1,281 @@
+"""``fairseq-bert-kd augment``: labelled sentences and copies of them with words replaced."""
+
+import argparse
+import csv
+import importlib
+import os
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from itertools import compress, islice
+from pathlib import Path
+from typing import Any, TextIO
+
+import numpy as np
+import torch
+from tqdm import tqdm
+
+from fairseq_bert_kd.cli.sentence_table import (
+    TAB,
+    Row,
+    TableFormat,
+    add_format_arguments,
+    read_rows,
+    table_format,
+)
+from fairseq_bert_kd.functional.augmentation import check_draws, draw_rows
+from fairseq_bert_kd.storage.word_vectors import read_word_vectors
+from fairseq_bert_kd.teachers.load_masked_lm import load_masked_lm
+from fairseq_bert_kd.teachers.word_candidates import CONTEXTS, ORIGINAL, Candidates, WordCandidates
+from fairseq_bert_kd.tokenization.replaceable_words import STOP_WORDS, SentenceSplitter, read_stop_words
+
+HELP = (
+    "labelled sentences and copies of them, in which words are replaced by a masked language model (TinyBERT's data "
+    "augmentation)"
+)
+EXAMPLE = """example:
+  fairseq-bert-kd augment train.tsv --task sst2 --masked-lm bert-base-uncased --output train.augmented.tsv
+  fairseq-bert-kd prepare-sentences --task sst2 --train train.augmented.tsv ...
+"""
+CHUNK_ROWS = 256  # read, scored and written together
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.epilog = EXAMPLE
+    parser.add_argument("data", help="tab-separated file of sentences or pairs, plain or gzip")
+    add_format_arguments(parser)
+    parser.add_argument(
+        "--masked-lm",
+        required=True,
+        metavar="T",
+        help="masked language model: transformers folder or hub name, or a checkpoint of --task conditional_masked_lm "
+        "--cmlm-one-sided",
+    )
+    parser.add_argument(
+        "--tokenizer",
+        metavar="PATH",
+        help="folder or hub name of its tokenizer (default: the model's own, or the one that the checkpoint names)",
+    )
+    parser.add_argument(
+        "--output",
+        metavar="FILE",
+        help="file to write, with a header and the columns row (number of the original, from 0), texts, label (default: the "
+        "name of the data with `.augmented` before its ending)",
+    )
+    parser.add_argument(
+        "--probability",
+        type=float,
+        default=0.4,
+        metavar="P",
+        help="of replacing a word in a copy (paper and default: %(default)s)",
+    )
+    parser.add_argument(
+        "--candidates",
+        type=int,
+        default=15,
+        metavar="K",
+        help="words among which a replacement is drawn (paper and default: %(default)s)",
+    )
+    parser.add_argument(
+        "--copies",
+        type=int,
+        default=20,
+        metavar="N",
+        help="copies drawn of each text; equal ones are written once (paper and default: %(default)s)",
+    )
+    parser.add_argument(
+        "--seed", type=int, default=1, help="of all draws, with the row's number (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--context",
+        choices=CONTEXTS,
+        default=ORIGINAL,
+        help="what the model sees beside the masked sentence: the sentence as it is, as in the authors' code, or nothing "
+        "(`masked-only`), as in their paper (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--word-vectors",
+        metavar="FILE",
+        help="vectors for words of several pieces, in GloVe's text format (default: the mean of the pieces' vectors in the "
+        "model's input embeddings, against those of its whole words)",
+    )
+    parser.add_argument(
+        "--stop-words",
+        metavar="FILE",
+        help="words that are never replaced, separated by white space (default: a short English list)",
+    )
+    parser.add_argument(
+        "--batch-size",
+        type=int,
+        default=64,
+        metavar="N",
+        help="masked sentences that go through the model together; those of one sentence always do (default: %(default)s)",
+    )
+    parser.add_argument("--cpu", action="store_true", help="do not use a GPU")
+    parser.add_argument("--overwrite", action="store_true", help="replace an existing output")
+
+
+def main(args: argparse.Namespace) -> None:
+    """Write the augmented file under a temporary name, then under its own.
+
+    Raises:
+        ValueError: options out of range, data that are not what the options say, or no usable masked language model.
+        FileNotFoundError: a missing file, or no folder for the output.
+        FileExistsError: the output exists.
+    """
+    table = table_format(args)
+    output = check_options(args)
+    importlib.import_module("fairseq_bert_kd.tasks")  # registers the models
+    total = sum(1 for _ in read_rows(args.data, table, labelled=False))  # all is checked before the work
+    stop_words = read_stop_words(args.stop_words) if args.stop_words else STOP_WORDS
+    vectors = read_word_vectors(args.word_vectors) if args.word_vectors else None
+    model, tokenizer = load_masked_lm(args.masked_lm, args.tokenizer)
+    model.to(torch.device("cuda" if torch.cuda.is_available() and not args.cpu else "cpu"))
+    finder = WordCandidates(model, tokenizer, args.candidates, args.context, args.batch_size, vectors)
+    splitter = SentenceSplitter(tokenizer, stop_words)
+    augmenter = Augmenter(finder, splitter, args.probability, args.copies, args.seed)
+    temporary = output.with_name(f"{output.name}.{os.getpid()}.tmp")
+    started = time.monotonic()
+    try:
+        with open(temporary, "w", encoding="utf-8", newline="") as file:
+            write_rows(file, args.data, table, augmenter, total)
+        os.replace(temporary, output)
+    finally:
+        temporary.unlink(missing_ok=True)
+    report(output, total, augmenter.counts, time.monotonic() - started)
+
+
+def check_options(args: argparse.Namespace) -> Path:
+    """The output's path.
+
+    Raises:
+        ValueError: options out of range, or an output that is the data.
+        FileNotFoundError: missing data, or no folder for the output.
+        FileExistsError: the output exists.
+    """
+    check_draws(args.probability, args.candidates, args.copies)
+    if args.seed < 0:
+        raise ValueError(f"--seed must be at least 0, got {args.seed}")
+    if args.batch_size < 1:
+        raise ValueError(f"--batch-size must be at least 1, got {args.batch_size}")
+    data = Path(args.data)
+    if not data.is_file():
+        raise FileNotFoundError(f"`{data}` does not exist, or is no file. Check its path")
+    named = data.with_suffix("") if data.suffix == ".gz" else data
+    output = Path(args.output) if args.output else named.with_name(f"{named.stem}.augmented{named.suffix}")
+    if not output.parent.is_dir():
+        raise FileNotFoundError(f"the folder of --output `{output}` does not exist. Create it first")
+    if output.exists() and output.samefile(data):
+        raise ValueError(f"--output `{output}` must not be the data. Choose another name")
+    if output.exists() and not args.overwrite:
+        raise FileExistsError(f"`{output}` exists; pass --overwrite to replace it")
+    return output
+
+
+class Augmenter:
+    """Makes the copies of rows.
+
+    Args:
+        finder: finds the candidates.
+        splitter: splits texts into words.
+        probability: see `augmentation.draw_copies`.
+        copies: see `augmentation.draw_copies`.
+        seed: of all draws, with the row's number.
+
+    Attributes:
+        counts: numbers of texts, of those too long for the model, of words, of those with candidates, and of rows written.
+    """
+
+    def __init__(
+        self, finder: WordCandidates, splitter: SentenceSplitter, probability: float, copies: int, seed: int
+    ):
+        self.counts: Counter[str] = Counter()
+        self._finder, self._splitter = finder, splitter
+        self._probability, self._copies, self._seed = probability, copies, seed
+
+    def augment(self, first: int, rows: Sequence[Row]) -> Iterator[tuple[int, list[str], str | None]]:
+        """Number of the original, texts and label of each row to write.
+
+        Copies are a function of the seed and the row's number alone, given the candidates.
+
+        Args:
+            first: number of the first row.
+            rows: consecutive rows.
+        """
+        split = [self._splitter.split(text) for row in rows for text in row.texts]
+        fits = [self._finder.fits(sentence) for sentence in split]
+        found = iter(self._finder.of(list(compress(split, fits))))
+        candidates: list[Candidates] = [next(found) if fitting else {} for fitting in fits]
+        self.counts["texts"] += len(split)
+        self.counts["too long"] += fits.count(False)
+        self.counts["words"] += sum(len(sentence.words) for sentence in split)
+        self.counts["with candidates"] += sum(map(len, candidates))
+        sides = [
+            (list(map("".join, sentence.words)), known)
+            for sentence, known in zip(split, candidates, strict=True)
+        ]
+        width = len(rows[0].texts)
+        for place, row in enumerate(rows):
+            draws = np.random.default_rng([self._seed, first + place])
+            own = sides[place * width : (place + 1) * width]
+            for texts in draw_rows(own, self._probability, self._copies, draws):
+                self.counts["written"] += 1
+                yield first + place, list(map(" ".join, texts)), row.label
+
+
+def write_rows(file: TextIO, data: str, table: TableFormat, augmenter: Augmenter, total: int) -> None:
+    """Write the header and, for each row of the data, it and its copies.
+
+    Args:
+        file: stream of text.
+        data: path of the data.
+        table: format of the data.
+        augmenter: makes the copies.
+        total: rows of the data, for the progress bar.
+    """
+    rows = read_rows(data, table, labelled=False)
+    write = _row_writer(file, table.quoting)
+    number = 0
+    with tqdm(total=total, desc="augment", unit=" rows", unit_scale=True, file=sys.stderr) as progress:
+        while chunk := list(islice(rows, CHUNK_ROWS)):
+            if number == 0:
+                write(header(table, labelled=chunk[0].label is not None))
+            for row, texts, label in augmenter.augment(number, chunk):
+                write([row, *texts, *([] if label is None else [label])])
+            number += len(chunk)
+            progress.update(len(chunk))
+
+
+def _row_writer(file: TextIO, quoting: str) -> Callable[[list[Any]], Any]:
+    """Function that writes a row as `sentence_table.read_rows` reads it."""
+    if quoting == "double":
+        return csv.writer(file, delimiter=TAB, lineterminator="\n").writerow
+    return lambda cells: file.write(TAB.join(map(str, cells)) + "\n")
+
+
+def header(table: TableFormat, labelled: bool) -> list[str]:
+    """Names of the columns, by which ``prepare-sentences`` finds them again with the same options."""
+    if table.preset is not None:
+        texts, label = [names[0] for names in table.preset.texts], (*table.preset.label, "label")[0]
+    elif table.columns[0].isdecimal():
+        texts, label = ["text"] if table.texts == 1 else ["text1", "text2"], "label"
+    else:
+        texts, label = list(table.columns), table.label or "label"
+    return ["row", *texts, *([label] if labelled else [])]
+
+
+def report(output: Path, rows: int, counts: Counter[str], seconds: float) -> None:
+    """Print what was written, and how fast."""
+    print(
+        f"{output}: {counts['written']:,} rows from {rows:,} ({counts['written'] / rows:.1f} each); candidates for "
+        f"{counts['with candidates']:,} of {counts['words']:,} words; {seconds:.1f} seconds, "
+        f"{counts['texts'] / max(seconds, 1e-9):,.1f} sentences per second"
+    )
+    if counts["too long"]:
+        print(
+            f"warning: {counts['too long']:,} of {counts['texts']:,} texts are too long for the model's positions and have "
+            "no copies; --context masked-only takes half of the room",
+            file=sys.stderr,
+        )

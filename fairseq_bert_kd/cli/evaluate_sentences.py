@@ -1,0 +1,241 @@
+"""``fairseq-bert-kd evaluate-sentences``: how good a sentence model is, and whether it differs from another one."""
+
+import argparse
+import json
+import os
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from fairseq_bert_kd.cli.sentence_table import add_format_arguments
+from fairseq_bert_kd.evaluation.fairseq_output import READERS
+from fairseq_bert_kd.evaluation.metric import Metric, MetricSettings
+from fairseq_bert_kd.evaluation.registry import METRICS, find_metric, signatures
+from fairseq_bert_kd.evaluation.significance import SEED, bootstrap_interval, paired_test
+from fairseq_bert_kd.evaluation.system_output import SystemOutput
+from fairseq_bert_kd.storage.sentence_data import CLASSES, NUMBERS, SentenceSpec
+
+HELP = "score a sentence model on a split or a file: accuracy, F1, correlations, with 95 % intervals and paired tests"
+EXAMPLE = """examples:
+  fairseq-bert-kd evaluate-sentences data-sst2 --path sst2/checkpoint_best.pt --predictions sst2.valid.txt
+  fairseq-bert-kd evaluate-sentences data-sst2 --path small/checkpoint_best.pt --against sst2.valid.txt
+  fairseq-bert-kd evaluate-sentences data-sst2 --path sst2/checkpoint_best.pt --input mine.tsv --task sst2
+  fairseq-bert-kd evaluate-sentences data-stsb --path encoder/checkpoint_best.pt --sts --subset test"""
+SCORED_KINDS = (CLASSES, NUMBERS)
+CHOICES = sorted(name for name, metric in METRICS.items() if metric.kind in SCORED_KINDS)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.epilog = EXAMPLE
+    parser.add_argument(
+        "data",
+        nargs="?",
+        help="folder of prepared sentences (default: the one that the checkpoint was trained on)",
+    )
+    parser.add_argument(
+        "--path",
+        required=True,
+        metavar="FILE",
+        help="checkpoint of a sentence model; with --sts also the folder or hub name of a transformers encoder",
+    )
+    parser.add_argument("--subset", default="valid", help="split of the folder (default: %(default)s)")
+    parser.add_argument(
+        "--input", metavar="FILE", help="score this file instead of a split; the folder gives the dictionary"
+    )
+    add_format_arguments(parser)
+    parser.add_argument(
+        "--tokenizer",
+        metavar="PATH",
+        help="tokenizer for --input, folder or hub name (default: the one that the folder was prepared with)",
+    )
+    parser.add_argument(
+        "--metric", choices=CHOICES, help="metric that comes first and is tested (default: that of the task)"
+    )
+    parser.add_argument(
+        "--positive",
+        metavar="CLASS",
+        help="class whose F1 counts (default: that of the task, else the mean over the classes)",
+    )
+    parser.add_argument(
+        "--against",
+        metavar="FILE",
+        help="predictions of another model for the same rows, written by --predictions: a paired test says whether the two "
+        "differ",
+    )
+    parser.add_argument(
+        "--predictions", metavar="FILE", help="write the predictions, one a row: names of classes, or numbers"
+    )
+    parser.add_argument("--json", metavar="FILE", help="also write scores, intervals and tests to this file")
+    parser.add_argument(
+        "--overwrite", action="store_true", help="replace existing --predictions and --json files"
+    )
+    parser.add_argument(
+        "--sts",
+        action="store_true",
+        help="compare the cosine of the two sentences' vectors with the scores, instead of a classification head",
+    )
+    parser.add_argument(
+        "--vector",
+        help="with --sts: which of the model's vectors, such as mean or cls (default: the model's own)",
+    )
+    parser.add_argument(
+        "--batch-size", type=int, default=64, metavar="N", help="rows at a time (default: %(default)s)"
+    )
+    parser.add_argument("--cpu", action="store_true", help="do not use a GPU")
+
+
+def main(args: argparse.Namespace) -> None:
+    """Predict, print the scores and write the files.
+
+    Raises:
+        ValueError: options that contradict each other, or data, predictions or a checkpoint that do not belong together.
+        FileNotFoundError: a missing file or folder.
+        FileExistsError: an output exists.
+    """
+    check_options(args)
+    from fairseq_bert_kd.cli import sentence_predictions
+
+    model = sentence_predictions.load(args.path, args.data, args.cpu)
+    rows = sentence_predictions.rows_to_predict(args, model)
+    started = time.monotonic()
+    predictions = (
+        sentence_predictions.cosines(model, rows, args.batch_size, args.vector)
+        if args.sts
+        else sentence_predictions.predict(model, rows, args.batch_size)
+    )
+    seconds = time.monotonic() - started
+    print(f"{rows.name}: {len(predictions):,} rows in {seconds:.1f} seconds")
+    kind = NUMBERS if args.sts else model.task.spec.kind
+    results: dict[str, Any] = {"checkpoint": args.path, "set": rows.name, "rows": len(predictions)}
+    if rows.references is None:
+        if not args.predictions:
+            raise ValueError(
+                f"{rows.name} has no labels to compare with; give --predictions FILE to write what the model says"
+            )
+    else:
+        metrics = chosen_metrics(args, kind, model.task.spec)
+        results |= scores(metrics, predictions, rows.references)
+        if args.against:
+            results["against"] = compare(args.against, kind, metrics, predictions, rows.references)
+    if args.predictions:
+        write(Path(args.predictions), "".join(f"{prediction}\n" for prediction in predictions))
+    if args.json:
+        write(Path(args.json), json.dumps(results, indent=2, ensure_ascii=False) + "\n")
+
+
+def check_options(args: argparse.Namespace) -> None:
+    """Check the options before anything is loaded.
+
+    Raises:
+        ValueError, FileNotFoundError, FileExistsError: as in `main`.
+    """
+    if args.batch_size < 1:
+        raise ValueError(f"--batch-size must be at least 1, got {args.batch_size}")
+    if not args.input and (args.task or args.columns or args.tokenizer):
+        raise ValueError(
+            "--task, --columns and --tokenizer say how to read --input FILE, which is not given; leave them out"
+        )
+    if args.vector and not args.sts:
+        raise ValueError("--vector chooses a vector for --sts, which is not given; leave it out")
+    if args.sts and args.metric and METRICS[args.metric].kind != NUMBERS:
+        raise ValueError(
+            f"--sts compares numbers, --metric {args.metric} compares classes; choose pearson or spearman"
+        )
+    for option in ("input", "against"):
+        name = getattr(args, option)
+        if name and not Path(name).is_file():
+            raise FileNotFoundError(f"--{option} `{name}` does not exist, or is no file. Check its path")
+    for option in ("predictions", "json"):
+        name = getattr(args, option)
+        if name and not Path(name).absolute().parent.is_dir():
+            raise FileNotFoundError(f"the folder of --{option} `{name}` does not exist. Create it first")
+        if name and Path(name).exists() and not args.overwrite:
+            raise FileExistsError(
+                f"--{option} `{name}` exists; choose another name, or pass --overwrite to replace it"
+            )
+
+
+def chosen_metrics(args: argparse.Namespace, kind: str, spec: SentenceSpec) -> dict[str, Metric]:
+    """Metrics of the kind, the main one first.
+
+    Raises:
+        ValueError: a metric of another kind, or a class that the model does not know.
+    """
+    stated = spec.metric if spec.kind == kind else ""
+    main = find_metric(args.metric or stated or ("accuracy" if kind == CLASSES else "spearman"))
+    if main.kind != kind:
+        raise ValueError(
+            f"--metric {args.metric} compares {main.kind}, the model predicts {kind}; choose another metric"
+        )
+    positive = args.positive or spec.positive
+    if args.positive and args.positive not in spec.names:
+        raise ValueError(
+            f"--positive `{args.positive}` is no class of the model; its classes are {', '.join(spec.names) or 'none'}"
+        )
+    settings = MetricSettings(positive=positive)
+    names = [
+        main.name,
+        *(name for name, metric in METRICS.items() if metric.kind == kind and name != main.name),
+    ]
+    return {name: METRICS[name](settings) for name in names}
+
+
+def scores(metrics: Mapping[str, Metric], predictions: list[Any], references: list[Any]) -> dict[str, Any]:
+    """Print and return every score with its 95 % interval by the bootstrap over rows."""
+    output = SystemOutput(metrics, predictions, references)
+    everything = np.arange(len(references))
+    found = {}
+    width = max(len(metric.title) for metric in metrics.values())
+    for name, metric in metrics.items():
+
+        def score(drawn: Any, name: str = name) -> float:
+            return output.subset_score(name, drawn)
+
+        low, high = bootstrap_interval(score, everything, np.random.default_rng(SEED))
+        value = output.scores[name]
+        found[name] = {"score": value, "low": low, "high": high}
+        print(f"{metric.title:<{width}}  {value:6.2f}  [{low:.2f}, {high:.2f}]")
+    listed = signatures(metrics)
+    for title, signature in listed.items():
+        print(f"{title}: {signature}")
+    return {"scores": found, "signatures": listed}
+
+
+def compare(
+    path: str, kind: str, metrics: Mapping[str, Metric], predictions: list[Any], references: list[Any]
+) -> dict[str, Any]:
+    """Print and return the difference to another model's predictions, by the main metric and those that go with it.
+
+    Raises:
+        ValueError: another number of predictions, or predictions of another kind.
+    """
+    others = READERS[kind](path)
+    if len(others) != len(references):
+        raise ValueError(
+            f"--against `{path}` has {len(others)} predictions for {len(references)} rows; give predictions of the same split"
+        )
+    baseline, system = (SystemOutput(metrics, values, references) for values in (others, predictions))
+    main = next(iter(metrics.values()))
+    found = {}
+    for name in main.columns:
+        test = paired_test(name, baseline, system)
+        before, after = baseline.scores[name], system.scores[name]
+        found[name] = {"score": before, "difference": after - before, "p": test.p, "test": test.signature}
+        print(
+            f"against {path}: {metrics[name].title} {before:.2f}, {after - before:+.2f}, p = {test.p:.4f} ({test.description})"
+        )
+    return {"predictions": path, **found}
+
+
+def write(path: Path, text: str) -> None:
+    """Write a file under a temporary name, then under its own."""
+    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
+    try:
+        temporary.write_text(text, encoding="utf-8")
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)

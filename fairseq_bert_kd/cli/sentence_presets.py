@@ -1,0 +1,99 @@
+"""What the files of known sentence tasks look like: GLUE's tables, and the headerless files of the tasks' origins."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from fairseq_bert_kd.storage.sentence_data import CLASSES, NUMBERS, UNLABELLED
+
+
+class Headerless(NamedTuple):
+    """Columns of a file without a header, counted from 0.
+
+    Attributes:
+        width: columns of a line.
+        texts: columns of the texts.
+        label: column of the label; None if unlabelled.
+        open_end: whether a line may have more columns.
+    """
+
+    width: int
+    texts: tuple[int, ...]
+    label: int | None
+    open_end: bool = False
+
+
+@dataclass(frozen=True)
+class Preset:
+    """A task.
+
+    Attributes:
+        texts: for each text of a row the names that a header may give its column, in lower case.
+        label: names that a header may give the label's column.
+        headerless: columns of files without a header; None if the task's files have one.
+        classes: names of the classes in the order of their numbers, each with its other spellings in files; empty for names
+            that the training file gives.
+        kind: what the labels are, one of `sentence_data.KINDS`.
+        bounds: least and greatest number of a regression.
+        metric: metric by which predictions are judged first.
+        positive: class whose F1 counts.
+    """
+
+    texts: tuple[tuple[str, ...], ...]
+    label: tuple[str, ...] = ("label",)
+    headerless: Headerless | None = None
+    classes: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    kind: str = CLASSES
+    bounds: tuple[float, float] | None = None
+    metric: str = "accuracy"
+    positive: str | None = None
+
+
+_LABEL_FIRST = Headerless(2, (1,), 0)  # label TAB sentence
+_TWO_SENTENCES = (("sentence1", "#1 string"), ("sentence2", "#2 string"))
+_ENTAILMENT = {"entailment": (), "not_entailment": ()}
+_ONE_LINE = Headerless(1, (0,), None)
+
+# The classes have the names and the order of the GLUE data sets on the Hugging Face hub, F1 is of the class that GLUE names.
+PRESETS = {
+    "sst2": Preset(
+        (("sentence", "content"),), headerless=_LABEL_FIRST, classes={"negative": ("0",), "positive": ("1",)}
+    ),
+    "mrpc": Preset(
+        _TWO_SENTENCES, ("quality", "label"), classes={"not_equivalent": ("0",), "equivalent": ("1",)},
+        metric="f1", positive="equivalent",
+    ),
+    "rte": Preset(_TWO_SENTENCES, classes=_ENTAILMENT),
+    "stsb": Preset(
+        _TWO_SENTENCES, ("score", "label"), Headerless(7, (5, 6), 4, open_end=True),
+        kind=NUMBERS, bounds=(0, 5), metric="spearman",
+    ),
+    "cola": Preset(
+        (("sentence",),), headerless=Headerless(4, (3,), 1),
+        classes={"unacceptable": ("0",), "acceptable": ("1",)}, metric="mcc",
+    ),
+    "qqp": Preset(
+        (("question1",), ("question2",)), ("is_duplicate", "label"),
+        classes={"not_duplicate": ("0",), "duplicate": ("1",)}, metric="f1", positive="duplicate",
+    ),
+    "mnli": Preset(
+        (("sentence1", "premise"), ("sentence2", "hypothesis")), ("gold_label", "label"),
+        classes={"entailment": (), "neutral": (), "contradiction": ()},
+    ),
+    "qnli": Preset((("question",), ("sentence",)), classes=_ENTAILMENT),
+    "wnli": Preset(_TWO_SENTENCES, classes={"not_entailment": ("0",), "entailment": ("1",)}),
+    "trec": Preset(
+        (("text", "question", "sentence"),), ("label", "coarse_label"), _LABEL_FIRST,
+        classes={"DESC": ("0",), "ENTY": ("1",), "ABBR": ("2",), "HUM": ("3",), "LOC": ("4",), "NUM": ("5",)},
+    ),
+    "snips": Preset(
+        (("text", "sentence", "utterance"),), ("label", "intent"), _LABEL_FIRST,
+        classes=dict.fromkeys(("AddToPlaylist", "BookRestaurant", "GetWeather", "PlayMusic", "RateBook", "SearchCreativeWork", "SearchScreeningEvent"), ()),
+    ),
+    "plain": Preset((("text",),), (), _ONE_LINE, kind=UNLABELLED, metric=""),
+}  # fmt: skip
+# names of columns: a first line that has one of them is a header, whatever the task
+HEADER_WORDS = frozenset(
+    {"index", "id", "text", "text1", "text2", "content", "labels", "class", "category", "target", "stars"}
+    | {name for preset in PRESETS.values() for names in (*preset.texts, preset.label) for name in names}
+)

@@ -1,0 +1,170 @@
+"""Where the training of an encoder starts: pre-trained weights, a checkpoint of ours, or random weights of given sizes."""
+
+import json
+import logging
+from collections.abc import Mapping
+from typing import Any
+
+from torch import Tensor, nn
+
+from fairseq_bert_kd import compat
+from fairseq_bert_kd.functional.text_format import TextFormat
+from fairseq_bert_kd.modules.encoder_layers import keep_layers
+from fairseq_bert_kd.modules.pretrained_encoder import (
+    EncoderSpec,
+    encoder_from_config,
+    encoder_from_pretrained,
+)
+from fairseq_bert_kd.modules.sentence_classifier import Pooler, SentenceParts, new_linear, take_apart
+
+logger = logging.getLogger(__name__)
+
+# option -> name in a transformers config, which knows the names of other model types
+SIZES = {
+    "encoder_layers": "num_hidden_layers",
+    "encoder_hidden": "hidden_size",
+    "encoder_heads": "num_attention_heads",
+    "encoder_ffn": "intermediate_size",
+}
+FFN_OF_DISTILBERT = "hidden_dim"  # the one size whose common name it does not answer to
+
+
+def starting_point(cfg: Any, vocabulary: Any) -> SentenceParts:
+    """Encoder, pooler and classifier as the options of ``hf_encoder`` name them.
+
+    Args:
+        cfg: ``encoder_model``, ``encoder_init``, ``encoder_init_layers`` and the sizes.
+        vocabulary: text format, digests and number of ids of the task's tokenizer.
+
+    Raises:
+        ValueError: options that exclude each other, or weights that do not fit them.
+    """
+    origins = [name for name in ("encoder_model", "encoder_init") if getattr(cfg, name)]
+    if len(origins) == 2:
+        raise ValueError(
+            "--encoder-model and --encoder-init both say where the encoder starts; give one of them"
+        )
+    if not origins:
+        return random_encoder(cfg, vocabulary)
+    if cfg.encoder_model:
+        parts = take_apart(*encoder_from_pretrained(cfg.encoder_model))
+    else:
+        parts = parts_of_checkpoint(cfg.encoder_init, vocabulary.digests["tokenizer"])
+    if cfg.encoder_init_layers:
+        _keep(parts.encoder, cfg.encoder_init_layers)
+    _check_sizes(cfg, parts.encoder.config, getattr(cfg, origins[0]))
+    return parts
+
+
+def random_encoder(cfg: Any, vocabulary: Any) -> SentenceParts:
+    """A BERT of the given sizes with the random weights of its own initialisation.
+
+    Raises:
+        ValueError: a size is missing, or the heads do not divide the width.
+    """
+    if cfg.encoder_init_layers:
+        raise ValueError(
+            "--encoder-init-layers chooses layers of --encoder-model or --encoder-init; give one of them"
+        )
+    layers, hidden, heads = cfg.encoder_layers, cfg.encoder_hidden, cfg.encoder_heads
+    if not (layers and hidden and heads):
+        raise ValueError(
+            "--arch hf_encoder needs --encoder-model, --encoder-init, or the sizes of a new encoder: --encoder-layers, "
+            "--encoder-hidden and --encoder-heads"
+        )
+    if hidden % heads:
+        raise ValueError(f"--encoder-hidden must be a multiple of --encoder-heads, got {hidden} and {heads}")
+    text_format: TextFormat = vocabulary.text_format
+    settings = {
+        "model_type": "bert",
+        "vocab_size": vocabulary.encoder_size,
+        "pad_token_id": text_format.pad,
+        "intermediate_size": cfg.encoder_ffn or 4 * hidden,
+        **{SIZES[name]: getattr(cfg, name) for name in SIZES if name != "encoder_ffn"},
+    }
+    return take_apart(encoder_from_config(settings))._replace(pooler=None)
+
+
+def parts_of_checkpoint(path: str, tokenizer: str) -> SentenceParts:
+    """`parts_of_state` of a checkpoint, for data of a tokenizer with this digest."""
+    try:
+        parts, spec = parts_of_state(compat.load_checkpoint(path), path)
+    except ValueError as error:
+        raise ValueError(f"--encoder-init: {error}") from None
+    if spec.digests["tokenizer"] != tokenizer:
+        raise ValueError(
+            f"--encoder-init `{path}` was trained with another tokenizer (sha256 {spec.digests['tokenizer'][:12]} against "
+            f"{tokenizer[:12]}); prepare the data with that one"
+        )
+    return parts
+
+
+def parts_of_state(state: dict[str, Any], name: str) -> tuple[SentenceParts, EncoderSpec]:
+    """Encoder of a checkpoint of ours with its weights, pooler and classifier if there are, and its description.
+
+    Args:
+        state: content of the checkpoint.
+        name: its path, for the message.
+
+    Raises:
+        ValueError: the checkpoint holds no transformers encoder.
+    """
+    settings, weights = compat.model_settings(state), state["model"]
+    described = settings.get("encoder_spec") or settings.get("teacher_spec") or "{}"
+    if "model_type" not in json.loads(described).get("config", {}):  # other models describe themselves too
+        raise ValueError(
+            f"`{name}` holds no transformers encoder but a `{settings['_name']}` model; give a checkpoint of "
+            "--arch hf_encoder"
+        )
+    spec = EncoderSpec.from_json(described)
+    encoder = take_apart(encoder_from_config(spec.config)).encoder
+    encoder.load_state_dict(_below(weights, "encoder."))
+    parts = SentenceParts(encoder)
+    if spec.pooler:
+        pooler = Pooler.new(encoder.config)
+        pooler.load_state_dict(_below(weights, "pooler."))
+        parts = parts._replace(pooler=pooler)
+    parts = parts._replace(projections=_projections(spec, weights))
+    if len(spec.heads) != 1:
+        return parts, spec
+    [(head_name, head)] = spec.heads.items()
+    output = new_linear(encoder.config.hidden_size, head.classes, encoder.config)
+    output.load_state_dict(_below(weights, f"classification_heads.{head_name}.output."))
+    form = str(settings["classification_pooling"]), str(settings["classifier"])
+    return parts._replace(output=output, names=head.names, form=form), spec
+
+
+def _projections(spec: EncoderSpec, weights: Mapping[str, Tensor]) -> dict[str, nn.Linear]:
+    """Maps of hidden states by name, with their weights."""
+    found = {}
+    for name, (width, bias) in spec.projections.items():
+        below = _below(weights, f"projections.{name}.")
+        found[name] = nn.Linear(below["weight"].size(1), width, bias)
+        found[name].load_state_dict(below)
+    return found
+
+
+def _below(weights: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    """Weights of one module, without its name."""
+    return {name.removeprefix(prefix): weight for name, weight in weights.items() if name.startswith(prefix)}
+
+
+def _keep(encoder: Any, listed: str) -> None:
+    """Keep the layers of ``--encoder-init-layers``."""
+    try:
+        layers = keep_layers(encoder, [int(number) for number in listed.split(",")])
+    except ValueError as error:
+        raise ValueError(f"--encoder-init-layers {listed}: {error}") from None
+    logger.info("--encoder-init-layers: layers %s of %d", listed, layers)
+
+
+def _check_sizes(cfg: Any, config: Any, origin: str) -> None:
+    """ValueError if a given size is not that of the encoder."""
+    for option, name in SIZES.items():
+        given = getattr(cfg, option)
+        own = getattr(config, name, None) or getattr(config, FFN_OF_DISTILBERT, None)
+        if given is not None and given != own:
+            raise ValueError(
+                f"--{option.replace('_', '-')} is {given}, but `{origin}` has {own}; leave the option out, or start from "
+                "random weights"
+            )

@@ -1,0 +1,392 @@
+"""Task ``sentence_prediction_with_teacher``: classes or numbers for one or two sentences, labels known by name."""
+
+import functools
+import logging
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Optional
+
+from fairseq import utils
+from fairseq.data import Dictionary
+from fairseq.dataclass import FairseqDataclass
+from fairseq.tasks import FairseqTask, register_task
+from omegaconf import II, MISSING
+
+from fairseq_bert_kd import compat
+from fairseq_bert_kd.data.guarded_loading import GuardedLoading
+from fairseq_bert_kd.data.sentence_dataset import SentenceDataset
+from fairseq_bert_kd.storage.alignment import check_tokenizer
+from fairseq_bert_kd.storage.fairseq_data import (
+    check_parallel,
+    open_sides,
+    sentence_files,
+)
+from fairseq_bert_kd.storage.sentence_data import (
+    NUMBERS,
+    UNLABELLED,
+    SentenceSpec,
+    check_head,
+    check_same_pieces,
+    check_same_task,
+    read_spec,
+    read_targets,
+    translated,
+)
+from fairseq_bert_kd.teachers.layer_teacher import LiveLayerTeacher
+from fairseq_bert_kd.teachers.load_layer_teacher import load_layer_teacher
+from fairseq_bert_kd.tokenization.dictionary import SentenceVocabulary, load_dictionary, sentence_vocabulary
+from fairseq_bert_kd.tokenization.hf_tokenizer import HfTokenizer
+
+logger = logging.getLogger(__name__)
+
+CHECKPOINT = "the checkpoint"  # in messages
+SPEC = "sentence_spec"  # in the task's state, which checkpoints hold
+LAST_CHECKPOINT = "checkpoint_last.pt"  # fairseq's default for --restore-file
+
+
+@dataclass
+class SentencePredictionWithTeacherConfig(FairseqDataclass):
+    """Options of the data and of the classification head."""
+
+    data: str = field(
+        default=MISSING, metadata={"help": "folder that `fairseq-bert-kd prepare-sentences` wrote"}
+    )
+    kd_tokenizer: Optional[str] = field(
+        default=None,
+        metadata={
+            "help": "folder or hub name of the tokenizer that made the pieces (default: that of --encoder-model, else the one "
+            "that the data were prepared with)"
+        },
+    )
+    kd_teacher: Optional[str] = field(
+        default=None,
+        metadata={
+            "help": "teacher of --criterion layer_distillation, frozen in the training loop: checkpoint of --arch hf_encoder, or "
+            "folder or hub name of a transformers encoder, with the tokenizer of the data"
+        },
+    )
+    max_positions: Optional[int] = field(
+        default=None,
+        metadata={
+            "help": "longest row in tokens, ends of sentence included; longer ones are cut, the longer text first, and "
+            "counted in the log (default: what the model can read)"
+        },
+    )
+    classification_head_name: str = field(
+        default="sentence_classification_head",
+        metadata={"help": "name of the classification head that is trained"},
+    )
+    seed: int = II("common.seed")
+    train_subset: str = II("dataset.train_subset")
+    save_dir: str = II("checkpoint.save_dir")
+    restore_file: str = II("checkpoint.restore_file")
+    finetune_from_model: Optional[str] = II("checkpoint.finetune_from_model")
+
+
+@register_task("sentence_prediction_with_teacher", dataclass=SentencePredictionWithTeacherConfig)
+class SentencePredictionWithTeacherTask(GuardedLoading, FairseqTask):
+    """Sentences or pairs of them with a class, a number or no label; fairseq's ``sentence_prediction`` criterion trains it.
+
+    Unlike fairseq's own task it keeps texts apart for the model to join, knows classes by name, sorts each epoch's rows by
+    length within buckets, and loses none: longer rows are cut and the last batch is kept.
+
+    Attributes:
+        spec: what the model's outputs mean; that of the checkpoint if there is one, else that of the data.
+        dictionary: dictionary of all texts.
+        teacher: set while a criterion is built that learns from one; no module, and no part of a checkpoint.
+    """
+
+    spec: SentenceSpec
+    teacher: LiveLayerTeacher | None = None
+    _tokenizer_name: str
+    _built: tuple[Any, Any]  # model and its settings
+    _model_positions: int | None = None
+    _needs_labels = False
+
+    def __init__(self, cfg, spec: SentenceSpec, folders: dict[str, SentenceSpec], dictionary: Dictionary):
+        super().__init__(cfg)
+        if cfg.max_positions is not None and cfg.max_positions < spec.texts:
+            raise ValueError(
+                f"--max-positions must be at least {spec.texts}, the ends of sentence of a row, got {cfg.max_positions}"
+            )
+        self.dictionary = dictionary
+        self._folders = folders
+        self._take_spec(spec)
+
+    @classmethod
+    def setup_task(cls, cfg, **kwargs):
+        """Read what the data folders say.
+
+        Raises:
+            FileNotFoundError: a folder was not prepared.
+            ValueError: folders that do not belong together.
+        """
+        folders = {folder: read_spec(folder) for folder in utils.split_paths(cfg.data)}
+        first, *others = folders
+        for folder in others:
+            names = (f"data folder `{first}`", f"data folder `{folder}`")
+            check_same_pieces(folders[first], folders[folder], names)
+            check_same_task(folders[first], folders[folder], names)
+        return cls(cfg, folders[first], folders, load_dictionary(first, folders[first]))
+
+    def load_state_dict(self, state_dict):
+        """Take the meaning of the outputs from a checkpoint, before fairseq builds its model.
+
+        Raises:
+            ValueError: the data have other pieces than those that the checkpoint was trained on.
+        """
+        super().load_state_dict(state_dict)
+        if SPEC in state_dict:
+            trained = SentenceSpec.from_json(state_dict[SPEC])
+            check_same_pieces(trained, self.spec, (CHECKPOINT, f"data folder `{self.cfg.data}`"))
+            self._take_spec(trained)
+
+    def _take_spec(self, spec: SentenceSpec) -> None:
+        self.spec = spec
+        self.state.merge_state_dict({SPEC: spec.to_json()})
+        self._tokenizer_name = self.cfg.kd_tokenizer or spec.tokenizer_name
+
+    # ------------------------------------------------------------ what models ask for
+
+    @property
+    def source_dictionary(self):
+        return self.dictionary
+
+    @property
+    def target_dictionary(self):
+        return self.dictionary
+
+    @property
+    def label_names(self) -> tuple[str, ...]:
+        """Names of the classes in the order of the model's outputs; empty for numbers and unlabelled text."""
+        return self.spec.names
+
+    @property
+    def num_classes(self) -> int:
+        """Outputs of the classification head: classes, or 1 for numbers; 0 for unlabelled text."""
+        return self.spec.outputs
+
+    @functools.cached_property
+    def label_dictionary(self) -> Dictionary:
+        """Class *numbers* as symbols, which fairseq's criterion turns into integers again."""
+        dictionary = Dictionary()
+        for number in range(len(self.spec.names)):
+            dictionary.add_symbol(str(number))
+        return dictionary
+
+    @functools.cached_property
+    def vocabulary(self) -> SentenceVocabulary:
+        """The dictionary in the ids of the encoder; made when a model asks for it.
+
+        Raises:
+            ValueError: the tokenizer cannot be loaded, or is another one than that of the data.
+        """
+        name = self._tokenizer_name
+        if not name:
+            raise ValueError(
+                "the tokenizer of the data is not known; give --kd-tokenizer, a folder or hub name"
+            )
+        tokenizer = HfTokenizer(name)
+        check_tokenizer(f"data folder `{self.cfg.data}`", self.spec.tokenizer, tokenizer.digest(), name)
+        return sentence_vocabulary(tokenizer, self.dictionary)
+
+    def build_model(self, cfg, from_checkpoint=False):
+        """Build the model and its classification head, and write its description into ``cfg`` if it has one."""
+        if not from_checkpoint:
+            self._check_continued_checkpoint()
+        self._tokenizer_name = (
+            self.cfg.kd_tokenizer or getattr(cfg, "encoder_model", None) or self.spec.tokenizer_name
+        )
+        model = super().build_model(cfg, from_checkpoint)
+        head = self.cfg.classification_head_name
+        if self.num_classes and head not in model.classification_heads:
+            model.register_classification_head(head, num_classes=self.num_classes)
+        if getattr(cfg, "encoder_spec", "") is None:
+            cfg.encoder_spec = model.spec()
+        self._model_positions = _smallest(model.max_positions())
+        self._built = model, cfg
+        return model
+
+    def _check_continued_checkpoint(self):
+        """Compare the data with the checkpoint from which training goes on; fairseq loads it later, weights only."""
+        path = continued_checkpoint(self.cfg)
+        if path is None:
+            return
+        state = compat.load_checkpoint(path)
+        trained = spec_of(state)
+        if trained is None:
+            return
+        names = (f"checkpoint `{path}`", f"data folder `{self.cfg.data}`")
+        check_same_pieces(trained, self.spec, names)
+        head = self.cfg.classification_head_name
+        if state["cfg"]["task"].get("classification_head_name") == head:
+            check_head(trained, self.spec, names, head)
+
+    def build_criterion(self, cfg, from_checkpoint=False):
+        self._check_criterion(cfg)
+        criterion = super().build_criterion(cfg, from_checkpoint=from_checkpoint)
+        needs_teacher = getattr(criterion, "needs_teacher", False)
+        if needs_teacher:
+            self._load_teacher(criterion.needs_predictions)
+        elif self.cfg.kd_teacher and not hasattr(criterion, "needs_teacher"):
+            raise ValueError(
+                f"--kd-teacher is for --criterion layer_distillation, `{cfg._name}` does not ask a teacher; leave it out"
+            )
+        if hasattr(criterion, "prepare"):
+            model, settings = self._built
+            criterion.prepare(model)
+            if hasattr(settings, "encoder_spec"):
+                settings.encoder_spec = model.spec()  # with what the criterion has added
+        return criterion
+
+    def _load_teacher(self, predicts: bool) -> None:
+        """Load ``--kd-teacher``; ``predicts`` if its predictions are learned."""
+        if not self.cfg.kd_teacher:
+            raise ValueError(
+                "--criterion layer_distillation learns from a teacher; give --kd-teacher, a checkpoint of --arch hf_encoder or "
+                "the folder or hub name of a transformers encoder"
+            )
+        self.teacher = load_layer_teacher(
+            self.cfg.kd_teacher, self.vocabulary, self.label_names, self.num_classes, predicts
+        )
+
+    def _check_criterion(self, cfg):
+        """Check fairseq's own criterion against the kind of the labels."""
+        if getattr(cfg, "_name", None) != "sentence_prediction":
+            return
+        self._needs_labels = True
+        if self.spec.kind == UNLABELLED:
+            raise ValueError(
+                f"--criterion sentence_prediction learns from labels, `{self.cfg.data}` has none; prepare the data with "
+                "labels, or choose another criterion"
+            )
+        if cfg.regression_target != (self.spec.kind == NUMBERS):
+            said = "add" if self.spec.kind == NUMBERS else "leave out"
+            raise ValueError(
+                f"the labels of `{self.cfg.data}` are {self.spec.kind}; {said} --regression-target"
+            )
+
+    @staticmethod
+    def logging_outputs_can_be_summed(criterion) -> bool:
+        """Whether workers may add up their logs: not the lists that ``--report-mcc`` and its like are computed from."""
+        if getattr(criterion, "keep_pred_and_targ", False):
+            return False
+        return FairseqTask.logging_outputs_can_be_summed(criterion)
+
+    # ------------------------------------------------------------ data
+
+    def load_dataset(self, split, epoch=1, combine=False, **kwargs):
+        """Load a split.
+
+        Raises:
+            FileNotFoundError: the folder does not have it.
+            ValueError: a damaged file, sides of unequal length, or no labels where they are needed.
+        """
+        folder = self.folder_of(split, epoch)
+        spec = self._folders[folder]
+        texts = open_sides(sentence_files(folder, split, text_sides(spec)), split)
+        targets = self._targets(folder, split, len(texts["input0"]))
+        training = split == self.cfg.train_subset
+        dataset = SentenceDataset(
+            list(texts.values()), targets, self.dictionary.pad(), self.cfg.seed if training else None
+        )
+        self.truncate(dataset, split)
+        self.datasets[split] = dataset
+
+    def _targets(self, folder: str, split: str, rows: int):
+        """Labels of a split in the numbers of the model's outputs; None if there are none."""
+        spec = self._folders[folder]
+        targets = read_targets(folder, split, spec)
+        if targets is None:
+            if self._needs_labels:
+                raise ValueError(
+                    f"split `{split}` of `{folder}` has no labels; for predictions run `fairseq-bert-kd evaluate-sentences`"
+                )
+            return None
+        check_parallel(split, rows, len(targets), ("input0", "label"))
+        check_same_task(self.spec, spec, (CHECKPOINT, f"data folder `{folder}`"))
+        return None if self.spec.kind == UNLABELLED else translated(targets, spec, self.spec)
+
+    def truncate(self, dataset: SentenceDataset, name: str) -> None:
+        """Cut rows to what the model reads, and count them in the log."""
+        limits = [limit for limit in (self.cfg.max_positions, self._model_positions) if limit is not None]
+        if limits and (cut := dataset.truncate(min(limits))):
+            logger.warning(
+                "%s: %d of %d rows (%.2f %%) were cut to %d tokens (the model's positions or --max-positions), the longer "
+                "text first",
+                name,
+                cut,
+                len(dataset),
+                100.0 * cut / len(dataset),
+                min(limits),
+            )
+
+    def filter_indices_by_size(self, indices, dataset, max_positions=None, ignore_invalid_inputs=False):
+        """All rows: those that the model cannot read whole were cut when they were loaded.
+
+        Raises:
+            ValueError: a row is longer than ``--max-tokens``; fairseq would leave it out without a word.
+        """
+        limit, longest = _smallest(max_positions), int(dataset.sizes.max(initial=0))
+        if limit is not None and longest > limit:
+            raise ValueError(
+                f"the longest row has {longest} tokens, more than a batch of --max-tokens {limit} can hold; raise it, or "
+                "cut the rows with --max-positions"
+            )
+        return indices
+
+    def max_positions(self):
+        """No limit of the task's own: rows are cut when they are loaded."""
+        return None
+
+
+def text_sides(spec: SentenceSpec) -> list[str]:
+    """Sides of a row's texts: ``input0``, and ``input1`` for pairs."""
+    return [f"input{number}" for number in range(spec.texts)]
+
+
+def continued_checkpoint(cfg: Any) -> str | None:
+    """Checkpoint from which fairseq-train starts, by fairseq's own rule; None if it starts anew.
+
+    Args:
+        cfg: has ``save_dir``, ``restore_file`` and ``finetune_from_model``.
+    """
+    if cfg.restore_file and cfg.restore_file != LAST_CHECKPOINT:
+        return cfg.restore_file if os.path.isfile(cfg.restore_file) else None
+    last = os.path.join(cfg.save_dir or "", LAST_CHECKPOINT)
+    if os.path.isfile(last):
+        return last
+    return (
+        cfg.finetune_from_model
+        if cfg.finetune_from_model and os.path.isfile(cfg.finetune_from_model)
+        else None
+    )
+
+
+def spec_of(state: Mapping[str, Any]) -> SentenceSpec | None:
+    """What the outputs of a checkpoint's model mean; None if it is not of this task."""
+    stated = (state.get("task_state") or {}).get(SPEC)
+    return SentenceSpec.from_json(stated) if stated else None
+
+
+def trained_spec(path: str) -> SentenceSpec:
+    """What the outputs of a checkpoint's model mean.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: it is no checkpoint of this task.
+    """
+    spec = spec_of(compat.load_checkpoint(path))
+    if spec is None:
+        raise ValueError(
+            f"checkpoint `{path}` is not of task sentence_prediction_with_teacher; give the checkpoint of a model of sentences"
+        )
+    return spec
+
+
+def _smallest(positions: int | Sequence[int] | None) -> int | None:
+    """The smallest of a model's limits, which fairseq gives as one number or several."""
+    if positions is None or isinstance(positions, int):
+        return positions
+    return min((limit for limit in positions if limit is not None), default=None)

@@ -1,0 +1,336 @@
+"""The command on small files: what it writes and says, what it refuses, and that nothing is left of a refused run."""
+
+import json
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+from fairseq.data import Dictionary
+from fairseq.data.indexed_dataset import MMapIndexedDataset
+
+from fairseq_bert_kd.cli import prepare_sentences, sentence_folder
+from fairseq_bert_kd.storage.fairseq_data import IndexedTokens, dictionary_digest, sentence_hash
+from fairseq_bert_kd.storage.sentence_data import hashes_path, read_spec, read_targets
+from fairseq_bert_kd.tokenization.dictionary import full_dictionary
+from fairseq_bert_kd.tokenization.hf_tokenizer import HfTokenizer
+from tests.tiny_sentences import prepare
+from tests.tokenization.tiny_tokenizers import build_tokenizer
+
+DATA = Path(os.environ.get("KD_SENTENCE_DATA", "/nowhere"))  # GLUE's files, where a machine has them
+TRAIN = "1\tThe man is near\n0\tthe people eat\n1\tThe men sit\n"
+
+
+@pytest.fixture(scope="module")
+def bert(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("tokenizer") / "bert"
+    build_tokenizer("bert_uncased", folder)
+    return folder
+
+
+@pytest.fixture
+def files(tmp_path):
+    """Function that writes files, by name and content; their paths."""
+
+    def write(**contents):
+        for name, content in contents.items():
+            (tmp_path / name).write_text(content, encoding="utf-8", newline="")
+        return [tmp_path / name for name in contents]
+
+    return write
+
+
+def words_of(folder, side, split):
+    """Texts of a side as pieces, end of sentence included."""
+    dictionary = Dictionary.load(str(folder / side / "dict.txt"))
+    texts = MMapIndexedDataset(str(folder / side / split))
+    return [[dictionary[int(token)] for token in texts[row]] for row in range(len(texts))]
+
+
+def test_what_it_writes(bert, files, tmp_path, capsys):
+    train, valid, test = files(train=TRAIN, valid="1\tthe men\n", test="index\tsentence\n0\ta man\n")
+    out = tmp_path / "data"
+    assert prepare(bert, out, "--task", "sst2", "--train", train, "--valid", valid, "--test", test) == 0
+    tokenizer = HfTokenizer(str(bert))
+    assert words_of(out, "input0", "train") == [
+        [*tokenizer.encode(line), "</s>"] for line in ("The man is near", "the people eat", "The men sit")
+    ]
+    spec = read_spec(out)
+    assert (spec.kind, spec.names, spec.texts, spec.metric) == (
+        "classes",
+        ("negative", "positive"),
+        1,
+        "accuracy",
+    )
+    assert spec.tokenizer == tokenizer.digest()
+    dictionary = Dictionary.load(str(out / "input0" / "dict.txt"))
+    assert spec.dictionary == dictionary_digest(dictionary.symbols)
+    assert read_targets(out, "train", spec).tolist() == [1, 0, 1]
+    assert read_targets(out, "test", spec) is None
+    assert (out / "label" / "dict.txt").read_text() == "negative 1\npositive 2\n"
+    texts = IndexedTokens(out / "input0" / "train")
+    assert np.load(hashes_path(out, "train")).tolist() == [[sentence_hash(texts[row])] for row in range(3)]
+    rows = json.loads((out / "labels.json").read_text())["rows"]
+    assert rows["valid"] == {"rows": 1, "tokens": 3, "truncated": 0, "tokens_cut": 0}
+    said = capsys.readouterr()
+    assert (
+        "train: 3 rows, 13 tokens (mean 4.3, longest 5); 0 rows cut to 512 tokens; negative 1, positive 2"
+        in said.out
+    )
+    assert "valid: 1 rows, 3 tokens" in said.out
+    assert "test: 1 rows, 3 tokens (mean 3.0, longest 3); 0 rows cut to 512 tokens; no labels" in said.out
+    assert "3.00/3.00" in said.err  # the progress bar
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["data", "test", "train", "valid"]
+
+
+def test_the_dictionary_of_the_text_has_frequent_pieces_first(bert, files, tmp_path, capsys):
+    train, valid = files(train=TRAIN, valid="1\tthe stove\n")
+    out = tmp_path / "data"
+    assert prepare(bert, out, "--task", "sst2", "--train", train, "--valid", valid) == 0
+    first, *_ = (out / "input0" / "dict.txt").read_text().split("\n")
+    assert first == "the 3"
+    assert "<unk>" in words_of(out, "input0", "valid")[0]
+    said = "pieces of valid are not in the dictionary; --full-dictionary has all"
+    assert said in capsys.readouterr().out
+
+
+def test_the_full_dictionary_is_that_of_the_tokenizer(bert, files, tmp_path):
+    train, valid = files(train=TRAIN, valid="1\tthe stove 🙂\n")
+    out = tmp_path / "data"
+    assert prepare(bert, out, "--task", "sst2", "--train", train, "--valid", valid, "--full-dictionary") == 0
+    symbols = Dictionary.load(str(out / "input0" / "dict.txt")).symbols
+    assert symbols == full_dictionary(HfTokenizer(str(bert))).symbols
+    assert words_of(out, "input0", "valid") == [[*HfTokenizer(str(bert)).encode("the stove 🙂"), "</s>"]]
+
+
+def test_pairs_and_numbers(bert, files, tmp_path, capsys):
+    lines = "g\tf\ty\t1\t2.5\tthe man\tthe men\ng\tf\ty\t2\t0\tthe people\ta man\tx\ty\n"
+    out = tmp_path / "data"
+    [train] = files(train=lines)
+    assert prepare(bert, out, "--task", "stsb", "--train", train) == 0
+    spec = read_spec(out)
+    assert (spec.kind, spec.names, spec.texts, spec.metric) == ("numbers", (), 2, "spearman")
+    assert read_targets(out, "train", spec).tolist() == [2.5, 0.0]
+    assert (out / "input0" / "dict.txt").read_bytes() == (out / "input1" / "dict.txt").read_bytes()
+    assert [text[-2] for text in words_of(out, "input1", "train")] == ["men", "man"]
+    assert "labels 0 to 2.5, mean 1.25" in capsys.readouterr().out
+
+
+def test_plain_text(bert, files, tmp_path):
+    one, two = files(one="the man\n", two="the people\na man\n")
+    out = tmp_path / "data"
+    assert prepare(bert, out, "--task", "plain", "--train", one, two) == 0
+    assert (read_spec(out).kind, read_spec(out).names) == ("none", ())
+    assert not (out / "label").exists()
+    assert [len(text) for text in words_of(out, "input0", "train")] == [3, 3, 3]
+
+
+@pytest.mark.parametrize(
+    ("labels", "options", "names"),
+    [
+        (("10", "9", "10"), (), ("9", "10")),  # numbers by value
+        (("b", "a c", "b"), (), ("a c", "b")),
+        (("b", "a", "b"), ("--classes", "c,b,a"), ("c", "b", "a")),
+    ],
+)
+def test_names_of_one_s_own_classes(bert, files, tmp_path, labels, options, names):
+    [train] = files(train="text\tlabel\n" + "".join(f"the man\t{label}\n" for label in labels))
+    out = tmp_path / "data"
+    given = ("--columns", "text", "--label-column", "label", "--train", train, *options)
+    assert prepare(bert, out, *given) == 0
+    spec = read_spec(out)
+    assert spec.names == names
+    assert [spec.names[number] for number in read_targets(out, "train", spec)] == list(labels)
+
+
+def test_like_takes_dictionary_and_classes(bert, files, tmp_path):
+    train, more = files(train=TRAIN, more="0\tthe man\n")
+    assert prepare(bert, tmp_path / "data", "--task", "sst2", "--train", train) == 0
+    like = ("--like", tmp_path / "data", "--task", "sst2")
+    assert prepare(bert, tmp_path / "more-data", *like, "--test", more) == 0
+    one, other = read_spec(tmp_path / "data"), read_spec(tmp_path / "more-data")
+    assert (one.dictionary, one.names, one.metric) == (other.dictionary, other.names, other.metric)
+    assert words_of(tmp_path / "more-data", "input0", "test") == [["the", "man", "</s>"]]
+
+
+@pytest.mark.parametrize(
+    ("most", "kept", "cut"),
+    [
+        (9, (4, 4), 0),  # [CLS] a b c [SEP] d e f [SEP]
+        (8, (4, 3), 1),
+        (5, (2, 2), 1),
+    ],
+)
+def test_long_rows_are_cut_and_counted(bert, files, tmp_path, capsys, most, kept, cut):
+    [train] = files(train="text\tother\nthe man is\ta man sit\n")
+    out = tmp_path / "data"
+    assert prepare(bert, out, "--columns", "text,other", "--train", train, "--max-tokens", most) == 0
+    texts = [words_of(out, side, "train")[0] for side in ("input0", "input1")]
+    assert tuple(map(len, texts)) == kept
+    assert [text[-1] for text in texts] == ["</s>", "</s>"]
+    assert f"{cut} rows cut to {most} tokens" in capsys.readouterr().out
+
+
+def test_rows_that_training_has_too_are_counted(bert, files, tmp_path, capsys):
+    train, valid = files(train=TRAIN, valid="1\tthe MEN sit\n0\ta man\n")
+    prepare(bert, tmp_path / "data", "--task", "sst2", "--train", train, "--valid", valid)
+    assert "warning: 1 of 2 rows of valid have the same text as a row of train" in capsys.readouterr().out
+
+
+# ---------------------------------------------------------------- refusals
+
+BAD = [
+    (
+        {"train": TRAIN, "valid": "2\ta man\n"},
+        (),
+        "valid`, line 1: the label `2` is none of the known ones (negative, positive",
+    ),
+    ({"train": TRAIN, "valid": "1\ta\tb\n"}, (), "valid`, line 1: a file of this task has 2 columns"),
+    ({"train": TRAIN + "1\t\n"}, (), "train`, line 4: column 2 must hold a text"),
+    ({"train": TRAIN + "1\t\u200b\n"}, (), "train`, line 4: the tokenizer leaves nothing of"),
+    ({"train": "index\tsentence\n0\ta\n"}, (), "has no column of labels"),
+    ({"train": TRAIN}, ("--max-tokens", 2), "--max-tokens must be at least 3 for rows of 1 texts"),
+    ({"train": TRAIN}, ("--full-dictionary", "--like", "x"), "--like takes the dictionary of a folder"),
+    ({"train": TRAIN}, ("--like", "/nowhere"), "holds no prepared sentences"),
+    ({"test": TRAIN}, (), "without --train there is no dictionary"),
+    ({"train": TRAIN}, ("--classes", "positive"), "at least two classes"),
+    ({"train": "sentence\tlabel\n"}, (), "has a header and no row below it"),
+    ({"train": TRAIN}, ("--classes", "a,a"), "the class `a` is named twice"),
+]
+
+
+@pytest.mark.parametrize(("contents", "options", "message"), BAD)
+def test_refusals_leave_nothing(bert, files, tmp_path, capsys, contents, options, message):
+    paths = dict(zip(contents, files(**contents), strict=True))
+    given = [word for split, path in paths.items() for word in (f"--{split}", path)]
+    assert prepare(bert, tmp_path / "data", "--task", "sst2", *given, *options) == 2
+    assert message in capsys.readouterr().err
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(contents)
+
+
+OWN = ("--columns", "text", "--label-column", "label")
+
+
+@pytest.mark.parametrize(
+    ("content", "options", "message"),
+    [
+        ("a man\tx\n", ("--label-kind", "numbers"), "line 2: the label must be a number, but is `x`"),
+        ("a man\tnan\n", ("--label-kind", "numbers"), "the label must be a number, but is `nan`"),
+        ("a man\tx\nthe man\tx\n", (), "at least two classes, the labels are x"),
+        ("a man\tx\nthe man\t\n", (), "line 3: the label `` is none of the known ones"),
+        ("a man\tx\nthe man\ty\n", ("--classes", "x,z"), "line 3: the label `y` is none of the known ones (x, z)"),
+    ],
+)  # fmt: skip
+def test_labels_of_one_s_own(bert, files, tmp_path, capsys, content, options, message):
+    [train] = files(train=f"text\tlabel\n{content}")
+    assert prepare(bert, tmp_path / "data", *OWN, "--train", train, *options) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_a_score_out_of_range(bert, files, tmp_path, capsys):
+    [train] = files(train="g\tf\ty\t1\t5.5\tthe man\tthe men\n")
+    assert prepare(bert, tmp_path / "data", "--task", "stsb", "--train", train) == 2
+    assert "line 1: the label must be a number from 0 to 5, but is `5.5`" in capsys.readouterr().err
+
+
+def test_classes_of_numbers(bert, files, tmp_path, capsys):
+    [train] = files(train="text\na man\n")
+    assert prepare(bert, tmp_path / "data", "--columns", "text", "--train", train, "--classes", "a,b") == 2
+    assert "--classes names classes, but the labels are none; leave it out" in capsys.readouterr().err
+
+
+def test_like_keeps_the_metric_of_the_task(bert, files, tmp_path):
+    [train] = files(train="gj04\t1\t\tthe man\ngj04\t0\t\ta man\n")
+    assert prepare(bert, tmp_path / "data", "--task", "cola", "--train", train) == 0
+    [more] = files(more="text\tlabel\na man\tacceptable\n")
+    given = ("--columns", "text", "--label-column", "label", "--like", tmp_path / "data", "--test", more)
+    assert prepare(bert, tmp_path / "more-data", *given) == 0
+    assert (read_spec(tmp_path / "more-data").metric, read_spec(tmp_path / "more-data").names) == (
+        "mcc", ("unacceptable", "acceptable"),
+    )  # fmt: skip
+
+
+def test_files_of_a_split_that_disagree_about_labels(bert, files, tmp_path, capsys):
+    train, one, two = files(train=TRAIN, one="1\ta\n", two="index\tsentence\n0\ta\n")
+    assert prepare(bert, tmp_path / "data", "--task", "sst2", "--train", train, "--test", one, two) == 2
+    assert "some files of --test have labels and some have none" in capsys.readouterr().err
+
+
+def test_like_of_another_tokenizer_or_kind(bert, files, tmp_path, capsys):
+    train, pairs = files(train=TRAIN, pairs="text\tother\tlabel\na\tb\t3\n")
+    like = tmp_path / "data"
+    assert prepare(bert, like, "--task", "sst2", "--train", train) == 0
+    build_tokenizer("bert_cased", tmp_path / "cased")
+    assert (
+        prepare(tmp_path / "cased", tmp_path / "b", "--task", "sst2", "--train", train, "--like", like) == 2
+    )
+    assert "another tokenizer" in capsys.readouterr().err
+    numbers = ("--columns", "text", "--label-column", "label", "--label-kind", "numbers", "--test", pairs)
+    assert prepare(bert, tmp_path / "b", *numbers, "--like", like) == 2
+    assert "has labels that are classes, these files have numbers" in capsys.readouterr().err
+
+
+def test_an_existing_folder(bert, files, tmp_path, capsys):
+    [train] = files(train=TRAIN)
+    out = tmp_path / "data"
+    given = ("--task", "sst2", "--train", train)
+    assert prepare(bert, out, *given) == 0
+    before = (out / "labels.json").stat().st_mtime_ns
+    assert prepare(bert, out, *given) == 2
+    assert "exists; choose another name, or pass --overwrite" in capsys.readouterr().err
+    assert (out / "labels.json").stat().st_mtime_ns == before
+    assert prepare(bert, out, *given, "--overwrite") == 0
+    assert (out / "labels.json").stat().st_mtime_ns != before
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "thesis.tex").touch()
+    assert prepare(bert, tmp_path / "mine", *given, "--overwrite") == 2
+    assert "holds no prepared sentences (no labels.json), so it is not overwritten" in capsys.readouterr().err
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["data", "mine", "train"]
+
+
+def test_a_missing_file_or_folder(bert, tmp_path, capsys):
+    assert prepare(bert, tmp_path / "data", "--task", "sst2", "--train", tmp_path / "nothing") == 2
+    assert "does not exist, or is no file" in capsys.readouterr().err
+    (tmp_path / "train").write_text(TRAIN)
+    assert prepare(bert, tmp_path / "no" / "data", "--task", "sst2", "--train", tmp_path / "train") == 2
+    assert "the folder of --destdir" in capsys.readouterr().err
+
+
+def test_a_run_that_breaks_leaves_the_former_folder(bert, files, tmp_path, monkeypatch):
+    [train] = files(train=TRAIN)
+    given = ("--task", "sst2", "--train", train)
+    assert prepare(bert, tmp_path / "data", *given) == 0
+    before = sorted(path.name for path in (tmp_path / "data").rglob("*"))
+
+    def broken(*_):
+        raise OSError("disk full")
+
+    monkeypatch.setattr(sentence_folder, "write_dictionary", broken)
+    assert prepare(bert, tmp_path / "data", *given, "--overwrite") == 2
+    assert sorted(path.name for path in (tmp_path / "data").rglob("*")) == before
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["data", "train"]
+
+
+def test_many_chunks_are_one(bert, files, tmp_path, monkeypatch):
+    [train] = files(train=TRAIN)
+    monkeypatch.setattr(prepare_sentences, "CHUNK_ROWS", 2)
+    assert prepare(bert, tmp_path / "data", "--task", "sst2", "--train", train) == 0
+    assert len(words_of(tmp_path / "data", "input0", "train")) == 3
+
+
+# ---------------------------------------------------------------- real files
+
+REAL = [
+    ("sst2", ("SST-2/dev.tsv.gz",), 872),
+    ("mrpc", ("MRPC/msr_paraphrase_test.txt.gz",), 1725),
+    ("rte", ("RTE/dev.tsv.gz",), 277),
+    ("stsb", ("STS-B/sts-dev.csv.gz",), 1500),
+    ("cola", ("CoLA/raw/in_domain_dev.tsv", "CoLA/raw/out_of_domain_dev.tsv"), 1043),
+]
+
+
+@pytest.mark.skipif(not DATA.is_dir(), reason="KD_SENTENCE_DATA names no folder with GLUE's files")
+@pytest.mark.parametrize(("task", "names", "rows"), REAL)
+def test_real_files(bert, tmp_path, task, names, rows):
+    assert prepare(bert, tmp_path / "data", "--task", task, "--train", *(DATA / name for name in names)) == 0
+    assert len(np.load(hashes_path(tmp_path / "data", "train"))) == rows
