@@ -59,6 +59,7 @@ def test_every_command_of_the_chain_runs(tmp_path):
 
 def test_options_of_the_table_exist_with_their_defaults():
     from fairseq_bert_kd.criterions.distillation_loss import DistillationConfig
+    from fairseq_bert_kd.criterions.layer_distillation_options import LayerDistillationConfig
     from fairseq_bert_kd.criterions.sentence_representation import SentenceRepresentationConfig
     from fairseq_bert_kd.models.hf_encoder import HfEncoderConfig
     from fairseq_bert_kd.models.masked_lm_teacher import HfMaskedLMConfig
@@ -71,6 +72,7 @@ def test_options_of_the_table_exist_with_their_defaults():
     fields = {}
     for config in (
         DistillationConfig,
+        LayerDistillationConfig,
         HfMaskedLMConfig,
         HfEncoderConfig,
         ConditionalMaskedLMConfig,
