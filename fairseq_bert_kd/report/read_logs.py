@@ -39,6 +39,13 @@ STUDENT_CURVES = (
     CurveKind("valid", "loss", "Validation: label-smoothed loss, bits per token"),
     CurveKind("valid", "bleu", "Validation: BLEU while training, as logged"),
 )
+REWARD_CURVES = (  # of systems that were trained with rewards
+    CurveKind("train", "reward", "Training: mean reward of the samples"),
+    CurveKind("valid", "held_out", "Validation: held-out evaluator"),
+    CurveKind("valid", "source_bleu", "Validation: BLEU against the source"),
+    CurveKind("train", "copy_rate", "Training: share of samples that copy their source"),
+    CurveKind("train", "entropy", "Training: entropy of the policy, nats per token"),
+)
 TEACHER_CURVE = CurveKind("valid", "masked_accuracy", "Validation: masked accuracy, %")
 
 
