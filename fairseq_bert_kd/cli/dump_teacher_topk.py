@@ -27,9 +27,10 @@ from fairseq_bert_kd.data.run_hints import log_unknown, say_threads
 from fairseq_bert_kd.functional.text_input import LEFT_TO_RIGHT
 from fairseq_bert_kd.storage.fairseq_data import dictionary_digest, open_pairs, read_dictionary
 from fairseq_bert_kd.storage.shards import Shard, shard_path
+from fairseq_bert_kd.storage.store_folders import store_folders
 from fairseq_bert_kd.storage.token_counts import frequency_nll
 from fairseq_bert_kd.storage.topk import PREFIX_PLAN, STRIDED_PLAN, TopKInfo, scoring_plan
-from fairseq_bert_kd.storage.topk_store import TopKReader, store_folders, store_path
+from fairseq_bert_kd.storage.topk_store import TopKReader, store_path
 from fairseq_bert_kd.teachers import distributed
 from fairseq_bert_kd.teachers.load import Teacher, load_teacher
 from fairseq_bert_kd.teachers.plan import number_of_passes

@@ -11,7 +11,7 @@ NOT_WRITABLE = (
 
 
 def add_store_dir(parser: argparse.ArgumentParser) -> None:
-    """Let a command take ``--store-dir``, see `topk_store.store_folders`."""
+    """Let a command take ``--store-dir``, see `storage.store_folders`."""
     parser.add_argument(
         "--store-dir",
         metavar="DIR",

@@ -22,8 +22,9 @@ from fairseq_bert_kd.storage.fairseq_data import (
     read_dictionary,
     translation_files,
 )
+from fairseq_bert_kd.storage.store_folders import store_folders
 from fairseq_bert_kd.storage.topk import MASK_PLANS, STRIDED_PLAN, TopKInfo
-from fairseq_bert_kd.storage.topk_store import DEFAULT_NAME, TopKWriter, store_folders, store_path
+from fairseq_bert_kd.storage.topk_store import DEFAULT_NAME, TopKWriter, store_path
 
 HELP = "write a store from an Arrow or Parquet table of a teacher's best pieces and their logits"
 EPILOG = """example: fairseq-bert-kd store import teacher.parquet --data data-bin --source-lang de --target-lang en

@@ -15,6 +15,7 @@ from torch import Tensor
 from fairseq_bert_kd.criterions.layer_distillation_options import (
     ALL,
     LAYER_TERMS,
+    PREDICTION,
     TERMS,
     LayerDistillationConfig,
     check_options,
@@ -91,6 +92,11 @@ class LayerDistillationCriterion(FairseqCriterion):
             raise ValueError(
                 f"--layer-stage {self.cfg.layer_stage} learns predictions, and the student has no head `{self.head}`, because "
                 "the data have no labels; give data with labels, or leave out --layer-prediction-weight and --layer-label-weight"
+            )
+        if str(self.cfg.layer_stage) == PREDICTION and not self.task.starts_from:
+            logger.warning(
+                "--layer-stage prediction starts from random weights: it is made for a student of the intermediate stage, given "
+                "by --encoder-init"
             )
         if self.weights.keys() & {*LAYER_TERMS}:
             self.pairs = layer_pairs(self.cfg, student.encoder.config, self.task.teacher)

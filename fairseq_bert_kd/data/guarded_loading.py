@@ -1,6 +1,8 @@
 """What our tasks add to fairseq's loading of data: checks beforehand, and batches that cover every sentence."""
 
 import os
+from collections.abc import Mapping
+from functools import cached_property
 from typing import Any
 
 from fairseq import utils
@@ -30,6 +32,18 @@ class GuardedLoading:
             say_threads(next(model.parameters()).device.type)
         super().begin_epoch(epoch, model)  # type: ignore[misc]
 
+    def say_unknown(
+        self, folder: str, name: str, sides: Mapping[str, Any], unknown: Mapping[str, int]
+    ) -> None:
+        """Log how much of a part is unknown, see `log_unknown`; once, though every epoch may load it again."""
+        if (folder, name) not in self._reported:
+            self._reported.add((folder, name))
+            log_unknown(name, sides, unknown)
+
+    @cached_property
+    def _reported(self) -> set[tuple[str, str]]:
+        return set()
+
     def folder_of(self, split: str, epoch: int) -> str:
         """The data folder (of ``a:b``) of a split in an epoch; training takes them in turn, as in fairseq's tasks."""
         folders = utils.split_paths(self.cfg.data)
@@ -56,7 +70,6 @@ class GuardedTranslation(GuardedLoading):
         dictionaries = {f"dict.{cfg.source_lang}.txt": src_dict, f"dict.{cfg.target_lang}.txt": tgt_dict}
         check_same_dictionaries(utils.split_paths(cfg.data), dictionaries)
         self._unknown = {"source": src_dict.unk(), "target": tgt_dict.unk()}
-        self._read: set[tuple[str, str]] = set()  # folder and name of the parts that were reported
 
     @classmethod
     def setup_task(cls, cfg, **kwargs):
@@ -88,7 +101,5 @@ class GuardedTranslation(GuardedLoading):
                 "there (of raw text with --dataset-impl raw)"
             )
         for part, sides in zip(parts, check_parts(parts, self.cfg.dataset_impl), strict=True):
-            if (folder, part.name) not in self._read:
-                self._read.add((folder, part.name))
-                log_unknown(part.name, sides, self._unknown)
+            self.say_unknown(folder, part.name, sides, self._unknown)
         return parts

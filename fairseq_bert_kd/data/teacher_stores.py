@@ -18,7 +18,8 @@ from fairseq_bert_kd.storage.alignment import (
     check_sentences,
     check_settings,
 )
-from fairseq_bert_kd.storage.topk_store import TopKReader, store_folders, store_path
+from fairseq_bert_kd.storage.store_folders import store_folders
+from fairseq_bert_kd.storage.topk_store import TopKReader, store_path
 
 logger = logging.getLogger(__name__)
 

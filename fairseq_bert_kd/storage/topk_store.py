@@ -61,28 +61,6 @@ class TopKWriter(StoreWriter):
         super().__init__(path, info, lengths, {"dictionary": encode_dictionary(symbols)}, shard, overwrite)
 
 
-def store_folders(folders: Sequence[str], given: str | None, option: str) -> list[str]:
-    """Folder of the stores of each data folder: the data folder itself, or the one that is given.
-
-    Args:
-        folders: data folders.
-        given: as many folders, separated as the data folders are; None for the data folders.
-        option: name of the option, for the message.
-
-    Raises:
-        ValueError: another number of folders.
-    """
-    if given is None:
-        return list(folders)
-    others = given.split(os.pathsep)
-    if len(others) != len(folders):
-        raise ValueError(
-            f"{option} must name a folder for each data folder, separated by `{os.pathsep}`: {len(folders)}, got {len(others)} "
-            f"(`{given}`)"
-        )
-    return others
-
-
 def store_path(
     data_dir: str | os.PathLike[str], split: str, source_lang: str, target_lang: str, name: str = DEFAULT_NAME
 ) -> Path:

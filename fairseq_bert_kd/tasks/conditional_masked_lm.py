@@ -249,7 +249,8 @@ class OneSidedMaskedLMTask(MaskedLMTraining, FairseqTask):
 
     def load_dataset(self, split, epoch=1, combine=False, **kwargs):
         parts = text_parts(self.folder_of(split, epoch), split, combine, self.cfg.source_lang)
-        check_parts(parts)
+        for part, sides in zip(parts, check_parts(parts, self.cfg.dataset_impl), strict=True):
+            self.say_unknown(part.folder, part.name, sides, {"target": self.target_dictionary.unk()})
         texts = [
             data_utils.load_indexed_dataset(
                 part.prefixes["target"], self.target_dictionary, self.cfg.dataset_impl

@@ -78,6 +78,7 @@ class SentencePredictionWithTeacherConfig(FairseqDataclass):
         metadata={"help": "name of the classification head that is trained"},
     )
     seed: int = II("common.seed")
+    log_interval: int = II("common.log_interval")
     train_subset: str = II("dataset.train_subset")
     save_dir: str = II("checkpoint.save_dir")
     restore_file: str = II("checkpoint.restore_file")
@@ -95,10 +96,12 @@ class SentencePredictionWithTeacherTask(GuardedLoading, FairseqTask):
         spec: what the model's outputs mean; that of the checkpoint if there is one, else that of the data.
         dictionary: dictionary of all texts.
         teacher: set while a criterion is built that learns from one; no module, and no part of a checkpoint.
+        starts_from: checkpoint or folder whose weights training starts from; None for random weights.
     """
 
     spec: SentenceSpec
     teacher: LiveLayerTeacher | None = None
+    starts_from: str | None = None
     _tokenizer_name: str
     _built: tuple[Any, Any]  # model and its settings
     _model_positions: int | None = None
@@ -205,6 +208,8 @@ class SentencePredictionWithTeacherTask(GuardedLoading, FairseqTask):
         if getattr(cfg, "encoder_spec", "") is None:
             cfg.encoder_spec = model.spec()
         self._model_positions = _smallest(model.max_positions())
+        origins = (getattr(cfg, name, None) for name in ("encoder_init", "encoder_model"))
+        self.starts_from = continued_checkpoint(self.cfg) or next(filter(None, origins), None)
         self._built = model, cfg
         return model
 
@@ -286,6 +291,7 @@ class SentencePredictionWithTeacherTask(GuardedLoading, FairseqTask):
         folder = self.folder_of(split, epoch)
         spec = self._folders[folder]
         texts = open_sides(sentence_files(folder, split, text_sides(spec)), split)
+        self.say_unknown(folder, split, texts, dict.fromkeys(texts, self.dictionary.unk()))
         targets = self._targets(folder, split, len(texts["input0"]))
         training = split == self.cfg.train_subset
         dataset = SentenceDataset(

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from fairseq.data import Dictionary
 from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
@@ -23,6 +24,7 @@ from fairseq_bert_kd.functional.text_input import LEFT_TO_RIGHT, TextLayout
 from fairseq_bert_kd.teachers.interface import LayerTeacher, TokenTeacher
 from fairseq_bert_kd.tokenization.dictionary import SentenceVocabulary
 
+PADDING = 1  # of every dictionary of fairseq's
 Item = tuple[list[int], ...]  # student ids of each side, the predicted one last
 SHORT, LONGER = (
     (2, 4),
@@ -77,6 +79,27 @@ def check_layer_teacher(model: LayerTeacher, vocabulary: SentenceVocabulary, nam
 
     ids = _distinct_ids(vocabulary.token_to_encoder, vocabulary.text_format.pad)
     check_teacher(model, states, probe_texts(ids), name)
+
+
+def check_sentence_encoder(model: Any, dictionary: Dictionary, vector: str | None, name: str) -> None:
+    """Check that an encoder's vector of a sentence depends on that sentence alone.
+
+    Args:
+        model: a `SentenceEncoder` with its own weights, on the CPU.
+        dictionary: dictionary of its sentences.
+        vector: which of its vectors, see `SentenceEncoder`.
+        name: what to call it in the message.
+
+    Raises:
+        ValueError: see `check_teacher`.
+    """
+
+    def vectors(texts: Sequence[list[int]]) -> list[Tensor]:
+        tokens, lengths = _padded([[*text, dictionary.eos()] for text in texts], torch.device("cpu"))
+        return list(model.sentence_vectors(tokens, lengths, vector)[:, None])
+
+    pieces = range(len(dictionary) - 1, dictionary.nspecial - 1, -1)[:16]
+    check_teacher(model, vectors, probe_texts(pieces or [dictionary.unk()]), name)
 
 
 def probe_texts(ids: Sequence[int]) -> ProbeTexts:
@@ -167,6 +190,6 @@ def _rows_of(model: TokenTeacher, layout: TextLayout) -> Outputs:
 
 
 def _padded(side: Sequence[list[int]], device: torch.device) -> tuple[Tensor, Tensor]:
-    """``(items, longest)`` ids, padded on the right with any id, and ``(items,)`` lengths."""
-    ids = pad_sequence([torch.tensor(tokens) for tokens in side], batch_first=True)
+    """``(items, longest)`` ids, padded on the right, and ``(items,)`` lengths."""
+    ids = pad_sequence([torch.tensor(tokens) for tokens in side], batch_first=True, padding_value=PADDING)
     return ids.to(device), torch.tensor([len(tokens) for tokens in side], device=device)

@@ -6,7 +6,8 @@ import shutil
 import pytest
 
 from fairseq_bert_kd.cli.main import cli_main
-from fairseq_bert_kd.storage.topk_store import TopKReader, store_folders, store_path
+from fairseq_bert_kd.storage.store_folders import store_folders
+from fairseq_bert_kd.storage.topk_store import TopKReader, store_path
 from tests.tiny_chain import dump, logged, train_student
 
 

@@ -429,6 +429,13 @@ def test_a_projection_that_no_weight_needs_is_not_made(task, student, teacher):
     assert list(student.projections) == ["embedding"]
 
 
+def test_a_last_stage_without_the_one_before_is_warned_of(task, student, teacher, caplog):
+    made(task, student, teacher)
+    assert "starts from random weights" not in caplog.text
+    made(task, student, teacher, layer_stage="prediction")
+    assert "--layer-stage prediction starts from random weights" in caplog.text
+
+
 # ---- what is refused ---------------------------------------------------------------------------------------
 @pytest.mark.parametrize(
     ("options", "reason"),

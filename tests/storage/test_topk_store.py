@@ -405,7 +405,7 @@ def test_copy_in_text_mode(store):
 def test_version_1_says_how_to_make_it_again(path):
     text = json.dumps({"teacher": "T.pt", "split": "train", "k": 8, "passes": 7}).encode()
     path.write_bytes(struct.pack("<8sII", MAGIC, 1, len(text)) + text + bytes(300))
-    elsewhere = f"rebuild it with `fairseq-bert-kd dump DATA-BIN --store-dir {path.parent} --path TEACHER.pt"
+    elsewhere = f"rebuild it with `fairseq-bert-kd dump DATA --store-dir {path.parent} --path TEACHER.pt"
     refused(path, elsewhere)
     (path.parent / "train.de-en.en.idx").touch()  # beside its data
     refused(

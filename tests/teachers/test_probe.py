@@ -6,16 +6,24 @@ import shutil
 import pytest
 import torch
 import transformers
+from fairseq.data import Dictionary
 from torch import nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_sequence
 
+from fairseq_bert_kd.cli.main import cli_main
 from fairseq_bert_kd.functional.context_probe import ProbeTexts
 from fairseq_bert_kd.functional.text_format import TextFormat
 from fairseq_bert_kd.functional.text_input import BIDIRECTIONAL, LEFT_TO_RIGHT, assemble_texts
 from fairseq_bert_kd.models.masked_lm_teacher import HfMaskedLM
+from fairseq_bert_kd.storage.vector_store import VectorReader, vector_store_path
 from fairseq_bert_kd.teachers.load import load_teacher
-from fairseq_bert_kd.teachers.probe import check_teacher, check_token_teacher
-from tests.tiny_chain import build_teacher_folder, train_teacher
+from fairseq_bert_kd.teachers.load_layer_teacher import load_layer_teacher
+from fairseq_bert_kd.teachers.load_masked_lm import load_masked_lm
+from fairseq_bert_kd.teachers.probe import check_sentence_encoder, check_teacher, check_token_teacher
+from fairseq_bert_kd.tokenization.dictionary import full_dictionary, sentence_vocabulary
+from fairseq_bert_kd.tokenization.hf_tokenizer import HfTokenizer
+from tests.tiny_chain import PLUGIN, WORDS, build_teacher_folder, run_fairseq, train_teacher
+from tests.tiny_sentences import prepare
 
 SYMBOLS = 40
 FORMAT = TextFormat(prefix=(1,), middle=(2,), mask=3, pad=0)
@@ -228,3 +236,81 @@ def test_every_kind_of_teacher_that_the_tests_use_passes(name, tmp_path):
 
     model, *_ = build_teacher(build_teacher_folder(name, tmp_path / name))
     check_token_teacher(model, name)
+
+
+# --- teachers of layers, of words and of vectors, where they are loaded
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory):
+    """Folders ``bert`` and ``fnet`` with one tokenizer."""
+    root = tmp_path_factory.mktemp("models")
+    bert = build_teacher_folder("bert", root / "bert")
+    fnet = shutil.copytree(bert, root / "fnet")
+    size = json.loads((bert / "config.json").read_text())["vocab_size"]
+    config = transformers.FNetConfig(
+        vocab_size=size, pad_token_id=0, hidden_size=32, num_hidden_layers=2, intermediate_size=64
+    )
+    transformers.AutoModelForMaskedLM.from_config(config).save_pretrained(fnet)
+    return bert, fnet
+
+
+def sentences(bert):
+    tokenizer = HfTokenizer(str(bert))
+    dictionary = full_dictionary(tokenizer)
+    return dictionary, sentence_vocabulary(tokenizer, dictionary)
+
+
+def test_teachers_of_layers_are_probed(models):
+    bert, fnet = models
+    _, vocabulary = sentences(bert)
+    assert load_layer_teacher(str(bert), vocabulary, (), 1, predicts=False).layers == 2
+    with pytest.raises(ValueError, match=r"--kd-teacher `.*fnet` cannot be a teacher: it reads padding"):
+        load_layer_teacher(str(fnet), vocabulary, (), 1, predicts=False)
+
+
+def test_masked_language_models_of_sentences_are_probed(models):
+    bert, fnet = models
+    load_masked_lm(str(bert))
+    with pytest.raises(ValueError, match=r"`.*fnet` cannot be a teacher: it reads padding"):
+        load_masked_lm(str(fnet))
+
+
+def test_teachers_of_vectors_are_probed_and_their_stores_can_lie_elsewhere(models, tmp_path, capsys):
+    bert, fnet = models
+    lines = [" ".join(WORDS[i : i + 3]) for i in range(12)]
+    (tmp_path / "train.txt").write_text("".join(f"{line}\n" for line in lines))
+    data = tmp_path / "data"
+    assert prepare(bert, data, "--task", "plain", "--full-dictionary", "--train", tmp_path / "train.txt") == 0
+    command = ["vectors", str(data), "--cpu", "--encoder-model"]
+    assert cli_main([*command, str(fnet)]) == 2
+    assert "fnet` cannot be a teacher: it reads padding" in capsys.readouterr().err
+    assert cli_main([*command, str(bert), "--store-dir", str(tmp_path / "stores")]) == 0
+    store = vector_store_path(tmp_path / "stores", "train")
+    assert len(VectorReader(store)) == 12
+    assert not list(data.glob("*.vec"))
+    run_fairseq(
+        "train", data, "--user-dir", PLUGIN, "--task", "sentence_vectors", "--criterion", "sentence_representation",
+        "--arch", "sentence_lstm", "--hidden-size", 8, "--optimizer", "adam", "--batch-size", 8, "--max-update", 1,
+        "--save-dir", tmp_path / "student", "--num-workers", 0, "--disable-validation", "--cpu",
+        "--kd-store-dir", tmp_path / "stores",
+    )  # fmt: skip
+    assert (tmp_path / "student" / "checkpoint_last.pt").exists()
+
+
+@pytest.mark.parametrize("packed", [True, False])
+def test_any_encoder_with_vectors_is_probed(packed):
+    class Student(SentenceLSTM):
+        def sentence_vectors(self, tokens, lengths, vector=None):
+            rows = zip(tokens.tolist(), lengths.tolist(), strict=True)
+            return torch.cat(self([row[:length] for row, length in rows]))
+
+    torch.manual_seed(0)
+    model, dictionary = Student(packed), Dictionary()
+    for number in range(SYMBOLS - len(dictionary)):
+        dictionary.add_symbol(str(number))
+    if packed:
+        check_sentence_encoder(model, dictionary, None, "it")
+    else:
+        with pytest.raises(ValueError, match="it cannot be a teacher: it reads padding"):
+            check_sentence_encoder(model, dictionary, None, "it")
