@@ -162,7 +162,9 @@ def system_curve(runs: list[Run], logs: Mapping[str, TrainingLog], kind: CurveKi
 def read_teacher_logs(experiment: Experiment, notes: Notes) -> dict[str, TrainingLog]:
     """Logs by name of the teacher, with at least one validation."""
     found = {path.stem for path in (experiment.folder / "logs").glob("teacher*.log")}
-    named = {run.teacher for run in experiment.runs if run.teacher} or {"teacher"}
+    named = {run.teacher for run in experiment.runs if run.teacher}
+    if not named and experiment.kind == "text":
+        named = {"teacher"}
     for name in sorted(named - found):
         notes.add(f"logs/{name}.log", "missing: no masked accuracy and perplexity of the teacher")
     teachers = {}
