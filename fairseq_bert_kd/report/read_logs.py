@@ -49,6 +49,7 @@ REWARD_CURVES = (  # of systems that were trained with rewards
     CurveKind("valid", "source_bleu", "Validation: BLEU against the source"),
     CurveKind("train", "copy_rate", "Training: share of samples that copy their source"),
     CurveKind("train", "entropy", "Training: entropy of the policy, nats per token"),
+    CurveKind("train", "sample_length", "Training: tokens of a sample"),
 )
 TEACHER_CURVE = CurveKind("valid", "masked_accuracy", "Validation: masked accuracy, %")
 
