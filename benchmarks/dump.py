@@ -18,9 +18,9 @@ from benchmarks.timing import in_turns, ratios
 from fairseq_bert_kd.functional.text_format import TextFormat
 from fairseq_bert_kd.storage.fairseq_data import dictionary_digest
 from fairseq_bert_kd.storage.shards import WHOLE
-from fairseq_bert_kd.teachers.dump import StoreDump
 from fairseq_bert_kd.teachers.load import Teacher
 from fairseq_bert_kd.teachers.token_rows import slices
+from fairseq_bert_kd.teachers.topk_dump import TopKDump
 
 SHAPES = {
     "tiny": {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 64},
@@ -47,7 +47,7 @@ def make_teacher(shape: str, dictionary_size: int, device: torch.device, dtype: 
 
 
 @torch.inference_mode()
-def bare_forward(dump: StoreDump, batches: list[Any]) -> None:
+def bare_forward(dump: TopKDump, batches: list[Any]) -> None:
     """The encoder and the head alone, on batches that lie ready."""
     for batch in batches:
         inputs = batch.inputs.to(dump.device)
@@ -56,7 +56,7 @@ def bare_forward(dump: StoreDump, batches: list[Any]) -> None:
             dump.model.project(features[part])
 
 
-def whole_dump(dump: StoreDump) -> None:
+def whole_dump(dump: TopKDump) -> None:
     """The whole dump, from the corpus to the published store."""
     with tempfile.TemporaryDirectory() as folder:
         dump.run(Path(folder) / "store", WHOLE, overwrite=False)
@@ -72,7 +72,7 @@ def measure(shape: str, dictionary_size: int, sentences: int, rounds: int, preci
         dictionary_digest=dictionary_digest(teacher.task.target_dictionary.symbols),
         max_tokens=32768 if device.type == "cuda" else 8192,
     )
-    dump = StoreDump(teacher, make_pairs(sentences, dictionary_size), info, device)
+    dump = TopKDump(teacher, make_pairs(sentences, dictionary_size), info, device)
     tokens = dump.count(WHOLE)["tokens"]
     batches = list(dump.scorer.prepared(dump.chunks()))
     ways = {"bare": lambda: bare_forward(dump, batches), "dump": lambda: whole_dump(dump)}

@@ -19,6 +19,15 @@ Only if the teacher has them:
 - ``sample_ids``, ``sample_logits``: ``(batch, tgt_len, r)`` int32 and float16, tokens drawn outside the stored ones;
 - ``full_logits``: ``(batch, tgt_len, dictionary)`` float, of a live teacher only.
 
+``sample[POLICY]`` is attached in the task's training step, after fairseq's casts, and holds sequences that the model itself
+sampled:
+
+- ``tokens``: ``(sequences, length)`` int64, right-padded; a sequence that was cut has no end of sentence;
+- ``sampled``: ``(sequences, length)`` bool, True where a token was drawn;
+- ``advantages``: ``(sequences, length)`` float32, or ``(sequences, 1)`` for one value per sequence;
+- ``sources``: ``(sequences,)`` int64 row of the batch from which a sequence was sampled;
+- ``reference``: ``(sequences, length, dictionary)`` log-probabilities of the policy at its start; only if they are needed.
+
 A batch of a sentence task (`data.sentence_dataset`) has other inputs. Texts stay apart; the model joins them and adds its
 special tokens. ``net_input`` holds
 
@@ -28,6 +37,9 @@ special tokens. ``net_input`` holds
 
 and ``target``, absent from unlabelled text, is ``(batch,)`` int64 class numbers or float64 numbers, which ``--fp16`` leaves as
 they are.
+
+Of a task with stored sentence vectors, ``sample[VECTORS]`` is ``(batch, width)``, the bits of the teacher's float16 or
+float32 vectors: `as_bits` and `from_bits`.
 
 fairseq casts every float32 tensor of a batch to half precision under ``--fp16``; integers pass through untouched. So the
 floats of a record travel as the integers that have the same bits: `pack` and `unpack`.
@@ -40,6 +52,8 @@ import torch
 from torch import Tensor
 
 TEACHER = "teacher"
+POLICY = "policy"
+VECTORS = "vectors"
 # field -> its own type, and the integer type in which it travels
 _BITS = {
     "topk_logits": (torch.float16, torch.int16),
@@ -88,3 +102,13 @@ def unpack(fields: Mapping[str, Tensor]) -> dict[str, Tensor]:
             values = values.view(_BITS[name][0]).float()
         unpacked[name] = values.long() if name in _IDS else values
     return unpacked
+
+
+def as_bits(floats: Tensor) -> Tensor:
+    """Float16 or float32 as integers of the same bits (no copy)."""
+    return floats.view(torch.int16 if floats.dtype == torch.float16 else torch.int32)
+
+
+def from_bits(bits: Tensor) -> Tensor:
+    """The inverse of `as_bits`, as float32."""
+    return bits.view(torch.float16 if bits.dtype == torch.int16 else torch.float32).float()

@@ -28,7 +28,7 @@ FAIRSEQ_INSTALL = (
     f"pip install --no-build-isolation --no-deps {FAIRSEQ_REQUIREMENT}"
 )
 
-REPORT_INSTALL = "pip install 'fairseq-bert-kd[report]'"
+_LFS_POINTER = b"version https://git-lfs.github.com/spec/"
 
 
 class InstallationError(ImportError):
@@ -102,6 +102,8 @@ def load_checkpoint(path: str) -> dict[str, Any]:
                 f"({foreign['object'] or foreign['type']}), and loading them could run foreign code. None was run. Use a checkpoint that "
                 "fairseq-train wrote on a machine you trust."
             ) from None
+        if is_lfs_pointer(path):
+            raise ValueError(file_fault(path)) from None
         raise ValueError(
             f"`{path}` is not a readable torch checkpoint: it is damaged or something else; give the .pt file that "
             "fairseq-train wrote"
@@ -109,6 +111,21 @@ def load_checkpoint(path: str) -> dict[str, Any]:
     if not isinstance(state, dict) or "model" not in state or not (state.get("cfg") or state.get("args")):
         raise ValueError(f"`{path}` is not a fairseq checkpoint: it lacks the entries `model` and `cfg`")
     return state
+
+
+def is_lfs_pointer(path: str | os.PathLike[str]) -> bool:
+    """Whether a file is the few lines that stand for a large one in a git clone without Git LFS."""
+    with open(path, "rb") as file:
+        return file.read(len(_LFS_POINTER)) == _LFS_POINTER
+
+
+def file_fault(path: str | os.PathLike[str]) -> str:
+    """Why a library cannot read a file that has the right name, and the next step; a whole sentence."""
+    if os.path.getsize(path) == 0:
+        return f"`{path}` is empty: copy or download it again."
+    if is_lfs_pointer(path):
+        return f"`{path}` is a Git LFS pointer, not the file itself: run `git lfs pull` in its repository."
+    return f"`{path}` is damaged or cut off: copy or download it again."
 
 
 def model_settings(state: dict[str, Any]) -> dict[str, Any]:
@@ -182,8 +199,13 @@ def import_transformers(models: bool = True) -> Any:
     return transformers
 
 
-def import_extra(module: str) -> Any:
-    """A module that only reports and their metrics use.
+def import_extra(module: str, extra: str = "report", what: str = "a report") -> Any:
+    """A module of one of our extras.
+
+    Args:
+        module: its name.
+        extra: the extra that installs it.
+        what: what needs it, for the message.
 
     Raises:
         InstallationError: it is not installed; the message names the command that installs it.
@@ -193,7 +215,7 @@ def import_extra(module: str) -> Any:
     except ImportError as error:
         package = module.split(".")[0].replace("_", "-")
         raise InstallationError(
-            f"a report needs {package} ({error}). Install it with:\n  {REPORT_INSTALL}"
+            f"{what} needs {package} ({error}). Install it with:\n  pip install 'fairseq-bert-kd[{extra}]'"
         ) from error
 
 

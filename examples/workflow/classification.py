@@ -18,6 +18,7 @@ from fairseq_bert_kd.tokenization.hf_tokenizer import HfTokenizer
 class Training(Budget):
     """A training that systems are made of; classification.yaml says what each field is."""
 
+    task: str = "sentence_prediction_with_teacher"
     data: str = "data"
     model: str = "${student}"
     batch: int = MISSING
@@ -31,6 +32,7 @@ class System(Row):
 
     trainings: list[str] = field(default_factory=list)
     teacher: Optional[str] = None
+    outputs: str = ""
 
     @property
     def origins(self) -> list[str]:
@@ -47,6 +49,8 @@ class Settings(TableSettings):
     student: str = MISSING
     files: list[str] = field(default_factory=list)
     data_folders: dict[str, str] = field(default_factory=dict)
+    vectors: dict[str, str] = field(default_factory=dict)
+    predict: str = ""
     trainings: dict[str, Training] = field(default_factory=dict)
     systems: dict[str, System] = field(default_factory=dict)
 
@@ -79,16 +83,35 @@ class _Steps(Steps):
     """Makes the steps of one experiment."""
 
     def prepared(self) -> Iterator[Step]:
-        """Text and data folders."""
+        """Text and data folders, with vectors where they are learned."""
         yield Step("text", " && ".join(self.settings.prepare), screen="cat")
-        trainings = [name for system in self.systems.values() for name in system.trainings]
-        for folder in dict.fromkeys(["data", *(self.settings.trainings[name].data for name in trainings)]):
-            arguments = self.settings.data_folders[folder]
+        for pattern, seed in self.folders():
+            folder, arguments = (
+                seeded(text, seed) for text in (pattern, self.settings.data_folders[pattern])
+            )
             yield Step(folder, self.command("data", folder=folder, arguments=arguments), screen="cat")
+            if arguments := self.settings.vectors.get(pattern, ""):
+                command = self.command("vectors", folder=folder, arguments=arguments)
+                yield Step(f"{folder}-vectors", command, resumes=True, screen="cat")
+
+    def folders(self) -> list[tuple[str, int]]:
+        """Data folders that are needed, and the seed of those that have one of their own for each."""
+        found = {("data", 0): None}
+        for name, seed in self.runs():
+            for training in self.systems[name].trainings:
+                pattern = self.settings.trainings[training].data
+                found[pattern, seed if seeded(pattern, seed) != pattern else 0] = None
+        return list(found)
 
     def student(self, name: str, seed: int, before: tuple[str, ...]) -> Iterator[Step]:
         """A system's trainings, each from the last checkpoint of the one before, and its outputs."""
         system, run = self.systems[name], f"{name}.{seed}"
+        if not system.trainings:
+            files = self.described(name, seed, 0, system.outputs)
+            for subset in self.sets:
+                command = system.outputs.format(subset=subset, output=f"outputs/{run}.{subset}.out")
+                yield Step(f"outputs/{run}.{subset}", f"mkdir -p outputs && {command}", before, files=files)
+            return
         if system.teacher:
             before = (*before, f"students/{self.run_of(system.teacher)}")
         *earlier, last = system.trainings
@@ -126,8 +149,9 @@ class _Steps(Steps):
             teacher = f"students/{self.run_of(system.teacher)}/checkpoint_best.pt"
         command = self.command(
             "train",
-            data=budget.data,
-            model=budget.model + (f" --encoder-init {origin}" if origin else ""),
+            task=budget.task,
+            data=seeded(budget.data, seed),
+            model=seeded(budget.model, seed) + (f" --encoder-init {origin}" if origin else ""),
             criterion=budget.criterion,
             teacher=f'--kd-teacher "{teacher}"' if teacher else "",
             folder=folder,
@@ -149,3 +173,8 @@ class _Steps(Steps):
         """What makes a row, in words that fairseq-train knows."""
         system = self.systems[name]
         return " ".join([" + ".join(system.trainings), system.options]).strip()
+
+
+def seeded(text: str, seed: int) -> str:
+    """The text with the seed in the place of ``{seed}``."""
+    return text.replace("{seed}", str(seed))

@@ -1,9 +1,11 @@
 """Options of ``fairseq-bert-kd dump`` and their checks."""
 
 import argparse
+from typing import Any
 
 import torch
 
+from fairseq_bert_kd.cli.store_folder import add_store_dir
 from fairseq_bert_kd.storage.shards import Shard
 from fairseq_bert_kd.storage.topk_store import DEFAULT_NAME, store_path
 from fairseq_bert_kd.teachers.token_rows import check_settings
@@ -16,7 +18,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.epilog = EXAMPLE
     parser.add_argument(
         "data",
-        help="folder that fairseq-preprocess wrote, or several separated by colons; stores go into them",
+        help="folder that fairseq-preprocess wrote, or several separated by colons; stores go into them, or to --store-dir",
     )
     parser.add_argument(
         "--path", required=True, help="checkpoint of a teacher (--task conditional_masked_lm)"
@@ -32,6 +34,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="name of the store among several of the same data (other teachers, other --passes), SPLIT.SRC-TGT.TGT.NAME.topk; "
         "training mixes them with --kd-stores (default: none)",
     )
+    add_store_dir(parser)
     what = parser.add_argument_group("what is stored")
     what.add_argument(
         "--topk", type=int, default=8, help="tokens per position (default: %(default)s, as in the paper)"
@@ -65,12 +68,28 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "(default: 7, as in the paper: close to the 15 %% of training); not applicable to a left-to-right teacher, "
         "which hides nothing and needs one",
     )
+    how = add_running_arguments(parser, "source and target tokens")
+    how.add_argument(
+        "--compile", action="store_true", help="compile the teacher's encoder with torch.compile"
+    )
+    how.add_argument(
+        "--plan", action="store_true", help="print sizes and an estimate of the time; write nothing"
+    )
+
+
+def add_running_arguments(parser: argparse.ArgumentParser, counted: str) -> Any:
+    """Options of every dump: batches, precision, device, shard; the group, for more of them.
+
+    Args:
+        parser: of the command.
+        counted: what ``--max-tokens`` counts.
+    """
     how = parser.add_argument_group("how it is computed")
     how.add_argument(
         "--max-tokens",
         type=int,
         default=None,
-        help="source and target tokens of a batch, padding included (default: 32768 on a GPU, 8192 on a CPU)",
+        help=f"{counted} of a batch, padding included (default: 32768 on a GPU, 8192 on a CPU)",
     )
     how.add_argument(
         "--chunk-sentences",
@@ -85,9 +104,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default=None,
         help="arithmetic of the teacher (default: fp16 on a GPU, fp32 on a CPU)",
     )
-    how.add_argument(
-        "--compile", action="store_true", help="compile the teacher's encoder with torch.compile"
-    )
     how.add_argument("--cpu", action="store_true", help="do not use a GPU")
     how.add_argument(
         "--shard",
@@ -96,19 +112,25 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="score only the I-th of N parts, on any machine and in any order; join them with `store merge`",
     )
     how.add_argument(
-        "--plan", action="store_true", help="print sizes and an estimate of the time; write nothing"
-    )
-    how.add_argument(
         "--overwrite", action="store_true", help="replace an existing store, drop unfinished work"
     )
+    return how
 
 
 def check_arguments(args: argparse.Namespace) -> None:
     """ValueError for out-of-range numbers."""
     check_settings(args.topk, args.passes, args.max_tokens, args.temperatures, args.samples, args.seed)
-    if args.chunk_sentences < 1:
-        raise ValueError(f"--chunk-sentences must be at least 1, got {args.chunk_sentences}")
+    check_running_arguments(args)
     store_path(args.data, args.subset, "a", "b", args.name)  # ValueError for a name that cannot be one
+
+
+def check_running_arguments(args: argparse.Namespace) -> None:
+    """ValueError for out-of-range numbers and names of `add_running_arguments`."""
+    for name in ("max_tokens", "chunk_sentences"):
+        value = getattr(args, name)
+        if value is not None and value < 1:
+            raise ValueError(f"--{name.replace('_', '-')} must be at least 1, got {value}")
+    parse_shard(args.shard)
 
 
 def parse_shard(text: str) -> Shard:

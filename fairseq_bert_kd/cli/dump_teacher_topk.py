@@ -1,45 +1,49 @@
 """``fairseq-bert-kd dump``: a teacher's top-k logits for every target position, stored beside the data."""
 
 import argparse
+import functools
 import importlib
 import logging
 import math
 import os
-import sys
-import time
 from datetime import timedelta
-from importlib import metadata
 from pathlib import Path
-from typing import Any
 
 import torch
-from tqdm import tqdm
 
-import fairseq_bert_kd
 from fairseq_bert_kd.cli import dump_options
 from fairseq_bert_kd.cli.dump_options import PRECISIONS, check_arguments, parse_shard
+from fairseq_bert_kd.cli.run_dump import (
+    MAX_TOKENS,
+    check_same_stores,
+    chosen_device,
+    chosen_precision,
+    device_name,
+    dump_split,
+    tool_versions,
+)
+from fairseq_bert_kd.cli.store_folder import NOT_WRITABLE, existing_folder, is_writable
+from fairseq_bert_kd.data.run_hints import log_unknown, say_threads
 from fairseq_bert_kd.functional.text_input import LEFT_TO_RIGHT
 from fairseq_bert_kd.storage.fairseq_data import dictionary_digest, open_pairs, read_dictionary
-from fairseq_bert_kd.storage.merge import merge_shards
-from fairseq_bert_kd.storage.schema import differing_fields
 from fairseq_bert_kd.storage.shards import Shard, shard_path
+from fairseq_bert_kd.storage.store_folders import store_folders
+from fairseq_bert_kd.storage.token_counts import frequency_nll
 from fairseq_bert_kd.storage.topk import PREFIX_PLAN, STRIDED_PLAN, TopKInfo, scoring_plan
 from fairseq_bert_kd.storage.topk_store import TopKReader, store_path
 from fairseq_bert_kd.teachers import distributed
-from fairseq_bert_kd.teachers.dump import StoreDump
 from fairseq_bert_kd.teachers.load import Teacher, load_teacher
 from fairseq_bert_kd.teachers.plan import number_of_passes
+from fairseq_bert_kd.teachers.topk_dump import TopKDump
 
 logger = logging.getLogger(__name__)
 
 HELP = "store a teacher's top-k logits for every target position"
 add_arguments = dump_options.add_arguments
-MAX_TOKENS = {"cpu": 8192, "cuda": 32768}  # our choice; neither is faster with more
 
 
 def main(args: argparse.Namespace) -> None:
     check_arguments(args)
-    parse_shard(args.shard)
     distributed.launch(dump_all, args, cpu=args.cpu, world_size=1 if args.plan else None)
 
 
@@ -48,67 +52,40 @@ def dump_all(args: argparse.Namespace, rank: int, world_size: int) -> None:
     importlib.import_module(
         "fairseq_bert_kd.tasks"
     )  # in every process: fairseq builds the teacher by registered names
-    on_gpu = torch.cuda.is_available() and not args.cpu
-    device = torch.device("cuda", torch.cuda.current_device()) if on_gpu else torch.device("cpu")
+    device = chosen_device(args)
+    if rank == 0:
+        say_threads(device.type)
     folders = args.data.split(":")
+    store_dirs = store_folders(folders, args.store_dir, "--store-dir")
     teacher = load_teacher(args.path, folders[0])
-    precision = args.precision or ("fp16" if device.type == "cuda" else "fp32")
+    precision = chosen_precision(args, device)
     teacher.model.to(device=device, dtype=PRECISIONS[precision])
     if args.compile:
         teacher.model.encoder = torch.compile(teacher.model.encoder, dynamic=True)
     shard, dumps = parse_shard(args.shard), []
-    for folder in folders:
+    for folder, store_dir in zip(folders, store_dirs, strict=True):
         check_same_dictionaries(folder, teacher)
         for subset in args.subset.split(","):
             info = store_info(args, teacher, subset, precision, device)
             pairs = open_pairs(folder, subset, info.source_lang, info.target_lang)
-            path = store_path(folder, subset, info.source_lang, info.target_lang, args.name)
-            dumps.append((StoreDump(teacher, pairs, info, device), path))
-    # a store that cannot be written is reported before the first one is scored
-    if not args.plan and not args.overwrite:
-        for dump, path in dumps:
-            if shard_path(path, shard).exists():
-                check_same_store(shard_path(path, shard), dump)
+            if rank == 0:
+                log_unknown(
+                    subset,
+                    pairs,
+                    {
+                        "source": teacher.task.source_dictionary.unk(),
+                        "target": teacher.task.target_dictionary.unk(),
+                    },
+                )
+            path = store_path(store_dir, subset, info.source_lang, info.target_lang, args.name)
+            dumps.append((TopKDump(teacher, pairs, info, device), path))
+    if not args.plan:
+        check_same_stores(dumps, shard, args.overwrite)
     for dump, path in dumps:
         if args.plan:
             print_plan(dump, path, shard, args.shard)
         else:
-            dump_split(dump, path, args, rank, world_size)
-
-
-def dump_split(dump: StoreDump, path: Path, args: argparse.Namespace, rank: int, world_size: int) -> None:
-    """Write one store, or one shard of it; several processes share the work and the first one joins the parts."""
-    requested = parse_shard(args.shard)
-    # together they hold the sentences of the requested shard, so machines may have different numbers of GPUs
-    parts = [
-        Shard(requested.index + i * requested.count, requested.count * world_size) for i in range(world_size)
-    ]
-    part, started = parts[rank], time.perf_counter()
-    joined = requested.count == 1 and world_size > 1  # all parts are written here
-    finished = joined and not args.overwrite and path.exists()
-    tokens = 0  # of a finished store, of which `dump_all` has checked that it is this one
-    if not finished:
-        with progress_bar(dump, part, f"dump {dump.info.split}", rank) as bar:
-            tokens = dump.run(path, part, args.overwrite, bar.update)
-    seconds = max(time.perf_counter() - started, 1e-9)
-    distributed.wait_for_all(world_size)
-    if joined and rank == 0:
-        shards = [shard_path(path, part) for part in parts]
-        if not finished:
-            merge_shards(shards, path, args.overwrite)
-        for shard in shards:
-            shard.unlink(missing_ok=True)
-    distributed.wait_for_all(world_size)
-    if rank == 0:
-        stores = [path] if joined else [shard_path(path, part) for part in parts]
-        if tokens:
-            print(
-                f"{seconds:.1f} s, {tokens / seconds * world_size:,.0f} source and target tokens per second"
-            )
-        else:
-            print(f"{stores[0]} is complete already: nothing to score")
-        for store in stores:
-            report(store)
+            dump_split(dump, path, args, rank, world_size, functools.partial(report, dump))
 
 
 def store_info(
@@ -129,10 +106,7 @@ def store_info(
         teacher="/".join(Path(args.path).absolute().parts[-2:]),
         teacher_digest=teacher.digest,
         mask_ratio=0.0 if left_to_right else cfg.cmlm_mask_prob,
-        versions={
-            "fairseq-bert-kd": fairseq_bert_kd.__version__,
-            **{name: metadata.version(name) for name in ("torch", "transformers", "numpy")},
-        },
+        versions=tool_versions(),
         temperatures=tuple(sorted(set(args.temperatures))),
         gold=args.gold,
         samples=args.samples,
@@ -140,7 +114,7 @@ def store_info(
         source_dictionary_digest=dictionary_digest(teacher.task.source_dictionary.symbols),
         tokenizer_digest=teacher.model.tokenizer_digest(),
         precision=precision + (" compiled" if args.compile else ""),
-        device=torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
+        device=device_name(device),
         max_tokens=args.max_tokens or MAX_TOKENS[device.type],
         chunk_sentences=args.chunk_sentences,
         mask_plan=PREFIX_PLAN if left_to_right else STRIDED_PLAN,
@@ -161,51 +135,21 @@ def check_same_dictionaries(folder: str, teacher: Teacher) -> None:
             )
 
 
-def check_same_store(path: Path, dump: StoreDump) -> None:
-    """FileExistsError unless the store, or the shard of one, is what this command would write."""
-    try:
-        reader = TopKReader(path, shard=True)
-        differences = differing_fields(reader.info, dump.info)
-        if not differences and reader.header.corpus_sentences != dump.sentences:
-            differences = [f"{reader.header.corpus_sentences:,} sentences against {dump.sentences:,}"]
-    except ValueError as error:
-        differences = [str(error)]
-    if differences:
-        raise FileExistsError(
-            f"store {path} exists and differs ({'; '.join(differences[:3])}); pass --overwrite to replace it"
-        )
-    dump.check_unchanged_data(path)
-
-
-def progress_bar(dump: StoreDump, shard: Shard, label: str, rank: int) -> Any:
-    """Progress bar over the tokens of this process's shard."""
-    counts = dump.count(shard)
-    if counts["too_long"] and rank == 0:
-        logger.warning(
-            "%d of %d pairs (%.2f %%) are longer than the teacher's %d positions: stored as missing, students "
-            "learn them from labels alone",
-            counts["too_long"],
-            counts["sentences"],
-            100.0 * counts["too_long"] / counts["sentences"],
-            dump.limit,
-        )
-    return tqdm(
-        total=counts["tokens"], unit="tok", unit_scale=True, desc=label, disable=rank > 0, file=sys.stderr
-    )
-
-
-def print_plan(dump: StoreDump, path: Path, shard: Shard, name: str) -> None:
+def print_plan(dump: TopKDump, path: Path, shard: Shard, name: str) -> None:
     """Print sizes, and an estimate of the time from some measured batches."""
     counts = dump.count(shard)
     rate = dump.measure(shard)
-    free = os.statvfs(path.parent).f_bavail * os.statvfs(path.parent).f_frsize
+    disk = os.statvfs(existing_folder(path.parent))
     print(f"{shard_path(path, shard)}: nothing written (--plan), shard {name}")
+    if not is_writable(path.parent):
+        print(f"  {NOT_WRITABLE}")
     print(f"  sentences        {counts['sentences']:>15,}  ({counts['too_long']:,} too long for the teacher)")
     print(f"  target positions {counts['positions']:>15,}")
     print(f"  passes           {dump.info.passes:>15,}")
     print(f"  tokens to score  {counts['tokens']:>15,}  source and target, over all passes")
     print(
-        f"  bytes            {counts['bytes']:>15,}  {dump.info.record_dtype.itemsize} per position; {free:,} free"
+        f"  bytes            {counts['bytes']:>15,}  {dump.info.record_dtype.itemsize} per position; "
+        f"{disk.f_bavail * disk.f_frsize:,} free"
     )
     if rate:
         seconds = counts["tokens"] / rate
@@ -214,8 +158,16 @@ def print_plan(dump: StoreDump, path: Path, shard: Shard, name: str) -> None:
         )
 
 
-def report(path: Path) -> None:
-    """Print the contents of the store and how well the teacher predicts the gold tokens."""
+def report(dump: TopKDump, path: Path) -> None:
+    """Print the contents of the store and how well the teacher predicts the gold tokens.
+
+    Beside it stands what the gold tokens' own frequencies predict.
+
+    Args:
+        dump: what was written.
+        path: finished store, or shard of one.
+    """
+    by_frequency = frequency_nll(dump.pairs["target"], dump.info.dictionary_size)
     reader = TopKReader(path, shard=True)
     info, layout, summary = reader.info, reader.header.layout, reader.header.summary
     assert summary is not None
@@ -234,7 +186,13 @@ def report(path: Path) -> None:
         print(
             f"teacher on the gold tokens: accuracy {100.0 * summary['gold_accuracy']:.2f} %, perplexity "
             f"{math.exp(min(summary['gold_nll'], 700)):.2f}"
+            + (f"; their frequencies alone: {math.exp(by_frequency):.2f}" if by_frequency is not None else "")
         )
+        if by_frequency is not None and summary["gold_nll"] >= by_frequency:
+            logger.warning(
+                "the teacher predicts no better than how often each token occurs: it has learned nothing of the task, and its "
+                "students will do worse than without it; train it longer or on more text, and dump it again"
+            )
     for temperature, mass in zip(info.temperatures, summary["captured_mass"], strict=True):
         if mass is not None:
             print(f"the top {info.k} hold {100.0 * mass:.2f} % of its mass at temperature {temperature:g}")

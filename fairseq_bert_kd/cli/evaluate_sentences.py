@@ -36,7 +36,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         nargs="?",
         help="folder of prepared sentences (default: the one that the checkpoint was trained on)",
     )
-    parser.add_argument("--path", required=True, metavar="FILE", help="checkpoint of a sentence model")
+    parser.add_argument(
+        "--path",
+        required=True,
+        metavar="FILE",
+        help="checkpoint of a sentence model; with --sts also the folder or hub name of a transformers encoder",
+    )
     parser.add_argument("--subset", default="valid", help="split of the folder (default: %(default)s)")
     parser.add_argument(
         "--input", metavar="FILE", help="score this file instead of a split; the folder gives the dictionary"

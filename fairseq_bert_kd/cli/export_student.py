@@ -5,7 +5,7 @@ import os
 import shutil
 from pathlib import Path
 
-from fairseq_bert_kd.cli import export_fairseq, export_transformers
+from fairseq_bert_kd.cli import export_fairseq, export_onnx, export_transformers
 from fairseq_bert_kd.compat import load_checkpoint
 
 HELP = "write a student's checkpoint in another format, without optimizer state and options of ours"
@@ -14,7 +14,7 @@ EXAMPLE = (
 )
 # each has SUMMARY, OPTIONS (flag -> arguments of `add_argument`) and `write(state, output, args)`, which writes a file or a
 # folder and returns a line about it
-FORMATS = {"fairseq": export_fairseq, "transformers": export_transformers}
+FORMATS = {"fairseq": export_fairseq, "transformers": export_transformers, "onnx": export_onnx}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -27,7 +27,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--tokenizer",
         metavar="PATH",
         help="folder or hub name of the tokenizer of the student's training: compared with the checkpoint, and written into a "
-        "transformers folder (default there: the one that the training named, if it is still there)",
+        "folder of --format transformers or onnx (default there: the one that the training named, if it is still there)",
     )
     parser.add_argument("--overwrite", action="store_true", help="replace an existing --output")
     summaries = "; ".join(f"{name}: {module.SUMMARY}" for name, module in FORMATS.items())

@@ -1,6 +1,7 @@
 """Format ``transformers`` of ``export-student``: a folder that ``from_pretrained`` loads, with its tokenizer."""
 
 import argparse
+import json
 from pathlib import Path
 from typing import Any
 
@@ -28,8 +29,7 @@ def write(state: dict[str, Any], output: Path, args: argparse.Namespace) -> str:
 
     parts, spec = parts_of_state(state, args.checkpoint)
     settings = compat.model_settings(state)
-    trained_with = _task_setting(state, "kd_tokenizer") or settings.get("encoder_model")
-    tokenizer = _tokenizer(args.tokenizer or trained_with, spec.digests["tokenizer"], args.checkpoint)
+    tokenizer = own_tokenizer(state, args, spec.digests["tokenizer"])
     if args.encoder_only:
         parts = parts._replace(output=None)
     model = to_transformers(parts, dropout=settings.get("classification_dropout", 0.0))
@@ -46,19 +46,31 @@ def _task_setting(state: dict[str, Any], name: str) -> Any:
     return (task if isinstance(task, dict) else vars(task)).get(name)
 
 
-def _tokenizer(name: str | None, digest: str, checkpoint: str) -> Any:
-    """The student's tokenizer."""
+def own_tokenizer(state: dict[str, Any], args: argparse.Namespace, digest: str) -> Any:
+    """The tokenizer that a student was trained with.
+
+    Args:
+        state: content of the checkpoint.
+        args: of the command.
+        digest: of the student's tokenizer.
+
+    Raises:
+        ValueError: none is known, or it is another one.
+    """
     from fairseq_bert_kd.tokenization.hf_tokenizer import HfTokenizer
 
+    spec = json.loads((state.get("task_state") or {}).get("sentence_spec") or "{}")
+    named = _task_setting(state, "kd_tokenizer") or compat.model_settings(state).get("encoder_model")
+    name = args.tokenizer or named or spec.get("tokenizer_name")
     if not name:
         raise ValueError(
-            "--format transformers needs --tokenizer: the folder or hub name of the tokenizer that the student was trained "
+            f"--format {args.format} needs --tokenizer: the folder or hub name of the tokenizer that the student was trained "
             "with, which is written into the folder"
         )
     tokenizer = HfTokenizer(name)
     if tokenizer.digest() != digest:
         raise ValueError(
-            f"tokenizer `{name}` is not the one that `{checkpoint}` was trained with (sha256 {tokenizer.digest()[:12]} "
+            f"tokenizer `{name}` is not the one that `{args.checkpoint}` was trained with (sha256 {tokenizer.digest()[:12]} "
             f"against {digest[:12]}); give that one with --tokenizer"
         )
     return tokenizer

@@ -24,8 +24,17 @@ COMMANDS = {
         "accuracy, F1 or correlation of a sentence model, with intervals and tests",
     ),
     "dump": Command(f"{CLI}.dump_teacher_topk", "store a teacher's top-k logits for every target position"),
+    "vectors": Command(f"{CLI}.vectors", "store a teacher's vector of every sentence"),
+    "encode": Command(f"{CLI}.encode", "vectors of a text's lines as a .npy file"),
     "score": Command(
         f"{CLI}.score_translations", "sacreBLEU of fairseq-generate's output on detokenised text"
+    ),
+    "mine-negatives": Command(
+        f"{CLI}.mine_negatives",
+        "pairs of paraphrases, and mined pairs that are none, to train an evaluator on",
+    ),
+    "rerank": Command(
+        f"{CLI}.rerank", "the best of several outputs per sentence, by a reward or by agreement"
     ),
     "store": Command(f"{CLI}.store_tools", "verify, show, merge, convert the stored logits"),
     "export-student": Command(

@@ -3,7 +3,6 @@
 import argparse
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -17,6 +16,7 @@ from fairseq_bert_kd.cli.prepare_sentences import PieceNumbers, scan, tokenise
 from fairseq_bert_kd.cli.sentence_labels import labels_for
 from fairseq_bert_kd.cli.sentence_table import table_format
 from fairseq_bert_kd.data.sentence_dataset import SentenceDataset
+from fairseq_bert_kd.data.text_list import TextList
 from fairseq_bert_kd.storage.alignment import check_tokenizer
 from fairseq_bert_kd.storage.fairseq_data import open_sides, sentence_files
 from fairseq_bert_kd.storage.sentence_data import (
@@ -29,12 +29,15 @@ from fairseq_bert_kd.storage.sentence_data import (
     read_targets,
 )
 from fairseq_bert_kd.tasks.sentence_prediction_with_teacher import (
+    SentencePredictionWithTeacherConfig,
     SentencePredictionWithTeacherTask,
     text_sides,
     trained_spec,
 )
 from fairseq_bert_kd.teachers.interface import SentenceEncoder
 from fairseq_bert_kd.tokenization.hf_tokenizer import HfTokenizer
+
+ENCODER = "hf_encoder"  # model of pre-trained encoders
 
 
 class LoadedModel(NamedTuple):
@@ -69,36 +72,39 @@ class Rows(NamedTuple):
     references: list[Any] | None
 
 
-@dataclass(frozen=True)
-class TextList:
-    """Texts in memory as a dataset's side.
-
-    Attributes:
-        texts: ids of each text, end of sentence included.
-    """
-
-    texts: list[Any]
-
-    @property
-    def sizes(self) -> Any:
-        return np.array([len(text) for text in self.texts])
-
-    def __getitem__(self, row: int) -> Any:
-        return self.texts[row]
-
-
 def load(path: str, data: str | None, cpu: bool) -> LoadedModel:
-    """Load a checkpoint on a data folder; None for the one that it was trained on.
+    """Load a checkpoint, or a pre-trained transformers encoder, on a data folder.
+
+    Args:
+        path: checkpoint of a sentence model, or folder or hub name of an encoder.
+        data: data folder; None for the one that the checkpoint was trained on.
+        cpu: do not use a GPU.
 
     Raises:
-        FileNotFoundError: checkpoint or folder missing.
+        FileNotFoundError: folder missing.
         ValueError: no checkpoint of a sentence model, or of another tokenizer or dictionary than the folder.
     """
+    device = torch.device("cuda" if torch.cuda.is_available() and not cpu else "cpu")
+    if not Path(path).is_file():
+        if data is None:
+            raise ValueError(f"`{path}` is no checkpoint, which would name its data; give the data folder")
+        model, task = _pretrained(path, data)
+        return LoadedModel(model.eval().to(device), task, path, data, device)
     trained_spec(path)  # refuses other checkpoints before anything is built
     overrides = {} if data is None else {"data": data}
     models, _, task = checkpoint_utils.load_model_ensemble_and_task([path], arg_overrides=overrides)
-    device = torch.device("cuda" if torch.cuda.is_available() and not cpu else "cpu")
     return LoadedModel(models[0].eval().to(device), task, path, task.cfg.data.split(os.pathsep)[0], device)
+
+
+def _pretrained(name: str, data: str) -> tuple[Any, SentencePredictionWithTeacherTask]:
+    """A transformers encoder over the dictionary of a data folder, and the task."""
+    cfg = SentencePredictionWithTeacherConfig(
+        data=data, kd_tokenizer=name, seed=1, train_subset="train", save_dir="", restore_file="", finetune_from_model=None
+    )  # fmt: skip
+    task = SentencePredictionWithTeacherTask.setup_task(cfg)
+    # without a pooler of random weights
+    settings = argparse.Namespace(arch=ENCODER, encoder_model=name, classification_pooling="mean")
+    return task.build_model(settings, from_checkpoint=True), task
 
 
 # ---------------------------------------------------------------- rows

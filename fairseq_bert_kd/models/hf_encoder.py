@@ -122,6 +122,7 @@ class HfEncoder(BaseFairseqModel):
     """
 
     token_to_encoder: Tensor
+    default_vector = "mean"  # of `sentence_vectors`
 
     def __init__(
         self,
@@ -391,7 +392,7 @@ class HfEncoder(BaseFairseqModel):
         Raises:
             ValueError: an unknown vector, or no pooler.
         """
-        vector = vector or "mean"
+        vector = vector or self.default_vector
         if vector not in VECTORS:
             raise ValueError(f"the vector must be one of {', '.join(VECTORS)}, got `{vector}`")
         if vector == "pooler" and self.pooler is None:

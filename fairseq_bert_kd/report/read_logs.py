@@ -43,6 +43,14 @@ STUDENT_CURVES = {  # by what the students put out
     "classes": (CurveKind("valid", "accuracy", "Validation: accuracy, %"),),
     "numbers": (),
 }
+REWARD_CURVES = (  # of systems that were trained with rewards
+    CurveKind("train", "reward", "Training: mean reward of the samples"),
+    CurveKind("valid", "held_out", "Validation: held-out evaluator"),
+    CurveKind("valid", "source_bleu", "Validation: BLEU against the source"),
+    CurveKind("train", "copy_rate", "Training: share of samples that copy their source"),
+    CurveKind("train", "entropy", "Training: entropy of the policy, nats per token"),
+    CurveKind("train", "sample_length", "Training: tokens of a sample"),
+)
 TEACHER_CURVE = CurveKind("valid", "masked_accuracy", "Validation: masked accuracy, %")
 
 

@@ -2,5 +2,6 @@
 
 from fairseq_bert_kd.storage.schema import StoreInfo
 from fairseq_bert_kd.storage.topk import TopKInfo
+from fairseq_bert_kd.storage.vector_store import VectorInfo
 
-SCHEMAS: tuple[type[StoreInfo], ...] = (TopKInfo,)
+SCHEMAS: tuple[type[StoreInfo], ...] = (TopKInfo, VectorInfo)

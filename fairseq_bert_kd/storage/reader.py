@@ -79,6 +79,11 @@ class StoreReader(StoreFile):
         return np.diff(self._offsets)
 
     @property
+    def scored(self) -> NDArray[np.bool_]:
+        """``(sentences,)`` whether the teacher has scored each sentence."""
+        return self._status == SCORED
+
+    @property
     def missing_sentences(self) -> int:
         """Number of sentences that the teacher has not scored."""
         assert self.header.summary is not None

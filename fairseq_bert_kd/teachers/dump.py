@@ -1,59 +1,79 @@
-"""Scores one split and writes its store, or one shard of it."""
+"""Scores one split and writes its store, or one shard of it, of whatever schema; goes on where an earlier run ended."""
 
 import logging
 import time
-from collections.abc import Callable
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
-
-import numpy as np
-import torch
-from numpy.typing import NDArray
+from typing import Any, NamedTuple
 
 from fairseq_bert_kd.storage.fairseq_data import Sides
-from fairseq_bert_kd.storage.schema import ChunkData
+from fairseq_bert_kd.storage.reader import StoreReader
+from fairseq_bert_kd.storage.schema import ChunkData, StoreInfo
 from fairseq_bert_kd.storage.shards import WHOLE, Shard
-from fairseq_bert_kd.storage.topk import TopKInfo
-from fairseq_bert_kd.storage.topk_store import TopKReader, TopKWriter
-from fairseq_bert_kd.teachers.chunk_scorer import Chunk, ChunkScorer
-from fairseq_bert_kd.teachers.load import Teacher
-from fairseq_bert_kd.teachers.plan import count_tokens
-from fairseq_bert_kd.tokenization.dictionary import excluded_ids
+from fairseq_bert_kd.storage.writer import StoreWriter
 
 logger = logging.getLogger(__name__)
 Progress = Callable[[int], Any]  # takes a number of tokens
 
 SYNC_SECONDS = 10.0  # between syncs: a crash of the machine loses at most this and the chunk in work
-TRIAL_SECONDS = 10.0  # measured for an estimate
 
 
-class StoreDump:
-    """Scores one split with a teacher and writes the store.
+class ScoredChunk(NamedTuple):
+    """A chunk with its rows.
 
-    Args:
-        teacher: teacher on its device.
-        pairs: both sides of the split.
-        info: description of the store.
-        device: device of the teacher.
-
-    Raises:
-        ValueError: more tokens per row than can be targets.
+    Attributes:
+        number: number of the chunk in the corpus.
+        data: all its sentences.
+        measured: columns of the chunk table that do not follow from the rows.
     """
 
-    def __init__(self, teacher: Teacher, pairs: Sides, info: TopKInfo, device: torch.device):
-        self.pairs, self.info, self.device = pairs, info, device
-        self.model = teacher.model
-        dictionary = teacher.task.target_dictionary
-        self.symbols = dictionary.symbols
-        self.limit = teacher.model.max_positions()
-        excluded = torch.from_numpy(excluded_ids(dictionary))
-        self.scorer = ChunkScorer(teacher.model, pairs, info, excluded, dictionary.pad(), device)
+    number: int
+    data: ChunkData
+    measured: dict[str, Any]
+
+
+class StoreDump(ABC):
+    """Scores one split with a teacher and writes the store; a subclass knows the teacher and the schema.
+
+    Args:
+        sides: the split.
+        info: description of the store.
+        limit: most tokens of a sentence, or pair, that the teacher can read; None for no limit.
+    """
+
+    tokens_name = "tokens"  # what is counted, for messages
+    item_name = "sentences"
+    without_rows = "leave them out"  # what students do with missing ones
+
+    def __init__(self, sides: Sides, info: StoreInfo, limit: int | None):
+        self.sides, self.info, self.limit = sides, info, limit
 
     @property
     def sentences(self) -> int:
         """Sentences in the whole corpus."""
-        return len(self.pairs["target"])
+        return len(next(iter(self.sides.values())))
+
+    # ------------------------------------------------------------ of a subclass
+
+    @abstractmethod
+    def open_writer(self, path: Any, shard: Shard, overwrite: bool) -> StoreWriter:
+        """A writer of a shard of the store, see `StoreWriter`."""
+
+    @abstractmethod
+    def open_reader(self, path: Path) -> StoreReader:
+        """A reader of a store or a shard."""
+
+    @abstractmethod
+    def score(self, chunks: Iterable[int], progress: Progress) -> Iterator[ScoredChunk]:
+        """Score chunks one after the other; ``progress`` is called with the tokens of each batch."""
+
+    @abstractmethod
+    def count_chunk(self, chunk: int) -> dict[str, int]:
+        """Counts of a chunk: ``sentences``, ``too_long`` ones, ``tokens`` to score and ``positions`` (rows)."""
+
+    # ------------------------------------------------------------ the run
 
     def run(self, path: Any, shard: Shard, overwrite: bool, progress: Progress = lambda tokens: None) -> int:
         """Write a shard of the store, continuing unfinished work; the tokens that were scored.
@@ -69,7 +89,7 @@ class StoreDump:
             FileExistsError: another store has the name, or one of other data, or another process writes it.
             OSError: no room on the disk.
         """
-        writer = TopKWriter(path, self.info, self.pairs["target"].sizes, self.symbols, shard, overwrite)
+        writer = self.open_writer(path, shard, overwrite)
         with writer, ThreadPoolExecutor(1) as background:
             if writer.complete:
                 self.check_unchanged_data(writer.path)
@@ -78,7 +98,7 @@ class StoreDump:
             tokens = sum(map(self.chunk_tokens, left))
             pending: Future | None = None
             synced = time.monotonic()
-            for chunk in self.scorer.score(left, progress):
+            for chunk in self.score(left, progress):
                 if pending is not None:
                     pending.result()  # raises the error of the write before
                 due = time.monotonic() - synced > SYNC_SECONDS
@@ -91,13 +111,13 @@ class StoreDump:
 
     def check_unchanged_data(self, path: Path) -> None:
         """FileExistsError if a finished store, or a shard of one, was made from other sentences than the present ones."""
-        reader, size = TopKReader(path, shard=True), self.info.chunk_sentences
+        reader, size = self.open_reader(path), self.info.chunk_sentences
         chunks = self.chunks(reader.header.shard)
         sentences = (
             i for chunk in chunks for i in range(chunk * size, min((chunk + 1) * size, self.sentences))
         )
         for local, sentence in enumerate(sentences):
-            known, now = reader.hashes(local), self.pairs.hashes(sentence)
+            known, now = reader.hashes(local), self.sides.hashes(sentence)
             if now != known:
                 side = next(side for side in now if now[side] != known[side])
                 raise FileExistsError(
@@ -106,46 +126,25 @@ class StoreDump:
                 )
 
     def chunk_tokens(self, chunk: int) -> int:
-        """Source and target tokens of a chunk over all passes."""
-        src_lengths, tgt_lengths = self._lengths(chunk)
-        return count_tokens(
-            src_lengths, tgt_lengths, src_lengths + tgt_lengths <= self.limit, self.info.passes
-        )
+        """Tokens of a chunk to score."""
+        return self.count_chunk(chunk)["tokens"]
 
     def chunks(self, shard: Shard = WHOLE) -> range:
         """Numbers of a shard's chunks."""
         return range(shard.index, -(-self.sentences // self.info.chunk_sentences), shard.count)
 
     def count(self, shard: Shard) -> dict[str, int]:
-        """Target positions, sentences, sentences beyond the teacher's positions, bytes, and tokens to score."""
+        """Sums of `count_chunk` over a shard, and the ``bytes`` of its rows and index."""
         totals = dict.fromkeys(("positions", "sentences", "too_long", "tokens"), 0)
         for chunk in self.chunks(shard):
-            src_lengths, tgt_lengths = self._lengths(chunk)
-            totals["positions"] += int(tgt_lengths.sum())
-            totals["sentences"] += len(tgt_lengths)
-            totals["too_long"] += int((src_lengths + tgt_lengths > self.limit).sum())
-            totals["tokens"] += self.chunk_tokens(chunk)
-        index_bytes = 25 * totals["sentences"]  # offset, two hashes, status
+            for name, count in self.count_chunk(chunk).items():
+                totals[name] += count
+        index_bytes = (9 + 8 * len(self.info.sides)) * totals["sentences"]  # offset, status, hashes
         return totals | {"bytes": totals["positions"] * self.info.record_dtype.itemsize + index_bytes}
-
-    def measure(self, shard: Shard) -> float:
-        """Tokens per second over some batches of the shard, without the first; 0 if there is nothing to score."""
-        chunks, measured = self.chunks(shard), []
-        middle = [*chunks[len(chunks) // 2 :], *chunks[: len(chunks) // 2]]
-        for batch in self.scorer.prepared(middle):
-            if isinstance(batch, Chunk):
-                continue  # all its sentences are missing
-            started = time.perf_counter()
-            list(self.scorer.collect(self.scorer.enqueue(batch)))
-            measured.append((batch.tokens, time.perf_counter() - started))
-            if sum(seconds for _, seconds in measured) > TRIAL_SECONDS:
-                break
-        measured = measured[1:] or measured  # the first batch pays one-time costs
-        return sum(tokens for tokens, _ in measured) / max(sum(seconds for _, seconds in measured), 1e-9)
 
     # ------------------------------------------------------------ inside
 
-    def _unfinished(self, writer: TopKWriter, progress: Progress) -> list[int]:
+    def _unfinished(self, writer: StoreWriter, progress: Progress) -> list[int]:
         """Chunks that earlier runs have not written, or have written from other sentences."""
         left = []
         for chunk in writer.chunks():
@@ -162,21 +161,15 @@ class StoreDump:
     def _is_of_these_data(self, data: ChunkData, sentences: range) -> bool:
         """Whether the chunk was made from the present sentences."""
         for place, sentence in enumerate(sentences):
-            if self.pairs.hashes(sentence) != {side: known[place] for side, known in data.hashes.items()}:
+            if self.sides.hashes(sentence) != {side: known[place] for side, known in data.hashes.items()}:
                 logger.warning(
                     "the data changed since the dump began (sentence %d): scoring it anew", sentence
                 )
                 return False
         return True
 
-    def _lengths(self, chunk: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """``(sentences,)`` source lengths without and target lengths with end of sentence."""
-        part = slice(chunk * self.info.chunk_sentences, (chunk + 1) * self.info.chunk_sentences)
-        source, target = (self.pairs[side].sizes[part].astype(np.int64) for side in ("source", "target"))
-        return source - 1, target
 
-
-def _write(writer: TopKWriter, chunk: Chunk, sync: bool) -> None:
-    writer.write_chunk(chunk.number, chunk.data, **chunk.gold_summary())
+def _write(writer: StoreWriter, chunk: ScoredChunk, sync: bool) -> None:
+    writer.write_chunk(chunk.number, chunk.data, **chunk.measured)
     if sync:
         writer.sync()

@@ -1,5 +1,6 @@
 """Which (sentence, pass) items are scored together: a function of the corpus and two options alone."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -50,13 +51,34 @@ def plan_chunk(
     sentences = np.repeat(order, repeats)
     numbers = np.arange(len(sentences)) - np.repeat(np.cumsum(repeats) - repeats, repeats)
     lengths = pair_lengths[sentences]
-    batches, start = [], 0
-    while start < len(sentences):
+    return [
+        Batch(sentences[part], numbers[part], int(lengths[part].sum())) for part in _cut(lengths, max_tokens)
+    ]
+
+
+def plan_texts(
+    lengths: NDArray[np.int64], scored: NDArray[np.bool_], max_tokens: int
+) -> list[NDArray[np.int64]]:
+    """Batches of a chunk's scored sentences of similar length, each ``(batch,)`` places within the chunk.
+
+    Args:
+        lengths: ``(sentences,)`` tokens.
+        scored: ``(sentences,)`` False for those that are longer than the teacher's positions.
+        max_tokens: tokens of a batch, padding included; a longer sentence goes alone.
+    """
+    order = np.flatnonzero(scored)
+    order = order[np.argsort(-lengths[order], kind="stable")]
+    return [order[part] for part in _cut(lengths[order], max_tokens)]
+
+
+def _cut(lengths: NDArray[np.int64], max_tokens: int) -> Iterator[slice]:
+    """Parts of items that are sorted by length, longest first, of at most ``max_tokens`` with padding."""
+    start = 0
+    while start < len(lengths):
         longest = max(int(lengths[start]), 1)
-        end = min(start + max(max_tokens // longest, 1), len(sentences))
-        batches.append(Batch(sentences[start:end], numbers[start:end], int(lengths[start:end].sum())))
+        end = min(start + max(max_tokens // longest, 1), len(lengths))
+        yield slice(start, end)
         start = end
-    return batches
 
 
 def count_tokens(

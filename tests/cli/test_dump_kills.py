@@ -5,9 +5,11 @@ import random
 import shutil
 import signal
 import sys
+import threading
 import time
 
 import pytest
+from tqdm import tqdm
 
 from fairseq_bert_kd.storage.merge import merge_shards
 from fairseq_bert_kd.storage.shards import Shard, shard_path
@@ -32,6 +34,9 @@ def run_in_child(work, kill_after=None, kill_at_call=None):
     child = os.fork()
     if not child:
         sys.stdout = sys.stderr = open(os.devnull, "w")  # noqa: SIM115 - the child ends here
+        tqdm.set_lock(
+            threading.RLock()
+        )  # its own is shared by all children, and one may die while it holds it
         if kill_at_call is not None:
             die_at(kill_at_call)
         status = 1

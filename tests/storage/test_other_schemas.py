@@ -1,4 +1,4 @@
-"""A store of other rows is a schema and not a format: sentence vectors and source-side rows, defined here alone."""
+"""A store of other rows is a schema and not a format: sentence vectors, and source-side rows, which are defined here alone."""
 
 import hashlib
 import json
@@ -11,13 +11,13 @@ import numpy as np
 import pytest
 
 from fairseq_bert_kd.storage.alignment import check_sentences
-from fairseq_bert_kd.storage.fairseq_data import open_sides, sentence_files, sentence_hash
+from fairseq_bert_kd.storage.fairseq_data import open_sides, sentence_hash
 from fairseq_bert_kd.storage.merge import merge_shards
-from fairseq_bert_kd.storage.reader import StoreReader
-from fairseq_bert_kd.storage.schema import NOT_FINITE, ChunkData, RowFault, StoreInfo, empty_records
+from fairseq_bert_kd.storage.schema import NOT_FINITE, ChunkData, empty_records
 from fairseq_bert_kd.storage.shards import WHOLE, Shard, shard_path
 from fairseq_bert_kd.storage.topk import TopKInfo
 from fairseq_bert_kd.storage.topk_store import TopKReader, TopKWriter
+from fairseq_bert_kd.storage.vector_store import VectorInfo, VectorReader
 from fairseq_bert_kd.storage.verify import verify_store
 from fairseq_bert_kd.storage.work_file import work_path
 from fairseq_bert_kd.storage.writer import StoreWriter
@@ -27,60 +27,6 @@ from tests.storage.test_crashes import kill_everywhere
 NAME = "train.sentences.vec"
 SENTENCES = [[4 + i % 6] * (i % 4) + [2] for i in range(24)]
 MISSING = {5, 17}
-
-
-@dataclass(frozen=True, kw_only=True)
-class VectorInfo(StoreInfo):
-    """Statement of the creator of a store of sentence vectors.
-
-    Attributes:
-        width: numbers of a vector.
-        pooling: how the teacher makes a vector, "mean" for example.
-    """
-
-    width: int
-    pooling: str = "mean"
-
-    schema: ClassVar[str] = "sentence vectors"
-    suffix: ClassVar[str] = "vec"
-    command: ClassVar[str] = "fairseq-bert-kd vectors"
-    sides: ClassVar[tuple[str, ...]] = ("input0",)
-
-    @property
-    def record_dtype(self):
-        return np.dtype([("vector", "<f2", (self.width,))])
-
-    @property
-    def table_columns(self):
-        return [*super().table_columns, ("length", "<f8")]
-
-    def check(self):
-        super().check()
-        if self.width < 1:
-            raise ValueError(f"width must be at least 1, got {self.width}")
-
-    def row_faults(self, records):
-        vectors = records["vector"]
-        return [RowFault(~np.isfinite(vectors).all(axis=1), "a vector must be finite in float16", vectors)]
-
-    def count(self, data):
-        vectors = data.records["vector"][data.scored].astype(np.float64)
-        return super().count(data) | {"length": np.sqrt((vectors**2).sum(axis=1)).sum()}
-
-    def summarise(self, table):
-        summary = super().summarise(table)
-        rows = summary["scored_rows"]
-        return summary | {"mean_length": float(np.sort(table["length"]).sum()) / rows if rows else None}
-
-    def files(self, folder):
-        return sentence_files(folder, self.split, self.sides)
-
-
-class VectorReader(StoreReader):
-    """Reads a store of sentence vectors."""
-
-    schema = VectorInfo
-    info: VectorInfo
 
 
 INFO = VectorInfo(
@@ -189,7 +135,7 @@ def test_store_belongs_to_its_data_or_says_what_differs(path, data, tmp_path):
     line = "was made from another text: the input0 of sentence 4 (line 5 of the text) has other tokens here"
     assert verify_store(path, data, schemas=(VectorInfo,)) == [f"it {line}"]
     with pytest.raises(
-        ValueError, match="the input0 of sentence 4 .* or make it again with `fairseq-bert-kd vectors`"
+        ValueError, match="the input0 of sentence 4 .* or rebuild it with `fairseq-bert-kd vectors /.*/out "
     ):
         check_sentences(VectorReader(path), open_sides(INFO.files(data), "train"))
 

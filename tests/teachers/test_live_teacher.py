@@ -16,10 +16,10 @@ from fairseq_bert_kd.storage.fairseq_data import Sides, dictionary_digest
 from fairseq_bert_kd.storage.shards import WHOLE
 from fairseq_bert_kd.storage.topk import TopKInfo
 from fairseq_bert_kd.storage.topk_store import TopKReader, store_path
-from fairseq_bert_kd.teachers.dump import StoreDump
 from fairseq_bert_kd.teachers.live import LiveTeacher
 from fairseq_bert_kd.teachers.load import Teacher, load_teacher
 from fairseq_bert_kd.teachers.load_live import load_live_teacher
+from fairseq_bert_kd.teachers.topk_dump import TopKDump
 from fairseq_bert_kd.tokenization.dictionary import excluded_ids
 
 TEMPERATURES = (1.0, 5.0, 10.0)
@@ -90,7 +90,7 @@ def dumped(teacher, pairs, path, passes=7, **settings):
         source_lang="de", target_lang="en", passes=passes, teacher="", teacher_digest="", mask_ratio=0.15, versions={},
         temperatures=TEMPERATURES, max_tokens=8192, **settings,
     )  # fmt: skip
-    StoreDump(teacher, pairs, info, torch.device("cpu")).run(path, WHOLE, overwrite=False)
+    TopKDump(teacher, pairs, info, torch.device("cpu")).run(path, WHOLE, overwrite=False)
     return TopKReader(path)
 
 

@@ -1,0 +1,147 @@
+"""What all dumps do: refuse another store's name, write shards by several processes, show progress, join the parts."""
+
+import argparse
+import logging
+import sys
+import time
+from collections.abc import Callable, Iterable
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import torch
+from tqdm import tqdm
+
+import fairseq_bert_kd
+from fairseq_bert_kd.cli.dump_options import parse_shard
+from fairseq_bert_kd.cli.store_folder import check_writable
+from fairseq_bert_kd.storage.merge import merge_shards
+from fairseq_bert_kd.storage.schema import differing_fields
+from fairseq_bert_kd.storage.shards import Shard, shard_path
+from fairseq_bert_kd.teachers import distributed
+from fairseq_bert_kd.teachers.dump import StoreDump
+
+logger = logging.getLogger(__name__)
+
+MAX_TOKENS = {"cpu": 8192, "cuda": 32768}  # our choice; neither is faster with more
+
+
+def chosen_device(args: argparse.Namespace) -> torch.device:
+    """This process's GPU, or the CPU if there is none or ``--cpu`` is given."""
+    on_gpu = torch.cuda.is_available() and not args.cpu
+    return torch.device("cuda", torch.cuda.current_device()) if on_gpu else torch.device("cpu")
+
+
+def chosen_precision(args: argparse.Namespace, device: torch.device) -> str:
+    """``--precision``, or what suits the device."""
+    return args.precision or ("fp16" if device.type == "cuda" else "fp32")
+
+
+def device_name(device: torch.device) -> str:
+    """Name of a device for a store's header."""
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
+
+
+def tool_versions() -> dict[str, str]:
+    """Versions for a store's header."""
+    others = {name: metadata.version(name) for name in ("torch", "transformers", "numpy")}
+    return {"fairseq-bert-kd": fairseq_bert_kd.__version__, **others}
+
+
+def check_same_stores(dumps: Iterable[tuple[StoreDump, Path]], shard: Shard, overwrite: bool) -> None:
+    """Report a store that cannot be written before the first one is scored.
+
+    Raises:
+        FileExistsError: a store, or its shard, exists and is not what would be written.
+        OSError: its folder cannot be written.
+    """
+    for dump, path in dumps:
+        written = shard_path(path, shard).exists() and not overwrite
+        check_same_store(shard_path(path, shard), dump) if written else check_writable(path.parent)
+
+
+def dump_split(
+    dump: StoreDump,
+    path: Path,
+    args: argparse.Namespace,
+    rank: int,
+    world_size: int,
+    report: Callable[[Path], None],
+) -> None:
+    """Write one store, or one shard of it; several processes share the work and the first one joins the parts.
+
+    Args:
+        dump: what to write.
+        path: final name of the whole store.
+        args: ``shard`` and ``overwrite``.
+        rank: of this process.
+        world_size: number of processes.
+        report: prints the contents of a store.
+
+    Raises:
+        ValueError, FileExistsError, OSError: as `StoreDump.run`.
+    """
+    requested = parse_shard(args.shard)
+    # together they hold the sentences of the requested shard, so machines may have different numbers of GPUs
+    parts = [
+        Shard(requested.index + i * requested.count, requested.count * world_size) for i in range(world_size)
+    ]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part, started = parts[rank], time.perf_counter()
+    joined = requested.count == 1 and world_size > 1  # all parts are written here
+    finished = joined and not args.overwrite and path.exists()
+    tokens = 0  # of a finished store, of which `check_same_stores` has said that it is this one
+    if not finished:
+        with progress_bar(dump, part, f"dump {dump.info.split}", rank) as bar:
+            tokens = dump.run(path, part, args.overwrite, bar.update)
+    seconds = max(time.perf_counter() - started, 1e-9)
+    distributed.wait_for_all(world_size)
+    if joined and rank == 0:
+        shards = [shard_path(path, part) for part in parts]
+        if not finished:
+            merge_shards(shards, path, args.overwrite)
+        for shard in shards:
+            shard.unlink(missing_ok=True)
+    distributed.wait_for_all(world_size)
+    if rank == 0:
+        stores = [path] if joined else [shard_path(path, part) for part in parts]
+        if tokens:
+            print(f"{seconds:.1f} s, {tokens / seconds * world_size:,.0f} {dump.tokens_name} per second")
+        else:
+            print(f"{stores[0]} is complete already: nothing to score")
+        for store in stores:
+            report(store)
+
+
+def check_same_store(path: Path, dump: StoreDump) -> None:
+    """FileExistsError unless the store, or the shard of one, is what this command would write."""
+    try:
+        reader = dump.open_reader(path)
+        differences = differing_fields(reader.info, dump.info)
+        if not differences and reader.header.corpus_sentences != dump.sentences:
+            differences = [f"{reader.header.corpus_sentences:,} sentences against {dump.sentences:,}"]
+    except ValueError as error:
+        differences = [str(error)]
+    if differences:
+        raise FileExistsError(
+            f"store {path} exists and differs ({'; '.join(differences[:3])}); pass --overwrite to replace it"
+        )
+    dump.check_unchanged_data(path)
+
+
+def progress_bar(dump: StoreDump, shard: Shard, label: str, rank: int) -> Any:
+    """Progress bar over the tokens of this process's shard."""
+    counts = dump.count(shard)
+    if counts["too_long"] and rank == 0:
+        logger.warning(
+            "%d of %d %s (%.2f %%) are longer than the teacher's %d positions: stored as missing, students %s",
+            counts["too_long"],
+            counts["sentences"],
+            dump.item_name,
+            100.0 * counts["too_long"] / counts["sentences"],
+            dump.limit,
+            dump.without_rows,
+        )
+    return tqdm(
+        total=counts["tokens"], unit="tok", unit_scale=True, desc=label, disable=rank > 0, file=sys.stderr
+    )

@@ -1,0 +1,68 @@
+"""``export-student --format onnx``: the same vectors from onnxruntime and the tokenizer alone."""
+
+import numpy as np
+import pytest
+import torch
+
+from fairseq_bert_kd.cli.main import cli_main
+from fairseq_bert_kd.modules.sentence_lstm_spec import POOLINGS
+from tests.models import small_encoders
+from tests.models.small_encoders import FIRST, SECOND, batch_of
+from tests.models.small_lstms import build_lstm, lstm_task, save_lstm
+from tests.tiny_chain import build_teacher_folder
+
+pytest.importorskip("onnx")
+onnxruntime = pytest.importorskip("onnxruntime")
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return build_teacher_folder("bert", tmp_path_factory.mktemp("bert"))
+
+
+@pytest.fixture(scope="module")
+def task(folder):
+    return lstm_task(folder)
+
+
+def export(checkpoint, output, *options):
+    return cli_main(
+        ["export-student", str(checkpoint), "--output", str(output), "--format", "onnx", *map(str, options)]
+    )
+
+
+@pytest.mark.parametrize("pooling", POOLINGS)
+@pytest.mark.parametrize("layers", [1, 2])
+def test_vectors_are_the_model_s(task, folder, tmp_path, pooling, layers):
+    import transformers
+
+    model = build_lstm(task, pooling=pooling, lstm_layers=layers, hidden_size=17, vector_dim=8)
+    with torch.no_grad():
+        for parameter in model.parameters():  # larger than at the start, so that a mistake shows
+            parameter.mul_(3)
+    assert export(save_lstm(model, tmp_path / "model.pt"), tmp_path / "out", "--tokenizer", folder) == 0
+    tokenizer = transformers.AutoTokenizer.from_pretrained(tmp_path / "out")
+    session = onnxruntime.InferenceSession(str(tmp_path / "out" / "model.onnx"))
+    lines = [*FIRST, *SECOND]
+    inputs = tokenizer(lines, padding=True, return_tensors="np")
+    fed = {name: inputs[name].astype(np.int64) for name in ("input_ids", "attention_mask")}
+    [found] = session.run(["sentence_embedding"], fed)
+    (tokens,), (lengths,) = batch_of(task, lines).values()
+    expected = model.sentence_vectors(tokens, lengths).detach().numpy()
+    assert np.abs(expected).max() > 0.1
+    np.testing.assert_allclose(found, expected, rtol=0, atol=1e-4)
+
+
+def test_another_model_or_tokenizer_is_refused(task, folder, tmp_path, capsys):
+    other = small_encoders.save(small_encoders.build(task, **small_encoders.sizes()), tmp_path / "other.pt")
+    assert export(other, tmp_path / "out", "--tokenizer", folder) == 2
+    assert "holds a `hf_encoder` model; give a checkpoint of --arch sentence_lstm" in capsys.readouterr().err
+    checkpoint = save_lstm(build_lstm(task), tmp_path / "model.pt")
+    assert export(checkpoint, tmp_path / "out") == 2
+    assert "--format onnx needs --tokenizer" in capsys.readouterr().err
+    roberta = build_teacher_folder("roberta", tmp_path / "roberta")
+    assert export(checkpoint, tmp_path / "out", "--tokenizer", roberta) == 2
+    assert "is not the one that" in capsys.readouterr().err
+    assert export(checkpoint, tmp_path / "out", "--tokenizer", folder, "--encoder-only") == 2
+    assert "--encoder-only is an option of --format transformers" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
