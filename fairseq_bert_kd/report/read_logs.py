@@ -33,12 +33,16 @@ class CurveKind(NamedTuple):
     perplexity: bool = False
 
 
-STUDENT_CURVES = (
-    CurveKind("train", "nll_loss", "Training: NLL, bits per token", True),
-    CurveKind("valid", "nll_loss", "Validation: NLL, bits per token", True),
-    CurveKind("valid", "loss", "Validation: label-smoothed loss, bits per token"),
-    CurveKind("valid", "bleu", "Validation: BLEU while training, as logged"),
-)
+STUDENT_CURVES = {  # by what the students put out
+    "text": (
+        CurveKind("train", "nll_loss", "Training: NLL, bits per token", True),
+        CurveKind("valid", "nll_loss", "Validation: NLL, bits per token", True),
+        CurveKind("valid", "loss", "Validation: label-smoothed loss, bits per token"),
+        CurveKind("valid", "bleu", "Validation: BLEU while training, as logged"),
+    ),
+    "classes": (CurveKind("valid", "accuracy", "Validation: accuracy, %"),),
+    "numbers": (),
+}
 TEACHER_CURVE = CurveKind("valid", "masked_accuracy", "Validation: masked accuracy, %")
 
 
