@@ -28,6 +28,8 @@ FAIRSEQ_INSTALL = (
     f"pip install --no-build-isolation --no-deps {FAIRSEQ_REQUIREMENT}"
 )
 
+_LFS_POINTER = b"version https://git-lfs.github.com/spec/"
+
 
 class InstallationError(ImportError):
     """A package that we need is missing or cannot be loaded; the message says how to fix it."""
@@ -100,6 +102,8 @@ def load_checkpoint(path: str) -> dict[str, Any]:
                 f"({foreign['object'] or foreign['type']}), and loading them could run foreign code. None was run. Use a checkpoint that "
                 "fairseq-train wrote on a machine you trust."
             ) from None
+        if is_lfs_pointer(path):
+            raise ValueError(file_fault(path)) from None
         raise ValueError(
             f"`{path}` is not a readable torch checkpoint: it is damaged or something else; give the .pt file that "
             "fairseq-train wrote"
@@ -107,6 +111,21 @@ def load_checkpoint(path: str) -> dict[str, Any]:
     if not isinstance(state, dict) or "model" not in state or not (state.get("cfg") or state.get("args")):
         raise ValueError(f"`{path}` is not a fairseq checkpoint: it lacks the entries `model` and `cfg`")
     return state
+
+
+def is_lfs_pointer(path: str | os.PathLike[str]) -> bool:
+    """Whether a file is the few lines that stand for a large one in a git clone without Git LFS."""
+    with open(path, "rb") as file:
+        return file.read(len(_LFS_POINTER)) == _LFS_POINTER
+
+
+def file_fault(path: str | os.PathLike[str]) -> str:
+    """Why a library cannot read a file that has the right name, and the next step; a whole sentence."""
+    if os.path.getsize(path) == 0:
+        return f"`{path}` is empty: copy or download it again."
+    if is_lfs_pointer(path):
+        return f"`{path}` is a Git LFS pointer, not the file itself: run `git lfs pull` in its repository."
+    return f"`{path}` is damaged or cut off: copy or download it again."
 
 
 def model_settings(state: dict[str, Any]) -> dict[str, Any]:

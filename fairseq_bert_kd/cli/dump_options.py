@@ -5,6 +5,7 @@ from typing import Any
 
 import torch
 
+from fairseq_bert_kd.cli.store_folder import add_store_dir
 from fairseq_bert_kd.storage.shards import Shard
 from fairseq_bert_kd.storage.topk_store import DEFAULT_NAME, store_path
 from fairseq_bert_kd.teachers.token_rows import check_settings
@@ -17,7 +18,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.epilog = EXAMPLE
     parser.add_argument(
         "data",
-        help="folder that fairseq-preprocess wrote, or several separated by colons; stores go into them",
+        help="folder that fairseq-preprocess wrote, or several separated by colons; stores go into them, or to --store-dir",
     )
     parser.add_argument(
         "--path", required=True, help="checkpoint of a teacher (--task conditional_masked_lm)"
@@ -33,6 +34,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="name of the store among several of the same data (other teachers, other --passes), SPLIT.SRC-TGT.TGT.NAME.topk; "
         "training mixes them with --kd-stores (default: none)",
     )
+    add_store_dir(parser)
     what = parser.add_argument_group("what is stored")
     what.add_argument(
         "--topk", type=int, default=8, help="tokens per position (default: %(default)s, as in the paper)"

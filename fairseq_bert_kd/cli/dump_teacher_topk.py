@@ -1,7 +1,9 @@
 """``fairseq-bert-kd dump``: a teacher's top-k logits for every target position, stored beside the data."""
 
 import argparse
+import functools
 import importlib
+import logging
 import math
 import os
 from datetime import timedelta
@@ -20,15 +22,21 @@ from fairseq_bert_kd.cli.run_dump import (
     dump_split,
     tool_versions,
 )
+from fairseq_bert_kd.cli.store_folder import NOT_WRITABLE, existing_folder, is_writable
+from fairseq_bert_kd.data.run_hints import log_unknown, say_threads
 from fairseq_bert_kd.functional.text_input import LEFT_TO_RIGHT
 from fairseq_bert_kd.storage.fairseq_data import dictionary_digest, open_pairs, read_dictionary
 from fairseq_bert_kd.storage.shards import Shard, shard_path
+from fairseq_bert_kd.storage.store_folders import store_folders
+from fairseq_bert_kd.storage.token_counts import frequency_nll
 from fairseq_bert_kd.storage.topk import PREFIX_PLAN, STRIDED_PLAN, TopKInfo, scoring_plan
 from fairseq_bert_kd.storage.topk_store import TopKReader, store_path
 from fairseq_bert_kd.teachers import distributed
 from fairseq_bert_kd.teachers.load import Teacher, load_teacher
 from fairseq_bert_kd.teachers.plan import number_of_passes
 from fairseq_bert_kd.teachers.topk_dump import TopKDump
+
+logger = logging.getLogger(__name__)
 
 HELP = "store a teacher's top-k logits for every target position"
 add_arguments = dump_options.add_arguments
@@ -45,27 +53,39 @@ def dump_all(args: argparse.Namespace, rank: int, world_size: int) -> None:
         "fairseq_bert_kd.tasks"
     )  # in every process: fairseq builds the teacher by registered names
     device = chosen_device(args)
+    if rank == 0:
+        say_threads(device.type)
     folders = args.data.split(":")
+    store_dirs = store_folders(folders, args.store_dir, "--store-dir")
     teacher = load_teacher(args.path, folders[0])
     precision = chosen_precision(args, device)
     teacher.model.to(device=device, dtype=PRECISIONS[precision])
     if args.compile:
         teacher.model.encoder = torch.compile(teacher.model.encoder, dynamic=True)
     shard, dumps = parse_shard(args.shard), []
-    for folder in folders:
+    for folder, store_dir in zip(folders, store_dirs, strict=True):
         check_same_dictionaries(folder, teacher)
         for subset in args.subset.split(","):
             info = store_info(args, teacher, subset, precision, device)
             pairs = open_pairs(folder, subset, info.source_lang, info.target_lang)
-            path = store_path(folder, subset, info.source_lang, info.target_lang, args.name)
+            if rank == 0:
+                log_unknown(
+                    subset,
+                    pairs,
+                    {
+                        "source": teacher.task.source_dictionary.unk(),
+                        "target": teacher.task.target_dictionary.unk(),
+                    },
+                )
+            path = store_path(store_dir, subset, info.source_lang, info.target_lang, args.name)
             dumps.append((TopKDump(teacher, pairs, info, device), path))
-    if not args.plan and not args.overwrite:
-        check_same_stores(dumps, shard)
+    if not args.plan:
+        check_same_stores(dumps, shard, args.overwrite)
     for dump, path in dumps:
         if args.plan:
             print_plan(dump, path, shard, args.shard)
         else:
-            dump_split(dump, path, args, rank, world_size, report)
+            dump_split(dump, path, args, rank, world_size, functools.partial(report, dump))
 
 
 def store_info(
@@ -119,14 +139,17 @@ def print_plan(dump: TopKDump, path: Path, shard: Shard, name: str) -> None:
     """Print sizes, and an estimate of the time from some measured batches."""
     counts = dump.count(shard)
     rate = dump.measure(shard)
-    free = os.statvfs(path.parent).f_bavail * os.statvfs(path.parent).f_frsize
+    disk = os.statvfs(existing_folder(path.parent))
     print(f"{shard_path(path, shard)}: nothing written (--plan), shard {name}")
+    if not is_writable(path.parent):
+        print(f"  {NOT_WRITABLE}")
     print(f"  sentences        {counts['sentences']:>15,}  ({counts['too_long']:,} too long for the teacher)")
     print(f"  target positions {counts['positions']:>15,}")
     print(f"  passes           {dump.info.passes:>15,}")
     print(f"  tokens to score  {counts['tokens']:>15,}  source and target, over all passes")
     print(
-        f"  bytes            {counts['bytes']:>15,}  {dump.info.record_dtype.itemsize} per position; {free:,} free"
+        f"  bytes            {counts['bytes']:>15,}  {dump.info.record_dtype.itemsize} per position; "
+        f"{disk.f_bavail * disk.f_frsize:,} free"
     )
     if rate:
         seconds = counts["tokens"] / rate
@@ -135,8 +158,16 @@ def print_plan(dump: TopKDump, path: Path, shard: Shard, name: str) -> None:
         )
 
 
-def report(path: Path) -> None:
-    """Print the contents of the store and how well the teacher predicts the gold tokens."""
+def report(dump: TopKDump, path: Path) -> None:
+    """Print the contents of the store and how well the teacher predicts the gold tokens.
+
+    Beside it stands what the gold tokens' own frequencies predict.
+
+    Args:
+        dump: what was written.
+        path: finished store, or shard of one.
+    """
+    by_frequency = frequency_nll(dump.pairs["target"], dump.info.dictionary_size)
     reader = TopKReader(path, shard=True)
     info, layout, summary = reader.info, reader.header.layout, reader.header.summary
     assert summary is not None
@@ -155,7 +186,13 @@ def report(path: Path) -> None:
         print(
             f"teacher on the gold tokens: accuracy {100.0 * summary['gold_accuracy']:.2f} %, perplexity "
             f"{math.exp(min(summary['gold_nll'], 700)):.2f}"
+            + (f"; their frequencies alone: {math.exp(by_frequency):.2f}" if by_frequency is not None else "")
         )
+        if by_frequency is not None and summary["gold_nll"] >= by_frequency:
+            logger.warning(
+                "the teacher predicts no better than how often each token occurs: it has learned nothing of the task, and its "
+                "students will do worse than without it; train it longer or on more text, and dump it again"
+            )
     for temperature, mass in zip(info.temperatures, summary["captured_mass"], strict=True):
         if mass is not None:
             print(f"the top {info.k} hold {100.0 * mass:.2f} % of its mass at temperature {temperature:g}")

@@ -14,6 +14,7 @@ from tqdm import tqdm
 
 import fairseq_bert_kd
 from fairseq_bert_kd.cli.dump_options import parse_shard
+from fairseq_bert_kd.cli.store_folder import check_writable
 from fairseq_bert_kd.storage.merge import merge_shards
 from fairseq_bert_kd.storage.schema import differing_fields
 from fairseq_bert_kd.storage.shards import Shard, shard_path
@@ -47,15 +48,16 @@ def tool_versions() -> dict[str, str]:
     return {"fairseq-bert-kd": fairseq_bert_kd.__version__, **others}
 
 
-def check_same_stores(dumps: Iterable[tuple[StoreDump, Path]], shard: Shard) -> None:
+def check_same_stores(dumps: Iterable[tuple[StoreDump, Path]], shard: Shard, overwrite: bool) -> None:
     """Report a store that cannot be written before the first one is scored.
 
     Raises:
         FileExistsError: a store, or its shard, exists and is not what would be written.
+        OSError: its folder cannot be written.
     """
     for dump, path in dumps:
-        if shard_path(path, shard).exists():
-            check_same_store(shard_path(path, shard), dump)
+        written = shard_path(path, shard).exists() and not overwrite
+        check_same_store(shard_path(path, shard), dump) if written else check_writable(path.parent)
 
 
 def dump_split(
@@ -84,6 +86,7 @@ def dump_split(
     parts = [
         Shard(requested.index + i * requested.count, requested.count * world_size) for i in range(world_size)
     ]
+    path.parent.mkdir(parents=True, exist_ok=True)
     part, started = parts[rank], time.perf_counter()
     joined = requested.count == 1 and world_size > 1  # all parts are written here
     finished = joined and not args.overwrite and path.exists()

@@ -13,6 +13,7 @@ from tqdm import tqdm
 
 import fairseq_bert_kd
 from fairseq_bert_kd.cli.store_export import SUFFIXES, check_suffix, import_pyarrow
+from fairseq_bert_kd.cli.store_folder import add_store_dir, check_writable
 from fairseq_bert_kd.cli.store_import_table import ImportedTable
 from fairseq_bert_kd.storage.chunk import check_rows
 from fairseq_bert_kd.storage.fairseq_data import (
@@ -21,6 +22,7 @@ from fairseq_bert_kd.storage.fairseq_data import (
     read_dictionary,
     translation_files,
 )
+from fairseq_bert_kd.storage.store_folders import store_folders
 from fairseq_bert_kd.storage.topk import MASK_PLANS, STRIDED_PLAN, TopKInfo
 from fairseq_bert_kd.storage.topk_store import DEFAULT_NAME, TopKWriter, store_path
 
@@ -44,8 +46,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.epilog, parser.formatter_class = EPILOG, argparse.RawDescriptionHelpFormatter
     parser.add_argument("table", help=f"table to read, ending in {', '.join(SUFFIXES)}")
     parser.add_argument(
-        "--data", required=True, help="folder that fairseq-preprocess wrote; the store goes there"
+        "--data",
+        required=True,
+        help="folder that fairseq-preprocess wrote; the store goes there, or to --store-dir",
     )
+    add_store_dir(parser)
     parser.add_argument(
         "--subset", default="train", help="split that the teacher scored (default: %(default)s)"
     )
@@ -65,7 +70,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def main(args: argparse.Namespace) -> None:
-    path = store_path(args.data, args.subset, args.source_lang, args.target_lang, args.name)
+    [folder] = store_folders([args.data], args.store_dir, "--store-dir")
+    path = store_path(folder, args.subset, args.source_lang, args.target_lang, args.name)
+    check_writable(path.parent)
     if path.exists() and not args.overwrite:
         raise FileExistsError(
             f"store {path} exists; pass --overwrite to replace it, or --name to write another one"
@@ -84,6 +91,7 @@ def main(args: argparse.Namespace) -> None:
         for first, data in table.chunks(info):
             check_rows(data, info, first)
             progress.update(len(data.lengths))
+        path.parent.mkdir(parents=True, exist_ok=True)
         lengths = sides["target"].sizes
         with TopKWriter(path, info, lengths, symbols["target"], overwrite=args.overwrite) as writer:
             # unfinished work may be of another table: every chunk is written

@@ -58,6 +58,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="two inputs are translations of each other: their numbers of lines must be equal",
     )
+    parser.add_argument(
+        "--full-dictionary",
+        metavar="FILE",
+        help="also write the tokenizer's whole vocabulary as a dictionary for fairseq-preprocess --srcdict (and --tgtdict or "
+        "--joined-dictionary): no piece of any text is <unk> then, at the price of larger embeddings",
+    )
     parser.add_argument("--overwrite", action="store_true", help="replace outputs that exist")
 
 
@@ -79,15 +85,20 @@ def main(args: argparse.Namespace) -> None:
         encode = functools.partial(
             _encoded, tokenizer=tokenizer, pool=pool, in_flight=args.workers * CHUNKS_AHEAD
         )
-        lines = []
+        counts = []
         for source, target in zip(args.input, args.output, strict=True):
             stream = stack.enter_context(_output(target))
-            lines.append(_tokenize_file(source, stream, encode)["lines"])
-        if args.parallel and lines[0] != lines[1]:
+            counts.append(_tokenize_file(source, stream, encode)["lines"])
+        if args.parallel and counts[0] != counts[1]:
             raise ValueError(
-                f"a parallel corpus must have as many source as target lines, but `{args.input[0]}` has {lines[0]:,} "
-                f"and `{args.input[1]}` has {lines[1]:,}. No output was written. Look for missing or split lines."
+                f"a parallel corpus must have as many source as target lines, but `{args.input[0]}` has {counts[0]:,} "
+                f"and `{args.input[1]}` has {counts[1]:,}. No output was written. Look for missing or split lines."
             )
+        if args.full_dictionary:
+            lines = "".join(
+                f"{symbol} 1\n" for symbol in tokenizer.all_symbols()
+            )  # as fairseq writes `full_dictionary`
+            stack.enter_context(_output(args.full_dictionary)).write(lines.encode())
 
 
 def check_options(args: argparse.Namespace) -> None:
@@ -113,14 +124,17 @@ def check_options(args: argparse.Namespace) -> None:
             f"`-` (a standard stream) can serve one pair only, but --input names {len(args.input)} files. "
             "Run the command once for each."
         )
+    if args.full_dictionary == STANDARD_STREAM:
+        raise ValueError("--full-dictionary must be a file, got `-`. Give the name of a file to write.")
     inputs = {os.path.realpath(name) for name in args.input if name != STANDARD_STREAM}
     for name in args.input:
         if name != STANDARD_STREAM and (not os.path.exists(name) or os.path.isdir(name)):
             raise FileNotFoundError(
                 f"input `{name}` does not exist, or is a folder. Check the path after --input."
             )
-    outputs = [os.path.realpath(name) for name in args.output if name != STANDARD_STREAM]
-    for name, path in zip(args.output, outputs, strict=False):  # a standard stream is alone
+    names = [name for name in (*args.output, args.full_dictionary) if name and name != STANDARD_STREAM]
+    outputs = [os.path.realpath(name) for name in names]
+    for name, path in zip(names, outputs, strict=True):
         if path in inputs:
             raise ValueError(f"output `{name}` must not be an input as well. Choose another name.")
         if outputs.count(path) > 1:
@@ -231,6 +245,8 @@ def _summarise(source: str, counts: Counts, seconds: float) -> None:
         f"{counts['with_bytes']:,} lines with byte symbols",
         file=sys.stderr,
     )
+    if not counts["lines"]:
+        print(f"warning: {source} has no line; fairseq cannot read a split without one", file=sys.stderr)
     if counts["with_bytes"]:
         print(
             f"warning: {source}: {counts['with_bytes']:,} of {counts['lines']:,} lines hold text that the tokenizer's "

@@ -21,8 +21,10 @@ from fairseq_bert_kd.cli.run_dump import (
     dump_split,
     tool_versions,
 )
+from fairseq_bert_kd.cli.store_folder import add_store_dir
 from fairseq_bert_kd.storage.fairseq_data import open_sides, sentence_files
 from fairseq_bert_kd.storage.sentence_data import SentenceSpec, read_spec
+from fairseq_bert_kd.storage.store_folders import store_folders
 from fairseq_bert_kd.storage.vector_store import (
     DTYPES,
     SIDE,
@@ -34,6 +36,7 @@ from fairseq_bert_kd.storage.vector_store import (
 from fairseq_bert_kd.teachers import distributed
 from fairseq_bert_kd.teachers.declared_vector import declared_vector
 from fairseq_bert_kd.teachers.interface import SentenceEncoder
+from fairseq_bert_kd.teachers.probe import check_sentence_encoder
 from fairseq_bert_kd.teachers.vector_dump import OWN, VectorDump, weights_digest
 
 HELP = "store a teacher's vector of every sentence, for --task sentence_vectors"
@@ -46,8 +49,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.epilog = EXAMPLE
     parser.add_argument(
         "data",
-        help="folder of single sentences that `prepare-sentences` wrote, or several separated by colons; stores go into them",
+        help="folder of single sentences that `prepare-sentences` wrote, or several separated by colons; stores go into them, "
+        "or to --store-dir",
     )
+    add_store_dir(parser)
     parser.add_argument(
         "--encoder-model",
         required=True,
@@ -99,11 +104,16 @@ def encode_all(args: argparse.Namespace, rank: int, world_size: int) -> None:
     from fairseq_bert_kd.cli.sentence_predictions import load
 
     folders = args.data.split(":")
+    store_dirs = store_folders(folders, args.store_dir, "--store-dir")
     specs = {folder: _single_sentences(folder) for folder in folders}
     device, shard = chosen_device(args), parse_shard(args.shard)
     precision, dumps = chosen_precision(args, device), []
-    for folder in folders:
+    for folder, store_dir in zip(folders, store_dirs, strict=True):
         loaded = load(args.encoder_model, folder, cpu=True)
+        if isinstance(loaded.model, SentenceEncoder):  # others are refused below
+            check_sentence_encoder(
+                loaded.model, loaded.task.dictionary, args.vector, f"--encoder-model `{args.encoder_model}`"
+            )
         model = loaded.model.to(device=device, dtype=PRECISIONS[precision])
         vector, similarity, width = _vector(args, model, loaded.task.dictionary, device)
         for subset in args.subset.split(","):
@@ -125,9 +135,8 @@ def encode_all(args: argparse.Namespace, rank: int, world_size: int) -> None:
                 similarity=similarity,
             )
             dump = VectorDump(model, sides, info, loaded.task.dictionary.pad(), device)
-            dumps.append((dump, vector_store_path(folder, subset, args.name)))
-    if not args.overwrite:
-        check_same_stores(dumps, shard)
+            dumps.append((dump, vector_store_path(store_dir, subset, args.name)))
+    check_same_stores(dumps, shard, args.overwrite)
     for dump, path in dumps:
         dump_split(dump, path, args, rank, world_size, report)
 

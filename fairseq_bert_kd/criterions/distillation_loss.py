@@ -22,7 +22,12 @@ from fairseq_bert_kd.functional.projection_plan import ProjectionPlan, projectio
 from fairseq_bert_kd.functional.schedules import Schedule
 from fairseq_bert_kd.functional.student_scores import student_scores
 from fairseq_bert_kd.functional.teacher_targets import teacher_targets
-from fairseq_bert_kd.modules.student_projection import Projection, projection_of, scores_of
+from fairseq_bert_kd.modules.student_projection import (
+    Projection,
+    adaptive_softmax_of,
+    projection_of,
+    scores_of,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -110,6 +115,13 @@ class LabelSmoothedCrossEntropyWithDistillationCriterion(LabelSmoothedCrossEntro
         if not self.report_accuracy:
             del sums["n_correct"], sums["total"]
         return self._result(loss, sample, sums)
+
+    def get_lprobs_and_target(self, model, net_output, sample):
+        """fairseq's, but an adaptive softmax is assembled by us: the gradient of fairseq's own cannot be computed."""
+        if adaptive_softmax_of(model) is None or not torch.is_grad_enabled():
+            return super().get_lprobs_and_target(model, net_output, sample)
+        log_probs = scores_of(model, net_output)[:, self.ignore_prefix_size :]  # (batch, tgt_len, vocab)
+        return log_probs.flatten(0, 1), self._target(sample)
 
     def _validate(self, model, sample, reduce):
         """fairseq's loss; where there are teacher rows, the comparison with the teacher too, for the log alone."""

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 from fairseq.data import Dictionary, indexed_dataset
 
-from fairseq_bert_kd.storage.fairseq_data import IndexedTokens, check_parallel, is_mmap, text_files
+from fairseq_bert_kd.storage.fairseq_data import IndexedTokens, check_parallel, text_files
 
 
 class CorpusPart(NamedTuple):
@@ -72,24 +72,70 @@ def text_parts(folder: str, split: str, combine: bool, language: str | None = No
     return parts
 
 
-def check_parts(parts: Iterable[CorpusPart]) -> None:
-    """Check the index of every side, and that all sides of a part have as many sentences.
+def language_pair(folder: str, source: str | None, target: str | None) -> tuple[str, str]:
+    """Source and target language of a data folder, read from its file names, as far as they are not given.
 
-    Only files in the mmap format are checked, which is fairseq-preprocess's default.
+    fairseq splits names at every hyphen, so ``dict.zh-Hant.txt`` is a pair to it.
 
     Raises:
-        ValueError: an index that fairseq damaged, or sides of unequal length.
+        ValueError: no pair, or several.
     """
+    names = [name.split(".") for name in sorted(os.listdir(folder))] if os.path.isdir(folder) else []
+    languages = [parts[1] for parts in names if parts[0] == "dict" and len(parts) == 3]
+    stated = {parts[1] for parts in names if len(parts) > 2}
+    pairs = [
+        (one, other)
+        for one, other in itertools.permutations(languages, 2)
+        if f"{one}-{other}" in stated and source in (None, one) and target in (None, other)
+    ]
+    if len(pairs) == 1:
+        return pairs[0]
+    found = (
+        f"several pairs ({', '.join(map('-'.join, pairs))})"
+        if pairs
+        else "no pair (SPLIT.SRC-TGT.LANG.idx, dict.LANG.txt)"
+    )
+    raise ValueError(
+        f"the file names in {folder} tell {found}; give --source-lang and --target-lang, or check the folder's name"
+    )
+
+
+def check_parts(parts: Iterable[CorpusPart], dataset_impl: Any = None) -> list[dict[str, IndexedTokens]]:
+    """Check the index of every side, and that all sides of a part have as many sentences, and one at least.
+
+    Not checked are raw text, fairseq's Huffman format, sides that are not there (a test set without targets), and what is
+    read with ``--dataset-impl lazy``.
+
+    Args:
+        parts: parts of a corpus.
+        dataset_impl: format by which fairseq will read them; None if it looks at the files.
+
+    Returns:
+        The checked sides of each part, by name.
+
+    Raises:
+        ValueError: an index that fairseq damaged or reads wrongly, sides of unequal length, or an empty part.
+    """
+    checked = []
     for part in parts:
-        sides = {
-            side: IndexedTokens(prefix)
-            for side, prefix in part.prefixes.items()
-            if indexed_dataset.MMapIndexedDataset.exists(prefix) and is_mmap(prefix)
-        }
+        prefixes = {} if str(dataset_impl) == "lazy" else part.prefixes
+        sides = {side: IndexedTokens(prefix) for side, prefix in prefixes.items() if _is_checked(prefix)}
         for tokens in sides.values():
             tokens.check()
         for one, other in itertools.pairwise(sides):
             check_parallel(part.name, len(sides[one]), len(sides[other]), (one, other))
+        if not all(sides.values()):
+            raise ValueError(
+                f"split `{part.name}` in {part.folder} has no sentence ({next(iter(sides.values())).prefix}.bin is empty), and "
+                "fairseq cannot read that; give fairseq-preprocess a text with lines, or leave the split out"
+            )
+        checked.append(sides)
+    return checked
+
+
+def _is_checked(prefix: str) -> bool:
+    huffman = indexed_dataset.HuffmanMMapIndexedDataset.exists(prefix)
+    return os.path.isfile(f"{prefix}.idx") and not huffman
 
 
 def check_same_dictionaries(folders: Sequence[str], dictionaries: Mapping[str, Dictionary]) -> None:

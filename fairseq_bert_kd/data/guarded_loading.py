@@ -1,5 +1,8 @@
 """What our tasks add to fairseq's loading of data: checks beforehand, and batches that cover every sentence."""
 
+import os
+from collections.abc import Mapping
+from functools import cached_property
 from typing import Any
 
 from fairseq import utils
@@ -8,14 +11,38 @@ from fairseq_bert_kd.data.corpus_parts import (
     CorpusPart,
     check_parts,
     check_same_dictionaries,
+    language_pair,
     translation_parts,
 )
+from fairseq_bert_kd.data.run_hints import log_unknown, say_first_line, say_threads
+from fairseq_bert_kd.storage.fairseq_data import read_dictionary
 
 
 class GuardedLoading:
     """Mixin for tasks over binarised data; name it before fairseq's own class."""
 
     cfg: Any
+    _started = False
+
+    def begin_epoch(self, epoch, model):
+        """Before the first epoch, say when the first line comes, and which number of threads to try."""
+        if not self._started:
+            self._started = True
+            say_first_line(getattr(self.cfg, "log_interval", None))
+            say_threads(next(model.parameters()).device.type)
+        super().begin_epoch(epoch, model)  # type: ignore[misc]
+
+    def say_unknown(
+        self, folder: str, name: str, sides: Mapping[str, Any], unknown: Mapping[str, int]
+    ) -> None:
+        """Log how much of a part is unknown, see `log_unknown`; once, though every epoch may load it again."""
+        if (folder, name) not in self._reported:
+            self._reported.add((folder, name))
+            log_unknown(name, sides, unknown)
+
+    @cached_property
+    def _reported(self) -> set[tuple[str, str]]:
+        return set()
 
     def folder_of(self, split: str, epoch: int) -> str:
         """The data folder (of ``a:b``) of a split in an epoch; training takes them in turn, as in fairseq's tasks."""
@@ -42,13 +69,37 @@ class GuardedTranslation(GuardedLoading):
         super().__init__(cfg, src_dict, tgt_dict)  # type: ignore[call-arg]
         dictionaries = {f"dict.{cfg.source_lang}.txt": src_dict, f"dict.{cfg.target_lang}.txt": tgt_dict}
         check_same_dictionaries(utils.split_paths(cfg.data), dictionaries)
+        self._unknown = {"source": src_dict.unk(), "target": tgt_dict.unk()}
 
-    def parts_of(self, folder: str, split: str, combine: bool) -> list[CorpusPart]:
-        """The parts of a split in a data folder, checked.
+    @classmethod
+    def setup_task(cls, cfg, **kwargs):
+        """fairseq's, after the languages and the dictionaries were looked at.
 
         Raises:
-            ValueError: an index that fairseq damaged, or sides of unequal length.
+            ValueError: the file names tell no pair of languages, or several, or a dictionary has a wrong line.
+            FileNotFoundError: a dictionary is not there.
+        """
+        folder = utils.split_paths(cfg.data)[0]
+        if cfg.source_lang is None or cfg.target_lang is None:
+            cfg.source_lang, cfg.target_lang = language_pair(folder, cfg.source_lang, cfg.target_lang)
+        for language in (cfg.source_lang, cfg.target_lang):
+            read_dictionary(os.path.join(folder, f"dict.{language}.txt"))
+        return super().setup_task(cfg, **kwargs)  # type: ignore[misc]
+
+    def parts_of(self, folder: str, split: str, combine: bool) -> list[CorpusPart]:
+        """The parts of a split in a data folder, checked; how much of each is unknown stands in the log once.
+
+        Raises:
+            FileNotFoundError: the folder has no such split.
+            ValueError: see `check_parts`.
         """
         parts = translation_parts(self.cfg, folder, split, combine)
-        check_parts(parts)
+        if not parts:
+            pair = f"{self.cfg.source_lang}-{self.cfg.target_lang}"
+            raise FileNotFoundError(
+                f"Dataset not found: {split} of {pair} in {folder}; run fairseq-preprocess with this split, or name one that is "
+                "there (of raw text with --dataset-impl raw)"
+            )
+        for part, sides in zip(parts, check_parts(parts, self.cfg.dataset_impl), strict=True):
+            self.say_unknown(folder, part.name, sides, self._unknown)
         return parts

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from fairseq import utils
 from fairseq.data import Dictionary, data_utils
 
 from fairseq_bert_kd.batch import TeacherRequirements
@@ -17,6 +18,7 @@ from fairseq_bert_kd.storage.alignment import (
     check_sentences,
     check_settings,
 )
+from fairseq_bert_kd.storage.store_folders import store_folders
 from fairseq_bert_kd.storage.topk_store import TopKReader, store_path
 
 logger = logging.getLogger(__name__)
@@ -45,10 +47,14 @@ class TeacherStores:
         self.cfg, self.dictionaries, self.requirements = cfg, dictionaries, requirements
         self.label_only, self.check_tokenizer = label_only, check_tokenizer
         self._checked: set[Any] = set()
+        folders = utils.split_paths(cfg.data)
+        elsewhere = store_folders(folders, getattr(cfg, "kd_store_dir", None), "--kd-store-dir")
+        self._folders = dict(zip(folders, elsewhere, strict=True))
 
     def path(self, part: CorpusPart, name: str) -> Path:
         """Path of a part's store."""
-        return store_path(part.folder, part.name, self.cfg.source_lang, self.cfg.target_lang, name)
+        folder = self._folders[part.folder]
+        return store_path(folder, part.name, self.cfg.source_lang, self.cfg.target_lang, name)
 
     def exist(self, parts: Sequence[CorpusPart], names: Sequence[str]) -> bool:
         """Whether every part has all of these stores."""
@@ -106,7 +112,13 @@ class TeacherStores:
                 )
 
     def _open_one(self, part: CorpusPart, name: str) -> TopKReader:
-        reader = TopKReader(self.path(part, name))
+        path = self.path(part, name)
+        if not path.exists():
+            raise FileNotFoundError(
+                f"store {path} does not exist; write it with `fairseq-bert-kd dump`, or name the folder that holds it with "
+                "--kd-store-dir"
+            )
+        reader = TopKReader(path)
         self._check_one(reader, part)
         logger.info(
             "teacher rows for %s: %s, k=%d of %d, %d of %d sentences covered",

@@ -6,6 +6,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+DRAWS = 1000  # enough for any useful probability: 0.85 ** 1000 = 3e-71, 0.99 ** 1000 = 4e-5
+
 
 @dataclass(frozen=True)
 class Replacement:
@@ -60,7 +62,8 @@ def draw_mask(length: int, mask_prob: float, rng: np.random.Generator) -> NDArra
 
     The end of sentence counts as a position. Masks are redrawn until at least one position is masked, as in the
     authors' code, but always from the untouched sentence. Theirs re-enters with a list that it has already changed;
-    Chen et al. 2020, Section 3.1 does not say.
+    Chen et al. 2020, Section 3.1 does not say. Where `DRAWS` draws mask nothing, the mask is drawn from the distribution
+    that such drawing leads to.
 
     Args:
         length: target length with end of sentence, at least 1.
@@ -74,9 +77,24 @@ def draw_mask(length: int, mask_prob: float, rng: np.random.Generator) -> NDArra
         raise ValueError(f"mask probability must be in (0, 1], got {mask_prob}; the paper uses 0.15")
     if length < 1:
         raise ValueError(f"a target has at least its end of sentence, got length {length}")
-    mask = rng.random(length) < mask_prob
-    while not mask.any():
+    for _ in range(DRAWS):
         mask = rng.random(length) < mask_prob
+        if mask.any():
+            return mask
+    return _draw_nonempty_mask(length, mask_prob, rng)
+
+
+def _draw_nonempty_mask(length: int, mask_prob: float, rng: np.random.Generator) -> NDArray[np.bool_]:
+    """A mask given that it masks something: first the first masked position, then those after it, freely.
+
+    The first one is at most j with probability (1 - (1 - p)^(j + 1)) / (1 - (1 - p)^length).
+    """
+    log_kept = np.log1p(-mask_prob)
+    any_masked = -np.expm1(length * log_kept)
+    first = min(int(np.log1p(-rng.random() * any_masked) / log_kept), length - 1)
+    mask = rng.random(length) < mask_prob
+    mask[:first] = False
+    mask[first] = True
     return mask
 
 

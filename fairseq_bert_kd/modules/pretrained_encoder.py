@@ -2,8 +2,10 @@
 
 import json
 import logging
+import pickle
+from collections.abc import Collection
 from dataclasses import asdict, dataclass, field
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, NoReturn
 
 from torch import nn
 
@@ -11,10 +13,12 @@ from fairseq_bert_kd import compat
 from fairseq_bert_kd.functional.masking import ALWAYS_MASKED, Replacement
 from fairseq_bert_kd.functional.text_format import TextFormat
 from fairseq_bert_kd.functional.text_input import BIDIRECTIONAL
+from fairseq_bert_kd.modules.weight_files import unreadable_files
 
 logger = logging.getLogger(__name__)
 
 NO_LIMIT = 2**20  # positions of an encoder with relative positions
+_NO_FAULT_OF_FILES = (ImportError, MemoryError)
 
 
 class Head(NamedTuple):
@@ -89,16 +93,18 @@ class EncoderSpec:
 
 
 def pretrained_masked_lm(path_or_name: str, with_head: bool = False) -> Any:
-    """A pre-trained transformers ``*ForMaskedLM`` in float32, with a complete encoder.
+    """A pre-trained transformers ``*ForMaskedLM`` in float32, with a complete encoder that looks to both sides.
 
     Args:
         path_or_name: folder or hub name.
         with_head: whether its head must be pre-trained too; else a missing one starts from random weights, with a warning.
 
     Raises:
-        ValueError: it cannot be loaded, or weights are missing.
+        ValueError: it cannot be loaded, its config and weights differ in size, or weights are missing.
     """
-    masked_lm, missing = _pretrained(path_or_name, "AutoModelForMaskedLM", "a masked language model")
+    what = "a masked language model"
+    config = _config(path_or_name, what)
+    masked_lm, missing = _pretrained(path_or_name, config, "AutoModelForMaskedLM", what)
     head = [key for key in missing if "pooler" not in key]
     if with_head and head:
         raise ValueError(
@@ -125,29 +131,54 @@ def encoder_from_pretrained(path_or_name: str) -> tuple[Any, list[str]]:
     Raises:
         ValueError: it cannot be loaded, is no encoder, or weights of its encoder are missing.
     """
-    transformers = compat.import_transformers()
-    try:
-        config = transformers.AutoConfig.from_pretrained(path_or_name)
-    except (OSError, ValueError, KeyError) as error:
-        raise _not_loaded(path_or_name, "an encoder", "config.json", error) from error
+    config = _config(path_or_name, "an encoder")
     if config.is_encoder_decoder:
         raise ValueError(
             f"`{path_or_name}` is an encoder-decoder ({config.model_type}); give an encoder, such as BERT or RoBERTa"
         )
     classifier = any(name.endswith("ForSequenceClassification") for name in config.architectures or ())
     model_class = "AutoModelForSequenceClassification" if classifier else "AutoModel"
-    return _pretrained(path_or_name, model_class, "an encoder")
+    return _pretrained(path_or_name, config, model_class, "an encoder")
 
 
-def _pretrained(path_or_name: str, model_class: str, what: str) -> tuple[Any, list[str]]:
+def _config(path_or_name: str, what: str) -> Any:
+    """The transformers config of a folder or hub name, as of an encoder that looks to both sides.
+
+    A model that was saved as the decoder of a sequence-to-sequence model is the same weights under a mask, and perhaps
+    cross attention, which an encoder does not have.
+    """
+    transformers = compat.import_transformers()
+    try:
+        config = transformers.AutoConfig.from_pretrained(path_or_name)
+    except _NO_FAULT_OF_FILES:
+        raise
+    except Exception as error:  # as below
+        _raise_not_loaded(path_or_name, what, "config.json", error)
+    if getattr(config, "is_decoder", False):
+        logger.warning(
+            "config.json of `%s` says is_decoder: true (it was saved as a decoder), with which no token sees what follows "
+            "it: loaded as an encoder instead, is_decoder: false; its training has to get used to the right context",
+            path_or_name,
+        )
+        config.is_decoder = config.add_cross_attention = False
+    return config
+
+
+def _pretrained(path_or_name: str, config: Any, model_class: str, what: str) -> tuple[Any, list[str]]:
     """A pre-trained model with a complete encoder, and the names of other weights that it lacks."""
     transformers = compat.import_transformers()
     try:
         model, info = getattr(transformers, model_class).from_pretrained(
-            path_or_name, output_loading_info=True
+            path_or_name,
+            config=config,
+            output_loading_info=True,
+            ignore_mismatched_sizes=True,  # they are reported below, by their sizes
         )
-    except (OSError, ValueError, KeyError) as error:
-        raise _not_loaded(path_or_name, what, "config.json and the weights", error) from error
+    except _NO_FAULT_OF_FILES:
+        raise
+    except Exception as error:  # safetensors, pickle, torch and transformers raise very different types
+        _raise_not_loaded(path_or_name, what, "config.json and the weights", error)
+    _check_sizes(path_or_name, info["mismatched_keys"])
     prefix = "" if model.base_model is model else model.base_model_prefix + "."
     missing = sorted(info["missing_keys"])
     optional = [key for key in missing if not key.startswith(prefix) or "pooler" in key]
@@ -166,12 +197,14 @@ def masked_lm_with_random_weights(path_or_name: str) -> Any:
     Raises:
         ValueError: its config cannot be loaded, or is of no masked language model.
     """
-    transformers = compat.import_transformers()
+    what = "a masked language model"
+    config = _config(path_or_name, what)
     try:
-        config = transformers.AutoConfig.from_pretrained(path_or_name)
         return masked_lm_from_config(config_settings(config))
-    except (OSError, ValueError, KeyError) as error:
-        raise _not_loaded(path_or_name, "a masked language model", "config.json", error) from error
+    except _NO_FAULT_OF_FILES:
+        raise
+    except Exception as error:  # as above
+        _raise_not_loaded(path_or_name, what, "config.json", error)
 
 
 def config_settings(config: Any) -> dict[str, Any]:
@@ -204,11 +237,26 @@ def _from_config(settings: dict[str, Any], model_class: str) -> Any:
     return getattr(transformers, model_class).from_config(config).float()
 
 
-def _not_loaded(path_or_name: str, what: str, needed: str, error: BaseException) -> ValueError:
-    return ValueError(
-        f"cannot load `{path_or_name}` as {what}: {compat.first_line(error)} "
+def _raise_not_loaded(path_or_name: str, what: str, needed: str, error: Exception) -> NoReturn:
+    """Raise the error in our words: about the file that cannot be read, or the library's own first line."""
+    reason = next(unreadable_files(path_or_name), "")
+    if not reason and isinstance(error, pickle.UnpicklingError):  # it proposes to run what the file holds
+        reason = "its weights are not a file of tensors alone."
+    raise ValueError(
+        f"cannot load `{path_or_name}` as {what}: {reason or compat.first_line(error)} "
         f"Give a folder that holds {needed}, or a hub name (which needs a network)."
-    )
+    ) from (None if reason else error)
+
+
+def _check_sizes(path_or_name: str, mismatched: Collection[tuple[str, Any, Any]]) -> None:
+    """ValueError for weights of other sizes than the config's, given as name, size in the file and size by the config."""
+    if mismatched:
+        name, *sizes = min(mismatched, key=lambda entry: ("word_embeddings" not in entry[0], entry[0]))
+        in_file, by_config = (" x ".join(map(str, size)) for size in sizes)
+        raise ValueError(
+            f"config.json of `{path_or_name}` and its weights are not of one model: {len(mismatched)} weights differ in size, "
+            f"`{name}` is {by_config} by config.json and {in_file} in the weights; give both files from the same origin"
+        )
 
 
 def check_embedded(encoder: Any, largest_id: int, name: str) -> None:

@@ -38,6 +38,12 @@ def unwrapped(model: nn.Module) -> nn.Module:
     return model
 
 
+def adaptive_softmax_of(model: Any) -> Any:
+    """fairseq's adaptive softmax of the student's decoder; None for another output layer."""
+    layer = getattr(getattr(unwrapped(model), "decoder", None), "adaptive_softmax", None)
+    return layer if isinstance(layer, AdaptiveSoftmax) else None
+
+
 def gives_logits(model: nn.Module) -> bool:
     """Whether the model's probabilities are the softmax of its first output."""
     model = unwrapped(model)
@@ -59,8 +65,8 @@ def scores_of(model: Any, net_output: Any) -> Tensor:
     """
     if gives_logits(model):
         return net_output[0]
-    adaptive = getattr(getattr(unwrapped(model), "decoder", None), "adaptive_softmax", None)
-    if not isinstance(adaptive, AdaptiveSoftmax):
+    adaptive = adaptive_softmax_of(model)
+    if adaptive is None:
         return model.get_normalized_probs(net_output, log_probs=True)
     features = net_output[0]  # (batch, tgt_len, dim)
     head = torch.log_softmax(adaptive.head(features), dim=-1, dtype=torch.float32)

@@ -14,10 +14,12 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from fairseq_bert_kd import compat
 from fairseq_bert_kd.text_lines import BYTE_ORDER_MARK, open_lines
 
 _MAGIC = b"MMIDIDX\x00\x00"
 _HEADER = struct.Struct("<9sQBQ")  # magic, version, dtype code, items
+_OLD_MAGIC = b"TNTIDX\x00\x00"
 _DTYPES = {1: "u1", 2: "i1", 3: "<i2", 4: "<i4", 5: "<i8", 8: "<u2", 9: "<u4", 10: "<u8"}
 SPECIAL_SYMBOLS = ("<s>", "<pad>", "</s>", "<unk>")
 _BLOCK = 1 << 20  # items checked together
@@ -46,10 +48,7 @@ class IndexedTokens:
             head = file.read(_HEADER.size)
         magic, version, code, count = _HEADER.unpack(head.ljust(_HEADER.size, b"\0"))
         if magic != _MAGIC:
-            raise ValueError(
-                f"{index} is not in fairseq's mmap format; binarise with `fairseq-preprocess --dataset-impl mmap`, "
-                "its default"
-            )
+            raise ValueError(_another_format(index))
         if version != 1 or code not in _DTYPES:
             raise ValueError(
                 f"{index} has version {version} and type code {code}, unknown here; binarise again"
@@ -67,6 +66,11 @@ class IndexedTokens:
 
     def __len__(self) -> int:
         return len(self.sizes)
+
+    @property
+    def tokens(self) -> NDArray[Any]:
+        """Ids of all sentences one after the other, a read-only view in the stored type."""
+        return self._data[: self._data.size // self.dtype.itemsize * self.dtype.itemsize].view(self.dtype)
 
     def __getitem__(self, sentence: int) -> NDArray[Any]:
         """Token ids, a read-only view in the stored type."""
@@ -90,6 +94,8 @@ class IndexedTokens:
                 )
             place = int(ends[-1])
         if self._data.size != place:
+            if compat.is_lfs_pointer(f"{self.prefix}.bin"):
+                raise ValueError(compat.file_fault(f"{self.prefix}.bin"))
             raise ValueError(
                 f"{self.prefix}.bin has {self._data.size} bytes, its index says {place}; copy it again or run "
                 "fairseq-preprocess again"
@@ -102,10 +108,19 @@ class IndexedTokens:
         self.__init__(state["prefix"])  # type: ignore[misc]
 
 
-def is_mmap(prefix: str | Path) -> bool:
-    """Whether ``prefix.idx`` is in fairseq's mmap format."""
-    with open(f"{prefix}.idx", "rb") as file:
-        return file.read(len(_MAGIC)) == _MAGIC
+def _another_format(index: Path) -> str:
+    """What an index is that is not in fairseq's mmap format, and the next step."""
+    with open(index, "rb") as file:
+        old = file.read(len(_OLD_MAGIC)) == _OLD_MAGIC
+    if compat.is_lfs_pointer(index):
+        return compat.file_fault(index)
+    what = ""
+    if old:
+        what = ", but in its older one (--dataset-impl cached or lazy), of which no store can be made"
+    return (
+        f"{index} is not in fairseq's mmap format{what}; binarise with `fairseq-preprocess --dataset-impl mmap`, its "
+        "default"
+    )
 
 
 class SideFiles(NamedTuple):

@@ -11,6 +11,7 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
+from fairseq_bert_kd import compat
 from fairseq_bert_kd.storage.schema import (
     DIGEST,
     HASH_DTYPE,
@@ -169,6 +170,8 @@ def read_header(file: BinaryIO, path: Path, schemas: Schemas, unfinished: bool =
             raise ValueError(
                 f"{path} is unfinished; run the command that writes it again, it goes on where it was"
             )
+        if compat.is_lfs_pointer(path):
+            raise ValueError(compat.file_fault(path))
         raise ValueError(
             f"{path} is not a teacher store: it begins with {magic!r}, not {MAGIC!r}; check the path, or write a "
             f"store with `{schema.command}`"

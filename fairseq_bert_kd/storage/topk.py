@@ -18,6 +18,7 @@ from fairseq_bert_kd.storage.fairseq_data import (
 )
 from fairseq_bert_kd.storage.probabilities import token_probs
 from fairseq_bert_kd.storage.schema import ChunkData, RowFault, StoreInfo
+from fairseq_bert_kd.storage.store_folders import data_and_folder
 
 STRIDED_PLAN = "strided"  # position t of a target was masked and scored in pass t mod passes
 PREFIX_PLAN = "left-to-right"  # nothing was masked: position t was scored from the source and positions < t
@@ -256,7 +257,7 @@ class TopKInfo(StoreInfo):
         options = options or f"--path TEACHER.pt --subset {shlex.quote(split)}"
         if len(rest) > 3 and rest[3] == cls.suffix:  # SPLIT.SRC-TGT.TGT.NAME.topk
             options += f" --name {shlex.quote(rest[2])}"
-        return f"rebuild it with `{cls.command} {shlex.quote(str(path.parent))} {options} --overwrite`"
+        return f"rebuild it with `{cls.command} {data_and_folder(path)} {options} --overwrite`"
 
 
 def scoring_plan(info: TopKInfo) -> str:

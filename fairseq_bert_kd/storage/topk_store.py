@@ -64,10 +64,10 @@ class TopKWriter(StoreWriter):
 def store_path(
     data_dir: str | os.PathLike[str], split: str, source_lang: str, target_lang: str, name: str = DEFAULT_NAME
 ) -> Path:
-    """Path of the store of a split: ``train.de-en.en.topk`` beside the binarised data.
+    """Path of the store of a split: ``train.de-en.en.topk`` beside the binarised data, or in another folder.
 
     Args:
-        data_dir: folder of the data.
+        data_dir: folder of the data, or of the stores of one data folder.
         split: "train", for example.
         source_lang: as in the data's file names.
         target_lang: as in the data's file names.

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from fairseq_bert_kd.storage.fairseq_data import SideFiles, sentence_files
 from fairseq_bert_kd.storage.reader import StoreReader
 from fairseq_bert_kd.storage.schema import ChunkData, RowFault, StoreInfo
+from fairseq_bert_kd.storage.store_folders import data_and_folder
 
 DTYPES = {"float16": np.dtype("<f2"), "float32": np.dtype("<f4")}
 VECTORS = ("cls", "pooler", "mean", "last2-mean")
@@ -90,7 +91,7 @@ class VectorInfo(StoreInfo):
         options = options or f"--encoder-model MODEL --subset {shlex.quote(split)}"
         if len(rest) > 2 and rest[2] == cls.suffix:  # SPLIT.sentences.NAME.vec
             options += f" --name {shlex.quote(rest[1])}"
-        return f"rebuild it with `{cls.command} {shlex.quote(str(path.parent))} {options} --overwrite`"
+        return f"rebuild it with `{cls.command} {data_and_folder(path)} {options} --overwrite`"
 
 
 class VectorReader(StoreReader):

@@ -22,6 +22,7 @@ from fairseq_bert_kd.functional.masking import MaskedTokens, Replacement, mask_t
 from fairseq_bert_kd.functional.text_input import LEFT_TO_RIGHT
 from fairseq_bert_kd.storage.fairseq_data import text_files
 from fairseq_bert_kd.teachers.load import is_token_teacher
+from fairseq_bert_kd.teachers.probe import check_token_teacher
 from fairseq_bert_kd.tokenization.dictionary import (
     TeacherVocabulary,
     dictionary_digests,
@@ -69,6 +70,7 @@ class ConditionalMaskedLMConfig(TranslationConfig):
         },
     )
     cmlm_seed: int = II("common.seed")
+    log_interval: int = II("common.log_interval")
 
 
 class MaskedLMTraining(GuardedLoading):
@@ -103,6 +105,7 @@ class MaskedLMTraining(GuardedLoading):
             "data that were loaded before the model are masked"
         )
         if not cfg.teacher_spec:
+            check_token_teacher(model, f"--teacher-model {cfg.teacher_model}")
             cfg.teacher_spec = model.spec()
         return model
 
@@ -113,6 +116,13 @@ class MaskedLMTraining(GuardedLoading):
                 f"task conditional_masked_lm needs --criterion conditional_masked_lm, not `{name}`"
             )
         return super().build_criterion(cfg, *args, **kwargs)  # type: ignore[misc]
+
+    def build_generator(self, *args, **kwargs):
+        """Refused: a teacher does not translate."""
+        raise ValueError(
+            "--task conditional_masked_lm is for teachers, which fill in hidden tokens and do not translate. Translate with a "
+            "student: --task translation_with_teacher and --path of its checkpoint"
+        )
 
     def _check_masking_is_used(self, cfg):
         if str(cfg.teacher_attention) != LEFT_TO_RIGHT:
@@ -239,7 +249,8 @@ class OneSidedMaskedLMTask(MaskedLMTraining, FairseqTask):
 
     def load_dataset(self, split, epoch=1, combine=False, **kwargs):
         parts = text_parts(self.folder_of(split, epoch), split, combine, self.cfg.source_lang)
-        check_parts(parts)
+        for part, sides in zip(parts, check_parts(parts, self.cfg.dataset_impl), strict=True):
+            self.say_unknown(part.folder, part.name, sides, {"target": self.target_dictionary.unk()})
         texts = [
             data_utils.load_indexed_dataset(
                 part.prefixes["target"], self.target_dictionary, self.cfg.dataset_impl

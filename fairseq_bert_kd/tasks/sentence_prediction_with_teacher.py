@@ -78,6 +78,7 @@ class SentencePredictionWithTeacherConfig(FairseqDataclass):
         metadata={"help": "name of the classification head that is trained"},
     )
     seed: int = II("common.seed")
+    log_interval: int = II("common.log_interval")
     train_subset: str = II("dataset.train_subset")
     save_dir: str = II("checkpoint.save_dir")
     restore_file: str = II("checkpoint.restore_file")
@@ -292,6 +293,7 @@ class SentencePredictionWithTeacherTask(GuardedLoading, FairseqTask):
         folder = self.folder_of(split, epoch)
         spec = self._folders[folder]
         texts = open_sides(sentence_files(folder, split, text_sides(spec)), split)
+        self.say_unknown(folder, split, texts, dict.fromkeys(texts, self.dictionary.unk()))
         targets = self._targets(folder, split, len(texts["input0"]))
         training = split == self.cfg.train_subset
         dataset = SentenceDataset(

@@ -3,7 +3,8 @@
 import functools
 import json
 from dataclasses import dataclass, field
-from typing import Any
+from pathlib import Path
+from typing import Any, Optional
 
 from fairseq import utils
 from fairseq.dataclass import ChoiceEnum
@@ -12,6 +13,7 @@ from fairseq.tasks import register_task
 from fairseq_bert_kd import compat
 from fairseq_bert_kd.data.sentence_vector_dataset import SentenceVectorDataset, open_vectors
 from fairseq_bert_kd.storage.fairseq_data import open_sides, sentence_files
+from fairseq_bert_kd.storage.store_folders import store_folders
 from fairseq_bert_kd.storage.vector_store import SIDE, VectorInfo, VectorReader, vector_store_path
 from fairseq_bert_kd.tasks.sentence_prediction_with_teacher import (
     SentencePredictionWithTeacherConfig,
@@ -30,6 +32,13 @@ class SentenceVectorsConfig(SentencePredictionWithTeacherConfig):
     vector_store: str = field(
         default="",
         metadata={"help": "name of the store, SPLIT.sentences.NAME.vec (default: SPLIT.sentences.vec)"},
+    )
+    kd_store_dir: Optional[str] = field(
+        default=None,
+        metadata={
+            "help": "folder of the stores (vectors --store-dir), or several separated by colons, one for each data folder "
+            "(default: the data folders)"
+        },
     )
     kd_check: ChoiceEnum(["sampled", "all"]) = field(  # type: ignore[valid-type]
         default="sampled",
@@ -52,8 +61,13 @@ class SentenceVectorsTask(SentencePredictionWithTeacherTask):
     @functools.cached_property
     def _store(self) -> VectorReader:
         """The training split's store in the first folder."""
-        folder = utils.split_paths(self.cfg.data)[0]
-        return VectorReader(vector_store_path(folder, self.cfg.train_subset, self.cfg.vector_store))
+        return VectorReader(self._store_path(utils.split_paths(self.cfg.data)[0], self.cfg.train_subset))
+
+    def _store_path(self, folder: str, split: str) -> Path:
+        """Path of the store of a split of a data folder."""
+        folders = utils.split_paths(self.cfg.data)
+        elsewhere = store_folders(folders, self.cfg.kd_store_dir, "--kd-store-dir")
+        return vector_store_path(elsewhere[folders.index(folder)], split, self.cfg.vector_store)
 
     @property
     def num_classes(self) -> int:
@@ -134,7 +148,7 @@ class SentenceVectorsTask(SentencePredictionWithTeacherTask):
         super().load_dataset(split, epoch, combine, **kwargs)
         sides = open_sides(sentence_files(folder, split, [SIDE]), split)
         digests = {"tokenizer": spec.tokenizer, "dictionary": spec.dictionary}
-        path = vector_store_path(folder, split, self.cfg.vector_store)
+        path = self._store_path(folder, split)
         reader = open_vectors(path, split, digests, sides, str(self.cfg.kd_check) == "all")
         if self._learned is not None and described_vectors(reader.info) != self._learned:
             raise ValueError(

@@ -1,14 +1,16 @@
 """Task ``translation_with_teacher``: fairseq's translation with teachers' rows beside the targets."""
 
+import inspect
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Optional
 
 from fairseq import utils
 from fairseq.dataclass import ChoiceEnum
+from fairseq.logging import metrics
 from fairseq.tasks import register_task
 from fairseq.tasks.translation import TranslationConfig, TranslationTask
-from omegaconf import open_dict
+from omegaconf import II, open_dict
 
 from fairseq_bert_kd.batch import TEACHER
 from fairseq_bert_kd.data.distilled_pair_dataset import DistilledPairDataset
@@ -17,11 +19,14 @@ from fairseq_bert_kd.data.store_rows import StoreRows
 from fairseq_bert_kd.data.teacher_stores import TeacherStores, check_unchanged_lengths, parse_weights
 from fairseq_bert_kd.storage.alignment import check_tokenizer
 from fairseq_bert_kd.storage.topk_store import DEFAULT_NAME
+from fairseq_bert_kd.teachers.gold_comparison import GoldComparison
+from fairseq_bert_kd.teachers.load import is_token_teacher
 from fairseq_bert_kd.teachers.load_live import load_live_teacher
 from fairseq_bert_kd.tokenization.bpe import HfTokenizerBPE
 from fairseq_bert_kd.tokenization.guarded_text import GuardedText
 from fairseq_bert_kd.tokenization.hf_tokenizer import HfTokenizer
 
+STUDENT_INPUTS = {"src_tokens", "src_lengths", "prev_output_tokens"}  # what a batch brings
 REMOVED_OPTION = "kd_approximate_tail"
 
 
@@ -48,6 +53,13 @@ class TranslationWithTeacherConfig(TranslationConfig):
             "help": "names of the stores to learn from, separated by commas: `default` is SPLIT.SRC-TGT.TGT.topk, NAME is "
             "SPLIT.SRC-TGT.TGT.NAME.topk (dump --name NAME); their losses are mixed (default: `default`, or none with "
             "--kd-live-teacher)"
+        },
+    )
+    kd_store_dir: Optional[str] = field(
+        default=None,
+        metadata={
+            "help": "folder of the stores (dump --store-dir), or several separated by colons, one for each data folder "
+            "(default: the data folders)"
         },
     )
     kd_store_weights: Optional[str] = field(
@@ -85,6 +97,7 @@ class TranslationWithTeacherConfig(TranslationConfig):
     kd_live_max_tokens: int = field(
         default=8192, metadata={"help": "source and target tokens per forward pass of the live teacher"}
     )
+    log_interval: int = II("common.log_interval")
 
 
 @register_task("translation_with_teacher", dataclass=TranslationWithTeacherConfig)
@@ -106,8 +119,21 @@ class TranslationWithTeacherTask(GuardedTranslation, GuardedText, TranslationTas
             cfg.kd_store_weights, len(self.store_names) + bool(cfg.kd_live_teacher)
         )
         self.live_teacher = None
+        self._gold_comparison = GoldComparison()
+        self._iterated: str | None = None  # split of the latest batches
         self._all_folders_checked = False
         self._teachers_tokenizers: set[str] = set()  # digests
+
+    def build_model(self, cfg, from_checkpoint=False):
+        arch = getattr(cfg, "_name", None) or getattr(cfg, "arch", None)
+        if is_token_teacher(arch):
+            raise ValueError(
+                f"`{arch}` is a teacher: it fills in hidden tokens and does not translate. Give --path (or --arch) of a student; "
+                "--task conditional_masked_lm trains and validates teachers"
+            )
+        model = super().build_model(cfg, from_checkpoint)
+        check_autoregressive(model, arch)
+        return model
 
     def build_criterion(self, cfg, *args, **kwargs):
         if REMOVED_OPTION in cfg:  # in the checkpoints of students that were trained when it existed
@@ -137,7 +163,22 @@ class TranslationWithTeacherTask(GuardedTranslation, GuardedText, TranslationTas
             names = []  # validation without a store is not compared with the teacher
         if names:
             pairs = self.datasets[split]
-            self.datasets[split] = DistilledPairDataset(pairs, self._rows_of(stores, pairs, parts, names))
+            rows = self._rows_of(stores, pairs, parts, names)
+            self._gold_comparison.note_stores(split, rows[0].readers)
+            self.datasets[split] = DistilledPairDataset(pairs, rows)
+
+    def get_batch_iterator(self, dataset, *args, **kwargs):
+        self._iterated = next((split for split, known in self.datasets.items() if known is dataset), None)
+        return super().get_batch_iterator(dataset, *args, **kwargs)
+
+    def post_validate(self, model, stats, agg):
+        """Compare teacher and student on the validated split, or on the training set; fairseq logs ``stats`` next."""
+        teacher = self._gold_comparison.compare(self._iterated, stats)
+        if teacher is not None:
+            stats.setdefault("kd_teacher_ppl", utils.get_perplexity(teacher))
+        elif self.stores is not None:
+            seen = metrics.get_smoothed_values("train")
+            self._gold_comparison.compare(self.cfg.train_subset, seen, training=True)
 
     def train_step(self, sample, model, criterion, optimizer, update_num, ignore_grad=False):
         if hasattr(criterion, "set_num_updates"):
@@ -252,3 +293,26 @@ class TranslationWithTeacherTask(GuardedTranslation, GuardedText, TranslationTas
             raise ValueError(
                 "--kd-label-only is for stores, and a live teacher scores every sentence; leave it out, or give --kd-stores"
             )
+
+
+def check_autoregressive(model, arch: str | None) -> None:
+    """Check that a student reads a source and the target so far, by the parameters of its ``forward``.
+
+    Raises:
+        ValueError: it needs other inputs (non-autoregressive models take the whole target), or reads no target.
+    """
+    parameters = inspect.signature(model.forward).parameters.values()
+    flexible = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+    named = {parameter.name for parameter in parameters if parameter.kind not in flexible}
+    needed = {
+        parameter.name
+        for parameter in parameters
+        if parameter.kind not in flexible and parameter.default is inspect.Parameter.empty
+    }
+    missing, foreign = "prev_output_tokens" not in named and bool(named), sorted(needed - STUDENT_INPUTS)
+    if missing or foreign:
+        why = f"needs {', '.join(foreign)}" if foreign else "reads no target"
+        raise ValueError(
+            f"a student must be an autoregressive encoder-decoder, whose input is {', '.join(sorted(STUDENT_INPUTS))}, but "
+            f"--arch {arch} {why}. Use transformer, lstm, fconv or another of that kind"
+        )

@@ -5,6 +5,7 @@ from typing import Any
 
 from fairseq_bert_kd import compat
 from fairseq_bert_kd.teachers.interface import TokenTeacher
+from fairseq_bert_kd.teachers.probe import check_token_teacher
 
 
 @dataclass
@@ -34,7 +35,8 @@ def load_teacher(path: str, data: str) -> Teacher:
     """Load a teacher on a data folder; only the checkpoint is needed, not the original weights.
 
     Raises:
-        ValueError: the checkpoint is not a teacher, is unsafe, or was trained with other dictionaries.
+        ValueError: the checkpoint is not a teacher, is unsafe, was trained with other dictionaries, or its rows depend on
+            more or less than they should (`probe`).
         FileNotFoundError: checkpoint or data folder missing.
     """
     state = compat.load_checkpoint(path)
@@ -52,6 +54,7 @@ def load_teacher(path: str, data: str) -> Teacher:
     from fairseq import checkpoint_utils
 
     models, _, task = checkpoint_utils.load_model_ensemble_and_task([path], arg_overrides={"data": data})
+    check_token_teacher(models[0], f"checkpoint `{path}`")
     return Teacher(models[0].eval(), task, compat.file_digest(path))
 
 

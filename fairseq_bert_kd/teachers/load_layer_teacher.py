@@ -12,6 +12,7 @@ from fairseq_bert_kd.modules.pretrained_encoder import encoder_from_pretrained
 from fairseq_bert_kd.modules.sentence_classifier import take_apart
 from fairseq_bert_kd.teachers.interface import LayerTeacher
 from fairseq_bert_kd.teachers.layer_teacher import LiveLayerTeacher
+from fairseq_bert_kd.teachers.probe import check_layer_teacher
 from fairseq_bert_kd.tokenization.dictionary import SentenceVocabulary
 from fairseq_bert_kd.tokenization.hf_tokenizer import HfTokenizer
 
@@ -38,12 +39,13 @@ def load_layer_teacher(
         predicts: whether the teacher's predictions are learned too.
 
     Raises:
-        ValueError: the checkpoint is not such a teacher, or is unsafe; another tokenizer; predictions are wanted and it has
-            no head, or other classes.
+        ValueError: the checkpoint is not such a teacher, or is unsafe; another tokenizer; its states depend on the batch
+            (`probe`); predictions are wanted and it has no head, or other classes.
     """
     with torch.random.fork_rng(devices=[]):  # weights are drawn before those of the checkpoint replace them
         load = _from_checkpoint if os.path.isfile(path) else _from_folder
         model = load(path, vocabulary)
+        check_layer_teacher(model, vocabulary, f"--kd-teacher `{path}`")
     head, columns = None, None
     if predicts:
         head = _only_head(path, model)

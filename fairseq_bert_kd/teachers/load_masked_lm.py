@@ -5,6 +5,7 @@ from typing import Any
 
 from fairseq_bert_kd import compat
 from fairseq_bert_kd.teachers.load import is_token_teacher, reads_single_texts
+from fairseq_bert_kd.teachers.probe import check_token_teacher
 from fairseq_bert_kd.tokenization.hf_tokenizer import HfTokenizer
 
 MODEL = "hf_masked_lm"
@@ -27,6 +28,7 @@ def load_masked_lm(path: str, tokenizer: str | None = None) -> tuple[Any, HfToke
     if not os.path.isfile(path) and not path.endswith(".pt"):
         loaded = HfTokenizer(tokenizer or path)
         model = MODEL_REGISTRY[MODEL].of_transformers(path, loaded.vocab_size, loaded.text_format())
+        check_token_teacher(model, f"`{path}`")
         return model.eval(), loaded
     state = compat.load_checkpoint(path)
     arch = compat.model_settings(state)["_name"]
@@ -45,4 +47,5 @@ def load_masked_lm(path: str, tokenizer: str | None = None) -> tuple[Any, HfToke
             f"tokenizer `{name}` is not the one with which checkpoint `{path}` was trained (digest {loaded.digest()[:12]} "
             f"against {model.tokenizer_digest()[:12]}); name that one with --tokenizer"
         )
+    check_token_teacher(model, f"checkpoint `{path}`")
     return model.eval(), loaded

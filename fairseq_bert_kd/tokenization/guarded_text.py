@@ -43,7 +43,8 @@ class GuardedText:
         """Compare a checkpoint with the data folder; older checkpoints hold no digests and pass.
 
         Raises:
-            ValueError: the folder's dictionaries are not those of the checkpoint.
+            ValueError: the folder's dictionaries are not those of the checkpoint, or another checkpoint of the ensemble has
+                another tokenizer.
         """
         trained_with = state_dict.get("digests", {})
         for name, digest in self._digests().items():
@@ -53,7 +54,13 @@ class GuardedText:
                     f"(sha256 {digest[:12]} against {trained_with[name][:12]}): every word would become another one. Give "
                     "the folder of its training, or binarise with its dictionaries (fairseq-preprocess --srcdict/--tgtdict)"
                 )
-        self.tokenizer_digest = trained_with.get("tokenizer", "")
+        digest = trained_with.get("tokenizer", "")
+        if digest and self.tokenizer_digest not in ("", digest):
+            raise ValueError(
+                "the checkpoints of an ensemble must have one tokenizer, but their pieces come from two (digests "
+                f"{self.tokenizer_digest[:12]} and {digest[:12]}); leave one of them out"
+            )
+        self.tokenizer_digest = digest or self.tokenizer_digest
         super().load_state_dict(state_dict)  # type: ignore[misc]
 
     def _digests(self) -> dict[str, str]:

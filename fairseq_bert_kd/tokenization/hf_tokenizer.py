@@ -12,7 +12,7 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
-from fairseq_bert_kd.compat import import_transformers
+from fairseq_bert_kd.compat import file_fault, import_transformers, is_lfs_pointer
 from fairseq_bert_kd.functional.text_format import TextFormat
 from fairseq_bert_kd.tokenization.piece_codecs import (
     BYTE_SYMBOL,
@@ -28,6 +28,14 @@ from fairseq_bert_kd.tokenization.text_rules import TextRules, check_folder
 logger = logging.getLogger(__name__)
 
 DIGEST_SAMPLE = "Ein  M\u00e4dchen A\u0308 \ufb01 \u2167 \u4e2d\u6587 \u00bd\u200b \u00a0x"  # case, accents, compatibility, spaces
+FILES = (
+    "tokenizer",
+    "vocab",
+    "merges",
+    "sentencepiece",
+    "spiece",
+    "special_tokens_map",
+)  # beginnings of their names
 KINDS = "WordPiece (BERT), byte-level BPE (RoBERTa), SentencePiece with Metaspace (XLM-R)"
 
 
@@ -220,6 +228,9 @@ class HfTokenizer:
 
 def _load(name: str) -> Any:
     transformers = import_transformers(models=False)
+    for path in sorted(Path(name).glob("*")) if Path(name).is_dir() else ():
+        if path.name.startswith(FILES) and path.is_file() and is_lfs_pointer(path):
+            raise ValueError(f"cannot load a tokenizer from `{name}`: {file_fault(path)}")
     try:
         loaded = transformers.AutoTokenizer.from_pretrained(name)
     except Exception as error:  # transformers and its Rust part raise very different types

@@ -34,7 +34,9 @@ def run_in_child(work, kill_after=None, kill_at_call=None):
     child = os.fork()
     if not child:
         sys.stdout = sys.stderr = open(os.devnull, "w")  # noqa: SIM115 - the child ends here
-        tqdm.set_lock(threading.RLock())  # its own is shared by all children, and one may die while it holds it
+        tqdm.set_lock(
+            threading.RLock()
+        )  # its own is shared by all children, and one may die while it holds it
         if kill_at_call is not None:
             die_at(kill_at_call)
         status = 1

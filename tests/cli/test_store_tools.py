@@ -149,8 +149,8 @@ def test_verify_a_bad_store_among_good_ones(run, store, tmp_path, monkeypatch):
     assert err.splitlines() == [
         "bad.topk: chunk 0 (sentences 0 to 1) does not match its digest",
         "bad.topk: chunk 2 (sentences 4 to 4) does not match its digest",
-        "bad.topk: where it is damaged, copy it again or rebuild it with `fairseq-bert-kd dump . --path TEACHER.pt "
-        "--subset bad --overwrite`",
+        "bad.topk: where it is damaged, copy it again or rebuild it with `fairseq-bert-kd dump DATA --store-dir . "
+        "--path TEACHER.pt --subset bad --overwrite`",
     ]
 
 

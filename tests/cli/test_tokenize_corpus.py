@@ -14,6 +14,8 @@ import pytest
 
 from fairseq_bert_kd.cli import tokenize_corpus
 from fairseq_bert_kd.cli.main import cli_main
+from fairseq_bert_kd.tokenization.dictionary import full_dictionary
+from fairseq_bert_kd.tokenization.hf_tokenizer import HfTokenizer
 from tests.tokenization.tiny_tokenizers import build_tokenizer
 
 
@@ -86,6 +88,50 @@ def test_chunks_in_flight_are_bounded():
     encoded = tokenize_corpus._encoded(taken, tokenizer=None, pool=Pool(), in_flight=3)
     assert [next(encoded)[0] for _ in range(5)] == [0, 1, 2, 3, 4]
     assert next(taken) == 7  # 5 given back, 2 waiting
+
+
+def test_an_input_without_lines_is_warned_about(run, tmp_path: Path, capsys):
+    (tmp_path / "in").touch()
+    run("--input", tmp_path / "in", "--output", tmp_path / "out")
+    assert (
+        f"warning: {tmp_path / 'in'} has no line; fairseq cannot read a split without one"
+        in capsys.readouterr().err
+    )
+
+
+def test_full_dictionary_is_written_with_the_outputs_or_not_at_all(
+    run, tokenizer, text: Path, tmp_path: Path
+):
+    run("--input", text, "--output", tmp_path / "out", "--full-dictionary", tmp_path / "dict.txt")
+    symbols = [
+        line.split(" ")[0] for line in (tmp_path / "dict.txt").read_text(encoding="utf-8").split("\n")[:-1]
+    ]
+    assert set(EXPECTED.split()) <= set(symbols)
+    assert symbols == full_dictionary(HfTokenizer(tokenizer)).symbols[4:]
+    again = ("--input", text, "--output", tmp_path / "other", "--full-dictionary", tmp_path / "dict.txt")
+    with pytest.raises(ValueError, match="dict.txt` exists already"):
+        run(*again)
+    before = (tmp_path / "dict.txt").read_bytes()
+    run(*again, "--overwrite")
+    assert (tmp_path / "dict.txt").read_bytes() == before
+    (tmp_path / "bad").write_bytes(b"\xe4\n")
+    with pytest.raises(ValueError, match="must be UTF-8"):
+        run(
+            "--input",
+            tmp_path / "bad",
+            "--output",
+            tmp_path / "new",
+            "--full-dictionary",
+            tmp_path / "new.txt",
+        )
+    for name, message in (
+        (text, "must not be an input"),
+        (tmp_path / "x", "named twice"),
+        ("-", "must be a file"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            run("--input", text, "--output", tmp_path / "x", "--full-dictionary", name)
+    assert names(tmp_path) == ["bad", "dict.txt", "in.txt", "other", "out"]
 
 
 def test_gzip_and_several_files(run, text: Path, tmp_path: Path):

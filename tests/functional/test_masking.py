@@ -1,8 +1,10 @@
+import itertools
 import math
 
 import numpy as np
 import pytest
 
+from fairseq_bert_kd.functional import masking
 from fairseq_bert_kd.functional.masking import (
     Replacement,
     draw_mask,
@@ -59,6 +61,40 @@ def test_distribution_is_bernoulli_given_at_least_one():
     expected = {(True, False): 0.411765, (False, True): 0.411765, (True, True): 0.176471}
     for outcome, probability in expected.items():
         assert_rate((drawn == outcome).all(axis=1), probability)
+
+
+@pytest.mark.parametrize("draws", [0, 3, masking.DRAWS])
+def test_however_many_draws_came_first_the_distribution_is_the_same(draws, monkeypatch):
+    monkeypatch.setattr(masking, "DRAWS", draws)
+    drawn = masks(count=20_000, length=3, mask_prob=0.2)
+    for outcome in itertools.product([False, True], repeat=3):
+        found = (drawn == outcome).all(axis=1)
+        if any(outcome):
+            assert_rate(found, 0.2 ** sum(outcome) * 0.8 ** (3 - sum(outcome)) / (1 - 0.8**3))
+        else:
+            assert not found.any()
+
+
+@pytest.mark.parametrize("mask_prob", [1e-9, 1e-17, 1e-300])
+def test_a_probability_near_zero_masks_one_position_anywhere(mask_prob, monkeypatch):
+    monkeypatch.setattr(masking, "DRAWS", 2)  # the result of more is the same
+    drawn = masks(count=5000, length=5, mask_prob=mask_prob)
+    assert (drawn.sum(axis=1) == 1).all()
+    for position in range(5):
+        assert_rate(drawn[:, position], 0.2)
+
+
+def test_a_probability_near_zero_comes_to_an_end():
+    assert draw_mask(4, 1e-9, np.random.default_rng(0)).sum() == 1
+
+
+def test_masks_of_earlier_versions_are_the_same():
+    """They drew until something was masked."""
+    for index in range(300):
+        rng = np.random.default_rng([1, 1, index])
+        while not (expected := rng.random(1 + index % 5) < 0.05).any():
+            pass
+        np.testing.assert_array_equal(replayable_mask(1 + index % 5, 0.05, 1, 1, index), expected)
 
 
 def test_same_seed_epoch_and_index_give_the_same_mask():

@@ -405,6 +405,9 @@ def test_copy_in_text_mode(store):
 def test_version_1_says_how_to_make_it_again(path):
     text = json.dumps({"teacher": "T.pt", "split": "train", "k": 8, "passes": 7}).encode()
     path.write_bytes(struct.pack("<8sII", MAGIC, 1, len(text)) + text + bytes(300))
+    elsewhere = f"rebuild it with `fairseq-bert-kd dump DATA --store-dir {path.parent} --path TEACHER.pt"
+    refused(path, elsewhere)
+    (path.parent / "train.de-en.en.idx").touch()  # beside its data
     refused(
         path,
         f"^store {path} has format version 1, this code reads versions 2 and 3; rebuild it with "
@@ -416,6 +419,7 @@ def test_command_can_be_pasted_into_a_shell(tmp_path):
     folder = tmp_path / "my data"
     folder.mkdir()
     (folder / NAME).write_bytes(struct.pack("<8sII", MAGIC, 1, 0) + bytes(300))
+    (folder / "train.de-en.en.idx").touch()
     refused(folder / NAME, f"dump '{folder}' --path TEACHER.pt --subset train")
 
 

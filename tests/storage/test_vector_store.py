@@ -121,5 +121,5 @@ def test_names():
     assert str(path) == "d e/valid.sentences.cls.vec"
     with pytest.raises(ValueError, match="a store's name is of letters, digits, _ and -, got `a/b`"):
         vector_store_path("d", "train", "a/b")
-    command = "fairseq-bert-kd vectors 'd e' --encoder-model MODEL --subset valid --name cls --overwrite"
+    command = "fairseq-bert-kd vectors DATA --store-dir 'd e' --encoder-model MODEL --subset valid --name cls --overwrite"
     assert VectorInfo.rebuild_command(path) == f"rebuild it with `{command}`"

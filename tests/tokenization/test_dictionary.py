@@ -4,6 +4,8 @@ import json
 import numpy as np
 import pytest
 from fairseq.data import Dictionary
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from fairseq_bert_kd.functional.text_format import TextFormat
 from fairseq_bert_kd.tokenization.dictionary import (
@@ -240,6 +242,7 @@ ANYTHING = [
     "TÄST-äst",
     "<s> [SEP] @@a ##b",
     "\u01c6",
+    "(well-known) 'tis \u0645\u0631\u062d\u0628\u0627 @@ ## \u2581 madeupword0000 \u0130 \u1e9e <0x41> \ufeff",
 ]
 
 
@@ -248,6 +251,12 @@ def test_the_full_dictionary_spells_any_text(tokenizer):
     pieces = {piece for line in (*TEXT, *ANYTHING) for piece in tokenizer.encode(line)}
     assert [piece for piece in pieces if piece not in dictionary.indices] == []
     assert len(set(dictionary.symbols)) == len(dictionary)
+
+
+@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(line=st.text(st.characters(exclude_categories=["Cs"]), max_size=30))
+def test_nor_is_any_other_text_unknown(tokenizer, line):
+    assert full_dictionary(tokenizer).indices.keys() >= set(tokenizer.encode(line))
 
 
 def test_the_full_dictionary_is_known_to_the_encoder(tokenizer):

@@ -149,6 +149,17 @@ def test_the_rules_for_text_are_in_every_log(chain, student, tmp_path):
     assert all("case is lowered, accents are stripped" in message for message in messages)
 
 
+def test_an_ensemble_has_one_tokenizer(chain, student, tmp_path):
+    import torch
+
+    state = load_checkpoint(str(student))
+    state["task_state"]["digests"]["tokenizer"] = "0" * 64
+    torch.save(state, tmp_path / "other.pt")
+    with pytest.raises(ValueError, match="the checkpoints of an ensemble must have one tokenizer"):
+        generate(chain.data, f"{student}:{tmp_path / 'other.pt'}", chain.bert)
+    assert generate(chain.data, f"{student}:{student}", chain.bert).count("\nD-") == 20
+
+
 # -- one decoder, not two
 
 

@@ -462,3 +462,16 @@ def test_format_without_exactly_one_closing_token(folders: Path, tmp_path: Path,
         ValueError, match=r"exactly one closing special token, but .* gives '\[CLS\] a \[SEP\] b"
     ):
         tokenizer.text_format()
+
+
+@pytest.mark.parametrize(
+    "name", ["tokenizer.json", "tokenizer_config.json", "vocab.txt", "sentencepiece.bpe.model"]
+)
+def test_a_git_lfs_pointer_is_named(name, tmp_path):
+    build_tokenizer("bert_uncased", tmp_path)
+    pointer = "version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n"
+    (tmp_path / name).write_text(pointer)
+    with pytest.raises(
+        ValueError, match=rf"cannot load a tokenizer .*{name}` is a Git LFS pointer.*`git lfs pull`"
+    ):
+        HfTokenizer(str(tmp_path))

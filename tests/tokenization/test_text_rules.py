@@ -72,6 +72,26 @@ def test_a_cased_model_without_the_key_is_refused(tmp_path):
     assert said.decode(said.encode("Über")) == "Über"
 
 
+CLASSES = (
+    "BertTokenizer",
+    "DistilBertTokenizerFast",
+    "ElectraTokenizer",
+    "MPNetTokenizer",
+    "FunnelTokenizer",
+)
+
+
+@pytest.mark.parametrize("name", [*CLASSES, "PreTrainedTokenizerFast"])
+def test_no_class_lowers_the_case_of_a_cased_model_silently(tmp_path, name):
+    folder = changed("bert_cased", tmp_path / "cased", drop=["do_lower_case"], tokenizer_class=name)
+    loaded = transformers.AutoTokenizer.from_pretrained(str(folder))
+    if loaded.backend_tokenizer.normalizer.normalize_str("Ü") == "Ü":
+        assert HfTokenizer(str(folder)).normalise("Über") == "Über"
+    else:
+        with pytest.raises(ValueError, match="does not say `do_lower_case`"):
+            HfTokenizer(str(folder))
+
+
 @pytest.mark.parametrize("key", [None, True])
 def test_a_cased_vocabulary_alone(tmp_path, said, key):
     """Without tokenizer.json only the vocabulary tells; with the key it is the user's decision."""

@@ -1,0 +1,35 @@
+"""The folders that stores lie in: beside their data, or elsewhere."""
+
+import os
+import shlex
+from collections.abc import Sequence
+from pathlib import Path
+
+
+def store_folders(folders: Sequence[str], given: str | None, option: str) -> list[str]:
+    """Folder of the stores of each data folder: the data folder itself, or the one that is given.
+
+    Args:
+        folders: data folders.
+        given: as many folders, separated as the data folders are; None for the data folders.
+        option: name of the option, for the message.
+
+    Raises:
+        ValueError: another number of folders.
+    """
+    if given is None:
+        return list(folders)
+    others = given.split(os.pathsep)
+    if len(others) != len(folders):
+        raise ValueError(
+            f"{option} must name a folder for each data folder, separated by `{os.pathsep}`: {len(folders)}, got {len(others)} "
+            f"(`{given}`)"
+        )
+    return others
+
+
+def data_and_folder(store: Path) -> str:
+    """Words of a command that writes a store again where it is: its folder, and the data if they are not there."""
+    folder = shlex.quote(str(store.parent))
+    beside_data = any(store.parent.glob("*.idx")) or (store.parent / "input0").is_dir()
+    return folder if beside_data else f"DATA --store-dir {folder}"
