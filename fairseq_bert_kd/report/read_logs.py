@@ -41,7 +41,7 @@ STUDENT_CURVES = {  # by what the students put out
         CurveKind("valid", "bleu", "Validation: BLEU while training, as logged"),
     ),
     "classes": (CurveKind("valid", "accuracy", "Validation: accuracy, %"),),
-    "numbers": (),
+    "numbers": (CurveKind("valid", "true_cosine", "Validation: cosine with the teacher's vectors"),),
 }
 REWARD_CURVES = (  # of systems that were trained with rewards
     CurveKind("train", "reward", "Training: mean reward of the samples"),
@@ -148,6 +148,8 @@ def read_student_logs(experiment: Experiment, notes: Notes) -> dict[str, Trainin
     logs = {}
     for run in experiment.runs:
         where = f"logs/students/{run.name}.log"
+        if not run.updates:
+            continue  # it was not trained
         try:
             log = read_training_log(experiment.log(f"students/{run.name}"))
         except OSError:
