@@ -26,7 +26,7 @@ INSIDE = {
     "functional": {"batch"},
     "evaluation": {"text_lines", "compat"},
     "data": {"functional", "storage", "batch"},
-    "tokenization": {"functional", "storage", "compat"},
+    "tokenization": {"functional", "storage", "text_lines", "compat"},
     "modules": {"functional", "storage", "batch", "compat"},
     "teachers": {"data", "tokenization", "modules", "functional", "storage", "batch", "compat"},
     "rewards": {"modules", "tokenization", "data", "evaluation", "functional", "storage", "compat"},

@@ -31,7 +31,7 @@ def curve_panels(
     """Learning curves of the main system and its baseline (None: the experiment's)."""
     systems = (baseline.system if baseline else experiment.baseline, experiment.main)
     by_system = [[run for run in experiment.runs if run.system == system] for system in systems]
-    for kind in STUDENT_CURVES:
+    for kind in STUDENT_CURVES[experiment.kind]:
         curves = [curve for runs in by_system if runs and (curve := system_curve(runs, logs, kind))]
         seeds = "; ".join(f"{curve.label}: {_seeds(curve.by_seed)}" for curve in curves)
         yield from _curve_panel(

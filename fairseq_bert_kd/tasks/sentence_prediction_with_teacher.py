@@ -255,6 +255,8 @@ class SentencePredictionWithTeacherTask(GuardedLoading, FairseqTask):
         self.teacher = load_layer_teacher(
             self.cfg.kd_teacher, self.vocabulary, self.label_names, self.num_classes, predicts
         )
+        limits = [self._model_positions, self.teacher.model.max_positions()]
+        self._model_positions = min(limit for limit in limits if limit is not None)
 
     def _check_criterion(self, cfg):
         """Check fairseq's own criterion against the kind of the labels."""
@@ -319,7 +321,7 @@ class SentencePredictionWithTeacherTask(GuardedLoading, FairseqTask):
         limits = [limit for limit in (self.cfg.max_positions, self._model_positions) if limit is not None]
         if limits and (cut := dataset.truncate(min(limits))):
             logger.warning(
-                "%s: %d of %d rows (%.2f %%) were cut to %d tokens (the model's positions or --max-positions), the longer "
+                "%s: %d of %d rows (%.2f %%) were cut to %d tokens (the model's or its teacher's positions, or --max-positions), the longer "
                 "text first",
                 name,
                 cut,

@@ -38,10 +38,8 @@ def student(task):
 
 def made(task, student, teacher=None, **options):
     """The criterion as the task makes it."""
-    task.teacher, task.spec = (
-        None if teacher is None else LiveLayerTeacher(teacher, HEAD),
-        SimpleNamespace(texts=1),
-    )
+    task.teacher = None if teacher is None else LiveLayerTeacher(teacher, HEAD)
+    task.spec, task.starts_from = SimpleNamespace(texts=1), None
     criterion = LayerDistillationCriterion(OmegaConf.structured(LayerDistillationConfig(**options)), task)
     criterion.prepare(student)
     return criterion.train()
