@@ -23,6 +23,7 @@ MODULES = {
     "loading": "benchmarks.loading",
     "startup": "benchmarks.startup",
     "teacher-training": "benchmarks.teacher_training",
+    "sampling": "benchmarks.sampling",
     "layer-distillation": "benchmarks.layer_distillation",
 }
 

@@ -73,6 +73,7 @@ class LayerStep:
             num_classes=0,
             source_dictionary=dictionary,
             teacher=LiveLayerTeacher(teacher),
+            starts_from=None,
             spec=SimpleNamespace(texts=1),
         )
         self.teacher = task.teacher

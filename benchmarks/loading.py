@@ -16,6 +16,7 @@ from fairseq.data.data_utils import batch_by_size
 from fairseq.data.indexed_dataset import MMapIndexedDataset
 from numpy.typing import NDArray
 
+from benchmarks import vector_batches
 from benchmarks.step import measure_times
 from benchmarks.synthetic import DICTIONARY, make_dictionary, make_info, make_pairs, write_corpus, write_store
 from benchmarks.table import Length, Row
@@ -35,26 +36,58 @@ BARE = "without rows"
 BASE = f"k={K}, {len(TEMPERATURES)} temperatures"
 RICH = f"{BASE}, gold and {SAMPLES} samples"
 TWICE = f"two stores of {BASE}"
+NO_VECTORS, HALF_VECTORS = "sentences without vectors", "vectors of 384 numbers in float16"
+VECTORS = {NO_VECTORS: None, HALF_VECTORS: "float16", "vectors of 384 numbers in float32": "float32"}
 
 
 def run(length: Length) -> list[Row]:
-    """A row for each kind of rows."""
+    """A row for each kind of rows, and for sentence vectors."""
     quick = length is Length.QUICK
     sentences, rounds = (2_000, 2) if quick else (16_000, 7)
+    return [*token_rows(quick, sentences, rounds), *vector_rows(quick, sentences, rounds)]
+
+
+def token_rows(quick: bool, sentences: int, rounds: int) -> list[Row]:
+    """Rows of token rows."""
     with tempfile.TemporaryDirectory() as folder:
         datasets = prepare(Path(folder), sentences)
-        batches = choose_batches(datasets[BARE])
-        loading: dict[str, list[list[float]]] = {name: [] for name in datasets}
-        for turn in range(rounds):
-            for name in reversed(datasets) if turn % 2 else datasets:  # type: ignore[call-overload]
-                loading[name].append(batch_seconds(datasets[name], batches))
+        times = loading_times(datasets, choose_batches(datasets[BARE]), rounds)
     step, what = step_seconds(quick)
-    times = {name: np.array(found) for name, found in loading.items()}  # (rounds, batches)
     return [
         Row("loading", f"plain step of about as many target tokens, {what}", f"{step * 1000:,.1f} ms"),
         Row("loading", f"{BARE}, a batch", f"{1000 * np.median(times[BARE]):.2f} ms"),
         *(compare(name, times[BARE], times[name], step) for name in (BASE, RICH, TWICE)),
     ]
+
+
+def vector_rows(quick: bool, sentences: int, rounds: int) -> list[Row]:
+    """Rows of sentence vectors, beside a step of the student that learns them."""
+    device = "cuda" if torch.cuda.is_available() and not quick else "cpu"
+    with tempfile.TemporaryDirectory() as folder:
+        datasets = vector_batches.datasets(Path(folder), sentences, VECTORS)
+        batches = choose_batches(datasets[NO_VECTORS], max_sentences=vector_batches.BATCH)
+        times = loading_times(datasets, batches, rounds)
+        hidden, counted = (8, 3) if quick else (300, 40)
+        step = statistics.median(
+            vector_batches.step_seconds(datasets[HALF_VECTORS], batches[:counted], hidden, device)
+        )
+    what = f"step of sentence_lstm, {hidden} states each way, {vector_batches.BATCH} sentences, {device}"
+    return [
+        Row("loading", what, f"{step * 1000:,.1f} ms"),
+        Row("loading", f"{NO_VECTORS}, a batch", f"{1000 * np.median(times[NO_VECTORS]):.2f} ms"),
+        *(compare(name, times[NO_VECTORS], times[name], step) for name in VECTORS if name != NO_VECTORS),
+    ]
+
+
+def loading_times(
+    datasets: dict[str, Any], batches: list[Any], rounds: int
+) -> dict[str, NDArray[np.float64]]:
+    """``(rounds, batches)`` seconds of each dataset, by name."""
+    loading: dict[str, list[list[float]]] = {name: [] for name in datasets}
+    for turn in range(rounds):
+        for name in reversed(datasets) if turn % 2 else datasets:  # type: ignore[call-overload]
+            loading[name].append(batch_seconds(datasets[name], batches))
+    return {name: np.array(found) for name, found in loading.items()}
 
 
 def compare(what: str, bare: NDArray[np.float64], found: NDArray[np.float64], step: float) -> Row:
@@ -105,10 +138,14 @@ def prepare(folder: Path, sentences: int) -> dict[str, Any]:
     }
 
 
-def choose_batches(dataset: Any) -> list[Any]:
+def choose_batches(dataset: Any, max_sentences: int | None = None) -> list[Any]:
     """Batches as fairseq makes them of sorted sentences, in a shuffled order."""
     found = batch_by_size(
-        dataset.ordered_indices(), dataset.num_tokens, max_tokens=MAX_TOKENS, required_batch_size_multiple=8
+        dataset.ordered_indices(),
+        dataset.num_tokens,
+        max_tokens=MAX_TOKENS,
+        max_sentences=max_sentences,
+        required_batch_size_multiple=8,
     )
     return [found[place] for place in np.random.default_rng(0).permutation(len(found))]
 

@@ -19,6 +19,15 @@ Only if the teacher has them:
 - ``sample_ids``, ``sample_logits``: ``(batch, tgt_len, r)`` int32 and float16, tokens drawn outside the stored ones;
 - ``full_logits``: ``(batch, tgt_len, dictionary)`` float, of a live teacher only.
 
+``sample[POLICY]`` is attached in the task's training step, after fairseq's casts, and holds sequences that the model itself
+sampled:
+
+- ``tokens``: ``(sequences, length)`` int64, right-padded; a sequence that was cut has no end of sentence;
+- ``sampled``: ``(sequences, length)`` bool, True where a token was drawn;
+- ``advantages``: ``(sequences, length)`` float32, or ``(sequences, 1)`` for one value per sequence;
+- ``sources``: ``(sequences,)`` int64 row of the batch from which a sequence was sampled;
+- ``reference``: ``(sequences, length, dictionary)`` log-probabilities of the policy at its start; only if they are needed.
+
 A batch of a sentence task (`data.sentence_dataset`) has other inputs. Texts stay apart; the model joins them and adds its
 special tokens. ``net_input`` holds
 
@@ -43,6 +52,7 @@ import torch
 from torch import Tensor
 
 TEACHER = "teacher"
+POLICY = "policy"
 VECTORS = "vectors"
 # field -> its own type, and the integer type in which it travels
 _BITS = {

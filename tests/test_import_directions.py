@@ -26,16 +26,19 @@ INSIDE = {
     "functional": {"batch"},
     "evaluation": {"text_lines", "compat"},
     "data": {"functional", "storage", "batch"},
-    "tokenization": {"functional", "storage", "compat"},
+    "tokenization": {"functional", "storage", "text_lines", "compat"},
     "modules": {"functional", "storage", "batch", "compat"},
     "teachers": {"data", "tokenization", "modules", "functional", "storage", "batch", "compat"},
+    "rewards": {"modules", "tokenization", "data", "evaluation", "functional", "storage", "compat"},
     "models": {"modules", "functional", "batch", "compat"},
     "criterions": {"modules", "functional", "batch"},
-    "tasks": {"teachers", "data", "tokenization", "functional", "storage", "batch", "compat"},
+    "tasks": {
+        "rewards", "teachers", "modules", "evaluation", "data", "tokenization", "functional", "storage", "batch", "compat",
+    },
     "report": {"evaluation", "tokenization", "storage", "text_lines", "compat", "root"},
     "cli": {
-        "report", "tasks", "teachers", "modules", "evaluation", "tokenization", "data", "functional", "storage", "text_lines",
-        "batch", "compat", "root",
+        "report", "tasks", "rewards", "teachers", "modules", "evaluation", "tokenization", "data", "functional", "storage",
+        "text_lines", "batch", "compat", "root",
     },
     "__main__": {"cli"},
 }  # fmt: skip
@@ -54,13 +57,15 @@ OUTSIDE = {
     "tokenization": {"numpy", "fairseq.data", "fairseq.dataclass", "omegaconf", "tokenizers", "transformers"},
     "modules": {"torch", "fairseq.distributed", "fairseq.models", "fairseq.modules", "fairseq.utils", "transformers"},
     "teachers": {"torch", "numpy", "omegaconf", "fairseq"},
+    "rewards": {"torch", "numpy", "fairseq.checkpoint_utils"},
     "models": {"torch", "fairseq.models", "fairseq.dataclass", "transformers"},
     "criterions": {
         "torch", "fairseq.criterions", "fairseq.dataclass", "fairseq.distributed", "fairseq.logging", "fairseq.models",
         "fairseq.modules", "fairseq.utils",
     },
     "tasks": {
-        "numpy", "fairseq.tasks", "fairseq.data", "fairseq.dataclass", "fairseq.logging", "fairseq.utils", "omegaconf",
+        "torch", "numpy", "fairseq.checkpoint_utils", "fairseq.data", "fairseq.dataclass", "fairseq.logging", "fairseq.tasks",
+        "fairseq.utils", "omegaconf",
     },
     "report": {"numpy"},  # its other packages come through compat.import_extra
     "cli": {"torch", "numpy", "tqdm", "fairseq"},

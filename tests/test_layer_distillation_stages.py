@@ -227,6 +227,13 @@ def test_two_workers_train_every_stage_as_one_does(folders, workers, tmp_path, n
     assert_same_weights(tmp_path / "one", tmp_path / "two")
 
 
+def test_rows_are_cut_to_what_the_teacher_reads(folders, tmp_path):
+    short = calm(build_teacher_folder("bert", tmp_path / "short", max_positions=6))
+    with logged("fairseq_bert_kd.tasks.sentence_prediction_with_teacher") as lines:
+        run_stage(folders, "general", tmp_path / "run", *student(folders), "--kd-teacher", short, updates=1)
+    assert any("rows" in line and "were cut to 5 tokens" in line for line in lines)
+
+
 # ---- what is refused ---------------------------------------------------------------------------------------
 def refused(folders, name, tmp_path, *arguments):
     """Message of the ValueError that a stage ends in; nothing was trained."""

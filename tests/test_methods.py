@@ -13,6 +13,7 @@ from fairseq_bert_kd.cli.main import COMMANDS
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "fairseq_bert_kd"
 PAGE = (ROOT / "docs/methods.md").read_text(encoding="utf-8")
+NOT_RUN = "not run yet"
 REGISTERING = ("tasks", "criterions", "models")
 
 
@@ -49,7 +50,11 @@ def test_the_figure_is_the_experiment_s(row):
     """The experiment's page is filled from its results files, which another test holds."""
     [link] = re.findall(r"\]\(([^)]+)\)", row["experiment"])
     page = ROOT / "docs" / link
-    assert list(page.parent.glob("results/*.json"))
+    results = list(page.parent.glob("results/*.json"))
+    if row["reached"] == NOT_RUN:
+        assert not results
+        return
+    assert results
     figure = re.match(r"[+−]?[\d.]+ ± [\d.]+", row["reached"])[0]
     assert figure in page.read_text(encoding="utf-8")
 

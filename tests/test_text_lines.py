@@ -1,9 +1,11 @@
 """Every way in reads text alike: marks, line ends, encodings, bad bytes, packed files."""
 
+import ast
 import gzip
 import io
 import logging
 import sys
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -172,3 +174,58 @@ def test_score_reads_the_mark_of_a_reference(tmp_path, capsys):
     (tmp_path / "out").write_bytes(b"D-0\t-0.1\ta man is in\n")
     assert cli_main(["score", "--reference", str(tmp_path / "ref"), str(tmp_path / "out")]) == 0
     assert "100.00" in capsys.readouterr().out
+
+
+ROOT = Path(__file__).parents[1]
+# files that read text otherwise: their own records, logs and settings, a kernel's file, and pages
+OTHERWISE = {
+    "examples/fill_tables.py",
+    "examples/length_penalty.py",
+    "examples/recipes/students.py",
+    "examples/serving/compare.py",
+    "examples/serving/translate.py",
+    "examples/workflow/engine.py",
+    "examples/workflow/settings.py",
+    "fairseq_bert_kd/data/run_hints.py",
+    "fairseq_bert_kd/report/read_experiment.py",
+    "fairseq_bert_kd/report/read_logs.py",
+    "fairseq_bert_kd/report/read_scores.py",
+    "fairseq_bert_kd/storage/sentence_data.py",
+    "fairseq_bert_kd/teachers/declared_vector.py",
+    "fairseq_bert_kd/tokenization/text_rules.py",
+}
+
+
+def reads_text(tree):
+    """Whether a file has a way of its own from bytes to text: `open` without "b" or "w", `read_text`, `gzip`, `stdin`."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Attribute) and node.attr in ("read_text", "stdin"):
+            return True
+        if isinstance(node, ast.Call):
+            name = node.func.id if isinstance(node.func, ast.Name) else getattr(node.func, "attr", "")
+            of_gzip = ast.unparse(node.func).startswith("gzip.")
+            modes = [arg.value for arg in node.args[1:] if isinstance(arg, ast.Constant)]
+            if of_gzip or (
+                ast.unparse(node.func) == "open" and name == "open" and not set("bwax") & set("".join(modes))
+            ):
+                return True
+    return False
+
+
+def test_there_is_no_other_way_in():
+    """A new reader of text takes `open_lines`; one that reads no text of users is named above."""
+    files = [*(ROOT / "fairseq_bert_kd").rglob("*.py"), *(ROOT / "examples").rglob("*.py")]
+    found = {
+        str(file.relative_to(ROOT))
+        for file in files
+        if reads_text(ast.parse(file.read_text(encoding="utf-8")))
+    }
+    assert sorted(found - OTHERWISE - {"fairseq_bert_kd/text_lines.py"}) == []
+
+
+@pytest.mark.parametrize(
+    "line", ["open(x)", "open(x, encoding='utf-8')", "p.read_text()", "gzip.open(x)", "sys.stdin"]
+)
+def test_another_way_in_is_seen(line):
+    assert reads_text(ast.parse(line))
+    assert not reads_text(ast.parse("open(x, 'rb'), open(x, 'w')"))

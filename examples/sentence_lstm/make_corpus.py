@@ -8,13 +8,14 @@ abstracts (ACL).
 """
 
 import argparse
-import gzip
 import json
 import random
 import re
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+
+from fairseq_bert_kd.text_lines import open_lines
 
 WORDS = range(2, 61)  # of a sentence that is taken
 SENTENCE_END = re.compile(r"(?<=[.!?])\s+(?=[A-Z])")
@@ -33,39 +34,33 @@ EVALUATION = {  # file -> columns of its sentences
 }
 
 
-def lines(path: Path) -> Iterator[str]:
-    with gzip.open(path, "rt", encoding="utf-8") as file:
-        for line in file:
-            yield line.rstrip("\n")
-
-
 def quora(data: Path) -> Iterator[str]:
-    for line in lines(data / "paraphrase/quora_pairs.tsv.gz"):
+    for line in open_lines(data / "paraphrase/quora_pairs.tsv.gz"):
         _, split, _, source, target = line.split("\t")
         if split == "train":
             yield from (source, target)
 
 
 def tatoeba(data: Path) -> Iterator[str]:
-    return lines(data / "tatoeba_de-en/train.en.gz")
+    return open_lines(data / "tatoeba_de-en/train.en.gz")
 
 
 def multi30k(data: Path) -> Iterator[str]:
-    return lines(data / "multi30k/train.en.gz")
+    return open_lines(data / "multi30k/train.en.gz")
 
 
 def sst2(data: Path) -> Iterator[str]:
-    for line in lines(data / "glue/SST-2/train.tsv.gz"):
+    for line in open_lines(data / "glue/SST-2/train.tsv.gz"):
         yield line.split("\t")[1]
 
 
 def webnlg(data: Path) -> Iterator[str]:
-    for line in lines(data / "entities/webnlg/train.jsonl.gz"):
+    for line in open_lines(data / "entities/webnlg/train.jsonl.gz"):
         yield json.loads(line)["text"]
 
 
 def acl(data: Path) -> Iterator[str]:
-    for line in lines(data / "acl_titles/train.tsv.gz"):
+    for line in open_lines(data / "acl_titles/train.tsv.gz"):
         yield from SENTENCE_END.split(line.split("\t")[0])
 
 
@@ -82,7 +77,7 @@ def key(sentence: str) -> str:
 def evaluation_keys(data: Path) -> set[str]:
     found = set()
     for name, columns in EVALUATION.items():
-        for line in lines(data / name):
+        for line in open_lines(data / name):
             fields = line.split("\t")
             found.update(key(fields[column]) for column in columns if column < len(fields))
     return found

@@ -13,6 +13,8 @@ import torch
 from torch import Tensor
 from transformers import AutoModel, AutoTokenizer
 
+from fairseq_bert_kd.text_lines import open_lines
+
 COMPONENTS = 256  # Model2Vec's default
 TOGETHER = 1024  # tokens that the teacher encodes at once
 
@@ -65,8 +67,7 @@ def main() -> None:
     args = parser.parse_args()
     tokenizer = AutoTokenizer.from_pretrained(args.teacher)
     model = AutoModel.from_pretrained(args.teacher).float().eval()
-    with open(args.table, encoding="utf-8") as file:
-        _, *rows = (line.rstrip("\n").split("\t") for line in file)
+    _, *rows = (line.split("\t") for line in open_lines(args.table))
     table = input_embeddings(model) if args.kind == "embeddings" else static(model, tokenizer)
     for value in cosines(table, tokenizer, [row[1:3] for row in rows]):
         print(value)

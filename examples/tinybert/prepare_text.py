@@ -8,11 +8,12 @@ evenly from the files, without lines that stand in valid or test; the last 500 a
 """
 
 import argparse
-import gzip
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
+
+from fairseq_bert_kd.text_lines import open_lines
 
 NAMES = {"0": "negative", "1": "positive"}
 SPLITS = {"train": "train", "dev": "valid", "test": "test"}
@@ -23,11 +24,7 @@ WORDS = range(4, 61)  # of a general line; shorter ones say little, longer ones 
 def lines_of(path: Path) -> Iterator[str]:
     """Lines of a file, compressed or not."""
     packed = path if path.suffix == ".gz" else path.with_name(f"{path.name}.gz")
-    if packed.exists():
-        text = gzip.decompress(packed.read_bytes()).decode("utf-8")
-    else:
-        text = path.read_text(encoding="utf-8")
-    yield from text.removesuffix("\n").split("\n")
+    return open_lines(packed if packed.exists() else path)
 
 
 def rows_of(path: Path) -> list[tuple[str, str]]:

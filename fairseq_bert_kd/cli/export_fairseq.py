@@ -16,10 +16,13 @@ OPTIONS: dict[str, dict[str, Any]] = {
     },
 }
 # our names -> fairseq's names that decode the same
-FAIRSEQ_TASKS = {"translation_with_teacher": "translation"}
-FAIRSEQ_CRITERIONS = {"label_smoothed_cross_entropy_with_distillation": "label_smoothed_cross_entropy"}
+FAIRSEQ_TASKS = {"translation_with_reward": "translation", "translation_with_teacher": "translation"}
+FAIRSEQ_CRITERIONS = {
+    "label_smoothed_cross_entropy_with_distillation": "label_smoothed_cross_entropy",
+    "policy_gradient": "label_smoothed_cross_entropy",
+}
 TEACHER_TASK = "conditional_masked_lm"
-OUR_PREFIXES = ("kd_", "cmlm_", "teacher_")
+OUR_PREFIXES = ("kd_", "cmlm_", "rl_", "teacher_")
 TRAINING_OPTIONS = ("eval_bleu", "eval_tokenized_bleu")  # they may name a detokenizer of ours
 MACHINE_OPTIONS = {"user_dir", "save_dir", "restore_file", "finetune_from_model", "tensorboard_logdir"}
 

@@ -29,6 +29,13 @@ COMMANDS = {
     "score": Command(
         f"{CLI}.score_translations", "sacreBLEU of fairseq-generate's output on detokenised text"
     ),
+    "mine-negatives": Command(
+        f"{CLI}.mine_negatives",
+        "pairs of paraphrases, and mined pairs that are none, to train an evaluator on",
+    ),
+    "rerank": Command(
+        f"{CLI}.rerank", "the best of several outputs per sentence, by a reward or by agreement"
+    ),
     "store": Command(f"{CLI}.store_tools", "verify, show, merge, convert the stored logits"),
     "export-student": Command(
         f"{CLI}.export_student", "a student for stock fairseq and CTranslate2, or for transformers"

@@ -7,6 +7,7 @@ import logging
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
+from fairseq_bert_kd.cli import paraphrase_scores
 from fairseq_bert_kd.evaluation.comparability import remarks
 from fairseq_bert_kd.evaluation.fairseq_output import read_hypotheses, read_lines, read_undecoded_targets
 from fairseq_bert_kd.evaluation.metric import MetricSettings
@@ -59,6 +60,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--json", metavar="FILE", help="also write scores and signatures to this file")
     parser.add_argument("--overwrite", action="store_true", help="replace an existing --json file")
+    paraphrase_scores.add_arguments(parser)
 
 
 def parse_systems(arguments: Sequence[str]) -> dict[str, list[str]]:
@@ -150,16 +152,19 @@ def main(args: argparse.Namespace) -> None:
         settings, normalise = settings._replace(normalised=like.label()), like.normalise
     metrics = table_metrics("bleu", settings)
     reference = [normalise(line) for line in reference]
+    further = paraphrase_scores.FurtherScores(args, reference, normalise)
     scores: dict[str, list[Scores]] = {}
     for label, files in parse_systems(args.systems).items():
         runs = [[normalise(text) for text in run] for run in read_system(files, len(reference), tokenizer)]
         for remark in remarks([text for run in runs for text in run], reference, settings):
             logger.warning("%s: %s", label, remark)
         scores[label] = [SystemOutput(metrics, run, reference).scores for run in runs]
+        further.add(label, *runs)
     print(format_table(scores))
     listed = signatures(metrics)
     for name, signature in listed.items():
         print(f"{name}: {signature}")
+    further.show()
     if args.json:
-        results = {"signatures": listed, "reference": args.reference, "systems": scores}
+        results = {"signatures": listed, "reference": args.reference, "systems": scores, **further.results}
         Path(args.json).write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")

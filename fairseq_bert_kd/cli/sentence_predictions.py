@@ -3,7 +3,6 @@
 import argparse
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -17,6 +16,7 @@ from fairseq_bert_kd.cli.prepare_sentences import PieceNumbers, scan, tokenise
 from fairseq_bert_kd.cli.sentence_labels import labels_for
 from fairseq_bert_kd.cli.sentence_table import table_format
 from fairseq_bert_kd.data.sentence_dataset import SentenceDataset
+from fairseq_bert_kd.data.text_list import TextList
 from fairseq_bert_kd.storage.alignment import check_tokenizer
 from fairseq_bert_kd.storage.fairseq_data import open_sides, sentence_files
 from fairseq_bert_kd.storage.sentence_data import (
@@ -70,24 +70,6 @@ class Rows(NamedTuple):
     name: str
     dataset: SentenceDataset
     references: list[Any] | None
-
-
-@dataclass(frozen=True)
-class TextList:
-    """Texts in memory as a dataset's side.
-
-    Attributes:
-        texts: ids of each text, end of sentence included.
-    """
-
-    texts: list[Any]
-
-    @property
-    def sizes(self) -> Any:
-        return np.array([len(text) for text in self.texts])
-
-    def __getitem__(self, row: int) -> Any:
-        return self.texts[row]
 
 
 def load(path: str, data: str | None, cpu: bool) -> LoadedModel:

@@ -15,6 +15,7 @@ from torch import Tensor
 from fairseq_bert_kd.criterions.layer_distillation_options import (
     ALL,
     LAYER_TERMS,
+    PREDICTION,
     TERMS,
     LayerDistillationConfig,
     check_options,
@@ -91,6 +92,11 @@ class LayerDistillationCriterion(FairseqCriterion):
             raise ValueError(
                 f"--layer-stage {self.cfg.layer_stage} learns predictions, and the student has no head `{self.head}`, because "
                 "the data have no labels; give data with labels, or leave out --layer-prediction-weight and --layer-label-weight"
+            )
+        if str(self.cfg.layer_stage) == PREDICTION and not self.task.starts_from:
+            logger.warning(
+                "--layer-stage prediction starts from random weights: it is made for a student of the intermediate stage, given "
+                "by --encoder-init"
             )
         if self.weights.keys() & {*LAYER_TERMS}:
             self.pairs = layer_pairs(self.cfg, student.encoder.config, self.task.teacher)
@@ -186,9 +192,8 @@ class LayerDistillationCriterion(FairseqCriterion):
             return contextlib.nullcontext()
 
         def compare(student: EncoderStates, layer: int) -> None:
-            with torch.autocast(
-                teacher.tokens.device.type, enabled=False
-            ):  # squares and sums stay in float32
+            # squares and sums stay in float32
+            with torch.autocast(teacher.tokens.device.type, enabled=False):
                 found.extend(self._layer_losses(model, layer, student, teacher.states, teacher.tokens))
 
         return record(inside(model.encoder), **self.pairs.of(0), after_layer=compare)
@@ -201,9 +206,8 @@ class LayerDistillationCriterion(FairseqCriterion):
         self, model, layer: int, student: EncoderStates, teacher: EncoderStates, tokens: Tensor
     ) -> Iterator[tuple[str, Tensor]]:
         """Term, and losses by sentence or summed, of a layer of the student."""
-        hidden, scores, relations = (
-            dict(pairs).get(layer) for pairs in self.pairs
-        )  # the teacher's layer, or None
+        # the teacher's layer for each, or None
+        hidden, scores, relations = (dict(pairs).get(layer) for pairs in self.pairs)
         as_released = str(self.cfg.layer_loss_positions) == ALL
         if scores is not None and as_released:
             yield "attention", score_mse(student.scores(layer), teacher.scores(scores), None, tokens)
@@ -231,17 +235,11 @@ class LayerDistillationCriterion(FairseqCriterion):
         self, logits: Tensor, teacher_logits: Any, targets: Tensor | None
     ) -> Iterator[tuple[str, Tensor]]:
         """Term and ``(B,)`` losses of the predictions."""
-        if "prediction" in self.weights:
-            if self.regression:
-                yield "prediction", number_mse(logits, teacher_logits)
-            else:
-                cfg = self.cfg
-                yield (
-                    "prediction",
-                    soft_cross_entropy(
-                        logits, teacher_logits, cfg.layer_temperature, cfg.layer_mean_over_classes
-                    ),
-                )
+        temperature, mean_over_classes = self.cfg.layer_temperature, self.cfg.layer_mean_over_classes
+        if "prediction" in self.weights and self.regression:
+            yield "prediction", number_mse(logits, teacher_logits)
+        elif "prediction" in self.weights:
+            yield "prediction", soft_cross_entropy(logits, teacher_logits, temperature, mean_over_classes)
         if "label" in self.weights:
             yield "label", self._label_loss(logits, targets)
 

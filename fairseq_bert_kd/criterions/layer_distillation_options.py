@@ -8,9 +8,16 @@ from fairseq.dataclass import ChoiceEnum, FairseqDataclass
 
 from fairseq_bert_kd.modules.layer_projections import PAPER, PROJECTIONS
 
-GENERAL, INTERMEDIATE, PREDICTION = STAGES = ("general", "intermediate", "prediction")
-VALID, ALL = POSITIONS = ("valid", "all")
-SCORES, RELATIONS = ATTENTION_LOSSES = ("scores", "relations")
+GENERAL = "general"
+INTERMEDIATE = "intermediate"
+PREDICTION = "prediction"
+STAGES = (GENERAL, INTERMEDIATE, PREDICTION)
+VALID = "valid"
+ALL = "all"
+POSITIONS = (VALID, ALL)
+SCORES = "scores"
+RELATIONS = "relations"
+ATTENTION_LOSSES = (SCORES, RELATIONS)
 LAYER_TERMS = ("embedding", "hidden", "attention")
 TERMS = (*LAYER_TERMS, "prediction", "label")
 

@@ -70,6 +70,34 @@ def read_hypotheses(path: str | Path, expected: int, pieces: bool = False) -> li
     return [hypotheses[index] for index in range(expected)]
 
 
+def read_nbest(path: str | Path) -> list[list[str]]:
+    """All hypotheses of every sentence, in corpus order, the best one first.
+
+    Args:
+        path: output of ``fairseq-generate --nbest N``.
+
+    Raises:
+        ValueError: a broken line, no hypotheses, or a sentence that is missing.
+    """
+    lists: dict[int, list[str]] = {}
+    for line in open_lines(path, keep_ends=True):
+        if not line.startswith("D-"):
+            continue
+        fields = line.rstrip("\r\n").split("\t", 2)
+        if len(fields) < 3 or not fields[0][2:].isdecimal() or not line.endswith("\n"):
+            raise ValueError(
+                f"`{path}` has a broken line {line.rstrip()!r}; the run was cut short: decode again"
+            )
+        lists.setdefault(int(fields[0][2:]), []).append(fields[2])
+    if not lists:
+        raise ValueError(
+            f"`{path}` has no `D-` lines; give the output of fairseq-generate --nbest N (without --quiet)"
+        )
+    if missing := sorted(set(range(max(lists) + 1)) - set(lists)):
+        raise ValueError(f"`{path}` has no output for sentence {missing[0]}; decode again")
+    return [lists[index] for index in range(len(lists))]
+
+
 def read_undecoded_targets(path: str | Path) -> list[str]:
     """The test set's own pieces in an output of fairseq-generate; empty if it decoded them (``--bpe``)."""
     targets: list[str] = []

@@ -14,7 +14,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-UNIFORM, TOP, BOTTOM = "uniform", "top", "bottom"
+UNIFORM = "uniform"
+TOP = "top"
+BOTTOM = "bottom"
 MASKED_SCORE = -100.0  # TinyBERT's released code takes scores up to this one for masked ones
 # scores, or projected numbers, that are made together: they stay in a core's cache, or fill a GPU
 NUMBERS_AT_ONCE = {"cpu": 2**17, "cuda": 2**26}

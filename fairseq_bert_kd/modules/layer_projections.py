@@ -2,7 +2,11 @@
 
 from torch import nn
 
-PAPER, SHARED, PER_LAYER, NONE = PROJECTIONS = ("paper", "shared", "per-layer", "none")
+PAPER = "paper"
+SHARED = "shared"
+PER_LAYER = "per-layer"
+NONE = "none"
+PROJECTIONS = (PAPER, SHARED, PER_LAYER, NONE)
 
 
 def projection_names(kind: str, layers: int) -> list[str]:

@@ -12,7 +12,8 @@ from fairseq_bert_kd.storage.word_vectors import read_word_vectors
 
 logger = logging.getLogger(__name__)
 
-RANDOM, TEACHER = "random", "teacher"
+RANDOM = "random"
+TEACHER = "teacher"
 DEFAULT_WIDTH = 300  # that of common word vectors; our own choice
 LEAST_COVERAGE = 0.5  # of the dictionary's pieces in a file; our own choice
 _SPREAD = 0.1  # random numbers are drawn from U(-0.1, 0.1), as fairseq's LSTM does

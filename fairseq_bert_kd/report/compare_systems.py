@@ -22,6 +22,7 @@ GROUP_TITLES = {
     "dictionary": "Joined or separate dictionaries",
     "student": "Student",
     "sequence": "Sequence-level distillation",
+    "ablation": "Without one of the losses or stages, or with another",
 }
 
 

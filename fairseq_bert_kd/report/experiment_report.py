@@ -15,7 +15,14 @@ from fairseq_bert_kd.report.compare_sentences import (
 )
 from fairseq_bert_kd.report.compare_systems import SystemRow, main_row, system_rows
 from fairseq_bert_kd.report.formatting import list_text
-from fairseq_bert_kd.report.panels import curve_panels, length_panel, mass_panel, teacher_panels, value_panels
+from fairseq_bert_kd.report.panels import (
+    curve_panels,
+    length_panel,
+    mass_panel,
+    reward_panels,
+    teacher_panels,
+    value_panels,
+)
 from fairseq_bert_kd.report.plot_style import Panel
 from fairseq_bert_kd.report.read_experiment import (
     Experiment,
@@ -104,7 +111,8 @@ class ExperimentReport:
     @cached_property
     def curves(self) -> list[Panel]:
         """Panels of students."""
-        return list(curve_panels(self.experiment, self.logs, self.baseline))
+        curves = curve_panels(self.experiment, self.logs, self.baseline)
+        return [*curves, *reward_panels(self.experiment, self.logs)]
 
     @cached_property
     def teacher_panels(self) -> list[Panel]:

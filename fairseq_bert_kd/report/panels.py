@@ -8,8 +8,9 @@ from fairseq_bert_kd.report.compare_systems import GROUP_TITLES, SystemRow, main
 from fairseq_bert_kd.report.formatting import list_text, signed
 from fairseq_bert_kd.report.plot_style import Panel
 from fairseq_bert_kd.report.plots import draw_curves, draw_gains, draw_lengths, draw_mass, draw_values
-from fairseq_bert_kd.report.read_experiment import MAIN_GROUP, Experiment
+from fairseq_bert_kd.report.read_experiment import MAIN_GROUP, Experiment, Run
 from fairseq_bert_kd.report.read_logs import (
+    REWARD_CURVES,
     STUDENT_CURVES,
     TEACHER_CURVE,
     CurveKind,
@@ -30,11 +31,33 @@ def curve_panels(
     """Learning curves of the main system and its baseline (None: the experiment's)."""
     systems = (baseline.system if baseline else experiment.baseline, experiment.main)
     by_system = [[run for run in experiment.runs if run.system == system] for system in systems]
-    for kind in STUDENT_CURVES:
+    for kind in STUDENT_CURVES[experiment.kind]:
         curves = [curve for runs in by_system if runs and (curve := system_curve(runs, logs, kind))]
         seeds = "; ".join(f"{curve.label}: {_seeds(curve.by_seed)}" for curve in curves)
         yield from _curve_panel(
             f"curve-{kind.part}", kind, curves, f"Mean over the seeds thick, each seed thin. {seeds}."
+        )
+
+
+def reward_panels(experiment: Experiment, logs: Mapping[str, TrainingLog]) -> Iterator[Panel]:
+    """What rewards did to all systems of the main group: rewards, copies, entropy. None where no training had rewards."""
+    by_system: dict[str, list[Run]] = {}
+    for run in experiment.runs:
+        if run.group == MAIN_GROUP:
+            by_system.setdefault(run.system, []).append(run)
+    rewarded = [
+        runs
+        for runs in by_system.values()
+        if any(logs[run.name].curve("train", "reward") for run in runs if run.name in logs)
+    ]
+    for kind in REWARD_CURVES:
+        curves = [curve for runs in rewarded if (curve := system_curve(runs, logs, kind))]
+        yield from _curve_panel(
+            f"reward-{kind.part}",
+            kind,
+            curves,
+            "True rewards, also of controls that were trained without them.",
+            first=1,
         )
 
 

@@ -33,11 +33,23 @@ class CurveKind(NamedTuple):
     perplexity: bool = False
 
 
-STUDENT_CURVES = (
-    CurveKind("train", "nll_loss", "Training: NLL, bits per token", True),
-    CurveKind("valid", "nll_loss", "Validation: NLL, bits per token", True),
-    CurveKind("valid", "loss", "Validation: label-smoothed loss, bits per token"),
-    CurveKind("valid", "bleu", "Validation: BLEU while training, as logged"),
+STUDENT_CURVES = {  # by what the students put out
+    "text": (
+        CurveKind("train", "nll_loss", "Training: NLL, bits per token", True),
+        CurveKind("valid", "nll_loss", "Validation: NLL, bits per token", True),
+        CurveKind("valid", "loss", "Validation: label-smoothed loss, bits per token"),
+        CurveKind("valid", "bleu", "Validation: BLEU while training, as logged"),
+    ),
+    "classes": (CurveKind("valid", "accuracy", "Validation: accuracy, %"),),
+    "numbers": (CurveKind("valid", "true_cosine", "Validation: cosine with the teacher's vectors"),),
+}
+REWARD_CURVES = (  # of systems that were trained with rewards
+    CurveKind("train", "reward", "Training: mean reward of the samples"),
+    CurveKind("valid", "held_out", "Validation: held-out evaluator"),
+    CurveKind("valid", "source_bleu", "Validation: BLEU against the source"),
+    CurveKind("train", "copy_rate", "Training: share of samples that copy their source"),
+    CurveKind("train", "entropy", "Training: entropy of the policy, nats per token"),
+    CurveKind("train", "sample_length", "Training: tokens of a sample"),
 )
 TEACHER_CURVE = CurveKind("valid", "masked_accuracy", "Validation: masked accuracy, %")
 
@@ -136,6 +148,8 @@ def read_student_logs(experiment: Experiment, notes: Notes) -> dict[str, Trainin
     logs = {}
     for run in experiment.runs:
         where = f"logs/students/{run.name}.log"
+        if not run.updates:
+            continue  # it was not trained
         try:
             log = read_training_log(experiment.log(f"students/{run.name}"))
         except OSError:
@@ -158,7 +172,9 @@ def system_curve(runs: list[Run], logs: Mapping[str, TrainingLog], kind: CurveKi
 def read_teacher_logs(experiment: Experiment, notes: Notes) -> dict[str, TrainingLog]:
     """Logs by name of the teacher, with at least one validation."""
     found = {path.stem for path in (experiment.folder / "logs").glob("teacher*.log")}
-    named = {run.teacher for run in experiment.runs if run.teacher} or {"teacher"}
+    named = {run.teacher for run in experiment.runs if run.teacher}
+    if not named and experiment.kind == "text":
+        named = {"teacher"}
     for name in sorted(named - found):
         notes.add(f"logs/{name}.log", "missing: no masked accuracy and perplexity of the teacher")
     teachers = {}

@@ -96,10 +96,12 @@ class SentencePredictionWithTeacherTask(GuardedLoading, FairseqTask):
         spec: what the model's outputs mean; that of the checkpoint if there is one, else that of the data.
         dictionary: dictionary of all texts.
         teacher: set while a criterion is built that learns from one; no module, and no part of a checkpoint.
+        starts_from: checkpoint or folder whose weights training starts from; None for random weights.
     """
 
     spec: SentenceSpec
     teacher: LiveLayerTeacher | None = None
+    starts_from: str | None = None
     _tokenizer_name: str
     _built: tuple[Any, Any]  # model and its settings
     _model_positions: int | None = None
@@ -206,6 +208,8 @@ class SentencePredictionWithTeacherTask(GuardedLoading, FairseqTask):
         if getattr(cfg, "encoder_spec", "") is None:
             cfg.encoder_spec = model.spec()
         self._model_positions = _smallest(model.max_positions())
+        origins = (getattr(cfg, name, None) for name in ("encoder_init", "encoder_model"))
+        self.starts_from = continued_checkpoint(self.cfg) or next(filter(None, origins), None)
         self._built = model, cfg
         return model
 
@@ -251,6 +255,8 @@ class SentencePredictionWithTeacherTask(GuardedLoading, FairseqTask):
         self.teacher = load_layer_teacher(
             self.cfg.kd_teacher, self.vocabulary, self.label_names, self.num_classes, predicts
         )
+        limits = [self._model_positions, self.teacher.model.max_positions()]
+        self._model_positions = min(limit for limit in limits if limit is not None)
 
     def _check_criterion(self, cfg):
         """Check fairseq's own criterion against the kind of the labels."""
@@ -315,7 +321,7 @@ class SentencePredictionWithTeacherTask(GuardedLoading, FairseqTask):
         limits = [limit for limit in (self.cfg.max_positions, self._model_positions) if limit is not None]
         if limits and (cut := dataset.truncate(min(limits))):
             logger.warning(
-                "%s: %d of %d rows (%.2f %%) were cut to %d tokens (the model's positions or --max-positions), the longer "
+                "%s: %d of %d rows (%.2f %%) were cut to %d tokens (the model's or its teacher's positions, or --max-positions), the longer "
                 "text first",
                 name,
                 cut,

@@ -70,6 +70,9 @@ class LayerTeacher(Protocol):
     ) -> tuple[Tensor, dict[str, Any]]:
         """Logits of a head, or the last hidden states if none is named; and the `TextInput` under ``inputs``."""
 
+    def max_positions(self) -> int:
+        """Most tokens of all texts of a row together, each with its end of sentence."""
+
     def tokenizer_digest(self) -> str:
         """Digest of the tokenizer that made the pieces; empty if not known."""
 

@@ -70,6 +70,14 @@ def sentence_vocabulary(tokenizer: HfTokenizer, dictionary: Dictionary) -> Sente
     )
 
 
+def token_ids(
+    tokenizer: HfTokenizer, dictionary: Dictionary, texts: Sequence[str]
+) -> list[NDArray[np.int64]]:
+    """Ids of each text in a dictionary, end of sentence included."""
+    index, eos = dictionary.index, dictionary.eos()
+    return [np.array([*map(index, pieces), eos], dtype=np.int64) for pieces in tokenizer.encode_batch(texts)]
+
+
 def full_dictionary(tokenizer: HfTokenizer) -> Dictionary:
     """Dictionary of every symbol that a text can have; two folders of one tokenizer then share it."""
     from fairseq.data import Dictionary

@@ -6,6 +6,7 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from fairseq_bert_kd.text_lines import open_lines
 from fairseq_bert_kd.tokenization.hf_tokenizer import HfTokenizer
 
 # our own list: words of grammar, and what is left of contractions
@@ -94,13 +95,9 @@ def read_stop_words(path: str) -> frozenset[str]:
 
     Raises:
         OSError: it cannot be read.
-        ValueError: it is empty, or not UTF-8.
+        ValueError: it is empty, or not UTF-8 text.
     """
-    try:
-        with open(path, encoding="utf-8") as file:
-            words = frozenset(file.read().lower().split())
-    except UnicodeDecodeError as error:
-        raise ValueError(f"--stop-words `{path}` must be UTF-8 text ({error.reason}); convert it") from None
+    words = frozenset(word for line in open_lines(path) for word in line.lower().split())
     if not words:
         raise ValueError(f"--stop-words `{path}` has no words; leave the option out for the built-in list")
     return words

@@ -38,10 +38,8 @@ def student(task):
 
 def made(task, student, teacher=None, **options):
     """The criterion as the task makes it."""
-    task.teacher, task.spec = (
-        None if teacher is None else LiveLayerTeacher(teacher, HEAD),
-        SimpleNamespace(texts=1),
-    )
+    task.teacher = None if teacher is None else LiveLayerTeacher(teacher, HEAD)
+    task.spec, task.starts_from = SimpleNamespace(texts=1), None
     criterion = LayerDistillationCriterion(OmegaConf.structured(LayerDistillationConfig(**options)), task)
     criterion.prepare(student)
     return criterion.train()
@@ -427,6 +425,13 @@ def test_projections_are_the_student_s(task, student, teacher, projection, names
 def test_a_projection_that_no_weight_needs_is_not_made(task, student, teacher):
     made(task, student, teacher, layer_hidden_weight=0.0)
     assert list(student.projections) == ["embedding"]
+
+
+def test_a_last_stage_without_the_one_before_is_warned_of(task, student, teacher, caplog):
+    made(task, student, teacher)
+    assert "starts from random weights" not in caplog.text
+    made(task, student, teacher, layer_stage="prediction")
+    assert "--layer-stage prediction starts from random weights" in caplog.text
 
 
 # ---- what is refused ---------------------------------------------------------------------------------------

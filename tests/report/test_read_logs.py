@@ -1,5 +1,6 @@
 import pytest
 
+from fairseq_bert_kd.evaluation.fairseq_output import READERS
 from fairseq_bert_kd.report.read_experiment import Note, Notes, read_experiment
 from fairseq_bert_kd.report.read_logs import (
     STUDENT_CURVES,
@@ -131,14 +132,18 @@ def test_the_mean_is_over_updates_that_all_seeds_have():
     assert SystemCurve("x", {1: {100: 4.0}, 2: {200: 3.0}}).mean == {100: 4.0}
 
 
+def test_every_kind_of_output_has_its_curves():
+    assert STUDENT_CURVES.keys() == READERS.keys()
+
+
 def test_curves_of_a_system(folder):
     experiment, logs, notes = read(folder, read_student_logs)
     assert notes == []
     runs = [run for run in experiment.runs if run.system == "plain"]
-    curve = system_curve(runs, logs, STUDENT_CURVES[0])
+    curve = system_curve(runs, logs, STUDENT_CURVES["text"][0])
     assert curve.by_seed[1][100] == pytest.approx(5.1)  # the log's offset is a tenth of the seed
     assert curve.mean[400] == pytest.approx(2.15)
-    assert system_curve(runs, {}, STUDENT_CURVES[0]) is None
+    assert system_curve(runs, {}, STUDENT_CURVES["text"][0]) is None
 
 
 def test_logs_absent_cut_short_and_behind_are_noted(folder):

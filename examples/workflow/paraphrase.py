@@ -1,0 +1,189 @@
+"""Steps of a paraphrase experiment: text, evaluators, a generator by likelihood, what goes on from it, outputs, scores, report."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Optional
+
+from omegaconf import MISSING
+
+from examples.workflow.engine import Step
+from examples.workflow.settings import describe
+from examples.workflow.systems import Budget, Row, Steps, TableSettings
+from fairseq_bert_kd.compat import import_extra
+from fairseq_bert_kd.tokenization.hf_tokenizer import HfTokenizer
+
+
+@dataclass
+class Training(Budget):
+    """A training; paraphrase.yaml says what each field is."""
+
+    batch: str = MISSING
+
+
+@dataclass
+class System(Row):
+    """A row of the table of systems; paraphrase.yaml says what each field is."""
+
+    training: str = "rewarded"
+    rerank: Optional[str] = None
+    rounds: int = 0
+
+
+@dataclass
+class Settings(TableSettings):
+    """Settings of this kind; paraphrase.yaml has the values and says what each is."""
+
+    source: str = "source"
+    target: str = "target"
+    lowercase: bool = True
+    bleu_tokenize: str = "13a"
+    student: str = MISSING
+    evaluator_model: str = MISSING
+    files: list[str] = field(default_factory=list)
+    trainings: dict[str, Training] = field(default_factory=dict)
+    systems: dict[str, System] = field(default_factory=dict)
+
+
+def check(settings: Settings) -> None:
+    """Find what would end the experiment after hours, and make the folder what it is.
+
+    Raises:
+        ValueError: text, the encoder or a package is not there, or the folder holds another experiment.
+    """
+    if not Path(settings.out, "done", "text").exists():
+        for path in (Path(settings.data, name) for name in settings.files):
+            if not path.exists():
+                raise ValueError(
+                    f"data={settings.data} must hold {path.name}, which it does not. Correct data"
+                )
+        HfTokenizer(settings.teacher)
+    for module in ("jinja2", "matplotlib", "rouge_score"):
+        import_extra(module)
+    keys = ("metric", "lowercase", "bleu_tokenize", "baseline", "main")
+    languages = {"source_lang": settings.source, "target_lang": settings.target}
+    describe(settings, languages | {key: getattr(settings, key) for key in keys})
+
+
+def steps(settings: Settings) -> list[Step]:
+    """All steps, in an order in which they could run one by one."""
+    return list(_Steps(settings))
+
+
+class _Steps(Steps):
+    """Makes the steps of one experiment."""
+
+    def prepared(self) -> Iterator[Step]:
+        """Text, data and both evaluators."""
+        yield Step("text", " && ".join(self.settings.prepare), screen="cat")
+        for name in ("tokenize", "preprocess"):
+            yield Step(name, self.command(name))
+        for name in ("evaluator", "held-out"):
+            values = self.training(name)
+            yield Step(f"{name}-data", self.command(f"{name}-data"), screen="cat")
+            yield Step(name, self.command(name, folder=name, **values), resumes=True)
+            yield Step(f"{name}-test", self.command("judge", folder=name), screen="cat")
+
+    def training(self, name: str) -> dict[str, Any]:
+        """Values of a training's command."""
+        budget = self.settings.trainings[name]
+        decay = "" if budget.schedule == "inverse_sqrt" else f"--total-num-update {budget.updates}"
+        values = {
+            key: getattr(budget, key) for key in ("updates", "lr", "warmup", "validate", "schedule", "batch")
+        }
+        return values | {"decay": decay, "options": budget.options}
+
+    def student(self, name: str, seed: int, before: tuple[str, ...]) -> Iterator[Step]:
+        """Training and outputs of a system; a re-ranked one has outputs alone."""
+        system, run = self.systems[name], f"{name}.{seed}"
+        if system.after:
+            before = (*before, f"students/{system.after}.{seed}")
+        if system.rerank:
+            yield from self.reranked(name, seed, before)
+            return
+        start = (
+            f"--finetune-from-model students/{system.after}.{seed}/checkpoint_best.pt" if system.after else ""
+        )
+        if system.rounds:
+            for step in self.learned_evaluators(name, seed, before):
+                yield step
+                before = (step.name,)
+            start = f"--finetune-from-model students/{run}/round{system.rounds - 1}/checkpoint_best.pt"
+            if system.rounds == 1:
+                start = f"--finetune-from-model students/{system.after}.{seed}/checkpoint_best.pt"
+        yield self.generator(name, seed, start, before)
+        for subset in self.sets:
+            values = {"folder": f"students/{run}", "subset": subset, "output": f"outputs/{run}.{subset}.out"}
+            yield Step(
+                f"outputs/{run}.{subset}",
+                self.command("decode", **values),
+                (f"students/{run}",),
+                parallel=True,
+            )
+
+    def generator(self, name: str, seed: int, start: str, before: tuple[str, ...]) -> Step:
+        """Training of a system; ``start`` is the option that names its first weights."""
+        system, run = self.systems[name], f"{name}.{seed}"
+        values = self.training(system.training)
+        values["options"] = f"{values['options']} {system.options}"
+        if system.rounds:
+            values["options"] += f" --rl-evaluator {self.evaluator(run, system.rounds)}"
+        command = self.command("generator", folder=f"students/{run}", seed=seed, start=start, **values)
+        described = self.described(name, seed, values["updates"], values["options"].strip())
+        return Step(f"students/{run}", command, before, resumes=True, parallel=True, files=described)
+
+    def evaluator(self, run: str, number: int) -> str:
+        """Checkpoint of the evaluator of a round; round 0 is the supervised one."""
+        return (
+            f"students/{run}/evaluator{number}/checkpoint_last.pt"
+            if number
+            else "evaluator/checkpoint_best.pt"
+        )
+
+    def learned_evaluators(self, name: str, seed: int, before: tuple[str, ...]) -> Iterator[Step]:
+        """Rounds of inverse reinforcement up to the last evaluator: sample, rank, train the generator, sample again ..."""
+        system, run = self.systems[name], f"{name}.{seed}"
+        generator = f"students/{system.after}.{seed}"
+        for number in range(1, system.rounds + 1):
+            samples, folder = f"outputs/{run}.round{number}.out", f"students/{run}/evaluator{number}"
+            command = self.command("sample", folder=generator, output=samples, seed=seed + number)
+            yield Step(f"{run}/samples{number}", command, before)
+            values = self.training("ranking")
+            values |= {"folder": folder, "samples": samples, "seed": seed}
+            values |= {"start": f"--finetune-from-model {self.evaluator(run, number - 1)}"}
+            yield Step(
+                f"{run}/evaluator{number}", self.command("ranking", **values), (f"{run}/samples{number}",)
+            )
+            if number == system.rounds:
+                return
+            values = self.training(system.training)
+            values["options"] = (
+                f"{values['options']} {system.options} --rl-evaluator {self.evaluator(run, number)}"
+            )
+            start = f"--finetune-from-model {generator}/checkpoint_best.pt"
+            generator = f"students/{run}/round{number}"
+            command = self.command("generator", folder=generator, seed=seed, start=start, **values)
+            yield Step(f"{run}/round{number}", command, (f"{run}/evaluator{number}",))
+            before = (f"{run}/round{number}",)
+
+    def reranked(self, name: str, seed: int, before: tuple[str, ...]) -> Iterator[Step]:
+        """Outputs of a system that chooses among those of another; its step is called as a training's."""
+        system, run = self.systems[name], f"{name}.{seed}"
+        described = self.described(name, seed, 0, f"rerank {system.rerank}")
+        links = f"ln -sfn ../{system.after}.{seed}/checkpoint_best.pt students/{run}/checkpoint_best.pt"
+        yield Step(f"students/{run}", links, before, files=described)
+        for subset in self.sets:
+            lists = f"outputs/{run}.{subset}.nbest"
+            values = {"folder": f"students/{run}", "subset": subset, "output": lists}
+            decode = self.command("nbest", **values)
+            chosen = self.command(
+                "rerank", lists=lists, by=system.rerank, subset=subset, output=f"outputs/{run}.{subset}.out"
+            )
+            yield Step(
+                f"outputs/{run}.{subset}", f"{decode} && {chosen}", (f"students/{run}",), parallel=True
+            )
+
+    def score(self) -> str:
+        """Command that prints both tables of scores."""
+        systems = " ".join(f"{name}={files}" for name, files in self.outputs("test").items())
+        return self.command("score", systems=systems)

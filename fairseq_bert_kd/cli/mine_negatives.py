@@ -1,0 +1,230 @@
+"""``fairseq-bert-kd mine-negatives``: pairs of paraphrases and mined pairs that are none, to train an evaluator on."""
+
+import argparse
+import logging
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fairseq_bert_kd.text_lines import open_lines
+
+logger = logging.getLogger(__name__)
+
+HELP = "pairs of paraphrases, and mined pairs that are none, as a table for prepare-sentences --task qqp"
+EXAMPLE = """examples:
+  fairseq-bert-kd mine-negatives --input pairs.tsv --output train.tsv --encoder sentence-transformers/all-MiniLM-L6-v2
+  fairseq-bert-kd mine-negatives --input pairs.tsv --output train.tsv --kinds random --ratio 2 --held-out test.tsv
+
+Tables are tab-separated with a header, in UTF-8, and may be compressed by gzip (.gz)."""
+KINDS = ("hard", "random")
+CLASSES = ("not_duplicate", "duplicate")
+HEADER = "question1\tquestion2\tis_duplicate"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.epilog = EXAMPLE
+    parser.add_argument("--input", required=True, metavar="FILE", help="table of pairs of paraphrases")
+    parser.add_argument("--output", required=True, metavar="FILE", help="table to write")
+    parser.add_argument(
+        "--columns",
+        default="cluster,source,target",
+        metavar="CLUSTER,FIRST,SECOND",
+        help="names of the columns: number of the cluster of paraphrases, and the two sentences (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--split",
+        metavar="NAME",
+        help="take only the rows whose column `split` has this value (default: all rows)",
+    )
+    parser.add_argument("--pairs", type=int, metavar="N", help="take the first N pairs only (default: all)")
+    parser.add_argument(
+        "--kinds",
+        default="hard,random",
+        help="kinds of negatives, shared out equally. hard: the nearest sentence of another cluster by --encoder; random: any "
+        "sentence of another cluster (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--ratio", type=float, default=1.0, metavar="R", help="negatives per pair (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--encoder",
+        metavar="PATH",
+        help="folder or hub name of a transformers encoder of sentences, for hard negatives",
+    )
+    parser.add_argument("--seed", type=int, default=1, help="seed of the draws (default: %(default)s)")
+    parser.add_argument(
+        "--held-out",
+        nargs="+",
+        default=[],
+        metavar="FILE",
+        help="tables with sentences that must not be among the input's: any column of a row counts",
+    )
+    parser.add_argument(
+        "--allow-overlap",
+        action="store_true",
+        help="go on where sentences of --held-out are among the input's",
+    )
+    parser.add_argument("--overwrite", action="store_true", help="replace an existing output")
+
+
+class Pairs(NamedTuple):
+    """Pairs of paraphrases.
+
+    Attributes:
+        texts: ``(sentences,)`` each once.
+        clusters: ``(sentences,)`` cluster of each.
+        pairs: ``(pairs, 2)`` numbers of sentences.
+    """
+
+    texts: list[str]
+    clusters: NDArray[np.int64]
+    pairs: NDArray[np.int64]
+
+
+def main(args: argparse.Namespace) -> None:
+    """Read the pairs, mine, check, write.
+
+    Raises:
+        ValueError: options or a table that do not fit, or sentences shared with ``--held-out``.
+        FileExistsError: the output exists.
+    """
+    kinds = check_options(args)
+    from fairseq_bert_kd.data.negatives import check_negatives
+
+    table = read_pairs(args.input, args.columns, args.split, args.pairs)
+    check_held_out(table.texts, args.held_out, args.allow_overlap)
+    rng = np.random.default_rng(args.seed)
+    count = round(args.ratio * len(table.pairs))
+    sources = np.resize(rng.permutation(len(table.pairs)), count)  # every pair as often as another
+    rows = table.pairs[sources, 0]
+    negatives = mine(table, rows, kinds, args.encoder, args.seed)
+    check_negatives(table.clusters, rows, negatives)
+    labelled = [(first, second, 1) for first, second in table.pairs.tolist()]
+    labelled += [(first, second, 0) for first, second in zip(rows.tolist(), negatives.tolist(), strict=True)]
+    lines = [HEADER]
+    for place in rng.permutation(len(labelled)).tolist():
+        first, second, label = labelled[place]
+        lines.append(f"{table.texts[first]}\t{table.texts[second]}\t{CLASSES[label]}")
+    write(Path(args.output), "".join(f"{line}\n" for line in lines))
+    print(
+        f"{args.output}: {len(table.pairs):,} pairs of paraphrases and {count:,} that are none ({', '.join(kinds)}), of "
+        f"{len(table.texts):,} sentences in {len(set(table.clusters.tolist())):,} clusters"
+    )
+
+
+def check_options(args: argparse.Namespace) -> list[str]:
+    """The kinds of negatives.
+
+    Raises:
+        ValueError, FileExistsError: as in `main`.
+    """
+    kinds = args.kinds.split(",")
+    if unknown := [kind for kind in kinds if kind not in KINDS]:
+        raise ValueError(f"--kinds must be of {', '.join(KINDS)}, got `{unknown[0]}`")
+    if ("hard" in kinds) != bool(args.encoder):
+        said = "needs --encoder" if "hard" in kinds else "are not asked for; leave --encoder out"
+        raise ValueError(f"hard negatives: --kinds {args.kinds} {said}")
+    if args.ratio <= 0:
+        raise ValueError(f"--ratio must be above 0, got {args.ratio:g}")
+    if args.pairs is not None and args.pairs < 2:
+        raise ValueError(f"--pairs must be at least 2, got {args.pairs}")
+    if Path(args.output).exists() and not args.overwrite:
+        raise FileExistsError(f"`{args.output}` exists; pass --overwrite to replace it")
+    if not Path(args.output).absolute().parent.is_dir():
+        raise ValueError(f"--output `{args.output}` is in a folder that does not exist; create it first")
+    return kinds
+
+
+def read_pairs(path: str, columns: str, split: str | None, limit: int | None) -> Pairs:
+    """Pairs of a table.
+
+    Raises:
+        ValueError: missing columns, a sentence in two clusters, or fewer than two clusters.
+    """
+    names = columns.split(",")
+    if len(names) != 3:
+        raise ValueError(f"--columns names three columns, cluster and two sentences, got `{columns}`")
+    header, *lines = (line.split("\t") for line in open_lines(path))
+    wanted = [*names, *(["split"] if split else [])]
+    if missing := [name for name in wanted if name not in header]:
+        raise ValueError(f"`{path}` has no column `{missing[0]}`; its header is {', '.join(header)}")
+    places = [header.index(name) for name in wanted]
+    numbers: dict[str, int] = {}
+    clusters: list[str] = []
+    pairs: list[tuple[int, int]] = []
+    for number, line in enumerate(lines, 2):
+        if len(line) != len(header):
+            raise ValueError(f"`{path}`, line {number}: {len(line)} columns, the header has {len(header)}")
+        cluster, first, second, *in_split = (line[place] for place in places)
+        if split and in_split != [split]:
+            continue
+        for text in (first, second):
+            if numbers.setdefault(text, len(numbers)) == len(clusters):
+                clusters.append(cluster)
+            elif clusters[numbers[text]] != cluster:
+                raise ValueError(
+                    f"`{path}`, line {number}: {text!r} is in clusters {clusters[numbers[text]]} and {cluster}; join them, since "
+                    "all its paraphrases are paraphrases of each other"
+                )
+        pairs.append((numbers[first], numbers[second]))
+        if limit and len(pairs) == limit:
+            break
+    if len(set(clusters)) < 2:
+        raise ValueError(
+            f"negatives come from another cluster, `{path}` has {len(set(clusters))}; give more pairs"
+        )
+    _, of_sentence = np.unique(clusters, return_inverse=True)
+    return Pairs(list(numbers), of_sentence.astype(np.int64), np.array(pairs, dtype=np.int64))
+
+
+def check_held_out(texts: Sequence[str], files: Sequence[str], allowed: bool) -> None:
+    """Check that no sentence is in a held-out table.
+
+    Raises:
+        ValueError: some are, and this is not allowed.
+    """
+    from fairseq_bert_kd.data.negatives import shared_sentences
+
+    for file in files:
+        theirs = [text for line in open_lines(file) for text in line.split("\t")]
+        shared = shared_sentences(texts, theirs)
+        if not shared:
+            continue
+        said = f"{len(shared)} of {len(texts)} sentences are in `{file}` too, the first is {shared[0]!r}"
+        if not allowed:
+            raise ValueError(
+                f"{said}: what is learned from them is no measure there. Split by cluster, or pass --allow-overlap to go on"
+            )
+        logger.warning("%s", said)
+
+
+def mine(
+    table: Pairs, rows: NDArray[np.int64], kinds: Sequence[str], encoder: str | None, seed: int
+) -> NDArray[np.int64]:
+    """A negative for each of ``(n,)`` sentences, the kinds in turn."""
+    from fairseq_bert_kd.data.negatives import nearest_negatives, random_negatives
+
+    found = np.empty(len(rows), dtype=np.int64)
+    for place, kind in enumerate(kinds):
+        part = rows[place :: len(kinds)]
+        if kind == "random":
+            found[place :: len(kinds)] = random_negatives(table.clusters, part, seed)
+        else:
+            from fairseq_bert_kd.rewards.similarity import MeanVectors
+
+            assert encoder
+            vectors = MeanVectors(encoder).of_texts(table.texts)
+            found[place :: len(kinds)] = nearest_negatives(vectors, table.clusters, part)
+    return found
+
+
+def write(path: Path, text: str) -> None:
+    """Write a file whole or not at all."""
+    part = path.with_name(f"{path.name}.part")
+    part.write_text(text, encoding="utf-8")
+    os.replace(part, path)

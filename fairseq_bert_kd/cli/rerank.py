@@ -1,0 +1,130 @@
+"""``fairseq-bert-kd rerank``: the best of several outputs per sentence, by a reward or by agreement (MBR)."""
+
+import argparse
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from fairseq_bert_kd.evaluation.fairseq_output import read_lines, read_nbest
+
+HELP = "choose from n-best lists of fairseq-generate by an evaluator, another reward, or agreement (MBR)"
+EXAMPLE = """examples:
+  fairseq-generate data-bin ... --beam 8 --nbest 8 > nbest.out
+  fairseq-bert-kd rerank nbest.out --by evaluator --evaluator evaluator.pt --sources test.src --output reranked.out
+  fairseq-bert-kd rerank nbest.out --by mbr --output mbr.out
+
+What is chosen by a measure is not to be judged by it."""
+MBR = "mbr"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.epilog = EXAMPLE
+    parser.add_argument(
+        "nbest", metavar="FILE", help="output of fairseq-generate --nbest N with text (D- lines)"
+    )
+    parser.add_argument("--output", required=True, metavar="FILE", help="output to write, for `score`")
+    parser.add_argument(
+        "--by",
+        default=MBR,
+        metavar="REWARD",
+        help="mbr takes the output that agrees best with the others, by ROUGE-1; or a reward that needs no reference: evaluator, "
+        "cosine, or a weighted sum of both (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--sources", metavar="FILE", help="raw source text, one sentence per line, for rewards"
+    )
+    parser.add_argument("--evaluator", metavar="FILE", help="checkpoint of a classifier of pairs")
+    parser.add_argument("--positive", metavar="CLASS", help="name of its class of paraphrases")
+    parser.add_argument("--sentence-encoder", metavar="PATH", help="transformers encoder of sentences")
+    parser.add_argument(
+        "--copy-penalty",
+        type=float,
+        default=0.0,
+        metavar="W",
+        help="take W times the sentence BLEU against the source off the reward (default: %(default)s)",
+    )
+    parser.add_argument("--overwrite", action="store_true", help="replace an existing output")
+
+
+def main(args: argparse.Namespace) -> None:
+    """Choose and write.
+
+    Raises:
+        ValueError: options that do not fit, or outputs and sources of different lengths.
+        FileExistsError: the output exists.
+    """
+    if Path(args.output).exists() and not args.overwrite:
+        raise FileExistsError(f"`{args.output}` exists; pass --overwrite to replace it")
+    if args.copy_penalty and (args.by == MBR or not args.sources):
+        raise ValueError("--copy-penalty compares with the source: give --sources and a reward with --by")
+    if args.copy_penalty < 0:
+        raise ValueError(f"--copy-penalty must be at least 0, got {args.copy_penalty:g}")
+    lists = read_nbest(args.nbest)
+    values = by_agreement(lists) if args.by == MBR else by_reward(lists, args)
+    chosen = [texts[int(np.argmax(scores))] for texts, scores in zip(lists, values, strict=True)]
+    part = Path(f"{args.output}.part")
+    lines = (
+        f"D-{i}\t{max(scores):.6f}\t{text}\n"
+        for i, (text, scores) in enumerate(zip(chosen, values, strict=True))
+    )
+    part.write_text("".join(lines), encoding="utf-8")
+    os.replace(part, args.output)
+    changed = sum(text != texts[0] for text, texts in zip(chosen, lists, strict=True))
+    print(f"{args.output}: {len(chosen):,} sentences, {changed:,} with another output than the first")
+
+
+def by_agreement(lists: Sequence[Sequence[str]]) -> list[list[float]]:
+    """Mean ROUGE-1 of each output against the other ones of its sentence (minimum Bayes risk; Kumar & Byrne 2004).
+
+    Args:
+        lists: outputs of each sentence.
+    """
+    from fairseq_bert_kd.rewards.interface import CachedReward
+    from fairseq_bert_kd.rewards.overlap import RougeReward
+
+    rouge = CachedReward(RougeReward("rouge-1"))
+    values = []
+    for texts in lists:
+        pairs = [(one, other) for i, one in enumerate(texts) for j, other in enumerate(texts) if i != j]
+        if not pairs:
+            values.append([1.0])
+            continue
+        ones, others = map(list, zip(*pairs, strict=True))
+        values.append(rouge(others, ones, others).reshape(len(texts), -1).mean(axis=1).tolist())
+    return values
+
+
+def by_reward(lists: Sequence[Sequence[str]], args: argparse.Namespace) -> list[list[float]]:
+    """Reward of each output, less the penalty.
+
+    Raises:
+        ValueError: no sources or another number of them, or a reward that needs references.
+    """
+    import fairseq_bert_kd.tasks  # noqa: F401  registers the task of evaluators
+    from fairseq_bert_kd.rewards.overlap import SourceBleu
+    from fairseq_bert_kd.rewards.registry import LOADED, build_reward, parts_of
+
+    if not args.sources:
+        raise ValueError(f"--by {args.by} compares outputs with their sources: give --sources")
+    sources = read_lines(args.sources)
+    if len(sources) != len(lists):
+        raise ValueError(
+            f"`{args.sources}` has {len(sources)} lines, `{args.nbest}` {len(lists)} sentences; give its own sources"
+        )
+    files = {
+        "evaluator": ("--evaluator", args.evaluator),
+        "cosine": ("--sentence-encoder", args.sentence_encoder),
+    }
+    reward = build_reward(args.by, files, args.positive)
+    if any(part.name not in LOADED for part in parts_of(reward)):
+        raise ValueError(f"--by {args.by} needs references, which are not at hand when one translates")
+    texts = [text for of_sentence in lists for text in of_sentence]
+    owners = [source for source, of_sentence in zip(sources, lists, strict=True) for _ in of_sentence]
+    values = reward(owners, texts, owners)
+    if args.copy_penalty:
+        values = values - args.copy_penalty * SourceBleu()(owners, texts, owners)
+    found = iter(values.tolist())
+    return [[next(found) for _ in of_sentence] for of_sentence in lists]

@@ -1,0 +1,136 @@
+"""Measures of paraphrases: overlap with the source, copies, variety.
+
+BLEU against the source is called "self-BLEU" by writers on paraphrases, which elsewhere is BLEU among a system's outputs; here it
+is source-BLEU. iBLEU is that of Sun & Zhou (2012), distinct-n that of Li et al. (2016).
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from sacrebleu.metrics import BLEU
+from sacrebleu.metrics.lib_ter import BeamEditDistance
+from sacrebleu.tokenizers.tokenizer_13a import Tokenizer13a
+
+from fairseq_bert_kd.evaluation.metric import check_pairs
+
+IBLEU_WEIGHTS = (0.9, 0.8)  # of BLEU against the references; the rest weighs source-BLEU
+BLEU_COUNTS = ("sys_len", "ref_len", *(f"{kind}_{n}" for kind in ("counts", "totals") for n in range(1, 5)))
+_sentence_scorer = BLEU(effective_order=True)
+
+
+def sentence_bleu(texts: Sequence[str], others: Sequence[str]) -> NDArray[np.float64]:
+    """``(texts,)`` sacreBLEU of single sentences, 0 to 1: exponential smoothing, no orders longer than the sentence."""
+    pairs = zip(texts, others, strict=True)
+    return np.array(
+        [min(_sentence_scorer.sentence_score(text, [other]).score / 100, 1.0) for text, other in pairs]
+    )
+
+
+def corpus_bleu(texts: Sequence[str], others: Sequence[str], lowercase: bool = False) -> Any:
+    """sacreBLEU's score of texts against one other text each, 0 to 100 in ``score``, with its counts."""
+    return BLEU(lowercase=lowercase).corpus_score(list(texts), [list(others)])
+
+
+def bleu_counts(bleu: Any) -> dict[str, int]:
+    """The numbers, by name of `BLEU_COUNTS`, that are added up over parts of a corpus."""
+    return dict(zip(BLEU_COUNTS, (bleu.sys_len, bleu.ref_len, *bleu.counts, *bleu.totals), strict=True))
+
+
+def bleu_of_counts(counts: Mapping[str, float]) -> float:
+    """Corpus BLEU of the sums of `bleu_counts`."""
+    sys_len, ref_len, *grams = (int(counts[name]) for name in BLEU_COUNTS)
+    return float(BLEU.compute_bleu(grams[:4], grams[4:], sys_len, ref_len, smooth_method="exp").score)
+
+
+def source_bleu(texts: Sequence[str], sources: Sequence[str], lowercase: bool = False) -> float:
+    """Corpus BLEU of texts against their sources, 0 to 100."""
+    return float(corpus_bleu(texts, sources, lowercase).score)
+
+
+def several_references_bleu(
+    texts: Sequence[str], references: Sequence[Sequence[str]], lowercase: bool = False
+) -> float:
+    """Corpus BLEU, 0 to 100, against several references of each text; their numbers may differ.
+
+    Args:
+        texts: ``(texts,)``.
+        references: of each text at least one.
+        lowercase: whether case is ignored.
+    """
+    most = max(map(len, references))
+    # sacreBLEU takes one list per reference and skips None
+    columns = [[row[i] if i < len(row) else None for row in references] for i in range(most)]
+    return float(BLEU(lowercase=lowercase).corpus_score(list(texts), columns).score)
+
+
+def ibleu(bleu: float, of_source: float, weight: float) -> float:
+    """``weight * BLEU - (1 - weight) * source-BLEU`` (Sun & Zhou 2012)."""
+    return weight * bleu - (1 - weight) * of_source
+
+
+def copies(texts: Sequence[str], sources: Sequence[str]) -> NDArray[np.bool_]:
+    """``(texts,)`` whether a text has exactly the words of its source, case and white space aside."""
+    pairs = zip(texts, sources, strict=True)
+    return np.array(
+        [text.lower().split() == source.lower().split() for text, source in pairs], dtype=np.bool_
+    )
+
+
+def edit_distances(texts: Sequence[str], others: Sequence[str]) -> NDArray[np.int64]:
+    """``(texts,)`` words to insert, delete or replace, by the distance of sacreBLEU's TER, without shifts."""
+    pairs = zip(texts, others, strict=True)
+    return np.array(
+        [BeamEditDistance(other.split())(text.split())[0] for text, other in pairs], dtype=np.int64
+    )
+
+
+def distance_places(distances: NDArray[np.int64]) -> NDArray[np.float64]:
+    """``(pairs,)`` rank of each distance over their number, above 0 to 1; equal distances share their mean rank."""
+    from scipy.stats import rankdata
+
+    return rankdata(distances) / len(distances)
+
+
+def distinct(texts: Sequence[str], order: int) -> float:
+    """Different n-grams over all n-grams of the texts together, in per cent (Li et al. 2016); 0 without any."""
+    tokenize = Tokenizer13a()
+    grams = [
+        tuple(words[i : i + order])
+        for words in (tokenize(text).split() for text in texts)
+        for i in range(len(words) - order + 1)
+    ]
+    return 100.0 * len(set(grams)) / max(len(grams), 1)
+
+
+def paraphrase_scores(
+    texts: Sequence[str],
+    sources: Sequence[str],
+    references: Sequence[Sequence[str]],
+    lowercase: bool = False,
+) -> Mapping[str, float]:
+    """Scores by name, in per cent: ``bleu``, ``source_bleu``, ``ibleu_0.9``, ``ibleu_0.8``, ``copy_rate``, ``distinct_1``, ``distinct_2``.
+
+    Args:
+        texts: ``(texts,)`` a system's output.
+        sources: ``(texts,)`` what it read.
+        references: of each text at least one.
+        lowercase: whether BLEU ignores case; copies are always compared without.
+
+    Raises:
+        ValueError: unequal lengths, or nothing to score.
+    """
+    check_pairs(texts, sources)
+    check_pairs(texts, references)
+    bleu, of_source = (
+        several_references_bleu(texts, references, lowercase),
+        source_bleu(texts, sources, lowercase),
+    )
+    return {
+        "bleu": bleu,
+        "source_bleu": of_source,
+        **{f"ibleu_{weight:g}": ibleu(bleu, of_source, weight) for weight in IBLEU_WEIGHTS},
+        "copy_rate": 100.0 * float(copies(texts, sources).mean()),
+        **{f"distinct_{order}": distinct(texts, order) for order in (1, 2)},
+    }

@@ -1,0 +1,50 @@
+"""Rewards by name."""
+
+from collections.abc import Mapping
+
+from fairseq_bert_kd.rewards.combined import WeightedSum, parse_terms
+from fairseq_bert_kd.rewards.evaluator import load_evaluator
+from fairseq_bert_kd.rewards.interface import Reward
+from fairseq_bert_kd.rewards.overlap import ROUGE, BleuReward, RougeReward
+from fairseq_bert_kd.rewards.similarity import CosineReward
+
+LOADED = ("evaluator", "cosine")  # come from a file
+NAMES = (*LOADED, *ROUGE, "bleu")
+
+
+def build_reward(
+    text: str, files: Mapping[str, tuple[str, str | None]], positive: str | None = None
+) -> Reward:
+    """The reward of an option such as ``evaluator`` or ``0.7*evaluator+0.3*rouge-2``.
+
+    Args:
+        text: a name of `NAMES`, or a weighted sum of them.
+        files: by name of `LOADED`, the option that gives its file and what it gives.
+        positive: name of the evaluator's class of paraphrases; None for that of its data.
+
+    Raises:
+        ValueError: an unknown name, weights that do not sum to 1, or no file where one is needed.
+    """
+    rewards, weights = [], []
+    for weight, name in parse_terms(text):
+        if name not in NAMES:
+            raise ValueError(f"`{name}` is not a reward; the rewards are {', '.join(NAMES)}")
+        rewards.append(_build(name, files, positive))
+        weights.append(weight)
+    return rewards[0] if len(rewards) == 1 else WeightedSum(rewards, weights)
+
+
+def _build(name: str, files: Mapping[str, tuple[str, str | None]], positive: str | None) -> Reward:
+    if name in ROUGE:
+        return RougeReward(name)
+    if name == "bleu":
+        return BleuReward()
+    option, path = files[name]
+    if not path:
+        raise ValueError(f"reward `{name}` needs {option}")
+    return load_evaluator(path, positive, option) if name == "evaluator" else CosineReward(path)
+
+
+def parts_of(reward: Reward) -> list[Reward]:
+    """The terms of a sum; a reward that is none is its only term."""
+    return reward.rewards if isinstance(reward, WeightedSum) else [reward]

@@ -1,0 +1,191 @@
+"""Mined negatives: of another cluster, always; near ones by an encoder."""
+
+import gzip
+
+import numpy as np
+import pytest
+import torch
+
+from fairseq_bert_kd.cli.main import cli_main
+from fairseq_bert_kd.data.negatives import (
+    check_negatives,
+    nearest_negatives,
+    random_negatives,
+    shared_sentences,
+)
+
+CLUSTERS = {
+    "c1": ["a man", "the man", "he is a man"],
+    "c2": ["two men eat", "men eat", "people eat"],
+    "c3": ["sit in the near", "sit near"],
+}
+
+
+def write_table(path, clusters=CLUSTERS):
+    """Each sentence with the next one of its cluster; half of the rows are of split `test`."""
+    rows = [
+        (name, ("train", "test")[i % 2], one, other)
+        for name, texts in clusters.items()
+        for i, (one, other) in enumerate(zip(texts, texts[1:] + texts[:1], strict=True))
+    ]
+    text = "".join("\t".join(row) + "\n" for row in [("cluster", "split", "source", "target"), *rows])
+    if path.suffix == ".gz":
+        path.write_bytes(gzip.compress(text.encode()))
+    else:
+        path.write_text(text, encoding="utf-8")
+    return path
+
+
+def mined(tmp_path, *arguments, name="pairs.tsv"):
+    table, out = write_table(tmp_path / name), tmp_path / "out.tsv"
+    assert (
+        cli_main(["mine-negatives", "--input", str(table), "--output", str(out), *map(str, arguments)]) == 0
+    )
+    header, *rows = (line.split("\t") for line in out.read_text(encoding="utf-8").splitlines())
+    assert header == ["question1", "question2", "is_duplicate"]
+    return rows
+
+
+def cluster_of(text):
+    return next(name for name, texts in CLUSTERS.items() if text in texts)
+
+
+@pytest.mark.parametrize(("ratio", "count"), [(1, 8), (2.5, 20), (0.5, 4)])
+def test_random_negatives(tmp_path, ratio, count):
+    rows = mined(tmp_path, "--kinds", "random", "--ratio", ratio)
+    for first, second, label in rows:
+        assert (cluster_of(first) == cluster_of(second)) == (label == "duplicate")
+    assert sorted(label for *_, label in rows) == ["duplicate"] * 8 + ["not_duplicate"] * count
+
+
+def test_the_same_seed_mines_the_same(tmp_path):
+    one = mined(tmp_path, "--kinds", "random", "--seed", 3)
+    assert mined(tmp_path, "--kinds", "random", "--seed", 3, "--overwrite") == one
+    assert mined(tmp_path, "--kinds", "random", "--seed", 4, "--overwrite") != one
+
+
+def test_hard_negatives_with_an_encoder(chain, tmp_path):
+    """Half of each kind; a packed table."""
+    rows = mined(tmp_path, "--encoder", chain.bert, name="pairs.tsv.gz")
+    assert sum(label == "not_duplicate" for *_, label in rows) == 8
+
+
+def test_split_and_first_pairs(tmp_path):
+    rows = mined(tmp_path, "--kinds", "random", "--split", "train", "--pairs", 3)
+    assert sum(label == "duplicate" for *_, label in rows) == 3
+    assert {first for first, _, label in rows if label == "duplicate"} <= {
+        texts[i] for texts in CLUSTERS.values() for i in range(0, len(texts), 2)
+    }
+
+
+def test_nearest_by_hand():
+    """The nearest of all lies in the own cluster, the next in another."""
+    vectors = torch.tensor([[1.0, 0.0], [1.0, 0.1], [0.9, 0.3], [0.0, 1.0]])
+    clusters = np.array([0, 0, 1, 2])
+    assert nearest_negatives(vectors, clusters, np.arange(4)).tolist() == [2, 2, 1, 2]
+
+
+def test_nearest_where_the_own_cluster_fills_the_neighbourhood():
+    vectors = torch.cat(
+        [torch.tensor([[1.0, 0.001 * i] for i in range(100)]), torch.tensor([[0.0, 1.0], [-1.0, 0.0]])]
+    )
+    clusters = np.array([0] * 100 + [1, 2])
+    assert nearest_negatives(vectors, clusters, np.array([0])).tolist() == [100]
+
+
+def test_random_negatives_reach_every_other_sentence():
+    clusters = np.array([0, 0, 1, 2])
+    found = random_negatives(clusters, np.zeros(200, dtype=np.int64), seed=1)
+    assert set(found.tolist()) == {2, 3}
+
+
+def test_a_negative_of_the_own_cluster_is_refused():
+    with pytest.raises(
+        ValueError, match=r"1 negatives lie in the cluster of their sentence, the first is sentence 1 for 0"
+    ):
+        check_negatives(np.array([7, 7, 8]), np.array([0, 0]), np.array([2, 1]))
+
+
+def test_shared_sentences_aside_from_case():
+    assert shared_sentences(["A  man", "x"], ["a man", "y"]) == ["a man"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--kinds", "near"), "--kinds must be of hard, random, got `near`"),
+        ((), "hard negatives: --kinds hard,random needs --encoder"),
+        (("--kinds", "random", "--encoder", "x"), "leave --encoder out"),
+        (("--kinds", "random", "--ratio", 0), "--ratio must be above 0, got 0"),
+        (("--kinds", "random", "--pairs", 1), "--pairs must be at least 2, got 1"),
+        (("--kinds", "random", "--columns", "a,b"), "--columns names three columns"),
+        (
+            ("--kinds", "random", "--columns", "id,source,target"),
+            "has no column `id`; its header is cluster, split",
+        ),
+        (("--kinds", "random", "--split", "dev"), "has 0; give more pairs"),
+    ],
+)
+def test_refused(tmp_path, capsys, arguments, message):
+    table = write_table(tmp_path / "pairs.tsv")
+    command = [
+        "mine-negatives",
+        "--input",
+        str(table),
+        "--output",
+        str(tmp_path / "out.tsv"),
+        *map(str, arguments),
+    ]
+    assert cli_main(command) == 2
+    assert message in capsys.readouterr().err
+    assert not (tmp_path / "out.tsv").exists()
+
+
+def test_a_sentence_of_two_clusters_is_refused(tmp_path, capsys):
+    table = write_table(tmp_path / "pairs.tsv", {"c1": ["a", "b"], "c2": ["c", "a"]})
+    command = [
+        "mine-negatives",
+        "--kinds",
+        "random",
+        "--input",
+        str(table),
+        "--output",
+        str(tmp_path / "out.tsv"),
+    ]
+    assert cli_main(command) == 2
+    assert "'a' is in clusters c1 and c2; join them" in capsys.readouterr().err
+
+
+def test_sentences_of_the_test_set_are_refused_unless_allowed(tmp_path, capsys, caplog):
+    table = write_table(tmp_path / "pairs.tsv")
+    held_out = tmp_path / "test.tsv"
+    held_out.write_text("label\ta\tb\n1\tThe  man\tx\n", encoding="utf-8")
+    command = [
+        "mine-negatives",
+        "--kinds",
+        "random",
+        "--input",
+        str(table),
+        "--output",
+        str(tmp_path / "out.tsv"),
+    ]
+    command += ["--held-out", str(held_out)]
+    assert cli_main(command) == 2
+    assert "1 of 8 sentences are in" in capsys.readouterr().err
+    assert cli_main([*command, "--allow-overlap"]) == 0
+    assert "the first is 'the man'" in caplog.text
+
+
+def test_an_existing_output_is_refused(tmp_path, capsys):
+    mined(tmp_path, "--kinds", "random")
+    command = [
+        "mine-negatives",
+        "--kinds",
+        "random",
+        "--input",
+        str(tmp_path / "pairs.tsv"),
+        "--output",
+        str(tmp_path / "out.tsv"),
+    ]
+    assert cli_main(command) == 2
+    assert "exists; pass --overwrite" in capsys.readouterr().err

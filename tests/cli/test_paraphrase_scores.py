@@ -1,0 +1,73 @@
+"""``score --sources``: measures of paraphrases beside BLEU."""
+
+import json
+
+import pytest
+
+from fairseq_bert_kd.cli.main import cli_main
+
+SOURCES = ["how do i learn to code ?", "what is a good book ?", "who is he ?"]
+REFERENCES = ["how can i learn to program ?", "which book is good ?", "who is that man ?"]
+
+
+@pytest.fixture
+def files(tmp_path):
+    (tmp_path / "sources").write_text("".join(f"{text}\n" for text in SOURCES), encoding="utf-8")
+    (tmp_path / "references").write_text("".join(f"{text}\n" for text in REFERENCES), encoding="utf-8")
+    (tmp_path / "all").write_text(
+        "".join(f"{text}\tan other\n" if i else f"{text}\n" for i, text in enumerate(REFERENCES)),
+        encoding="utf-8",
+    )
+    for name, texts in {"copied": SOURCES, "right": REFERENCES}.items():
+        lines = "".join(f"D-{i}\t-0.1\t{text}\n" for i, text in enumerate(texts))
+        (tmp_path / f"{name}.out").write_text(lines, encoding="utf-8")
+    return tmp_path
+
+
+def score(files, *arguments):
+    outputs = [f"{name}={files / name}.out" for name in ("copied", "right")]
+    return cli_main(["score", "--reference", str(files / "references"), *outputs, *map(str, arguments)])
+
+
+def test_table_and_results(files, capsys):
+    results = files / "results.json"
+    options = ("--sources", files / "sources", "--all-references", files / "all", "--json", results)
+    assert score(files, *options) == 0
+    said = capsys.readouterr().out
+    found = json.loads(results.read_text(encoding="utf-8"))["paraphrases"]
+    assert list(found) == ["(source copied)", "copied", "right"]
+    assert found["copied"] == found["(source copied)"]
+    [copied], [right] = found["copied"], found["right"]
+    assert (copied["copy_rate"], right["copy_rate"]) == (100, 0)
+    assert copied["source_bleu"] == pytest.approx(100)
+    assert right["bleu"] == pytest.approx(100)
+    assert right["ibleu_0.9"] == pytest.approx(90 - 0.1 * right["source_bleu"])
+    assert right["rouge1"] == pytest.approx(100)
+    assert "source-BLEU" in said
+    assert "evaluator" not in said
+
+
+def test_cosine_of_an_encoder(chain, files, capsys):
+    assert score(files, "--sources", files / "sources", "--sentence-encoder", chain.bert) == 0
+    [line] = [line for line in capsys.readouterr().out.splitlines() if line.startswith("(source copied)")]
+    assert " 100.00" in line
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (("--all-references", "all"), "--all-references is for paraphrases: give --sources"),
+        (("--evaluator", "x.pt"), "--evaluator is for paraphrases: give --sources"),
+        (("--sources", "short"), "has 1 lines, the reference 3"),
+        (
+            ("--sources", "sources", "--all-references", "gap"),
+            "line 2: no reference; every sentence needs one",
+        ),
+    ],
+)
+def test_refused(files, capsys, monkeypatch, options, message):
+    monkeypatch.chdir(files)
+    (files / "short").write_text("a\n", encoding="utf-8")
+    (files / "gap").write_text("a\n\nb\n", encoding="utf-8")
+    assert score(files, *options) == 2
+    assert message in capsys.readouterr().err

@@ -1,0 +1,72 @@
+"""``rerank``: the best of an n-best list by agreement or by a reward."""
+
+import pytest
+
+from fairseq_bert_kd.cli.main import cli_main
+from fairseq_bert_kd.evaluation.fairseq_output import read_hypotheses, read_nbest
+
+NBEST = [["a b", "a man sits", "a man sat"], ["he"], ["x y", "x y z", "z"]]
+SOURCES = ["a man sat", "he", "z"]
+
+
+@pytest.fixture
+def nbest(tmp_path):
+    lines = [f"D-{i}\t{-j}\t{text}\n" for i, texts in enumerate(NBEST) for j, text in enumerate(texts)]
+    (tmp_path / "nbest.out").write_text("noise\n" + "".join(lines), encoding="utf-8")
+    (tmp_path / "sources").write_text("".join(f"{text}\n" for text in SOURCES), encoding="utf-8")
+    return tmp_path
+
+
+def rerank(folder, *arguments):
+    return cli_main(
+        ["rerank", str(folder / "nbest.out"), "--output", str(folder / "out"), *map(str, arguments)]
+    )
+
+
+def test_agreement(nbest, capsys):
+    """`a man sits` has 2/3 with `a man sat` and 2/5 with `a b`; `x y z` shares most with the two others."""
+    assert read_nbest(nbest / "nbest.out") == NBEST
+    assert rerank(nbest) == 0
+    assert read_hypotheses(nbest / "out", 3) == ["a man sits", "he", "x y z"]
+    assert "3 sentences, 2 with another output than the first" in capsys.readouterr().out
+
+
+def test_cosine_takes_the_copy_unless_it_pays_for_it(chain, nbest):
+    options = ("--by", "cosine", "--sentence-encoder", chain.bert, "--sources", nbest / "sources")
+    assert rerank(nbest, *options) == 0
+    assert read_hypotheses(nbest / "out", 3) == SOURCES
+    assert rerank(nbest, *options, "--copy-penalty", 2, "--overwrite") == 0
+    assert read_hypotheses(nbest / "out", 3)[0] != SOURCES[0]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (("--by", "evaluator"), "compares outputs with their sources: give --sources"),
+        (("--by", "evaluator", "--sources", "sources"), "reward `evaluator` needs --evaluator"),
+        (("--by", "rouge-1", "--sources", "sources"), "needs references, which are not at hand"),
+        (("--by", "cosine", "--sources", "short"), "has 1 lines, "),
+        (("--copy-penalty", 0.1), "--copy-penalty compares with the source: give --sources"),
+    ],
+)
+def test_refused(nbest, capsys, monkeypatch, options, message):
+    monkeypatch.chdir(nbest)
+    (nbest / "short").write_text("a\n", encoding="utf-8")
+    assert rerank(nbest, *options) == 2
+    assert message in capsys.readouterr().err
+    assert not (nbest / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("H-0\t0\ta\n", "has no `D-` lines"),
+        ("D-0\t0\ta\nD-2\t0\tb\n", "no output for sentence 1"),
+        ("D-0\t0\n", "has a broken line"),
+        ("D-0\t0\ta", "has a broken line"),
+    ],
+)
+def test_broken_lists_are_refused(tmp_path, text, message):
+    (tmp_path / "nbest.out").write_text(text, encoding="utf-8")
+    with pytest.raises(ValueError, match=message):
+        read_nbest(tmp_path / "nbest.out")

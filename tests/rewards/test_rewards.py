@@ -1,0 +1,208 @@
+"""Rewards: texts in, numbers from 0 to 1 out."""
+
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+
+from fairseq_bert_kd.rewards.combined import WeightedSum, format_terms, parse_terms
+from fairseq_bert_kd.rewards.controls import controlled
+from fairseq_bert_kd.rewards.evaluator import Evaluator, check_same_case, load_evaluator, positive_class
+from fairseq_bert_kd.rewards.interface import CachedReward, Reward
+from fairseq_bert_kd.rewards.overlap import BleuReward, RougeReward, SourceBleu
+from fairseq_bert_kd.rewards.registry import NAMES, build_reward, parts_of
+from fairseq_bert_kd.rewards.similarity import CosineReward
+from fairseq_bert_kd.storage.sentence_data import SentenceSpec
+from fairseq_bert_kd.tokenization.hf_tokenizer import HfTokenizer
+from tests.tiny_sentences import prepare, write_table
+from tests.tiny_sentences import train as train_sentences
+
+
+class Known(Reward):
+    """Rewards by hypothesis; counts what it is asked."""
+
+    name = "known"
+
+    def __init__(self, by_text):
+        self.by_text, self.asked = by_text, []
+
+    def _scores(self, sources, hypotheses, references):
+        self.asked += hypotheses
+        return np.array([self.by_text[text] for text in hypotheses])
+
+
+def test_empty_texts_get_0_and_are_not_scored():
+    reward = Known({"a": 0.5})
+    assert reward(["x"] * 3, ["", "a", "  "], ["y"] * 3).tolist() == [0, 0.5, 0]
+    assert reward.asked == ["a"]
+    assert reward(["x"], [""], ["y"]).tolist() == [0]
+
+
+@pytest.mark.parametrize("value", [1.1, -0.1, float("nan")])
+def test_a_reward_out_of_range_is_refused_with_its_pair(value):
+    with pytest.raises(
+        ValueError, match=r"`known` must be a number from 0 to 1, got .* source 'x2' and hypothesis 'b'"
+    ):
+        Known({"a": 0.5, "b": value})(["x1", "x2"], ["a", "b"], ["y", "y"])
+
+
+def test_scored_once_by_source_text_and_reference():
+    inner = Known({"a": 0.5, "b": 0.25})
+    reward = CachedReward(inner, limit=2)
+    asked = (["x", "x", "x", "z"], ["a", "b", "a", "a"], ["y"] * 4)
+    assert reward(*asked).tolist() == [0.5, 0.25, 0.5, 0.5]
+    assert inner.asked == ["a", "b", "a"]
+    assert (reward.asked, reward.scored) == (4, 3)
+    reward(["z"], ["a"], ["y"])
+    assert reward.scored == 3
+    reward(["x"], ["a"], ["y"])  # the oldest was forgotten
+    assert reward.scored == 4
+
+
+def test_overlap_by_hand():
+    pairs = (["the cat sat", "x"], ["the cat sat", "a b c d"], ["the cat ran", "a b c d"])
+    assert RougeReward("rouge-1")(*pairs) == pytest.approx([2 / 3, 1])
+    assert RougeReward("rouge-2")(*pairs) == pytest.approx([1 / 2, 1])
+    assert RougeReward("rouge-l")(*pairs) == pytest.approx([2 / 3, 1])
+    assert BleuReward()(*pairs)[1] == pytest.approx(1)
+    # 1- to 3-grams: 2/3, 1/2, and none of one, which smoothing counts as a half
+    assert BleuReward()(*pairs)[0] == pytest.approx((2 / 3 * 1 / 2 * 1 / 2) ** (1 / 3))
+    assert SourceBleu()(*pairs) == pytest.approx([1, 0], abs=1e-9)
+
+
+def test_sums():
+    one, other = Known({"a": 0.5}), Known({"a": 1.0})
+    found = WeightedSum([one, other], [0.75, 0.25])
+    assert found(["x"], ["a"], ["y"]).tolist() == [0.625]
+    assert found.name == "0.75*known+0.25*known"
+    assert parse_terms("0.7*evaluator + 0.3 * rouge-2") == [(0.7, "evaluator"), (0.3, "rouge-2")]
+    assert parse_terms("bleu") == [(1.0, "bleu")]
+    assert format_terms(parse_terms("0.7*evaluator+0.3*rouge-2")) == "0.7*evaluator+0.3*rouge-2"
+
+
+@pytest.mark.parametrize("text", ["", "0.5*", "2", "bleu+", "0.5.1*bleu+0.5*bleu", "Bleu"])
+def test_terms_of_another_form_are_refused(text):
+    with pytest.raises(ValueError, match="a reward is a name or a weighted sum such as"):
+        parse_terms(text)
+
+
+def test_by_name():
+    assert isinstance(build_reward("rouge-2", {}), RougeReward)
+    found = build_reward("0.5*bleu+0.5*rouge-l", {})
+    assert [part.name for part in parts_of(found)] == ["bleu", "rouge-l"]
+    assert {"evaluator", "cosine", "rouge-1", "rouge-2", "rouge-l", "bleu"} == set(NAMES)
+
+
+def test_controls():
+    rewards = np.linspace(0, 1, 20)
+    assert controlled(rewards, "none", [1]).tolist() == rewards.tolist()
+    assert controlled(rewards, "constant", [1]).tolist() == [1.0] * 20
+    dealt = controlled(rewards, "shuffled", [1, 2])
+    assert sorted(dealt) == rewards.tolist() != dealt.tolist()
+    assert dealt.tolist() == controlled(rewards, "shuffled", [1, 2]).tolist()
+    assert dealt.tolist() != controlled(rewards, "shuffled", [1, 3]).tolist()
+
+
+# ---------------------------------------------------------------- evaluators
+
+
+@pytest.fixture(scope="module")
+def evaluator(chain, tmp_path_factory):
+    """Checkpoint of a classifier of pairs, classes bad and good."""
+    folder = tmp_path_factory.mktemp("evaluator")
+    tables = [
+        argument
+        for seed, split in enumerate(("train", "valid"))
+        for argument in (f"--{split}", write_table(folder / f"{split}.tsv", 40, seed, pairs=True))
+    ]
+    columns = ("--columns", "text,other", "--label-column", "label")
+    assert prepare(chain.bert, folder / "data", *columns, *tables) == 0
+    return train_sentences(folder / "data", folder / "model", updates=4)
+
+
+def test_evaluator_gives_the_probability_of_the_named_class(evaluator):
+    good, bad = (load_evaluator(str(evaluator), name, "--rl-evaluator") for name in ("good", "bad"))
+    sources, hypotheses = ["a man", "an an der", "he"], ["a man eat", "is und", "he is near the people"]
+    found = good(sources, hypotheses, hypotheses)
+    assert found + bad(sources, hypotheses, hypotheses) == pytest.approx([1, 1, 1])
+    assert len(set(found.tolist())) == 3
+    turned = good(sources[::-1], hypotheses[::-1], hypotheses)
+    assert turned[::-1] == pytest.approx(found, abs=1e-6)  # sorted by length within
+    assert not good.model.training
+    assert not any(parameter.requires_grad for parameter in good.model.parameters())
+
+
+def test_evaluator_of_two_classes_is_a_sigmoid():
+    logits = torch.tensor([[0.3, 1.5]])
+
+    class Model(torch.nn.Linear):
+        def forward(self, texts, lengths, features_only, classification_head_name):
+            return logits, {}
+
+        def max_positions(self):
+            return 4
+
+    dictionary = SimpleNamespace(index=len, eos=lambda: 2, pad=lambda: 1)
+    tokenizer = SimpleNamespace(encode_batch=lambda texts: [text.split() for text in texts])
+    found = Evaluator("m", Model(1, 1), "head", dictionary, tokenizer, 1)(["a b c d"], ["a"], ["a"])
+    assert found == pytest.approx([1 / (1 + np.exp(0.3 - 1.5))])
+
+
+def spec(names=("no", "yes"), texts=2, positive=None, kind="classes"):
+    return SentenceSpec(kind, names, texts, "t", "d", positive=positive)
+
+
+def test_positive_class():
+    assert positive_class(spec(), "yes", "x") == 1
+    assert positive_class(spec(positive="no"), None, "x") == 0
+    for wrong, positive, message in (
+        (
+            spec(),
+            None,
+            "has the classes no, yes, and none is named as the one of paraphrases; name it with --rl-positive",
+        ),
+        (spec(), "paraphrase", "has the classes no, yes; `paraphrase` is none of them"),
+        (spec(texts=1), "yes", "must classify pairs of texts, but was trained on rows of 1"),
+        (spec((), kind="numbers"), "yes", "labels of kind numbers"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            positive_class(wrong, positive, "--rl-evaluator `x`")
+
+
+def test_another_checkpoint_is_refused(chain):
+    with pytest.raises(ValueError, match="is not a classifier of sentences"):
+        load_evaluator(str(chain.teacher), "good", "--rl-evaluator")
+
+
+def test_case_must_agree(chain, tmp_path):
+    from tests.tokenization.tiny_tokenizers import build_tokenizer
+
+    build_tokenizer("bert_cased", tmp_path)
+    uncased, cased = HfTokenizer(str(chain.bert)), HfTokenizer(str(tmp_path))
+    check_same_case(uncased, uncased)
+    check_same_case(cased, cased)
+    for pair in ((uncased, cased), (cased, uncased)):
+        with pytest.raises(ValueError, match="take two tokenizers that agree on case"):
+            check_same_case(*pair)
+
+
+def test_cosine_is_that_of_the_mean_vectors(chain):
+    from transformers import AutoModel, AutoTokenizer
+
+    reward = CosineReward(str(chain.bert))
+    sources, hypotheses = ["a man", "he is near the people"], ["a man", "und"]
+    found = reward(sources, hypotheses, hypotheses)
+    tokenizer, model = AutoTokenizer.from_pretrained(chain.bert), AutoModel.from_pretrained(chain.bert).eval()
+    with torch.no_grad():
+        first, second = (
+            model(**tokenizer(text, return_tensors="pt")).last_hidden_state[0].mean(dim=0)
+            for text in (sources[1], hypotheses[1])
+        )
+    assert found[0] == pytest.approx(1, abs=1e-5)
+    assert found[1] == pytest.approx(max(0.0, float(torch.cosine_similarity(first, second, dim=0))), abs=1e-4)
+
+
+def test_an_encoder_that_is_none_is_refused(tmp_path):
+    with pytest.raises(ValueError, match="is no encoder of sentences that can be loaded"):
+        CosineReward(str(tmp_path))

@@ -1,0 +1,50 @@
+"""Two workers sample, are rewarded and learn as one process does with twice ``--update-freq``.
+
+Draws depend on seed, update and sentence, so the samples are the same. An odd number of batches leaves one worker without
+one in the last update, and fairseq gives it a dummy batch.
+"""
+
+import pytest
+
+from tests.rewarded_generators import TINY
+from tests.test_distributed_training import ODD, assert_same_weights, from_log, in_one, training
+from tests.two_workers import TwoWorkers
+
+SAME = (
+    "loss",
+    "rl_loss",
+    "nll_loss",
+    "reward",
+    "copy_rate",
+    "cut_rate",
+    "entropy",
+    "sample_length",
+    "wpb",
+    "bsz",
+    "gnorm",
+)
+
+
+@pytest.fixture(scope="module")
+def workers(tmp_path_factory):
+    with TwoWorkers(tmp_path_factory.mktemp("logs")) as both:
+        yield both
+
+
+@pytest.mark.parametrize("backend", ["legacy_ddp", "pytorch_ddp"])
+def test_generator(chain, workers, tmp_path, backend):
+    arguments = (
+        "--task", "translation_with_reward", "--criterion", "policy_gradient", *TINY, "--dropout", 0, "--label-smoothing", 0.1,
+        "--kd-tokenizer", chain.bert, "--rl-reward", "bleu", "--rl-max-start-ppl", 1e9, "--batch-size", ODD,
+        "--eval-bleu", "--eval-bleu-args", '{"beam": 1, "max_len_b": 8}',
+    )  # fmt: skip
+    one = in_one(chain.data, tmp_path / "one", *arguments, epochs=1)
+    command = training(chain.data, tmp_path / "two", *arguments, "--ddp-backend", backend, epochs=1)
+    two = from_log(workers.run("train", *command, pytorch_ddp=backend == "pytorch_ddp")[0])
+    assert len(one["train_inner"]) == len(two["train_inner"]) == 3
+    for expected, found in zip(one["train_inner"], two["train_inner"], strict=True):
+        for name in SAME:
+            assert float(found[name]) == pytest.approx(float(expected[name]), rel=1e-3, abs=2e-3), name
+    for name in ("valid_reward", "valid_source_bleu", "valid_loss"):
+        assert float(two["valid"][0][name]) == pytest.approx(float(one["valid"][0][name]), rel=1e-3, abs=2e-3)
+    assert_same_weights(tmp_path / "one", tmp_path / "two")
