@@ -60,12 +60,14 @@ def test_every_command_of_the_chain_runs(tmp_path):
 def test_options_of_the_table_exist_with_their_defaults():
     from fairseq_bert_kd.criterions.distillation_loss import DistillationConfig
     from fairseq_bert_kd.criterions.layer_distillation_options import LayerDistillationConfig
+    from fairseq_bert_kd.criterions.policy_gradient import PolicyGradientConfig
     from fairseq_bert_kd.criterions.sentence_representation import SentenceRepresentationConfig
     from fairseq_bert_kd.models.hf_encoder import HfEncoderConfig
     from fairseq_bert_kd.models.masked_lm_teacher import HfMaskedLMConfig
     from fairseq_bert_kd.tasks.conditional_masked_lm import ConditionalMaskedLMConfig
     from fairseq_bert_kd.tasks.sentence_prediction_with_teacher import SentencePredictionWithTeacherConfig
     from fairseq_bert_kd.tasks.sentence_vectors import SentenceVectorsConfig
+    from fairseq_bert_kd.tasks.translation_with_reward import TranslationWithRewardConfig
     from fairseq_bert_kd.tasks.translation_with_teacher import TranslationWithTeacherConfig
     from fairseq_bert_kd.tokenization.bpe import HfTokenizerConfig
 
@@ -81,6 +83,8 @@ def test_options_of_the_table_exist_with_their_defaults():
         SentenceRepresentationConfig,
         SentenceVectorsConfig,
         TranslationWithTeacherConfig,
+        PolicyGradientConfig,
+        TranslationWithRewardConfig,
     ):
         fields |= config.__dataclass_fields__
     rows = re.findall(r"^\| (`--[^|]*) \| ([^|]*)\|", OPTIONS, flags=re.M)

@@ -49,6 +49,7 @@ REWARD_CURVES = (  # of systems that were trained with rewards
     CurveKind("valid", "source_bleu", "Validation: BLEU against the source"),
     CurveKind("train", "copy_rate", "Training: share of samples that copy their source"),
     CurveKind("train", "entropy", "Training: entropy of the policy, nats per token"),
+    CurveKind("train", "sample_length", "Training: tokens of a sample"),
 )
 TEACHER_CURVE = CurveKind("valid", "masked_accuracy", "Validation: masked accuracy, %")
 
@@ -171,7 +172,9 @@ def system_curve(runs: list[Run], logs: Mapping[str, TrainingLog], kind: CurveKi
 def read_teacher_logs(experiment: Experiment, notes: Notes) -> dict[str, TrainingLog]:
     """Logs by name of the teacher, with at least one validation."""
     found = {path.stem for path in (experiment.folder / "logs").glob("teacher*.log")}
-    named = {run.teacher for run in experiment.runs if run.teacher} or {"teacher"}
+    named = {run.teacher for run in experiment.runs if run.teacher}
+    if not named and experiment.kind == "text":
+        named = {"teacher"}
     for name in sorted(named - found):
         notes.add(f"logs/{name}.log", "missing: no masked accuracy and perplexity of the teacher")
     teachers = {}

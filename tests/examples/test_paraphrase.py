@@ -5,8 +5,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+from examples.paraphrase.judge_evaluator import measures, word_overlap
 from examples.workflow import paraphrase
 from examples.workflow.settings import load
 
@@ -121,3 +123,11 @@ def test_missing_data_are_named(tmp_path):
     settings, kind = load("paraphrase", [f"out={tmp_path}", "teacher=encoder", f"data={tmp_path}"])
     with pytest.raises(ValueError, match=r"must hold quora_pairs.tsv.gz, which it does not"):
         kind.check(settings)
+
+
+def test_measures_of_an_evaluator():
+    """Three of the four orders of positive and negative are right; overlap by hand."""
+    labels, scores = np.array([1, 1, 0, 0]), np.array([0.9, 0.3, 0.4, 0.1])
+    assert measures(labels, scores, 0.5) == {"accuracy": 75, "auc": 75}
+    assert measures(labels, np.array([0.4, 0.3, 0.2, 0.1]), None) == {"accuracy": 100, "auc": 100}
+    assert word_overlap(["A b c", ""], ["a b d", ""]).tolist() == [0.5, 0]

@@ -9,6 +9,7 @@ from fairseq import checkpoint_utils, utils
 from omegaconf import OmegaConf
 
 from fairseq_bert_kd.batch import POLICY
+from fairseq_bert_kd.cli.main import cli_main
 from fairseq_bert_kd.criterions.policy_gradient import PolicyGradientConfig, PolicyGradientCriterion
 from fairseq_bert_kd.functional.policy_gradient import ADVANTAGES
 from fairseq_bert_kd.functional.sampling import allowed_log_probs
@@ -362,6 +363,11 @@ def test_training_logs_what_it_did_and_goes_on(chain, trained, tmp_path):
         "--max-len-b", 8, "--cpu", "--batch-size", 5, "--required-batch-size-multiple", 1,
     )  # fmt: skip
     assert out.count("\nH-") == 20
+    exported = tmp_path / "exported.pt"
+    assert cli_main(["export-student", str(last), "--output", str(exported)]) == 0
+    settings = torch.load(exported, weights_only=True)["args"]
+    assert (settings.task, settings.criterion) == ("translation", "label_smoothed_cross_entropy")
+    assert not [name for name in vars(settings) if name.startswith("rl_")]
 
 
 @pytest.fixture(scope="module")
