@@ -89,7 +89,9 @@ def main() -> None:
     speed = rates(models, texts, teacher.task.dictionary.pad(), args.rounds)
     rows = []
     for name, model in models.items():
-        run = first[name]
+        run = first.get(name)
+        if run is None:
+            continue  # the teacher has no row in the table of systems
         row: dict[str, Any] = {"system": run.system, "seed": run.seed, "subset": "test"}
         row["parameters, million"] = parameters(model, True) / 1e6
         row["without embeddings"] = parameters(model, False) / 1e6

@@ -11,7 +11,7 @@ import random
 from pathlib import Path
 from typing import NamedTuple
 
-from make_corpus import lines
+from fairseq_bert_kd.text_lines import open_lines
 
 
 class Files(NamedTuple):
@@ -54,7 +54,7 @@ VALID_SHARE = 10  # one row of so many, where a task has no validation set besid
 def rows_of(path: Path, files: Files) -> list[list[str]]:
     """Label and sentences of each row."""
     rows = []
-    for number, line in enumerate(lines(path)):
+    for number, line in enumerate(open_lines(path)):
         if number == 0 and files.header:
             continue
         fields = line.split("\t")
