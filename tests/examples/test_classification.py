@@ -127,6 +127,7 @@ def test_an_experiment_from_text_to_report(tmp_path):
     command = [
         sys.executable, EXAMPLES / "run.py", "tinybert", STUDENT, "size=seconds", "seeds=[1]", f"data={tmp_path}",
         f"teacher={tmp_path}/bert", f"out={tmp_path}/out", f"own.general={tmp_path}/general.txt",
+        f"main={STUDENT}", "baseline=teacher",
         "student=--arch tinybert_3x192 --encoder-layers 1 --encoder-hidden 16 --encoder-heads 2 --encoder-ffn 32",
     ]  # fmt: skip
     child = subprocess.run(
@@ -135,10 +136,10 @@ def test_an_experiment_from_text_to_report(tmp_path):
     assert child.returncode == 0, child.stdout[-3000:] + child.stderr[-1000:]
     [record] = json.loads((tmp_path / "out/results.json").read_text(encoding="utf-8"))["experiments"]
     runs = {run["system"]: run for run in record["runs"]}
-    assert runs.keys() == {"teacher", "scratch", STUDENT}
+    assert runs.keys() == {"teacher", STUDENT}
     accuracies = {name: run["scores"]["test"]["accuracy"] for name, run in runs.items()}
     gain = record["compared"]["systems"][STUDENT]["gains"]["1"]
-    assert gain == accuracies[STUDENT] - accuracies["scratch"]
+    assert gain == accuracies[STUDENT] - accuracies["teacher"]
     assert "McNemar" in record["compared"]["test"]
     sizes = {row["system"]: row for row in record["other_scores"]["size"]["scores"]}
     assert sizes[STUDENT]["retention, %"] == 100 * accuracies[STUDENT] / accuracies["teacher"]
