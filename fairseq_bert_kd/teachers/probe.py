@@ -2,11 +2,10 @@
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from fairseq.data import Dictionary
 from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
@@ -24,12 +23,13 @@ from fairseq_bert_kd.functional.text_input import LEFT_TO_RIGHT, TextLayout
 from fairseq_bert_kd.teachers.interface import LayerTeacher, TokenTeacher
 from fairseq_bert_kd.tokenization.dictionary import SentenceVocabulary
 
+if TYPE_CHECKING:  # a command reports a broken fairseq by itself, so importing this file must not need it
+    from fairseq.data import Dictionary
+
 PADDING = 1  # of every dictionary of fairseq's
 Item = tuple[list[int], ...]  # student ids of each side, the predicted one last
-SHORT, LONGER = (
-    (2, 4),
-    (3, 6),
-)  # tokens of source and target; nine together fit any teacher that learns a pair
+# tokens of source and target; nine together fit any teacher that learns a pair
+SHORT, LONGER = (2, 4), (3, 6)
 _OTHER_MODEL = "What it teaches would change with the batch size; use a BERT, DistilBERT, RoBERTa, XLM-R, CamemBERT or ELECTRA model."
 _NEXT_STEPS = {
     READS_BATCH: _OTHER_MODEL,
@@ -81,7 +81,7 @@ def check_layer_teacher(model: LayerTeacher, vocabulary: SentenceVocabulary, nam
     check_teacher(model, states, probe_texts(ids), name)
 
 
-def check_sentence_encoder(model: Any, dictionary: Dictionary, vector: str | None, name: str) -> None:
+def check_sentence_encoder(model: Any, dictionary: "Dictionary", vector: str | None, name: str) -> None:
     """Check that an encoder's vector of a sentence depends on that sentence alone.
 
     Args:
