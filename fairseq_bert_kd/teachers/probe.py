@@ -30,10 +30,8 @@ if TYPE_CHECKING:  # a command reports a broken fairseq by itself, so importing 
 
 PADDING = 1  # of every dictionary of fairseq's
 Item = tuple[list[int], ...]  # student ids of each side, the predicted one last
-SHORT, LONGER = (
-    (2, 4),
-    (3, 6),
-)  # tokens of source and target; nine together fit any teacher that learns a pair
+# tokens of source and target; nine together fit any teacher that learns a pair
+SHORT, LONGER = (2, 4), (3, 6)
 _OTHER_MODEL = "What it teaches would change with the batch size; use a BERT, DistilBERT, RoBERTa, XLM-R, CamemBERT or ELECTRA model."
 _NEXT_STEPS = {
     READS_BATCH: _OTHER_MODEL,
@@ -85,7 +83,7 @@ def check_layer_teacher(model: LayerTeacher, vocabulary: SentenceVocabulary, nam
     check_teacher(model, states, probe_texts(ids), name)
 
 
-def check_sentence_encoder(model: Any, dictionary: Dictionary, vector: str | None, name: str) -> None:
+def check_sentence_encoder(model: Any, dictionary: "Dictionary", vector: str | None, name: str) -> None:
     """Check that an encoder's vector of a sentence depends on that sentence alone.
 
     Args:
