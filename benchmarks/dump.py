@@ -41,7 +41,7 @@ def make_teacher(shape: str, dictionary_size: int, device: torch.device, dtype: 
     dictionary = make_dictionary(dictionary_size)
     ids = torch.randint(1000, 30522, (dictionary_size,))
     ids[dictionary.eos()] = SEP
-    model = HfMaskedLM(transformers.BertForMaskedLM(config), ids, ids, TEXT_FORMAT, {})
+    model = HfMaskedLM(transformers.BertForMaskedLM(config), {"source": ids, "target": ids}, TEXT_FORMAT, {})
     task = SimpleNamespace(target_dictionary=dictionary, source_dictionary=dictionary)
     return Teacher(model.eval().to(device=device, dtype=dtype), task, "")
 
