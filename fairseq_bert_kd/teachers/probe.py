@@ -83,7 +83,7 @@ def check_layer_teacher(model: LayerTeacher, vocabulary: SentenceVocabulary, nam
     check_teacher(model, states, probe_texts(ids), name)
 
 
-def check_sentence_encoder(model: Any, dictionary: "Dictionary", vector: str | None, name: str) -> None:
+def check_sentence_encoder(model: Any, dictionary: Dictionary, vector: str | None, name: str) -> None:
     """Check that an encoder's vector of a sentence depends on that sentence alone.
 
     Args:
