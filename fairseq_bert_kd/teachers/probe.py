@@ -1,12 +1,13 @@
 """Tries a teacher on a few tokens when it is built and when it is loaded: does it see what it should, and nothing else."""
 
+from __future__ import annotations
+
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from fairseq.data import Dictionary
 from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
@@ -23,6 +24,9 @@ from fairseq_bert_kd.functional.context_probe import (
 from fairseq_bert_kd.functional.text_input import LEFT_TO_RIGHT, TextLayout
 from fairseq_bert_kd.teachers.interface import LayerTeacher, TokenTeacher
 from fairseq_bert_kd.tokenization.dictionary import SentenceVocabulary
+
+if TYPE_CHECKING:  # a command reports a broken fairseq by itself, so importing this file must not need it
+    from fairseq.data import Dictionary
 
 PADDING = 1  # of every dictionary of fairseq's
 Item = tuple[list[int], ...]  # student ids of each side, the predicted one last
