@@ -115,13 +115,14 @@ def encode_all(args: argparse.Namespace, rank: int, world_size: int) -> None:
                 loaded.model, loaded.task.dictionary, args.vector, f"--encoder-model `{args.encoder_model}`"
             )
         model = loaded.model.to(device=device, dtype=PRECISIONS[precision])
+        digest = weights_digest(model)
         vector, similarity, width = _vector(args, model, loaded.task.dictionary, device)
         for subset in args.subset.split(","):
             sides = open_sides(sentence_files(folder, subset, [SIDE]), subset)
             info = VectorInfo(
                 split=subset,
                 teacher=_name(args.encoder_model),
-                teacher_digest=weights_digest(model),
+                teacher_digest=digest,
                 versions=tool_versions(),
                 tokenizer_digest=specs[folder].tokenizer,
                 precision=precision,

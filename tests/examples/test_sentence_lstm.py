@@ -1,4 +1,4 @@
-"""The sentence LSTM's experiments: their text, their budgets, and one of them from text to report."""
+"""The sentence LSTM's experiments: their text, their budgets, and one of them from text to cosines."""
 
 import gzip
 import json
@@ -11,7 +11,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from examples.sentence_lstm.compare_speed import parameters, rates
 from examples.workflow.settings import load
+from tests.models.small_encoders import build, sizes
+from tests.models.small_lstms import build_lstm, lstm_task
 from tests.tiny_chain import WORDS, build_teacher_folder
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
@@ -185,25 +188,33 @@ def test_a_fine_tuned_student_differs_from_its_baseline_in_its_start_alone(task,
     assert '--layer-stage prediction --kd-teacher "students/teacher.1/checkpoint_best.pt"' in both
 
 
-def test_an_experiment_from_text_to_report(data, tmp_path):
+def test_speed_and_size_of_models(tmp_path):
+    task = lstm_task(build_teacher_folder("bert", tmp_path / "bert"))
+    teacher, student = build(task, head=False, **sizes()), build_lstm(task, vector_dim=24)
+    texts = [np.array([*range(4, 4 + length), 2]) for length in (1, 3, 2)]
+    found = rates({"teacher": teacher, "student": student}, texts, task.dictionary.pad(), rounds=1)
+    assert all(rate > 0 for by_size in found.values() for rate in by_size.values())
+    assert found["student"].keys() == {1, 32}
+    assert parameters(student, True) - parameters(student, False) == student.embedding.weight.numel()
+    words = teacher.encoder.get_input_embeddings().weight.numel()
+    assert parameters(teacher, True) - parameters(teacher, False) == words
+
+
+def test_an_experiment_from_text_to_cosines(data, tmp_path):
     build_teacher_folder("bert", tmp_path / "bert")
     command = [
-        sys.executable, EXAMPLES / "run.py", "sentence_lstm", "distilled", "size=seconds",
-        f"data={data}", f"teacher={tmp_path}/bert", f"out={tmp_path}/out", "own.sentences=60", "own.valid=12",
-        "student=--arch sentence_lstm --hidden-size 8",
+        sys.executable, EXAMPLES / "run.py", "sentence_lstm", "distilled", "size=seconds", f"data={data}",
+        f"teacher={tmp_path}/bert", f"out={tmp_path}/out", "own.sentences=60", "own.valid=12",
+        "student=--arch sentence_lstm --hidden-size 8", "test_sets=[]", "after_students=[]", "report=false",
+        "systems.distilled.baseline=distilled",
     ]  # fmt: skip
     child = subprocess.run(
         list(map(str, command)), env=ENVIRONMENT, capture_output=True, text=True, check=False
     )
     assert child.returncode == 0, child.stdout[-3000:] + child.stderr[-1000:]
-    [record] = json.loads((tmp_path / "out/results.json").read_text(encoding="utf-8"))["experiments"]
-    runs = {run["system"]: run for run in record["runs"]}
-    assert runs.keys() == {"untrained", "distilled"}
-    scores = {name: run["scores"]["test"]["spearman"] for name, run in runs.items()}
-    assert (
-        record["compared"]["systems"]["distilled"]["gains"]["1"] == scores["distilled"] - scores["untrained"]
-    )
-    speed = {row["system"]: row for row in record["other_scores"]["speed"]["scores"]}
-    assert speed["distilled"]["without embeddings"] < speed["distilled"]["parameters, million"]
-    assert speed["distilled"]["times the teacher's, batch 32"] > 0
-    assert not record["notes"]
+    steps = [json.loads(line)["step"] for line in (tmp_path / "out/steps.jsonl").read_text().splitlines()]
+    expected = "text data data-corpus data-corpus-vectors students/distilled.1 outputs/distilled.1.valid"
+    assert steps == expected.split()
+    cosines = [float(line) for line in (tmp_path / "out/outputs/distilled.1.valid.out").read_text().split()]
+    assert len(cosines) == len((tmp_path / "out/text/valid.label").read_text().split()) == 21
+    assert all(-1 <= cosine <= 1 for cosine in cosines)
