@@ -17,6 +17,7 @@ import pytest
 import torch
 import transformers
 
+from fairseq_bert_kd.cli.main import cli_main
 from tests.partial_stores import drop_rows
 from tests.test_chain import hypotheses, store
 from tests.tiny_chain import PLUGIN, logged, run_fairseq
@@ -183,6 +184,26 @@ def test_encoder_of_sentences(calm_bert, workers, tmp_path):
     assert_same_weights(tmp_path / "one", tmp_path / "two")
     weights = torch.load(tmp_path / "two/checkpoint_last.pt", weights_only=True)["model"]
     assert "pooler.dense.weight" in weights
+
+
+def test_sentence_vectors(calm_bert, workers, tmp_path):
+    """A frozen embedding and learnt pooling weights; the relational loss sees each worker's own batch."""
+    table = write_table(tmp_path / "train.tsv", 120)
+    data = tmp_path / "data"
+    assert prepare(calm_bert, data, "--columns", "text", "--train", table, "--valid", table) == 0
+    words = ["vectors", data, "--encoder-model", calm_bert, "--subset", "train,valid", "--cpu"]
+    assert cli_main(list(map(str, words))) == 0
+    arguments = (
+        "--task", "sentence_vectors", "--criterion", "sentence_representation", "--vector-loss", "both",
+        "--relational-weight", 0.5, "--arch", "sentence_lstm", "--hidden-size", 8, "--pooling", "attention",
+        "--dropout", 0, "--embedding-init", "teacher", "--encoder-model", calm_bert, "--freeze-embedding",
+        "--batch-size", ODD,
+    )  # fmt: skip
+    one = in_one(data, tmp_path / "one", *arguments)
+    output = workers.run("train", *training(data, tmp_path / "two", *arguments), pytorch_ddp=True)
+    metrics = {"loss", "cosine_loss", "mse_loss", "relational_loss", "true_cosine", "student_length", "gnorm"}
+    assert_same_curves(one, from_log(output[0]), 9, metrics)
+    assert_same_weights(tmp_path / "one", tmp_path / "two")
 
 
 def test_workers_resume(data, workers, tmp_path):

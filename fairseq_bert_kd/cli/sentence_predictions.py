@@ -81,11 +81,11 @@ def load(path: str, data: str | None, cpu: bool) -> LoadedModel:
         cpu: do not use a GPU.
 
     Raises:
-        FileNotFoundError: folder missing.
+        FileNotFoundError: checkpoint or folder missing.
         ValueError: no checkpoint of a sentence model, or of another tokenizer or dictionary than the folder.
     """
     device = torch.device("cuda" if torch.cuda.is_available() and not cpu else "cpu")
-    if not Path(path).is_file():
+    if not Path(path).is_file() and not path.endswith(".pt"):
         if data is None:
             raise ValueError(f"`{path}` is no checkpoint, which would name its data; give the data folder")
         model, task = _pretrained(path, data)
