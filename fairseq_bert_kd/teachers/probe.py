@@ -32,6 +32,7 @@ PADDING = 1  # of every dictionary of fairseq's
 Item = tuple[list[int], ...]  # student ids of each side, the predicted one last
 # tokens of source and target; nine together fit any teacher that learns a pair
 SHORT, LONGER = (2, 4), (3, 6)
+SHORT_TEXT, LONGER_TEXT = 3, 5  # tokens of single texts, which encoders of a few positions read too
 _OTHER_MODEL = "What it teaches would change with the batch size; use a BERT, DistilBERT, RoBERTa, XLM-R, CamemBERT or ELECTRA model."
 _NEXT_STEPS = {
     READS_BATCH: _OTHER_MODEL,
@@ -106,8 +107,9 @@ def check_sentence_encoder(model: Any, dictionary: Dictionary, vector: str | Non
 
 def probe_texts(ids: Sequence[int]) -> ProbeTexts:
     """Single texts of some different ids, for `check_teacher` without ``sees_right``."""
-    short, longer = (sum(lengths) for lengths in (SHORT, LONGER))
-    return ProbeTexts(_text(ids, short, 0), neighbour=_text(ids, short, 1), longer=_text(ids, longer, 2))
+    return ProbeTexts(
+        _text(ids, SHORT_TEXT, 0), neighbour=_text(ids, SHORT_TEXT, 1), longer=_text(ids, LONGER_TEXT, 2)
+    )
 
 
 def check_teacher(
