@@ -89,7 +89,7 @@ def _fault(layers: Sequence[int], student_layers: int, teacher_layers: int) -> s
 
 
 def hidden_mse(student: Tensor, teacher: Tensor, valid: Tensor | None) -> Tensor:
-    """Mean squared difference of hidden states or embeddings (TinyBERT, Eq. 8 and 9).
+    """Mean squared difference of hidden states or embeddings (TinyBERT, Section 3).
 
     Args:
         student: ``(B, L, d)``, in the teacher's width already.
@@ -133,10 +133,10 @@ class _HiddenMse(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx, student, weight, bias, teacher, shares):
-        width, teacher_width = student.size(2), teacher.size(2)
+        teacher_width = teacher.size(2)
         matrix, offset = weight.float(), None if bias is None else bias.float()
         learns = any(ctx.needs_input_grad)
-        states, others, factors = student.view(-1, width), teacher.view(-1, teacher_width), shares.flatten()
+        states, others, factors = student.flatten(0, 1), teacher.flatten(0, 1), shares.flatten()
         gradient = torch.empty_like(states, dtype=torch.float32) if learns else states
         matrix_gradient, offset_gradient = torch.zeros_like(matrix), torch.zeros_like(matrix[:, 0])
         loss = factors.new_zeros(())
@@ -166,7 +166,7 @@ class _HiddenMse(torch.autograd.Function):
 
 
 def score_mse(student: Tensor, teacher: Tensor, valid: Tensor | None, tokens: Tensor) -> Tensor:
-    """Mean squared difference of attention scores before softmax, over heads and pairs of positions (TinyBERT, Eq. 7).
+    """Mean squared difference of attention scores before softmax, over heads and pairs of positions (TinyBERT, Section 3).
 
     Args:
         student: ``(B, heads, L, L)``, by query and key.
@@ -218,35 +218,28 @@ class _ScoreMse(torch.autograd.Function):
         learns = any(ctx.needs_input_grad)
         sums = queries.new_empty(batch, dtype=torch.float32)
         # in float32: they are not divided by the number of scores yet
-        gradients = [torch.empty_like(each, dtype=torch.float32) for each in (queries, keys) if learns]
+        by_query, by_key = (
+            torch.empty_like(each if learns else sums, dtype=torch.float32) for each in (queries, keys)
+        )
         rows = max(1, NUMBERS_AT_ONCE[queries.device.type] // (heads * length**2))
         for start in range(0, batch, rows):
             part = slice(start, start + rows)
             padding = ~valid[part, None, :, None]
-            # zeros in the place of padding: its scores are then 0 on both sides
+            # (rows * heads, L, width); zeros in the place of padding: its scores are then 0 on both sides
             query, key, other_query, other_key = (
-                vectors[part].float().masked_fill(padding, 0.0).flatten(0, 1)  # (rows * heads, L, width)
+                vectors[part].float().masked_fill(padding, 0.0).flatten(0, 1)
                 for vectors in (queries, keys, teacher_queries, teacher_keys)
             )
-            scores = torch.bmm(
-                other_query.mul_(teacher_scale), other_key.transpose(1, 2)
-            )  # (rows * heads, L, L)
             query.mul_(scale)
-            difference = torch.baddbmm(scores, query, key.transpose(1, 2), beta=-1.0)
+            scores = torch.bmm(other_query.mul_(teacher_scale), other_key.mT)  # (rows * heads, L, L)
+            difference = torch.baddbmm(scores, query, key.mT, beta=-1.0)
             by_sentence = difference.view(-1, heads * length**2)
             sums[part] = torch.linalg.vecdot(by_sentence, by_sentence)
             if learns:
-                for gradient, product in zip(
-                    gradients,
-                    (
-                        torch.bmm(difference, key).mul_(2 * scale),
-                        torch.bmm(difference.transpose(1, 2), query).mul_(2),
-                    ),
-                    strict=True,
-                ):
-                    gradient[part] = product.view(-1, heads, length, width)
+                by_query[part] = torch.bmm(difference, key).mul_(2 * scale).view(-1, heads, length, width)
+                by_key[part] = torch.bmm(difference.mT, query).mul_(2).view(-1, heads, length, width)
         numbers = heads * valid.sum(dim=1).square().clamp(min=1)  # (B,) scores of a sentence
-        ctx.save_for_backward(numbers, *gradients)
+        ctx.save_for_backward(numbers, by_query, by_key)
         ctx.dtype = queries.dtype
         return sums / numbers
 
@@ -293,7 +286,7 @@ def row_divergence(student_scores: Tensor, teacher_scores: Tensor) -> Tensor:
 def soft_cross_entropy(
     student_logits: Tensor, teacher_logits: Tensor, temperature: float = 1.0, mean_over_classes: bool = False
 ) -> Tensor:
-    """Cross-entropy of the student against the teacher's classes (TinyBERT, Eq. 10).
+    """Cross-entropy of the student against the teacher's classes (TinyBERT, Section 3).
 
     Args:
         student_logits: ``(B, classes)``.

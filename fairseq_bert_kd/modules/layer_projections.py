@@ -1,4 +1,4 @@
-"""Linear maps from a student's width into its teacher's, by layer (TinyBERT, Eq. 8 and 9)."""
+"""Linear maps from a student's width into its teacher's, by layer (TinyBERT, Section 3)."""
 
 from torch import nn
 

@@ -135,7 +135,8 @@ def test_store_belongs_to_its_data_or_says_what_differs(path, data, tmp_path):
     line = "was made from another text: the input0 of sentence 4 (line 5 of the text) has other tokens here"
     assert verify_store(path, data, schemas=(VectorInfo,)) == [f"it {line}"]
     with pytest.raises(
-        ValueError, match="the input0 of sentence 4 .* or rebuild it with `fairseq-bert-kd vectors /.*/out "
+        ValueError,
+        match="the input0 of sentence 4 .* or rebuild it with `fairseq-bert-kd vectors DATA --store-dir /.*/out ",
     ):
         check_sentences(VectorReader(path), open_sides(INFO.files(data), "train"))
 
