@@ -6,6 +6,7 @@ from typing import Any
 import torch
 
 from fairseq_bert_kd.cli.store_folder import add_store_dir
+from fairseq_bert_kd.storage.folds import parse_fold
 from fairseq_bert_kd.storage.shards import Shard
 from fairseq_bert_kd.storage.topk_store import DEFAULT_NAME, store_path
 from fairseq_bert_kd.teachers.token_rows import check_settings
@@ -35,6 +36,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "training mixes them with --kd-stores (default: none)",
     )
     add_store_dir(parser)
+    parser.add_argument(
+        "--teacher-fold",
+        metavar="I/N",
+        help="score only the I-th of N folds, which the teacher was trained without (--teacher-fold of its training): "
+        "STORE.fold-I-of-N; `store merge` joins all folds (default: score all sentences)",
+    )
     what = parser.add_argument_group("what is stored")
     what.add_argument(
         "--topk", type=int, default=8, help="tokens per position (default: %(default)s, as in the paper)"
@@ -121,6 +128,8 @@ def check_arguments(args: argparse.Namespace) -> None:
     """ValueError for out-of-range numbers."""
     check_settings(args.topk, args.passes, args.max_tokens, args.temperatures, args.samples, args.seed)
     check_running_arguments(args)
+    if args.teacher_fold:
+        parse_fold(args.teacher_fold)
     store_path(args.data, args.subset, "a", "b", args.name)  # ValueError for a name that cannot be one
 
 

@@ -6,6 +6,7 @@ import importlib
 import logging
 import math
 import os
+from collections.abc import Sequence
 from datetime import timedelta
 from pathlib import Path
 
@@ -26,6 +27,7 @@ from fairseq_bert_kd.cli.store_folder import NOT_WRITABLE, existing_folder, is_w
 from fairseq_bert_kd.data.run_hints import log_unknown, say_threads
 from fairseq_bert_kd.functional.text_input import LEFT_TO_RIGHT
 from fairseq_bert_kd.storage.fairseq_data import dictionary_digest, open_pairs, read_dictionary
+from fairseq_bert_kd.storage.folds import Fold, FoldTeacher, fold_path, parse_fold
 from fairseq_bert_kd.storage.shards import Shard, shard_path
 from fairseq_bert_kd.storage.store_folders import store_folders
 from fairseq_bert_kd.storage.token_counts import frequency_nll
@@ -58,6 +60,8 @@ def dump_all(args: argparse.Namespace, rank: int, world_size: int) -> None:
     folders = args.data.split(":")
     store_dirs = store_folders(folders, args.store_dir, "--store-dir")
     teacher = load_teacher(args.path, folders[0])
+    fold = parse_fold(args.teacher_fold) if args.teacher_fold else None
+    check_fold(args.path, teacher, fold, args.subset.split(","))
     precision = chosen_precision(args, device)
     teacher.model.to(device=device, dtype=PRECISIONS[precision])
     if args.compile:
@@ -78,7 +82,7 @@ def dump_all(args: argparse.Namespace, rank: int, world_size: int) -> None:
                     },
                 )
             path = store_path(store_dir, subset, info.source_lang, info.target_lang, args.name)
-            dumps.append((TopKDump(teacher, pairs, info, device), path))
+            dumps.append((TopKDump(teacher, pairs, info, device), fold_path(path, fold)))
     if not args.plan:
         check_same_stores(dumps, shard, args.overwrite)
     for dump, path in dumps:
@@ -93,6 +97,8 @@ def store_info(
 ) -> TopKInfo:
     """Description of the store that the options make."""
     cfg, dictionary = teacher.task.cfg, teacher.task.target_dictionary
+    name = "/".join(Path(args.path).absolute().parts[-2:])
+    folds = (FoldTeacher(args.teacher_fold, name, teacher.digest),) if args.teacher_fold else ()
     attention = teacher.model.text_layout().attention
     left_to_right = attention == LEFT_TO_RIGHT
     return TopKInfo(
@@ -103,7 +109,7 @@ def store_info(
         source_lang=cfg.source_lang,
         target_lang=cfg.target_lang,
         passes=number_of_passes(attention, args.passes, "--passes"),
-        teacher="/".join(Path(args.path).absolute().parts[-2:]),
+        teacher=name,
         teacher_digest=teacher.digest,
         mask_ratio=0.0 if left_to_right else cfg.cmlm_mask_prob,
         versions=tool_versions(),
@@ -118,7 +124,23 @@ def store_info(
         max_tokens=args.max_tokens or MAX_TOKENS[device.type],
         chunk_sentences=args.chunk_sentences,
         mask_plan=PREFIX_PLAN if left_to_right else STRIDED_PLAN,
+        folds=folds,
     )
+
+
+def check_fold(path: str, teacher: Teacher, fold: Fold | None, subsets: Sequence[str]) -> None:
+    """ValueError if a teacher has seen the sentences of a fold, or is of a fold and would score what it has seen."""
+    if fold is not None and teacher.fold != fold:
+        trained = f"with --teacher-fold {teacher.fold}" if teacher.fold else "on all pairs"
+        raise ValueError(
+            f"--teacher-fold {fold}: checkpoint `{path}` was trained {trained} and has seen sentences of this fold; give the "
+            f"teacher that was trained with --teacher-fold {fold}"
+        )
+    if fold is None and teacher.fold is not None and teacher.task.cfg.train_subset in subsets:
+        raise ValueError(
+            f"checkpoint `{path}` was trained with --teacher-fold {teacher.fold} and has seen the other pairs of "
+            f"`{teacher.task.cfg.train_subset}`; give dump --teacher-fold {teacher.fold} too, or a teacher of all pairs"
+        )
 
 
 def check_same_dictionaries(folder: str, teacher: Teacher) -> None:

@@ -16,6 +16,7 @@ from fairseq_bert_kd.cli.store_facts import (
     print_facts,
 )
 from fairseq_bert_kd.cli.store_tools import progress_bar
+from fairseq_bert_kd.storage.gold_stat import GoldStat, GoldStats
 from fairseq_bert_kd.storage.header import Header
 from fairseq_bert_kd.storage.topk import PREFIX_PLAN, scoring_plan
 from fairseq_bert_kd.storage.topk_stat import (
@@ -27,6 +28,7 @@ from fairseq_bert_kd.storage.topk_stat import (
     row_stat,
     suggested_k,
     suggested_temperature,
+    token_counts,
     warnings,
 )
 from fairseq_bert_kd.storage.topk_store import TopKReader
@@ -63,7 +65,7 @@ def _facts(header: Header) -> Iterator[tuple[str, str]]:
     info: Any = header.info
     layout, summary = header.layout, header.summary
     assert summary is not None
-    yield from facts_of_origin(header, f"{info.split}, {info.source_lang} -> {info.target_lang}")
+    yield from _origin(header)
     how = [word for word in (info.precision, info.device and f"on {info.device}") if word]
     how += [f"batches of {info.max_tokens:,} tokens"] if info.max_tokens else []
     yield "scored", f"in {scoring_plan(info)}, {' '.join(how) or 'precision and device not known'}"
@@ -89,8 +91,28 @@ def _facts(header: Header) -> Iterator[tuple[str, str]]:
     else:
         accuracy, perplexity = summary["gold_accuracy"], math.exp(min(summary["gold_nll"], 700))
         seen = "from the left" if info.mask_plan == PREFIX_PLAN else "each token masked"
-        yield "on gold", f"accuracy {100 * accuracy:.2f} %, perplexity {perplexity:.4g} ({seen})"
+        yield (
+            "on gold",
+            f"accuracy {100 * accuracy:.2f} %, perplexity {perplexity:.4g} ({seen}; {_fold_words(info)})",
+        )
     yield fact_of_versions(header)
+
+
+def _origin(header: Header) -> Iterator[tuple[str, str]]:
+    """Format, data and teachers: the one teacher, or that of each fold."""
+    info: Any = header.info
+    for name, value in facts_of_origin(header, f"{info.split}, {info.source_lang} -> {info.target_lang}"):
+        if name != "teacher" or not info.folds:
+            yield name, value
+    for teacher in info.folds:
+        yield f"fold {teacher.fold}", f"{teacher.teacher} (sha256 {teacher.teacher_digest})"
+
+
+def _fold_words(info: Any) -> str:
+    """Whether the teachers have seen what they scored, as far as the header tells."""
+    if info.folds:
+        return "out of fold: each sentence by a teacher that was trained without it"
+    return "in-sample where the teacher was trained on this split"
 
 
 # ---------------------------------------------------------------- the rows
@@ -104,6 +126,9 @@ def row_lines(stat: RowStat) -> Iterator[str]:
     yield f"rows: {stat.rows:,} scored ones of {part}"
     if not stat.rows:
         yield "no scored row among them; read all with --rows 0"
+    if stat.gold is not None:
+        yield ""
+        yield from _gold_lines(stat.gold)
     if not stat.temperatures:
         return
     yield ""
@@ -114,6 +139,22 @@ def row_lines(stat: RowStat) -> Iterator[str]:
     yield from _advice(stat)
     for warning in warnings(stat):
         yield f"warning: {warning}"
+
+
+def _gold_lines(stats: GoldStats) -> Iterator[str]:
+    yield "gold token of these rows: accuracy, perplexity, and share of rows where it is among the best k'"
+    tokens = token_counts(len(stats.all.ranks) - 1)
+    names = "".join(f"{f'k = {count}':>9}" for count in tokens)
+    yield f"{'':<10}{'accuracy':>9}{'ppl':>9}{names}"
+    for name, stat in {
+        "all": stats.all,
+        **{f"fold {fold}": of for fold, of in stats.by_fold.items()},
+    }.items():
+        if not stat.rows:
+            continue
+        perplexity = "-" if stat.perplexity is None else f"{stat.perplexity:.4g}"
+        shares = "".join(f"{100 * stat.within(count):>9.2f}" for count in tokens)
+        yield f"{name:<10}{100 * stat.accuracy:>9.2f}{perplexity:>9}{shares}"
 
 
 def _mass_table(stat: RowStat) -> Iterator[str]:
@@ -188,7 +229,26 @@ def as_json(reader: TopKReader, stat: RowStat) -> dict[str, Any]:
             | {"mean_entropy_bits": t.mean_entropy, "most_entropy_bits": t.most_entropy}
             for t in stat.temperatures
         ],
+        "gold": _gold_json(stat.gold),
         "suggested_topk": suggested_k(stat) if stat.temperatures else None,
         "suggested_temperature": suggested_temperature(stat) if stat.temperatures else None,
         "warnings": warnings(stat),
     }
+
+
+def _gold_json(stats: GoldStats | None) -> dict[str, Any] | None:
+    """Accuracy, perplexity and ranks over the rows that were looked at, and by fold."""
+
+    def plain(stat: GoldStat) -> dict[str, Any]:
+        if not stat.rows:
+            return {"rows": 0}
+        return {
+            "rows": stat.rows,
+            "accuracy": stat.accuracy,
+            "perplexity": stat.perplexity,
+            "ranks": stat.ranks.tolist(),
+        }
+
+    if stats is None:
+        return None
+    return plain(stats.all) | {"folds": {fold: plain(stat) for fold, stat in stats.by_fold.items()}}

@@ -19,6 +19,7 @@ class MaskedTextDataset(FairseqDataset):
         mask: ``(tokens, epoch, index)`` to what is seen and predicted of a target.
         pad: padding index of the dictionaries.
         shuffle_seed: seed of the order of equally long items; None keeps corpus order.
+        kept: ``(items,)`` bool, items that batches are made of; None for all.
     """
 
     def __init__(
@@ -27,6 +28,7 @@ class MaskedTextDataset(FairseqDataset):
         mask: Callable[[NDArray[np.int64], int, int], MaskedTokens],
         pad: int,
         shuffle_seed: Optional[int],
+        kept: Optional[NDArray[np.bool_]] = None,
     ):
         *others, target = texts
         for source in others:
@@ -39,6 +41,7 @@ class MaskedTextDataset(FairseqDataset):
         self.mask = mask
         self.pad = pad
         self.shuffle_seed = shuffle_seed
+        self.kept = kept
         # tokens of all texts; only the target keeps its end of sentence
         self.sizes: NDArray[np.int64] = np.sum(
             [np.asarray(text.sizes, np.int64) for text in texts], axis=0
@@ -110,6 +113,8 @@ class MaskedTextDataset(FairseqDataset):
         order = np.arange(len(self))
         if self.shuffle_seed is not None:
             order = np.random.default_rng(self.shuffle_seed).permutation(order)
+        if self.kept is not None:
+            order = order[self.kept[order]]
         return order[np.argsort(self.sizes[order], kind="mergesort")]
 
     @property

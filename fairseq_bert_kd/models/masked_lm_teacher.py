@@ -30,6 +30,8 @@ from fairseq_bert_kd.modules.pretrained_encoder import (
 
 logger = logging.getLogger(__name__)
 
+NO_FOLD = (0, 0)  # of a teacher of all pairs
+
 
 @dataclass
 class HfMaskedLMConfig(FairseqDataclass):
@@ -89,12 +91,15 @@ class HfMaskedLM(BaseFairseqModel):
         digests: digests of what the maps were made with (tokenizer, the sides' dictionaries), by name.
         attention: one of `text_input.ATTENTIONS`.
         replacement: what it was trained to see at predicted positions.
+        held_out: number and count of the fold of pairs that it is trained without; it travels with the weights, so that a run
+            that goes on from a checkpoint knows what that has seen.
 
     Raises:
         ValueError: the encoder cannot be restricted to left-to-right attention, or its head is not known.
     """
 
     target_to_teacher: Tensor
+    held_out_fold: Tensor  # (2,) int64
 
     def __init__(
         self,
@@ -104,6 +109,7 @@ class HfMaskedLM(BaseFairseqModel):
         digests: dict[str, str],
         attention: str = BIDIRECTIONAL,
         replacement: Replacement = ALWAYS_MASKED,
+        held_out: tuple[int, int] = NO_FOLD,
     ):
         super().__init__()
         self.sides = tuple(to_teacher)
@@ -117,6 +123,7 @@ class HfMaskedLM(BaseFairseqModel):
         self._pair_attention = _pair_attention(self.encoder, text_format, attention)
         for side, ids in to_teacher.items():
             self.register_buffer(f"{side}_to_teacher", ids)
+        self.register_buffer("held_out_fold", torch.tensor(held_out, dtype=torch.int64))
         self.uses_segments = getattr(masked_lm.config, "type_vocab_size", 0) > 1
 
     @classmethod
@@ -141,6 +148,7 @@ class HfMaskedLM(BaseFairseqModel):
             vocabulary.digests,
             str(cfg.teacher_attention),
             task.replacement,
+            getattr(task, "held_out", NO_FOLD),
         )
         largest = max(int(ids.max()) for ids in to_teacher.values())
         check_embedded(model.encoder, largest, cfg.teacher_model)
@@ -186,8 +194,9 @@ class HfMaskedLM(BaseFairseqModel):
         return spec.to_json()
 
     def upgrade_state_dict_named(self, state_dict: dict[str, Any], name: str) -> None:
-        """Rename the maps of older checkpoints, which called them ``source_ids`` and ``target_ids``."""
+        """Rename the maps of older checkpoints, ``source_ids`` and ``target_ids``; older ones have seen all pairs."""
         prefix = f"{name}." if name else ""
+        state_dict.setdefault(f"{prefix}held_out_fold", torch.tensor(NO_FOLD))
         for side in ("source", "target"):
             if f"{prefix}{side}_ids" in state_dict:
                 state_dict[f"{prefix}{side}_to_teacher"] = state_dict.pop(f"{prefix}{side}_ids")

@@ -146,6 +146,10 @@ def check_settings(reader: TopKReader, split: str, source_lang: str, target_lang
     requested = f"{split} {source_lang}-{target_lang}"
     if stored != requested:
         raise ValueError(f"{name} was made for {stored}, the data are {requested}; {rebuild} for this split")
+    if info.fold is not None:
+        raise ValueError(
+            f"{name} holds fold {info.fold} alone; join the stores of all folds with `fairseq-bert-kd store merge`"
+        )
     if not 1 <= topk <= info.k:
         raise ValueError(
             f"{name} holds the {info.k} best tokens, --kd-topk is {topk}; set it to 1 to {info.k}, or {rebuild} and "

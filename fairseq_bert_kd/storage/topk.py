@@ -3,7 +3,7 @@
 import math
 import shlex
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -16,6 +16,7 @@ from fairseq_bert_kd.storage.fairseq_data import (
     dictionary_digest,
     translation_files,
 )
+from fairseq_bert_kd.storage.folds import Fold, FoldTeacher, parse_fold
 from fairseq_bert_kd.storage.probabilities import token_probs
 from fairseq_bert_kd.storage.schema import ChunkData, RowFault, StoreInfo
 from fairseq_bert_kd.storage.store_folders import data_and_folder
@@ -26,6 +27,7 @@ MASK_PLANS = (STRIDED_PLAN, PREFIX_PLAN)
 LOGIT_DTYPE = np.dtype("<f2")
 NORMALISER_DTYPE = np.dtype("<f4")
 NOT_IMPORTED = 3  # status of a sentence that an imported table does not hold
+OTHER_FOLD = 4  # status of a sentence of another fold, in a store of one fold
 NORMALISER_SLACK = 1e-4  # nats; float32 sums over a dictionary of 10^5 stay well within
 _ID_LIMIT = 2**31
 _ROW_BLOCK = 1 << 16  # rows whose probabilities are in memory together
@@ -34,7 +36,7 @@ _STATED = (
     "k", "dictionary_size", "dictionary_digest", "split", "source_lang", "target_lang", "passes", "teacher",
     "teacher_digest", "mask_ratio", "versions", "temperatures", "gold", "samples", "sample_seed",
     "source_dictionary_digest", "tokenizer_digest", "precision", "device", "max_tokens", "chunk_sentences", "origin",
-    "mask_plan",
+    "mask_plan", "folds",
 )  # fmt: skip
 
 
@@ -56,6 +58,7 @@ class TopKInfo(StoreInfo):
         sample_seed: seed of these draws.
         source_dictionary_digest: as ``dictionary_digest``, for the source side; "" where not known.
         mask_plan: one of `MASK_PLANS`, what the teacher could see.
+        folds: for out-of-fold soft labels the teacher of the one fold that the store holds, or of all folds; else empty.
     """
 
     k: int
@@ -71,6 +74,7 @@ class TopKInfo(StoreInfo):
     sample_seed: int = 0
     source_dictionary_digest: str = ""
     mask_plan: str = STRIDED_PLAN
+    folds: tuple[FoldTeacher, ...] = ()
 
     schema: ClassVar[str] = "top-k logits"
     version: ClassVar[int] = 2
@@ -79,10 +83,19 @@ class TopKInfo(StoreInfo):
     sides: ClassVar[tuple[str, ...]] = ("source", "target")
     row_side: ClassVar[str | None] = "target"
     dictionary_side: ClassVar[str | None] = "target"
-    status_names: ClassVar[tuple[str, ...]] = ("scored", "too_long", "not_finite", "not_imported")
     blobs: ClassVar[tuple[str, ...]] = ("dictionary",)
     # rows whose best token is the gold token, and negative log-likelihood of the gold tokens at temperature 1, in nats
     unknown: ClassVar[Mapping[str, Any]] = {"gold_correct": -1, "gold_nll": math.nan}
+
+    @property
+    def fold(self) -> Fold | None:
+        """The fold that the store holds; None where it holds the whole corpus."""
+        return parse_fold(self.folds[0].fold) if len(self.folds) == 1 else None
+
+    @property
+    def status_names(self) -> tuple[str, ...]:  # type: ignore[override]
+        names = ("scored", "too_long", "not_finite", "not_imported")
+        return (*names, "other_fold") if self.fold else names
 
     # ------------------------------------------------------------ layout
 
@@ -116,16 +129,20 @@ class TopKInfo(StoreInfo):
     # ------------------------------------------------------------ header
 
     def stated(self) -> dict[str, Any]:
-        """The header's ``info``; ``mask_plan`` only where it is not strided, which the first stores do not state."""
+        """The header's ``info``; ``mask_plan`` and ``folds`` only where they are not the defaults, as in the first stores."""
         stated = {name: getattr(self, name) for name in _STATED}
         if self.mask_plan == STRIDED_PLAN:
             del stated["mask_plan"]
+        stated["folds"] = [asdict(teacher) for teacher in self.folds]
+        if not self.folds:
+            del stated["folds"]
         return stated
 
     @classmethod
     def parse(cls, stated: Mapping[str, Any]) -> "TopKInfo":
         temperatures = tuple(map(float, stated["temperatures"]))
-        return super().parse({**stated, "temperatures": temperatures})  # type: ignore[return-value]
+        folds = tuple(FoldTeacher(**teacher) for teacher in stated.get("folds", ()))
+        return super().parse({**stated, "temperatures": temperatures, "folds": folds})  # type: ignore[return-value]
 
     def constants(self) -> dict[str, Any]:
         return {"value_kind": "logits", "value_origin": "best logit of the row", "mask_plan": self.mask_plan}
@@ -147,6 +164,9 @@ class TopKInfo(StoreInfo):
             raise ValueError(f"dictionary_size must fit int32 ids, got {self.dictionary_size}")
         if not 0 <= self.mask_ratio <= 1:
             raise ValueError(f"mask_ratio must be a share from 0 to 1, got {self.mask_ratio}")
+        folds = [parse_fold(teacher.fold) for teacher in self.folds]
+        if len(folds) > 1 and folds != [Fold(number, len(folds)) for number in range(1, len(folds) + 1)]:
+            raise ValueError(f"folds must be one or all in order, got {', '.join(map(str, folds))}")
         temperatures = self.temperatures
         positive = all(isinstance(t, float) and 0 < t < math.inf for t in temperatures)
         if not positive or list(temperatures) != sorted(set(temperatures)):

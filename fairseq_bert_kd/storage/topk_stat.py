@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from fairseq_bert_kd.storage.gold_stat import GoldStats
 from fairseq_bert_kd.storage.probabilities import bucket_entropy, percent, token_probs
 from fairseq_bert_kd.storage.topk import TopKInfo
 from fairseq_bert_kd.storage.topk_store import TopKReader
@@ -86,12 +87,14 @@ class RowStat:
         chunks_in_all: chunks of the file.
         rows: scored rows that were evaluated.
         temperatures: one entry per stored temperature, ascending; empty without a scored row.
+        gold: how well the gold tokens are known; None where the rows do not hold them.
     """
 
     chunks: int
     chunks_in_all: int
     rows: int
     temperatures: list[TemperatureStat]
+    gold: GoldStats | None = None
 
     @property
     def at_one(self) -> TemperatureStat:
@@ -131,17 +134,20 @@ def row_stat(
     """
     info, layout = reader.info, reader.header.layout
     stats, rows = [TemperatureStat(t, info) for t in info.temperatures], 0
+    gold = GoldStats(info) if info.gold else None
     chosen = sampled_chunks(layout.chunks, layout.rows, sample_rows)
     for local in chosen:
         data = reader.checked_chunk(local)
         records = data.records[data.scored]
         rows += len(records)
+        if gold is not None:
+            gold.add(data)
         for start in range(0, len(records), _BLOCK):
             block = records[start : start + _BLOCK]
             for stat in stats:
                 stat.add(token_probs(block, info.temperatures, stat.temperature))
         progress(data.records.nbytes)
-    return RowStat(len(chosen), layout.chunks, rows, stats if rows else [])
+    return RowStat(len(chosen), layout.chunks, rows, stats if rows else [], gold if rows else None)
 
 
 def suggested_k(stat: RowStat) -> int:

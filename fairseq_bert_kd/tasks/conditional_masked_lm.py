@@ -6,13 +6,14 @@ import logging
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Optional
 
 import numpy as np
 from fairseq import utils
 from fairseq.data import ConcatDataset, Dictionary, data_utils
 from fairseq.tasks import FairseqTask, register_task
 from fairseq.tasks.translation import TranslationConfig, TranslationTask
+from numpy.typing import NDArray
 from omegaconf import II
 
 from fairseq_bert_kd.data.corpus_parts import check_parts, check_same_dictionaries, text_parts
@@ -21,7 +22,8 @@ from fairseq_bert_kd.data.masked_text_dataset import MaskedTextDataset
 from fairseq_bert_kd.functional.masking import MaskedTokens, Replacement, mask_tokens, replayable_draws
 from fairseq_bert_kd.functional.text_input import LEFT_TO_RIGHT
 from fairseq_bert_kd.storage.fairseq_data import text_files
-from fairseq_bert_kd.teachers.load import is_token_teacher
+from fairseq_bert_kd.storage.folds import in_fold, parse_fold
+from fairseq_bert_kd.teachers.load import held_out_fold, is_token_teacher
 from fairseq_bert_kd.teachers.probe import check_token_teacher
 from fairseq_bert_kd.tokenization.dictionary import (
     TeacherVocabulary,
@@ -35,6 +37,7 @@ logger = logging.getLogger(__name__)
 
 VALIDATION_EPOCH = 0  # training epochs count from 1, so validation masks are fixed and their own
 DEFAULT_MASK_PROB = 0.15  # of the paper
+NO_FOLD = (0, 0)  # for the model: all pairs are seen
 
 
 @dataclass
@@ -67,6 +70,13 @@ class ConditionalMaskedLMConfig(TranslationConfig):
         metadata={
             "help": "train a masked language model of single sentences, on a folder of fairseq-preprocess --only-source or "
             "of prepare-sentences: for data augmentation, not a teacher of translation"
+        },
+    )
+    teacher_fold: Optional[str] = field(
+        default=None,
+        metadata={
+            "help": "I/N: learn from all training pairs but those of the I-th of N folds, which the teacher then scores (dump "
+            "--teacher-fold) without having seen them; a pair's fold follows from its token ids (default: learn from all)"
         },
     )
     cmlm_seed: int = II("common.seed")
@@ -146,7 +156,9 @@ class MaskedLMTraining(GuardedLoading):
                     "dictionaries (fairseq-preprocess --srcdict/--tgtdict), or train a teacher on this folder"
                 )
 
-    def masked_dataset(self, texts: Sequence[Any], split: str) -> MaskedTextDataset:
+    def masked_dataset(
+        self, texts: Sequence[Any], split: str, kept: Optional[NDArray[np.bool_]] = None
+    ) -> MaskedTextDataset:
         """Indexed texts of a split with the masks of training, or with the fixed ones of validation."""
         training = split == self.cfg.train_subset
         mask = functools.partial(
@@ -162,6 +174,7 @@ class MaskedLMTraining(GuardedLoading):
             _every_position if self._left_to_right else mask,
             pad=self.dictionaries["target"].pad(),
             shuffle_seed=self.cfg.cmlm_seed if training else None,
+            kept=kept,
         )
 
     def filter_indices_by_size(self, indices, dataset, max_positions=None, ignore_invalid_inputs=False):
@@ -201,19 +214,57 @@ class ConditionalMaskedLMTask(MaskedLMTraining, GuardedTranslation, TranslationT
         self.replacement = check_masking(cfg)
         super().__init__(cfg, src_dict, tgt_dict)
         self.dictionaries = {"source": src_dict, "target": tgt_dict}
+        self.fold = parse_fold(cfg.teacher_fold) if cfg.teacher_fold else None
+        self.held_out = (self.fold.number, self.fold.count) if self.fold else NO_FOLD
 
     @classmethod
     def setup_task(cls, cfg, **kwargs):
         """The task on pairs, or with ``--cmlm-one-sided`` the one on sentences."""
         if cfg.cmlm_one_sided:
+            if cfg.teacher_fold:
+                raise ValueError(
+                    "--teacher-fold is for teachers of pairs, and --cmlm-one-sided trains on single sentences; leave one out"
+                )
             return OneSidedMaskedLMTask.setup_task(cfg, **kwargs)
         return super().setup_task(cfg, **kwargs)
 
     def load_dataset(self, split, epoch=1, combine=False, **kwargs):
-        self.parts_of(self.folder_of(split, epoch), split, combine)  # checks them
+        parts = self.parts_of(self.folder_of(split, epoch), split, combine)
         super().load_dataset(split, epoch=epoch, combine=combine, **kwargs)
         pairs = self.datasets[split]
-        self.datasets[split] = self.masked_dataset((pairs.src, pairs.tgt), split)
+        kept = self._kept(parts) if self.fold and split == self.cfg.train_subset else None
+        self.datasets[split] = self.masked_dataset((pairs.src, pairs.tgt), split, kept)
+
+    def begin_epoch(self, epoch, model):
+        """fairseq's; a teacher that goes on from a checkpoint must have been trained with the same fold.
+
+        Raises:
+            ValueError: the checkpoint has seen other pairs.
+        """
+        before = held_out_fold(model)
+        if before != self.fold:
+            raise ValueError(
+                f"--teacher-fold is {self.fold or 'not given'}, and the checkpoint from which training goes on was trained with "
+                f"{f'--teacher-fold {before}' if before else 'all pairs'}: it would not be known which pairs the teacher has "
+                "seen. Give another --save-dir, or the same --teacher-fold"
+            )
+        super().begin_epoch(epoch, model)
+
+    def _kept(self, parts):
+        """``(pairs,)`` bool, pairs outside the fold, by the files' own ids: --truncate-source does not move a pair."""
+        repeats, kept = self.cfg.upsample_primary if len(parts) > 1 else 1, []
+        for number, part in enumerate(parts):
+            sides = {
+                side: data_utils.load_indexed_dataset(prefix, self.dictionaries[side], self.cfg.dataset_impl)
+                for side, prefix in part.prefixes.items()
+            }
+            outside = ~in_fold(sides, self.fold)
+            logger.info(
+                "--teacher-fold %s: %d of %d pairs of %s are held out",
+                *(self.fold, len(outside) - outside.sum(), len(outside), part.name),
+            )
+            kept.append(np.tile(outside, 1 if number else repeats))
+        return np.concatenate(kept)
 
 
 class OneSidedMaskedLMTask(MaskedLMTraining, FairseqTask):

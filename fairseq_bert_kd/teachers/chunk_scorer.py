@@ -18,7 +18,7 @@ from torch import Tensor
 from fairseq_bert_kd.functional.teacher_rows import TeacherRows
 from fairseq_bert_kd.storage.fairseq_data import Sides, sentence_hash
 from fairseq_bert_kd.storage.schema import NOT_FINITE, SCORED, TOO_LONG, ChunkData, empty_records
-from fairseq_bert_kd.storage.topk import TopKInfo
+from fairseq_bert_kd.storage.topk import OTHER_FOLD, TopKInfo
 from fairseq_bert_kd.teachers.interface import TokenTeacher
 from fairseq_bert_kd.teachers.pair_batches import EncoderBatch, PairBatcher
 from fairseq_bert_kd.teachers.plan import Batch, plan_chunk
@@ -123,6 +123,7 @@ class ChunkScorer:
         excluded_ids: ``(n,)`` int64 ids that no target holds.
         pad: padding index of the dictionaries.
         device: device of the model.
+        wanted: ``(corpus sentences,)`` bool, sentences of the fold to score; None for all.
     """
 
     def __init__(
@@ -133,8 +134,10 @@ class ChunkScorer:
         excluded_ids: Tensor,
         pad: int,
         device: torch.device,
+        wanted: NDArray[np.bool_] | None = None,
     ):
         self.pairs, self.info, self.device = pairs, info, device
+        self._wanted = wanted
         self._scorer = TokenScorer(
             model,
             excluded_ids.to(device),
@@ -194,10 +197,14 @@ class ChunkScorer:
         src_lengths = np.array([len(source) - 1 for source in sources], dtype=np.int64)
         tgt_lengths = np.array([len(target) for target in targets], dtype=np.int64)
         scored = src_lengths + tgt_lengths <= self._limit
+        status = np.where(scored, SCORED, TOO_LONG)
+        if self._wanted is not None:
+            wanted = self._wanted[first:last]
+            scored, status = scored & wanted, np.where(wanted, status, OTHER_FOLD)
         data = ChunkData(
             hashes={"source": hashes(sources), "target": hashes(targets)},
             lengths=tgt_lengths,
-            status=np.where(scored, SCORED, TOO_LONG).astype(np.uint8),
+            status=status.astype(np.uint8),
             records=empty_records(int(tgt_lengths.sum()), info),
         )
         return Chunk(

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from fairseq_bert_kd import compat
+from fairseq_bert_kd.storage.folds import Fold
 from fairseq_bert_kd.teachers.interface import TokenTeacher
 from fairseq_bert_kd.teachers.probe import check_token_teacher
 
@@ -16,11 +17,13 @@ class Teacher:
         model: a `TokenTeacher`, a fairseq model in evaluation mode.
         task: its task, set up on the data folder to score.
         digest: sha256 of the checkpoint file, hexadecimal.
+        fold: fold of pairs that it was trained without (``--teacher-fold``); None for a teacher of all pairs.
     """
 
     model: Any
     task: Any
     digest: str
+    fold: Fold | None = None
 
 
 def is_token_teacher(arch: str | None) -> bool:
@@ -55,7 +58,13 @@ def load_teacher(path: str, data: str) -> Teacher:
 
     models, _, task = checkpoint_utils.load_model_ensemble_and_task([path], arg_overrides={"data": data})
     check_token_teacher(models[0], f"checkpoint `{path}`")
-    return Teacher(models[0].eval(), task, compat.file_digest(path))
+    return Teacher(models[0].eval(), task, compat.file_digest(path), held_out_fold(models[0]))
+
+
+def held_out_fold(model: Any) -> Fold | None:
+    """The fold that a teacher was trained without, as its weights say; None for a teacher of all pairs."""
+    numbers = getattr(model, "held_out_fold", None)
+    return Fold(*numbers.tolist()) if numbers is not None and bool(numbers.any()) else None
 
 
 def reads_single_texts(state: dict[str, Any]) -> bool:

@@ -10,6 +10,7 @@ import torch
 from numpy.typing import NDArray
 
 from fairseq_bert_kd.storage.fairseq_data import Sides
+from fairseq_bert_kd.storage.folds import in_fold
 from fairseq_bert_kd.storage.shards import Shard
 from fairseq_bert_kd.storage.topk import TopKInfo
 from fairseq_bert_kd.storage.topk_store import TopKReader, TopKWriter
@@ -48,7 +49,8 @@ class TopKDump(StoreDump):
         dictionary = teacher.task.target_dictionary
         self.symbols = dictionary.symbols
         excluded = torch.from_numpy(excluded_ids(dictionary))
-        self.scorer = ChunkScorer(teacher.model, pairs, info, excluded, dictionary.pad(), device)
+        self.wanted = None if info.fold is None else in_fold(pairs, info.fold)
+        self.scorer = ChunkScorer(teacher.model, pairs, info, excluded, dictionary.pad(), device, self.wanted)
 
     def open_writer(self, path: Any, shard: Shard, overwrite: bool) -> TopKWriter:
         return TopKWriter(path, self.info, self.pairs["target"].sizes, self.symbols, shard, overwrite)
@@ -63,6 +65,9 @@ class TopKDump(StoreDump):
     def count_chunk(self, chunk: int) -> dict[str, int]:
         src_lengths, tgt_lengths = self._lengths(chunk)
         fits = src_lengths + tgt_lengths <= self.limit
+        if self.wanted is not None:
+            part = self.wanted[chunk * self.info.chunk_sentences :][: len(fits)]
+            src_lengths, tgt_lengths, fits = src_lengths[part], tgt_lengths[part], fits[part]
         return {
             "positions": int(tgt_lengths.sum()),
             "sentences": len(tgt_lengths),
