@@ -265,3 +265,16 @@ def test_torchrun_without_gpus(chain, calm_bert, tmp_path):
     assert child.returncode == 0, output[-3000:]
     assert_same_curves(one, from_log(output), 6, {"loss", "masked_accuracy"})
     assert_same_weights(tmp_path / "one", tmp_path / "two")
+
+
+@pytest.mark.parametrize("kd_weight", [0, 0.5])
+def test_rdrop(data, workers, tmp_path, kd_weight):
+    """Without dropout both passes agree, so the curves can be compared; with it the divergence is there."""
+    arguments = student(ODD, *TIED, "--kd-weight", kd_weight, "--rdrop-weight", 5)
+    one = in_one(data, tmp_path / "one", *arguments)
+    output = workers.run("train", *training(data, tmp_path / "two", *arguments), pytorch_ddp=True)
+    assert_same_curves(one, from_log(output[0]), 9, {"loss", "nll_loss", "rdrop_kl", "gnorm"})
+    assert_same_weights(tmp_path / "one", tmp_path / "two")
+    drop = training(data, tmp_path / "drop", *arguments, "--dropout", 0.3, epochs=1)
+    output = workers.run("train", *drop, pytorch_ddp=True)
+    assert all(float(entry["rdrop_kl"]) > 0 for entry in from_log(output[0])["train_inner"])

@@ -3,6 +3,7 @@
 import logging
 import math
 from collections import defaultdict
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -19,6 +20,7 @@ from fairseq_bert_kd.functional.chunked_projection import chunked_sums
 from fairseq_bert_kd.functional.distillation import Objective, distillation_sums, score_request
 from fairseq_bert_kd.functional.projected_scores import projected_scores
 from fairseq_bert_kd.functional.projection_plan import ProjectionPlan, projection_plan
+from fairseq_bert_kd.functional.rdrop import PASSES, both_passes, regularised, symmetric_divergence
 from fairseq_bert_kd.functional.schedules import Schedule
 from fairseq_bert_kd.functional.student_scores import student_scores
 from fairseq_bert_kd.functional.teacher_targets import teacher_targets
@@ -66,6 +68,7 @@ class LabelSmoothedCrossEntropyWithDistillationCriterion(LabelSmoothedCrossEntro
         )
         self.weights = _schedule(cfg, cfg.kd_weight, cfg.kd_weight_end)
         self.temperatures = _schedule(cfg, cfg.kd_temperature, cfg.kd_temperature_end)
+        self.rdrop_weight = cfg.rdrop_weight
         self.update = 0
         self._logged: set[str] = set()
 
@@ -99,21 +102,23 @@ class LabelSmoothedCrossEntropyWithDistillationCriterion(LabelSmoothedCrossEntro
         if not model.training:
             return self._validate(model, sample, reduce)
         objective = self._objective_at(self.update - self.warmup_updates)
-        if objective.weight == 0.0:
+        if objective.weight == 0.0 and not self.rdrop_weight:
             return super().forward(model, sample, reduce=reduce)
-        if TEACHER not in sample:
+        if objective.weight and TEACHER not in sample:
             raise ValueError(
                 "--kd-weight is above 0 but the batch has no teacher rows; train with "
                 "--task translation_with_teacher, which attaches them"
             )
         projection = self._own_projection(model, objective)
-        if projection is None:
+        if self.rdrop_weight:
+            sums = self._two_passes(model, sample, objective)
+        elif projection is None:
             sums = self._plain_sums(model, model(**sample["net_input"]), sample, objective)
         else:
             sums = self._projected_sums(model, projection, sample, objective)
         loss = sums.pop("loss")
         if not self.report_accuracy:
-            del sums["n_correct"], sums["total"]
+            sums = {name: value for name, value in sums.items() if name not in ("n_correct", "total")}
         return self._result(loss, sample, sums)
 
     def get_lprobs_and_target(self, model, net_output, sample):
@@ -201,6 +206,29 @@ class LabelSmoothedCrossEntropyWithDistillationCriterion(LabelSmoothedCrossEntro
         kept = target.ne(self.padding_idx)
         return distillation_sums(scores, target, kept, teachers, objective, logits.size(-1), losses)
 
+    def _two_passes(self, model, sample, objective):
+        """Sums of R-Drop: means over two passes with different dropout, and the divergence between them."""
+        twice = {
+            "target": both_passes(sample["target"]),
+            TEACHER: [_twice(rows) for rows in sample.get(TEACHER, ())],
+        }
+        net_output = model(**_twice(sample["net_input"]))
+        if objective.weight:
+            sums = self._plain_sums(model, net_output, twice, objective)
+        else:
+            loss, nll_loss = self.compute_loss(model, net_output, twice)
+            sums = {"loss": loss, "nll_loss": nll_loss.data}
+            if self.report_accuracy:
+                n_correct, total = self.compute_accuracy(model, net_output, twice)
+                sums |= {"n_correct": n_correct.data, "total": total.data}
+        logits = scores_of(model, net_output)[:, self.ignore_prefix_size :]  # (2 batch, tgt_len, vocab)
+        kept = self._target(sample).ne(self.padding_idx)
+        one, other = (logits[number::PASSES].flatten(0, 1)[kept] for number in range(PASSES))
+        divergence = symmetric_divergence(one, other).sum()
+        loss = regularised(sums.pop("loss"), divergence, self.rdrop_weight)
+        means = {name: value / PASSES for name, value in sums.items()}
+        return {"loss": loss, **means, "rdrop_kl": divergence.detach()}
+
     def _full_loss(self, logits, teacher, objective):
         if teacher.full_logits is None:
             raise ValueError(
@@ -236,6 +264,8 @@ class LabelSmoothedCrossEntropyWithDistillationCriterion(LabelSmoothedCrossEntro
         projection = projection_of(model)
         if objective.name == "full":
             projection = "--kd-objective full compares whole distributions"
+        if self.rdrop_weight:
+            projection = "--rdrop-weight compares whole distributions"
         if isinstance(projection, str):
             self._log_once(
                 f"the student projects onto its dictionary itself, all logits at once: {projection}"
@@ -255,6 +285,10 @@ class LabelSmoothedCrossEntropyWithDistillationCriterion(LabelSmoothedCrossEntro
         ``nll_loss`` and ``ppl`` are of the gold tokens alone. See docs/objectives.md, "What is logged".
         """
         super().reduce_metrics(logging_outputs)
+        if any("rdrop_kl" in log for log in logging_outputs):
+            tokens = max(sum(log["ntokens"] for log in logging_outputs), 1)
+            divergence = sum(log.get("rdrop_kl", 0) for log in logging_outputs)
+            metrics.log_scalar("rdrop_kl", divergence / tokens / math.log(2), tokens, round=3)
         if not any("kd_positions" in log for log in logging_outputs):
             return
         sums = _sums(logging_outputs)
@@ -283,6 +317,14 @@ class LabelSmoothedCrossEntropyWithDistillationCriterion(LabelSmoothedCrossEntro
             metrics.log_derived(
                 "kd_student_ppl", lambda meters: utils.get_perplexity(meters["kd_gold_nll"].avg)
             )
+
+
+def _twice(fields: Mapping[str, Any]) -> dict[str, Any]:
+    """Fields of a batch with every row twice; what is no tensor, such as temperatures, stays."""
+    return {
+        name: both_passes(value) if isinstance(value, torch.Tensor) else value
+        for name, value in fields.items()
+    }
 
 
 def _sums(logging_outputs: list[dict[str, Any]]) -> dict[str, float]:

@@ -1,5 +1,6 @@
 """Options of the distillation criterion, and checks of them."""
 
+import math
 from dataclasses import dataclass, field
 from typing import Optional
 
@@ -88,6 +89,14 @@ class DistillationConfig(LabelSmoothedCrossEntropyCriterionConfig):
             "chunked: the same in small chunks, so that all logits are never in memory together; plain: logits from the student"
         },
     )
+    rdrop_weight: float = field(
+        default=0.0,
+        metadata={
+            "help": "A of R-Drop (Liang et al. 2021), for distilled and plain training (--kd-weight 0): each batch goes through "
+            "the student twice with different dropout; loss = mean of both losses + A / 2 * mean of the two KL divergences "
+            "between them, half of the paper's sum; 5 for translation in the paper; 0 is one pass, without it"
+        },
+    )
 
 
 def check_options(cfg: DistillationConfig) -> None:
@@ -115,6 +124,14 @@ def check_options(cfg: DistillationConfig) -> None:
         raise ValueError(
             "--kd-square-temperature is for objectives that divide the student's logits by T; --kd-objective paper does not. "
             "Leave it out, or choose another objective"
+        )
+    if not 0.0 <= cfg.rdrop_weight < math.inf:
+        raise ValueError(
+            f"--rdrop-weight must not be negative, got {cfg.rdrop_weight}; the paper uses 5 for translation"
+        )
+    if cfg.rdrop_weight and str(cfg.kd_projection) == "chunked":
+        raise ValueError(
+            "--rdrop-weight compares whole distributions and cannot be chunked; leave out --kd-projection chunked"
         )
     if str(cfg.kd_objective) == "full" and str(cfg.kd_projection) == "chunked":
         raise ValueError(
