@@ -60,6 +60,7 @@ setup(
         "recipes": ["sacremoses>=0.1"],  # tokenised BLEU by the rules of Moses
         "report": REPORT,
         "examples": EXAMPLES,
+        "comet": ["unbabel-comet>=2.2"],  # a learned metric for score and report
         "docs": DOCS,
         "export": ["pyarrow>=14"],
         "onnx": ["onnx>=1.16"],

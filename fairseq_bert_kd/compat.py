@@ -213,7 +213,7 @@ def import_extra(module: str, extra: str = "report", what: str = "a report") -> 
     try:
         return importlib.import_module(module)
     except ImportError as error:
-        package = module.split(".")[0].replace("_", "-")
+        package = {"comet": "unbabel-comet"}.get(module, module.split(".")[0].replace("_", "-"))
         raise InstallationError(
             f"{what} needs {package} ({error}). Install it with:\n  pip install 'fairseq-bert-kd[{extra}]'"
         ) from error

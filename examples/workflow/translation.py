@@ -49,10 +49,11 @@ class Teacher:
 
 @dataclass
 class Store:
-    """A store: its teacher and options of the dump."""
+    """A store: its teacher and options of the dump; with ``folds`` one teacher like it for each fold."""
 
     teacher: str = "teacher"
     options: str = ""
+    folds: int = 0
 
 
 @dataclass
@@ -62,6 +63,7 @@ class System(Row):
     data: str = "data-bin"
     store: Optional[str] = "default"
     updates: Optional[int] = None
+    share: float = 1.0
     student: dict[str, Any] = field(default_factory=dict)
     kd: dict[str, Any] = field(default_factory=dict)
 
@@ -163,16 +165,42 @@ class _Steps(Steps):
         data = [system.data.replace("data-beam", "data-bin") for system in self.systems.values()]
         for folder in dict.fromkeys([*data, *(settings.teachers[name].data for name in teachers)]):
             yield self.binarised(folder, "pieces", "--joined-dictionary" if folder == "data-bin" else "")
-        for name in teachers:
-            teacher = settings.teachers[name]
-            command = self.command("teacher", name=name, data=teacher.data, options=teacher.options)
-            yield Step(name, command, resumes=True)
+        whole = dict.fromkeys(
+            settings.stores[store].teacher for store in stores if not settings.stores[store].folds
+        )
+        for name in whole:
+            yield self.teacher(name, name)
         for name in dict.fromkeys(stores):
             store = settings.stores[name]
             folder = settings.teachers[store.teacher].data
             named = "" if name == "default" or folder == "data-separate" else f"--name {name}"
-            values = {"data": folder, "teacher": store.teacher, "named": named, "options": store.options}
-            yield Step(f"dump-{name}".removesuffix("-default"), self.command("dump", **values), resumes=True)
+            values = {"data": folder, "named": named, "options": store.options}
+            if store.folds:
+                yield from self.out_of_fold(name, values)
+                continue
+            command = self.command("dump", teacher=store.teacher, **values)
+            yield Step(f"dump-{name}".removesuffix("-default"), command, resumes=True)
+
+    def teacher(self, name: str, kind: str, options: str = "") -> Step:
+        """Training of a teacher of a kind."""
+        teacher = self.settings.teachers[kind]
+        options = f"{teacher.options} {options}"
+        return Step(
+            name, self.command("teacher", name=name, data=teacher.data, options=options), resumes=True
+        )
+
+    def out_of_fold(self, name: str, values: dict[str, str]) -> Iterator[Step]:
+        """A teacher and a dump for each fold, and the store that joins them; each teacher trains as long as one of all pairs."""
+        store, settings = self.settings.stores[name], self.settings
+        for number in range(1, store.folds + 1):
+            fold = f"--teacher-fold {number}/{store.folds}"
+            teacher = f"{store.teacher}-fold-{number}-of-{store.folds}"
+            yield self.teacher(teacher, store.teacher, fold)
+            dump = values | {"options": f"{values['options']} {fold}"}
+            yield Step(f"dump-{name}-{number}", self.command("dump", teacher=teacher, **dump), resumes=True)
+        pair = f"{settings.source}-{settings.target}.{settings.target}"
+        command = self.command("merge", store=f"{values['data']}/train.{pair}.{name}.topk", folds=store.folds)
+        yield Step(f"merge-{name}", command, resumes=True)
 
     def binarised(self, folder: str, pieces: str, dictionaries: str) -> Step:
         tests = ",".join(f"{pieces}/{name}" for name in self.settings.test_sets)
@@ -199,7 +227,7 @@ class _Steps(Steps):
                 yield from self.beam(before)
             before = ("preprocess-beam",)
         budget = settings.student_training
-        updates = system.updates or budget.updates
+        updates = self.updates(name)
         start = [f"--kd-stores {system.store}"] if system.store and system.data != "data-separate" else []
         start += [f"--finetune-from-model students/{other}/checkpoint_best.pt"] if system.after else []
         values = {"data": system.data, "folder": f"students/{run}", "seed": seed, "updates": updates}
@@ -224,6 +252,11 @@ class _Steps(Steps):
         dictionaries = " ".join(f"--{side}dict data-bin/dict.{name}.txt" for side, name in sides.items())
         yield replace(self.binarised("data-beam", "pieces-beam", dictionaries), after=("beam",))
 
+    def updates(self, name: str) -> int:
+        """Updates of a row: its own number, or its share of the main student's."""
+        system = self.systems[name]
+        return system.updates or round(system.share * self.settings.student_training.updates)
+
     def options(self, name: str) -> str:
         """Options of fairseq-train that make a row."""
         system = self.systems[name]
@@ -237,7 +270,7 @@ class _Steps(Steps):
         return self.described(
             name,
             seed,
-            updates=system.updates or self.settings.student_training.updates,
+            updates=self.updates(name),
             options=model + self.options(name),
             store=system.store,
             teacher=self.settings.stores[system.store].teacher if system.store else None,

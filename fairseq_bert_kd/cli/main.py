@@ -29,6 +29,7 @@ COMMANDS = {
     "score": Command(
         f"{CLI}.score_translations", "sacreBLEU of fairseq-generate's output on detokenised text"
     ),
+    "gains": Command(f"{CLI}.gains", "where a system gains over its baseline: by length, and by position"),
     "mine-negatives": Command(
         f"{CLI}.mine_negatives",
         "pairs of paraphrases, and mined pairs that are none, to train an evaluator on",

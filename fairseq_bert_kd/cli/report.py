@@ -31,6 +31,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="N[,N...]",
         help="training sentences, from 0, whose soft labels are shown (default: chosen by the rule in docs/report.md)",
     )
+    parser.add_argument(
+        "--comet",
+        metavar="MODEL",
+        default="",
+        help="also score texts with COMET: path of a checkpoint or hub name (package unbabel-comet; default: not)",
+    )
     parser.add_argument("--overwrite", action="store_true", help="replace existing files")
 
 
@@ -44,7 +50,7 @@ def main(args: argparse.Namespace) -> None:
     folders = [Path(folder).absolute() for folder in args.runs]
     if len(set(folders)) < len(folders):
         raise ValueError(f"an experiment is given twice: {' '.join(args.runs)}; name each once")
-    reports = [make_report(folder, args.subset, args.sentences) for folder in folders]
+    reports = [make_report(folder, args.subset, args.sentences, args.comet) for folder in folders]
     note_other_data(reports)
     if args.figures:
         outputs += _check_absent(figure_paths(args.figures, reports), args.overwrite)

@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from fairseq_bert_kd.cli import paraphrase_scores
+from fairseq_bert_kd.evaluation.comet_metric import Comet
 from fairseq_bert_kd.evaluation.comparability import remarks
 from fairseq_bert_kd.evaluation.fairseq_output import read_hypotheses, read_lines, read_undecoded_targets
 from fairseq_bert_kd.evaluation.metric import MetricSettings
@@ -58,6 +59,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         choices=TOKENIZERS,
         help="sacreBLEU's tokenizer for BLEU; `none` for tokenised text (default: %(default)s)",
     )
+    parser.add_argument(
+        "--comet",
+        metavar="MODEL",
+        help="also score with COMET, times 100: path of a checkpoint or hub name; needs --source and the package unbabel-comet",
+    )
+    parser.add_argument("--source", help="raw source text, for --comet")
     parser.add_argument("--json", metavar="FILE", help="also write scores and signatures to this file")
     parser.add_argument("--overwrite", action="store_true", help="replace an existing --json file")
     paraphrase_scores.add_arguments(parser)
@@ -82,11 +89,14 @@ def format_table(scores: Mapping[str, Sequence[Scores]]) -> str:
     """Table of each system's mean and, with several runs, sample standard deviation; gains over the first system."""
     width = max(len("system"), *map(len, scores))
     header = f"{'system':<{width}}  runs  {'BLEU':>14}  {'chrF2':>14}  length ratio"
+    with_comet = all("comet" in run for runs in scores.values() for run in runs)
+    header += f"  {'COMET':>14}" if with_comet else ""
     rows, gains = [header, "-" * len(header)], []
     for label, runs in scores.items():
         bleu, chrf, ratio = (spread([run[key] for run in runs]) for key in ("bleu", "chrf2", "length_ratio"))
         cells = (f"{len(runs):>4}", f"{_text(bleu):>14}", f"{_text(chrf):>14}", f"{ratio.mean:>12.3f}")
-        rows.append("  ".join([f"{label:<{width}}", *cells]))
+        comet = [f"{_text(spread([run['comet'] for run in runs])):>14}"] if with_comet else []
+        rows.append("  ".join([f"{label:<{width}}", *cells, *comet]))
         gains.append((label, bleu))
     (first, base), *others = gains
     for label, bleu in others:
@@ -135,6 +145,18 @@ def _check_hypotheses(tokenizer: HfTokenizer, hypotheses: Sequence[str], file: s
         )
 
 
+def _comet(args: argparse.Namespace, settings: MetricSettings, sentences: int) -> Comet:
+    """COMET with the source text that it reads."""
+    if not args.source:
+        raise ValueError("--comet reads the source too; give its raw text with --source")
+    sources = read_lines(args.source)
+    if len(sources) != sentences:
+        raise ValueError(
+            f"--source `{args.source}` has {len(sources)} lines, the reference has {sentences}; give the same sentences"
+        )
+    return Comet(settings, args.comet, sources)
+
+
 def main(args: argparse.Namespace) -> None:
     if args.json and Path(args.json).exists() and not args.overwrite:
         raise FileExistsError(f"`{args.json}` exists; pass --overwrite to replace it")
@@ -151,6 +173,8 @@ def main(args: argparse.Namespace) -> None:
         like = load(args.normalise_like)
         settings, normalise = settings._replace(normalised=like.label()), like.normalise
     metrics = table_metrics("bleu", settings)
+    if args.comet:
+        metrics["comet"] = _comet(args, settings, len(reference))
     reference = [normalise(line) for line in reference]
     further = paraphrase_scores.FurtherScores(args, reference, normalise)
     scores: dict[str, list[Scores]] = {}

@@ -89,7 +89,10 @@ def equal_bins(lengths: NDArray[np.int64], bins: int = BINS) -> list[NDArray[np.
 
 
 def gain_by_length(
-    name: str, pairs: Sequence[tuple[SystemOutput, SystemOutput]], bins: int = BINS
+    name: str,
+    pairs: Sequence[tuple[SystemOutput, SystemOutput]],
+    bins: int = BINS,
+    lengths: NDArray[np.int64] | None = None,
 ) -> list[LengthBin]:
     """Gain in each bin: the score of the bin's sentences as a corpus, minus the baseline's, mean over the seeds.
 
@@ -100,6 +103,7 @@ def gain_by_length(
         name: name of the metric, see `SystemOutput.subset_score`.
         pairs: baseline and system with the same seed, one pair per seed, over the same references.
         bins: largest number of bins.
+        lengths: ``(sentences,)`` by which they are sorted; None for the words of the references.
     """
 
     def mean_gain(sentences: NDArray[np.int64]) -> float:
@@ -110,7 +114,7 @@ def gain_by_length(
         return sum(gains) / len(gains)
 
     rng = np.random.default_rng(SEED)
-    lengths = word_counts(pairs[0][0].references)
+    lengths = word_counts(pairs[0][0].references) if lengths is None else lengths
     made = []
     for sentences in equal_bins(lengths, bins):
         low, high = bootstrap_interval(mean_gain, sentences, rng)

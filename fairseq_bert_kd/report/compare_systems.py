@@ -21,6 +21,8 @@ GROUP_TITLES = {
     "teacher": "Teacher",
     "dictionary": "Joined or separate dictionaries",
     "student": "Student",
+    "folds": "In-sample and out-of-fold soft labels",
+    "rdrop": "Beside R-Drop",
     "sequence": "Sequence-level distillation",
     "ablation": "Without one of the losses or stages, or with another",
 }

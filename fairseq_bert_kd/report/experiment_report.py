@@ -7,6 +7,7 @@ from functools import cached_property
 from itertools import combinations
 from pathlib import Path
 
+from fairseq_bert_kd.report.compare_positions import PositionBin, gain_by_position
 from fairseq_bert_kd.report.compare_sentences import (
     ComparedSentence,
     LengthBin,
@@ -19,6 +20,7 @@ from fairseq_bert_kd.report.panels import (
     curve_panels,
     length_panel,
     mass_panel,
+    position_panel,
     reward_panels,
     teacher_panels,
     value_panels,
@@ -68,6 +70,7 @@ class ExperimentReport:
         training_pairs: lines of the raw training text; None without it.
         further_scores: scores that the experiment's own scripts wrote.
         bins: gains by length.
+        positions: gains by position in the sentence.
         worst: sentences at which the main system loses most.
         best: sentences at which it gains most.
         soft_labels: soft labels of chosen sentences.
@@ -84,6 +87,7 @@ class ExperimentReport:
     training_pairs: int | None
     further_scores: list[FurtherScores]
     bins: list[LengthBin] = field(default_factory=list)
+    positions: list[PositionBin] = field(default_factory=list)
     worst: list[ComparedSentence] = field(default_factory=list)
     best: list[ComparedSentence] = field(default_factory=list)
     soft_labels: list[SoftLabels] = field(default_factory=list)
@@ -127,6 +131,12 @@ class ExperimentReport:
             self.results, self.bins, (self.main.label, self.baseline.label), list(self.main.gains)
         )
 
+    @property
+    def position_panel(self) -> Panel | None:
+        if not (self.positions and self.main and self.baseline):
+            return None
+        return position_panel(self.positions, (self.main.label, self.baseline.label), list(self.main.gains))
+
     @cached_property
     def choice(self) -> list[Panel]:
         """Panels about k, T and other values."""
@@ -136,7 +146,7 @@ class ExperimentReport:
 
 
 def make_report(
-    folder: str | Path, subset: str = "test", sentences: Sequence[int] | None = None
+    folder: str | Path, subset: str = "test", sentences: Sequence[int] | None = None, comet: str = ""
 ) -> ExperimentReport:
     """Read and compute what exists of an experiment; the notes get what is missing.
 
@@ -145,6 +155,7 @@ def make_report(
         subset: "test" or "valid".
         sentences: corpus indices of training sentences whose soft labels are shown; None for the rule of
             `choose_sentences`.
+        comet: weights of COMET, see `Comet`; empty for none.
 
     Raises:
         ValueError: the folder is not an experiment.
@@ -154,7 +165,7 @@ def make_report(
     LOGGER.info("reading %s", folder)
     stores = read_stores(experiment, notes)
     logs, teachers = read_student_logs(experiment, notes), read_teacher_logs(experiment, notes)
-    results = read_outputs(experiment, subset, notes)
+    results = read_outputs(experiment, subset, notes, comet)
     report = ExperimentReport(
         experiment=experiment,
         notes=notes,
@@ -171,6 +182,7 @@ def make_report(
     if results and main and main.baseline and main.gains and experiment.kind == "text":
         pairs = results.pairs(main.baseline, main.system)
         report.bins = gain_by_length(results.main_metric, list(pairs.values()))
+        report.positions = gain_by_position(list(pairs.values()), lowercase=experiment.lowercase)
         report.worst, report.best = worst_and_best(
             pairs, results.sources, WORST_AND_BEST, experiment.lowercase
         )

@@ -148,6 +148,7 @@ def _figures(reports: Sequence[ExperimentReport]) -> Iterator[Figure]:
 def _figures_of(report: ExperimentReport) -> Iterator[Figure]:
     yield "learning_curves", [panel for panel in report.curves if panel.name in _README_CURVES], PANEL
     yield "gain_by_length", [report.length_panel] if report.length_panel else [], _WIDE
+    yield "gain_by_position", [report.position_panel] if report.position_panel else [], _WIDE
     chosen = [panel for panel in report.choice if panel.name in _README_CHOICE]
     yield "k_and_t", chosen or report.choice[:2], PANEL
     gains = gains_panel(report.results, report.rows) if report.results else None

@@ -3,11 +3,19 @@
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from functools import partial
 
+from fairseq_bert_kd.report.compare_positions import PositionBin
 from fairseq_bert_kd.report.compare_sentences import LengthBin
 from fairseq_bert_kd.report.compare_systems import GROUP_TITLES, SystemRow, main_row
 from fairseq_bert_kd.report.formatting import list_text, signed
 from fairseq_bert_kd.report.plot_style import Panel
-from fairseq_bert_kd.report.plots import draw_curves, draw_gains, draw_lengths, draw_mass, draw_values
+from fairseq_bert_kd.report.plots import (
+    draw_curves,
+    draw_gains,
+    draw_lengths,
+    draw_mass,
+    draw_positions,
+    draw_values,
+)
 from fairseq_bert_kd.report.read_experiment import MAIN_GROUP, Experiment, Run
 from fairseq_bert_kd.report.read_logs import (
     REWARD_CURVES,
@@ -89,6 +97,22 @@ def length_panel(
         "bootstrap confidence over the bin’s sentences. Words as sacreBLEU’s 13a tokenizer counts them.",
         alt=f"Gain by length of the reference: {listed}.",
         draw=partial(draw_lengths, bins=bins, unit=results.unit),
+    )
+
+
+def position_panel(bins: Sequence[PositionBin], labels: tuple[str, str], seeds: Collection[int]) -> Panel:
+    """Gain by position in the reference; ``labels`` are those of main system and baseline."""
+    listed = "; ".join(
+        f"{item.first} to {item.last} % {signed(item.gain)} ({signed(item.low)} to {signed(item.high)})"
+        for item in bins
+    )
+    return Panel(
+        name="gain-by-position",
+        title="Gain by position in the sentence",
+        caption=f"{labels[0]} against {labels[1]}: of 100 pairs of neighbouring words in a part of the references, how many more "
+        f"the output has; mean of {_seeds(seeds)}, bars: 95 % bootstrap confidence over sentences. Our measure.",
+        alt=f"Gain by position in the reference: {listed}.",
+        draw=partial(draw_positions, bins=bins),
     )
 
 

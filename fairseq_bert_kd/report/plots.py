@@ -7,6 +7,7 @@ import numpy as np
 
 from fairseq_bert_kd.compat import import_extra
 from fairseq_bert_kd.evaluation.significance import Spread
+from fairseq_bert_kd.report.compare_positions import PositionBin
 from fairseq_bert_kd.report.compare_sentences import LengthBin
 from fairseq_bert_kd.report.plot_style import MUTED, SERIES, line_style
 from fairseq_bert_kd.report.read_logs import SystemCurve
@@ -60,6 +61,19 @@ def draw_lengths(axes: Any, bins: Sequence[LengthBin], unit: str) -> None:
     )
     axes.set_xlabel("words of the reference")
     axes.set_ylabel(f"gain, {unit}")
+
+
+def draw_positions(axes: Any, bins: Sequence[PositionBin]) -> None:
+    """The gain in each part of the references with its confidence interval."""
+    gains = [item.gain for item in bins]
+    low = [max(item.gain - item.low, 0) for item in bins]
+    high = [max(item.high - item.gain, 0) for item in bins]
+    axes.axhline(0, color=MUTED, linewidth=1)
+    axes.errorbar(range(len(bins)), gains, yerr=[low, high], fmt="o", capsize=4, color=SERIES[1])
+    axes.set_xlim(-0.4, len(bins) - 0.6)
+    axes.set_xticks(range(len(bins)), [f"{item.first}–{item.last} %" for item in bins])
+    axes.set_xlabel("part of the reference")
+    axes.set_ylabel("gain, matched pairs per 100")
 
 
 def draw_mass(axes: Any, masses: Mapping[float, Mapping[int, float]]) -> None:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from fairseq_bert_kd.evaluation.comet_metric import Comet
 from fairseq_bert_kd.evaluation.comparability import remarks
 from fairseq_bert_kd.evaluation.fairseq_output import READERS, read_predictions
 from fairseq_bert_kd.evaluation.metric import Metric, MetricSettings
@@ -101,13 +102,17 @@ def _normaliser(experiment: Experiment, notes: Notes) -> HfTokenizer | None:
 _load_tokenizer = functools.cache(HfTokenizer)  # for every subset
 
 
-def read_outputs(experiment: Experiment, subset: str, notes: Notes) -> ScoredOutputs | None:
+def read_outputs(experiment: Experiment, subset: str, notes: Notes, comet: str = "") -> ScoredOutputs | None:
     """Score the outputs that exist; None if nothing can be scored.
 
     Args:
         experiment: experiment of the runs.
         subset: "test" or "valid".
         notes: get what is missing.
+        comet: weights of COMET, see `Comet`; empty for none.
+
+    Raises:
+        ImportError, ValueError: COMET is asked for and cannot be computed.
     """
     metrics, main = choose_metrics(experiment, notes)
     normalised = normalise(experiment, notes)
@@ -117,6 +122,8 @@ def read_outputs(experiment: Experiment, subset: str, notes: Notes) -> ScoredOut
     )
     if not references:
         return None
+    if comet and experiment.kind == "text":
+        metrics["comet"] = Comet(metrics[main].settings, comet, sources or [])
     references, outputs = normalised(references), {}
     for run in experiment.runs:
         path = experiment.output(run, subset)
