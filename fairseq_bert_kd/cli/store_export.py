@@ -78,7 +78,7 @@ class Table:
     def __init__(self, arrow: Any, header: Header, symbols: Sequence[str] | None, plain: bool = False):
         self._arrow, self._plain = arrow, plain
         self._info: Any = header.info
-        self._status = arrow.array(self._info.status_names, arrow.string())
+        self._status = arrow.array(self._info.statuses, arrow.string())
         clean = symbols and [symbol.encode("utf-8", "replace").decode() for symbol in symbols]
         self._symbols = clean and arrow.array(clean, arrow.string())
         none = np.zeros(0, dtype=np.uint8)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from fairseq_bert_kd.cli.store_tools import printable, progress_bar
 from fairseq_bert_kd.storage.chunk import chunk_digest
-from fairseq_bert_kd.storage.folds import store_of_fold
+from fairseq_bert_kd.storage.folds import is_fold_path, store_of_fold
 from fairseq_bert_kd.storage.header import Header, open_header
 from fairseq_bert_kd.storage.known_schemas import SCHEMAS
 from fairseq_bert_kd.storage.merge import merge_shards
@@ -45,12 +45,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def main(args: argparse.Namespace) -> None:
     shards = [Path(path) for path in args.shards]
-    headers = [open_header(path, SCHEMAS) for path in shards]
-    of_folds = _are_folds(headers)
-    output = Path(args.output) if args.output is not None else default_output(shards, of_folds)
+    output = Path(args.output) if args.output is not None else default_output(shards)
     if any(output.exists() and path.exists() and path.samefile(output) for path in shards):
         raise ValueError(f"--output {output} is one of the shards; give another name")
-    layouts = [header.layout for header in headers]
+    headers = [open_header(path, SCHEMAS) for path in shards]
+    of_folds, layouts = _are_folds(headers), [header.layout for header in headers]
     was_there = output.exists() and not args.overwrite  # then complete, or refused below
     total = sum(layout.ends["records"] - layout.starts["records"] for layout in layouts)
     with progress_bar(f"merge {output.name}", total) as bar:
@@ -81,16 +80,20 @@ def _are_folds(headers: Sequence[Header]) -> bool:
     return bool(folds) and (len(folds) > 1 or all(header.shard.count == 1 for header in headers))
 
 
-def default_output(shards: Sequence[Path], of_folds: bool = False) -> Path:
+def default_output(shards: Sequence[Path]) -> Path:
     """The name that all shards, or all folds, share.
 
     Raises:
         ValueError: they do not share one, or are not named like shards.
     """
-    names = {(store_of_fold if of_folds else store_of_shard)(path) for path in shards}
+    of_folds = [is_fold_path(path) for path in shards]
+    names = {
+        (store_of_fold if of_fold else store_of_shard)(path)
+        for path, of_fold in zip(shards, of_folds, strict=True)
+    }
     if len(names) > 1:
         raise ValueError(
-            f"the {'folds' if of_folds else 'shards'} belong to several stores by their names ({', '.join(sorted(map(str, names))[:3])}); "
+            f"the {'folds' if all(of_folds) else 'shards'} belong to several stores by their names ({', '.join(sorted(map(str, names))[:3])}); "
             "give --output"
         )
     return names.pop()

@@ -66,7 +66,7 @@ def sides_of_sentence(
 
 def why_missing(reader: StoreReader, index: int) -> Iterator[str]:
     """A line for a sentence without rows."""
-    status, names = reader.status(index), reader.info.status_names
+    status, names = reader.status(index), reader.info.statuses
     if status != SCORED:
         name = names[status] if status < len(names) else str(status)
         yield f"the teacher has not scored it: {_WHY_MISSING.get(name, 'for an unknown reason')} ({name})"

@@ -93,8 +93,9 @@ def _facts(header: Header) -> Iterator[tuple[str, str]]:
         seen = "from the left" if info.mask_plan == PREFIX_PLAN else "each token masked"
         yield (
             "on gold",
-            f"accuracy {100 * accuracy:.2f} %, perplexity {perplexity:.4g} ({seen}; {_fold_words(info)})",
+            f"accuracy {100 * accuracy:.2f} %, perplexity {perplexity:.4g} ({seen})",
         )
+        yield "", _fold_words(info)
     yield fact_of_versions(header)
 
 

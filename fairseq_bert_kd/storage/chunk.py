@@ -53,7 +53,7 @@ def check_rows(data: ChunkData, info: StoreInfo, first_sentence: int = 0) -> Non
         first_sentence: corpus index of the chunk's first sentence, for messages.
     """
     _check_arrays(data, info)
-    unknown = data.status >= len(info.status_names)
+    unknown = data.status >= len(info.statuses)
     if unknown.any():
         sentence = int(unknown.argmax())
         raise ValueError(f"sentence {first_sentence + sentence}: unknown status {data.status[sentence]}")

@@ -5,6 +5,7 @@ content are our choice: a pair that occurs twice is in one fold, and order and n
 """
 
 import os
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -80,6 +81,11 @@ def fold_path(path: str | os.PathLike[str], fold: Fold | None) -> Path:
     """Path of the part of a store that holds one fold; the store's own path for None."""
     path = Path(path)
     return path if fold is None else path.with_name(f"{path.name}.fold-{fold.number}-of-{fold.count}")
+
+
+def is_fold_path(path: str | os.PathLike[str]) -> bool:
+    """Whether a file has the name of a fold, and not of a shard of one."""
+    return re.search(r"\.fold-\d+-of-\d+$", Path(path).name) is not None
 
 
 def store_of_fold(path: str | os.PathLike[str]) -> Path:

@@ -103,6 +103,11 @@ class StoreInfo:
     # columns of the chunk table that do not follow from the rows, and their values where they are not known
     unknown: ClassVar[Mapping[str, Any]] = {}
 
+    @property
+    def statuses(self) -> tuple[str, ...]:
+        """Names of the statuses that sentences of this store can have, `SCORED` first."""
+        return self.status_names
+
     # ------------------------------------------------------------ layout
 
     @property
@@ -113,7 +118,7 @@ class StoreInfo:
     @property
     def table_columns(self) -> list[tuple]:
         """Fields of a chunk's table entry after its digest; at least ``scored_rows`` and ``missing``."""
-        return [("scored_rows", "<i8"), ("missing", "<i8", (len(self.status_names) - 1,))]
+        return [("scored_rows", "<i8"), ("missing", "<i8", (len(self.statuses) - 1,))]
 
     @property
     def table_dtype(self) -> np.dtype[Any]:
@@ -164,7 +169,7 @@ class StoreInfo:
         """The columns of the chunk table that follow from a chunk's rows."""
         return {
             "scored_rows": np.count_nonzero(data.scored),
-            "missing": np.bincount(data.status, minlength=len(self.status_names))[1:],
+            "missing": np.bincount(data.status, minlength=len(self.statuses))[1:],
         }
 
     def summarise(self, table: NDArray[Any]) -> dict[str, Any]:
@@ -172,9 +177,7 @@ class StoreInfo:
         missing = table["missing"].sum(axis=0)
         return {
             "scored_rows": int(table["scored_rows"].sum()),
-            "missing_sentences": {
-                name: int(n) for name, n in zip(self.status_names[1:], missing, strict=True)
-            },
+            "missing_sentences": {name: int(n) for name, n in zip(self.statuses[1:], missing, strict=True)},
         }
 
     # ------------------------------------------------------------ data

@@ -83,6 +83,7 @@ class TopKInfo(StoreInfo):
     sides: ClassVar[tuple[str, ...]] = ("source", "target")
     row_side: ClassVar[str | None] = "target"
     dictionary_side: ClassVar[str | None] = "target"
+    status_names: ClassVar[tuple[str, ...]] = ("scored", "too_long", "not_finite", "not_imported")
     blobs: ClassVar[tuple[str, ...]] = ("dictionary",)
     # rows whose best token is the gold token, and negative log-likelihood of the gold tokens at temperature 1, in nats
     unknown: ClassVar[Mapping[str, Any]] = {"gold_correct": -1, "gold_nll": math.nan}
@@ -93,9 +94,8 @@ class TopKInfo(StoreInfo):
         return parse_fold(self.folds[0].fold) if len(self.folds) == 1 else None
 
     @property
-    def status_names(self) -> tuple[str, ...]:  # type: ignore[override]
-        names = ("scored", "too_long", "not_finite", "not_imported")
-        return (*names, "other_fold") if self.fold else names
+    def statuses(self) -> tuple[str, ...]:
+        return (*self.status_names, "other_fold") if self.fold else self.status_names
 
     # ------------------------------------------------------------ layout
 
@@ -119,7 +119,7 @@ class TopKInfo(StoreInfo):
             ("gold_correct", "<i8"),
             ("gold_nll", "<f8"),  # summed
             ("captured", "<f8", (len(self.temperatures),)),  # mass of the k tokens, summed
-            ("missing", "<i8", (len(self.status_names) - 1,)),  # sentences, by status
+            ("missing", "<i8", (len(self.statuses) - 1,)),  # sentences, by status
         ]
 
     @property

@@ -1,0 +1,75 @@
+import json
+
+import pytest
+
+from fairseq_bert_kd.cli.main import cli_main
+from fairseq_bert_kd.evaluation.metric import MetricSettings
+from fairseq_bert_kd.evaluation.registry import table_metrics
+from fairseq_bert_kd.evaluation.system_output import SystemOutput
+from fairseq_bert_kd.report.compare_positions import gain_by_position
+from tests.cli.test_score_translations import write_output
+
+REFERENCES = [f"one two three four w{i}" for i in range(20)] + [
+    f"one two three four w{i} six seven eight" for i in range(20)
+]
+BASE = ["one two x y z" for _ in REFERENCES]  # has the first halves
+BETTER = [text.replace("one two", "one q") for text in REFERENCES]  # has the rest
+
+
+def outputs(*systems):
+    metrics = table_metrics("bleu", MetricSettings())
+    return [SystemOutput(metrics, texts, REFERENCES) for texts in systems]
+
+
+def test_gain_by_position_by_hand():
+    [first, second] = gain_by_position([tuple(outputs(BASE, BETTER))], bins=2, order=1)
+    # of 5 words three have their middle in the first half: one two | (three at 1/2 is in the second); of 8 words four
+    assert (first.ngrams, second.ngrams) == (20 * 2 + 20 * 4, 20 * 3 + 20 * 4)
+    assert first.baseline == pytest.approx(100 * 80 / 120)
+    assert first.gain == pytest.approx(100 * (20 * 1 + 20 * 3) / 120 - 100 * 80 / 120)
+    assert second.baseline == 0
+    assert second.gain == 100
+    assert first.low <= first.gain <= first.high
+    assert (second.low, second.high) == (100, 100)  # every sentence alike: no resample differs
+
+
+@pytest.fixture
+def folder(tmp_path):
+    (tmp_path / "ref").write_text("\n".join(REFERENCES) + "\n")
+    (tmp_path / "src").write_text("\n".join(" ".join("x" * (1 + i % 4)) for i in range(40)) + "\n")
+    for name, texts in (("base", BASE), ("better", BETTER)):
+        write_output(tmp_path / name, dict(enumerate(texts)))
+    return tmp_path
+
+
+def gains(folder, *arguments):
+    return cli_main(["gains", "--reference", str(folder / "ref"), *map(str, arguments)])
+
+
+def test_command_prints_and_writes_the_same(folder, capsys):
+    systems = (f"a={folder / 'base'},{folder / 'base'}", f"b={folder / 'better'},{folder / 'base'}")
+    words = (*systems, "--source", folder / "src", "--bins", 2, "--order", 1, "--json", folder / "json")
+    assert gains(folder, *words) == 0
+    out = capsys.readouterr().out
+    record = json.loads((folder / "json").read_text())
+    pairs = list(zip(outputs(BASE, BASE), outputs(BETTER, BASE), strict=True))
+    assert record["position"] == [item._asdict() for item in gain_by_position(pairs, 2, 1)]
+    assert record["position"][1]["gain"] == pytest.approx(50)  # one of two seeds
+    assert [(item["shortest"], item["longest"]) for item in record["reference_length"]] == [(5, 5), (8, 8)]
+    assert [(item["shortest"], item["longest"]) for item in record["source_length"]] == [(1, 2), (3, 4)]
+    assert "words of the source" in out
+    assert "50 to 100 %" in out
+    assert "+50.00" in out
+    assert gains(folder, *words) == 2
+    assert "pass --overwrite" in capsys.readouterr().err
+
+
+def test_wrong_input(folder, capsys):
+    base, better = f"a={folder / 'base'}", f"b={folder / 'better'}"
+    for words, why in (
+        ((base, f"{better},{folder / 'base'}"), "give one of each for every seed"),
+        ((base, better, "--bins", 0), "--bins and --order must be at least 1"),
+        ((base, better, "--source", folder / "base"), "give the same sentences"),
+    ):
+        assert gains(folder, *words) == 2
+        assert why in capsys.readouterr().err
