@@ -20,6 +20,7 @@ import fairseq_bert_kd.criterions.policy_gradient  # noqa: E402
 import fairseq_bert_kd.criterions.ranking_margin  # noqa: E402
 import fairseq_bert_kd.criterions.sentence_representation  # noqa: E402
 import fairseq_bert_kd.models.decomposable_attention  # noqa: E402
+import fairseq_bert_kd.models.entity_encoder  # noqa: E402
 import fairseq_bert_kd.models.hf_encoder  # noqa: E402
 import fairseq_bert_kd.models.masked_lm_teacher  # noqa: E402
 import fairseq_bert_kd.models.sentence_lstm  # noqa: E402
