@@ -14,7 +14,7 @@ ROOT = Path(__file__).parents[1]
 PACKAGE = "fairseq_bert_kd"
 FILES = sorted((ROOT / PACKAGE).rglob("*.py"))
 # imported where they are used, never when a module of ours is imported
-LAZY = {"transformers", "tokenizers", "matplotlib", "jinja2", "rouge_score", "triton"}
+LAZY = {"safetensors", "transformers", "tokenizers", "matplotlib", "jinja2", "rouge_score", "triton"}
 
 # part -> what else of the package it may import, lowest part first; files of one part may import each other
 INSIDE = {
@@ -30,7 +30,7 @@ INSIDE = {
     "modules": {"functional", "storage", "batch", "compat"},
     "teachers": {"data", "tokenization", "modules", "functional", "storage", "batch", "compat"},
     "rewards": {"modules", "tokenization", "data", "evaluation", "functional", "storage", "compat"},
-    "models": {"modules", "functional", "batch", "compat"},
+    "models": {"modules", "functional", "storage", "batch", "compat"},
     "criterions": {"modules", "functional", "batch"},
     "tasks": {
         "rewards", "teachers", "modules", "evaluation", "data", "tokenization", "functional", "storage", "batch", "compat",
@@ -50,7 +50,7 @@ OUTSIDE = {
     "batch": {"torch"},
     "compat": {"torch", "numpy"},
     "text_lines": set(),
-    "storage": {"numpy"},
+    "storage": {"numpy", "safetensors"},
     "functional": {"torch", "numpy", "triton"},  # triton where there is a GPU
     "evaluation": {"numpy", "sacrebleu", "scipy", "sklearn"},  # rouge-score comes through compat.import_extra
     "data": {"torch", "numpy", "fairseq.data", "fairseq.utils"},

@@ -23,6 +23,12 @@ COMMANDS = {
         f"{CLI}.evaluate_sentences",
         "accuracy, F1 or correlation of a sentence model, with intervals and tests",
     ),
+    "entity-vectors": Command(
+        f"{CLI}.entity_vectors", "vectors of a graph's entities by TransE, with their filtered ranking"
+    ),
+    "entities": Command(
+        f"{CLI}.entities", "which pieces of prepared sentences name which entity, and how many have vectors"
+    ),
     "dump": Command(f"{CLI}.dump_teacher_topk", "store a teacher's top-k logits for every target position"),
     "vectors": Command(f"{CLI}.vectors", "store a teacher's vector of every sentence"),
     "encode": Command(f"{CLI}.encode", "vectors of a text's lines as a .npy file"),

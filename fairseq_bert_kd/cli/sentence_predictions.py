@@ -131,7 +131,7 @@ def _rows_of_split(args: argparse.Namespace, model: LoadedModel) -> Rows:
     _check_task(args.sts, model, spec, f"data folder `{model.data}`")
     sides = open_sides(sentence_files(model.data, args.subset, text_sides(spec)), args.subset)
     targets = read_targets(model.data, args.subset, spec)
-    dataset = SentenceDataset(list(sides.values()), None, model.task.dictionary.pad())
+    dataset = model.task.make_dataset(model.data, args.subset, list(sides.values()))
     return Rows(args.subset, dataset, None if targets is None else _named(targets, spec))
 
 
@@ -150,7 +150,7 @@ def _rows_of_file(args: argparse.Namespace, model: LoadedModel) -> Rows:
         TextList(list(side.closed(lengths, eos)))
         for side, lengths in zip(texts.texts, texts.lengths().T, strict=True)
     ]
-    dataset = SentenceDataset(sides, None, model.task.dictionary.pad())
+    dataset = model.task.make_dataset(None, args.input, sides)
     return Rows(args.input, dataset, None if scanned.labels is None else _named(scanned.labels, spec))
 
 

@@ -107,7 +107,7 @@ def parts_of_state(state: dict[str, Any], name: str) -> tuple[SentenceParts, Enc
         name: its path, for the message.
 
     Raises:
-        ValueError: the checkpoint holds no transformers encoder.
+        ValueError: the checkpoint holds no transformers encoder, or one with an entity stream.
     """
     settings, weights = compat.model_settings(state), state["model"]
     described = settings.get("encoder_spec") or settings.get("teacher_spec") or "{}"
@@ -117,6 +117,11 @@ def parts_of_state(state: dict[str, Any], name: str) -> tuple[SentenceParts, Enc
             "--arch hf_encoder"
         )
     spec = EncoderSpec.from_json(described)
+    if spec.entities:
+        raise ValueError(
+            f"`{name}` has an entity stream, without which its encoder was not trained; go on from it with "
+            "--finetune-from-model and --arch entity_encoder"
+        )
     encoder = take_apart(encoder_from_config(spec.config)).encoder
     encoder.load_state_dict(_below(weights, "encoder."))
     parts = SentenceParts(encoder)

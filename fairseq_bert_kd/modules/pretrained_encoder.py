@@ -4,7 +4,7 @@ import json
 import logging
 import pickle
 from collections.abc import Collection
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, NamedTuple, NoReturn
 
 from torch import nn
@@ -46,6 +46,7 @@ class EncoderSpec:
         pooler: whether a pooler's weights stand beside the encoder's.
         heads: classification heads by name.
         projections: width and bias of maps of hidden states for training alone, by name.
+        entities: sizes of an entity stream; empty without one.
     """
 
     config: dict[str, Any]
@@ -56,6 +57,11 @@ class EncoderSpec:
     pooler: bool = False
     heads: dict[str, Head] = field(default_factory=dict)
     projections: dict[str, tuple[int, bool]] = field(default_factory=dict)
+    entities: dict[str, Any] = field(default_factory=dict)
+
+    def with_entities(self, entities: dict[str, Any]) -> "EncoderSpec":
+        """The same with an entity stream of these sizes."""
+        return replace(self, entities=entities)
 
     def to_json(self) -> str:
         """One line with sorted keys."""
@@ -68,6 +74,7 @@ class EncoderSpec:
             "pooler": self.pooler,
             "heads": self.heads,
             "projections": self.projections,
+            **({"entities": self.entities} if self.entities else {}),
         }
         return json.dumps(fields, sort_keys=True)
 
@@ -89,6 +96,7 @@ class EncoderSpec:
             projections={
                 name: (width, bias) for name, (width, bias) in fields.get("projections", {}).items()
             },
+            entities=fields.get("entities", {}),
         )
 
 

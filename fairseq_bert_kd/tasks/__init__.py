@@ -20,12 +20,14 @@ import fairseq_bert_kd.criterions.policy_gradient  # noqa: E402
 import fairseq_bert_kd.criterions.ranking_margin  # noqa: E402
 import fairseq_bert_kd.criterions.sentence_representation  # noqa: E402
 import fairseq_bert_kd.models.decomposable_attention  # noqa: E402
+import fairseq_bert_kd.models.entity_encoder  # noqa: E402
 import fairseq_bert_kd.models.hf_encoder  # noqa: E402
 import fairseq_bert_kd.models.masked_lm_teacher  # noqa: E402
 import fairseq_bert_kd.models.sentence_lstm  # noqa: E402
 import fairseq_bert_kd.models.student_presets  # noqa: E402
 import fairseq_bert_kd.models.tinybert  # noqa: E402
 import fairseq_bert_kd.tasks.conditional_masked_lm  # noqa: E402
+import fairseq_bert_kd.tasks.entity_sentence_prediction  # noqa: E402
 import fairseq_bert_kd.tasks.ranking_margin  # noqa: E402
 import fairseq_bert_kd.tasks.sentence_prediction_with_teacher  # noqa: E402
 import fairseq_bert_kd.tasks.sentence_vectors  # noqa: E402

@@ -296,11 +296,29 @@ class SentencePredictionWithTeacherTask(GuardedLoading, FairseqTask):
         self.say_unknown(folder, split, texts, dict.fromkeys(texts, self.dictionary.unk()))
         targets = self._targets(folder, split, len(texts["input0"]))
         training = split == self.cfg.train_subset
-        dataset = SentenceDataset(
-            list(texts.values()), targets, self.dictionary.pad(), self.cfg.seed if training else None
-        )
+        seed = self.cfg.seed if training else None
+        dataset = self.make_dataset(folder, split, list(texts.values()), targets, seed)
         self.truncate(dataset, split)
         self.datasets[split] = dataset
+
+    def make_dataset(
+        self,
+        folder: str | None,
+        split: str,
+        texts: Sequence[Any],
+        targets: Any = None,
+        shuffle_seed: int | None = None,
+    ) -> SentenceDataset:
+        """Rows for the model, with what else it reads of them.
+
+        Args:
+            folder: data folder; None for rows of a table.
+            split: of the folder.
+            texts: see `SentenceDataset`.
+            targets: see `SentenceDataset`.
+            shuffle_seed: see `SentenceDataset`.
+        """
+        return SentenceDataset(texts, targets, self.dictionary.pad(), shuffle_seed)
 
     def _targets(self, folder: str, split: str, rows: int):
         """Labels of a split in the numbers of the model's outputs; None if there are none."""

@@ -1,0 +1,255 @@
+"""``fairseq-bert-kd entity-vectors``: vectors of a graph's entities by TransE, or from a library's files."""
+
+import argparse
+import logging
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from fairseq_bert_kd.functional.translation_embeddings import (
+    corrupt,
+    distances,
+    evaluate,
+    into_unit_ball,
+    margin_loss,
+)
+from fairseq_bert_kd.storage.entity_vectors import (
+    EntityVectors,
+    check_vectors,
+    ids_path,
+    write_entity_vectors,
+)
+from fairseq_bert_kd.storage.triples import Triple, numbered, read_triples
+from fairseq_bert_kd.text_lines import open_lines
+
+logger = logging.getLogger(__name__)
+
+HELP = "vectors of a graph's entities by TransE, with their filtered ranking; or take those that another library trained"
+EXAMPLE = """examples:
+  fairseq-bert-kd entity-vectors --triples train.tsv --valid valid.tsv --output graph.safetensors
+  fairseq-bert-kd entity-vectors --array entities.npy --array-ids entity_to_id.tsv.gz --output graph.safetensors"""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.epilog = EXAMPLE
+    parser.add_argument(
+        "--output",
+        required=True,
+        metavar="FILE.safetensors",
+        help="file of vectors to write; their ids stand beside it, in FILE.txt",
+    )
+    parser.add_argument("--overwrite", action="store_true", help="replace it if it exists")
+    parser.add_argument(
+        "--triples",
+        nargs="+",
+        metavar="FILE",
+        help="training graph: head, relation, tail with tabs; may end in .gz",
+    )
+    parser.add_argument(
+        "--valid",
+        nargs="+",
+        default=[],
+        metavar="FILE",
+        help="triples to rank, none of which is in the graph",
+    )
+    parser.add_argument(
+        "--known",
+        nargs="+",
+        default=[],
+        metavar="FILE",
+        help="further true triples that the ranking leaves out, such as those of the other evaluation split",
+    )
+    parser.add_argument(
+        "--array",
+        metavar="FILE.npy",
+        help="instead of training: an array of vectors, as saved from PyKEEN's entity representations, one row per entity",
+    )
+    parser.add_argument(
+        "--array-ids",
+        metavar="FILE",
+        help="ids of its rows: PyKEEN's entity_to_id.tsv.gz (id, label), or one label a line",
+    )
+    model = parser.add_argument_group("TransE")
+    model.add_argument("--dim", type=int, default=100, help="width of the vectors (default: %(default)s)")
+    model.add_argument(
+        "--norm", type=int, choices=(1, 2), default=1, help="of the distance (default: %(default)s)"
+    )
+    model.add_argument("--margin", type=float, default=1.0, help="default: %(default)s")
+    model.add_argument(
+        "--negatives", type=int, default=1, help="corrupted triples of each true one (default: %(default)s)"
+    )
+    model.add_argument("--epochs", type=int, default=100, help="default: %(default)s")
+    model.add_argument("--batch", type=int, default=1000, help="triples of an update (default: %(default)s)")
+    model.add_argument("--lr", type=float, default=0.1, help="of Adagrad (default: %(default)s)")
+    model.add_argument("--seed", type=int, default=1, help="default: %(default)s")
+
+
+def main(args: argparse.Namespace) -> None:
+    output = _checked_output(args)
+    if args.array:
+        vectors = _of_array(args)
+        write_entity_vectors(output, vectors)
+    else:
+        triples, evaluated = read_triples(args.triples), read_triples(args.valid) if args.valid else []
+        _check_apart(triples, evaluated)
+        entities = {
+            name: number for number, name in enumerate(sorted({t[i] for t in triples for i in (0, 2)}))
+        }
+        relations = {name: number for number, name in enumerate(sorted({t[1] for t in triples}))}
+        graph = torch.from_numpy(numbered(triples, entities, relations)[0])
+        print(f"graph: {len(graph):,} triples, {len(entities):,} entities, {len(relations)} relations")
+        table, translations = train(graph, len(entities), len(relations), args)
+        vectors = EntityVectors(tuple(entities), table.numpy())
+        check_vectors(vectors.ids, vectors.vectors, "the trained table")
+        write_entity_vectors(output, vectors, translations.numpy())
+        if evaluated:
+            others = [*evaluated, *(read_triples(args.known) if args.known else [])]
+            _rank(graph, evaluated, others, entities, relations, table, translations, args.norm)
+    print(
+        f"{output}: {len(vectors.ids):,} vectors of {vectors.vectors.shape[1]}, sha256 {vectors.digest()[:12]}"
+    )
+
+
+def _checked_output(args: argparse.Namespace) -> Path:
+    output = Path(args.output)
+    if output.suffix != ".safetensors":
+        raise ValueError(f"--output must end in .safetensors, got `{output}`")
+    if not output.absolute().parent.is_dir():
+        raise FileNotFoundError(f"the folder of --output `{output}` does not exist. Create it first.")
+    for path in (output, ids_path(output)):
+        if path.exists() and not args.overwrite:
+            raise FileExistsError(f"`{path}` exists; choose another name, or pass --overwrite to replace it")
+    if bool(args.triples) == bool(args.array):
+        raise ValueError("give either --triples, to train vectors, or --array, to take an array of them")
+    if args.array and not args.array_ids:
+        raise ValueError("--array needs --array-ids, the labels of its rows")
+    for name in ("dim", "negatives", "epochs", "batch"):
+        if getattr(args, name) < 1:
+            raise ValueError(f"--{name} must be at least 1, got {getattr(args, name)}")
+    return output
+
+
+def _check_apart(triples: Sequence[Triple], evaluated: Sequence[Triple]) -> None:
+    if shared := set(triples) & set(evaluated):
+        raise ValueError(
+            f"{len(shared):,} of {len(evaluated):,} triples of --valid are in the graph too (first: {' '.join(min(shared))}): "
+            "their ranks would say nothing; take them out of --triples"
+        )
+
+
+def train(triples: Tensor, entities: int, relations: int, args: argparse.Namespace) -> tuple[Tensor, Tensor]:
+    """Train TransE with Adagrad; entities stay inside the unit ball.
+
+    Args:
+        triples: ``(n, 3)`` int64.
+        entities: number of entities.
+        relations: number of relations.
+        args: options of the command.
+
+    Returns:
+        ``(entities, dim)`` and ``(relations, dim)``.
+    """
+    generator = torch.Generator().manual_seed(args.seed)
+    bound = 6 / args.dim**0.5  # Bordes et al. 2013
+    table, translations = (
+        torch.empty(size, args.dim).uniform_(-bound, bound, generator=generator).requires_grad_()
+        for size in (entities, relations)
+    )
+    with torch.no_grad():
+        translations /= translations.norm(dim=1, keepdim=True)
+        into_unit_ball(table, torch.arange(entities))
+    optimizer = torch.optim.Adagrad([table, translations], lr=args.lr)
+    start = time.monotonic()
+    for epoch in range(1, args.epochs + 1):
+        total = 0.0
+        for part in torch.randperm(len(triples), generator=generator).split(args.batch):
+            total += _update(triples[part], table, translations, optimizer, args, generator)
+        if epoch % max(args.epochs // 10, 1) == 0:
+            seconds = time.monotonic() - start
+            print(f"epoch {epoch}: loss {total / len(triples):.4f} per triple, {seconds:.0f} s", flush=True)
+    return table.detach(), translations.detach()
+
+
+def _update(
+    true: Tensor,
+    table: Tensor,
+    translations: Tensor,
+    optimizer: torch.optim.Optimizer,
+    args: argparse.Namespace,
+    generator: torch.Generator,
+) -> float:
+    """One update; the summed loss before it."""
+    heads, tails = corrupt(true, len(table), args.negatives, generator)
+
+    def look_up(rows: Tensor) -> Tensor:
+        return torch.nn.functional.embedding(rows, table, sparse=True)
+
+    relation = torch.nn.functional.embedding(true[:, 1], translations, sparse=True)
+    near = distances(look_up(true[:, 0]), relation, look_up(true[:, 2]), args.norm)
+    far = distances(look_up(heads), relation[:, None], look_up(tails), args.norm)
+    loss = margin_loss(near, far, args.margin)
+    optimizer.zero_grad()
+    (loss / len(true)).backward()
+    optimizer.step()
+    with torch.no_grad():
+        into_unit_ball(table, torch.cat([true[:, 0], true[:, 2], heads.flatten(), tails.flatten()]).unique())
+    return float(loss.detach())
+
+
+def _rank(
+    graph: Tensor,
+    evaluated: Sequence[Triple],
+    true: Sequence[Triple],
+    entities: dict[str, int],
+    relations: dict[str, int],
+    table: Tensor,
+    translations: Tensor,
+    norm: int,
+) -> None:
+    """Print the filtered ranking of triples whose parts are in the graph."""
+    triples, unknown = numbered(evaluated, entities, relations)
+    others, _ = numbered(true, entities, relations)
+    if unknown:
+        print(
+            f"{unknown:,} of {len(evaluated):,} triples of --valid have an entity or relation that the graph has not: left out"
+        )
+    if not len(triples):
+        raise ValueError(
+            "no triple of --valid is of the graph's entities and relations; give triples of the same graph"
+        )
+    known = torch.cat([graph, torch.from_numpy(others)])
+    ranks = evaluate(torch.from_numpy(triples), table, translations, known, norm)
+    hits = ", ".join(f"Hits@{n} {100 * (ranks <= n).float().mean():.1f}" for n in (1, 3, 10))
+    print(
+        f"filtered ranking of {len(triples):,} triples, both sides: MRR {(1 / ranks).mean():.4f}, {hits}, mean rank {ranks.mean():.0f}"
+    )
+
+
+def _of_array(args: argparse.Namespace) -> EntityVectors:
+    """Vectors of an array, with the labels of its rows.
+
+    Raises:
+        ValueError: labels that do not name each row once.
+    """
+    array = np.load(args.array, allow_pickle=False)
+    rows = [line.rstrip("\r\n").split("\t") for line in open_lines(args.array_ids)]
+    if rows and rows[0] == ["id", "label"]:  # PyKEEN's heading
+        rows = rows[1:]
+    if all(len(row) == 2 for row in rows):
+        numbers = [row[0] for row in rows]
+        if sorted(numbers, key=lambda text: int(text) if text.isdecimal() else -1) != [
+            str(n) for n in range(len(rows))
+        ]:
+            raise ValueError(
+                f"`{args.array_ids}`: expected the numbers 0 to {len(rows) - 1} in the first column, once each; give PyKEEN's "
+                "entity_to_id.tsv.gz"
+            )
+        rows = sorted(([row[1], row[0]] for row in rows), key=lambda row: int(row[1]))
+    ids = tuple(row[0] for row in rows)
+    vectors = np.ascontiguousarray(array, np.float32)
+    check_vectors(ids, vectors, args.array)
+    return EntityVectors(ids, vectors)

@@ -1,0 +1,96 @@
+"""Entities beside tokens: their places in an encoder's input, and which entity a token names (ERNIE, Zhang et al. 2019)."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from fairseq_bert_kd.functional.text_input import TextInput
+
+NO_ENTITY = 0  # row of the table of vectors, all zeros
+
+PLAIN = "plain"
+MIX = "mix"
+FULL = "full"
+KINDS = (PLAIN, MIX, FULL)
+
+
+class EntityInput(NamedTuple):
+    """The entity stream of a batch.
+
+    Attributes:
+        vectors: ``(batch, input_len, entity_dim)``, zeros where there is no entity.
+        present: ``(batch, input_len)`` bool, True on entities and on the first position, so that no row is empty.
+    """
+
+    vectors: Tensor
+    present: Tensor
+
+
+def default_kinds(layers: int) -> tuple[str, ...]:
+    """Kind of each layer: the lower half plain, but at most 5, then one mix, then full ones.
+
+    For 12 layers 5 plain, 1 mix and 6 full; for 6 layers 3 plain, 1 mix and 2 full (ours).
+    """
+    plain = min(layers // 2, 5) if layers > 1 else 0
+    return (*[PLAIN] * plain, MIX, *[FULL] * (layers - plain - 1))
+
+
+def place_entities(entities: Sequence[Tensor], inputs: TextInput) -> Tensor:
+    """Entities of each text at the input positions of their tokens.
+
+    Args:
+        entities: one ``(batch, text_len)`` int64 per text, rows of the table of vectors; 0 on padding and ends of sentence.
+        inputs: layout of the same texts.
+
+    Returns:
+        ``(batch, input_len)`` int64.
+    """
+    placed = torch.zeros_like(inputs.input_ids)
+    for text, positions in zip(entities, inputs.positions, strict=True):
+        rows, columns = text.nonzero(as_tuple=True)
+        placed[rows, positions[rows, columns]] = text[rows, columns]
+    return placed
+
+
+def look_up(placed: Tensor, table: Tensor) -> EntityInput:
+    """Vectors of placed entities.
+
+    Args:
+        placed: ``(batch, input_len)`` int64.
+        table: ``(entities + 1, entity_dim)``, row 0 zeros.
+    """
+    present = placed != NO_ENTITY
+    present[:, 0] = True  # released code: a row without keys would give NaN
+    return EntityInput(F.embedding(placed, table), present)
+
+
+def entity_scores(features: Tensor, candidates: Tensor) -> Tensor:
+    """Scores of candidate entities by dot product (Zhang et al. 2019, Eq. 7).
+
+    Args:
+        features: ``(rows, entity_dim)`` of tokens.
+        candidates: ``(candidates, entity_dim)`` vectors.
+
+    Returns:
+        ``(rows, candidates)``, whose softmax is p(entity | token).
+    """
+    return features @ candidates.t()
+
+
+def entity_alignment_loss(features: Tensor, labels: Tensor, table: Tensor) -> tuple[Tensor, Tensor]:
+    """Sum of the negative log-probabilities of the true entities among the distinct entities of the batch.
+
+    Args:
+        features: ``(rows, entity_dim)`` of tokens that name an entity.
+        labels: ``(rows,)`` int64 rows of the table, before any noise; at least one.
+        table: ``(entities + 1, entity_dim)``.
+
+    Returns:
+        The sum in nats, and the number of rows whose best candidate is the true one.
+    """
+    candidates, labels = labels.unique(return_inverse=True)
+    scores = entity_scores(features, table[candidates].to(features)).float()
+    return F.cross_entropy(scores, labels, reduction="sum"), (scores.argmax(-1) == labels).sum()

@@ -1,0 +1,96 @@
+"""Mentions of entities: from characters of a text to pieces, and by a dictionary of names."""
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from typing import NamedTuple
+
+from fairseq_bert_kd.tokenization.hf_tokenizer import HfTokenizer
+
+WORD = re.compile(r"\w+|[^\w\s]")
+
+
+class Mention(NamedTuple):
+    """A part of a text that names an entity.
+
+    Attributes:
+        begin: first character, or piece.
+        end: the one after the last.
+        entity: its id.
+    """
+
+    begin: int
+    end: int
+    entity: str
+
+
+def outermost(mentions: Iterable[Mention]) -> list[Mention]:
+    """The longest mentions, without those that overlap a longer one, in their order."""
+    kept: list[Mention] = []
+    for mention in sorted(mentions, key=lambda one: (one.begin - one.end, one.begin)):
+        if all(mention.end <= other.begin or mention.begin >= other.end for other in kept):
+            kept.append(mention)
+    return sorted(kept)
+
+
+def align_mentions(tokenizer: HfTokenizer, text: str, mentions: Sequence[Mention]) -> list[Mention]:
+    """Mentions in pieces instead of characters.
+
+    Args:
+        tokenizer: that makes the pieces.
+        text: as it was before the tokenizer's rules changed case, accents or spaces.
+        mentions: in characters of ``text``.
+
+    Raises:
+        ValueError: a mention is empty, lies outside the text, or begins or ends inside a piece.
+    """
+    normal = tokenizer.normalise(text)
+    pieces = tokenizer.encode(text)
+    ends = [len(tokenizer.decode(pieces[: count + 1])) for count in range(len(pieces))]
+    starts = [_after_space(normal, end) for end in [0, *ends[:-1]]]
+    aligned = []
+    for begin, end, entity in mentions:
+        if not 0 <= begin < end <= len(text):
+            raise ValueError(
+                f"mention {begin} to {end} of {entity} is not inside the text of {len(text)} characters; correct its offsets"
+            )
+        said = tokenizer.normalise(text[begin:end]).strip()
+        first = _after_space(normal, len(tokenizer.normalise(text[:begin]).rstrip()))
+        last = first + len(said)
+        if not said or normal[first:last] != said or first not in starts or last not in ends:
+            raise ValueError(
+                f"mention {begin} to {end} of {entity}, {text[begin:end]!r}, begins or ends inside a piece of {' '.join(pieces)!r}; "
+                "correct its offsets, or leave it out"
+            )
+        aligned.append(Mention(starts.index(first), ends.index(last) + 1, entity))
+    return aligned
+
+
+def _after_space(text: str, place: int) -> int:
+    return place + 1 if text[place : place + 1] == " " else place
+
+
+class DictionaryLinker:
+    """Finds names of entities in a text, the longest at each word.
+
+    Args:
+        names: entity of each name; names are compared by words, without case.
+    """
+
+    def __init__(self, names: Mapping[str, str]):
+        self._entities = {tuple(WORD.findall(name.casefold())): entity for name, entity in names.items()}
+        self._entities.pop((), None)
+        self._longest = max(map(len, self._entities), default=0)
+
+    def link(self, text: str) -> list[Mention]:
+        """Mentions in characters of a text, from left to right, none of which overlap."""
+        words = [(match[0].casefold(), match.start(), match.end()) for match in WORD.finditer(text)]
+        found, place = [], 0
+        while place < len(words):
+            for size in range(min(self._longest, len(words) - place), 0, -1):
+                entity = self._entities.get(tuple(word for word, _, _ in words[place : place + size]))
+                if entity is not None:
+                    found.append(Mention(words[place][1], words[place + size - 1][2], entity))
+                    place += size - 1
+                    break
+            place += 1
+        return found

@@ -1,0 +1,83 @@
+import math
+
+import numpy as np
+import torch
+
+from fairseq_bert_kd.functional.entity_fusion import (
+    FULL,
+    MIX,
+    PLAIN,
+    default_kinds,
+    entity_alignment_loss,
+    entity_scores,
+    look_up,
+    place_entities,
+)
+from fairseq_bert_kd.functional.entity_noise import noisy_entities, without_masked_mentions
+from fairseq_bert_kd.functional.text_format import TextFormat
+from fairseq_bert_kd.functional.text_input import assemble_texts
+
+
+def test_alignment_by_hand():
+    """Section 5.5 of the specification: h = (1, 0) against (1, 0), (0, 1), (1, 1)."""
+    candidates = torch.tensor([[1.0, 0], [0, 1], [1, 1]])
+    scores = entity_scores(torch.tensor([[1.0, 0]]), candidates)
+    torch.testing.assert_close(
+        scores.softmax(-1), torch.tensor([[0.4223, 0.1554, 0.4223]]), atol=5e-5, rtol=0
+    )
+    table = torch.cat([torch.zeros(1, 2), candidates])
+    labels = torch.tensor([1, 2, 3])
+    loss, correct = entity_alignment_loss(torch.tensor([[1.0, 0], [0, 9], [9, 9]]), labels, table)
+    by_hand = 0.8620 + math.log(1 + 1 + math.exp(-9)) + math.log(1 + 2 * math.exp(-9))
+    torch.testing.assert_close(loss, torch.tensor(by_hand), atol=1e-4, rtol=0)
+    assert correct >= 1
+
+
+def test_candidates_are_the_distinct_entities_of_the_batch():
+    table = torch.randn(50, 3)
+    features = torch.randn(4, 3)
+    loss, _ = entity_alignment_loss(features, torch.tensor([7, 7, 30, 7]), table)
+    scores = features @ table[[7, 30]].t()
+    by_hand = -scores.log_softmax(-1)[range(4), [0, 0, 1, 0]].sum()
+    torch.testing.assert_close(loss, by_hand)
+
+
+def test_places_of_a_pair():
+    text_format = TextFormat(prefix=(101,), middle=(102,), mask=103, pad=0, segments=(0, 1))
+    texts = (torch.tensor([[5, 6, 102], [7, 102, 0]]), torch.tensor([[8, 102], [9, 102]]))
+    inputs = assemble_texts(texts, [torch.tensor([2, 1]), torch.tensor([2, 2])], text_format)
+    entities = (torch.tensor([[0, 3, 0], [4, 0, 0]]), torch.tensor([[1, 0], [2, 0]]))
+    placed = place_entities(entities, inputs)
+    assert placed.tolist() == [[0, 0, 3, 0, 1, 0], [0, 4, 0, 2, 0, 0]]
+    stream = look_up(placed, torch.tensor([[0.0], [1], [2], [3], [4]]))
+    assert stream.vectors[..., 0].tolist() == placed.float().tolist()
+    assert stream.present.tolist() == [[True, False, True, False, True, False], [True, True, False, True, False, False]]  # fmt: skip
+
+
+def test_default_kinds():
+    assert default_kinds(12) == (*[PLAIN] * 5, MIX, *[FULL] * 6)
+    assert default_kinds(6) == (*[PLAIN] * 3, MIX, *[FULL] * 2)
+    assert default_kinds(1) == (MIX,)
+
+
+def test_noise_has_its_rates_and_leaves_others_alone():
+    entities = np.where(np.arange(40000) % 2, 7, 0)
+    noisy = noisy_entities(entities, 1000, np.random.default_rng(1))
+    assert not noisy[::2].any()
+    changed = noisy[1::2]
+    for share, rate in (((changed == 0).mean(), 0.15), (((changed != 0) & (changed != 7)).mean(), 0.05)):
+        assert abs(share - rate) < 5 * math.sqrt(rate * (1 - rate) / 20000)
+
+
+def test_no_entity_of_a_masked_mention_is_left():
+    """For every masked position: no mention that covers it keeps its entity; the others keep theirs."""
+    rng = np.random.default_rng(1)
+    for _ in range(200):
+        length = int(rng.integers(1, 12))
+        edges = np.sort(rng.integers(0, length + 1, size=(4, 2)), axis=1)
+        spans = [(int(b), int(e), 1 + i) for i, (b, e) in enumerate(edges) if e > b]
+        hidden = rng.random(length) < 0.3
+        left = without_masked_mentions(spans, hidden)
+        for position in np.flatnonzero(hidden):
+            assert not any(begin <= position < end for begin, end, _ in left)
+        assert all(span in left for span in spans if not hidden[span[0] : span[1]].any())

@@ -1,0 +1,249 @@
+"""``entity_encoder`` against plain BERT and against the released layers' formulas, written out here."""
+
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from omegaconf import OmegaConf
+from torch.nn import functional as F
+from transformers import BertConfig, BertModel
+
+from fairseq_bert_kd.functional.entity_fusion import EntityInput
+from fairseq_bert_kd.models.entity_encoder import EntityEncoder, EntityEncoderConfig
+from fairseq_bert_kd.modules.entity_stream import EntityHead, EntityLayer, EntityStream
+from fairseq_bert_kd.storage.entity_vectors import (
+    EntityVectors,
+    ids_path,
+    read_entity_vectors,
+    write_entity_vectors,
+)
+from tests.models.small_encoders import HEAD, batch_of, build, save, sentence_task, sizes
+from tests.tiny_chain import build_teacher_folder
+
+TEXTS = (["two men stand", "a house"], ["a little girl", "two young men are standing near a stove"])
+DIM = 8
+
+
+@pytest.fixture(scope="module")
+def task(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("bert")
+    build_teacher_folder("bert", folder)
+    return sentence_task(folder)
+
+
+@pytest.fixture(scope="module")
+def vectors(tmp_path_factory):
+    path = tmp_path_factory.mktemp("vectors") / "graph.safetensors"
+    rng = np.random.default_rng(1)
+    write_entity_vectors(
+        path, EntityVectors(tuple("abcde"), rng.standard_normal((5, DIM)).astype(np.float32))
+    )
+    return path
+
+
+def model_of(task, vectors, **options):
+    torch.manual_seed(1)
+    settings = sizes() | {"entity_vectors": str(vectors)} | options
+    model = EntityEncoder.build_model(OmegaConf.structured(EntityEncoderConfig(**settings)), task)
+    model.register_classification_head(HEAD, num_classes=task.num_classes)
+    return model.eval()
+
+
+def entities_of(batch):
+    first, second = (torch.zeros_like(text) for text in batch["texts"])
+    first[:, 0] = torch.tensor([1, 2])
+    second[1, 2] = 5
+    return first, second
+
+
+@torch.no_grad()
+def test_zero_start_is_the_encoder_alone(task, vectors):
+    model = model_of(task, vectors)
+    torch.manual_seed(1)
+    plain = build(task, **sizes())
+    plain.load_state_dict(model.state_dict(), strict=False)
+    batch = batch_of(task, *TEXTS)
+    for head in (None, HEAD):
+        expected, extra = plain(**batch, classification_head_name=head)
+        tokens = extra["inputs"].attention_mask.bool() if head is None else slice(None)
+        for entities in (None, entities_of(batch)):
+            found, _ = model(**batch, entities=entities, classification_head_name=head)
+            torch.testing.assert_close(found[tokens], expected[tokens], atol=1e-6, rtol=0)
+
+
+@torch.no_grad()
+def test_entities_change_the_output_once_trained_and_order_does_not(task, vectors):
+    model = model_of(task, vectors, entity_init="normal", entity_layers="mix,full")
+    batch = batch_of(task, *TEXTS)
+    entities = entities_of(batch)
+    for parameter in model.stream.parameters():
+        parameter.mul_(20.0)
+    hidden, extra = model(**batch, entities=entities)
+    without, _ = model(**batch)
+    tokens = extra["inputs"].attention_mask.bool()
+    assert torch.isfinite(without).all()
+    assert not torch.allclose(hidden[tokens], without[tokens], atol=1e-2)
+    turned = {
+        name: tuple(value.flip(0) for value in values)
+        for name, values in (batch | {"entities": entities}).items()
+    }
+    torch.testing.assert_close(model(**turned)[0].flip(0)[tokens], hidden[tokens], atol=1e-5, rtol=0)
+    alone = {
+        name: tuple(value[:1] for value in values) for name, values in turned.items()
+    }  # padded otherwise
+    torch.testing.assert_close(model(**alone)[0][0][tokens[1]], hidden[1][tokens[1]], atol=1e-5, rtol=0)
+
+
+@torch.no_grad()
+def test_a_checkpoint_loads_without_the_vectors(task, vectors, tmp_path):
+    model = model_of(task, vectors, entity_init="normal")
+    path = save(model, tmp_path / "model.pt")
+    state = torch.load(path, weights_only=True)
+    bare = SimpleNamespace(source_dictionary=task.source_dictionary, label_names=task.label_names)
+    cfg = OmegaConf.structured(EntityEncoderConfig(encoder_spec=model.spec()))
+    again = EntityEncoder.build_model(cfg, bare).eval()
+    again.load_state_dict(state["model"])
+    batch = batch_of(task, *TEXTS)
+    entities = entities_of(batch)
+    expected, _ = model(**batch, entities=entities, classification_head_name=HEAD)
+    torch.testing.assert_close(again(**batch, entities=entities, classification_head_name=HEAD)[0], expected)
+    assert again.entities_digest() == read_entity_vectors(vectors).digest()
+    with pytest.raises(ValueError, match="entity stream"):
+        build(task, encoder_init=str(path))
+
+
+def bert(layers=3, hidden=12, heads=3, ffn=20):
+    torch.manual_seed(2)
+    config = BertConfig(
+        vocab_size=30,
+        hidden_size=hidden,
+        num_hidden_layers=layers,
+        num_attention_heads=heads,
+        intermediate_size=ffn,
+    )
+    return BertModel(config, add_pooling_layer=False).eval()
+
+
+def attention(states, query, key, value, heads, mask):
+    """The released BertSelfAttention: mask added as 0 or -10000."""
+    batch, length, width = states.shape
+
+    def parts(weights):
+        return F.linear(states, *weights).view(batch, length, heads, width // heads).transpose(1, 2)
+
+    scores = parts(query) @ parts(key).transpose(-1, -2) / (width // heads) ** 0.5
+    mixed = (scores + (1 - mask.float())[:, None, None] * -10000.0).softmax(-1) @ parts(value)
+    return mixed.transpose(1, 2).reshape(batch, length, width)
+
+
+def pair(linear):
+    return linear.weight, linear.bias
+
+
+def released_layer(layer, ours, kind, tokens, vectors, mask, present, heads, entity_heads):
+    """BertLayer_simple ("plain"), BertLayerMix ("mix") and BertLayer ("full") of the released code, formula by formula."""
+    own = layer.attention.self
+    mixed = attention(tokens, pair(own.query), pair(own.key), pair(own.value), heads, mask)
+    attended = layer.attention.output.LayerNorm(layer.attention.output.dense(mixed) + tokens)
+    inner = layer.intermediate.dense(attended)
+    if kind == "plain":
+        return layer.output.LayerNorm(layer.output.dense(F.gelu(inner)) + attended), vectors
+    if kind == "full":
+        mha = ours.attention.attention
+        three = zip(mha.in_proj_weight.chunk(3), mha.in_proj_bias.chunk(3), strict=True)
+        mixed = mha.out_proj(attention(vectors, *three, entity_heads, present))
+        vectors = ours.attention.norm(mixed + vectors)
+    vectors = vectors * present[..., None]
+    hidden = F.gelu(inner + ours.to_hidden(vectors))
+    return (
+        layer.output.LayerNorm(layer.output.dense(hidden) + attended),
+        ours.norm(ours.from_hidden(hidden) + vectors),
+    )
+
+
+@torch.no_grad()
+def test_parity_with_the_released_formulas():
+    encoder = bert()
+    kinds = ("plain", "mix", "full")
+    stream = EntityStream(encoder, kinds, DIM, heads=4, init="normal").eval()
+    for parameter in stream.parameters():
+        parameter.add_(torch.randn_like(parameter) * 0.1)
+    ids = torch.randint(1, 30, (3, 7))
+    mask = torch.tensor([[1] * 7, [1] * 5 + [0] * 2, [1] * 3 + [0] * 4])
+    present = torch.rand(3, 7) < 0.4
+    present[:, 0] = True
+    present &= mask.bool()
+    vectors = torch.randn(3, 7, DIM) * present[..., None]
+    ours = stream(encoder, EntityInput(vectors, present), ids, mask)
+    tokens = encoder.embeddings(input_ids=ids)
+    for number, (layer, kind) in enumerate(zip(encoder.encoder.layer, kinds, strict=True)):
+        side = stream.layers[str(number)] if kind != "plain" else None
+        tokens, vectors = released_layer(layer, side, kind, tokens, vectors, mask, present, 3, 4)
+    torch.testing.assert_close(ours[mask.bool()], tokens[mask.bool()], atol=1e-5, rtol=0)
+
+
+@torch.no_grad()
+def test_one_mix_layer_by_a_loop():
+    """d = 2, d_e = 1, all weights of the fusion 1, biases 0."""
+    encoder = bert(layers=1, hidden=2, heads=1, ffn=1)
+    layer, side = encoder.encoder.layer[0], EntityLayer(encoder.config, "mix", 1, 1).eval()
+    for linear in (side.to_hidden, side.from_hidden, layer.intermediate.dense, layer.output.dense):
+        linear.weight.fill_(1.0)
+        linear.bias.zero_()
+    tokens, vectors = torch.tensor([[[0.3, -0.2], [1.0, 2.0]]]), torch.tensor([[[0.5], [0.7]]])
+    present = torch.tensor([[True, False]])
+    new, _ = side(layer, tokens, torch.zeros(1, 1, 2, 2), EntityInput(vectors, present))
+    attended = layer.attention(tokens)[0]
+    for j, entity in enumerate((0.5, 0.0)):
+        a, b = attended[0, j].tolist()
+        hidden = F.gelu(torch.tensor(a + b + entity)).item()
+        expected = F.layer_norm(torch.tensor([hidden + a, hidden + b]), (2,), eps=1e-12)
+        torch.testing.assert_close(new[0, j], expected, atol=1e-5, rtol=0)
+
+
+@torch.no_grad()
+def test_head_by_hand():
+    head = EntityHead(bert().config, 3)
+    states = torch.randn(4, 12)
+    by_hand = F.layer_norm(F.gelu(states @ head.dense.weight.t()), (3,), eps=1e-12)
+    torch.testing.assert_close(head(states), by_hand)
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"entity_layers": "mix,full,full"}, "names 3 layers, the encoder has 2"),
+        ({"entity_layers": "mix,half"}, "got `half`"),
+        ({"entity_layers": "plain,plain"}, "at least one mix or full"),
+        ({"entity_heads": 3}, "must divide the width"),
+        ({"entity_vectors": None}, "needs --entity-vectors"),
+    ],
+)
+def test_refused(task, vectors, options, said):
+    with pytest.raises(ValueError, match=said):
+        model_of(task, vectors, **options)
+
+
+def test_vectors_that_are_not_finite_are_refused(tmp_path):
+    path = tmp_path / "bad.safetensors"
+    write_entity_vectors(path, EntityVectors(("a", "b"), np.array([[1, 2], [3, np.nan]], np.float32)))
+    with pytest.raises(ValueError, match=r"1 vectors .* not finite \(first: b\)"):
+        read_entity_vectors(path)
+    ids_path(path).write_text("a\n")
+    with pytest.raises(ValueError, match="for each of 1 ids"):
+        read_entity_vectors(path)
+
+
+def test_every_trained_weight_gets_a_gradient(task, vectors):
+    """Several workers stop at one that gets none."""
+    model = model_of(task, vectors, entity_init="normal", entity_layers="mix,full").train()
+    batch = batch_of(task, *TEXTS)
+    logits, _ = model(**batch, entities=entities_of(batch), classification_head_name=HEAD)
+    logits.sum().backward()
+    without = [
+        name
+        for name, parameter in model.named_parameters()
+        if parameter.requires_grad and parameter.grad is None
+    ]
+    assert without == []
