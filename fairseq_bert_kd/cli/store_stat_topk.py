@@ -17,6 +17,7 @@ from fairseq_bert_kd.cli.store_facts import (
 )
 from fairseq_bert_kd.cli.store_tools import progress_bar
 from fairseq_bert_kd.storage.header import Header
+from fairseq_bert_kd.storage.smoothing_store import UNMASKED, open_rows
 from fairseq_bert_kd.storage.topk import PREFIX_PLAN, scoring_plan
 from fairseq_bert_kd.storage.topk_stat import (
     BINS,
@@ -39,12 +40,13 @@ _STATISTICS = (
     "mass_histogram",
     "entropy_histogram",
 )
+SEEN = {PREFIX_PLAN: "from the left", UNMASKED: "each token seen"}
 _BAR = 36  # characters of a histogram's longest bar; a line stays within 60
 
 
 def main(args: argparse.Namespace) -> None:
     """Print what `store stat` is asked for."""
-    reader = TopKReader(args.store, shard=True)
+    reader = open_rows(args.store)
     layout = reader.header.layout
     share = min(1.0, args.rows / layout.rows) if args.rows and layout.rows else 1.0
     records = layout.ends["records"] - layout.starts["records"]
@@ -63,7 +65,9 @@ def _facts(header: Header) -> Iterator[tuple[str, str]]:
     info: Any = header.info
     layout, summary = header.layout, header.summary
     assert summary is not None
-    yield from facts_of_origin(header, f"{info.split}, {info.source_lang} -> {info.target_lang}")
+    yield from facts_of_origin(
+        header, f"{info.split}, {info.source_lang} -> {info.target_lang}" if info.target_lang else info.split
+    )
     how = [word for word in (info.precision, info.device and f"on {info.device}") if word]
     how += [f"batches of {info.max_tokens:,} tokens"] if info.max_tokens else []
     yield "scored", f"in {scoring_plan(info)}, {' '.join(how) or 'precision and device not known'}"
@@ -88,7 +92,7 @@ def _facts(header: Header) -> Iterator[tuple[str, str]]:
         yield "on gold", "not known"
     else:
         accuracy, perplexity = summary["gold_accuracy"], math.exp(min(summary["gold_nll"], 700))
-        seen = "from the left" if info.mask_plan == PREFIX_PLAN else "each token masked"
+        seen = SEEN.get(info.mask_plan, "each token masked")
         yield "on gold", f"accuracy {100 * accuracy:.2f} %, perplexity {perplexity:.4g} ({seen})"
     yield fact_of_versions(header)
 

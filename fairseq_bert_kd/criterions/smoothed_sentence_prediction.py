@@ -7,6 +7,7 @@ from fairseq.criterions import register_criterion
 from fairseq.criterions.sentence_prediction import SentencePredictionConfig, SentencePredictionCriterion
 from fairseq.logging import metrics
 
+from fairseq_bert_kd.batch import SMOOTHING
 from fairseq_bert_kd.modules.smoothing_options import SmoothingOptions
 from fairseq_bert_kd.modules.text_smoother import TextSmoother
 
@@ -49,6 +50,14 @@ class SmoothedSentencePredictionCriterion(SentencePredictionCriterion):
     def forward(self, model, sample, reduce=True):
         if not (model.training and self.smoother.active):
             return super().forward(model, sample, reduce)
+        if self.smoother.needs_store and SMOOTHING not in sample:
+            # of validation, for a worker that has none left: fairseq ignores the gradient, and all must log the same names
+            loss, sample_size, logs = super().forward(model, sample, reduce)
+            return (
+                loss,
+                sample_size,
+                {**logs, "smoothed_positions": 0, "smoothing_original": loss.new_zeros(())},
+            )
         [tokens] = sample["net_input"]["texts"]
         sample, text = self.smoother.smoothed_batch(sample, tokens, self.special)
         net_input = {**sample["net_input"], "smoothed": (text,)}

@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fairseq_bert_kd.storage.fairseq_data import SideFiles, sentence_files, translation_files
+from fairseq_bert_kd.storage.header import check_exists, open_header
 from fairseq_bert_kd.storage.schema import ChunkData, StoreInfo
 from fairseq_bert_kd.storage.store_folders import data_and_folder
 from fairseq_bert_kd.storage.topk import STRIDED_PLAN, TopKInfo
@@ -135,6 +136,18 @@ class SentenceSmoothingReader(TopKReader):
 
     schema: ClassVar[type[StoreInfo]] = SentenceSmoothingInfo
     info: SmoothingInfo
+
+
+def open_rows(path: str | os.PathLike[str]) -> TopKReader:
+    """A reader of token rows of any schema, or of a shard of them.
+
+    Raises:
+        FileNotFoundError, ValueError: see `StoreReader`.
+    """
+    readers = (TopKReader, SourceSmoothingReader, SentenceSmoothingReader)
+    check_exists(Path(path), TopKInfo)
+    found = open_header(Path(path), tuple(reader.schema for reader in readers)).info
+    return next(reader for reader in readers if reader.schema is type(found))(path, shard=True)
 
 
 def original_probs(records: NDArray[Any], info: SmoothingInfo) -> NDArray[np.float64]:
