@@ -145,7 +145,7 @@ def open_rows(path: str | os.PathLike[str]) -> TopKReader:
         FileNotFoundError, ValueError: see `StoreReader`.
     """
     readers = (TopKReader, SourceSmoothingReader, SentenceSmoothingReader)
-    check_exists(Path(path), TopKInfo)
+    check_exists(Path(path))
     found = open_header(Path(path), tuple(reader.schema for reader in readers)).info
     return next(reader for reader in readers if reader.schema is type(found))(path, shard=True)
 
