@@ -48,13 +48,19 @@ def smoothed_sentences(
 
 
 def smoothed_sources(
-    smoother: TextSmoother, pairs: Any, task: Any, parts: Sequence[Any], sources: Sequence[Any]
+    smoother: TextSmoother,
+    pairs: Any,
+    src_sizes: Any,
+    task: Any,
+    parts: Sequence[Any],
+    sources: Sequence[Any],
 ) -> Any:
     """A training dataset of pairs with what its sources are smoothed by.
 
     Args:
         smoother: of the task.
         pairs: of the split.
+        src_sizes: ``(pairs,)`` tokens of each source in training.
         task: its options and dictionaries.
         parts: parts of the corpus.
         sources: for each part, ids by sentence as in its file.
@@ -65,7 +71,7 @@ def smoothed_sources(
     cfg, dictionary = task.cfg, task.src_dict
     repeats = cfg.upsample_primary if len(parts) > 1 else 1
     sizes = [np.asarray(part.sizes) for part in sources]
-    if not np.array_equal(np.concatenate([sizes[0]] * repeats + sizes[1:]), pairs.src_sizes):
+    if not np.array_equal(np.concatenate([sizes[0]] * repeats + sizes[1:]), src_sizes):
         raise ValueError(
             "an option changes the sources (--truncate-source, or symbols that are added), and rows for smoothing would stand "
             "beside the wrong tokens; leave it out"

@@ -173,6 +173,7 @@ class TranslationWithTeacherTask(GuardedTranslation, GuardedText, TranslationTas
         if split == self.cfg.train_subset and self.cfg.kd_tokenizer:
             assert self._own_tokenizer  # checked here, even where no teacher is compared with it
         super().load_dataset(split, epoch=epoch, combine=combine, **kwargs)
+        src_sizes = self.datasets[split].src_sizes
         self._attach_teachers(split, parts, combine)
         if split == self.cfg.train_subset and self._source_smoothing is not None:
             sources = [
@@ -180,7 +181,7 @@ class TranslationWithTeacherTask(GuardedTranslation, GuardedText, TranslationTas
                 for part in parts
             ]
             pairs = self.datasets[split]
-            self.datasets[split] = smoothed_sources(self.smoother, pairs, self, parts, sources)
+            self.datasets[split] = smoothed_sources(self.smoother, pairs, src_sizes, self, parts, sources)
 
     def _attach_teachers(self, split, parts, combine):
         """Put teachers' rows beside the targets, if the criterion requires them."""
