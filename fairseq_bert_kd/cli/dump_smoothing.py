@@ -153,7 +153,8 @@ def store_info(
 def report(side: str, path: Path) -> None:
     """Print the contents of a store, or of a shard of one, and how much there is to smooth."""
     reader = READERS[side](path, shard=True)
-    info, layout, summary = reader.info, reader.header.layout, reader.header.summary
+    info: Any = reader.info
+    layout, summary = reader.header.layout, reader.header.summary
     assert summary is not None
     missing = sum(summary["missing_sentences"].values())
     print(

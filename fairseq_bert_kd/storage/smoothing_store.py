@@ -127,14 +127,14 @@ class SentenceSmoothingInfo(SmoothingInfo):
 class SourceSmoothingReader(TopKReader):
     """Reads a store of smoothed sources, see `StoreReader`."""
 
-    schema: ClassVar[type[StoreInfo]] = SourceSmoothingInfo
+    schema = SourceSmoothingInfo
     info: SmoothingInfo
 
 
 class SentenceSmoothingReader(TopKReader):
     """Reads a store of smoothed sentences, see `StoreReader`."""
 
-    schema: ClassVar[type[StoreInfo]] = SentenceSmoothingInfo
+    schema = SentenceSmoothingInfo
     info: SmoothingInfo
 
 

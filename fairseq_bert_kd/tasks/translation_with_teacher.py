@@ -134,7 +134,7 @@ class TranslationWithTeacherTask(GuardedTranslation, GuardedText, TranslationTas
             cfg.kd_store_weights, len(self.store_names) + bool(cfg.kd_live_teacher)
         )
         self.live_teacher = None
-        self.smoother = TextSmoother(cfg, cfg.seed) if getattr(cfg, "smoothing_weight", 0.0) else None
+        self.smoother = TextSmoother(cfg, cfg.seed)
         self._source_smoothing: SourceSmoothing | None = None
         self._gold_comparison = GoldComparison()
         self._iterated: str | None = None  # split of the latest batches
@@ -150,7 +150,7 @@ class TranslationWithTeacherTask(GuardedTranslation, GuardedText, TranslationTas
             )
         model = super().build_model(cfg, from_checkpoint)
         check_autoregressive(model, arch)
-        if self.smoother is not None and not from_checkpoint:
+        if self.cfg.smoothing_weight and not from_checkpoint:
             self._source_smoothing = SourceSmoothing(model)
         return model
 
