@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from fairseq_bert_kd.storage.fairseq_data import SideFiles, sentence_files, translation_files
 from fairseq_bert_kd.storage.header import check_exists, open_header
-from fairseq_bert_kd.storage.schema import ChunkData, StoreInfo
+from fairseq_bert_kd.storage.schema import ChunkData
 from fairseq_bert_kd.storage.store_folders import data_and_folder
 from fairseq_bert_kd.storage.topk import STRIDED_PLAN, TopKInfo
 from fairseq_bert_kd.storage.topk_store import DEFAULT_NAME, TopKReader
