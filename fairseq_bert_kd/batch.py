@@ -41,12 +41,15 @@ they are.
 Of a task with stored sentence vectors, ``sample[VECTORS]`` is ``(batch, width)``, the bits of the teacher's float16 or
 float32 vectors: `as_bits` and `from_bits`.
 
+Of a text that is smoothed, ``sample[SMOOTHING]`` is one dict with the fields of a teacher's, ``(batch, text_len, ...)`` in the
+places of the text's tokens.
+
 fairseq casts every float32 tensor of a batch to half precision under ``--fp16``; integers pass through untouched. So the
 floats of a record travel as the integers that have the same bits: `pack` and `unpack`.
 """
 
 from collections.abc import Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -54,6 +57,7 @@ from torch import Tensor
 TEACHER = "teacher"
 POLICY = "policy"
 VECTORS = "vectors"
+SMOOTHING = "smoothing"
 # field -> its own type, and the integer type in which it travels
 _BITS = {
     "topk_logits": (torch.float16, torch.int16),
@@ -102,6 +106,24 @@ def unpack(fields: Mapping[str, Tensor]) -> dict[str, Tensor]:
             values = values.view(_BITS[name][0]).float()
         unpacked[name] = values.long() if name in _IDS else values
     return unpacked
+
+
+def twice(sample: dict[str, Any]) -> dict[str, Any]:
+    """A batch with every sentence twice: all of them, and all of them again."""
+    sentences = sample["id"].size(0)
+
+    def doubled(value: Any) -> Any:
+        if isinstance(value, Tensor):
+            whole = value.dim() > 0 and value.size(0) == sentences
+            return torch.cat([value, value]) if whole else value
+        if isinstance(value, dict):
+            return {name: doubled(item) for name, item in value.items()}
+        if type(value) in (list, tuple):
+            return type(value)(map(doubled, value))
+        return value
+
+    counts = {name: 2 * sample[name] for name in ("nsentences", "ntokens") if name in sample}
+    return {**doubled(sample), **counts}
 
 
 def as_bits(floats: Tensor) -> Tensor:

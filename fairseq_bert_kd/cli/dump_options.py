@@ -8,10 +8,14 @@ import torch
 from fairseq_bert_kd.cli.store_folder import add_store_dir
 from fairseq_bert_kd.storage.folds import parse_fold
 from fairseq_bert_kd.storage.shards import Shard
+from fairseq_bert_kd.storage.smoothing_store import SENTENCES, SOURCE, UNMASKED, VIEWS
 from fairseq_bert_kd.storage.topk_store import DEFAULT_NAME, store_path
 from fairseq_bert_kd.teachers.token_rows import check_settings
 
 EXAMPLE = "example: fairseq-bert-kd dump data-bin --path teacher/checkpoint_best.pt --topk 8 --passes 7"
+TARGET = "target"
+SIDES = (TARGET, SOURCE, SENTENCES)
+DEFAULT_TOPK = {TARGET: 8, SOURCE: 16, SENTENCES: 16}
 PRECISIONS = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 
 
@@ -42,9 +46,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="score only the I-th of N folds, which the teacher was trained without (--teacher-fold of its training): "
         "STORE.fold-I-of-N; `store merge` joins all folds (default: score all sentences)",
     )
+    _add_side(parser)
     what = parser.add_argument_group("what is stored")
     what.add_argument(
-        "--topk", type=int, default=8, help="tokens per position (default: %(default)s, as in the paper)"
+        "--topk",
+        type=int,
+        default=None,
+        help="tokens per position (default: 8, as in the paper; 16 for --side source and sentences, our choice)",
     )
     what.add_argument(
         "--temperatures",
@@ -82,6 +90,27 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     how.add_argument(
         "--plan", action="store_true", help="print sizes and an estimate of the time; write nothing"
     )
+
+
+def _add_side(parser: argparse.ArgumentParser) -> None:
+    """Options of text smoothing, which stores rows for inputs."""
+    side = parser.add_argument_group("which text")
+    side.add_argument(
+        "--side",
+        choices=SIDES,
+        default=TARGET,
+        help="target: soft labels for a translation corpus's targets; source, sentences: rows for its sources, or for a folder of "
+        "`prepare-sentences`, by a masked language model of single sentences, for text smoothing (default: %(default)s)",
+    )
+    side.add_argument(
+        "--view",
+        choices=VIEWS,
+        default=UNMASKED,
+        help="of --side source and sentences: unmasked, the model sees the whole text (the paper's); masked, it predicts each "
+        "position without seeing it, in --passes passes (ours) (default: %(default)s)",
+    )
+    side.add_argument("--source-lang", default=None, help="of --side source: as in the data's file names")
+    side.add_argument("--target-lang", default=None, help="of --side source: as in the data's file names")
 
 
 def add_running_arguments(parser: argparse.ArgumentParser, counted: str) -> Any:

@@ -14,6 +14,7 @@ import torch
 
 from fairseq_bert_kd.cli import dump_options
 from fairseq_bert_kd.cli.dump_options import PRECISIONS, check_arguments, parse_shard
+from fairseq_bert_kd.cli.dump_smoothing import check_side, dump_inputs
 from fairseq_bert_kd.cli.run_dump import (
     MAX_TOKENS,
     check_same_stores,
@@ -40,13 +41,20 @@ from fairseq_bert_kd.teachers.topk_dump import TopKDump
 
 logger = logging.getLogger(__name__)
 
-HELP = "store a teacher's top-k logits for every target position"
+HELP = "store a teacher's top-k logits for every target position, or for every input word"
 add_arguments = dump_options.add_arguments
 
 
 def main(args: argparse.Namespace) -> None:
+    if args.topk is None:
+        args.topk = dump_options.DEFAULT_TOPK[args.side]
     check_arguments(args)
-    distributed.launch(dump_all, args, cpu=args.cpu, world_size=1 if args.plan else None)
+    of_inputs = args.side != dump_options.TARGET
+    if of_inputs:
+        check_side(args)
+    distributed.launch(
+        dump_inputs if of_inputs else dump_all, args, cpu=args.cpu, world_size=1 if args.plan else None
+    )
 
 
 def dump_all(args: argparse.Namespace, rank: int, world_size: int) -> None:

@@ -13,6 +13,7 @@ from fairseq_bert_kd.cli.store_sentence import find_sentence, sides_of_sentence,
 from fairseq_bert_kd.cli.store_tools import printable
 from fairseq_bert_kd.storage.fairseq_data import symbol_name
 from fairseq_bert_kd.storage.probabilities import default_temperature, gold_probs, percent, token_probs
+from fairseq_bert_kd.storage.smoothing_store import SmoothingInfo, open_rows
 from fairseq_bert_kd.storage.topk import PREFIX_PLAN, TopKInfo
 from fairseq_bert_kd.storage.topk_store import TopKReader
 
@@ -21,7 +22,7 @@ _UNKNOWN = "?"
 
 def main(args: argparse.Namespace) -> None:
     """Print what `store show` is asked for."""
-    reader = TopKReader(args.store, shard=True)
+    reader = open_rows(args.store)
     info = reader.info
     top = min(5, info.k) if args.top is None else args.top
     if not 1 <= top <= info.k:
@@ -53,19 +54,28 @@ def _temperature(info: TopKInfo, requested: float | None) -> float:
 
 
 def _pieces(reader: TopKReader, number: int, index: int, folder: str) -> tuple[list[str], list[int]]:
-    """Source pieces and target ids; raises as `sides_of_sentence`."""
+    """Source pieces, none where the rows are of the only side, and ids of the side with rows; raises as `sides_of_sentence`."""
     sides, symbols = sides_of_sentence(reader, number, index, folder)
-    return [_symbol(symbols["source"], token) for token in sides["source"]], sides["target"]
+    *others, row_side = reader.info.sides
+    return [_symbol(symbols[side], token) for side in others for token in sides[side]], list(sides[row_side])
 
 
 # ---------------------------------------------------------------- text
+
+
+def _what(info: TopKInfo) -> str:
+    return (
+        f"{info.view} view"
+        if isinstance(info, SmoothingInfo)
+        else f"{info.source_lang} -> {info.target_lang}"
+    )
 
 
 def _heading(reader: TopKReader, number: int, index: int, temperature: float) -> Iterator[str]:
     info = reader.info
     plan = " (left to right)" if info.mask_plan == PREFIX_PLAN else ""
     yield printable(
-        f"sentence {number} of {reader.path.name} ({info.split}, {info.source_lang} -> {info.target_lang}), "
+        f"sentence {number} of {reader.path.name} ({info.split}, {_what(info)}), "
         f"{len(reader.rows(index))} positions, teacher {info.teacher}{plan}, T={temperature:g}"
     )
     yield from why_missing(reader, index)
@@ -82,8 +92,9 @@ def _body(
     gold: list[int] | None = None
     if pieces is not None:
         gold = pieces[1]
-        yield f"source  {' '.join(pieces[0])}"
-        yield f"target  {' '.join(_symbol(symbols, i) for i in gold)}"
+        if pieces[0]:
+            yield f"source  {' '.join(pieces[0])}"
+        yield f"{'target' if pieces[0] else 'text'}  {' '.join(_symbol(symbols, i) for i in gold)}"
     if reader.is_missing(index):
         return
     records = reader.rows(index)

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from fairseq_bert_kd.storage.header import open_header
 from fairseq_bert_kd.storage.known_schemas import SCHEMAS
+from fairseq_bert_kd.storage.smoothing_store import SentenceSmoothingInfo, SourceSmoothingInfo
 from fairseq_bert_kd.storage.topk import TopKInfo
 from fairseq_bert_kd.storage.vector_store import VectorInfo
 
@@ -18,6 +19,8 @@ EXAMPLE = """examples:
 # schema -> module whose ``main(args)`` prints it
 MODULES = {
     TopKInfo.schema: "fairseq_bert_kd.cli.store_stat_topk",
+    SourceSmoothingInfo.schema: "fairseq_bert_kd.cli.store_stat_topk",
+    SentenceSmoothingInfo.schema: "fairseq_bert_kd.cli.store_stat_topk",
     VectorInfo.schema: "fairseq_bert_kd.cli.store_stat_vectors",
 }
 

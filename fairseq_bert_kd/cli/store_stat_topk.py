@@ -18,6 +18,7 @@ from fairseq_bert_kd.cli.store_facts import (
 from fairseq_bert_kd.cli.store_tools import progress_bar
 from fairseq_bert_kd.storage.gold_stat import GoldStat, GoldStats
 from fairseq_bert_kd.storage.header import Header
+from fairseq_bert_kd.storage.smoothing_store import UNMASKED, open_rows
 from fairseq_bert_kd.storage.topk import PREFIX_PLAN, scoring_plan
 from fairseq_bert_kd.storage.topk_stat import (
     BINS,
@@ -41,12 +42,13 @@ _STATISTICS = (
     "mass_histogram",
     "entropy_histogram",
 )
+SEEN = {PREFIX_PLAN: "from the left", UNMASKED: "each token seen"}
 _BAR = 36  # characters of a histogram's longest bar; a line stays within 60
 
 
 def main(args: argparse.Namespace) -> None:
     """Print what `store stat` is asked for."""
-    reader = TopKReader(args.store, shard=True)
+    reader = open_rows(args.store)
     layout = reader.header.layout
     share = min(1.0, args.rows / layout.rows) if args.rows and layout.rows else 1.0
     records = layout.ends["records"] - layout.starts["records"]
@@ -90,11 +92,8 @@ def _facts(header: Header) -> Iterator[tuple[str, str]]:
         yield "on gold", "not known"
     else:
         accuracy, perplexity = summary["gold_accuracy"], math.exp(min(summary["gold_nll"], 700))
-        seen = "from the left" if info.mask_plan == PREFIX_PLAN else "each token masked"
-        yield (
-            "on gold",
-            f"accuracy {100 * accuracy:.2f} %, perplexity {perplexity:.4g} ({seen})",
-        )
+        seen = SEEN.get(info.mask_plan, "each token masked")
+        yield "on gold", f"accuracy {100 * accuracy:.2f} %, perplexity {perplexity:.4g} ({seen})"
         yield "", _fold_words(info)
     yield fact_of_versions(header)
 
@@ -102,7 +101,8 @@ def _facts(header: Header) -> Iterator[tuple[str, str]]:
 def _origin(header: Header) -> Iterator[tuple[str, str]]:
     """Format, data and teachers: the one teacher, or that of each fold."""
     info: Any = header.info
-    for name, value in facts_of_origin(header, f"{info.split}, {info.source_lang} -> {info.target_lang}"):
+    data = f"{info.split}, {info.source_lang} -> {info.target_lang}" if info.target_lang else info.split
+    for name, value in facts_of_origin(header, data):
         if name != "teacher" or not info.folds:
             yield name, value
     for teacher in info.folds:

@@ -14,6 +14,7 @@ from fairseq_bert_kd.functional.encoder_states import record
 from fairseq_bert_kd.functional.pooling import mean_over_tokens
 from fairseq_bert_kd.functional.text_format import TextFormat
 from fairseq_bert_kd.functional.text_input import TextInput, assemble_texts
+from fairseq_bert_kd.functional.text_smoothing import SmoothedText, smooth_embeddings
 from fairseq_bert_kd.modules.encoder_layers import inside
 from fairseq_bert_kd.modules.encoder_start import starting_point
 from fairseq_bert_kd.modules.last_layer import output_rows
@@ -324,26 +325,39 @@ class HfEncoder(BaseFairseqModel):
         Returns:
             What the transformers encoder returns; first the last hidden states, ``(batch, input_len, d)``.
         """
-        arguments = self._encoder_arguments(inputs)
-        if inputs_embeds is not None:
-            del arguments["input_ids"]
-            arguments["inputs_embeds"] = inputs_embeds
-        return self.encoder(**arguments)
+        return self.encoder(**self._encoder_arguments(inputs, inputs_embeds))
 
-    def _encoder_arguments(self, inputs: TextInput) -> dict[str, Tensor]:
-        arguments = {"input_ids": inputs.input_ids, "attention_mask": inputs.attention_mask}
+    def _encoder_arguments(
+        self, inputs: TextInput, inputs_embeds: Optional[Tensor] = None
+    ) -> dict[str, Tensor]:
+        words = {"input_ids": inputs.input_ids} if inputs_embeds is None else {"inputs_embeds": inputs_embeds}
+        arguments = {**words, "attention_mask": inputs.attention_mask}
         return arguments | ({"token_type_ids": inputs.token_type_ids} if self.uses_segments else {})
 
-    def _pooled(self, inputs: TextInput, pooling: str) -> Tensor:
+    def _smoothed(
+        self, inputs: TextInput, texts: Sequence[Tensor], smoothed: Sequence[SmoothedText]
+    ) -> Tensor:
+        """``(batch, input_len, embedding)`` with mixtures in the places of smoothed tokens."""
+        words = self.encoder.get_input_embeddings()
+        embeddings = words(inputs.input_ids)
+        for tokens, text, columns in zip(texts, smoothed, inputs.positions, strict=True):
+            embeddings = smooth_embeddings(
+                embeddings, words.weight, text, tokens, columns, self.token_to_encoder
+            )
+        return embeddings
+
+    def _pooled(self, inputs: TextInput, pooling: str, inputs_embeds: Optional[Tensor] = None) -> Tensor:
         """``(batch, d)``; what only the first token needs of the last layer is computed for it alone (`last_layer`)."""
         if pooling == "mean":
-            return pool(self.encode_inputs(inputs)[0], inputs.attention_mask, pooling, None)
+            return pool(self.encode_inputs(inputs, inputs_embeds)[0], inputs.attention_mask, pooling, None)
         rows, length = inputs.input_ids.shape
         first = torch.arange(0, rows * length, length, device=inputs.input_ids.device)
-        states = output_rows(self.encoder, first, **self._encoder_arguments(inputs))
+        states = output_rows(self.encoder, first, **self._encoder_arguments(inputs, inputs_embeds))
         return pool_first(states, pooling, self.pooler)
 
-    def forward(self, texts, lengths, features_only=False, classification_head_name=None, **_unused):
+    def forward(
+        self, texts, lengths, features_only=False, classification_head_name=None, smoothed=None, **_unused
+    ):
         """Logits of a head, or the last hidden states if none is named.
 
         Args:
@@ -351,15 +365,17 @@ class HfEncoder(BaseFairseqModel):
             lengths: see `lay_out`.
             features_only: of fairseq's criterion; no effect.
             classification_head_name: name of a registered head.
+            smoothed: for each text a `SmoothedText`, whose mixtures of input embeddings stand in the place of its tokens.
 
         Returns:
             ``(batch, classes)`` logits or ``(batch, input_len, d)`` hidden states; and a dict with the `TextInput` under
             ``inputs``.
         """
         inputs = self.lay_out(texts, lengths)
+        embeds = None if smoothed is None else self._smoothed(inputs, texts, smoothed)
         if classification_head_name is None:
-            return self.encode_inputs(inputs)[0], {"inputs": inputs}
-        pooled = self._pooled(inputs, self.pooling)
+            return self.encode_inputs(inputs, embeds)[0], {"inputs": inputs}
+        pooled = self._pooled(inputs, self.pooling, embeds)
         return self.classification_heads[classification_head_name](pooled), {"inputs": inputs}
 
     def classify(self, hidden: Tensor, inputs: TextInput, head: str) -> Tensor:

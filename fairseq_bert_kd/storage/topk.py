@@ -84,6 +84,7 @@ class TopKInfo(StoreInfo):
     row_side: ClassVar[str | None] = "target"
     dictionary_side: ClassVar[str | None] = "target"
     status_names: ClassVar[tuple[str, ...]] = ("scored", "too_long", "not_finite", "not_imported")
+    mask_plans: ClassVar[tuple[str, ...]] = MASK_PLANS
     blobs: ClassVar[tuple[str, ...]] = ("dictionary",)
     # rows whose best token is the gold token, and negative log-likelihood of the gold tokens at temperature 1, in nats
     unknown: ClassVar[Mapping[str, Any]] = {"gold_correct": -1, "gold_nll": math.nan}
@@ -96,6 +97,11 @@ class TopKInfo(StoreInfo):
     @property
     def statuses(self) -> tuple[str, ...]:
         return (*self.status_names, "other_fold") if self.fold else self.status_names
+
+    @property
+    def hides(self) -> bool:
+        """Whether a bidirectional teacher saw its mask token at the positions that it predicted."""
+        return True
 
     # ------------------------------------------------------------ layout
 
@@ -152,8 +158,8 @@ class TopKInfo(StoreInfo):
         for name, least in (("k", 1), ("dictionary_size", 1), ("passes", 1), ("samples", 0)):
             if getattr(self, name) < least:
                 raise ValueError(f"{name} must be at least {least}, got {getattr(self, name)}")
-        if self.mask_plan not in MASK_PLANS:
-            raise ValueError(f"mask_plan must be {' or '.join(MASK_PLANS)}, got {self.mask_plan!r}")
+        if self.mask_plan not in self.mask_plans:
+            raise ValueError(f"mask_plan must be {' or '.join(self.mask_plans)}, got {self.mask_plan!r}")
         if self.mask_plan == PREFIX_PLAN and self.passes != 1:
             raise ValueError(f"a left-to-right store was scored in 1 pass, got passes={self.passes}")
         if self.k > self.dictionary_size:

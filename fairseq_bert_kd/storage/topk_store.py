@@ -4,7 +4,7 @@ import os
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from numpy.typing import NDArray
 
@@ -21,7 +21,7 @@ DEFAULT_NAME = "default"  # name of a store that is the only one of its data
 class TopKReader(StoreReader):
     """Reads a store of token rows, see `StoreReader`."""
 
-    schema = TopKInfo
+    schema: ClassVar[type[TopKInfo]] = TopKInfo
     info: TopKInfo
 
     def symbols(self) -> list[str]:

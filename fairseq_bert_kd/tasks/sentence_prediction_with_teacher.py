@@ -33,6 +33,7 @@ from fairseq_bert_kd.storage.sentence_data import (
     read_targets,
     translated,
 )
+from fairseq_bert_kd.tasks.smoothing_stores import smoothed_sentences
 from fairseq_bert_kd.teachers.layer_teacher import LiveLayerTeacher
 from fairseq_bert_kd.teachers.load_layer_teacher import load_layer_teacher
 from fairseq_bert_kd.tokenization.dictionary import SentenceVocabulary, load_dictionary, sentence_vocabulary
@@ -40,6 +41,7 @@ from fairseq_bert_kd.tokenization.hf_tokenizer import HfTokenizer
 
 logger = logging.getLogger(__name__)
 
+LABEL_CRITERIONS = ("sentence_prediction", "smoothed_sentence_prediction")
 CHECKPOINT = "the checkpoint"  # in messages
 SPEC = "sentence_spec"  # in the task's state, which checkpoints hold
 LAST_CHECKPOINT = "checkpoint_last.pt"  # fairseq's default for --restore-file
@@ -106,6 +108,7 @@ class SentencePredictionWithTeacherTask(GuardedLoading, FairseqTask):
     _built: tuple[Any, Any]  # model and its settings
     _model_positions: int | None = None
     _needs_labels = False
+    _smoother: Any = None  # of a criterion that smooths its inputs
 
     def __init__(self, cfg, spec: SentenceSpec, folders: dict[str, SentenceSpec], dictionary: Dictionary):
         super().__init__(cfg)
@@ -238,6 +241,14 @@ class SentencePredictionWithTeacherTask(GuardedLoading, FairseqTask):
             raise ValueError(
                 f"--kd-teacher is for --criterion layer_distillation, `{cfg._name}` does not ask a teacher; leave it out"
             )
+        smoother = getattr(criterion, "smoother", None)
+        if smoother is not None and smoother.active:
+            if self.spec.texts != 1:
+                raise ValueError(
+                    f"--criterion {cfg._name} smooths single sentences, rows of `{self.cfg.data}` have {self.spec.texts} texts; "
+                    "choose --criterion sentence_prediction"
+                )
+            self._smoother = smoother
         if hasattr(criterion, "prepare"):
             model, settings = self._built
             criterion.prepare(model)
@@ -260,12 +271,12 @@ class SentencePredictionWithTeacherTask(GuardedLoading, FairseqTask):
 
     def _check_criterion(self, cfg):
         """Check fairseq's own criterion against the kind of the labels."""
-        if getattr(cfg, "_name", None) != "sentence_prediction":
+        if getattr(cfg, "_name", None) not in LABEL_CRITERIONS:
             return
         self._needs_labels = True
         if self.spec.kind == UNLABELLED:
             raise ValueError(
-                f"--criterion sentence_prediction learns from labels, `{self.cfg.data}` has none; prepare the data with "
+                f"--criterion {cfg._name} learns from labels, `{self.cfg.data}` has none; prepare the data with "
                 "labels, or choose another criterion"
             )
         if cfg.regression_target != (self.spec.kind == NUMBERS):
@@ -299,6 +310,10 @@ class SentencePredictionWithTeacherTask(GuardedLoading, FairseqTask):
         seed = self.cfg.seed if training else None
         dataset = self.make_dataset(folder, split, list(texts.values()), targets, seed)
         self.truncate(dataset, split)
+        if training and self._smoother is not None:
+            dataset = smoothed_sentences(
+                self._smoother, dataset, self, folder, split, texts["input0"], spec.tokenizer
+            )
         self.datasets[split] = dataset
 
     def make_dataset(
@@ -319,6 +334,11 @@ class SentencePredictionWithTeacherTask(GuardedLoading, FairseqTask):
             shuffle_seed: see `SentenceDataset`.
         """
         return SentenceDataset(texts, targets, self.dictionary.pad(), shuffle_seed)
+
+    def train_step(self, sample, model, criterion, optimizer, update_num, ignore_grad=False):
+        if hasattr(criterion, "set_num_updates"):
+            criterion.set_num_updates(update_num)
+        return super().train_step(sample, model, criterion, optimizer, update_num, ignore_grad)
 
     def _targets(self, folder: str, split: str, rows: int):
         """Labels of a split in the numbers of the model's outputs; None if there are none."""

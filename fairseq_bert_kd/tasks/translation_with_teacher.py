@@ -1,24 +1,30 @@
 """Task ``translation_with_teacher``: fairseq's translation with teachers' rows beside the targets."""
 
+import functools
 import inspect
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Optional
 
 from fairseq import utils
+from fairseq.data import data_utils
 from fairseq.dataclass import ChoiceEnum
 from fairseq.logging import metrics
 from fairseq.tasks import register_task
 from fairseq.tasks.translation import TranslationConfig, TranslationTask
 from omegaconf import II, open_dict
 
-from fairseq_bert_kd.batch import TEACHER
+from fairseq_bert_kd.batch import SMOOTHING, TEACHER
 from fairseq_bert_kd.data.distilled_pair_dataset import DistilledPairDataset
 from fairseq_bert_kd.data.guarded_loading import GuardedTranslation
 from fairseq_bert_kd.data.store_rows import StoreRows
 from fairseq_bert_kd.data.teacher_stores import TeacherStores, check_unchanged_lengths, parse_weights
+from fairseq_bert_kd.modules.smoothing_options import SmoothingOptions
+from fairseq_bert_kd.modules.source_smoothing import SourceSmoothing
+from fairseq_bert_kd.modules.text_smoother import TextSmoother
 from fairseq_bert_kd.storage.alignment import check_tokenizer
 from fairseq_bert_kd.storage.topk_store import DEFAULT_NAME
+from fairseq_bert_kd.tasks.smoothing_stores import smoothed_sources
 from fairseq_bert_kd.teachers.gold_comparison import GoldComparison
 from fairseq_bert_kd.teachers.load import is_token_teacher
 from fairseq_bert_kd.teachers.load_live import load_live_teacher
@@ -31,8 +37,16 @@ REMOVED_OPTION = "kd_approximate_tail"
 
 
 @dataclass
-class TranslationWithTeacherConfig(TranslationConfig):
-    """Options of ``translation``, and of where the teachers' rows come from; the loss is the criterion's."""
+class TranslationWithTeacherConfig(SmoothingOptions, TranslationConfig):
+    """Options of ``translation``, of where the teachers' rows come from, and of smoothed sources; the loss is the criterion's."""
+
+    smoothing_weight: float = field(
+        default=0.0,
+        metadata={
+            "help": "lambda, weight of the words that a masked language model expects in the place of source words, in training; "
+            "above 0 needs a student with a Transformer encoder (default 0: no smoothing; 0.5 in the authors' later code)"
+        },
+    )
 
     kd_check: ChoiceEnum(["sampled", "all"]) = field(  # type: ignore[valid-type]
         default="sampled",
@@ -97,6 +111,7 @@ class TranslationWithTeacherConfig(TranslationConfig):
     kd_live_max_tokens: int = field(
         default=8192, metadata={"help": "source and target tokens per forward pass of the live teacher"}
     )
+    seed: int = II("common.seed")
     log_interval: int = II("common.log_interval")
 
 
@@ -119,6 +134,8 @@ class TranslationWithTeacherTask(GuardedTranslation, GuardedText, TranslationTas
             cfg.kd_store_weights, len(self.store_names) + bool(cfg.kd_live_teacher)
         )
         self.live_teacher = None
+        self.smoother = TextSmoother(cfg, cfg.seed)
+        self._source_smoothing: SourceSmoothing | None = None
         self._gold_comparison = GoldComparison()
         self._iterated: str | None = None  # split of the latest batches
         self._all_folders_checked = False
@@ -133,6 +150,8 @@ class TranslationWithTeacherTask(GuardedTranslation, GuardedText, TranslationTas
             )
         model = super().build_model(cfg, from_checkpoint)
         check_autoregressive(model, arch)
+        if self.cfg.smoothing_weight and not from_checkpoint:
+            self._source_smoothing = SourceSmoothing(model)
         return model
 
     def build_criterion(self, cfg, *args, **kwargs):
@@ -154,6 +173,18 @@ class TranslationWithTeacherTask(GuardedTranslation, GuardedText, TranslationTas
         if split == self.cfg.train_subset and self.cfg.kd_tokenizer:
             assert self._own_tokenizer  # checked here, even where no teacher is compared with it
         super().load_dataset(split, epoch=epoch, combine=combine, **kwargs)
+        src_sizes = self.datasets[split].src_sizes
+        self._attach_teachers(split, parts, combine)
+        if split == self.cfg.train_subset and self._source_smoothing is not None:
+            sources = [
+                data_utils.load_indexed_dataset(part.prefixes["source"], self.src_dict, self.cfg.dataset_impl)
+                for part in parts
+            ]
+            pairs = self.datasets[split]
+            self.datasets[split] = smoothed_sources(self.smoother, pairs, src_sizes, self, parts, sources)
+
+    def _attach_teachers(self, split, parts, combine):
+        """Put teachers' rows beside the targets, if the criterion requires them."""
         stores, names = self.stores, self.store_names
         if stores is None:
             return
@@ -183,12 +214,30 @@ class TranslationWithTeacherTask(GuardedTranslation, GuardedText, TranslationTas
     def train_step(self, sample, model, criterion, optimizer, update_num, ignore_grad=False):
         if hasattr(criterion, "set_num_updates"):
             criterion.set_num_updates(update_num)
-        if self.stores and self.store_names and (ignore_grad or TEACHER not in sample):
+        needs_rows = self.stores and self.store_names and TEACHER not in sample
+        needs_smoothing = self._source_smoothing and self.smoother.needs_store and SMOOTHING not in sample
+        if needs_rows or needs_smoothing or (ignore_grad and self.stores and self.store_names):
             sample = self._stand_in(sample)
         if self.live_teacher is not None:
             rows = self.live_teacher.training_batch(sample, model, optimizer, update_num)
             sample = {**sample, TEACHER: [*sample.get(TEACHER, []), rows]}  # a batch may come again
-        return super().train_step(sample, model, criterion, optimizer, update_num, ignore_grad)
+        step = functools.partial(super().train_step, model=model, criterion=criterion, optimizer=optimizer)
+        settings = {"update_num": update_num, "ignore_grad": ignore_grad}
+        if self._source_smoothing is None:
+            return step(sample, **settings)
+        self.smoother.updates = update_num
+        special = (self.src_dict.pad(), self.src_dict.eos())
+        sample, text = self.smoother.smoothed_batch(sample, sample["net_input"]["src_tokens"], special)
+        with self._source_smoothing.reading(text):
+            loss, sample_size, logs = step(sample, **settings)
+        return loss, sample_size, logs | self.smoother.original(text, sample["net_input"]["src_tokens"])
+
+    def reduce_metrics(self, logging_outputs, criterion):
+        super().reduce_metrics(logging_outputs, criterion)
+        positions = sum(log.get("smoothed_positions", 0) for log in logging_outputs)
+        if positions:
+            mass = sum(log.get("smoothing_original", 0) for log in logging_outputs)
+            metrics.log_scalar("smoothing_original", mass / positions, positions, round=4)
 
     def _stand_in(self, sample):
         """A training batch for a worker that has none left while others have.

@@ -36,7 +36,7 @@ class Chunk:
 
     Attributes:
         number: number of the chunk in the corpus.
-        sources: ``(src_len,)`` ids of each sentence, without end of sentence.
+        sources: ``(src_len,)`` ids of each sentence, without end of sentence; empty where the teacher reads single texts.
         targets: ``(tgt_len,)`` ids of each sentence, with end of sentence.
         seeds: seed of each sentence's draws.
         data: sentences and rows for the store, rows of zeros until they are scored.
@@ -118,7 +118,7 @@ class ChunkScorer:
 
     Args:
         model: a teacher in evaluation mode on its device.
-        pairs: both sides of the corpus, see `fairseq_data.Sides`.
+        pairs: sides of the corpus that the store's schema names, see `fairseq_data.Sides`; the last one has the rows.
         info: description of the store that is being made.
         excluded_ids: ``(n,)`` int64 ids that no target holds.
         pad: padding index of the dictionaries.
@@ -147,7 +147,7 @@ class ChunkScorer:
             samples=info.samples,
             keep_gold=info.gold,
         )
-        self._batcher = PairBatcher(model.text_layout(), info.passes, pad, info.samples)
+        self._batcher = PairBatcher(model.text_layout(), info.passes, pad, info.samples, info.hides)
         self._limit = model.max_positions()
 
     def score(self, chunks: Iterable[int], progress: Any = None) -> Iterator[Chunk]:
@@ -191,18 +191,21 @@ class ChunkScorer:
 
         info = self.info
         first = number * info.chunk_sentences
-        last = min(first + info.chunk_sentences, len(self.pairs["target"]))
-        sources = [np.asarray(self.pairs["source"][i]) for i in range(first, last)]
-        targets = [np.asarray(self.pairs["target"][i]) for i in range(first, last)]
-        src_lengths = np.array([len(source) - 1 for source in sources], dtype=np.int64)
+        *others, row_side = info.sides
+        last = min(first + info.chunk_sentences, len(self.pairs[row_side]))
+        sides = {side: [np.asarray(self.pairs[side][i]) for i in range(first, last)] for side in info.sides}
+        targets = sides[row_side]
+        sources = sides[others[0]] if others else []
         tgt_lengths = np.array([len(target) for target in targets], dtype=np.int64)
+        src_lengths = np.array([len(source) - 1 for source in sources], dtype=np.int64)
+        src_lengths = src_lengths if others else np.zeros_like(tgt_lengths)
         scored = src_lengths + tgt_lengths <= self._limit
         status = np.where(scored, SCORED, TOO_LONG)
         if self._wanted is not None:
             wanted = self._wanted[first:last]
             scored, status = scored & wanted, np.where(wanted, status, OTHER_FOLD)
         data = ChunkData(
-            hashes={"source": hashes(sources), "target": hashes(targets)},
+            hashes={side: hashes(sentences) for side, sentences in sides.items()},
             lengths=tgt_lengths,
             status=status.astype(np.uint8),
             records=empty_records(int(tgt_lengths.sum()), info),

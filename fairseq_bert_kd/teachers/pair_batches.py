@@ -63,10 +63,11 @@ class PairBatcher:
         passes: see `plan.plan_chunk`.
         pad: padding index of the dictionaries.
         samples: numbers to draw per row, see `_uniforms`.
+        hides: whether a bidirectional teacher sees its mask token at the positions that it predicts.
     """
 
-    def __init__(self, layout: TextLayout, passes: int, pad: int, samples: int = 0):
-        self.passes, self.pad, self.samples = passes, pad, samples
+    def __init__(self, layout: TextLayout, passes: int, pad: int, samples: int = 0, hides: bool = True):
+        self.passes, self.pad, self.samples, self.hides = passes, pad, samples, hides
         self._layout = layout.cpu()
 
     def lay_out(
@@ -76,16 +77,18 @@ class PairBatcher:
 
         Args:
             batch: sentences and passes.
-            sources: ``(src_len,)`` int64 ids of each sentence, without end of sentence.
+            sources: ``(src_len,)`` int64 ids of each sentence, without end of sentence; empty for a teacher of single texts.
             targets: ``(tgt_len,)`` int64 ids of each sentence, with end of sentence.
             seeds: seed of each sentence's draws.
         """
-        source, src_lengths = self._padded([sources[i] for i in batch.sentences])
+        others = [self._padded([sources[i] for i in batch.sentences])] if sources else []
         target, tgt_lengths = self._padded([targets[i] for i in batch.sentences])
         # (items, tgt_len)
         in_pass = torch.from_numpy(strided_masks(target.size(1), self.passes, batch.passes))
         predicted = in_pass & (torch.arange(target.size(1)) < tgt_lengths[:, None])
-        texts, predicted_at = self._layout.lay_out((source, target), (src_lengths, tgt_lengths), predicted)
+        ids, lengths = zip(*others, (target, tgt_lengths), strict=True)
+        hidden = predicted if self.hides else torch.zeros_like(predicted)
+        texts, predicted_at = self._layout.lay_out(ids, lengths, hidden)
         inputs = {"input_ids": texts.input_ids, "token_type_ids": texts.token_type_ids}
         if not bool(texts.attention_mask.all()):
             inputs["attention_mask"] = texts.attention_mask

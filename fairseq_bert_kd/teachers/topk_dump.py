@@ -28,7 +28,7 @@ class TopKDump(StoreDump):
 
     Args:
         teacher: teacher on its device.
-        pairs: both sides of the split.
+        pairs: sides of the split that the schema names.
         info: description of the store.
         device: device of the teacher.
 
@@ -53,7 +53,9 @@ class TopKDump(StoreDump):
         self.scorer = ChunkScorer(teacher.model, pairs, info, excluded, dictionary.pad(), device, self.wanted)
 
     def open_writer(self, path: Any, shard: Shard, overwrite: bool) -> TopKWriter:
-        return TopKWriter(path, self.info, self.pairs["target"].sizes, self.symbols, shard, overwrite)
+        return TopKWriter(
+            path, self.info, self.pairs[self.info.sides[-1]].sizes, self.symbols, shard, overwrite
+        )
 
     def open_reader(self, path: Path) -> TopKReader:
         return TopKReader(path, shard=True)
@@ -93,5 +95,5 @@ class TopKDump(StoreDump):
     def _lengths(self, chunk: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """``(sentences,)`` source lengths without and target lengths with end of sentence."""
         part = slice(chunk * self.info.chunk_sentences, (chunk + 1) * self.info.chunk_sentences)
-        source, target = (self.pairs[side].sizes[part].astype(np.int64) for side in ("source", "target"))
-        return source - 1, target
+        *others, target = (self.pairs[side].sizes[part].astype(np.int64) for side in self.info.sides)
+        return (others[0] - 1 if others else np.zeros_like(target)), target

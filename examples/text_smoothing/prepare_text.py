@@ -1,0 +1,80 @@
+"""Text of a task with few labels: a training set of its own for each draw, the task's validation and test set.
+
+    python prepare_text.py --data DATA --task trec --draws 1 2 3 --out text
+
+DATA holds TASK.train.tsv, TASK.dev.tsv and TASK.test.tsv, or the same with .gz: label TAB sentence, without a header. Writes
+train.DRAW.tsv (10 sentences of each class, drawn with the draw's number as seed, as the authors' later code does),
+valid.tsv (as many, where there are so many, drawn from the validation set with seed 0), test.tsv, all.txt (all training sentences, without labels: the
+text of the smoother, with --general more of it), and SPLIT.sentence and SPLIT.label of valid and test for the report.
+"""
+
+import argparse
+import random
+from pathlib import Path
+
+from fairseq_bert_kd.text_lines import open_lines
+
+HEADER = ("label", "sentence")
+
+
+def read(data: Path, task: str, split: str) -> list[list[str]]:
+    """Label and sentence of each row, lower-cased as in the authors' later code."""
+    name = f"{task}.{split}.tsv"
+    path = data / name if (data / name).exists() else data / f"{name}.gz"
+    rows = [line.rstrip("\n").split("\t") for line in open_lines(path)]
+    return [[label.strip(), sentence.strip().lower()] for label, sentence in rows]
+
+
+def drawn(rows: list[list[str]], per_class: int, seed: int) -> list[list[str]]:
+    """``per_class`` rows of each label, or all where there are fewer, in random order."""
+    rng = random.Random(seed)
+    labels = sorted({label for label, _ in rows})
+    by_label = [[row for row in rows if row[0] == label] for label in labels]
+    chosen = [row for group in by_label for row in rng.sample(group, min(per_class, len(group)))]
+    rng.shuffle(chosen)
+    return chosen
+
+
+def write_table(path: Path, rows: list[list[str]]) -> None:
+    lines = ["\t".join(row) for row in ([*HEADER], *rows)]
+    path.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+
+
+def write_columns(folder: Path, split: str, rows: list[list[str]]) -> None:
+    """One file per column, as the report reads them."""
+    for place, column in enumerate(HEADER):
+        text = "".join(f"{row[place]}\n" for row in rows)
+        (folder / f"{split}.{column}").write_text(text, encoding="utf-8")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--task", required=True)
+    parser.add_argument("--draws", type=int, nargs="+", required=True)
+    parser.add_argument("--per-class", type=int, default=10)
+    parser.add_argument(
+        "--general", type=Path, nargs="*", default=[], help="files of further text for the smoother"
+    )
+    parser.add_argument("--general-rows", type=int, default=0)
+    parser.add_argument("--out", type=Path, required=True)
+    args = parser.parse_args()
+    args.out.mkdir(parents=True, exist_ok=True)
+    train, valid, test = (read(args.data, args.task, split) for split in ("train", "dev", "test"))
+    valid = drawn(valid, args.per_class, 0)
+    for draw in args.draws:
+        write_table(args.out / f"train.{draw}.tsv", drawn(train, args.per_class, draw))
+    general = [line.strip().lower() for path in args.general for line in open_lines(path)]
+    random.Random(0).shuffle(general)
+    text = [sentence for _, sentence in train] + [line for line in general if line][: args.general_rows]
+    (args.out / "all.txt").write_text("".join(f"{line}\n" for line in text), encoding="utf-8")
+    (args.out / "all.valid.txt").write_text("".join(f"{s}\n" for _, s in valid), encoding="utf-8")
+    for split, rows in (("valid", valid), ("test", test)):
+        write_table(args.out / f"{split}.tsv", rows)
+        write_columns(args.out, split, rows)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,166 @@
+"""Smoothed input words: mixtures of embeddings in the place of an embedding.
+
+Text smoothing (Wu et al., 2020) mixes a word's embedding with those that a masked language model expects in its place,
+
+    e_i = lambda * sum_v p_i(v) E[v] + (1 - lambda) E[x_i],    p_i = softmax(z_i / T),
+
+with the student's embeddings E, which learn through both terms; p is constant. The paper's weights are not known to us:
+lambda = 0.5 and T = 1 are those of its authors' later code (ACL 2022). The sparse form is ours: the mass outside
+the k stored tokens stays on the original one.
+"""
+
+import math
+from typing import NamedTuple, Optional
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+
+class SmoothedText(NamedTuple):
+    """What stands in the place of a text's tokens.
+
+    Attributes:
+        smoothed: ``(batch, text_len)`` bool, positions with a mixture; all others keep their embedding exactly.
+        ids: ``(batch, text_len, n)`` int64 ids of the dictionary.
+        weights: ``(batch, text_len, n)`` float32, at least 0.
+        common: ``(dictionary,)`` float32, a distribution that all positions share, or None.
+        common_weight: its weight. What ``weights`` and it leave of 1 is the original token's.
+    """
+
+    smoothed: Tensor
+    ids: Tensor
+    weights: Tensor
+    common: Optional[Tensor] = None
+    common_weight: float = 0.0
+
+
+def check_settings(weight: float, temperature: float, topk: int) -> None:
+    """Raise ValueError for out-of-range settings of smoothing."""
+    if not 0.0 <= weight <= 1.0:
+        raise ValueError(f"--smoothing-weight must be from 0 to 1, got {weight}; 0.5 is the default")
+    if not 0.0 < temperature < math.inf:
+        raise ValueError(f"--smoothing-temperature must be positive, got {temperature}; 1 is the default")
+    if topk < 0:
+        raise ValueError(f"--smoothing-topk must be at least 1, or 0 for all stored tokens, got {topk}")
+
+
+def dense_mixture(
+    embedding: Tensor, tokens: Tensor, logits: Tensor, weight: float, temperature: float = 1.0
+) -> Tensor:
+    """Mixtures over the whole dictionary.
+
+    Args:
+        embedding: ``(dictionary, d)``.
+        tokens: ``(rows,)`` int64.
+        logits: ``(rows, dictionary)`` of the masked language model; no gradient reaches them.
+        weight: lambda.
+        temperature: T.
+
+    Returns:
+        ``(rows, d)``.
+    """
+    probs = torch.softmax(logits.detach() / temperature, dim=-1)
+    return weight * (probs @ embedding) + (1 - weight) * embedding[tokens]
+
+
+def sparse_text(
+    ids: Tensor,
+    logits: Tensor,
+    log_normaliser: Tensor,
+    smoothed: Tensor,
+    weight: float,
+    temperature: float = 1.0,
+) -> SmoothedText:
+    """Mixtures of a store's tokens; the mass of all others stays on the original token.
+
+    Args:
+        ids: ``(batch, text_len, k)`` int64.
+        logits: ``(batch, text_len, k)`` float32.
+        log_normaliser: ``(batch, text_len)`` at the temperature, over the whole dictionary.
+        smoothed: ``(batch, text_len)`` bool.
+        weight: lambda.
+        temperature: T.
+    """
+    probs = (logits / temperature - log_normaliser[..., None]).exp()
+    return SmoothedText(smoothed, ids, weight * probs)
+
+
+def common_text(common: Tensor, smoothed: Tensor, weight: float) -> SmoothedText:
+    """The same distribution at every position, a control.
+
+    Args:
+        common: ``(dictionary,)`` float32.
+        smoothed: ``(batch, text_len)`` bool.
+        weight: lambda.
+    """
+    nothing = smoothed.new_zeros(*smoothed.shape, 0)
+    return SmoothedText(smoothed, nothing.long(), nothing.float(), common, weight)
+
+
+def mixtures(
+    embedding: Tensor, text: SmoothedText, tokens: Tensor, to_rows: Optional[Tensor] = None
+) -> Tensor:
+    """Embeddings of the smoothed positions.
+
+    Args:
+        embedding: ``(vocabulary, d)``, the student's; both terms give it a gradient.
+        text: what stands there.
+        tokens: ``(batch, text_len)`` int64 original ids of the dictionary.
+        to_rows: ``(dictionary,)`` int64 row of ``embedding`` for each id; None where they are the same.
+
+    Returns:
+        ``(smoothed positions, d)`` in row-major order.
+    """
+    at = text.smoothed
+    original, ids, weights = tokens[at], text.ids[at], text.weights[at]
+    rest = (1.0 - text.common_weight - weights.sum(dim=1, keepdim=True)).clamp(min=0.0)
+    ids, weights = torch.cat([ids, original[:, None]], dim=1), torch.cat([weights, rest], dim=1)
+    rows = ids if to_rows is None else to_rows[ids]
+    mixed = F.embedding_bag(rows, embedding, per_sample_weights=weights.to(embedding.dtype), mode="sum")
+    if text.common is None:
+        return mixed
+    every = embedding if to_rows is None else embedding[to_rows]
+    return mixed + text.common_weight * (text.common.to(embedding.dtype) @ every)
+
+
+def smooth_embeddings(
+    plain: Tensor,
+    embedding: Tensor,
+    text: SmoothedText,
+    tokens: Tensor,
+    columns: Optional[Tensor] = None,
+    to_rows: Optional[Tensor] = None,
+) -> Tensor:
+    """Plain embeddings with the mixtures in their places; without a smoothed position the plain ones themselves.
+
+    Args:
+        plain: ``(batch, input_len, d)``.
+        embedding: see `mixtures`.
+        text: what stands in the place of the text.
+        tokens: ``(batch, text_len)`` int64.
+        columns: ``(batch, text_len)`` int64 input position of each token; None where the input is the text.
+        to_rows: see `mixtures`.
+    """
+    rows, places = text.smoothed.nonzero(as_tuple=True)
+    if not len(rows):
+        return plain
+    if columns is not None:
+        places = columns[rows, places]
+    mixed = mixtures(embedding, text, tokens, to_rows)
+    return plain.index_put((rows, places), mixed.to(plain.dtype))
+
+
+def original_mass(text: SmoothedText, tokens: Tensor, weight: float) -> Tensor:
+    """``(smoothed positions,)`` probability of the original token among those with a weight, 0 to 1.
+
+    Args:
+        text: what stands there.
+        tokens: ``(batch, text_len)`` int64.
+        weight: lambda, above 0.
+    """
+    original = tokens[text.smoothed]
+    found = text.weights[text.smoothed].where(text.ids[text.smoothed] == original[:, None], 0.0).sum(dim=1)
+    if text.common is not None:
+        found = found + text.common_weight * text.common[original]
+    return found / weight

@@ -1,0 +1,114 @@
+"""Smoothed words: values by hand, sparse against dense, gradients."""
+
+import math
+
+import pytest
+import torch
+
+from fairseq_bert_kd.functional.text_smoothing import (
+    check_settings,
+    common_text,
+    dense_mixture,
+    mixtures,
+    original_mass,
+    smooth_embeddings,
+    sparse_text,
+)
+
+EMBEDDING = torch.tensor([[1.0, 0.0], [0.0, 1.0], [1.0, 1.0]])
+LOGITS = torch.tensor([0.5, 0.25, 0.25]).log()
+TOKENS = torch.tensor([[0]])
+HERE = torch.tensor([[True]])
+
+
+def stored(logits, k, temperature=1.0):
+    """``(ids, logits, log-normaliser)`` of a text of one row each."""
+    best, ids = logits.topk(k, dim=-1)
+    return ids, best, torch.logsumexp(logits / temperature, dim=-1)
+
+
+def sparse(k, weight, temperature=1.0):
+    return sparse_text(*stored(LOGITS[None, None], k, temperature), HERE, weight, temperature)
+
+
+@pytest.mark.parametrize(
+    ("weight", "temperature", "expected"),
+    [(1.0, 1.0, (0.75, 0.5)), (0.5, 1.0, (0.875, 0.25)), (0.0, 1.0, (1.0, 0.0)), (1.0, 1e9, (2 / 3, 2 / 3))],
+)
+def test_values_by_hand(weight, temperature, expected):
+    dense = dense_mixture(EMBEDDING, TOKENS[0], LOGITS[None], weight, temperature)
+    torch.testing.assert_close(dense, torch.tensor([expected]))
+    torch.testing.assert_close(mixtures(EMBEDDING, sparse(3, weight, temperature), TOKENS), dense)
+
+
+def test_the_mass_outside_stays_on_the_original_token():
+    assert mixtures(EMBEDDING, sparse(1, 1.0), TOKENS).tolist() == [[1.0, 0.0]]
+    torch.testing.assert_close(
+        mixtures(EMBEDDING, sparse(1, 1.0), torch.tensor([[1]])), torch.tensor([[0.5, 0.5]])
+    )
+
+
+def test_without_weight_nothing_changes():
+    assert torch.equal(mixtures(EMBEDDING, sparse(2, 0.0), TOKENS), EMBEDDING[TOKENS[0]])
+
+
+def test_all_tokens_are_the_dense_form():
+    torch.manual_seed(1)
+    embedding, logits = torch.randn(50, 8), torch.randn(2, 3, 50)
+    tokens = torch.randint(50, (2, 3))
+    text = sparse_text(*stored(logits, 50, 2.0), torch.ones(2, 3, dtype=torch.bool), 0.7, 2.0)
+    dense = dense_mixture(embedding, tokens.flatten(), logits.flatten(0, 1), 0.7, 2.0)
+    torch.testing.assert_close(mixtures(embedding, text, tokens), dense, atol=1e-6, rtol=0)
+
+
+def test_gradients():
+    embedding = torch.randn(5, 3, dtype=torch.float64, requires_grad=True)
+    logits = torch.randn(1, 4, 5, dtype=torch.float64, requires_grad=True)
+    tokens = torch.tensor([[0, 1, 4, 2]])
+    at = torch.tensor([[True, True, False, True]])
+    fixed = logits.detach()
+    assert torch.autograd.gradcheck(
+        lambda e: mixtures(e, sparse_text(*stored(fixed, 3), at, 0.4), tokens), (embedding,)
+    )
+    dense_mixture(embedding, tokens[0], logits[0], 0.4).sum().backward()
+    assert logits.grad is None
+    expected = 0.4 * torch.softmax(fixed[0], dim=-1).sum(dim=0) + 0.6 * torch.bincount(tokens[0], minlength=5)
+    torch.testing.assert_close(embedding.grad, expected[:, None].expand(5, 3))
+
+
+def test_other_positions_keep_their_embedding():
+    plain = torch.randn(1, 4, 2)
+    text = sparse(2, 0.5)
+    smoothed = smooth_embeddings(plain, EMBEDDING, text, TOKENS, columns=torch.tensor([[2]]))
+    assert torch.equal(smoothed[:, [0, 1, 3]], plain[:, [0, 1, 3]])
+    torch.testing.assert_close(smoothed[0, 2], mixtures(EMBEDDING, text, TOKENS)[0])
+    nowhere = text._replace(smoothed=torch.tensor([[False]]))
+    assert smooth_embeddings(plain, EMBEDDING, nowhere, TOKENS) is plain
+
+
+def test_controls():
+    uniform = torch.full((3,), 1 / 3)
+    text = common_text(uniform, HERE, 1.0)
+    torch.testing.assert_close(mixtures(EMBEDDING, text, TOKENS), torch.full((1, 2), 2 / 3))
+    assert original_mass(text, TOKENS, 1.0).item() == pytest.approx(1 / 3)
+
+
+def test_rows_of_another_vocabulary():
+    to_rows = torch.tensor([2, 0, 1])
+    text = sparse(3, 0.5)
+    torch.testing.assert_close(
+        mixtures(EMBEDDING, text, TOKENS, to_rows), mixtures(EMBEDDING[to_rows], text, TOKENS)
+    )
+
+
+def test_probability_of_the_original_token():
+    assert original_mass(sparse(3, 0.5), TOKENS, 0.5).item() == pytest.approx(0.5)
+    assert original_mass(sparse(1, 0.5), torch.tensor([[2]]), 0.5).item() == 0.0
+
+
+@pytest.mark.parametrize(
+    "settings", [(1.1, 1.0, 1), (-0.1, 1.0, 1), (0.5, 0.0, 1), (0.5, math.inf, 1), (0.5, 1.0, -1)]
+)
+def test_refused_settings(settings):
+    with pytest.raises(ValueError, match="--smoothing-.* must be"):
+        check_settings(*settings)
