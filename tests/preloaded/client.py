@@ -75,6 +75,7 @@ def start(settings):
         for target, fd in enumerate((null, log, log)):
             os.dup2(fd, target)
         os.closerange(3, written)
+        os.closerange(written + 1, os.sysconf("SC_OPEN_MAX"))  # a caller's lock must not last as long
         os.set_inheritable(written, False)
         server = os.path.join(os.path.dirname(os.path.abspath(__file__)), "server.py")
         os.execve(settings["python"], [settings["python"], server, os.getcwd(), str(settings["session"])],
