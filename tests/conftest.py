@@ -28,8 +28,9 @@ SLOW = (
     "benchmarks", "examples", "preloaded", "cli/test_dump_kills.py", "cli/test_vectors_kills.py", "storage/test_crashes.py",
     "storage/test_mutations.py", "test_augmentation_page.py", "test_chain.py", "test_distillation_helps.py",
     "test_distributed_rewards.py", "test_distributed_training.py", "test_docs.py", "test_hydra.py",
-    "test_one_sided.py", "test_readme.py", "test_sentence_lstm_page.py", "test_sentences_page.py", "test_serving.py",
-    "test_site.py", "test_teachers_page.py", "test_wheel.py",
+    "test_layer_distillation_stages.py", "test_one_sided.py", "test_readme.py", "test_sentence_lstm_page.py",
+    "test_sentences_page.py", "test_serving.py", "test_serving_encoders_page.py", "test_site.py",
+    "test_teachers_page.py", "test_tinybert_page.py", "test_wheel.py",
 )  # fmt: skip
 
 

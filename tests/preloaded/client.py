@@ -24,6 +24,8 @@ READ_AT_START = (
     "MPL",
     "TORCH_LOGS",
 )
+# Of these, what `examples/run.py` sets for its steps; the preloaded process sets them itself (`server.quieten`).
+QUIET = {"PYTHONWARNINGS": "ignore", "TRANSFORMERS_VERBOSITY": "error"}
 FORWARDED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2)
 
 
@@ -32,6 +34,15 @@ def read_at_start(environment, root):
     chosen = {name: value for name, value in environment.items() if name.startswith(READ_AT_START)}
     paths = [path for path in chosen.pop("PYTHONPATH", "").split(os.pathsep) if path not in ("", root)]
     return chosen | {"PYTHONPATH": paths}
+
+
+def fits(environment, started, root):
+    """Whether a command of this environment may run in a process that was started in the other."""
+    wanted, there = read_at_start(environment, root), read_at_start(started, root)
+    for name, value in QUIET.items():
+        if wanted.get(name) == value:
+            there.setdefault(name, value)
+    return wanted == there
 
 
 def connect(folder, settings):
@@ -64,6 +75,7 @@ def start(settings):
         for target, fd in enumerate((null, log, log)):
             os.dup2(fd, target)
         os.closerange(3, written)
+        os.closerange(written + 1, os.sysconf("SC_OPEN_MAX"))  # a caller's lock must not last as long
         os.set_inheritable(written, False)
         server = os.path.join(os.path.dirname(os.path.abspath(__file__)), "server.py")
         os.execve(settings["python"], [settings["python"], server, os.getcwd(), str(settings["session"])],
@@ -109,7 +121,7 @@ def main():
         folder = os.open(".", os.O_RDONLY)
         for fd in range(3):
             os.fstat(fd)
-        if read_at_start(os.environ, root) != read_at_start(settings["environment"], root):
+        if not fits(os.environ, settings["environment"], root):
             raise OSError
         connection = connect(store, settings)
         os.fchdir(folder)

@@ -19,7 +19,15 @@ SHIMMED = (
     "fairseq-hydra-train", "fairseq-bert-kd", "ct2-fairseq-converter",
 )  # fmt: skip
 MODULES = ("fairseq_cli", "fairseq_bert_kd")  # of `python -m`
-SCRIPTS = ("examples/serving/compare.py",)
+SCRIPTS = tuple(
+    f"examples/{script}.py"
+    for script in (
+        "paraphrase/judge_evaluator", "quickstart/make_teacher", "recipes/check_teacher_text", "recipes/moses_bleu",
+        "recipes/rouge_scores", "recipes/unknown_words", "sentence_lstm/compare_speed", "sentence_lstm/make_corpus",
+        "sentence_lstm/prepare_text", "sentence_lstm/static_vectors", "serving/compare", "tinybert/compare_sizes",
+        "tinybert/prepare_text",
+    )
+)  # fmt: skip
 SHIM = """#!/bin/sh
 exec {python} -IS {client} {folder} {name} "$@"
 """

@@ -39,6 +39,16 @@ def fairseq_sets_up_logging():
     return [str(logging.root.handlers), logging.root.level]
 
 
+def warn():
+    """How the process warns, and from which level transformers logs."""
+    import warnings
+
+    from transformers.utils import logging as transformers_logging
+
+    warnings.warn("a warning", UserWarning, stacklevel=1)
+    return [sys.warnoptions, transformers_logging.get_verbosity()]
+
+
 def work_in_processes():
     """A pool of processes and one of threads: neither may hang in a fork."""
     import multiprocessing
@@ -57,6 +67,8 @@ def main():
         print(json.dumps(describe(), sort_keys=True))
     elif action == "logging":
         print(json.dumps(fairseq_sets_up_logging()))
+    elif action == "warn":
+        print(json.dumps(warn()))
     elif action == "processes":
         print(json.dumps(work_in_processes()))
     elif action == "streams":

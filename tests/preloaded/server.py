@@ -21,6 +21,7 @@ import struct
 import sys
 import time
 import traceback
+import warnings
 from functools import partial
 from pathlib import Path
 from unittest import mock
@@ -180,7 +181,17 @@ def become(request: dict, calls: list[partial], own_path: list[str]) -> None:
     sys.modules["numpy"].random.seed()
     threads = request["environment"].get("OMP_NUM_THREADS") or len(os.sched_getaffinity(0))
     sys.modules["torch"].set_num_threads(int(threads))
+    quieten(request["environment"])
     repeat_at_first_import(calls)
+
+
+def quieten(environment: dict[str, str]) -> None:
+    """What Python and transformers do at their start with the two variables of `client.QUIET`."""
+    if environment.get("PYTHONWARNINGS") == "ignore":
+        sys.warnoptions[:] = ["ignore"]
+        warnings.simplefilter("ignore")
+    if environment.get("TRANSFORMERS_VERBOSITY") == "error":
+        sys.modules["transformers"].logging.set_verbosity_error()
 
 
 def repeat_at_first_import(calls: list[partial]) -> None:

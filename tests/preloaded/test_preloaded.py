@@ -19,6 +19,7 @@ from tests.preloaded import commands
 
 ROOT = commands.ROOT
 PROBE = ["-m", "tests.preloaded.probe"]
+QUIET = {"PYTHONWARNINGS": "ignore", "TRANSFORMERS_VERBOSITY": "error"}  # as `examples/run.py` has it
 
 
 @pytest.fixture(scope="module")
@@ -64,6 +65,17 @@ def test_fairseq_sets_up_logging_when_it_is_imported(shims):
     assert real.stdout == preloaded.stdout
     assert "StreamHandler" in real.stdout
     assert len(real.stderr.splitlines()) == len(preloaded.stderr.splitlines())
+
+
+@pytest.mark.parametrize("settings", [{}, QUIET])
+def test_a_process_is_as_quiet_as_its_environment_asks(shims, settings):
+    started = (shims.parent / "log").read_text().count("started") if (shims.parent / "log").exists() else 0
+    real, preloaded = (
+        run(folder / "python", "warn", env=environment(**settings)) for folder in (commands.REAL_BIN, shims)
+    )
+    assert (shims.parent / "log").read_text().count("started") == started + 1  # it was preloaded indeed
+    assert real.stdout == preloaded.stdout
+    assert [("a warning" in done.stderr) for done in (real, preloaded)] == [not settings] * 2
 
 
 def test_forks_and_threads_of_a_command_do_not_hang(python):
