@@ -116,9 +116,10 @@ class EntityEncoder(HfEncoder):
         self,
         texts,
         lengths,
-        entities=None,
         features_only=False,
         classification_head_name=None,
+        smoothed=None,
+        entities=None,
         **_unused,
     ):
         """Logits of a head, or the last hidden states if none is named.
@@ -126,14 +127,20 @@ class EntityEncoder(HfEncoder):
         Args:
             texts: see `lay_out`.
             lengths: see `lay_out`.
-            entities: one ``(batch, text_len)`` int64 per text, rows of the table of vectors, 0 for none; None for no
-                entities at all.
             features_only: of fairseq's criterion; no effect.
             classification_head_name: name of a registered head.
+            smoothed: of `HfEncoder.forward`; refused.
+            entities: one ``(batch, text_len)`` int64 per text, rows of the table of vectors, 0 for none; None for no
+                entities at all.
 
         Returns:
             As `HfEncoder.forward`.
+
+        Raises:
+            ValueError: smoothed words, whose entities are not known.
         """
+        if smoothed is not None:
+            raise ValueError("--arch entity_encoder reads no smoothed words; train an hf_encoder with them")
         inputs = self.lay_out(texts, lengths)
         [hidden] = self.encode_inputs(inputs, entities=entities)
         if classification_head_name is None:
@@ -157,9 +164,9 @@ class EntityEncoder(HfEncoder):
         stream = look_up(placed, self.entity_vectors)
         return (self.stream(self.encoder, stream, **self._encoder_arguments(inputs)),)
 
-    def _pooled(self, inputs: TextInput, pooling: str) -> Tensor:
+    def _pooled(self, inputs: TextInput, pooling: str, inputs_embeds: Optional[Tensor] = None) -> Tensor:
         """``(batch, d)`` of sentences without entities; the stream needs all positions of the last layer."""
-        [hidden] = self.encode_inputs(inputs)
+        [hidden] = self.encode_inputs(inputs, inputs_embeds)
         return pool(hidden, inputs.attention_mask, pooling, self.pooler)
 
     def sentence_vectors(self, tokens: Tensor, lengths: Tensor, vector: Optional[str] = None) -> Tensor:

@@ -252,6 +252,7 @@ class ConditionalMaskedLMTask(MaskedLMTraining, GuardedTranslation, TranslationT
 
     def _kept(self, parts):
         """``(pairs,)`` bool, pairs outside the fold, by the files' own ids: --truncate-source does not move a pair."""
+        assert self.fold is not None
         repeats, kept = self.cfg.upsample_primary if len(parts) > 1 else 1, []
         for number, part in enumerate(parts):
             sides = {
