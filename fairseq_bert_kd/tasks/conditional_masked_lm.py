@@ -232,7 +232,7 @@ class ConditionalMaskedLMTask(MaskedLMTraining, GuardedTranslation, TranslationT
         parts = self.parts_of(self.folder_of(split, epoch), split, combine)
         super().load_dataset(split, epoch=epoch, combine=combine, **kwargs)
         pairs = self.datasets[split]
-        kept = self._kept(parts) if self.fold and split == self.cfg.train_subset else None
+        kept = self._kept(parts, self.fold) if self.fold and split == self.cfg.train_subset else None
         self.datasets[split] = self.masked_dataset((pairs.src, pairs.tgt), split, kept)
 
     def begin_epoch(self, epoch, model):
@@ -250,7 +250,7 @@ class ConditionalMaskedLMTask(MaskedLMTraining, GuardedTranslation, TranslationT
             )
         super().begin_epoch(epoch, model)
 
-    def _kept(self, parts):
+    def _kept(self, parts, fold):
         """``(pairs,)`` bool, pairs outside the fold, by the files' own ids: --truncate-source does not move a pair."""
         assert self.fold is not None
         repeats, kept = self.cfg.upsample_primary if len(parts) > 1 else 1, []
@@ -259,10 +259,10 @@ class ConditionalMaskedLMTask(MaskedLMTraining, GuardedTranslation, TranslationT
                 side: data_utils.load_indexed_dataset(prefix, self.dictionaries[side], self.cfg.dataset_impl)
                 for side, prefix in part.prefixes.items()
             }
-            outside = ~in_fold(sides, self.fold)
+            outside = ~in_fold(sides, fold)
             logger.info(
                 "--teacher-fold %s: %d of %d pairs of %s are held out",
-                *(self.fold, len(outside) - outside.sum(), len(outside), part.name),
+                *(fold, len(outside) - outside.sum(), len(outside), part.name),
             )
             kept.append(np.tile(outside, 1 if number else repeats))
         return np.concatenate(kept)
