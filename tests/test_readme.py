@@ -62,6 +62,7 @@ def test_options_of_the_table_exist_with_their_defaults():
     from fairseq_bert_kd.criterions.layer_distillation_options import LayerDistillationConfig
     from fairseq_bert_kd.criterions.policy_gradient import PolicyGradientConfig
     from fairseq_bert_kd.criterions.sentence_representation import SentenceRepresentationConfig
+    from fairseq_bert_kd.models.entity_encoder import EntityEncoderConfig
     from fairseq_bert_kd.models.hf_encoder import HfEncoderConfig
     from fairseq_bert_kd.models.masked_lm_teacher import HfMaskedLMConfig
     from fairseq_bert_kd.tasks.conditional_masked_lm import ConditionalMaskedLMConfig
@@ -76,6 +77,7 @@ def test_options_of_the_table_exist_with_their_defaults():
         DistillationConfig,
         LayerDistillationConfig,
         HfMaskedLMConfig,
+        EntityEncoderConfig,
         HfEncoderConfig,
         ConditionalMaskedLMConfig,
         HfTokenizerConfig,

@@ -32,7 +32,7 @@ of rows with two texts, the number of the text first:
 SPLITS = ("train", "valid", "test")
 
 
-class Row(NamedTuple):
+class RowMentions(NamedTuple):
     """Texts of a row, and its mentions in characters of each."""
 
     texts: list[str]
@@ -118,7 +118,7 @@ def _names(path: str) -> dict[str, str]:
     return names
 
 
-def _read(path: str) -> Iterator[Row]:
+def _read(path: str) -> Iterator[RowMentions]:
     """Rows of a file of mentions.
 
     Raises:
@@ -137,14 +137,16 @@ def _read(path: str) -> Iterator[Row]:
                 f"{path}, line {number:,}: expected a JSON object with a text and its mentions (see `fairseq-bert-kd entities "
                 f"--help`), got {line.rstrip()[:60]!r}"
             ) from None
-        yield Row(texts, mentions)
+        yield RowMentions(texts, mentions)
 
 
-def _linked(rows: Sequence[list[list[int]]], linker: DictionaryLinker, folder: "_Folder") -> Iterator[Row]:
+def _linked(
+    rows: Sequence[list[list[int]]], linker: DictionaryLinker, folder: "_Folder"
+) -> Iterator[RowMentions]:
     """Texts as the tokenizer left them, with the mentions that a linker finds."""
     for row in rows:
         texts = [folder.tokenizer.decode([folder.dictionary[piece] for piece in text]) for text in row]
-        yield Row(texts, [linker.link(text) for text in texts])
+        yield RowMentions(texts, [linker.link(text) for text in texts])
 
 
 class _Folder:
@@ -167,7 +169,7 @@ class _Folder:
         self,
         split: str,
         rows: Sequence[list[list[int]]],
-        read: Iterator[Row],
+        read: Iterator[RowMentions],
         table: dict[str, int],
         args: argparse.Namespace,
     ) -> NDArray[np.int64]:
@@ -203,7 +205,7 @@ class _Folder:
         _report(split, len(rows), found, counts, unknown, args)
         return np.array(found, np.int64).reshape(-1, COLUMNS)
 
-    def _aligned(self, row: Row, pieces: list[list[int]], place: str) -> Iterator[list[Mention]]:
+    def _aligned(self, row: RowMentions, pieces: list[list[int]], place: str) -> Iterator[list[Mention]]:
         """Mentions of each text in pieces."""
         if len(row.texts) != len(pieces):
             raise ValueError(

@@ -33,9 +33,9 @@ from fairseq_bert_kd.storage.sentence_data import (
     read_targets,
     translated,
 )
-from fairseq_bert_kd.tasks.smoothing_stores import smoothed_sentences
 from fairseq_bert_kd.teachers.layer_teacher import LiveLayerTeacher
 from fairseq_bert_kd.teachers.load_layer_teacher import load_layer_teacher
+from fairseq_bert_kd.teachers.smoothed_inputs import smoothed_sentences
 from fairseq_bert_kd.tokenization.dictionary import SentenceVocabulary, load_dictionary, sentence_vocabulary
 from fairseq_bert_kd.tokenization.hf_tokenizer import HfTokenizer
 

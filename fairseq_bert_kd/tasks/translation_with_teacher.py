@@ -24,10 +24,10 @@ from fairseq_bert_kd.modules.source_smoothing import SourceSmoothing
 from fairseq_bert_kd.modules.text_smoother import TextSmoother
 from fairseq_bert_kd.storage.alignment import check_tokenizer
 from fairseq_bert_kd.storage.topk_store import DEFAULT_NAME
-from fairseq_bert_kd.tasks.smoothing_stores import smoothed_sources
 from fairseq_bert_kd.teachers.gold_comparison import GoldComparison
 from fairseq_bert_kd.teachers.load import is_token_teacher
 from fairseq_bert_kd.teachers.load_live import load_live_teacher
+from fairseq_bert_kd.teachers.smoothed_inputs import smoothed_sources
 from fairseq_bert_kd.tokenization.bpe import HfTokenizerBPE
 from fairseq_bert_kd.tokenization.guarded_text import GuardedText
 from fairseq_bert_kd.tokenization.hf_tokenizer import HfTokenizer

@@ -29,7 +29,7 @@ def test_page_results_and_figures(run, folder, tmp_path):
     arguments = (folder, "--out", page, "--results", results, "--figures", figures)
     status, out, _ = run(*arguments)
     assert status == 0
-    names = ["learning_curves.png", "gain_by_length.png", "k_and_t.png", "gains.png"]
+    names = ["learning_curves.png", "gain_by_length.png", "gain_by_position.png", "k_and_t.png", "gains.png"]
     assert out.splitlines() == [str(path) for path in (page, results, *(figures / name for name in names))]
     assert all((figures / name).read_bytes().startswith(b"\x89PNG") for name in names)
     before = page.read_bytes(), results.read_bytes()

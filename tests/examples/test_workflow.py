@@ -156,11 +156,11 @@ def test_settings_come_from_kind_size_file_and_command_line(task):
     [
         (["colour=red"], "Key 'colour' not in 'Settings'"),
         (["student_training.updates=many"], "Value 'many' of type 'str' could not be converted to Integer"),
-        (["size=huge"], "size=huge does not exist. Give one of: laptop, gpu, paper"),
+        (["size=huge"], "size=huge does not exist. Give one of: laptop, gpu, seconds, paper"),
         (["kind=juggling"], "kind=juggling does not exist. Give one of: translation"),
         (
             ["everything"],
-            "no system and no group is called 'everything'. Give `all`, a group (dictionary, main,",
+            "no system and no group is called 'everything'. Give `all`, a group (dictionary, folds, main,",
         ),
         (["source=xx"], "text must hold train.xx or train.xx.gz; it has test.fr, test.nl, train.fr"),
         (

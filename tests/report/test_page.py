@@ -86,7 +86,7 @@ def test_a_complete_experiment(complete):
         in page.text
     )
     for part in (
-        "Main table", "Learning curves", "Length of the target, k and T", "Teachers and their stores",
+        "Main table", "Learning curves", "Length, position, k and T", "Teachers and their stores",
         "Sentences that differ most", "What the teacher sees", "Time", "Missing or odd",
     ):  # fmt: skip
         assert part in page.text
