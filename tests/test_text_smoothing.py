@@ -188,6 +188,7 @@ def test_refused_trainings(sentences, sources, chain, tmp_path):
     assert "temperature 3" in smoothed("--smoothing-temperature", 3)
     assert "holds 4 tokens" in smoothed("--smoothing-topk", 5)
     assert "from 0 to 1" in smoothed("--smoothing-weight", 2)
+    assert "were cut before theirs" in smoothed("--smoothing-special", "--max-positions", 4)
     folder, _ = sources
     lstm = ("--arch", "distilled_lstm_small", *STRONG)
     hard = ("--criterion", "label_smoothed_cross_entropy")

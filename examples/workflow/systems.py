@@ -142,8 +142,13 @@ class Steps(ABC):
     def described(
         self, name: str, seed: int, updates: int, options: str, **others: Any
     ) -> dict[str, dict[str, Any]]:
-        """``run.json`` of a system with a seed, which ``fairseq-bert-kd report`` reads, by its path."""
+        """``run.json`` of a system with a seed, which ``fairseq-bert-kd report`` reads, by its path.
+
+        Its options name no folder of this machine, since results are published.
+        """
         system = self.systems[name]
+        options = options.replace(f'"{self.settings.teacher}"', '"TEACHER_DIR"')
+        options = options.replace(f"{self.settings.examples}/", "examples/")
         record = {
             "system": name, "seed": seed, "label": system.label or name, "group": system.group, "value": system.value,
             "baseline": system.baseline, "updates": updates, "options": options, "continues": system.after,

@@ -8,10 +8,11 @@ import torch
 from fairseq.data import FairseqDataset, data_utils
 from numpy.typing import NDArray
 
+from fairseq_bert_kd.data.token_sizes import TokenSizes
 from fairseq_bert_kd.functional.masking import MaskedTokens
 
 
-class MaskedTextDataset(FairseqDataset):
+class MaskedTextDataset(TokenSizes, FairseqDataset):
     """Texts in student ids, the last one (the target) with a mask that is a function of epoch and sentence.
 
     Args:
@@ -94,15 +95,6 @@ class MaskedTextDataset(FairseqDataset):
     def _padded(self, values, padding):
         """``(batch, longest)`` int64, right-padded."""
         return data_utils.collate_tokens([value.long() for value in values], padding, left_pad=False)
-
-    def num_tokens(self, index):
-        return int(self.sizes[index])
-
-    def num_tokens_vec(self, indices):
-        return self.sizes[indices]
-
-    def size(self, index):
-        return int(self.sizes[index])
 
     def ordered_indices(self):
         """Indices by length, equal lengths mixed.

@@ -10,10 +10,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from fairseq_bert_kd.data.length_buckets import rows_per_bucket, shuffled, sorted_in_buckets
+from fairseq_bert_kd.data.token_sizes import TokenSizes
 from fairseq_bert_kd.functional.truncation import longest_first
 
 
-class SentenceDataset(FairseqDataset):
+class SentenceDataset(TokenSizes, FairseqDataset):
     """One or two texts a row, each ending with end of sentence, and a label or none.
 
     Args:
@@ -78,15 +79,6 @@ class SentenceDataset(FairseqDataset):
         if self.targets is not None:
             batch["target"] = torch.from_numpy(np.array([sample["target"] for sample in samples]))
         return batch
-
-    def num_tokens(self, index):
-        return int(self.sizes[index])
-
-    def num_tokens_vec(self, indices):
-        return self.sizes[indices]
-
-    def size(self, index):
-        return int(self.sizes[index])
 
     # ------------------------------------------------------------ order
 

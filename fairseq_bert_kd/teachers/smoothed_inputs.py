@@ -36,11 +36,17 @@ def smoothed_sentences(
         tokenizer: digest of the tokenizer of the data.
 
     Raises:
-        FileNotFoundError, ValueError: see `open_smoothing`.
+        FileNotFoundError, ValueError: see `open_smoothing`; or an end of sentence that is smoothed has no row, since its
+            sentence was cut.
     """
     if not smoother.needs_store:
         smoother.take_counts(word_counts([tokens], task.dictionary))
         return dataset
+    if smoother.cfg.smoothing_special and (cut := int((dataset.sizes != np.asarray(tokens.sizes)).sum())):
+        raise ValueError(
+            f"--smoothing-special smooths ends of sentences, and {cut} sentences of {split} were cut before theirs; leave it "
+            "out, or raise --max-positions"
+        )
     path = _path(smoother, task.cfg.data, folder, split, SENTENCES)
     stated = _stated(smoother, split, task.dictionary, tokenizer)
     reader, needed = open_smoothing(path, True, stated, {"input0": tokens}, smoother.requirements, False)

@@ -87,6 +87,17 @@ def test_a_training_goes_on_from_the_one_before_and_learns_from_its_teacher():
     assert "--kd-teacher" not in words["students/scratch.2"]
 
 
+def test_a_row_without_training_is_recorded_without_folders_of_the_machine():
+    settings, kind = load(
+        EXAMPLES / "sentence_lstm" / "task.yaml", ["teacher=/models/bert", "out=out", "data=data"]
+    )
+    files = {name: record for step in kind.steps(settings) for name, record in step.files.items()}
+    said = {name: files[f"students/{name}.1/run.json"]["options"] for name in ("teacher", "static")}
+    assert '--path "TEACHER_DIR" --sts' in said["teacher"]
+    assert said["static"].startswith('python "examples/sentence_lstm/static_vectors.py" "TEACHER_DIR" text/')
+    assert not any(folder in str(files) for folder in ("/models", str(EXAMPLES)))
+
+
 def test_text_that_is_missing_is_said_before_the_first_step(tmp_path):
     settings, kind = load(TINYBERT, ["teacher=bert", f"out={tmp_path}/out", f"data={tmp_path}"])
     (tmp_path / "train.tsv").touch()

@@ -187,3 +187,10 @@ def test_tables_in_our_pages_are_those_of_the_results_files(page):
     text = page.read_text(encoding="utf-8")
     assert text.count("<!-- table:") == len(PLACE.findall(text))
     assert filled(page) == text
+
+
+def test_results_name_no_folder_of_a_machine():
+    files = [file for page in pages() for file in page.parent.glob("results/*.json")]
+    assert files
+    for file in files:
+        assert re.findall(r"(?<![\w.\])}*])/\w+/[\w/.-]*", file.read_text(encoding="utf-8")) == [], file
