@@ -224,7 +224,8 @@ def worker(rank, port, form, batch, results):
     torch.save(
         ({name: p.grad for name, p in wrapped.module.named_parameters()}, sorted(log)), f"{results}/{rank}.pt"
     )
-    dist.destroy_process_group()
+    dist.barrier()  # neither leaves while the other one needs it
+    os._exit(0)  # the destructor of gloo joins, with the GIL, a thread that may wait for the GIL
 
 
 @all_forms
