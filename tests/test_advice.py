@@ -28,7 +28,7 @@ def test_every_figure_stands_on_the_page_that_its_row_names():
 
 
 @pytest.mark.parametrize(
-    "line, missing",
+    ("line", "missing"),
     [
         ("| a | [page](page.md): +1.42 ± 0.32 BLEU |", []),
         ("| a | [page](page.md#part): +1.43 ± 0.32 BLEU |", ["+1.43 ± 0.32"]),
