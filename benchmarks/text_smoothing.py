@@ -32,7 +32,7 @@ from fairseq_bert_kd.criterions.smoothed_sentence_prediction import (
 from fairseq_bert_kd.data.store_rows import StoreRows
 from fairseq_bert_kd.modules.smoothing_options import BOTH, ONLY, SmoothingOptions
 from fairseq_bert_kd.modules.source_smoothing import SourceSmoothing
-from fairseq_bert_kd.modules.text_smoother import TextSmoother
+from fairseq_bert_kd.modules.text_smoother import SpecialIds, TextSmoother
 
 GOAL = 1.1
 K = 16
@@ -90,7 +90,7 @@ class Classifier:
         target = torch.arange(setting.sentences)[:, None] % CLASSES
         self.batch = moved({**batch, "id": torch.arange(setting.sentences), "target": target, SMOOTHING: rows}, setting.device)
         self.task = SimpleNamespace(
-            dictionary=dictionary, label_dictionary=None, cfg=SimpleNamespace(seed=1)
+            source_dictionary=dictionary, label_dictionary=None, cfg=SimpleNamespace(seed=1)
         )
 
     def ways(self) -> Ways:
@@ -143,12 +143,12 @@ class Translation:
     def _smoothed(self, smoother: TextSmoother) -> None:
         """As the task of translation does it."""
         dictionary = self.task.source_dictionary
-        special = (dictionary.pad(), dictionary.eos())
+        special = SpecialIds.of(dictionary)
         for batch in self.batches:
             batch, text = smoother.smoothed_batch(batch, batch["net_input"]["src_tokens"], special)
             with self.smoothing.reading(text):
                 backward(self.model, self.criterion(self.model, batch)[0])
-            smoother.original(text, batch["net_input"]["src_tokens"])
+            smoother.log(text, batch["net_input"]["src_tokens"])
 
 
 def measure(model: Classifier | Translation, device: str, rounds: int) -> list[Row]:

@@ -98,6 +98,18 @@ def common_text(common: Tensor, smoothed: Tensor, weight: float) -> SmoothedText
     return SmoothedText(smoothed, nothing.long(), nothing.float(), common, weight)
 
 
+def replaced_text(replaced: Tensor, symbol: int, smoothed: Tensor) -> SmoothedText:
+    """One symbol in the place of whole tokens, a control.
+
+    Args:
+        replaced: ``(batch, text_len)`` bool, within ``smoothed``.
+        symbol: id of the dictionary.
+        smoothed: ``(batch, text_len)`` bool, positions that could be replaced; the others of them keep their token.
+    """
+    ids = torch.full((*smoothed.shape, 1), symbol, dtype=torch.int64, device=smoothed.device)
+    return SmoothedText(smoothed, ids, replaced.float()[..., None])
+
+
 def mixtures(
     embedding: Tensor, text: SmoothedText, tokens: Tensor, to_rows: Optional[Tensor] = None
 ) -> Tensor:
@@ -149,6 +161,21 @@ def smooth_embeddings(
         places = columns[rows, places]
     mixed = mixtures(embedding, text, tokens, to_rows)
     return plain.index_put((rows, places), mixed.to(plain.dtype))
+
+
+def moved_mass(text: SmoothedText, tokens: Tensor) -> Tensor:
+    """``(smoothed positions,)`` weight of all other tokens than the original one, 0 to 1: the strength of smoothing.
+
+    Args:
+        text: what stands there.
+        tokens: ``(batch, text_len)`` int64.
+    """
+    original = tokens[text.smoothed]
+    weights = text.weights[text.smoothed]
+    moved = weights.where(text.ids[text.smoothed] != original[:, None], 0.0).sum(dim=1)
+    if text.common is not None:
+        moved = moved + text.common_weight * (1.0 - text.common[original])
+    return moved
 
 
 def original_mass(text: SmoothedText, tokens: Tensor, weight: float) -> Tensor:
