@@ -261,10 +261,12 @@ class SentenceLstm(BaseFairseqModel):
             raise ValueError(
                 f"row {int((on_cpu <= 0).nonzero()[0])} is empty; a sentence has at least its end"
             )
-        embedded = self.embedding(self.token_to_encoder[tokens])
-        if smoothed is not None:
+        ids = self.token_to_encoder[tokens]
+        if smoothed is None:
+            embedded = self.embedding(ids)
+        else:
             weight, to_rows = self.embedding.weight, self.token_to_encoder
-            embedded = smooth_embeddings(embedded, weight, smoothed, tokens, to_rows=to_rows)
+            embedded = smooth_embeddings(weight, ids, smoothed, tokens, to_rows=to_rows)
         hidden = self._hidden(embedded, on_cpu)
         present = torch.arange(tokens.size(1), device=tokens.device) < lengths[:, None]
         return self.output(self._pooled(hidden, present))
