@@ -7,8 +7,7 @@ plain and smoothed in one update, so it stands beside a plain step on each sente
 
 import functools
 import statistics
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
 
@@ -38,7 +37,7 @@ GOAL = 1.1
 K = 16
 HEAD = "sentence_classification_head"
 CLASSES = 6
-Ways = dict[str, Callable[[], object]]  # a step by its schedule; plain ones under "plain" and the schedule
+Ways = dict[str, Callable[[], list[Tensor]]]  # losses of a step by its schedule; plain ones under `plain_of`
 
 
 def plain_of(schedule: str) -> str:
@@ -52,14 +51,14 @@ def smoothing_rows(lengths: Any, dictionary: int, width: int) -> dict[str, Any]:
     return StoreRows([reader], TeacherRequirements(K)).teacher_batch(np.arange(len(lengths)), width)
 
 
-def moved(sample: Any, device: str) -> Any:
+def on_device(sample: Any, device: str) -> Any:
     """A batch on the device."""
     if isinstance(sample, Tensor):
         return sample.to(device)
     if isinstance(sample, dict):
-        return {name: moved(value, device) for name, value in sample.items()}
+        return {name: on_device(value, device) for name, value in sample.items()}
     if isinstance(sample, (list, tuple)):
-        return type(sample)(moved(value, device) for value in sample)
+        return type(sample)(on_device(value, device) for value in sample)
     return sample
 
 
@@ -88,7 +87,10 @@ class Classifier:
         width = batch["net_input"]["texts"][0].size(1)
         rows = smoothing_rows([width] * setting.sentences, setting.vocabulary, width)
         target = torch.arange(setting.sentences)[:, None] % CLASSES
-        self.batch = moved({**batch, "id": torch.arange(setting.sentences), "target": target, SMOOTHING: rows}, setting.device)
+        self.batch = on_device(
+            {**batch, "id": torch.arange(setting.sentences), "target": target, SMOOTHING: rows},
+            setting.device,
+        )
         self.task = SimpleNamespace(
             source_dictionary=dictionary, label_dictionary=None, cfg=SimpleNamespace(seed=1)
         )
@@ -104,8 +106,8 @@ class Classifier:
             found[schedule] = functools.partial(self._step, smoothed, self.batch)
         return found
 
-    def _step(self, criterion: Any, batch: dict[str, Any]) -> Tensor:
-        return backward(self.model, criterion(self.model, batch)[0])
+    def _step(self, criterion: Any, batch: dict[str, Any]) -> list[Tensor]:
+        return [backward(self.model, criterion(self.model, batch)[0])]
 
 
 class Translation:
@@ -119,13 +121,15 @@ class Translation:
         self.where = f"translation, {setting.size}, dictionary {setting.dictionary:,}, batches of {setting.max_tokens} tokens"
         self.task = make_task(setting.dictionary)
         self.model: Any = make_student(setting, self.task)
-        self.criterion = LabelSmoothedCrossEntropyCriterion(self.task, sentence_avg=False, label_smoothing=0.1).train()
+        self.criterion = LabelSmoothedCrossEntropyCriterion(
+            self.task, sentence_avg=False, label_smoothing=0.1
+        ).train()
         self.smoothing = SourceSmoothing(self.model)
         self.batches = []
         for batch in make_batches(setting, self.task.target_dictionary):
             lengths, width = batch["net_input"]["src_lengths"], batch["net_input"]["src_tokens"].size(1)
             rows = smoothing_rows(lengths.cpu(), setting.dictionary, width)
-            self.batches.append({**batch, SMOOTHING: moved(rows, setting.device)})
+            self.batches.append({**batch, SMOOTHING: on_device(rows, setting.device)})
 
     def ways(self) -> Ways:
         """Each way's step by name."""
@@ -136,19 +140,20 @@ class Translation:
             found[schedule] = functools.partial(self._smoothed, smoother)
         return found
 
-    def _plain(self, batches: list[dict[str, Any]]) -> None:
-        for batch in batches:
-            backward(self.model, self.criterion(self.model, batch)[0])
+    def _plain(self, batches: list[dict[str, Any]]) -> list[Tensor]:
+        return [backward(self.model, self.criterion(self.model, batch)[0]) for batch in batches]
 
-    def _smoothed(self, smoother: TextSmoother) -> None:
+    def _smoothed(self, smoother: TextSmoother) -> list[Tensor]:
         """As the task of translation does it."""
+        losses = []
         dictionary = self.task.source_dictionary
         special = SpecialIds.of(dictionary)
         for batch in self.batches:
             batch, text = smoother.smoothed_batch(batch, batch["net_input"]["src_tokens"], special)
             with self.smoothing.reading(text):
-                backward(self.model, self.criterion(self.model, batch)[0])
+                losses.append(backward(self.model, self.criterion(self.model, batch)[0]))
             smoother.log(text, batch["net_input"]["src_tokens"])
+        return losses
 
 
 def measure(model: Classifier | Translation, device: str, rounds: int) -> list[Row]:

@@ -31,8 +31,8 @@ from tests.two_workers import TwoWorkers
 SENTENCES = ("--side", "sentences", "--topk", 4)
 SOURCES = ("--side", "source", "--source-lang", "de", "--target-lang", "en", "--topk", 4)
 STRONG = ("--smoothing-weight", 0.5, "--smoothing-topk", 4)
-CLASSIFIER = ("--task", "sentence_prediction_with_teacher", "--classification-dropout", 0, "--batch-size", 7)
-HF_ENCODER = ("--arch", "hf_encoder", "--classification-pooling", "mean")
+CLASSIFIER = ("--task", "sentence_prediction_with_teacher", "--batch-size", 7)
+HF_ENCODER = ("--arch", "hf_encoder", "--classification-pooling", "mean", "--classification-dropout", 0)
 PAD = 1
 SMOOTHED = ("--criterion", "smoothed_sentence_prediction")
 PLAIN = ("--criterion", "sentence_prediction")
@@ -72,7 +72,7 @@ def sources(chain, tmp_path_factory):
 
 def classify(sentences, save_dir, *arguments, encoder, **options):
     folder, _ = sentences
-    model = () if "sentence_lstm" in arguments else (*HF_ENCODER, "--encoder-model", encoder)
+    model = () if "--arch" in arguments else (*HF_ENCODER, "--encoder-model", encoder)
     return in_one(folder / "data", save_dir, *CLASSIFIER, *model, *arguments, **options)
 
 
@@ -151,7 +151,19 @@ def test_what_a_classifier_reads(sentences, chain, tmp_path, options):
 @pytest.mark.parametrize("options", [("--smoothing-schedule", "mixed"), ("--smoothing-source", "dropout")])
 def test_a_run_that_goes_on_draws_as_one_in_one_piece(sentences, chain, tmp_path, options):
     """With random draws, but without dropout, and with batches in the order of the epoch."""
-    arguments = ("--arch", "sentence_lstm", "--dropout", 0, *SMOOTHED, *STRONG, "--smoothing-weight", 1, *options)
+    arguments = (
+        "--arch",
+        "sentence_lstm",
+        "--dropout",
+        0,
+        "--classification-dropout",
+        0,
+        *SMOOTHED,
+        *STRONG,
+        "--smoothing-weight",
+        1,
+        *options,
+    )
     for folder, epochs in (("whole", 2), ("parts", 1), ("parts", 2)):
         classify(sentences, tmp_path / folder, *arguments, encoder=chain.bert, epochs=epochs)
     assert same(tmp_path / "whole", tmp_path / "parts")
@@ -159,7 +171,6 @@ def test_a_run_that_goes_on_draws_as_one_in_one_piece(sentences, chain, tmp_path
 
 def test_soft_labels_and_smoothing(sentences, chain, tmp_path):
     """The student reads smoothed words, its teacher plain ones; with weight 0 it is TinyBERT's prediction stage."""
-    folder, _ = sentences
     classify(sentences, tmp_path / "teacher", *PLAIN, encoder=chain.bert, epochs=1)
     stage = ("--layer-stage", "prediction", "--kd-teacher", tmp_path / "teacher/checkpoint_last.pt")
     smoothed = ("--criterion", "smoothed_layer_distillation", *STRONG)
@@ -230,27 +241,31 @@ def test_parts_of_a_corpus_keep_their_rows(sources, tmp_path):
         if path.suffix in (".bin", ".idx"):
             shutil.copy(path, data / path.name.replace("valid", "train1"))
     assert dump(data, smoother, *SOURCES, "--subset", "train1") == 0
-    found = []
+    batches = []
 
     class Seen(SmoothedDataset):
         def collater(self, samples, **options):
-            batch = super().collater(samples, **options)
-            found.extend(zip(batch["net_input"]["src_tokens"], unpack(batch[SMOOTHING])["topk_ids"], strict=True))
-            return batch
+            batches.append(super().collater(samples, **options))
+            return batches[-1]
 
+    hard = ("--criterion", "label_smoothed_cross_entropy", "--upsample-primary", 2, "--max-epoch", 1)
     with mock.patch("fairseq_bert_kd.teachers.smoothed_inputs.SmoothedDataset", Seen):
-        hard = ("--criterion", "label_smoothed_cross_entropy", "--upsample-primary", 2, "--max-epoch", 1)
         train_student(data, tmp_path / "student", *hard, *STRONG, updates=100)
-    stores = [SourceSmoothingReader(data / f"{part}.de-en.unmasked.smooth") for part in ("train", "train1")]
-    known = {}
-    for store in stores:
-        texts = open_sides(store.info.files(data), store.info.split)["source"]
-        for number in range(len(store)):
-            known.setdefault(tuple(texts[number]), []).append(store.rows(number)["topk_ids"])
-    assert len(found) == 2 * len(stores[0]) + len(stores[1])
-    for tokens, ids in found:
-        text = tuple(tokens[tokens != PAD].tolist())
-        assert any(np.array_equal(rows, ids[tokens != PAD]) for rows in known[text])
+    first, second = (
+        SourceSmoothingReader(data / f"{part}.de-en.unmasked.smooth") for part in ("train", "train1")
+    )
+    found = {}
+    for batch in batches:
+        rows = zip(batch["net_input"]["src_tokens"], unpack(batch[SMOOTHING])["topk_ids"], strict=True)
+        found |= {
+            pair: ids[tokens != PAD].numpy()
+            for pair, (tokens, ids) in zip(batch["id"].tolist(), rows, strict=True)
+        }
+    sentences = len(first)
+    assert sorted(found) == list(range(2 * sentences + len(second)))
+    for pair, ids in found.items():
+        store, number = (first, pair % sentences) if pair < 2 * sentences else (second, pair - 2 * sentences)
+        assert np.array_equal(ids, store.rows(number)["topk_ids"]), pair
     shutil.move(data / "train1.de-en.unmasked.smooth", tmp_path)
     with pytest.raises(FileNotFoundError, match="train1.de-en.unmasked.smooth does not exist"):
         train_student(data, tmp_path / "again", *hard, *STRONG)

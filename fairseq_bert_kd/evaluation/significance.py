@@ -156,9 +156,7 @@ def runs_test(differences: Sequence[float]) -> RunsTest:
     if better + worse:
         sign_p = float(binomtest(better, better + worse).pvalue)
         wilcoxon_p = float(wilcoxon([value for value in differences if value]).pvalue)
-    return RunsTest(
-        spread(differences), better, len(differences) - better - worse, worse, sign_p, wilcoxon_p
-    )
+    return RunsTest(spread(differences), better, len(differences) - better - worse, worse, sign_p, wilcoxon_p)
 
 
 def bootstrap_interval(

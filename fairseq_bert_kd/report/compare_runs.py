@@ -50,7 +50,9 @@ def runs_rows(
     for name in systems or [name for name in scores if name != base]:
         both = [scores[name][run] - scores[base][run] for run in scores[name] if run in scores[base]]
         if not both:
-            raise ValueError(f"`{name}` and `{base}` have no run of the same experiment and seed; name others")
+            raise ValueError(
+                f"`{name}` and `{base}` have no run of the same experiment and seed; name others"
+            )
         unpaired = len(scores[name].keys() ^ scores[base].keys())
         rows.append(RunsRow(labels[name], labels[base], runs_test(both), unpaired))
     return rows

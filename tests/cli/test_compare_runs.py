@@ -12,12 +12,23 @@ from fairseq_bert_kd.report.compare_runs import runs_rows
 def experiment(title, scores, **changes):
     """An experiment of a results file; ``scores`` by system and seed."""
     runs = [
-        {"system": system, "seed": seed, "label": f"the {system} one", "scores": {"test": {"accuracy": score}}}
+        {
+            "system": system,
+            "seed": seed,
+            "label": f"the {system} one",
+            "scores": {"test": {"accuracy": score}},
+        }
         for system, by_seed in scores.items()
         for seed, score in by_seed.items()
     ]
     compared = {"subset": "test", "metric": "accuracy"}
-    return {"title": title, "metric": "accuracy", "baseline": "plain", "runs": runs, "compared": compared} | changes
+    return {
+        "title": title,
+        "metric": "accuracy",
+        "baseline": "plain",
+        "runs": runs,
+        "compared": compared,
+    } | changes
 
 
 def experiments():

@@ -140,7 +140,9 @@ def test_probability_of_the_original_token():
 def test_weight_that_is_moved():
     assert moved_mass(sparse(3, 0.5), TOKENS).item() == pytest.approx(0.5 * 0.5)
     assert moved_mass(sparse(1, 1.0), TOKENS).item() == 0.0
-    assert moved_mass(sparse(2, 1.0), torch.tensor([[2]])).item() == pytest.approx(0.75)  # of 0 and one of 1, 2
+    assert moved_mass(sparse(2, 1.0), torch.tensor([[2]])).item() == pytest.approx(
+        0.75
+    )  # of 0 and one of 1, 2
     text = common_text(torch.tensor([0.2, 0.3, 0.5]), HERE, 0.5)
     assert moved_mass(text, TOKENS).item() == pytest.approx(0.5 * 0.8)
 
