@@ -19,7 +19,7 @@ class SmoothedInputs:
     """
 
     def __init__(self, cfg, task):
-        super().__init__(cfg, task)
+        super().__init__(cfg, task)  # type: ignore[call-arg]
         self.smoother = TextSmoother(cfg, task.cfg.seed)
         self.special = SpecialIds.of(task.source_dictionary)
 

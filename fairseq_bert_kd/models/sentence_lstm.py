@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from itertools import repeat
 from typing import Any, Optional
 
 import torch
@@ -227,8 +228,7 @@ class SentenceLstm(BaseFairseqModel):
             ``(batch, classes)`` logits or ``(batch, vector_dim)`` vectors; and a dict with the vectors of all texts under
             ``vectors``.
         """
-        mixed = smoothed or [None] * len(texts)
-        vectors = tuple(map(self._vectors, texts, lengths, mixed))
+        vectors = tuple(map(self._vectors, texts, lengths, smoothed or repeat(None)))
         extra = {"vectors": vectors}
         if classification_head_name is None:
             return vectors[0], extra
