@@ -25,6 +25,7 @@ MODULES = {
     "teacher-training": "benchmarks.teacher_training",
     "sampling": "benchmarks.sampling",
     "layer-distillation": "benchmarks.layer_distillation",
+    "text-smoothing": "benchmarks.text_smoothing",
 }
 
 

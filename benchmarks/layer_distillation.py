@@ -68,8 +68,8 @@ class LayerStep:
         torch.manual_seed(0)
         self.setting = setting
         dictionary = make_dictionary(setting.vocabulary)
-        teacher = _encoder(SHAPES[setting.shape], setting)
-        self.student = _encoder(STUDENTS[setting.shape], setting)
+        teacher = make_encoder(SHAPES[setting.shape], setting)
+        self.student = make_encoder(STUDENTS[setting.shape], setting)
         task = SimpleNamespace(
             num_classes=0,
             source_dictionary=dictionary,
@@ -81,7 +81,7 @@ class LayerStep:
         self.criterion = LayerDistillationCriterion(LayerDistillationConfig(layer_stage="general"), task)
         self.criterion.prepare(self.student)
         self.student.to(setting.device).train()
-        self.batch = _batch(setting, dictionary)
+        self.batch = make_batch(setting, dictionary)
 
     def ways(self) -> dict[str, Any]:
         """Each way's step by name."""
@@ -140,14 +140,14 @@ class LayerStep:
         return loss.detach()
 
 
-def _encoder(shape: dict[str, int], setting: Setting) -> HfEncoder:
+def make_encoder(shape: dict[str, int], setting: Setting) -> HfEncoder:
     config = transformers.BertConfig(vocab_size=setting.vocabulary, max_position_embeddings=512, **shape)
     ids = torch.arange(setting.vocabulary)
     ids[2] = SEP % setting.vocabulary  # end of sentence
     return HfEncoder(take_apart(transformers.BertModel(config)), ids, TEXT_FORMAT, {}).to(setting.device)
 
 
-def _batch(setting: Setting, dictionary: Any) -> dict[str, Any]:
+def make_batch(setting: Setting, dictionary: Any) -> dict[str, Any]:
     """Sentences of equal length, end of sentence included; the prefix comes on top."""
     shape = (setting.sentences, setting.length - len(TEXT_FORMAT.prefix))
     texts = torch.randint(dictionary.nspecial, setting.vocabulary, shape)

@@ -8,7 +8,8 @@ A page (default: README.md, examples/*/README.md, docs/*.md) marks each place by
     <!-- end of table -->
 
 The file is relative to the page. Names of tables follow it (see `markdown_tables`); without names it is all groups of systems.
-The name `training-pairs` alone is one table of all experiments of the file.
+The name `training-pairs` alone is one table of all experiments of the file, and so is `paired-runs`, every system over all runs of
+them against their baseline (`paired-runs:SYSTEM`: against that one).
 """
 
 import json
@@ -20,6 +21,7 @@ from typing import Any, NamedTuple
 
 from fairseq_bert_kd.evaluation.registry import METRICS, TITLES
 from fairseq_bert_kd.evaluation.significance import Spread, spread
+from fairseq_bert_kd.report.compare_runs import runs_rows, runs_table
 from fairseq_bert_kd.report.compare_systems import GROUP_TITLES
 from fairseq_bert_kd.report.formatting import duration, list_text, p_text, percent, signed, spread_text
 from fairseq_bert_kd.report.read_experiment import MAIN_GROUP, RUN_FIELDS, Run, step_rows
@@ -32,6 +34,7 @@ PLACE = re.compile(
 )
 Record = Mapping[str, Any]
 GROWTH_TABLE = "training-pairs"
+RUNS_TABLE = "paired-runs"
 _SHOWN_K = ("1", "8", "64")
 _TEACHER_HEAD = ("teacher's updates", "masked accuracy, perplexity (validation)")
 _SAME_IN_GROWTH = ("task", "size", "teacher", "baseline", "main", "metric", "lowercase", "bleu_tokenize")
@@ -116,6 +119,20 @@ def growth_table(experiments: Sequence[Record]) -> str:
         rows.append([number, *known, base.mean(metric), main.mean(metric), *main.gains()])
         labels = [f"{system.run['label']}, {TITLES[metric]}" for system in (base, main)]
     return _table(["training pairs", *_TEACHER_HEAD, *labels, "gain", "p by seed"], rows) + "\n"
+
+
+def paired_runs_table(experiments: Sequence[Record], name: str = RUNS_TABLE) -> str:
+    """Paired tests of all systems over the runs of several experiments.
+
+    Args:
+        experiments: of a results file.
+        name: of the table: `RUNS_TABLE`, or that and ``:SYSTEM``, the baseline.
+
+    Raises:
+        ValueError: see `runs_rows`.
+    """
+    head, *rows = runs_table(runs_rows(experiments, name.partition(":")[2] or None))
+    return _table(head, rows) + "\n"
 
 
 def groups_of(experiment: Record) -> list[str]:
@@ -264,6 +281,8 @@ def filled(page: Path) -> str:
         try:
             if names == [GROWTH_TABLE]:
                 text = growth_table(experiments)
+            elif names and names[0].split(":")[0] == RUNS_TABLE:
+                text = "\n".join(paired_runs_table(experiments, name) for name in names)
             else:
                 text = "\n".join(markdown_tables(experiment, names or None) for experiment in experiments)
         except ValueError as error:

@@ -41,6 +41,9 @@ they are.
 Of a task with stored sentence vectors, ``sample[VECTORS]`` is ``(batch, width)``, the bits of the teacher's float16 or
 float32 vectors: `as_bits` and `from_bits`.
 
+In training a model may read smoothed words: ``net_input["smoothed"]`` then has for each text what stands in the place of its
+tokens (`functional.text_smoothing.SmoothedText`). It is for the model that trains alone: `plain_input`.
+
 Of a text that is smoothed, ``sample[SMOOTHING]`` is one dict with the fields of a teacher's, ``(batch, text_len, ...)`` in the
 places of the text's tokens.
 
@@ -106,6 +109,11 @@ def unpack(fields: Mapping[str, Tensor]) -> dict[str, Tensor]:
             values = values.view(_BITS[name][0]).float()
         unpacked[name] = values.long() if name in _IDS else values
     return unpacked
+
+
+def plain_input(net_input: Mapping[str, Any]) -> dict[str, Any]:
+    """The input of a batch as the data have it, without smoothed words."""
+    return {name: value for name, value in net_input.items() if name != "smoothed"}
 
 
 def twice(sample: dict[str, Any]) -> dict[str, Any]:

@@ -2,17 +2,26 @@
 
 import json
 import shutil
+from unittest import mock
 
+import numpy as np
 import pytest
 import torch
+import transformers
+from fairseq.data import Dictionary
 
+from fairseq_bert_kd.batch import SMOOTHING, unpack
 from fairseq_bert_kd.cli.main import cli_main
+from fairseq_bert_kd.data.smoothed_dataset import SmoothedDataset
+from fairseq_bert_kd.storage.fairseq_data import open_sides
 from fairseq_bert_kd.storage.smoothing_store import (
     SentenceSmoothingReader,
     SourceSmoothingReader,
     original_probs,
 )
 from fairseq_bert_kd.storage.topk_store import TopKReader
+from fairseq_bert_kd.tokenization.dictionary import excluded_ids, map_dictionary
+from fairseq_bert_kd.tokenization.hf_tokenizer import HfTokenizer
 from tests.one_sided_chain import BERT_REPLACEMENT
 from tests.test_distributed_training import assert_same_weights, in_one, training
 from tests.tiny_chain import dump, run_fairseq, train_student, train_teacher
@@ -22,10 +31,9 @@ from tests.two_workers import TwoWorkers
 SENTENCES = ("--side", "sentences", "--topk", 4)
 SOURCES = ("--side", "source", "--source-lang", "de", "--target-lang", "en", "--topk", 4)
 STRONG = ("--smoothing-weight", 0.5, "--smoothing-topk", 4)
-CLASSIFIER = (
-    "--task", "sentence_prediction_with_teacher", "--arch", "hf_encoder", "--classification-pooling", "mean",
-    "--classification-dropout", 0, "--batch-size", 7,
-)  # fmt: skip
+CLASSIFIER = ("--task", "sentence_prediction_with_teacher", "--batch-size", 7)
+HF_ENCODER = ("--arch", "hf_encoder", "--classification-pooling", "mean", "--classification-dropout", 0)
+PAD = 1
 SMOOTHED = ("--criterion", "smoothed_sentence_prediction")
 PLAIN = ("--criterion", "sentence_prediction")
 
@@ -62,9 +70,10 @@ def sources(chain, tmp_path_factory):
     return folder, smoother
 
 
-def classify(sentences, save_dir, *arguments, encoder):
+def classify(sentences, save_dir, *arguments, encoder, **options):
     folder, _ = sentences
-    return in_one(folder / "data", save_dir, *CLASSIFIER, "--encoder-model", encoder, *arguments)
+    model = () if "--arch" in arguments else (*HF_ENCODER, "--encoder-model", encoder)
+    return in_one(folder / "data", save_dir, *CLASSIFIER, *model, *arguments, **options)
 
 
 def weights(folder):
@@ -126,11 +135,78 @@ def test_weight_zero_is_fairseq_s_own_training(sentences, chain, tmp_path):
         ("--smoothing-schedule", "mixed"),
         ("--smoothing-source", "unigram"),
         ("--smoothing-source", "uniform", "--smoothing-schedule", "only"),
+        ("--smoothing-source", "dropout"),
     ],
 )
 def test_what_a_classifier_reads(sentences, chain, tmp_path, options):
-    curves = classify(sentences, tmp_path, *SMOOTHED, *STRONG, *options, encoder=chain.bert)
-    assert 0 <= float(curves["train_inner"][0]["smoothing_original"]) <= 1
+    logged = classify(sentences, tmp_path, *SMOOTHED, *STRONG, *options, encoder=chain.bert)["train_inner"]
+    moved = [float(line["smoothing_moved"]) for line in logged]
+    assert 0 < max(moved) < 0.5
+    if "dropout" in options:
+        assert "smoothing_original" not in logged[0]
+    else:
+        assert 0 <= float(logged[0]["smoothing_original"]) <= 1
+
+
+@pytest.mark.parametrize("options", [("--smoothing-schedule", "mixed"), ("--smoothing-source", "dropout")])
+def test_a_run_that_goes_on_draws_as_one_in_one_piece(sentences, chain, tmp_path, options):
+    """With random draws, but without dropout, and with batches in the order of the epoch."""
+    arguments = (
+        "--arch",
+        "sentence_lstm",
+        "--dropout",
+        0,
+        "--classification-dropout",
+        0,
+        *SMOOTHED,
+        *STRONG,
+        "--smoothing-weight",
+        1,
+        *options,
+    )
+    for folder, epochs in (("whole", 2), ("parts", 1), ("parts", 2)):
+        classify(sentences, tmp_path / folder, *arguments, encoder=chain.bert, epochs=epochs)
+    assert same(tmp_path / "whole", tmp_path / "parts")
+
+
+def test_soft_labels_and_smoothing(sentences, chain, tmp_path):
+    """The student reads smoothed words, its teacher plain ones; with weight 0 it is TinyBERT's prediction stage."""
+    classify(sentences, tmp_path / "teacher", *PLAIN, encoder=chain.bert, epochs=1)
+    stage = ("--layer-stage", "prediction", "--kd-teacher", tmp_path / "teacher/checkpoint_last.pt")
+    smoothed = ("--criterion", "smoothed_layer_distillation", *STRONG)
+    for name, options in {
+        "plain": ("--criterion", "layer_distillation"),
+        "zero": (*smoothed, "--smoothing-weight", 0),
+        "half": smoothed,
+        "unigram": (*smoothed, "--smoothing-source", "unigram"),
+    }.items():
+        classify(sentences, tmp_path / name, *options, *stage, encoder=chain.bert, epochs=1)
+    assert same(tmp_path / "plain", tmp_path / "zero")
+    assert not same(tmp_path / "plain", tmp_path / "half")
+    assert not same(tmp_path / "unigram", tmp_path / "half")
+
+
+def test_a_transformers_folder_smooths_as_it_predicts(sentences, chain, tmp_path):
+    """A masked language model as it was saved: the store has its own logits, for the unmasked view."""
+    folder, _ = sentences
+    assert dump(folder / "data", chain.bert, *SENTENCES, "--store-dir", tmp_path) == 0
+    store = SentenceSmoothingReader(tmp_path / "train.sentences.unmasked.smooth")
+    model = transformers.AutoModelForMaskedLM.from_pretrained(chain.bert).eval()
+    tokenizer = HfTokenizer(str(chain.bert))
+    dictionary = Dictionary.load(str(folder / "data/input0/dict.txt"))
+    ids = torch.from_numpy(map_dictionary(tokenizer, dictionary, "input"))
+    tokens = torch.from_numpy(open_sides(store.info.files(folder / "data"), "train")["input0"][0]).long()
+    whole = torch.cat([torch.tensor(tokenizer.text_format().prefix), ids[tokens]])
+    with torch.no_grad():
+        logits = model(whole[None]).logits[0, -len(tokens) :, ids]
+    logits[:, excluded_ids(dictionary)] = -torch.inf
+    rows = store.rows(0)
+    best = logits.max(dim=1).values
+    expected = (logits.gather(1, tokens[:, None])[:, 0] - best).numpy()
+    np.testing.assert_allclose(rows["gold_logit"].astype(np.float32), expected, atol=2e-3)
+    np.testing.assert_allclose(
+        rows["log_normalisers"][:, 0], (logits.logsumexp(dim=1) - best).numpy(), atol=2e-3
+    )
 
 
 def test_two_workers_learn_as_one_does(sentences, chain, tmp_path):
@@ -139,7 +215,7 @@ def test_two_workers_learn_as_one_does(sentences, chain, tmp_path):
     config = json.loads((calm / "config.json").read_text())
     config |= {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
     (calm / "config.json").write_text(json.dumps(config))
-    arguments = (*CLASSIFIER, "--encoder-model", calm, *SMOOTHED, *STRONG)
+    arguments = (*CLASSIFIER, *HF_ENCODER, "--encoder-model", calm, *SMOOTHED, *STRONG)
     in_one(folder / "data", tmp_path / "one", *arguments)
     with TwoWorkers(tmp_path) as workers:
         workers.run("train", *training(folder / "data", tmp_path / "two", *arguments), pytorch_ddp=True)
@@ -155,6 +231,44 @@ def test_smoothed_sources_with_and_without_soft_labels(sources, tmp_path):
     train_student(folder / "data", tmp_path / "both", *STRONG, "--smoothing-schedule", "mixed")
     assert not same(tmp_path / "plain", tmp_path / "hard")
     assert not same(tmp_path / "soft", tmp_path / "both")
+
+
+def test_parts_of_a_corpus_keep_their_rows(sources, tmp_path):
+    """train and train1, the first one twice: each source has the rows of its own part."""
+    folder, smoother = sources
+    data = shutil.copytree(folder / "data", tmp_path / "data")
+    for path in list(data.glob("valid.de-en.*")):
+        if path.suffix in (".bin", ".idx"):
+            shutil.copy(path, data / path.name.replace("valid", "train1"))
+    assert dump(data, smoother, *SOURCES, "--subset", "train1") == 0
+    batches = []
+
+    class Seen(SmoothedDataset):
+        def collater(self, samples, **options):
+            batches.append(super().collater(samples, **options))
+            return batches[-1]
+
+    hard = ("--criterion", "label_smoothed_cross_entropy", "--upsample-primary", 2, "--max-epoch", 1)
+    with mock.patch("fairseq_bert_kd.teachers.smoothed_inputs.SmoothedDataset", Seen):
+        train_student(data, tmp_path / "student", *hard, *STRONG, updates=100)
+    first, second = (
+        SourceSmoothingReader(data / f"{part}.de-en.unmasked.smooth") for part in ("train", "train1")
+    )
+    found = {}
+    for batch in batches:
+        rows = zip(batch["net_input"]["src_tokens"], unpack(batch[SMOOTHING])["topk_ids"], strict=True)
+        found |= {
+            pair: ids[tokens != PAD].numpy()
+            for pair, (tokens, ids) in zip(batch["id"].tolist(), rows, strict=True)
+        }
+    sentences = len(first)
+    assert sorted(found) == list(range(2 * sentences + len(second)))
+    for pair, ids in found.items():
+        store, number = (first, pair % sentences) if pair < 2 * sentences else (second, pair - 2 * sentences)
+        assert np.array_equal(ids, store.rows(number)["topk_ids"]), pair
+    shutil.move(data / "train1.de-en.unmasked.smooth", tmp_path)
+    with pytest.raises(FileNotFoundError, match="train1.de-en.unmasked.smooth does not exist"):
+        train_student(data, tmp_path / "again", *hard, *STRONG)
 
 
 def refusal(call):
@@ -188,6 +302,7 @@ def test_refused_trainings(sentences, sources, chain, tmp_path):
     assert "temperature 3" in smoothed("--smoothing-temperature", 3)
     assert "holds 4 tokens" in smoothed("--smoothing-topk", 5)
     assert "from 0 to 1" in smoothed("--smoothing-weight", 2)
+    assert "reads smoothed words" in smoothed("--arch", "tiny_sentences")
     assert "were cut before theirs" in smoothed("--smoothing-special", "--max-positions", 4)
     folder, _ = sources
     lstm = ("--arch", "distilled_lstm_small", *STRONG)

@@ -87,6 +87,7 @@ class Settings(TableSettings):
     part: str = ""
     make_teacher: list[str] = field(default_factory=list)
     after_tokenize: list[str] = field(default_factory=list)
+    after_preprocess: list[str] = field(default_factory=list)
     kd: dict[str, Any] = field(default_factory=dict)
     store_topk: int = 64
     stored: str = ""
@@ -168,6 +169,8 @@ class _Steps(Steps):
         whole = dict.fromkeys(
             settings.stores[store].teacher for store in stores if not settings.stores[store].folds
         )
+        if settings.after_preprocess:
+            yield Step("after-preprocess", " && ".join(settings.after_preprocess), resumes=True)
         for name in whole:
             yield self.teacher(name, name)
         for name in dict.fromkeys(stores):

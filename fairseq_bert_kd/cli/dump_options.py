@@ -26,7 +26,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="folder that fairseq-preprocess wrote, or several separated by colons; stores go into them, or to --store-dir",
     )
     parser.add_argument(
-        "--path", required=True, help="checkpoint of a teacher (--task conditional_masked_lm)"
+        "--path",
+        required=True,
+        help="checkpoint of a teacher (--task conditional_masked_lm); for --side sentences or source also a transformers folder",
     )
     parser.add_argument(
         "--subset",

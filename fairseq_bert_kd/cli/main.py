@@ -36,6 +36,9 @@ COMMANDS = {
         f"{CLI}.score_translations", "sacreBLEU of fairseq-generate's output on detokenised text"
     ),
     "gains": Command(f"{CLI}.gains", "where a system gains over its baseline: by length, and by position"),
+    "compare-runs": Command(
+        f"{CLI}.compare_runs", "paired tests over the runs of several experiments: sign test and Wilcoxon's"
+    ),
     "mine-negatives": Command(
         f"{CLI}.mine_negatives",
         "pairs of paraphrases, and mined pairs that are none, to train an evaluator on",

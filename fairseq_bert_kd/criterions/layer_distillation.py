@@ -12,6 +12,7 @@ from fairseq.criterions import FairseqCriterion, register_criterion
 from fairseq.logging import metrics
 from torch import Tensor
 
+from fairseq_bert_kd.batch import plain_input
 from fairseq_bert_kd.criterions.layer_distillation_options import (
     ALL,
     LAYER_TERMS,
@@ -158,7 +159,7 @@ class LayerDistillationCriterion(FairseqCriterion):
         teacher: Any = None
         if self.needs_teacher:  # first, while the student holds nothing for its backward pass
             teacher = self.task.teacher.run(
-                sample["net_input"],
+                plain_input(sample["net_input"]),
                 next(model.parameters()),
                 predict=self.needs_predictions,
                 **self.pairs.of(1),

@@ -1,7 +1,7 @@
 """Is a difference more than chance? Spread over seeds, paired tests over sentences, bootstrap intervals.
 
-Sources: Koehn 2004 (paired bootstrap), McNemar 1947, Dror et al. 2018 (which test for which measure). Everything drawn
-is drawn with a fixed seed.
+Sources: Koehn 2004 (paired bootstrap), McNemar 1947, Wilcoxon 1945 (signed ranks, over runs), Dror et al. 2018 (which test
+for which measure). Everything drawn is drawn with a fixed seed.
 """
 
 import logging
@@ -46,6 +46,26 @@ class PairedResult(NamedTuple):
     p: float
     signature: str
     description: str
+
+
+class RunsTest(NamedTuple):
+    """Two systems over many paired runs.
+
+    Attributes:
+        gain: mean and spread of the differences.
+        better: runs in which the system is better than its baseline.
+        equal: runs in which it is equal.
+        worse: runs in which it is worse.
+        sign_p: two-sided p-value of the sign test, which leaves equal runs out.
+        wilcoxon_p: two-sided p-value of Wilcoxon's signed-rank test, which leaves them out too.
+    """
+
+    gain: Spread
+    better: int
+    equal: int
+    worse: int
+    sign_p: float
+    wilcoxon_p: float
 
 
 def spread(values: Sequence[float]) -> Spread:
@@ -118,6 +138,25 @@ def mcnemar_test(name: str, baseline: SystemOutput, system: SystemOutput) -> Pai
     only_one = int((base ^ other).sum())
     p = float(binomtest(int((other & ~base).sum()), only_one).pvalue) if only_one else 1.0
     return PairedResult(p, "McNemar|exact", "McNemar’s exact test, two-sided")
+
+
+def runs_test(differences: Sequence[float]) -> RunsTest:
+    """Test whether a system differs from a baseline over runs that are paired: same data and seed on both sides.
+
+    Both tests are scipy's and exact as far as it offers that: Wilcoxon's for at most 50 runs without equal differences,
+    otherwise by the normal approximation. p is 1 where no run differs.
+
+    Args:
+        differences: of the scores, system minus baseline, one for each of at least one run.
+    """
+    from scipy.stats import binomtest, wilcoxon
+
+    better, worse = (sum(sign * value > 0 for value in differences) for sign in (1, -1))
+    sign_p = wilcoxon_p = 1.0
+    if better + worse:
+        sign_p = float(binomtest(better, better + worse).pvalue)
+        wilcoxon_p = float(wilcoxon([value for value in differences if value]).pvalue)
+    return RunsTest(spread(differences), better, len(differences) - better - worse, worse, sign_p, wilcoxon_p)
 
 
 def bootstrap_interval(

@@ -98,6 +98,18 @@ def common_text(common: Tensor, smoothed: Tensor, weight: float) -> SmoothedText
     return SmoothedText(smoothed, nothing.long(), nothing.float(), common, weight)
 
 
+def replaced_text(replaced: Tensor, symbol: int, smoothed: Tensor) -> SmoothedText:
+    """One symbol in the place of whole tokens, a control.
+
+    Args:
+        replaced: ``(batch, text_len)`` bool, within ``smoothed``.
+        symbol: id of the dictionary.
+        smoothed: ``(batch, text_len)`` bool, positions that could be replaced; the others of them keep their token.
+    """
+    ids = torch.full((*smoothed.shape, 1), symbol, dtype=torch.int64, device=smoothed.device)
+    return SmoothedText(smoothed, ids, replaced.float()[..., None])
+
+
 def mixtures(
     embedding: Tensor, text: SmoothedText, tokens: Tensor, to_rows: Optional[Tensor] = None
 ) -> Tensor:
@@ -112,43 +124,88 @@ def mixtures(
     Returns:
         ``(smoothed positions, d)`` in row-major order.
     """
-    at = text.smoothed
-    original, ids, weights = tokens[at], text.ids[at], text.weights[at]
-    rest = (1.0 - text.common_weight - weights.sum(dim=1, keepdim=True)).clamp(min=0.0)
-    ids, weights = torch.cat([ids, original[:, None]], dim=1), torch.cat([weights, rest], dim=1)
-    rows = ids if to_rows is None else to_rows[ids]
+    rows, weights = _bags(text, tokens, to_rows)
     mixed = F.embedding_bag(rows, embedding, per_sample_weights=weights.to(embedding.dtype), mode="sum")
-    if text.common is None:
-        return mixed
-    every = embedding if to_rows is None else embedding[to_rows]
-    return mixed + text.common_weight * (text.common.to(embedding.dtype) @ every)
+    common = _common_part(embedding, text, to_rows)
+    return mixed if common is None else mixed + common
 
 
 def smooth_embeddings(
-    plain: Tensor,
     embedding: Tensor,
+    rows: Tensor,
     text: SmoothedText,
     tokens: Tensor,
     columns: Optional[Tensor] = None,
     to_rows: Optional[Tensor] = None,
 ) -> Tensor:
-    """Plain embeddings with the mixtures in their places; without a smoothed position the plain ones themselves.
+    """Embeddings of an input with the mixtures in their places.
+
+    All positions are read by one lookup: two would each make a gradient of the whole embedding, and add them.
 
     Args:
-        plain: ``(batch, input_len, d)``.
         embedding: see `mixtures`.
+        rows: ``(batch, input_len)`` int64 row of ``embedding`` for each position of the input.
         text: what stands in the place of the text.
         tokens: ``(batch, text_len)`` int64.
         columns: ``(batch, text_len)`` int64 input position of each token; None where the input is the text.
         to_rows: see `mixtures`.
+
+    Returns:
+        ``(batch, input_len, d)``; positions that are not smoothed have their row exactly.
     """
-    rows, places = text.smoothed.nonzero(as_tuple=True)
-    if not len(rows):
-        return plain
+    sentences, places = text.smoothed.nonzero(as_tuple=True)
+    if not len(sentences):
+        return F.embedding(rows, embedding)
     if columns is not None:
-        places = columns[rows, places]
-    mixed = mixtures(embedding, text, tokens, to_rows)
-    return plain.index_put((rows, places), mixed.to(plain.dtype))
+        places = columns[sentences, places]
+    mixed_rows, mixed_weights = _bags(text, tokens, to_rows)
+    at, size = sentences * rows.size(1) + places, mixed_rows.size(1)
+    smoothed = torch.zeros(rows.numel(), dtype=torch.bool, device=rows.device)
+    smoothed[at] = True
+    sizes = torch.where(smoothed, size, 1)
+    starts = sizes.cumsum(0) - sizes  # of each position's rows in the list of all
+    listed = rows.new_empty(rows.numel() + len(at) * (size - 1))
+    weights = embedding.new_ones(listed.shape)
+    listed[starts] = rows.flatten()
+    slots = starts[at][:, None] + torch.arange(size, device=rows.device)
+    listed[slots], weights[slots] = mixed_rows, mixed_weights.to(embedding.dtype)
+    embedded = F.embedding_bag(listed, embedding, starts, per_sample_weights=weights, mode="sum")
+    common = _common_part(embedding, text, to_rows)
+    if common is not None:
+        embedded = embedded + smoothed[:, None] * common
+    return embedded.view(*rows.shape, -1)
+
+
+def _bags(text: SmoothedText, tokens: Tensor, to_rows: Optional[Tensor]) -> tuple[Tensor, Tensor]:
+    """``(smoothed positions, n + 1)`` rows of the embedding and their weights; the original token's comes last."""
+    at = text.smoothed
+    weights = text.weights[at]
+    rest = (1.0 - text.common_weight - weights.sum(dim=1, keepdim=True)).clamp(min=0.0)
+    ids = torch.cat([text.ids[at], tokens[at][:, None]], dim=1)
+    return ids if to_rows is None else to_rows[ids], torch.cat([weights, rest], dim=1)
+
+
+def _common_part(embedding: Tensor, text: SmoothedText, to_rows: Optional[Tensor]) -> Optional[Tensor]:
+    """``(d,)`` what the common distribution adds to every mixture; None without one."""
+    if text.common is None:
+        return None
+    every = embedding if to_rows is None else embedding[to_rows]
+    return text.common_weight * (text.common.to(embedding.dtype) @ every)
+
+
+def moved_mass(text: SmoothedText, tokens: Tensor) -> Tensor:
+    """``(smoothed positions,)`` weight of all other tokens than the original one, 0 to 1: the strength of smoothing.
+
+    Args:
+        text: what stands there.
+        tokens: ``(batch, text_len)`` int64.
+    """
+    original = tokens[text.smoothed]
+    weights = text.weights[text.smoothed]
+    moved = weights.where(text.ids[text.smoothed] != original[:, None], 0.0).sum(dim=1)
+    if text.common is not None:
+        moved = moved + text.common_weight * (1.0 - text.common[original])
+    return moved
 
 
 def original_mass(text: SmoothedText, tokens: Tensor, weight: float) -> Tensor:

@@ -337,14 +337,10 @@ class HfEncoder(BaseFairseqModel):
     def _smoothed(
         self, inputs: TextInput, texts: Sequence[Tensor], smoothed: Sequence[SmoothedText]
     ) -> Tensor:
-        """``(batch, input_len, embedding)`` with mixtures in the places of smoothed tokens."""
-        words = self.encoder.get_input_embeddings()
-        embeddings = words(inputs.input_ids)
-        for tokens, text, columns in zip(texts, smoothed, inputs.positions, strict=True):
-            embeddings = smooth_embeddings(
-                embeddings, words.weight, text, tokens, columns, self.token_to_encoder
-            )
-        return embeddings
+        """``(batch, input_len, embedding)`` with mixtures in the places of smoothed tokens, of single sentences."""
+        [tokens], [text], [columns] = texts, smoothed, inputs.positions
+        words = self.encoder.get_input_embeddings().weight
+        return smooth_embeddings(words, inputs.input_ids, text, tokens, columns, self.token_to_encoder)
 
     def _pooled(self, inputs: TextInput, pooling: str, inputs_embeds: Optional[Tensor] = None) -> Tensor:
         """``(batch, d)``; what only the first token needs of the last layer is computed for it alone (`last_layer`)."""
@@ -365,7 +361,7 @@ class HfEncoder(BaseFairseqModel):
             lengths: see `lay_out`.
             features_only: of fairseq's criterion; no effect.
             classification_head_name: name of a registered head.
-            smoothed: for each text a `SmoothedText`, whose mixtures of input embeddings stand in the place of its tokens.
+            smoothed: a `SmoothedText` of the only text, whose mixtures of input embeddings stand in the place of its tokens.
 
         Returns:
             ``(batch, classes)`` logits or ``(batch, input_len, d)`` hidden states; and a dict with the `TextInput` under

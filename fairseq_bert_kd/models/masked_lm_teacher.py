@@ -156,22 +156,31 @@ class HfMaskedLM(BaseFairseqModel):
         return model
 
     @classmethod
-    def of_transformers(cls, path_or_name: str, vocab_size: int, text_format: TextFormat) -> "HfMaskedLM":
-        """A pre-trained masked language model as it is: of single texts, over its own vocabulary.
+    def of_transformers(
+        cls,
+        path_or_name: str,
+        to_teacher: Tensor,
+        text_format: TextFormat,
+        digests: dict[str, str],
+        replacement: Replacement = ALWAYS_MASKED,
+    ) -> "HfMaskedLM":
+        """A pre-trained masked language model as it is: of single texts.
 
         Args:
             path_or_name: transformers folder or hub name; its head must be pre-trained too.
-            vocab_size: ids of its tokenizer.
+            to_teacher: ``(dictionary,)`` its id of each symbol; all of its ids for its own vocabulary.
             text_format: its special ids.
+            digests: see the class.
+            replacement: see the class.
 
         Raises:
             ValueError: it cannot be loaded, has no pre-trained head, or embeds fewer ids.
         """
         masked_lm = pretrained_masked_lm(path_or_name, with_head=True)
         output = masked_lm.get_output_embeddings()
-        model = cls(masked_lm, {"target": torch.arange(vocab_size)}, text_format, digests={})
-        check_embedded(model.encoder, vocab_size - 1, path_or_name)
-        model.head.copy_projection(output, vocab_size)
+        model = cls(masked_lm, {"target": to_teacher}, text_format, digests, replacement=replacement)
+        check_embedded(model.encoder, int(to_teacher.max()), path_or_name)
+        model.head.copy_projection(output, to_teacher)
         return model
 
     @classmethod

@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from itertools import repeat
 from typing import Any, Optional
 
 import torch
@@ -18,6 +19,7 @@ from fairseq_bert_kd.functional.pooling import (
     mean_over_tokens,
     weighted_over_tokens,
 )
+from fairseq_bert_kd.functional.text_smoothing import SmoothedText, smooth_embeddings
 from fairseq_bert_kd.modules.sentence_head import INNER_DIM, SentenceHead
 from fairseq_bert_kd.modules.sentence_lstm_spec import (
     ATTENTION,
@@ -210,6 +212,7 @@ class SentenceLstm(BaseFairseqModel):
         lengths: Sequence[Tensor],
         features_only: bool = False,
         classification_head_name: Optional[str] = None,
+        smoothed: Optional[Sequence[SmoothedText]] = None,
         **_unused: Any,
     ) -> tuple[Tensor, dict[str, Any]]:
         """Logits of a head, or the vectors of the first texts if none is named.
@@ -219,12 +222,13 @@ class SentenceLstm(BaseFairseqModel):
             lengths: ``(batch,)`` tokens of each text, end of sentence included.
             features_only: of fairseq's criterion; no effect.
             classification_head_name: name of a registered head.
+            smoothed: for each text a `SmoothedText`, whose mixtures of word embeddings stand in the place of its tokens.
 
         Returns:
             ``(batch, classes)`` logits or ``(batch, vector_dim)`` vectors; and a dict with the vectors of all texts under
             ``vectors``.
         """
-        vectors = tuple(map(self.sentence_vectors, texts, lengths))
+        vectors = tuple(map(self._vectors, texts, lengths, smoothed or repeat(None)))
         extra = {"vectors": vectors}
         if classification_head_name is None:
             return vectors[0], extra
@@ -248,22 +252,32 @@ class SentenceLstm(BaseFairseqModel):
             raise ValueError(
                 f"a sentence_lstm has one vector only, made by --pooling; `{vector}` cannot be chosen"
             )
+        return self._vectors(tokens, lengths)
+
+    def _vectors(self, tokens: Tensor, lengths: Tensor, smoothed: Optional[SmoothedText] = None) -> Tensor:
+        """``(batch, vector_dim)`` vectors of texts, plain or smoothed."""
         on_cpu = lengths.cpu()
         if not bool((on_cpu > 0).all()):
             raise ValueError(
                 f"row {int((on_cpu <= 0).nonzero()[0])} is empty; a sentence has at least its end"
             )
-        hidden = self._hidden(self.token_to_encoder[tokens], on_cpu)
+        ids = self.token_to_encoder[tokens]
+        if smoothed is None:
+            embedded = self.embedding(ids)
+        else:
+            weight, to_rows = self.embedding.weight, self.token_to_encoder
+            embedded = smooth_embeddings(weight, ids, smoothed, tokens, to_rows=to_rows)
+        hidden = self._hidden(embedded, on_cpu)
         present = torch.arange(tokens.size(1), device=tokens.device) < lengths[:, None]
         return self.output(self._pooled(hidden, present))
 
-    def _hidden(self, ids: Tensor, lengths: Tensor) -> Tensor:
-        """``(batch, text_len, 2 * hidden_size)`` states; zeros on padding. ``lengths`` lie on the CPU."""
-        embedded = self.dropout(self.embedding(ids))
-        if int(lengths.min()) == ids.size(1):  # nothing is padded, and packing costs time
+    def _hidden(self, embedded: Tensor, lengths: Tensor) -> Tensor:
+        """``(batch, text_len, 2 * hidden_size)`` states of word embeddings; zeros on padding. ``lengths`` lie on the CPU."""
+        embedded, longest = self.dropout(embedded), embedded.size(1)
+        if int(lengths.min()) == longest:  # nothing is padded, and packing costs time
             return self.lstm(embedded)[0]
         packed = pack_padded_sequence(embedded, lengths, batch_first=True, enforce_sorted=False)
-        return pad_packed_sequence(self.lstm(packed)[0], batch_first=True, total_length=ids.size(1))[0]
+        return pad_packed_sequence(self.lstm(packed)[0], batch_first=True, total_length=longest)[0]
 
     def _pooled(self, hidden: Tensor, present: Tensor) -> Tensor:
         if self.attention is not None:

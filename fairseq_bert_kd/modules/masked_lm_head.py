@@ -46,16 +46,16 @@ class MaskedLMHead(nn.Module):
             self.projection.weight.copy_(input_embeddings[target_to_teacher])
             self.projection.bias.zero_()
 
-    def copy_projection(self, output: Any, rows: int) -> None:
-        """Take the first rows of a model's own output layer.
+    def copy_projection(self, output: Any, target_to_teacher: Tensor) -> None:
+        """Copy each symbol's row of a model's own output layer.
 
         Args:
             output: ``get_output_embeddings()`` of a transformers ``*ForMaskedLM``.
-            rows: rows to copy, as many as this head projects onto; a model may pad its vocabulary with more.
+            target_to_teacher: ``(target dictionary,)`` teacher id of each symbol.
         """
         with torch.no_grad():
-            self.projection.weight.copy_(output.weight[:rows])
-            self.projection.bias.copy_(output.bias[:rows])
+            self.projection.weight.copy_(output.weight[target_to_teacher])
+            self.projection.bias.copy_(output.bias[target_to_teacher])
 
 
 def take_head(masked_lm: Any, vocab_size: int) -> MaskedLMHead:

@@ -5,8 +5,9 @@ from typing import Optional
 
 from fairseq.dataclass import ChoiceEnum, FairseqDataclass
 
-MLM, UNIGRAM, UNIFORM = "mlm", "unigram", "uniform"
-ORIGINS = (MLM, UNIGRAM, UNIFORM)
+MLM, UNIGRAM, UNIFORM, DROPOUT = "mlm", "unigram", "uniform", "dropout"
+ORIGINS = (MLM, UNIGRAM, UNIFORM, DROPOUT)
+STORED = (MLM, DROPOUT)  # those that need a store
 BOTH, MIXED, ONLY = "both", "mixed", "only"
 SCHEDULES = (BOTH, MIXED, ONLY)
 
@@ -57,7 +58,8 @@ class SmoothingOptions(FairseqDataclass):
         default=MLM,
         metadata={
             "help": "where the words come from: mlm, a store; as controls, which need none: unigram, the training text's own "
-            "frequencies, and uniform"
+            "frequencies, and uniform; as a control of equal strength, with the store: dropout, which replaces a word by the "
+            "unknown symbol as often as mlm would move its weight to others"
         },
     )
     smoothing_store: str = field(

@@ -44,6 +44,5 @@ class SourceSmoothing:
         if self._text is None:
             return None
         tokens = args[0] if args else kwargs["src_tokens"]
-        embedding = encoder.embed_tokens
-        smoothed = smooth_embeddings(embedding(tokens), embedding.weight, self._text, tokens)
+        smoothed = smooth_embeddings(encoder.embed_tokens.weight, tokens, self._text, tokens)
         return args, {**kwargs, "token_embeddings": smoothed}

@@ -1,8 +1,8 @@
 """Turns a batch and its stored rows into smoothed texts, by the options of text smoothing."""
 
 import math
-from collections.abc import Mapping
-from typing import Any, Optional
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple, Optional
 
 import numpy as np
 import torch
@@ -13,10 +13,34 @@ from fairseq_bert_kd.functional.text_smoothing import (
     SmoothedText,
     check_settings,
     common_text,
+    moved_mass,
     original_mass,
+    replaced_text,
     sparse_text,
 )
-from fairseq_bert_kd.modules.smoothing_options import BOTH, MIXED, MLM, UNIFORM
+from fairseq_bert_kd.modules.smoothing_options import BOTH, DROPOUT, MIXED, STORED, UNIFORM
+
+COUNT = "smoothed_positions"
+SUMS = ("smoothing_moved", "smoothing_original")  # of the log, over the positions
+
+
+class SpecialIds(NamedTuple):
+    """Ids of the text's dictionary.
+
+    Attributes:
+        pad: padding, never smoothed.
+        eos: end of sentence, smoothed on request.
+        unk: unknown symbol, which stands in the place of a word that is dropped.
+    """
+
+    pad: int
+    eos: int
+    unk: int
+
+    @classmethod
+    def of(cls, dictionary: Any) -> "SpecialIds":
+        """Those of a fairseq dictionary."""
+        return cls(dictionary.pad(), dictionary.eos(), dictionary.unk())
 
 
 class TextSmoother:
@@ -24,7 +48,7 @@ class TextSmoother:
 
     Args:
         cfg: options, see `SmoothingOptions`.
-        seed: seed of the draws of ``--smoothing-schedule mixed``.
+        seed: seed of the draws of ``--smoothing-schedule mixed`` and ``--smoothing-source dropout``.
 
     Raises:
         ValueError: options out of range.
@@ -49,7 +73,11 @@ class TextSmoother:
     @property
     def needs_store(self) -> bool:
         """Whether rows of a masked language model are needed."""
-        return self.active and self.origin == MLM
+        return self.active and self.origin in STORED
+
+    def has_rows(self, sample: Mapping[str, Any]) -> bool:
+        """Whether a batch can be smoothed: it has rows, or needs none since the words of a control are known."""
+        return SMOOTHING in sample if self.needs_store else self.common is not None
 
     def requirements(self, stored: int) -> TeacherRequirements:
         """Requirements on a store that holds ``stored`` tokens per position."""
@@ -66,22 +94,24 @@ class TextSmoother:
         self.common = kept / kept.sum().clamp(min=1.0)
 
     def smoothed_batch(
-        self, sample: dict[str, Any], tokens: Tensor, special: tuple[int, int]
+        self, sample: dict[str, Any], tokens: Tensor, special: SpecialIds
     ) -> tuple[dict[str, Any], SmoothedText]:
         """The batch to train on, and what stands in the place of its text.
 
         Args:
             sample: a training batch.
             tokens: ``(batch, text_len)`` its text.
-            special: ids of padding and end of sentence.
+            special: ids of the text's dictionary.
         """
-        pad, eos = special
-        chosen = tokens != pad
+        chosen = tokens != special.pad
         if not self.cfg.smoothing_special:
-            chosen &= tokens != eos
+            chosen &= tokens != special.eos
         if self.schedule == MIXED:
             chosen &= self._drawn(sample["id"]).to(tokens.device)[:, None]
         text = self._text(chosen, sample.get(SMOOTHING))
+        if self.origin == DROPOUT:
+            places = (tokens != special.pad).cumsum(dim=1) - 1
+            text = self._dropped(text, tokens, self._draws(sample["id"], places), special.unk)
         if self.schedule != BOTH:
             return sample, text
         return twice(sample), SmoothedText(
@@ -92,13 +122,23 @@ class TextSmoother:
             common_weight=text.common_weight,
         )
 
-    def original(self, text: SmoothedText, tokens: Tensor) -> dict[str, Any]:
-        """For the log: smoothed positions, and the probability of the original tokens, summed."""
-        mass = original_mass(text, tokens, self.weight)
-        return {"smoothed_positions": mass.numel(), "smoothing_original": mass.detach().sum()}
+    def log(self, text: SmoothedText, tokens: Tensor) -> dict[str, Any]:
+        """For the log: smoothed positions, the weight of other tokens than the original ones, and the probability of these,
+        summed; that is left out where words are dropped."""
+        moved = moved_mass(text, tokens)
+        found = {COUNT: moved.numel(), "smoothing_moved": moved.sum()}
+        if self.origin == DROPOUT:
+            return found
+        return found | {"smoothing_original": original_mass(text, tokens, self.weight).sum()}
+
+    def log_of_none(self, like: Tensor) -> dict[str, Any]:
+        """The same names for a batch without a smoothed position; ``like`` is a tensor of its device."""
+        names = SUMS[:1] if self.origin == DROPOUT else SUMS
+        return {COUNT: 0} | {name: like.new_zeros((), dtype=torch.float32) for name in names}
 
     def _text(self, chosen: Tensor, rows: Optional[Mapping[str, Any]]) -> SmoothedText:
-        if self.common is not None:
+        if not self.needs_store:
+            assert self.common is not None
             self.common = self.common.to(chosen.device)
             return common_text(self.common, chosen, self.weight)
         assert rows is not None
@@ -115,7 +155,30 @@ class TextSmoother:
             self.temperature,
         )
 
+    def _dropped(self, text: SmoothedText, tokens: Tensor, draws: Tensor, unk: int) -> SmoothedText:
+        """The text with whole words dropped, each as probably as its mixture would move its weight to other words."""
+        rates = torch.zeros_like(draws)
+        rates[text.smoothed] = moved_mass(text, tokens)
+        return replaced_text(draws < rates, unk, text.smoothed)
+
+    def _draws(self, sentences: Tensor, places: Tensor) -> Tensor:
+        """``(batch, text_len)`` numbers from 0 to 1 that depend on the seed, the update, the sentence and the token's place in
+        it (``places``, padding below 0 or any), not on the batch."""
+        length = places.size(1)
+        streams = (np.random.default_rng([self.seed, self.updates, int(i), 1]) for i in sentences)
+        draws = torch.from_numpy(np.stack([stream.random(length, np.float32) for stream in streams]))
+        return draws.to(places.device).gather(1, places.clamp(min=0))
+
     def _drawn(self, sentences: Tensor) -> Tensor:
         """``(batch,)`` bool that depend on the seed, the update and the sentence, not on the batch."""
         draws = [np.random.default_rng([self.seed, self.updates, int(i)]).random() for i in sentences]
         return torch.tensor(draws) < self.cfg.smoothing_rate
+
+
+def mean_logs(logging_outputs: Sequence[Mapping[str, Any]]) -> tuple[int, dict[str, Any]]:
+    """Smoothed positions of some logs, and the means over them by name; no means where there are none."""
+    positions = sum(log.get(COUNT, 0) for log in logging_outputs)
+    if not positions:
+        return 0, {}
+    names = [name for name in SUMS if any(name in log for log in logging_outputs)]
+    return positions, {name: sum(log.get(name, 0) for log in logging_outputs) / positions for name in names}

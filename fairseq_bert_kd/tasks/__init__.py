@@ -19,6 +19,7 @@ import fairseq_bert_kd.criterions.layer_distillation  # noqa: E402
 import fairseq_bert_kd.criterions.policy_gradient  # noqa: E402
 import fairseq_bert_kd.criterions.ranking_margin  # noqa: E402
 import fairseq_bert_kd.criterions.sentence_representation  # noqa: E402
+import fairseq_bert_kd.criterions.smoothed_layer_distillation  # noqa: E402
 import fairseq_bert_kd.criterions.smoothed_sentence_prediction  # noqa: E402
 import fairseq_bert_kd.models.decomposable_attention  # noqa: E402
 import fairseq_bert_kd.models.entity_encoder  # noqa: E402

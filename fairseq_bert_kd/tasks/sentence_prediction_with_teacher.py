@@ -239,14 +239,15 @@ class SentencePredictionWithTeacherTask(GuardedLoading, FairseqTask):
             self._load_teacher(criterion.needs_predictions)
         elif self.cfg.kd_teacher and not hasattr(criterion, "needs_teacher"):
             raise ValueError(
-                f"--kd-teacher is for --criterion layer_distillation, `{cfg._name}` does not ask a teacher; leave it out"
+                f"--kd-teacher is for --criterion layer_distillation, smoothed or not, `{cfg._name}` does not ask a teacher; leave "
+                "it out"
             )
         smoother = getattr(criterion, "smoother", None)
         if smoother is not None and smoother.active:
             if self.spec.texts != 1:
                 raise ValueError(
                     f"--criterion {cfg._name} smooths single sentences, rows of `{self.cfg.data}` have {self.spec.texts} texts; "
-                    "choose --criterion sentence_prediction"
+                    f"choose --criterion {cfg._name.removeprefix('smoothed_')}"
                 )
             self._smoother = smoother
         if hasattr(criterion, "prepare"):

@@ -21,7 +21,7 @@ from fairseq_bert_kd.data.store_rows import StoreRows
 from fairseq_bert_kd.data.teacher_stores import TeacherStores, check_unchanged_lengths, parse_weights
 from fairseq_bert_kd.modules.smoothing_options import SmoothingOptions
 from fairseq_bert_kd.modules.source_smoothing import SourceSmoothing
-from fairseq_bert_kd.modules.text_smoother import TextSmoother
+from fairseq_bert_kd.modules.text_smoother import SpecialIds, TextSmoother, mean_logs
 from fairseq_bert_kd.storage.alignment import check_tokenizer
 from fairseq_bert_kd.storage.topk_store import DEFAULT_NAME
 from fairseq_bert_kd.teachers.gold_comparison import GoldComparison
@@ -226,18 +226,17 @@ class TranslationWithTeacherTask(GuardedTranslation, GuardedText, TranslationTas
         if self._source_smoothing is None:
             return step(sample, **settings)
         self.smoother.updates = update_num
-        special = (self.src_dict.pad(), self.src_dict.eos())
+        special = SpecialIds.of(self.src_dict)
         sample, text = self.smoother.smoothed_batch(sample, sample["net_input"]["src_tokens"], special)
         with self._source_smoothing.reading(text):
             loss, sample_size, logs = step(sample, **settings)
-        return loss, sample_size, logs | self.smoother.original(text, sample["net_input"]["src_tokens"])
+        return loss, sample_size, logs | self.smoother.log(text, sample["net_input"]["src_tokens"])
 
     def reduce_metrics(self, logging_outputs, criterion):
         super().reduce_metrics(logging_outputs, criterion)
-        positions = sum(log.get("smoothed_positions", 0) for log in logging_outputs)
-        if positions:
-            mass = sum(log.get("smoothing_original", 0) for log in logging_outputs)
-            metrics.log_scalar("smoothing_original", mass / positions, positions, round=4)
+        positions, means = mean_logs(logging_outputs)
+        for name, mean in means.items():
+            metrics.log_scalar(name, mean, positions, round=4)
 
     def _stand_in(self, sample):
         """A training batch for a worker that has none left while others have.

@@ -3,12 +3,19 @@
 import os
 from typing import Any
 
+import torch
+
 from fairseq_bert_kd import compat
 from fairseq_bert_kd.teachers.load import is_token_teacher, reads_single_texts
 from fairseq_bert_kd.teachers.probe import check_token_teacher
 from fairseq_bert_kd.tokenization.hf_tokenizer import HfTokenizer
 
 MODEL = "hf_masked_lm"
+
+
+def names_transformers(path: str) -> bool:
+    """Whether a name is that of a transformers folder or hub model, not of a checkpoint of ours."""
+    return not os.path.isfile(path) and not path.endswith(".pt")
 
 
 def load_masked_lm(path: str, tokenizer: str | None = None) -> tuple[Any, HfTokenizer]:
@@ -25,9 +32,10 @@ def load_masked_lm(path: str, tokenizer: str | None = None) -> tuple[Any, HfToke
     """
     from fairseq.models import MODEL_REGISTRY
 
-    if not os.path.isfile(path) and not path.endswith(".pt"):
+    if names_transformers(path):
         loaded = HfTokenizer(tokenizer or path)
-        model = MODEL_REGISTRY[MODEL].of_transformers(path, loaded.vocab_size, loaded.text_format())
+        own_ids = torch.arange(loaded.vocab_size)
+        model = MODEL_REGISTRY[MODEL].of_transformers(path, own_ids, loaded.text_format(), {})
         check_token_teacher(model, f"`{path}`")
         return model.eval(), loaded
     state = compat.load_checkpoint(path)

@@ -1,4 +1,5 @@
 import json
+import math
 import subprocess
 import sys
 
@@ -15,6 +16,7 @@ from fairseq_bert_kd.evaluation.significance import (
     Spread,
     bootstrap_interval,
     paired_test,
+    runs_test,
     spread,
 )
 from fairseq_bert_kd.evaluation.system_output import SystemOutput
@@ -144,3 +146,32 @@ def test_resamples_without_a_score_do_not_count():
 def test_spread_by_hand():
     assert spread([1.0, 2.0, 6.0]) == Spread(3.0, pytest.approx(7**0.5), 3)
     assert spread([4.0]) == Spread(4.0, None, 1)
+
+
+@pytest.mark.parametrize(
+    ("differences", "counts", "sign_p", "wilcoxon_p"),
+    [
+        ([1, 2, 3, 4, 5, 6], (6, 0, 0), 2 / 2**6, 2 / 2**6),
+        # the smaller rank sum is 4; of 2**4 sign patterns 7 have at most that: {}, 1, 2, 3, 4, 1+2, 1+3
+        ([1, 2, 3, -4], (3, 0, 1), 2 * (1 + 4) / 2**4, 2 * 7 / 2**4),
+        ([0, -2, -1, 0], (0, 2, 2), 2 / 2**2, 2 / 2**2),  # equal runs do not count
+        ([0, 0], (0, 2, 0), 1, 1),
+        ([0.5], (1, 0, 0), 1, 1),
+    ],
+)
+def test_runs_by_hand(differences, counts, sign_p, wilcoxon_p):
+    found = runs_test(differences)
+    assert (found.better, found.equal, found.worse) == counts
+    assert found.gain == spread(differences)
+    assert (found.sign_p, found.wilcoxon_p) == pytest.approx((sign_p, wilcoxon_p))
+
+
+def test_runs_of_equal_size_in_many_runs():
+    """The same difference everywhere: a signed-rank sum n(n + 1)/2 of n runs, by the normal approximation with ties."""
+    n = 45
+    found = runs_test([2.0] * 40 + [-2.0] * 5)
+    ranks = 5 * (n + 1) / 2  # of the worse runs, each of mean rank
+    sd = (n * (n + 1) * (2 * n + 1) / 24 - (n**3 - n) / 48) ** 0.5
+    z = (ranks - n * (n + 1) / 4) / sd
+    assert found.wilcoxon_p == pytest.approx(math.erfc(-z / 2**0.5))
+    assert found.sign_p == pytest.approx(2 * sum(math.comb(n, k) for k in range(6)) / 2**n)

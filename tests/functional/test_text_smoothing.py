@@ -10,7 +10,9 @@ from fairseq_bert_kd.functional.text_smoothing import (
     common_text,
     dense_mixture,
     mixtures,
+    moved_mass,
     original_mass,
+    replaced_text,
     smooth_embeddings,
     sparse_text,
 )
@@ -77,13 +79,42 @@ def test_gradients():
 
 
 def test_other_positions_keep_their_embedding():
-    plain = torch.randn(1, 4, 2)
-    text = sparse(2, 0.5)
-    smoothed = smooth_embeddings(plain, EMBEDDING, text, TOKENS, columns=torch.tensor([[2]]))
-    assert torch.equal(smoothed[:, [0, 1, 3]], plain[:, [0, 1, 3]])
-    torch.testing.assert_close(smoothed[0, 2], mixtures(EMBEDDING, text, TOKENS)[0])
-    nowhere = text._replace(smoothed=torch.tensor([[False]]))
-    assert smooth_embeddings(plain, EMBEDDING, nowhere, TOKENS) is plain
+    embedding = torch.randn(3, 2)
+    rows = torch.tensor([[2, 1, 0, 2], [1, 1, 0, 2]])
+    plain, tokens = embedding[rows], torch.tensor([[0], [2]])
+    ids, logits, normaliser = (part.expand(2, *part.shape[1:]) for part in stored(LOGITS[None, None], 2))
+    for text in (
+        sparse_text(ids, logits, normaliser, torch.tensor([[True], [False]]), 0.5),
+        common_text(torch.tensor([0.2, 0.3, 0.5]), torch.tensor([[True], [False]]), 0.5),
+    ):
+        smoothed = smooth_embeddings(embedding, rows, text, tokens, columns=torch.tensor([[2], [3]]))
+        assert torch.equal(smoothed[:, [0, 1, 3]], plain[:, [0, 1, 3]])
+        assert torch.equal(smoothed[1], plain[1])
+        torch.testing.assert_close(smoothed[0, 2], mixtures(embedding, text, tokens)[0])
+        nowhere = text._replace(smoothed=torch.tensor([[False], [False]]))
+        assert torch.equal(smooth_embeddings(embedding, rows, nowhere, tokens), plain)
+
+
+@pytest.mark.parametrize("to_rows", [None, torch.tensor([2, 0, 1, 4, 3])])
+def test_one_lookup_has_the_gradients_of_two(to_rows):
+    """Those of the plain embedding of all other positions, and of the mixtures."""
+    torch.manual_seed(2)
+    embedding = torch.randn(5, 3, dtype=torch.float64, requires_grad=True)
+    tokens = torch.tensor([[0, 1, 4, 2], [3, 3, 1, 1]])
+    at = torch.tensor([[True, True, False, True], [False, True, False, False]])
+    rows = tokens if to_rows is None else to_rows[tokens]
+    text = sparse_text(*stored(torch.randn(2, 4, 5, dtype=torch.float64), 3), at, 0.4)
+    weight = torch.randn(2, 4, 3, dtype=torch.float64)
+
+    def two_lookups(e):
+        plain = torch.nn.functional.embedding(rows, e)
+        return plain.index_put(at.nonzero(as_tuple=True), mixtures(e, text, tokens, to_rows))
+
+    found, expected = (
+        torch.autograd.grad((embed(embedding) * weight).sum(), embedding)[0]
+        for embed in (lambda e: smooth_embeddings(e, rows, text, tokens, to_rows=to_rows), two_lookups)
+    )
+    torch.testing.assert_close(found, expected)
 
 
 def test_controls():
@@ -104,6 +135,23 @@ def test_rows_of_another_vocabulary():
 def test_probability_of_the_original_token():
     assert original_mass(sparse(3, 0.5), TOKENS, 0.5).item() == pytest.approx(0.5)
     assert original_mass(sparse(1, 0.5), torch.tensor([[2]]), 0.5).item() == 0.0
+
+
+def test_weight_that_is_moved():
+    assert moved_mass(sparse(3, 0.5), TOKENS).item() == pytest.approx(0.5 * 0.5)
+    assert moved_mass(sparse(1, 1.0), TOKENS).item() == 0.0
+    assert moved_mass(sparse(2, 1.0), torch.tensor([[2]])).item() == pytest.approx(
+        0.75
+    )  # of 0 and one of 1, 2
+    text = common_text(torch.tensor([0.2, 0.3, 0.5]), HERE, 0.5)
+    assert moved_mass(text, TOKENS).item() == pytest.approx(0.5 * 0.8)
+
+
+def test_replaced_tokens():
+    tokens, everywhere = torch.tensor([[0, 1]]), torch.tensor([[True, True]])
+    text = replaced_text(torch.tensor([[True, False]]), 2, everywhere)
+    assert mixtures(EMBEDDING, text, tokens).tolist() == [[1.0, 1.0], [0.0, 1.0]]
+    assert moved_mass(text, tokens).tolist() == [1.0, 0.0]
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,97 @@
+"""Systems over the runs of several experiments: each run against the baseline's run of the same experiment and seed."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+from fairseq_bert_kd.evaluation.significance import RunsTest, runs_test
+from fairseq_bert_kd.report.formatting import list_text, spread_text
+
+Record = Mapping[str, Any]
+HEAD = ("", "against", "runs", "gain", "better, equal, worse", "sign test, p", "Wilcoxon, p")
+
+
+class RunsRow(NamedTuple):
+    """A system in the table.
+
+    Attributes:
+        label: name in tables.
+        baseline: name of its baseline in tables.
+        test: outcome over its runs.
+        unpaired: runs of the system or the baseline for which the other one has no score.
+    """
+
+    label: str
+    baseline: str
+    test: RunsTest
+    unpaired: int
+
+
+def runs_rows(
+    experiments: Sequence[Record], baseline: str | None = None, systems: Sequence[str] | None = None
+) -> list[RunsRow]:
+    """Rows for systems of all experiments against one baseline, in the order of the first experiment.
+
+    Args:
+        experiments: experiments of results files, with one metric and subset; their runs count alike.
+        baseline: system to compare with (default: the experiments' own).
+        systems: systems to compare (default: all).
+
+    Raises:
+        ValueError: experiments that cannot be compared, an unknown system, or one without paired runs.
+    """
+    _check_alike(experiments, baseline)
+    scores = _scores(experiments)
+    base = baseline or experiments[0]["baseline"]
+    for name in (base, *(systems or ())):
+        if name not in scores:
+            raise ValueError(f"no system `{name}` has a score; there are: {list_text(scores) or 'none'}")
+    labels = {run["system"]: run["label"] for experiment in experiments for run in experiment["runs"]}
+    rows = []
+    for name in systems or [name for name in scores if name != base]:
+        both = [scores[name][run] - scores[base][run] for run in scores[name] if run in scores[base]]
+        if not both:
+            raise ValueError(
+                f"`{name}` and `{base}` have no run of the same experiment and seed; name others"
+            )
+        unpaired = len(scores[name].keys() ^ scores[base].keys())
+        rows.append(RunsRow(labels[name], labels[base], runs_test(both), unpaired))
+    return rows
+
+
+def runs_table(rows: Iterable[RunsRow]) -> list[list[str]]:
+    """Cells of the table, its head first."""
+    return [[*HEAD], *(_cells(row) for row in rows)]
+
+
+def _cells(row: RunsRow) -> list[str]:
+    test = row.test
+    runs = f"{test.gain.n}" + (f" ({row.unpaired} without a partner)" if row.unpaired else "")
+    counts = list_text([test.better, test.equal, test.worse])
+    gain = spread_text(test.gain, sign=True)
+    return [row.label, row.baseline, runs, gain, counts, f"{test.sign_p:.2g}", f"{test.wilcoxon_p:.2g}"]
+
+
+def _check_alike(experiments: Sequence[Record], baseline: str | None) -> None:
+    """Check that the runs of the experiments may be put together."""
+    titles = [experiment["title"] for experiment in experiments]
+    if len(set(titles)) < len(titles):
+        raise ValueError(f"an experiment is given twice ({list_text(titles)}); leave one out")
+    for key in ("metric", *(() if baseline else ("baseline",))):
+        values = dict.fromkeys(experiment[key] for experiment in experiments)
+        if len(values) > 1:
+            raise ValueError(
+                f"the experiments differ in their {key} ({list_text(values)}); give experiments with the same one"
+            )
+
+
+def _scores(experiments: Sequence[Record]) -> dict[str, dict[tuple[str, int], float]]:
+    """Scores by system, then by experiment and seed."""
+    found: dict[str, dict[tuple[str, int], float]] = {}
+    for experiment in experiments:
+        compared = experiment["compared"]
+        for run in experiment["runs"]:
+            scores = run["scores"].get(compared.get("subset"), {})
+            if scores:
+                by_run = found.setdefault(run["system"], {})
+                by_run[experiment["title"], run["seed"]] = scores[compared["metric"]]
+    return found
