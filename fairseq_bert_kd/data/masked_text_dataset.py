@@ -9,7 +9,10 @@ from fairseq.data import FairseqDataset, data_utils
 from numpy.typing import NDArray
 
 from fairseq_bert_kd.data.token_sizes import TokenSizes
+from fairseq_bert_kd.functional.entity_fusion import NO_ENTITY
+from fairseq_bert_kd.functional.entity_noise import seen_entities
 from fairseq_bert_kd.functional.masking import MaskedTokens
+from fairseq_bert_kd.storage.entity_mentions import MentionsByRow
 
 
 class MaskedTextDataset(TokenSizes, FairseqDataset):
@@ -21,6 +24,7 @@ class MaskedTextDataset(TokenSizes, FairseqDataset):
         pad: padding index of the dictionaries.
         shuffle_seed: seed of the order of equally long items; None keeps corpus order.
         kept: ``(items,)`` bool, items that batches are made of; None for all.
+        mentions: entities that the texts name; None for a model without entities.
     """
 
     def __init__(
@@ -30,6 +34,7 @@ class MaskedTextDataset(TokenSizes, FairseqDataset):
         pad: int,
         shuffle_seed: Optional[int],
         kept: Optional[NDArray[np.bool_]] = None,
+        mentions: Optional[MentionsByRow] = None,
     ):
         *others, target = texts
         for source in others:
@@ -43,6 +48,7 @@ class MaskedTextDataset(TokenSizes, FairseqDataset):
         self.pad = pad
         self.shuffle_seed = shuffle_seed
         self.kept = kept
+        self.mentions = mentions
         # tokens of all texts; only the target keeps its end of sentence
         self.sizes: NDArray[np.int64] = np.sum(
             [np.asarray(text.sizes, np.int64) for text in texts], axis=0
@@ -57,13 +63,19 @@ class MaskedTextDataset(TokenSizes, FairseqDataset):
     def __getitem__(self, index):
         *others, target = (text[index] for text in self.texts)
         masked = self.mask(np.asarray(target), int(self._epoch), index)
-        return {
+        texts = (*(text[:-1] for text in others), torch.from_numpy(masked.tokens))
+        item = {
             "id": index,
-            "texts": (*(text[:-1] for text in others), torch.from_numpy(masked.tokens)),
+            "texts": texts,
             "predicted": torch.from_numpy(masked.predicted),
             "hidden": torch.from_numpy(masked.hidden),
             "target": target,
         }
+        if self.mentions is not None:
+            spans, lengths = self.mentions.spans(index), [len(text) for text in texts]
+            seen = seen_entities(spans, lengths, masked.predicted, self.mentions.every_piece)
+            item["entities"] = tuple(map(torch.from_numpy, seen))
+        return item
 
     def __len__(self):
         return len(self.texts[-1])
@@ -71,7 +83,8 @@ class MaskedTextDataset(TokenSizes, FairseqDataset):
     def collater(self, samples):
         """Mini-batch of the model's inputs, right-padded to ``(batch, longest)``; empty for no samples.
 
-        ``texts`` hold what is seen, without the mask token; ``predicted`` and ``hidden`` are False on padding.
+        ``texts`` hold what is seen, without the mask token; ``predicted`` and ``hidden`` are False on padding. ``entities``,
+        of each text, are there where the dataset has mentions.
         ``target`` holds all target ids, and the criterion picks the predicted ones. ``ntokens`` counts the tokens of all
         texts.
         """
@@ -79,6 +92,10 @@ class MaskedTextDataset(TokenSizes, FairseqDataset):
             return {}
         texts = list(zip(*(sample["texts"] for sample in samples), strict=True))  # by side
         lengths = tuple(torch.tensor([len(text) for text in side]) for side in texts)
+        entities = {}
+        if self.mentions is not None:
+            columns = zip(*(sample["entities"] for sample in samples), strict=True)
+            entities["entities"] = tuple(self._padded(column, NO_ENTITY) for column in columns)
         return {
             "id": torch.tensor([sample["id"] for sample in samples]),
             "nsentences": len(samples),
@@ -88,6 +105,7 @@ class MaskedTextDataset(TokenSizes, FairseqDataset):
                 "lengths": lengths,
                 "predicted": self._padded([sample["predicted"] for sample in samples], 0).bool(),
                 "hidden": self._padded([sample["hidden"] for sample in samples], 0).bool(),
+                **entities,
             },
             "target": self._padded([sample["target"] for sample in samples], self.pad),
         }

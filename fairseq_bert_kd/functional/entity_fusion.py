@@ -16,6 +16,12 @@ MIX = "mix"
 FULL = "full"
 KINDS = (PLAIN, MIX, FULL)
 
+TRUE = "true"
+SHUFFLED = "shuffled"
+RANDOM = "random"
+NONE = "none"
+CONTROLS = (TRUE, SHUFFLED, RANDOM, NONE)
+
 
 class EntityInput(NamedTuple):
     """The entity stream of a batch.
@@ -65,6 +71,23 @@ def look_up(placed: Tensor, table: Tensor) -> EntityInput:
     present = placed != NO_ENTITY
     present[:, 0] = True  # released code: a row without keys would give NaN
     return EntityInput(F.embedding(placed, table), present)
+
+
+def controlled_table(table: Tensor, control: str, generator: torch.Generator) -> Tensor:
+    """Vectors for a comparison in which entities have not their own.
+
+    Args:
+        table: ``(entities + 1, entity_dim)``, row 0 zeros.
+        control: "shuffled" gives each entity the vector of another one (a permutation), "random" normal numbers of the table's
+            mean and standard deviation; "true" and "none" leave the table as it is.
+        generator: source of randomness.
+    """
+    vectors = table[1:]
+    if control == SHUFFLED:
+        vectors = vectors[torch.randperm(len(vectors), generator=generator)]
+    elif control == RANDOM:
+        vectors = torch.randn(vectors.shape, generator=generator) * vectors.std() + vectors.mean()
+    return torch.cat([table[:1], vectors])
 
 
 def entity_scores(features: Tensor, candidates: Tensor) -> Tensor:

@@ -16,14 +16,15 @@ from fairseq.tasks.translation import TranslationConfig, TranslationTask
 from numpy.typing import NDArray
 from omegaconf import II
 
-from fairseq_bert_kd.data.corpus_parts import check_parts, check_same_dictionaries, text_parts
+from fairseq_bert_kd.data.corpus_parts import CorpusPart, check_parts, check_same_dictionaries, text_parts
 from fairseq_bert_kd.data.guarded_loading import GuardedLoading, GuardedTranslation
 from fairseq_bert_kd.data.masked_text_dataset import MaskedTextDataset
 from fairseq_bert_kd.functional.masking import MaskedTokens, Replacement, mask_tokens, replayable_draws
 from fairseq_bert_kd.functional.text_input import LEFT_TO_RIGHT
-from fairseq_bert_kd.storage.fairseq_data import text_files
+from fairseq_bert_kd.storage.entity_mentions import MentionsByRow, read_mentions
+from fairseq_bert_kd.storage.fairseq_data import IndexedTokens, text_files
 from fairseq_bert_kd.storage.folds import in_fold, parse_fold
-from fairseq_bert_kd.teachers.load import held_out_fold, is_token_teacher
+from fairseq_bert_kd.teachers.load import entities_digest, held_out_fold, is_token_teacher
 from fairseq_bert_kd.teachers.probe import check_token_teacher
 from fairseq_bert_kd.tokenization.dictionary import (
     TeacherVocabulary,
@@ -93,6 +94,7 @@ class MaskedLMTraining(GuardedLoading):
     items: str  # what a dataset holds, for messages
     measured: str  # what of an item is measured
     _left_to_right = False  # known once the model is built
+    _entities_digest = ""  # of the model's entity vectors; likewise
 
     def build_model(self, cfg, from_checkpoint=False):
         """Build the teacher and write its description into ``cfg``, which the checkpoint stores."""
@@ -111,6 +113,7 @@ class MaskedLMTraining(GuardedLoading):
             self.teacher_vocabulary = teacher_vocabulary(tokenizer, self.dictionaries)
         model = super().build_model(cfg, from_checkpoint)  # type: ignore[misc]
         self._left_to_right = model.text_layout().attention == LEFT_TO_RIGHT
+        self._entities_digest = entities_digest(model)
         assert not (self._left_to_right and self.datasets), (
             "data that were loaded before the model are masked"
         )
@@ -156,8 +159,31 @@ class MaskedLMTraining(GuardedLoading):
                     "dictionaries (fairseq-preprocess --srcdict/--tgtdict), or train a teacher on this folder"
                 )
 
+    def mentions_of(self, parts: Sequence[CorpusPart]) -> Optional[MentionsByRow]:
+        """Mentions of a split, with their entities in the numbers of the model; None for a model without entities.
+
+        Raises:
+            FileNotFoundError: there are none.
+            ValueError: they are of other vectors or rows, or the split is of several files.
+        """
+        if not self._entities_digest:
+            return None
+        if len(parts) > 1:
+            raise ValueError(
+                f"--entity-vectors reads mentions of one file of sentences, split `{parts[0].name}` has {len(parts)}; binarise "
+                "them as one"
+            )
+        [part] = parts
+        texts = [IndexedTokens(prefix) for prefix in part.prefixes.values()]
+        mentions = read_mentions(part.folder, part.name, texts, self._entities_digest)
+        return MentionsByRow(mentions, len(texts[0]), len(texts))
+
     def masked_dataset(
-        self, texts: Sequence[Any], split: str, kept: Optional[NDArray[np.bool_]] = None
+        self,
+        texts: Sequence[Any],
+        split: str,
+        kept: Optional[NDArray[np.bool_]] = None,
+        mentions: Optional[MentionsByRow] = None,
     ) -> MaskedTextDataset:
         """Indexed texts of a split with the masks of training, or with the fixed ones of validation."""
         training = split == self.cfg.train_subset
@@ -175,6 +201,7 @@ class MaskedLMTraining(GuardedLoading):
             pad=self.dictionaries["target"].pad(),
             shuffle_seed=self.cfg.cmlm_seed if training else None,
             kept=kept,
+            mentions=mentions,
         )
 
     def filter_indices_by_size(self, indices, dataset, max_positions=None, ignore_invalid_inputs=False):
@@ -233,7 +260,9 @@ class ConditionalMaskedLMTask(MaskedLMTraining, GuardedTranslation, TranslationT
         super().load_dataset(split, epoch=epoch, combine=combine, **kwargs)
         pairs = self.datasets[split]
         kept = self._kept(parts, self.fold) if self.fold and split == self.cfg.train_subset else None
-        self.datasets[split] = self.masked_dataset((pairs.src, pairs.tgt), split, kept)
+        self.datasets[split] = self.masked_dataset(
+            (pairs.src, pairs.tgt), split, kept, self.mentions_of(parts)
+        )
 
     def begin_epoch(self, epoch, model):
         """fairseq's; a teacher that goes on from a checkpoint must have been trained with the same fold.
@@ -296,6 +325,10 @@ class OneSidedMaskedLMTask(MaskedLMTraining, FairseqTask):
             raise ValueError(
                 "--cmlm-one-sided trains a masked language model, and --teacher-attention left-to-right masks nothing; "
                 "leave one of them out"
+            )
+        if getattr(cfg, "entity_vectors", None):
+            raise ValueError(
+                "--entity-vectors is for teachers of pairs, and --cmlm-one-sided trains on single sentences; leave one of them out"
             )
         return super().build_model(cfg, from_checkpoint)
 

@@ -77,7 +77,7 @@ def test_entities_change_the_output_once_trained_and_order_does_not(task, vector
     model = model_of(task, vectors, entity_init="normal", entity_layers="mix,full")
     batch = batch_of(task, *TEXTS)
     entities = entities_of(batch)
-    for parameter in model.stream.parameters():
+    for parameter in model.entities.stream.parameters():
         parameter.mul_(20.0)
     hidden, extra = model(**batch, entities=entities)
     without, _ = model(**batch)
@@ -93,6 +93,17 @@ def test_entities_change_the_output_once_trained_and_order_does_not(task, vector
         name: tuple(value[:1] for value in values) for name, values in turned.items()
     }  # padded otherwise
     torch.testing.assert_close(model(**alone)[0][0][tokens[1]], hidden[1][tokens[1]], atol=1e-5, rtol=0)
+
+
+@torch.no_grad()
+def test_a_model_without_entities_reads_none(task, vectors):
+    model = model_of(task, vectors, entity_init="normal", entity_control="none")
+    batch = batch_of(task, *TEXTS)
+    torch.testing.assert_close(
+        model(**batch, entities=entities_of(batch))[0], model(**batch)[0], atol=0, rtol=0
+    )
+    cfg = OmegaConf.structured(EntityEncoderConfig(encoder_spec=model.spec()))
+    assert not EntityEncoder.build_model(cfg, task).entities.reads
 
 
 @torch.no_grad()
