@@ -87,6 +87,7 @@ class Settings(TableSettings):
     part: str = ""
     make_teacher: list[str] = field(default_factory=list)
     after_tokenize: list[str] = field(default_factory=list)
+    after_preprocess: list[str] = field(default_factory=list)
     kd: dict[str, Any] = field(default_factory=dict)
     store_topk: int = 64
     stored: str = ""
@@ -165,6 +166,8 @@ class _Steps(Steps):
         data = [system.data.replace("data-beam", "data-bin") for system in self.systems.values()]
         for folder in dict.fromkeys([*data, *(settings.teachers[name].data for name in teachers)]):
             yield self.binarised(folder, "pieces", "--joined-dictionary" if folder == "data-bin" else "")
+        if settings.after_preprocess:
+            yield Step("after-preprocess", " && ".join(settings.after_preprocess), screen="cat")
         whole = dict.fromkeys(
             settings.stores[store].teacher for store in stores if not settings.stores[store].folds
         )

@@ -108,12 +108,14 @@ def entity_alignment_loss(features: Tensor, labels: Tensor, table: Tensor) -> tu
 
     Args:
         features: ``(rows, entity_dim)`` of tokens that name an entity.
-        labels: ``(rows,)`` int64 rows of the table, before any noise; at least one.
+        labels: ``(rows,)`` int64 rows of the table, before any noise; may be none.
         table: ``(entities + 1, entity_dim)``.
 
     Returns:
         The sum in nats, and the number of rows whose best candidate is the true one.
     """
+    if not len(labels):
+        return features.float().sum(), labels.sum()  # zeros, the first with a gradient
     candidates, labels = labels.unique(return_inverse=True)
     scores = entity_scores(features, table[candidates].to(features)).float()
     return F.cross_entropy(scores, labels, reduction="sum"), (scores.argmax(-1) == labels).sum()

@@ -18,6 +18,7 @@ from fairseq_bert_kd.functional.text_format import TextFormat
 from fairseq_bert_kd.functional.text_input import ATTENTIONS, BIDIRECTIONAL, LEFT_TO_RIGHT, TextLayout
 from fairseq_bert_kd.modules.encoder_layers import keep_first_layers
 from fairseq_bert_kd.modules.entity_reader import EntityOptions, EntityReader
+from fairseq_bert_kd.modules.entity_stream import EntityHead
 from fairseq_bert_kd.modules.last_layer import output_rows
 from fairseq_bert_kd.modules.masked_lm_head import take_head
 from fairseq_bert_kd.modules.pretrained_encoder import (
@@ -98,12 +99,14 @@ class HfMaskedLM(BaseFairseqModel):
 
     Attributes:
         entities: what reads the entities that pieces name; None without ``--entity-vectors``.
+        entity_head: what predicts them, for ``--criterion entity_masked_lm`` alone.
 
     Raises:
         ValueError: the encoder cannot be restricted to left-to-right attention, or its head is not known.
     """
 
     entities: Optional[EntityReader]
+    entity_head: Optional[EntityHead]
     target_to_teacher: Tensor
     held_out_fold: Tensor  # (2,) int64
 
@@ -131,7 +134,7 @@ class HfMaskedLM(BaseFairseqModel):
             self.register_buffer(f"{side}_to_teacher", ids)
         self.register_buffer("held_out_fold", torch.tensor(held_out, dtype=torch.int64))
         self.uses_segments = getattr(masked_lm.config, "type_vocab_size", 0) > 1
-        self.entities = None
+        self.entities = self.entity_head = None
 
     @classmethod
     def build_model(cls, cfg, task):
@@ -146,6 +149,8 @@ class HfMaskedLM(BaseFairseqModel):
             model = cls(masked_lm, blank, spec.text_format, spec.digests, spec.attention, spec.replacement)
             if spec.entities:
                 model.entities = EntityReader.of_spec(spec.entities, model.encoder)
+            if spec.entities.get("predicts"):
+                model.add_entity_head()
             return model
         vocabulary = getattr(task, "teacher_vocabulary", None)
         if vocabulary is None:
@@ -179,6 +184,12 @@ class HfMaskedLM(BaseFairseqModel):
                 "--teacher-attention left-to-right shows one by one; leave one of them out"
             )
         self.entities = EntityReader.new(cfg, self.encoder, seed)
+
+    def add_entity_head(self) -> None:
+        """Let the model predict entities, if it does not yet."""
+        assert self.entities is not None
+        if self.entity_head is None:
+            self.entity_head = EntityHead(self.encoder.config, self.entities.vectors.size(1))
 
     def entities_digest(self) -> str:
         """Digest of the vectors of ``--entity-vectors``; empty for a teacher that reads no entities."""
@@ -220,7 +231,10 @@ class HfMaskedLM(BaseFairseqModel):
         """JSON for ``teacher_spec``: what `build_model` needs beside the weights."""
         settings = config_settings(self.encoder.config)
         spec = EncoderSpec(settings, self.text_format, self.digests, self.attention, self.replacement)
-        return spec.with_entities(self.entities.spec() if self.entities is not None else {}).to_json()
+        if self.entities is not None:
+            predicts = {"predicts": self.entity_head is not None}
+            spec = spec.with_entities(self.entities.spec() | predicts)
+        return spec.to_json()
 
     def upgrade_state_dict_named(self, state_dict: dict[str, Any], name: str) -> None:
         """Rename the maps of older checkpoints, ``source_ids`` and ``target_ids``; older ones have seen all pairs."""
@@ -231,7 +245,7 @@ class HfMaskedLM(BaseFairseqModel):
                 state_dict[f"{prefix}{side}_to_teacher"] = state_dict.pop(f"{prefix}{side}_ids")
         super().upgrade_state_dict_named(state_dict, name)
 
-    def forward(self, texts, lengths, predicted, hidden=None, entities=None):
+    def forward(self, texts, lengths, predicted, hidden=None, entities=None, aligned=None):
         """Logits of the target positions to predict, and of no others.
 
         Args:
@@ -243,19 +257,27 @@ class HfMaskedLM(BaseFairseqModel):
                 predicted ones. From a left-to-right teacher nothing need be hidden.
             entities: for each text, ``(batch, text_len)`` int64 rows of the table of vectors, 0 for none; None for a teacher
                 without entities.
+            aligned: ``(batch, tgt_len)`` bool, target positions whose entity is to be predicted.
 
         Returns:
-            ``(positions, target dictionary)``, in row-major order of ``predicted``.
+            ``(positions, target dictionary)``, in row-major order of ``predicted``; with ``aligned`` also
+            ``(positions, entity_dim)`` features of the entity head, in row-major order of it.
         """
         hidden = predicted if hidden is None else hidden
         inputs, predicted_at = self.text_layout().lay_out(texts, lengths, hidden)
-        rows, columns = predicted.nonzero(as_tuple=True)  # once: on a GPU it waits for the device
-        positions = rows * inputs.input_ids.size(1) + predicted_at[rows, columns]
+        width, positions = inputs.input_ids.size(1), []
+        for wanted in (predicted,) if aligned is None else (predicted, aligned):
+            rows, columns = wanted.nonzero(as_tuple=True)  # once: on a GPU it waits for the device
+            positions.append(rows * width + predicted_at[rows, columns])
         placed = None if entities is None else place_entities(entities, inputs)
         features = self.extract_features(
-            positions, inputs.input_ids, inputs.token_type_ids, inputs.attention_mask, placed
+            torch.cat(positions), inputs.input_ids, inputs.token_type_ids, inputs.attention_mask, placed
         )
-        return self.project(features)
+        if aligned is None:
+            return self.project(features)
+        tokens, named = features.split([len(part) for part in positions])
+        assert self.entity_head is not None
+        return self.project(tokens), self.entity_head(named)
 
     def text_layout(self) -> TextLayout:
         """The layout of texts in student ids as the encoder's input."""

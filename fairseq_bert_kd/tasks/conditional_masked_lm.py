@@ -18,6 +18,7 @@ from omegaconf import II
 
 from fairseq_bert_kd.data.corpus_parts import CorpusPart, check_parts, check_same_dictionaries, text_parts
 from fairseq_bert_kd.data.guarded_loading import GuardedLoading, GuardedTranslation
+from fairseq_bert_kd.data.masked_entities import ShowEntities, noisy, withheld
 from fairseq_bert_kd.data.masked_text_dataset import MaskedTextDataset
 from fairseq_bert_kd.functional.masking import MaskedTokens, Replacement, mask_tokens, replayable_draws
 from fairseq_bert_kd.functional.text_input import LEFT_TO_RIGHT
@@ -95,6 +96,7 @@ class MaskedLMTraining(GuardedLoading):
     measured: str  # what of an item is measured
     _left_to_right = False  # known once the model is built
     _entities_digest = ""  # of the model's entity vectors; likewise
+    _built: tuple[Any, Any]  # model and its settings
 
     def build_model(self, cfg, from_checkpoint=False):
         """Build the teacher and write its description into ``cfg``, which the checkpoint stores."""
@@ -120,15 +122,27 @@ class MaskedLMTraining(GuardedLoading):
         if not cfg.teacher_spec:
             check_token_teacher(model, f"--teacher-model {cfg.teacher_model}")
             cfg.teacher_spec = model.spec()
+        self._built = model, cfg
         return model
+
+    @property
+    def criterion_name(self) -> str:
+        """The criterion that trains the model."""
+        return "conditional_masked_lm"
 
     def build_criterion(self, cfg, *args, **kwargs):
         name = getattr(cfg, "_name", None)
-        if name != "conditional_masked_lm":
+        if name != self.criterion_name:
+            with_entities = " and --entity-vectors" if self.criterion_name != "conditional_masked_lm" else ""
             raise ValueError(
-                f"task conditional_masked_lm needs --criterion conditional_masked_lm, not `{name}`"
+                f"task conditional_masked_lm{with_entities} needs --criterion {self.criterion_name}, not `{name}`"
             )
-        return super().build_criterion(cfg, *args, **kwargs)  # type: ignore[misc]
+        criterion = super().build_criterion(cfg, *args, **kwargs)  # type: ignore[misc]
+        if hasattr(criterion, "prepare"):
+            model, settings = self._built
+            criterion.prepare(model)
+            settings.teacher_spec = model.spec()  # with what the criterion has added
+        return criterion
 
     def build_generator(self, *args, **kwargs):
         """Refused: a teacher does not translate."""
@@ -183,7 +197,7 @@ class MaskedLMTraining(GuardedLoading):
         texts: Sequence[Any],
         split: str,
         kept: Optional[NDArray[np.bool_]] = None,
-        mentions: Optional[MentionsByRow] = None,
+        entities: Optional[ShowEntities] = None,
     ) -> MaskedTextDataset:
         """Indexed texts of a split with the masks of training, or with the fixed ones of validation."""
         training = split == self.cfg.train_subset
@@ -201,7 +215,7 @@ class MaskedLMTraining(GuardedLoading):
             pad=self.dictionaries["target"].pad(),
             shuffle_seed=self.cfg.cmlm_seed if training else None,
             kept=kept,
-            mentions=mentions,
+            entities=entities,
         )
 
     def filter_indices_by_size(self, indices, dataset, max_positions=None, ignore_invalid_inputs=False):
@@ -260,9 +274,9 @@ class ConditionalMaskedLMTask(MaskedLMTraining, GuardedTranslation, TranslationT
         super().load_dataset(split, epoch=epoch, combine=combine, **kwargs)
         pairs = self.datasets[split]
         kept = self._kept(parts, self.fold) if self.fold and split == self.cfg.train_subset else None
-        self.datasets[split] = self.masked_dataset(
-            (pairs.src, pairs.tgt), split, kept, self.mentions_of(parts)
-        )
+        mentions = self.mentions_of(parts)
+        entities = None if mentions is None else withheld(mentions)
+        self.datasets[split] = self.masked_dataset((pairs.src, pairs.tgt), split, kept, entities)
 
     def begin_epoch(self, epoch, model):
         """fairseq's; a teacher that goes on from a checkpoint must have been trained with the same fold.
@@ -304,6 +318,7 @@ class OneSidedMaskedLMTask(MaskedLMTraining, FairseqTask):
     """
 
     items, measured = "sentences", "they are"
+    _table_size = 0  # rows of the model's table of entity vectors
 
     def __init__(self, cfg, dictionary):
         self.replacement = check_masking(cfg)
@@ -326,11 +341,14 @@ class OneSidedMaskedLMTask(MaskedLMTraining, FairseqTask):
                 "--cmlm-one-sided trains a masked language model, and --teacher-attention left-to-right masks nothing; "
                 "leave one of them out"
             )
-        if getattr(cfg, "entity_vectors", None):
-            raise ValueError(
-                "--entity-vectors is for teachers of pairs, and --cmlm-one-sided trains on single sentences; leave one of them out"
-            )
-        return super().build_model(cfg, from_checkpoint)
+        model = super().build_model(cfg, from_checkpoint)
+        if self._entities_digest:
+            self._table_size = len(model.entities.vectors)
+        return model
+
+    @property
+    def criterion_name(self):
+        return "entity_masked_lm" if self._entities_digest else super().criterion_name
 
     def load_dataset(self, split, epoch=1, combine=False, **kwargs):
         parts = text_parts(self.folder_of(split, epoch), split, combine, self.cfg.source_lang)
@@ -342,7 +360,11 @@ class OneSidedMaskedLMTask(MaskedLMTraining, FairseqTask):
             )
             for part in parts
         ]
-        self.datasets[split] = self.masked_dataset((ConcatDataset(texts),), split)
+        mentions, entities = self.mentions_of(parts), None
+        if mentions is not None:
+            training = split == self.cfg.train_subset
+            entities = noisy(mentions, self._table_size, self.cfg.cmlm_seed, training)
+        self.datasets[split] = self.masked_dataset((ConcatDataset(texts),), split, entities=entities)
 
     @property
     def source_dictionary(self):

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from examples.entities.prepare_text import pair_of, split_graph
+from examples.entities.prepare_webnlg import source_of, target_of
 from examples.workflow.settings import load
 from fairseq_bert_kd.storage.triples import read_triples
 
@@ -98,3 +99,36 @@ def test_rows_differ_by_what_they_read_of_the_entities():
     assert "text/train.1000.2 text/valid text/test" in steps["outputs/vectors.2.test"].command
     for step in steps.values():
         assert "{seed}" not in step.command
+
+
+def test_a_source_is_its_triples_and_names_their_ends():
+    text, mentions = source_of(
+        ['Aarhus_Airport | cityServed | "Aarhus, Denmark"', "Aarhus_Airport | elevation | 25.0"]
+    )
+    assert text == "Aarhus Airport | cityServed | Aarhus, Denmark ; Aarhus Airport | elevation | 25.0"
+    assert [(text[begin:end], entity) for begin, end, entity in mentions] == [
+        ("Aarhus Airport", "Aarhus_Airport"),
+        ("Aarhus, Denmark", '"Aarhus, Denmark"'),
+        ("Aarhus Airport", "Aarhus_Airport"),
+        ("25.0", "25.0"),
+    ]
+    row = {"text": "It is in Aarhus.", "mentions": [{"entity": "Aarhus", "begin": 9, "end": 15}, {"entity": "X", "begin": -1, "end": -1}]}  # fmt: skip
+    assert target_of(row).mentions == [(9, 15, "Aarhus")]
+
+
+@pytest.mark.parametrize("name", ["webnlg", "no_harm"])
+def test_the_other_experiments_have_their_steps(name):
+    settings, kind = load(
+        EXAMPLES / "entities" / f"{name}.yaml", ["teacher=bert", "out=out", "data=data", "seeds=[1]"]
+    )
+    steps = {step.name: step for step in kind.steps(settings)}
+    mentions = steps["after-preprocess" if name == "webnlg" else "data-vectors"].command
+    assert "fairseq-bert-kd entities data" in mentions
+    compared = "students/entities.1"
+    assert compared in steps
+    if name == "webnlg":
+        controls = {
+            f"teacher{kind}": steps[f"teacher{kind}"].command for kind in ("", "-entities", "-shuffled")
+        }
+        assert ["none" in words.split() for words in controls.values()] == [True, False, False]
+        assert ["shuffled" in words.split() for words in controls.values()] == [False, False, True]
