@@ -180,7 +180,7 @@ def test_training_withholds_entities_by_the_same_rule(folder, checkpoint):
         dataset.set_epoch(epoch)
         items = [dataset[i] for i in range(len(dataset))]
         for row, side, begin, end, entity, _ in mentions.rows:
-            seen = items[row]["entities"][side][begin:end]
+            seen = items[row]["entities"].seen[side][begin:end]
             if side == 1 and items[row]["predicted"][begin:end].any():
                 withheld += 1
                 assert not seen.any()
