@@ -43,9 +43,16 @@ def source_of(triples: list[str]) -> Side:
 
 
 def target_of(row: dict[str, Any]) -> Side:
-    """The sentence, with the mentions that were found in it."""
-    found = [mention for mention in row["mentions"] if 0 <= mention["begin"] < mention["end"]]
-    return Side(row["text"], [(mention["begin"], mention["end"], mention["entity"]) for mention in found])
+    """The sentence, with the mentions that were found in it as whole words."""
+    text = row["text"]
+    found = [
+        (begin, end, mention["entity"])
+        for mention in row["mentions"]
+        if 0 <= (begin := mention["begin"]) < (end := mention["end"])
+        and not text[end : end + 1].isalnum()
+        and not text[max(begin - 1, 0) : begin].isalnum()
+    ]
+    return Side(text, found)
 
 
 def main() -> None:

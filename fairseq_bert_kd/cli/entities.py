@@ -15,7 +15,15 @@ from numpy.typing import NDArray
 from fairseq_bert_kd.data.corpus_parts import language_pair
 from fairseq_bert_kd.functional.entity_fusion import NO_ENTITY
 from fairseq_bert_kd.storage.alignment import check_tokenizer
-from fairseq_bert_kd.storage.entity_mentions import ALL, COLUMNS, FILE, FIRST, NO_ARGUMENT, write_mentions
+from fairseq_bert_kd.storage.entity_mentions import (
+    ALL,
+    COLUMNS,
+    FILE,
+    FIRST,
+    NO_ARGUMENT,
+    SplitMentions,
+    write_mentions,
+)
 from fairseq_bert_kd.storage.entity_vectors import read_entity_vectors
 from fairseq_bert_kd.storage.fairseq_data import (
     SPECIAL_SYMBOLS,
@@ -41,7 +49,9 @@ a line of a .jsonl file, one per row of the split, offsets in characters:
 of rows with two texts, or a source and a target, the number of the text first:
   {"texts": ["a tree", "a plant"], "mentions": [[0, 2, 6, "Q10884"], [1, 2, 7, "Q756"]]}
 "arguments" says which mentions are head and tail of a relation, or which one is to be typed, for --entity-markers:
-  {"text": "Bob Dylan was born in Duluth", "mentions": [[0, 9, "Q392"], [22, 28, "Q485708"]], "arguments": [0, 1]}"""
+  {"text": "Bob Dylan was born in Duluth", "mentions": [[0, 9, "Q392"], [22, 28, "Q485708"]], "arguments": [0, 1]}
+"types" are the types of the mention that "arguments" names, any number of them:
+  {"text": "Bob Dylan wrote", "mentions": [[0, 9, "Q392"]], "arguments": [0], "types": ["person", "artist"]}"""
 SPLITS = ("train", "valid", "test")
 UNKNOWN = SPECIAL_SYMBOLS.index("<unk>")
 
@@ -52,6 +62,7 @@ class RowMentions(NamedTuple):
     texts: list[str]
     mentions: list[list[Mention]]
     arguments: Sequence[tuple[int, int]] = ()
+    types: Sequence[str] = ()  # of the first argument
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -124,7 +135,7 @@ def main(args: argparse.Namespace) -> None:
         sides = list(folder.sides(split).values())
         rows = [[side[row][:-1].tolist() for side in sides] for row in range(len(sides[0]))]
         read = _linked(rows, linker, folder) if linker else _read(files[split])
-        splits[split] = sides, folder.align(split, rows, read, table, args)
+        splits[split] = SplitMentions(sides, *folder.align(split, rows, read, table, args))
     write_mentions(args.data, vectors.digest(), args.entity_span, splits)
 
 
@@ -158,12 +169,13 @@ def _read(path: str) -> Iterator[RowMentions]:
                 places.append((text, len(mentions[text])))
                 mentions[text].append(Mention(int(begin), int(end), str(entity)))
             arguments = [places[mention] for mention in fields.get("arguments", ())]
+            types = list(map(str, fields.get("types", ())))
         except (ValueError, KeyError, TypeError, IndexError):
             raise ValueError(
                 f"{path}, line {number:,}: expected a JSON object with a text and its mentions (see `fairseq-bert-kd entities "
                 f"--help`), got {line.rstrip()[:60]!r}"
             ) from None
-        yield RowMentions(texts, mentions, arguments)
+        yield RowMentions(texts, mentions, arguments, types)
 
 
 def _linked(
@@ -205,13 +217,13 @@ class _Folder(ABC):
         read: Iterator[RowMentions],
         table: dict[str, int],
         args: argparse.Namespace,
-    ) -> NDArray[np.int64]:
-        """``(mentions, 6)`` of a split, and print what became of them.
+    ) -> tuple[NDArray[np.int64], list[Sequence[str]]]:
+        """``(mentions, 6)`` of a split and the types of each row; print what became of the mentions.
 
         Raises:
             ValueError: other texts than the folder's, a mention that is not one, or too few entities with vectors.
         """
-        found, counts = [], Counter[str]()
+        found, counts, types = [], Counter[str](), []
         unknown = Counter[str]()
         number = -1
         for number, row in enumerate(read):
@@ -219,6 +231,7 @@ class _Folder(ABC):
                 raise ValueError(
                     f"{split}: more lines of mentions than the {len(rows):,} rows of the data; give the file of this split"
                 )
+            types.append(row.types)
             place = f"{split}, row {number + 1:,}"
             for text, mentions in enumerate(self._aligned(row, rows[number], place)):
                 arguments = {
@@ -247,7 +260,7 @@ class _Folder(ABC):
                 f"{split}: {number + 1:,} lines of mentions for {len(rows):,} rows of the data; give one line per row"
             )
         _report(split, len(rows), found, counts, unknown, args)
-        return np.array(found, np.int64).reshape(-1, COLUMNS)
+        return np.array(found, np.int64).reshape(-1, COLUMNS), types
 
     def _aligned(self, row: RowMentions, pieces: list[list[int]], place: str) -> Iterator[list[Mention]]:
         """Mentions of each text in pieces."""

@@ -99,6 +99,18 @@ class EntityReader(nn.Module):
         stream = EntityStream(encoder, stated["kinds"], stated["width"], stated["heads"])
         return cls(stream, table, stated["digest"], stated["reads"])
 
+    def _load_from_state_dict(self, state_dict, prefix, *others):
+        """torch's; ValueError where a checkpoint was trained with other vectors than those that the options name."""
+        given = state_dict.get(f"{prefix}vectors")
+        if given is not None and bool(self.vectors.any()):  # zeros: of a checkpoint's own description
+            same = given.shape == self.vectors.shape
+            if not (same and torch.equal(given.to(self.vectors), self.vectors)):
+                raise ValueError(
+                    "the checkpoint was trained with other entity vectors, or with another --entity-control or --seed of it; give "
+                    "the ones that it was trained with, or another --save-dir"
+                )
+        super()._load_from_state_dict(state_dict, prefix, *others)
+
     def spec(self) -> dict[str, Any]:
         """What `of_spec` needs, ready for JSON."""
         rows, width = self.vectors.shape

@@ -2,7 +2,8 @@
 
 ``SPLIT.entities.npy`` is ``(mentions, 6)`` int64, sorted by row: row, text of the row, first piece, piece after the last, row of
 the table of vectors (0 is no entity), and number of the argument that the mention is (0 is none; see `Mentions`).
-The texts of a pair are its source and its target. ``entities.json`` holds the digest of the vectors and, for each split, that of
+``SPLIT.types.npy``, where the mentions are to be typed, is ``(types, 2)`` int64: row, and place of a type in ``types`` of the
+description. The texts of a pair are its source and its target. ``entities.json`` holds the digest of the vectors and, for each split, that of
 its rows.
 """
 
@@ -50,6 +51,20 @@ def mentions_path(folder: str | Path, split: str) -> Path:
     return Path(folder) / f"{split}.entities.npy"
 
 
+class SplitMentions(NamedTuple):
+    """What is written of a split.
+
+    Attributes:
+        texts: its texts.
+        rows: ``(mentions, 6)`` int64, see the module.
+        types: names of the types of each row's first argument.
+    """
+
+    texts: Sequence[IndexedTokens]
+    rows: NDArray[np.int64]
+    types: Sequence[Sequence[str]] = ()
+
+
 class MentionsByRow:
     """Mentions that name an entity, by row and text.
 
@@ -76,6 +91,11 @@ class MentionsByRow:
         return found
 
 
+def types_path(folder: str | Path, split: str) -> Path:
+    """File of the types of a split's mentions."""
+    return Path(folder) / f"{split}.types.npy"
+
+
 def rows_digest(texts: Sequence[IndexedTokens]) -> str:
     """Digest of the rows of a split, by the ids of their texts."""
     hashed = hashlib.sha256()
@@ -89,7 +109,7 @@ def write_mentions(
     folder: str | Path,
     digest: str,
     span: str,
-    splits: Mapping[str, tuple[Sequence[IndexedTokens], NDArray[np.int64]]],
+    splits: Mapping[str, SplitMentions],
 ) -> None:
     """Write the mentions of some splits; the description, which makes them valid, comes last.
 
@@ -97,22 +117,64 @@ def write_mentions(
         folder: data folder.
         digest: of the vectors.
         span: "first" or "all".
-        splits: by split its texts, and ``(mentions, 6)``.
+        splits: what to write, by split.
     """
-    for split, (_, rows) in splits.items():
-        temporary = mentions_path(folder, f"{split}.{os.getpid()}.tmp")
-        np.save(temporary, rows)
-        os.replace(temporary, mentions_path(folder, split))
+    names = sorted({name for split in splits.values() for row in split.types for name in row})
+    for split, (_, rows, types) in splits.items():
+        _save(mentions_path(folder, split), rows)
+        if names:
+            pairs = [(row, names.index(name)) for row, listed in enumerate(types) for name in listed]
+            _save(types_path(folder, split), np.array(pairs, np.int64).reshape(-1, 2))
     described = {
         "format": FORMAT,
         "vectors": digest,
         "span": span,
-        "splits": {split: {"rows": rows_digest(texts), "mentions": len(rows)} for split, (texts, rows) in splits.items()},
+        "types": names,
+        "splits": {split: {"rows": rows_digest(texts), "mentions": len(rows)} for split, (texts, rows, _) in splits.items()},
     }  # fmt: skip
     path = Path(folder) / FILE
     temporary = path.with_name(f"{FILE}.{os.getpid()}.tmp")
     temporary.write_text(json.dumps(described, indent=1) + "\n", encoding="utf-8")
     os.replace(temporary, path)
+
+
+def _save(path: Path, array: NDArray[np.int64]) -> None:
+    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp.npy")
+    np.save(temporary, array)
+    os.replace(temporary, path)
+
+
+def type_names(folder: str | Path) -> tuple[str, ...]:
+    """Names of the types that a folder's mentions have; empty where they have none."""
+    return tuple(_described(folder).get("types", ()))
+
+
+def read_types(folder: str | Path, split: str, rows: int) -> NDArray[np.uint8]:
+    """``(rows, types)`` 1 where a row's first argument has a type.
+
+    Raises:
+        FileNotFoundError: the split has no types.
+    """
+    path = types_path(folder, split)
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"{path} does not exist: the mentions of split `{split}` have no types; {_ADVICE}, with `types` in the rows"
+        )
+    pairs = np.load(path)
+    found = np.zeros((rows, len(type_names(folder))), np.uint8)
+    found[pairs[:, 0], pairs[:, 1]] = 1
+    return found
+
+
+def _described(folder: str | Path) -> dict[str, Any]:
+    """Content of ``entities.json``; empty where there is none."""
+    path = Path(folder) / FILE
+    described: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    if described and described.get("format") != FORMAT:
+        raise ValueError(
+            f"{path} has format {described.get('format')!r}, this code reads format {FORMAT}; {_ADVICE}"
+        )
+    return described
 
 
 def read_mentions(
@@ -130,16 +192,11 @@ def read_mentions(
         FileNotFoundError: the folder or the split has none.
         ValueError: they are of other rows than those of the folder, or of other vectors.
     """
-    path = Path(folder) / FILE
-    described: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    described = _described(folder)
     stated = described.get("splits", {}).get(split)
     if stated is None:
         raise FileNotFoundError(
             f"split `{split}` of `{folder}` has no mentions of entities; run `fairseq-bert-kd entities` on it"
-        )
-    if described.get("format") != FORMAT:
-        raise ValueError(
-            f"{path} has format {described.get('format')!r}, this code reads format {FORMAT}; {_ADVICE}"
         )
     if stated["rows"] != rows_digest(texts):
         raise ValueError(f"the mentions of split `{split}` of `{folder}` are of other rows; {_ADVICE}")

@@ -1,5 +1,6 @@
 """Task ``entity_sentence_prediction``: classes or numbers for sentences whose tokens name entities."""
 
+import functools
 import logging
 from dataclasses import dataclass, field
 
@@ -8,7 +9,8 @@ from fairseq.tasks import register_task
 
 from fairseq_bert_kd.data.entity_dataset import EntitySentenceDataset
 from fairseq_bert_kd.data.marked_texts import mark_arguments, rows_without
-from fairseq_bert_kd.storage.entity_mentions import Mentions, read_mentions
+from fairseq_bert_kd.storage.entity_mentions import Mentions, read_mentions, read_types, type_names
+from fairseq_bert_kd.storage.sentence_data import UNLABELLED
 from fairseq_bert_kd.tasks.sentence_prediction_with_teacher import (
     SentencePredictionWithTeacherConfig,
     SentencePredictionWithTeacherTask,
@@ -17,6 +19,7 @@ from fairseq_bert_kd.tasks.sentence_prediction_with_teacher import (
 logger = logging.getLogger(__name__)
 
 NO_MARKERS = "none"
+TYPING = "entity_typing"  # criterion
 ARGUMENTS = {NO_MARKERS: 0, "typing": 1, "relation": 2}  # that are marked
 
 
@@ -52,6 +55,31 @@ class EntitySentencePredictionTask(SentencePredictionWithTeacherTask):
                 "sentence_prediction_with_teacher"
             )
         return model
+
+    @functools.cached_property
+    def types(self) -> tuple[str, ...]:
+        """Names of the types that mentions of unlabelled sentences have, any number each; empty for other data."""
+        return type_names(next(iter(self._folders))) if self.spec.kind == UNLABELLED else ()
+
+    @property
+    def label_names(self):
+        return self.types or super().label_names
+
+    @property
+    def num_classes(self):
+        return len(self.types) or super().num_classes
+
+    def _targets(self, folder, split, rows):
+        return read_types(folder, split, rows) if self.types else super()._targets(folder, split, rows)
+
+    def _check_criterion(self, cfg):
+        super()._check_criterion(cfg)
+        if (cfg._name == TYPING) != bool(self.types):
+            said = "have" if self.types else "do not have"
+            raise ValueError(
+                f"the mentions of `{self.cfg.data}` {said} types, or the sentences have labels; choose --criterion "
+                f"{TYPING if self.types else 'sentence_prediction'}, or write the mentions again with or without `types`"
+            )
 
     def make_dataset(self, folder, split, texts, targets=None, shuffle_seed=None):
         """Rows with their entities.

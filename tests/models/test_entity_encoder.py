@@ -122,6 +122,9 @@ def test_a_checkpoint_loads_without_the_vectors(task, vectors, tmp_path):
     assert again.entities_digest() == read_entity_vectors(vectors).digest()
     with pytest.raises(ValueError, match="entity stream"):
         build(task, encoder_init=str(path))
+    model_of(task, vectors).load_state_dict(state["model"])
+    with pytest.raises(ValueError, match="with other entity vectors"):
+        model_of(task, vectors, entity_control="shuffled").load_state_dict(state["model"])
 
 
 def bert(layers=3, hidden=12, heads=3, ffn=20):

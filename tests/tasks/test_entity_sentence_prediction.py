@@ -2,13 +2,18 @@
 
 import itertools
 import json
+import math
 import shutil
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import torch
+from fairseq.logging import metrics
 
 from fairseq_bert_kd.cli.main import cli_main
-from fairseq_bert_kd.storage.entity_mentions import read_mentions
+from fairseq_bert_kd.criterions.entity_typing import EntityTypingCriterion
+from fairseq_bert_kd.storage.entity_mentions import read_mentions, read_types, type_names
 from fairseq_bert_kd.storage.fairseq_data import open_sides, sentence_files
 from tests.tiny_chain import PLUGIN, build_teacher_folder, run_fairseq
 from tests.tiny_sentences import prepare, write_table
@@ -108,6 +113,62 @@ def test_a_relation_between_markers(folder, tmp_path, capsys):
     capsys.readouterr()
     assert cli("entities", data, *vectors, "--train", tmp_path / "m.jsonl") == 2
     assert "row 1: the arguments" in capsys.readouterr().err
+
+
+def test_typing_with_any_number_of_types(folder, tmp_path):
+    """Rows of plain text; the first word is the mention."""
+    lines = [f"{one} {other}" for one, other in itertools.pairwise(WORDS)]
+    (tmp_path / "text.txt").write_text("".join(f"{line}\n" for line in lines))
+    assert prepare(folder / "bert", tmp_path / "data", "--task", "plain", "--train", tmp_path / "text.txt", "--valid", tmp_path / "text.txt") == 0  # fmt: skip
+    types = [["verb"], ["person", "being"], [], ["person", "being"], ["word"], [], ["word"]]
+    rows = (
+        {"text": line, "mentions": [[0, line.index(" "), line.split()[0]]], "arguments": [0], "types": own}
+        for line, own in zip(lines, types, strict=True)
+    )
+    (tmp_path / "m.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in rows))
+    assert cli("entities", tmp_path / "data", "--vectors", folder / "graph.safetensors", "--train", tmp_path / "m.jsonl", "--valid", tmp_path / "m.jsonl") == 0  # fmt: skip
+    assert type_names(tmp_path / "data") == ("being", "person", "verb", "word")
+    table = read_types(tmp_path / "data", "train", len(lines))
+    assert table.tolist()[:3] == [[0, 0, 1, 0], [1, 1, 0, 0], [0, 0, 0, 0]]
+
+    def train(criterion):
+        run_fairseq(
+            "train", tmp_path / "data", "--user-dir", PLUGIN, "--task", "entity_sentence_prediction", "--arch", "entity_encoder",
+            "--encoder-layers", 2, "--encoder-hidden", 16, "--encoder-heads", 2, "--entity-vectors", folder / "graph.safetensors",
+            "--criterion", criterion, "--optimizer", "adam", "--lr", 0.01, "--batch-size", 4, "--max-update", 2,
+            "--save-dir", tmp_path / "model", "--no-epoch-checkpoints", "--num-workers", 0, "--no-progress-bar", "--cpu",
+            "--entity-markers", "typing", "--entity-marker-pieces", "eat", "--best-checkpoint-metric", "f1",
+            "--maximize-best-checkpoint-metric",
+        )  # fmt: skip
+
+    with pytest.raises(ValueError, match="learns from labels"):
+        train("sentence_prediction")
+    train("entity_typing")
+    state = torch.load(tmp_path / "model" / "checkpoint_last.pt", weights_only=False)
+    assert 0 <= state["extra_state"]["val_loss"] <= 100  # F1
+    assert state["model"]["classification_heads.sentence_classification_head.output.weight"].shape[0] == 4
+
+
+def test_typing_loss_by_hand():
+    """Logits 0 and log 3 against 1 and 0: log 2 + log 4; the second sentence's set is right."""
+    logits = torch.tensor([[0.0, math.log(3)], [-1.0, 2.0]])
+
+    class Stub(torch.nn.Module):
+        def forward(self, classification_head_name, features_only):
+            return logits, {}
+
+    criterion = EntityTypingCriterion(SimpleNamespace(target_dictionary=None, cfg=SimpleNamespace()))
+    target = torch.tensor([[1, 0], [0, 1]], dtype=torch.uint8)
+    loss, size, log = criterion(Stub(), {"net_input": {}, "target": target, "ntokens": 4})
+    second = math.log(1 + math.exp(-1)) + math.log(1 + math.exp(-2))
+    torch.testing.assert_close(loss.item(), math.log(2) + math.log(4) + second, atol=1e-5, rtol=0)
+    assert size == 2
+    assert [int(log[key]) for key in ("hits", "found", "true", "exact")] == [1, 2, 2, 1]
+    with metrics.aggregate() as logged:
+        EntityTypingCriterion.reduce_metrics([log])
+    assert logged.get_smoothed_values()["f1"] == 50.0
+    with pytest.raises(ValueError, match="needs mentions with types"):
+        criterion(Stub(), {"net_input": {}, "target": torch.tensor([1, 0]), "ntokens": 4})
 
 
 def test_mentions_are_those_of_the_text(folder):
