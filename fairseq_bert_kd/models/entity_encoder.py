@@ -10,6 +10,7 @@ from torch import Tensor
 from fairseq_bert_kd.functional.entity_fusion import place_entities
 from fairseq_bert_kd.functional.text_input import TextInput
 from fairseq_bert_kd.models.hf_encoder import HfEncoder, HfEncoderConfig
+from fairseq_bert_kd.modules.encoder_start import entities_of_checkpoint
 from fairseq_bert_kd.modules.entity_reader import EntityOptions, EntityReader
 from fairseq_bert_kd.modules.pretrained_encoder import EncoderSpec
 from fairseq_bert_kd.modules.sentence_classifier import pool
@@ -41,6 +42,10 @@ class EntityEncoder(HfEncoder):
             )
         seed = getattr(getattr(task, "cfg", None), "seed", 1)
         model.entities = EntityReader.new(cfg, model.encoder, seed)
+        if cfg.encoder_init:
+            stated, weights = entities_of_checkpoint(cfg.encoder_init)
+            if stated:
+                model.entities.take(stated, weights, cfg.encoder_init)
         return model
 
     @classmethod

@@ -99,6 +99,25 @@ class EntityReader(nn.Module):
         stream = EntityStream(encoder, stated["kinds"], stated["width"], stated["heads"])
         return cls(stream, table, stated["digest"], stated["reads"])
 
+    def take(self, stated: dict[str, Any], weights: dict[str, Tensor], name: str) -> None:
+        """Start from the reader of a checkpoint.
+
+        Args:
+            stated: its `spec`.
+            weights: its weights.
+            name: path of the checkpoint, for the message.
+
+        Raises:
+            ValueError: it has other layers, or other vectors.
+        """
+        given, own = ((list(said["kinds"]), said["heads"]) for said in (stated, self.spec()))
+        if given != own:
+            raise ValueError(
+                f"`{name}` was trained with entity layers {', '.join(given[0])} and {given[1]} heads, the options say "
+                f"{', '.join(own[0])} and {own[1]}; give --entity-layers and --entity-heads as there"
+            )
+        self.load_state_dict(weights)
+
     def _load_from_state_dict(self, state_dict, prefix, *others):
         """torch's; ValueError where a checkpoint was trained with other vectors than those that the options name."""
         given = state_dict.get(f"{prefix}vectors")

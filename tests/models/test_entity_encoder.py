@@ -123,6 +123,15 @@ def test_a_checkpoint_loads_without_the_vectors(task, vectors, tmp_path):
     with pytest.raises(ValueError, match="entity stream"):
         build(task, encoder_init=str(path))
     model_of(task, vectors).load_state_dict(state["model"])
+    started = model_of(
+        task, vectors, **dict.fromkeys(sizes(), None), encoder_init=str(path), entity_init="normal"
+    )
+    hidden = [one(**batch, entities=entities)[0] for one in (started, model)]
+    torch.testing.assert_close(*hidden)
+    with pytest.raises(ValueError, match="was trained with entity layers plain, mix and 4 heads"):
+        model_of(
+            task, vectors, **dict.fromkeys(sizes(), None), encoder_init=str(path), entity_layers="full,full"
+        )
     with pytest.raises(ValueError, match="with other entity vectors"):
         model_of(task, vectors, entity_control="shuffled").load_state_dict(state["model"])
 
