@@ -270,3 +270,16 @@ def test_every_trained_weight_gets_a_gradient(task, vectors):
         if parameter.requires_grad and parameter.grad is None
     ]
     assert without == []
+
+
+@pytest.mark.parametrize("control", ["true", "none"])
+def test_gradients_of_the_zero_start_are_of_ordinary_size(task, vectors, control):
+    """Layer normalisation of zeros would multiply them by a million, once U has left zero."""
+    model = model_of(task, vectors, entity_layers="mix,full", entity_control=control)
+    for layer in model.entities.stream.layers.values():
+        torch.nn.init.normal_(layer.to_hidden.weight, std=1e-3)
+    batch = batch_of(task, *TEXTS)
+    logits, _ = model(**batch, entities=entities_of(batch), classification_head_name=HEAD)
+    logits.sum().backward()
+    norms = [parameter.grad.norm() for parameter in model.entities.parameters() if parameter.grad is not None]
+    assert max(norms) < 10
