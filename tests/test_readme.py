@@ -66,6 +66,7 @@ def test_options_of_the_table_exist_with_their_defaults():
     from fairseq_bert_kd.models.hf_encoder import HfEncoderConfig
     from fairseq_bert_kd.models.masked_lm_teacher import HfMaskedLMConfig
     from fairseq_bert_kd.tasks.conditional_masked_lm import ConditionalMaskedLMConfig
+    from fairseq_bert_kd.tasks.entity_sentence_prediction import EntitySentencePredictionConfig
     from fairseq_bert_kd.tasks.sentence_prediction_with_teacher import SentencePredictionWithTeacherConfig
     from fairseq_bert_kd.tasks.sentence_vectors import SentenceVectorsConfig
     from fairseq_bert_kd.tasks.translation_with_reward import TranslationWithRewardConfig
@@ -78,6 +79,7 @@ def test_options_of_the_table_exist_with_their_defaults():
         LayerDistillationConfig,
         HfMaskedLMConfig,
         EntityEncoderConfig,
+        EntitySentencePredictionConfig,
         HfEncoderConfig,
         ConditionalMaskedLMConfig,
         HfTokenizerConfig,

@@ -33,6 +33,7 @@ class System(Row):
     trainings: list[str] = field(default_factory=list)
     teacher: Optional[str] = None
     outputs: str = ""
+    data: str = "data"
 
     @property
     def origins(self) -> list[str]:
@@ -90,26 +91,29 @@ class _Steps(Steps):
                 seeded(text, seed) for text in (pattern, self.settings.data_folders[pattern])
             )
             yield Step(folder, self.command("data", folder=folder, arguments=arguments), screen="cat")
-            if arguments := self.settings.vectors.get(pattern, ""):
+            if arguments := seeded(self.settings.vectors.get(pattern, ""), seed):
                 command = self.command("vectors", folder=folder, arguments=arguments)
                 yield Step(f"{folder}-vectors", command, resumes=True, screen="cat")
 
     def folders(self) -> list[tuple[str, int]]:
         """Data folders that are needed, and the seed of those that have one of their own for each."""
-        found = {("data", 0): None}
+        found: dict[tuple[str, int], None] = {}
         for name, seed in self.runs():
-            for training in self.systems[name].trainings:
-                pattern = self.settings.trainings[training].data
+            system = self.systems[name]
+            patterns = [self.settings.trainings[training].data for training in system.trainings]
+            for pattern in (system.data, *patterns):
                 found[pattern, seed if seeded(pattern, seed) != pattern else 0] = None
         return list(found)
 
     def student(self, name: str, seed: int, before: tuple[str, ...]) -> Iterator[Step]:
         """A system's trainings, each from the last checkpoint of the one before, and its outputs."""
         system, run = self.systems[name], f"{name}.{seed}"
+        data = seeded(system.data, seed)
         if not system.trainings:
             files = self.described(name, seed, 0, system.outputs)
             for subset in self.sets:
-                command = system.outputs.format(subset=subset, output=f"outputs/{run}.{subset}.out")
+                output = f"outputs/{run}.{subset}.out"
+                command = system.outputs.format(subset=subset, output=output, data=data, seed=seed)
                 yield Step(f"outputs/{run}.{subset}", f"mkdir -p outputs && {command}", before, files=files)
             return
         if system.teacher:
@@ -126,8 +130,9 @@ class _Steps(Steps):
         )
         yield self.training(last, name, seed, f"students/{run}", origin, before, files=described)
         for subset in self.sets:
+            output = f"outputs/{run}.{subset}.out"
             command = self.command(
-                "predict", folder=f"students/{run}", subset=subset, output=f"outputs/{run}.{subset}.out"
+                "predict", data=data, folder=f"students/{run}", subset=subset, output=output
             )
             yield Step(f"outputs/{run}.{subset}", command, (f"students/{run}",), parallel=True)
 

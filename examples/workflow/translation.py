@@ -166,6 +166,8 @@ class _Steps(Steps):
         data = [system.data.replace("data-beam", "data-bin") for system in self.systems.values()]
         for folder in dict.fromkeys([*data, *(settings.teachers[name].data for name in teachers)]):
             yield self.binarised(folder, "pieces", "--joined-dictionary" if folder == "data-bin" else "")
+        if settings.after_preprocess:
+            yield Step("after-preprocess", " && ".join(settings.after_preprocess), screen="cat")
         whole = dict.fromkeys(
             settings.stores[store].teacher for store in stores if not settings.stores[store].folds
         )

@@ -27,7 +27,8 @@ from fairseq_bert_kd.cli.run_dump import (
 from fairseq_bert_kd.cli.store_folder import NOT_WRITABLE, existing_folder, is_writable
 from fairseq_bert_kd.data.run_hints import log_unknown, say_threads
 from fairseq_bert_kd.functional.text_input import LEFT_TO_RIGHT
-from fairseq_bert_kd.storage.fairseq_data import dictionary_digest, open_pairs, read_dictionary
+from fairseq_bert_kd.storage.entity_mentions import MentionsByRow, read_mentions
+from fairseq_bert_kd.storage.fairseq_data import Sides, dictionary_digest, open_pairs, read_dictionary
 from fairseq_bert_kd.storage.folds import Fold, FoldTeacher, fold_path, parse_fold
 from fairseq_bert_kd.storage.shards import Shard, shard_path
 from fairseq_bert_kd.storage.store_folders import store_folders
@@ -35,7 +36,7 @@ from fairseq_bert_kd.storage.token_counts import frequency_nll
 from fairseq_bert_kd.storage.topk import PREFIX_PLAN, STRIDED_PLAN, TopKInfo, scoring_plan
 from fairseq_bert_kd.storage.topk_store import TopKReader, store_path
 from fairseq_bert_kd.teachers import distributed
-from fairseq_bert_kd.teachers.load import Teacher, load_teacher
+from fairseq_bert_kd.teachers.load import Teacher, entities_digest, load_teacher
 from fairseq_bert_kd.teachers.plan import number_of_passes
 from fairseq_bert_kd.teachers.topk_dump import TopKDump
 
@@ -90,7 +91,8 @@ def dump_all(args: argparse.Namespace, rank: int, world_size: int) -> None:
                     },
                 )
             path = store_path(store_dir, subset, info.source_lang, info.target_lang, args.name)
-            dumps.append((TopKDump(teacher, pairs, info, device), fold_path(path, fold)))
+            mentions = mentions_for(teacher, folder, subset, pairs)
+            dumps.append((TopKDump(teacher, pairs, info, device, mentions), fold_path(path, fold)))
     if not args.plan:
         check_same_stores(dumps, shard, args.overwrite)
     for dump, path in dumps:
@@ -133,7 +135,22 @@ def store_info(
         chunk_sentences=args.chunk_sentences,
         mask_plan=PREFIX_PLAN if left_to_right else STRIDED_PLAN,
         folds=folds,
+        entities_digest=entities_digest(teacher.model),
     )
+
+
+def mentions_for(teacher: Teacher, folder: str, subset: str, pairs: Sides) -> MentionsByRow | None:
+    """Mentions of a split for a teacher that reads entities; None for another one.
+
+    Raises:
+        FileNotFoundError: the split has none.
+        ValueError: they are of other vectors or of other rows.
+    """
+    digest = entities_digest(teacher.model)
+    if not digest:
+        return None
+    texts = list(pairs.values())
+    return MentionsByRow(read_mentions(folder, subset, texts, digest), len(texts[0]), len(texts))
 
 
 def check_fold(path: str, teacher: Teacher, fold: Fold | None, subsets: Sequence[str]) -> None:

@@ -1,20 +1,39 @@
 """``fairseq-bert-kd entities``: which pieces of a data folder's sentences name which entity."""
 
 import argparse
+import functools
 import json
+from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from fairseq_bert_kd.data.corpus_parts import language_pair
+from fairseq_bert_kd.functional.entity_fusion import NO_ENTITY
 from fairseq_bert_kd.storage.alignment import check_tokenizer
-from fairseq_bert_kd.storage.entity_mentions import ALL, COLUMNS, FILE, FIRST, write_mentions
+from fairseq_bert_kd.storage.entity_mentions import (
+    ALL,
+    COLUMNS,
+    FILE,
+    FIRST,
+    NO_ARGUMENT,
+    SplitMentions,
+    write_mentions,
+)
 from fairseq_bert_kd.storage.entity_vectors import read_entity_vectors
-from fairseq_bert_kd.storage.fairseq_data import open_sides, sentence_files
-from fairseq_bert_kd.storage.sentence_data import read_spec
+from fairseq_bert_kd.storage.fairseq_data import (
+    SPECIAL_SYMBOLS,
+    Sides,
+    open_pairs,
+    open_sides,
+    read_dictionary,
+    sentence_files,
+)
+from fairseq_bert_kd.storage.sentence_data import LABELS_FILE, read_spec
 from fairseq_bert_kd.text_lines import open_lines
 from fairseq_bert_kd.tokenization.dictionary import load_dictionary
 from fairseq_bert_kd.tokenization.hf_tokenizer import HfTokenizer
@@ -27,21 +46,31 @@ EXAMPLE = """examples:
 
 a line of a .jsonl file, one per row of the split, offsets in characters:
   {"text": "Bob Dylan wrote", "mentions": [[0, 9, "Q392"]]}
-of rows with two texts, the number of the text first:
-  {"texts": ["a tree", "a plant"], "mentions": [[0, 2, 6, "Q10884"], [1, 2, 7, "Q756"]]}"""
+of rows with two texts, or a source and a target, the number of the text first:
+  {"texts": ["a tree", "a plant"], "mentions": [[0, 2, 6, "Q10884"], [1, 2, 7, "Q756"]]}
+"arguments" says which mentions are head and tail of a relation, or which one is to be typed, for --entity-markers:
+  {"text": "Bob Dylan was born in Duluth", "mentions": [[0, 9, "Q392"], [22, 28, "Q485708"]], "arguments": [0, 1]}
+"types" are the types of the mention that "arguments" names, any number of them:
+  {"text": "Bob Dylan wrote", "mentions": [[0, 9, "Q392"]], "arguments": [0], "types": ["person", "artist"]}"""
 SPLITS = ("train", "valid", "test")
+UNKNOWN = SPECIAL_SYMBOLS.index("<unk>")
 
 
 class RowMentions(NamedTuple):
-    """Texts of a row, and its mentions in characters of each."""
+    """Texts of a row, its mentions in characters of each, and those that are its arguments: text and place in its list."""
 
     texts: list[str]
     mentions: list[list[Mention]]
+    arguments: Sequence[tuple[int, int]] = ()
+    types: Sequence[str] = ()  # of the first argument
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.epilog = EXAMPLE
-    parser.add_argument("data", help="folder that `prepare-sentences` wrote; the mentions go into it")
+    parser.add_argument(
+        "data",
+        help="folder that `prepare-sentences` wrote, or fairseq-preprocess of source and target; the mentions go into it",
+    )
     parser.add_argument(
         "--vectors",
         required=True,
@@ -62,8 +91,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--subset", default="train,valid", help="splits that the linker reads (default: %(default)s)"
     )
     parser.add_argument(
-        "--tokenizer", help="folder or hub name (default: the one that the data were prepared with)"
+        "--tokenizer", help="folder or hub name (default: the one that sentences were prepared with)"
     )
+    for side in ("source", "target"):
+        parser.add_argument(
+            f"--{side}-lang", help=f"language of the {side} of pairs (default: that of the file names)"
+        )
     parser.add_argument(
         "--entity-span",
         choices=(FIRST, ALL),
@@ -95,13 +128,14 @@ def main(args: argparse.Namespace) -> None:
         raise ValueError("--linker dictionary needs --names, a file of entity ids and names")
     vectors = read_entity_vectors(args.vectors)
     table = {name: number for number, name in enumerate(vectors.ids, start=1)}
-    folder = _Folder(args.data, args.tokenizer)
+    folder = _Sentences(args) if (Path(args.data) / LABELS_FILE).is_file() else _Pairs(args)
     linker = DictionaryLinker(_names(args.names)) if args.linker else None
     splits = {}
     for split in files or args.subset.split(","):
-        rows = folder.texts(split)
+        sides = list(folder.sides(split).values())
+        rows = [[side[row][:-1].tolist() for side in sides] for row in range(len(sides[0]))]
         read = _linked(rows, linker, folder) if linker else _read(files[split])
-        splits[split] = folder.align(split, rows, read, table, args)
+        splits[split] = SplitMentions(sides, *folder.align(split, rows, read, table, args))
     write_mentions(args.data, vectors.digest(), args.entity_span, splits)
 
 
@@ -129,15 +163,19 @@ def _read(path: str) -> Iterator[RowMentions]:
             fields = json.loads(line)
             texts = fields["texts"] if "texts" in fields else [fields["text"]]
             mentions: list[list[Mention]] = [[] for _ in texts]
+            places = []
             for *which, begin, end, entity in fields["mentions"]:
                 [text] = which or [0]
+                places.append((text, len(mentions[text])))
                 mentions[text].append(Mention(int(begin), int(end), str(entity)))
+            arguments = [places[mention] for mention in fields.get("arguments", ())]
+            types = list(map(str, fields.get("types", ())))
         except (ValueError, KeyError, TypeError, IndexError):
             raise ValueError(
                 f"{path}, line {number:,}: expected a JSON object with a text and its mentions (see `fairseq-bert-kd entities "
                 f"--help`), got {line.rstrip()[:60]!r}"
             ) from None
-        yield RowMentions(texts, mentions)
+        yield RowMentions(texts, mentions, arguments, types)
 
 
 def _linked(
@@ -145,25 +183,32 @@ def _linked(
 ) -> Iterator[RowMentions]:
     """Texts as the tokenizer left them, with the mentions that a linker finds."""
     for row in rows:
-        texts = [folder.tokenizer.decode([folder.dictionary[piece] for piece in text]) for text in row]
+        texts = [
+            folder.tokenizer.decode([symbols[piece] for piece in text])
+            for symbols, text in zip(folder.symbols, row, strict=True)
+        ]
         yield RowMentions(texts, [linker.link(text) for text in texts])
 
 
-class _Folder:
-    """A folder of prepared sentences, with its tokenizer and dictionary."""
+class _Folder(ABC):
+    """A data folder with its tokenizer and dictionaries.
 
-    def __init__(self, path: str, tokenizer: str | None):
-        self.path, self.spec = path, read_spec(path)
-        name = tokenizer or self.spec.tokenizer_name
-        self.tokenizer = HfTokenizer(name)
-        check_tokenizer(f"data folder `{path}`", self.spec.tokenizer, self.tokenizer.digest(), name)
-        self.dictionary: Any = load_dictionary(path, self.spec)
+    Attributes:
+        tokenizer: that made the pieces.
+        symbols: symbols of each text's dictionary.
+    """
 
-    def texts(self, split: str) -> list[list[list[int]]]:
-        """Pieces of each text of each row, without end of sentence."""
-        names = [f"input{number}" for number in range(self.spec.texts)]
-        sides = open_sides(sentence_files(self.path, split, names), split)
-        return [[side[row][:-1].tolist() for side in sides.values()] for row in range(len(sides["input0"]))]
+    tokenizer: HfTokenizer
+    symbols: Sequence[Sequence[str]]
+
+    @abstractmethod
+    def sides(self, split: str) -> Sides:
+        """Texts of a split, each item with end of sentence."""
+
+    @functools.cached_property
+    def numbers(self) -> list[dict[str, int]]:
+        """Id of each symbol, for each text."""
+        return [{symbol: number for number, symbol in enumerate(symbols)} for symbols in self.symbols]
 
     def align(
         self,
@@ -172,13 +217,13 @@ class _Folder:
         read: Iterator[RowMentions],
         table: dict[str, int],
         args: argparse.Namespace,
-    ) -> NDArray[np.int64]:
-        """``(mentions, 5)`` of a split, and print what became of them.
+    ) -> tuple[NDArray[np.int64], list[Sequence[str]]]:
+        """``(mentions, 6)`` of a split and the types of each row; print what became of the mentions.
 
         Raises:
             ValueError: other texts than the folder's, a mention that is not one, or too few entities with vectors.
         """
-        found, counts = [], Counter[str]()
+        found, counts, types = [], Counter[str](), []
         unknown = Counter[str]()
         number = -1
         for number, row in enumerate(read):
@@ -186,24 +231,36 @@ class _Folder:
                 raise ValueError(
                     f"{split}: more lines of mentions than the {len(rows):,} rows of the data; give the file of this split"
                 )
+            types.append(row.types)
             place = f"{split}, row {number + 1:,}"
             for text, mentions in enumerate(self._aligned(row, rows[number], place)):
-                kept = outermost(mentions)
+                arguments = {
+                    mentions[listed]: argument
+                    for argument, (side, listed) in enumerate(row.arguments, start=1)
+                    if side == text
+                }
+                try:
+                    kept = outermost(mentions, first=list(arguments))
+                except ValueError as error:
+                    raise ValueError(f"{place}: {error}") from None
                 counts["mentions"] += len(mentions)
                 counts["nested"] += len(mentions) - len(kept)
-                for begin, end, entity in kept:
+                for mention in kept:
+                    begin, end, entity = mention
+                    argument = arguments.get(mention, NO_ARGUMENT)
                     if end > len(rows[number][text]):
                         counts["cut"] += 1
-                    elif entity not in table:
+                        continue
+                    if entity not in table:
                         unknown[entity] += 1
-                    else:
-                        found.append((number, text, begin, end, table[entity]))
+                    if entity in table or argument:
+                        found.append((number, text, begin, end, table.get(entity, NO_ENTITY), argument))
         if number + 1 != len(rows):
             raise ValueError(
                 f"{split}: {number + 1:,} lines of mentions for {len(rows):,} rows of the data; give one line per row"
             )
         _report(split, len(rows), found, counts, unknown, args)
-        return np.array(found, np.int64).reshape(-1, COLUMNS)
+        return np.array(found, np.int64).reshape(-1, COLUMNS), types
 
     def _aligned(self, row: RowMentions, pieces: list[list[int]], place: str) -> Iterator[list[Mention]]:
         """Mentions of each text in pieces."""
@@ -211,8 +268,9 @@ class _Folder:
             raise ValueError(
                 f"{place}: {len(row.texts)} texts where the data have {len(pieces)}; give the file of this split"
             )
-        for text, mentions, stored in zip(row.texts, row.mentions, pieces, strict=True):
-            ids = [self.dictionary.index(piece) for piece in self.tokenizer.encode(text)]
+        texts = zip(row.texts, row.mentions, pieces, self.numbers, strict=True)
+        for text, mentions, stored, numbers in texts:
+            ids = [numbers.get(piece, UNKNOWN) for piece in self.tokenizer.encode(text)]
             if ids[: len(stored)] != stored:
                 raise ValueError(
                     f"{place}: the text {text[:60]!r} is not that of the data; give the mentions of this split, in its order"
@@ -221,6 +279,40 @@ class _Folder:
                 yield align_mentions(self.tokenizer, text, mentions)
             except ValueError as error:
                 raise ValueError(f"{place}: {error}") from None
+
+
+class _Sentences(_Folder):
+    """A folder of `prepare-sentences`."""
+
+    def __init__(self, args: argparse.Namespace):
+        self._path, spec = args.data, read_spec(args.data)
+        name = args.tokenizer or spec.tokenizer_name
+        self.tokenizer = HfTokenizer(name)
+        check_tokenizer(f"data folder `{args.data}`", spec.tokenizer, self.tokenizer.digest(), name)
+        self.symbols = [load_dictionary(args.data, spec).symbols] * spec.texts
+
+    def sides(self, split: str) -> Sides:
+        names = [f"input{number}" for number in range(len(self.symbols))]
+        return open_sides(sentence_files(self._path, split, names), split)
+
+
+class _Pairs(_Folder):
+    """A folder of fairseq-preprocess with sources and targets."""
+
+    def __init__(self, args: argparse.Namespace):
+        if not args.tokenizer:
+            raise ValueError(
+                f"`{args.data}` does not say which tokenizer made its pieces; give --tokenizer, a folder or hub name"
+            )
+        self._path = args.data
+        self._languages = language_pair(args.data, args.source_lang, args.target_lang)
+        self.tokenizer = HfTokenizer(args.tokenizer)
+        self.symbols = [
+            read_dictionary(Path(args.data) / f"dict.{language}.txt") for language in self._languages
+        ]
+
+    def sides(self, split: str) -> Sides:
+        return open_pairs(self._path, split, *self._languages)
 
 
 def _report(
@@ -233,11 +325,12 @@ def _report(
 ) -> None:
     """Print the coverage of a split; ValueError if it is too low."""
     without = sum(unknown.values())
-    linked = len(found) + without
-    coverage = 100 * len(found) / linked if linked else 0.0
-    marked = len({row for row, *_ in found})
+    carrying = [mention for mention in found if mention[4] != NO_ENTITY]
+    linked = len(carrying) + without
+    coverage = 100 * len(carrying) / linked if linked else 0.0
+    marked = len({row for row, *_ in carrying})
     print(
-        f"{split}: {counts['mentions']:,} mentions; {len(found):,} carry a vector ({coverage:.1f} % of those inside the cut), in {marked:,} "
+        f"{split}: {counts['mentions']:,} mentions; {len(carrying):,} carry a vector ({coverage:.1f} % of those inside the cut), in {marked:,} "
         f"of {rows:,} rows; {without:,} of {len(unknown):,} entities have none, {counts['nested']:,} overlap a longer one, "
         f"{counts['cut']:,} lie behind the cut"
     )

@@ -78,11 +78,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     model.add_argument(
         "--norm", type=int, choices=(1, 2), default=1, help="of the distance (default: %(default)s)"
     )
-    model.add_argument("--margin", type=float, default=1.0, help="default: %(default)s")
+    # margin, negatives and epochs: chosen on the validation triples of WN18RR (ours)
     model.add_argument(
-        "--negatives", type=int, default=1, help="corrupted triples of each true one (default: %(default)s)"
+        "--margin",
+        type=float,
+        default=5.0,
+        help="by which corrupted triples shall be longer (default: %(default)s)",
     )
-    model.add_argument("--epochs", type=int, default=100, help="default: %(default)s")
+    model.add_argument(
+        "--negatives", type=int, default=4, help="corrupted triples of each true one (default: %(default)s)"
+    )
+    model.add_argument("--epochs", type=int, default=20, help="default: %(default)s")
     model.add_argument("--batch", type=int, default=1000, help="triples of an update (default: %(default)s)")
     model.add_argument("--lr", type=float, default=0.1, help="of Adagrad (default: %(default)s)")
     model.add_argument("--seed", type=int, default=1, help="default: %(default)s")
@@ -127,6 +133,8 @@ def _checked_output(args: argparse.Namespace) -> Path:
         raise ValueError("give either --triples, to train vectors, or --array, to take an array of them")
     if args.array and not args.array_ids:
         raise ValueError("--array needs --array-ids, the labels of its rows")
+    if args.margin <= 0 or args.lr <= 0:
+        raise ValueError(f"--margin and --lr must be above 0, got {args.margin:g} and {args.lr:g}")
     for name in ("dim", "negatives", "epochs", "batch"):
         if getattr(args, name) < 1:
             raise ValueError(f"--{name} must be at least 1, got {getattr(args, name)}")

@@ -8,7 +8,8 @@ from numpy.typing import NDArray
 
 from fairseq_bert_kd.data.sentence_dataset import SentenceDataset, padded
 from fairseq_bert_kd.functional.entity_fusion import NO_ENTITY
-from fairseq_bert_kd.storage.entity_mentions import ALL, Mentions
+from fairseq_bert_kd.functional.entity_noise import entities_of_pieces
+from fairseq_bert_kd.storage.entity_mentions import Mentions, MentionsByRow
 
 
 class EntitySentenceDataset(SentenceDataset):
@@ -33,15 +34,16 @@ class EntitySentenceDataset(SentenceDataset):
         mentions: Mentions,
     ):
         super().__init__(texts, targets, pad, shuffle_seed)
-        self.mentions = mentions
-        self._starts = np.searchsorted(mentions.rows[:, 0], np.arange(len(self) + 1))
+        self.mentions = MentionsByRow(mentions, len(self), len(texts))
 
     def __getitem__(self, index):
         item = super().__getitem__(index)
-        entities = [np.full(len(text), NO_ENTITY, np.int64) for text in item["texts"]]
-        for _, text, begin, end, entity in self.mentions.rows[self._starts[index] : self._starts[index + 1]]:
-            marked = entities[text][:-1]  # never the end of sentence
-            marked[begin : end if self.mentions.span == ALL else begin + 1] = entity
+        texts = zip(self.mentions.spans(index), item["texts"], strict=True)
+        entities = [
+            # never the end of sentence
+            np.append(entities_of_pieces(spans, len(text) - 1, self.mentions.every_piece), NO_ENTITY)
+            for spans, text in texts
+        ]
         return item | {"entities": entities}
 
     def collater(self, samples):

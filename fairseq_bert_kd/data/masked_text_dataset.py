@@ -8,7 +8,9 @@ import torch
 from fairseq.data import FairseqDataset, data_utils
 from numpy.typing import NDArray
 
+from fairseq_bert_kd.data.masked_entities import ShowEntities, ShownEntities
 from fairseq_bert_kd.data.token_sizes import TokenSizes
+from fairseq_bert_kd.functional.entity_fusion import NO_ENTITY
 from fairseq_bert_kd.functional.masking import MaskedTokens
 
 
@@ -21,6 +23,7 @@ class MaskedTextDataset(TokenSizes, FairseqDataset):
         pad: padding index of the dictionaries.
         shuffle_seed: seed of the order of equally long items; None keeps corpus order.
         kept: ``(items,)`` bool, items that batches are made of; None for all.
+        entities: what is shown of the entities that the texts name; None for a model without entities.
     """
 
     def __init__(
@@ -30,6 +33,7 @@ class MaskedTextDataset(TokenSizes, FairseqDataset):
         pad: int,
         shuffle_seed: Optional[int],
         kept: Optional[NDArray[np.bool_]] = None,
+        entities: Optional[ShowEntities] = None,
     ):
         *others, target = texts
         for source in others:
@@ -43,6 +47,7 @@ class MaskedTextDataset(TokenSizes, FairseqDataset):
         self.pad = pad
         self.shuffle_seed = shuffle_seed
         self.kept = kept
+        self.entities = entities
         # tokens of all texts; only the target keeps its end of sentence
         self.sizes: NDArray[np.int64] = np.sum(
             [np.asarray(text.sizes, np.int64) for text in texts], axis=0
@@ -57,13 +62,18 @@ class MaskedTextDataset(TokenSizes, FairseqDataset):
     def __getitem__(self, index):
         *others, target = (text[index] for text in self.texts)
         masked = self.mask(np.asarray(target), int(self._epoch), index)
-        return {
+        texts = (*(text[:-1] for text in others), torch.from_numpy(masked.tokens))
+        item = {
             "id": index,
-            "texts": (*(text[:-1] for text in others), torch.from_numpy(masked.tokens)),
+            "texts": texts,
             "predicted": torch.from_numpy(masked.predicted),
             "hidden": torch.from_numpy(masked.hidden),
             "target": target,
         }
+        if self.entities is not None:
+            lengths = [len(text) for text in texts]
+            item["entities"] = self.entities(index, lengths, masked.predicted, int(self._epoch))
+        return item
 
     def __len__(self):
         return len(self.texts[-1])
@@ -71,7 +81,9 @@ class MaskedTextDataset(TokenSizes, FairseqDataset):
     def collater(self, samples):
         """Mini-batch of the model's inputs, right-padded to ``(batch, longest)``; empty for no samples.
 
-        ``texts`` hold what is seen, without the mask token; ``predicted`` and ``hidden`` are False on padding.
+        ``texts`` hold what is seen, without the mask token; ``predicted`` and ``hidden`` are False on padding. ``entities``
+        of each text are there where the dataset shows them; ``aligned`` are target positions whose entity is predicted, and
+        ``entity_labels`` these entities, where they are learned.
         ``target`` holds all target ids, and the criterion picks the predicted ones. ``ntokens`` counts the tokens of all
         texts.
         """
@@ -79,7 +91,7 @@ class MaskedTextDataset(TokenSizes, FairseqDataset):
             return {}
         texts = list(zip(*(sample["texts"] for sample in samples), strict=True))  # by side
         lengths = tuple(torch.tensor([len(text) for text in side]) for side in texts)
-        return {
+        batch = {
             "id": torch.tensor([sample["id"] for sample in samples]),
             "nsentences": len(samples),
             "ntokens": int(sum(side.sum() for side in lengths)),
@@ -91,6 +103,21 @@ class MaskedTextDataset(TokenSizes, FairseqDataset):
             },
             "target": self._padded([sample["target"] for sample in samples], self.pad),
         }
+        if self.entities is not None:
+            self._add_entities(batch, [sample["entities"] for sample in samples])
+        return batch
+
+    def _add_entities(self, batch: dict[str, Any], shown: Sequence[ShownEntities]) -> None:
+        """Put entities into a mini-batch."""
+
+        def padded(rows):
+            return self._padded(list(map(torch.from_numpy, rows)), NO_ENTITY)
+
+        columns = zip(*(row.seen for row in shown), strict=True)
+        batch["net_input"]["entities"] = tuple(map(padded, columns))
+        if shown[0].labels is not None:
+            batch["entity_labels"] = padded([row.labels for row in shown])
+            batch["net_input"]["aligned"] = batch["entity_labels"] != NO_ENTITY
 
     def _padded(self, values, padding):
         """``(batch, longest)`` int64, right-padded."""

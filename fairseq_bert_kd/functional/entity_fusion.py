@@ -16,6 +16,12 @@ MIX = "mix"
 FULL = "full"
 KINDS = (PLAIN, MIX, FULL)
 
+TRUE = "true"
+SHUFFLED = "shuffled"
+RANDOM = "random"
+NONE = "none"
+CONTROLS = (TRUE, SHUFFLED, RANDOM, NONE)
+
 
 class EntityInput(NamedTuple):
     """The entity stream of a batch.
@@ -67,6 +73,23 @@ def look_up(placed: Tensor, table: Tensor) -> EntityInput:
     return EntityInput(F.embedding(placed, table), present)
 
 
+def controlled_table(table: Tensor, control: str, generator: torch.Generator) -> Tensor:
+    """Vectors for a comparison in which entities have not their own.
+
+    Args:
+        table: ``(entities + 1, entity_dim)``, row 0 zeros.
+        control: "shuffled" gives each entity the vector of another one (a permutation), "random" normal numbers of the table's
+            mean and standard deviation; "true" and "none" leave the table as it is.
+        generator: source of randomness.
+    """
+    vectors = table[1:]
+    if control == SHUFFLED:
+        vectors = vectors[torch.randperm(len(vectors), generator=generator)]
+    elif control == RANDOM:
+        vectors = torch.randn(vectors.shape, generator=generator) * vectors.std() + vectors.mean()
+    return torch.cat([table[:1], vectors])
+
+
 def entity_scores(features: Tensor, candidates: Tensor) -> Tensor:
     """Scores of candidate entities by dot product (Zhang et al. 2019, Eq. 7).
 
@@ -85,12 +108,14 @@ def entity_alignment_loss(features: Tensor, labels: Tensor, table: Tensor) -> tu
 
     Args:
         features: ``(rows, entity_dim)`` of tokens that name an entity.
-        labels: ``(rows,)`` int64 rows of the table, before any noise; at least one.
+        labels: ``(rows,)`` int64 rows of the table, before any noise; may be none.
         table: ``(entities + 1, entity_dim)``.
 
     Returns:
         The sum in nats, and the number of rows whose best candidate is the true one.
     """
+    if not len(labels):
+        return features.float().sum(), labels.sum()  # zeros, the first with a gradient
     candidates, labels = labels.unique(return_inverse=True)
     scores = entity_scores(features, table[candidates].to(features)).float()
     return F.cross_entropy(scores, labels, reduction="sum"), (scores.argmax(-1) == labels).sum()

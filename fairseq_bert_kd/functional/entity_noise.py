@@ -1,6 +1,6 @@
 """Noise of aligned entities in pre-training, and entities that a masked token must not see."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -40,3 +40,44 @@ def without_masked_mentions(
         hidden: ``(length,)`` masked pieces.
     """
     return [(begin, end, entity) for begin, end, entity in spans if not hidden[begin:end].any()]
+
+
+def entities_of_pieces(
+    spans: Iterable[tuple[int, int, int]], length: int, every_piece: bool
+) -> NDArray[np.int64]:
+    """``(length,)`` entity of each piece of a text; what lies behind its end is left out.
+
+    Args:
+        spans: first piece, piece after the last, and entity of each mention.
+        length: pieces of the text.
+        every_piece: whether all pieces of a mention carry its entity, or the first one alone (Zhang et al. 2019).
+    """
+    entities = np.full(length, NO_ENTITY, np.int64)
+    for begin, end, entity in spans:
+        entities[begin : end if every_piece else begin + 1] = entity
+    return entities
+
+
+def seen_entities(
+    spans: Sequence[Sequence[tuple[int, int, int]]],
+    lengths: Sequence[int],
+    predicted: NDArray[np.bool_],
+    every_piece: bool,
+) -> list[NDArray[np.int64]]:
+    """Entities that a masked language model may see: all of a source, and of the target those that name no predicted piece.
+
+    Args:
+        spans: of each text, the target last; see `entities_of_pieces`.
+        lengths: pieces of each text.
+        predicted: ``(target length,)`` pieces to predict.
+        every_piece: see `entities_of_pieces`.
+
+    Returns:
+        ``(length,)`` of each text.
+    """
+    *others, target = spans
+    shown = (*others, without_masked_mentions(target, predicted))
+    return [
+        entities_of_pieces(mentions, length, every_piece)
+        for mentions, length in zip(shown, lengths, strict=True)
+    ]

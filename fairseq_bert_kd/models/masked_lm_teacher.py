@@ -7,15 +7,18 @@ from types import SimpleNamespace
 from typing import Any, Optional
 
 import torch
-from fairseq.dataclass import ChoiceEnum, FairseqDataclass
+from fairseq.dataclass import ChoiceEnum
 from fairseq.models import BaseFairseqModel, register_model
 from torch import Tensor
 
 from fairseq_bert_kd import compat
+from fairseq_bert_kd.functional.entity_fusion import place_entities
 from fairseq_bert_kd.functional.masking import ALWAYS_MASKED, Replacement
 from fairseq_bert_kd.functional.text_format import TextFormat
 from fairseq_bert_kd.functional.text_input import ATTENTIONS, BIDIRECTIONAL, LEFT_TO_RIGHT, TextLayout
 from fairseq_bert_kd.modules.encoder_layers import keep_first_layers
+from fairseq_bert_kd.modules.entity_reader import EntityOptions, EntityReader
+from fairseq_bert_kd.modules.entity_stream import EntityHead
 from fairseq_bert_kd.modules.last_layer import output_rows
 from fairseq_bert_kd.modules.masked_lm_head import take_head
 from fairseq_bert_kd.modules.pretrained_encoder import (
@@ -34,8 +37,8 @@ NO_FOLD = (0, 0)  # of a teacher of all pairs
 
 
 @dataclass
-class HfMaskedLMConfig(FairseqDataclass):
-    """Options of the pre-trained model, of how much of it is used, and of its attention."""
+class HfMaskedLMConfig(EntityOptions):
+    """Options of the pre-trained model, of how much of it is used, of its attention, and of entities beside its layers."""
 
     teacher_model: Optional[str] = field(
         default=None,
@@ -94,10 +97,16 @@ class HfMaskedLM(BaseFairseqModel):
         held_out: number and count of the fold of pairs that it is trained without; it travels with the weights, so that a run
             that goes on from a checkpoint knows what that has seen.
 
+    Attributes:
+        entities: what reads the entities that pieces name; None without ``--entity-vectors``.
+        entity_head: what predicts them, for ``--criterion entity_masked_lm`` alone.
+
     Raises:
         ValueError: the encoder cannot be restricted to left-to-right attention, or its head is not known.
     """
 
+    entities: Optional[EntityReader]
+    entity_head: Optional[EntityHead]
     target_to_teacher: Tensor
     held_out_fold: Tensor  # (2,) int64
 
@@ -125,6 +134,7 @@ class HfMaskedLM(BaseFairseqModel):
             self.register_buffer(f"{side}_to_teacher", ids)
         self.register_buffer("held_out_fold", torch.tensor(held_out, dtype=torch.int64))
         self.uses_segments = getattr(masked_lm.config, "type_vocab_size", 0) > 1
+        self.entities = self.entity_head = None
 
     @classmethod
     def build_model(cls, cfg, task):
@@ -136,7 +146,12 @@ class HfMaskedLM(BaseFairseqModel):
                 for side, dictionary in task.dictionaries.items()
             }
             masked_lm = masked_lm_from_config(spec.config)
-            return cls(masked_lm, blank, spec.text_format, spec.digests, spec.attention, spec.replacement)
+            model = cls(masked_lm, blank, spec.text_format, spec.digests, spec.attention, spec.replacement)
+            if spec.entities:
+                model.entities = EntityReader.of_spec(spec.entities, model.encoder)
+            if spec.entities.get("predicts"):
+                model.add_entity_head()
+            return model
         vocabulary = getattr(task, "teacher_vocabulary", None)
         if vocabulary is None:
             raise ValueError("--arch hf_masked_lm is trained with --task conditional_masked_lm")
@@ -153,7 +168,32 @@ class HfMaskedLM(BaseFairseqModel):
         largest = max(int(ids.max()) for ids in to_teacher.values())
         check_embedded(model.encoder, largest, cfg.teacher_model)
         model.head.initialise_projection(model.encoder.get_input_embeddings().weight, model.target_to_teacher)
+        if cfg.entity_vectors:
+            model._read_entities(cfg, getattr(getattr(task, "cfg", None), "cmlm_seed", 1))
         return model
+
+    def _read_entities(self, cfg: Any, seed: int) -> None:
+        """Put the entity stream of ``--entity-vectors`` beside the layers.
+
+        Raises:
+            ValueError: a left-to-right teacher: the entity at the first piece of a mention would name those after it.
+        """
+        if self.attention == LEFT_TO_RIGHT:
+            raise ValueError(
+                "--entity-vectors needs a teacher that masks what it predicts: an entity names the pieces of its mention, which "
+                "--teacher-attention left-to-right shows one by one; leave one of them out"
+            )
+        self.entities = EntityReader.new(cfg, self.encoder, seed)
+
+    def add_entity_head(self) -> None:
+        """Let the model predict entities, if it does not yet."""
+        assert self.entities is not None
+        if self.entity_head is None:
+            self.entity_head = EntityHead(self.encoder.config, self.entities.vectors.size(1))
+
+    def entities_digest(self) -> str:
+        """Digest of the vectors of ``--entity-vectors``; empty for a teacher that reads no entities."""
+        return self.entities.digest if self.entities is not None else ""
 
     @classmethod
     def of_transformers(
@@ -200,6 +240,9 @@ class HfMaskedLM(BaseFairseqModel):
         """JSON for ``teacher_spec``: what `build_model` needs beside the weights."""
         settings = config_settings(self.encoder.config)
         spec = EncoderSpec(settings, self.text_format, self.digests, self.attention, self.replacement)
+        if self.entities is not None:
+            predicts = {"predicts": self.entity_head is not None}
+            spec = spec.with_entities(self.entities.spec() | predicts)
         return spec.to_json()
 
     def upgrade_state_dict_named(self, state_dict: dict[str, Any], name: str) -> None:
@@ -211,7 +254,7 @@ class HfMaskedLM(BaseFairseqModel):
                 state_dict[f"{prefix}{side}_to_teacher"] = state_dict.pop(f"{prefix}{side}_ids")
         super().upgrade_state_dict_named(state_dict, name)
 
-    def forward(self, texts, lengths, predicted, hidden=None):
+    def forward(self, texts, lengths, predicted, hidden=None, entities=None, aligned=None):
         """Logits of the target positions to predict, and of no others.
 
         Args:
@@ -221,18 +264,29 @@ class HfMaskedLM(BaseFairseqModel):
             predicted: ``(batch, tgt_len)`` bool, target positions to predict.
             hidden: ``(batch, tgt_len)`` bool, positions at which a bidirectional teacher sees its mask token; None for the
                 predicted ones. From a left-to-right teacher nothing need be hidden.
+            entities: for each text, ``(batch, text_len)`` int64 rows of the table of vectors, 0 for none; None for a teacher
+                without entities.
+            aligned: ``(batch, tgt_len)`` bool, target positions whose entity is to be predicted.
 
         Returns:
-            ``(positions, target dictionary)``, in row-major order of ``predicted``.
+            ``(positions, target dictionary)``, in row-major order of ``predicted``; with ``aligned`` also
+            ``(positions, entity_dim)`` features of the entity head, in row-major order of it.
         """
         hidden = predicted if hidden is None else hidden
         inputs, predicted_at = self.text_layout().lay_out(texts, lengths, hidden)
-        rows, columns = predicted.nonzero(as_tuple=True)  # once: on a GPU it waits for the device
-        positions = rows * inputs.input_ids.size(1) + predicted_at[rows, columns]
+        width, positions = inputs.input_ids.size(1), []
+        for wanted in (predicted,) if aligned is None else (predicted, aligned):
+            rows, columns = wanted.nonzero(as_tuple=True)  # once: on a GPU it waits for the device
+            positions.append(rows * width + predicted_at[rows, columns])
+        placed = None if entities is None else place_entities(entities, inputs)
         features = self.extract_features(
-            positions, inputs.input_ids, inputs.token_type_ids, inputs.attention_mask
+            torch.cat(positions), inputs.input_ids, inputs.token_type_ids, inputs.attention_mask, placed
         )
-        return self.project(features)
+        if aligned is None:
+            return self.project(features)
+        tokens, named = features.split([len(part) for part in positions])
+        assert self.entity_head is not None
+        return self.project(tokens), self.entity_head(named)
 
     def text_layout(self) -> TextLayout:
         """The layout of texts in student ids as the encoder's input."""
@@ -245,6 +299,7 @@ class HfMaskedLM(BaseFairseqModel):
         input_ids: Tensor,
         token_type_ids: Tensor,
         attention_mask: Optional[Tensor] = None,
+        entities: Optional[Tensor] = None,
     ) -> Tensor:
         """Hidden states at some positions of a batch of `text_layout`.
 
@@ -254,9 +309,11 @@ class HfMaskedLM(BaseFairseqModel):
             token_type_ids: ``(batch, input_len)``; left out for teachers without segments.
             attention_mask: ``(batch, input_len)``, 1 on tokens; None if nothing is padded, which lets the attention take
                 its fastest path. Of a left-to-right teacher `text_input.prefix_attention`.
+            entities: ``(batch, input_len)`` int64 rows of the table of vectors, 0 for none; None for none at all.
 
         Returns:
-            ``(rows, hidden)``. The encoder's last layer runs at these positions only, as far as it can (`last_layer`).
+            ``(rows, hidden)``. The encoder's last layer runs at these positions only, as far as it can (`last_layer`); with
+            entities it runs at all.
         """
         if self._pair_attention is not None:
             assert attention_mask is not None  # the source never attends to the target
@@ -264,6 +321,8 @@ class HfMaskedLM(BaseFairseqModel):
         inputs = {"input_ids": input_ids, "attention_mask": attention_mask}
         if self.uses_segments:
             inputs["token_type_ids"] = token_type_ids
+        if self.entities is not None:
+            return self.entities(self.encoder, entities, **inputs).flatten(0, 1).index_select(0, positions)
         return output_rows(self.encoder, positions, **inputs)
 
     def input_embeddings(self) -> Tensor:

@@ -49,7 +49,8 @@ def starting_point(cfg: Any, vocabulary: Any) -> SentenceParts:
     if cfg.encoder_model:
         parts = take_apart(*encoder_from_pretrained(cfg.encoder_model))
     else:
-        parts = parts_of_checkpoint(cfg.encoder_init, vocabulary.digests["tokenizer"])
+        reads_entities = bool(getattr(cfg, "entity_vectors", None))
+        parts = parts_of_checkpoint(cfg.encoder_init, vocabulary.digests["tokenizer"], reads_entities)
     if cfg.encoder_init_layers:
         _keep(parts.encoder, cfg.encoder_init_layers)
     _check_sizes(cfg, parts.encoder.config, getattr(cfg, origins[0]))
@@ -85,10 +86,10 @@ def random_encoder(cfg: Any, vocabulary: Any) -> SentenceParts:
     return take_apart(encoder_from_config(settings))._replace(pooler=None)
 
 
-def parts_of_checkpoint(path: str, tokenizer: str) -> SentenceParts:
+def parts_of_checkpoint(path: str, tokenizer: str, reads_entities: bool = False) -> SentenceParts:
     """`parts_of_state` of a checkpoint, for data of a tokenizer with this digest."""
     try:
-        parts, spec = parts_of_state(compat.load_checkpoint(path), path)
+        parts, spec = parts_of_state(compat.load_checkpoint(path), path, reads_entities)
     except ValueError as error:
         raise ValueError(f"--encoder-init: {error}") from None
     if spec.digests["tokenizer"] != tokenizer:
@@ -99,15 +100,30 @@ def parts_of_checkpoint(path: str, tokenizer: str) -> SentenceParts:
     return parts
 
 
-def parts_of_state(state: dict[str, Any], name: str) -> tuple[SentenceParts, EncoderSpec]:
+def entities_of_checkpoint(path: str) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """Sizes of a checkpoint's entity stream (`EncoderSpec.entities`), and the weights of its reader; both empty without one."""
+    state = compat.load_checkpoint(path)
+    return _described(state).entities, _below(state["model"], "entities.")
+
+
+def _described(state: dict[str, Any]) -> EncoderSpec:
+    """What a checkpoint of ours says about its encoder."""
+    settings = compat.model_settings(state)
+    return EncoderSpec.from_json(settings.get("encoder_spec") or settings["teacher_spec"])
+
+
+def parts_of_state(
+    state: dict[str, Any], name: str, reads_entities: bool = False
+) -> tuple[SentenceParts, EncoderSpec]:
     """Encoder of a checkpoint of ours with its weights, pooler and classifier if there are, and its description.
 
     Args:
         state: content of the checkpoint.
         name: its path, for the message.
+        reads_entities: whether the model to build has an entity stream too.
 
     Raises:
-        ValueError: the checkpoint holds no transformers encoder, or one with an entity stream.
+        ValueError: the checkpoint holds no transformers encoder, or one with an entity stream that would be lost.
     """
     settings, weights = compat.model_settings(state), state["model"]
     described = settings.get("encoder_spec") or settings.get("teacher_spec") or "{}"
@@ -116,11 +132,11 @@ def parts_of_state(state: dict[str, Any], name: str) -> tuple[SentenceParts, Enc
             f"`{name}` holds no transformers encoder but a `{settings['_name']}` model; give a checkpoint of "
             "--arch hf_encoder"
         )
-    spec = EncoderSpec.from_json(described)
-    if spec.entities:
+    spec = _described(state)
+    if spec.entities and not reads_entities:
         raise ValueError(
-            f"`{name}` has an entity stream, without which its encoder was not trained; go on from it with "
-            "--finetune-from-model and --arch entity_encoder"
+            f"`{name}` has an entity stream, without which its encoder was not trained; go on from it with --arch "
+            "entity_encoder and its --entity-vectors"
         )
     encoder = take_apart(encoder_from_config(spec.config)).encoder
     encoder.load_state_dict(_below(weights, "encoder."))

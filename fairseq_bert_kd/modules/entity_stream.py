@@ -123,7 +123,8 @@ class EntityStream(nn.Module):
     def _initialise(self, init: str) -> None:
         assert init in INITS, init
         for name, module in self.layers.named_modules():
-            zero = init == ZERO and name.endswith(("to_hidden", "from_hidden"))
+            # W_e stays as it is: at zero, the first token's entity state would be LN(0), whose gradient is 1 / sqrt(eps)
+            zero = init == ZERO and name.endswith("to_hidden")
             if isinstance(module, nn.Linear):
                 nn.init.normal_(module.weight, std=0.0 if zero else INIT_STD)
                 nn.init.zeros_(module.bias)

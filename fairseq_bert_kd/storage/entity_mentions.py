@@ -1,35 +1,42 @@
-"""Which pieces of a folder's sentences name which entity: ``entities.json`` and ``SPLIT.entities.npy`` beside the data.
+"""Which pieces of a data folder's sentences or pairs name which entity: ``entities.json`` and ``SPLIT.entities.npy`` beside the data.
 
-``SPLIT.entities.npy`` is ``(mentions, 5)`` int64: row, text of the row, first piece, piece after the last, and row of the table
-of vectors (row 0 is no entity), sorted by row. ``entities.json`` holds the digest of the vectors and, for each split, that of
-its rows' hashes.
+``SPLIT.entities.npy`` is ``(mentions, 6)`` int64, sorted by row: row, text of the row, first piece, piece after the last, row of
+the table of vectors (0 is no entity), and number of the argument that the mention is (0 is none; see `Mentions`).
+``SPLIT.types.npy``, where the mentions are to be typed, is ``(types, 2)`` int64: row, and place of a type in ``types`` of the
+description. The texts of a pair are its source and its target. ``entities.json`` holds the digest of the vectors and, for each split, that of
+its rows.
 """
 
 import hashlib
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from fairseq_bert_kd.storage.sentence_data import hashes_path
+from fairseq_bert_kd.storage.fairseq_data import IndexedTokens
 
 FILE = "entities.json"
-FORMAT = 1
-COLUMNS = 5
+FORMAT = 2
+COLUMNS = 6
+NO_ARGUMENT = 0
 ALL = "all"
 FIRST = "first"
 _ADVICE = "run `fairseq-bert-kd entities` on the folder again"
+
+
+Spans = list[tuple[int, int, int]]  # first piece, piece after the last, and entity of each mention of a text
 
 
 class Mentions(NamedTuple):
     """Mentions of a split.
 
     Attributes:
-        rows: ``(mentions, 5)`` int64, see the module.
+        rows: ``(mentions, 6)`` int64, see the module. Argument 1 is the head of a relation or the mention to type, argument 2
+            the tail; they stand here even if no vector belongs to them.
         digest: of the vectors whose rows they name.
         span: "first" if a mention marks its first piece alone, or "all".
     """
@@ -44,13 +51,65 @@ def mentions_path(folder: str | Path, split: str) -> Path:
     return Path(folder) / f"{split}.entities.npy"
 
 
-def rows_digest(folder: str | Path, split: str) -> str:
-    """Digest of the rows of a split, by their hashes."""
-    return hashlib.sha256(np.load(hashes_path(folder, split)).tobytes()).hexdigest()
+class SplitMentions(NamedTuple):
+    """What is written of a split.
+
+    Attributes:
+        texts: its texts.
+        rows: ``(mentions, 6)`` int64, see the module.
+        types: names of the types of each row's first argument.
+    """
+
+    texts: Sequence[IndexedTokens]
+    rows: NDArray[np.int64]
+    types: Sequence[Sequence[str]] = ()
+
+
+class MentionsByRow:
+    """Mentions that name an entity, by row and text.
+
+    Args:
+        mentions: of a split.
+        rows: rows of the split.
+        texts: texts of a row.
+
+    Attributes:
+        every_piece: whether all pieces of a mention carry its entity, and not the first alone.
+    """
+
+    def __init__(self, mentions: Mentions, rows: int, texts: int):
+        self.every_piece = mentions.span == ALL
+        self._texts = texts
+        self._named = mentions.rows[mentions.rows[:, 4] != 0]
+        self._starts = np.searchsorted(self._named[:, 0], np.arange(rows + 1))
+
+    def spans(self, row: int) -> list[Spans]:
+        """Mentions of each text of a row."""
+        found: list[Spans] = [[] for _ in range(self._texts)]
+        for _, text, begin, end, entity, _ in self._named[self._starts[row] : self._starts[row + 1]].tolist():
+            found[text].append((begin, end, entity))
+        return found
+
+
+def types_path(folder: str | Path, split: str) -> Path:
+    """File of the types of a split's mentions."""
+    return Path(folder) / f"{split}.types.npy"
+
+
+def rows_digest(texts: Sequence[IndexedTokens]) -> str:
+    """Digest of the rows of a split, by the ids of their texts."""
+    hashed = hashlib.sha256()
+    for text in texts:
+        hashed.update(text.sizes.tobytes())
+        hashed.update(np.ascontiguousarray(text.tokens, "<i4").tobytes())
+    return hashed.hexdigest()
 
 
 def write_mentions(
-    folder: str | Path, digest: str, span: str, splits: Mapping[str, NDArray[np.int64]]
+    folder: str | Path,
+    digest: str,
+    span: str,
+    splits: Mapping[str, SplitMentions],
 ) -> None:
     """Write the mentions of some splits; the description, which makes them valid, comes last.
 
@@ -58,17 +117,20 @@ def write_mentions(
         folder: data folder.
         digest: of the vectors.
         span: "first" or "all".
-        splits: ``(mentions, 5)`` by split.
+        splits: what to write, by split.
     """
-    for split, rows in splits.items():
-        temporary = mentions_path(folder, f"{split}.{os.getpid()}.tmp")
-        np.save(temporary, rows)
-        os.replace(temporary, mentions_path(folder, split))
+    names = sorted({name for split in splits.values() for row in split.types for name in row})
+    for split, (_, rows, types) in splits.items():
+        _save(mentions_path(folder, split), rows)
+        if names:
+            pairs = [(row, names.index(name)) for row, listed in enumerate(types) for name in listed]
+            _save(types_path(folder, split), np.array(pairs, np.int64).reshape(-1, 2))
     described = {
         "format": FORMAT,
         "vectors": digest,
         "span": span,
-        "splits": {split: {"rows": rows_digest(folder, split), "mentions": len(rows)} for split, rows in splits.items()},
+        "types": names,
+        "splits": {split: {"rows": rows_digest(texts), "mentions": len(rows)} for split, (texts, rows, _) in splits.items()},
     }  # fmt: skip
     path = Path(folder) / FILE
     temporary = path.with_name(f"{FILE}.{os.getpid()}.tmp")
@@ -76,22 +138,73 @@ def write_mentions(
     os.replace(temporary, path)
 
 
-def read_mentions(folder: str | Path, split: str) -> Mentions:
+def _save(path: Path, array: NDArray[np.int64]) -> None:
+    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp.npy")
+    np.save(temporary, array)
+    os.replace(temporary, path)
+
+
+def type_names(folder: str | Path) -> tuple[str, ...]:
+    """Names of the types that a folder's mentions have; empty where they have none."""
+    return tuple(_described(folder).get("types", ()))
+
+
+def read_types(folder: str | Path, split: str, rows: int) -> NDArray[np.uint8]:
+    """``(rows, types)`` 1 where a row's first argument has a type.
+
+    Raises:
+        FileNotFoundError: the split has no types.
+    """
+    path = types_path(folder, split)
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"{path} does not exist: the mentions of split `{split}` have no types; {_ADVICE}, with `types` in the rows"
+        )
+    pairs = np.load(path)
+    found = np.zeros((rows, len(type_names(folder))), np.uint8)
+    found[pairs[:, 0], pairs[:, 1]] = 1
+    return found
+
+
+def _described(folder: str | Path) -> dict[str, Any]:
+    """Content of ``entities.json``; empty where there is none."""
+    path = Path(folder) / FILE
+    described: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    if described and described.get("format") != FORMAT:
+        raise ValueError(
+            f"{path} has format {described.get('format')!r}, this code reads format {FORMAT}; {_ADVICE}"
+        )
+    return described
+
+
+def read_mentions(
+    folder: str | Path, split: str, texts: Sequence[IndexedTokens], vectors: str | None = None
+) -> Mentions:
     """Mentions of a split.
+
+    Args:
+        folder: data folder.
+        split: its name.
+        texts: its texts.
+        vectors: digest of the model's vectors; None to take any.
 
     Raises:
         FileNotFoundError: the folder or the split has none.
-        ValueError: they are of other rows than those of the folder.
+        ValueError: they are of other rows than those of the folder, or of other vectors.
     """
-    path = Path(folder) / FILE
-    described: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    described = _described(folder)
     stated = described.get("splits", {}).get(split)
     if stated is None:
         raise FileNotFoundError(
             f"split `{split}` of `{folder}` has no mentions of entities; run `fairseq-bert-kd entities` on it"
         )
-    if stated["rows"] != rows_digest(folder, split):
+    if stated["rows"] != rows_digest(texts):
         raise ValueError(f"the mentions of split `{split}` of `{folder}` are of other rows; {_ADVICE}")
+    if vectors not in (None, described["vectors"]):
+        raise ValueError(
+            f"the mentions of split `{split}` of `{folder}` are of other entity vectors (sha256 {described['vectors'][:12]}) than "
+            f"the model's ({str(vectors)[:12]}); run `fairseq-bert-kd entities` with the model's vectors"
+        )
     rows = np.load(mentions_path(folder, split))
     if rows.shape != (stated["mentions"], COLUMNS):
         raise ValueError(f"{mentions_path(folder, split)} is damaged; {_ADVICE}")

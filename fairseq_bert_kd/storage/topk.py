@@ -36,7 +36,7 @@ _STATED = (
     "k", "dictionary_size", "dictionary_digest", "split", "source_lang", "target_lang", "passes", "teacher",
     "teacher_digest", "mask_ratio", "versions", "temperatures", "gold", "samples", "sample_seed",
     "source_dictionary_digest", "tokenizer_digest", "precision", "device", "max_tokens", "chunk_sentences", "origin",
-    "mask_plan", "folds",
+    "mask_plan", "folds", "entities_digest",
 )  # fmt: skip
 
 
@@ -58,6 +58,7 @@ class TopKInfo(StoreInfo):
         sample_seed: seed of these draws.
         source_dictionary_digest: as ``dictionary_digest``, for the source side; "" where not known.
         mask_plan: one of `MASK_PLANS`, what the teacher could see.
+        entities_digest: of the entity vectors that the teacher read; "" for a teacher without entities.
         folds: for out-of-fold soft labels the teacher of the one fold that the store holds, or of all folds; else empty.
     """
 
@@ -75,6 +76,7 @@ class TopKInfo(StoreInfo):
     source_dictionary_digest: str = ""
     mask_plan: str = STRIDED_PLAN
     folds: tuple[FoldTeacher, ...] = ()
+    entities_digest: str = ""
 
     schema: ClassVar[str] = "top-k logits"
     version: ClassVar[int] = 2
@@ -135,13 +137,14 @@ class TopKInfo(StoreInfo):
     # ------------------------------------------------------------ header
 
     def stated(self) -> dict[str, Any]:
-        """The header's ``info``; ``mask_plan`` and ``folds`` only where they are not the defaults, as in the first stores."""
+        """The header's ``info``; what the first stores did not have only where it is not the default."""
         stated = {name: getattr(self, name) for name in _STATED}
         if self.mask_plan == STRIDED_PLAN:
             del stated["mask_plan"]
         stated["folds"] = [asdict(teacher) for teacher in self.folds]
-        if not self.folds:
-            del stated["folds"]
+        for name in ("folds", "entities_digest"):
+            if not stated[name]:
+                del stated[name]
         return stated
 
     @classmethod

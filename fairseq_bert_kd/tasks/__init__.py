@@ -15,6 +15,8 @@ compat.broadcast_to_own_workers()
 
 import fairseq_bert_kd.criterions.conditional_masked_lm  # noqa: E402
 import fairseq_bert_kd.criterions.distillation_loss  # noqa: E402
+import fairseq_bert_kd.criterions.entity_masked_lm  # noqa: E402
+import fairseq_bert_kd.criterions.entity_typing  # noqa: E402
 import fairseq_bert_kd.criterions.layer_distillation  # noqa: E402
 import fairseq_bert_kd.criterions.policy_gradient  # noqa: E402
 import fairseq_bert_kd.criterions.ranking_margin  # noqa: E402

@@ -16,14 +16,16 @@ from fairseq.tasks.translation import TranslationConfig, TranslationTask
 from numpy.typing import NDArray
 from omegaconf import II
 
-from fairseq_bert_kd.data.corpus_parts import check_parts, check_same_dictionaries, text_parts
+from fairseq_bert_kd.data.corpus_parts import CorpusPart, check_parts, check_same_dictionaries, text_parts
 from fairseq_bert_kd.data.guarded_loading import GuardedLoading, GuardedTranslation
+from fairseq_bert_kd.data.masked_entities import ShowEntities, noisy, withheld
 from fairseq_bert_kd.data.masked_text_dataset import MaskedTextDataset
 from fairseq_bert_kd.functional.masking import MaskedTokens, Replacement, mask_tokens, replayable_draws
 from fairseq_bert_kd.functional.text_input import LEFT_TO_RIGHT
-from fairseq_bert_kd.storage.fairseq_data import text_files
+from fairseq_bert_kd.storage.entity_mentions import MentionsByRow, read_mentions
+from fairseq_bert_kd.storage.fairseq_data import IndexedTokens, text_files
 from fairseq_bert_kd.storage.folds import in_fold, parse_fold
-from fairseq_bert_kd.teachers.load import held_out_fold, is_token_teacher
+from fairseq_bert_kd.teachers.load import entities_digest, held_out_fold, is_token_teacher
 from fairseq_bert_kd.teachers.probe import check_token_teacher
 from fairseq_bert_kd.tokenization.dictionary import (
     TeacherVocabulary,
@@ -93,6 +95,8 @@ class MaskedLMTraining(GuardedLoading):
     items: str  # what a dataset holds, for messages
     measured: str  # what of an item is measured
     _left_to_right = False  # known once the model is built
+    _entities_digest = ""  # of the model's entity vectors; likewise
+    _built: tuple[Any, Any]  # model and its settings
 
     def build_model(self, cfg, from_checkpoint=False):
         """Build the teacher and write its description into ``cfg``, which the checkpoint stores."""
@@ -111,21 +115,34 @@ class MaskedLMTraining(GuardedLoading):
             self.teacher_vocabulary = teacher_vocabulary(tokenizer, self.dictionaries)
         model = super().build_model(cfg, from_checkpoint)  # type: ignore[misc]
         self._left_to_right = model.text_layout().attention == LEFT_TO_RIGHT
+        self._entities_digest = entities_digest(model)
         assert not (self._left_to_right and self.datasets), (
             "data that were loaded before the model are masked"
         )
         if not cfg.teacher_spec:
             check_token_teacher(model, f"--teacher-model {cfg.teacher_model}")
             cfg.teacher_spec = model.spec()
+        self._built = model, cfg
         return model
+
+    @property
+    def criterion_name(self) -> str:
+        """The criterion that trains the model."""
+        return "conditional_masked_lm"
 
     def build_criterion(self, cfg, *args, **kwargs):
         name = getattr(cfg, "_name", None)
-        if name != "conditional_masked_lm":
+        if name != self.criterion_name:
+            with_entities = " and --entity-vectors" if self.criterion_name != "conditional_masked_lm" else ""
             raise ValueError(
-                f"task conditional_masked_lm needs --criterion conditional_masked_lm, not `{name}`"
+                f"task conditional_masked_lm{with_entities} needs --criterion {self.criterion_name}, not `{name}`"
             )
-        return super().build_criterion(cfg, *args, **kwargs)  # type: ignore[misc]
+        criterion = super().build_criterion(cfg, *args, **kwargs)  # type: ignore[misc]
+        if hasattr(criterion, "prepare"):
+            model, settings = self._built
+            criterion.prepare(model)
+            settings.teacher_spec = model.spec()  # with what the criterion has added
+        return criterion
 
     def build_generator(self, *args, **kwargs):
         """Refused: a teacher does not translate."""
@@ -156,8 +173,31 @@ class MaskedLMTraining(GuardedLoading):
                     "dictionaries (fairseq-preprocess --srcdict/--tgtdict), or train a teacher on this folder"
                 )
 
+    def mentions_of(self, parts: Sequence[CorpusPart]) -> Optional[MentionsByRow]:
+        """Mentions of a split, with their entities in the numbers of the model; None for a model without entities.
+
+        Raises:
+            FileNotFoundError: there are none.
+            ValueError: they are of other vectors or rows, or the split is of several files.
+        """
+        if not self._entities_digest:
+            return None
+        if len(parts) > 1:
+            raise ValueError(
+                f"--entity-vectors reads mentions of one file of sentences, split `{parts[0].name}` has {len(parts)}; binarise "
+                "them as one"
+            )
+        [part] = parts
+        texts = [IndexedTokens(prefix) for prefix in part.prefixes.values()]
+        mentions = read_mentions(part.folder, part.name, texts, self._entities_digest)
+        return MentionsByRow(mentions, len(texts[0]), len(texts))
+
     def masked_dataset(
-        self, texts: Sequence[Any], split: str, kept: Optional[NDArray[np.bool_]] = None
+        self,
+        texts: Sequence[Any],
+        split: str,
+        kept: Optional[NDArray[np.bool_]] = None,
+        entities: Optional[ShowEntities] = None,
     ) -> MaskedTextDataset:
         """Indexed texts of a split with the masks of training, or with the fixed ones of validation."""
         training = split == self.cfg.train_subset
@@ -175,6 +215,7 @@ class MaskedLMTraining(GuardedLoading):
             pad=self.dictionaries["target"].pad(),
             shuffle_seed=self.cfg.cmlm_seed if training else None,
             kept=kept,
+            entities=entities,
         )
 
     def filter_indices_by_size(self, indices, dataset, max_positions=None, ignore_invalid_inputs=False):
@@ -233,7 +274,9 @@ class ConditionalMaskedLMTask(MaskedLMTraining, GuardedTranslation, TranslationT
         super().load_dataset(split, epoch=epoch, combine=combine, **kwargs)
         pairs = self.datasets[split]
         kept = self._kept(parts, self.fold) if self.fold and split == self.cfg.train_subset else None
-        self.datasets[split] = self.masked_dataset((pairs.src, pairs.tgt), split, kept)
+        mentions = self.mentions_of(parts)
+        entities = None if mentions is None else withheld(mentions)
+        self.datasets[split] = self.masked_dataset((pairs.src, pairs.tgt), split, kept, entities)
 
     def begin_epoch(self, epoch, model):
         """fairseq's; a teacher that goes on from a checkpoint must have been trained with the same fold.
@@ -275,6 +318,7 @@ class OneSidedMaskedLMTask(MaskedLMTraining, FairseqTask):
     """
 
     items, measured = "sentences", "they are"
+    _table_size = 0  # rows of the model's table of entity vectors
 
     def __init__(self, cfg, dictionary):
         self.replacement = check_masking(cfg)
@@ -297,7 +341,14 @@ class OneSidedMaskedLMTask(MaskedLMTraining, FairseqTask):
                 "--cmlm-one-sided trains a masked language model, and --teacher-attention left-to-right masks nothing; "
                 "leave one of them out"
             )
-        return super().build_model(cfg, from_checkpoint)
+        model = super().build_model(cfg, from_checkpoint)
+        if self._entities_digest:
+            self._table_size = len(model.entities.vectors)
+        return model
+
+    @property
+    def criterion_name(self):
+        return "entity_masked_lm" if self._entities_digest else super().criterion_name
 
     def load_dataset(self, split, epoch=1, combine=False, **kwargs):
         parts = text_parts(self.folder_of(split, epoch), split, combine, self.cfg.source_lang)
@@ -309,7 +360,11 @@ class OneSidedMaskedLMTask(MaskedLMTraining, FairseqTask):
             )
             for part in parts
         ]
-        self.datasets[split] = self.masked_dataset((ConcatDataset(texts),), split)
+        mentions, entities = self.mentions_of(parts), None
+        if mentions is not None:
+            training = split == self.cfg.train_subset
+            entities = noisy(mentions, self._table_size, self.cfg.cmlm_seed, training)
+        self.datasets[split] = self.masked_dataset((ConcatDataset(texts),), split, entities=entities)
 
     @property
     def source_dictionary(self):

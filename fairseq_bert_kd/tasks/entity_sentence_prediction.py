@@ -1,20 +1,46 @@
 """Task ``entity_sentence_prediction``: classes or numbers for sentences whose tokens name entities."""
 
-from dataclasses import dataclass
+import functools
+import logging
+from dataclasses import dataclass, field
 
+from fairseq.dataclass import ChoiceEnum
 from fairseq.tasks import register_task
 
 from fairseq_bert_kd.data.entity_dataset import EntitySentenceDataset
-from fairseq_bert_kd.storage.entity_mentions import read_mentions
+from fairseq_bert_kd.data.marked_texts import mark_arguments, rows_without
+from fairseq_bert_kd.storage.entity_mentions import Mentions, read_mentions, read_types, type_names
+from fairseq_bert_kd.storage.sentence_data import UNLABELLED
 from fairseq_bert_kd.tasks.sentence_prediction_with_teacher import (
     SentencePredictionWithTeacherConfig,
     SentencePredictionWithTeacherTask,
 )
 
+logger = logging.getLogger(__name__)
+
+NO_MARKERS = "none"
+TYPING = "entity_typing"  # criterion
+ARGUMENTS = {NO_MARKERS: 0, "typing": 1, "relation": 2}  # that are marked
+
 
 @dataclass
 class EntitySentencePredictionConfig(SentencePredictionWithTeacherConfig):
-    """Options of `sentence_prediction_with_teacher`; the mentions stand in the data folder."""
+    """Options of `sentence_prediction_with_teacher`, and the markers; the mentions stand in the data folder."""
+
+    entity_markers: ChoiceEnum(tuple(ARGUMENTS)) = field(  # type: ignore[valid-type]
+        default=NO_MARKERS,
+        metadata={
+            "help": "put marker tokens on both sides of the arguments that the mentions name: relation, the head and the tail; "
+            "typing, one mention; none"
+        },
+    )
+    entity_marker_pieces: str = field(
+        default="[unused1],[unused2]",
+        metadata={
+            "help": "pieces of the markers, that of the head or the mention to type first (default: unused entries of BERT's "
+            "vocabularies, ours; released: #,$)"
+        },
+    )
 
 
 @register_task("entity_sentence_prediction", dataclass=EntitySentencePredictionConfig)
@@ -30,23 +56,77 @@ class EntitySentencePredictionTask(SentencePredictionWithTeacherTask):
             )
         return model
 
+    @functools.cached_property
+    def types(self) -> tuple[str, ...]:
+        """Names of the types that mentions of unlabelled sentences have, any number each; empty for other data."""
+        return type_names(next(iter(self._folders))) if self.spec.kind == UNLABELLED else ()
+
+    @property
+    def label_names(self):
+        return self.types or super().label_names
+
+    @property
+    def num_classes(self):
+        return len(self.types) or super().num_classes
+
+    def _targets(self, folder, split, rows):
+        return read_types(folder, split, rows) if self.types else super()._targets(folder, split, rows)
+
+    def _check_criterion(self, cfg):
+        super()._check_criterion(cfg)
+        if (cfg._name == TYPING) != bool(self.types):
+            said = "have" if self.types else "do not have"
+            raise ValueError(
+                f"the mentions of `{self.cfg.data}` {said} types, or the sentences have labels; choose --criterion "
+                f"{TYPING if self.types else 'sentence_prediction'}, or write the mentions again with or without `types`"
+            )
+
     def make_dataset(self, folder, split, texts, targets=None, shuffle_seed=None):
         """Rows with their entities.
 
         Raises:
             FileNotFoundError: the split has no mentions.
-            ValueError: they name rows of other vectors than the model's, or the rows are of no data folder.
+            ValueError: they name rows of other vectors than the model's, the rows are of no data folder, or markers are asked
+                for and there is nothing to mark, or nothing to mark it with.
         """
         if folder is None:
             raise ValueError(
                 "a table of texts has no mentions of entities; make a data folder of it (prepare-sentences, entities) and give "
                 "its split"
             )
-        mentions = read_mentions(folder, split)
         model, _ = self._built
-        if mentions.digest != model.entities_digest():
-            raise ValueError(
-                f"the mentions of split `{split}` of `{folder}` are of other entity vectors (sha256 {mentions.digest[:12]}) than "
-                f"the model's ({model.entities_digest()[:12]}); run `fairseq-bert-kd entities` with the model's vectors"
-            )
+        mentions = read_mentions(folder, split, texts, model.entities_digest())
+        texts, mentions = self._marked(texts, mentions, split)
         return EntitySentenceDataset(texts, targets, self.dictionary.pad(), shuffle_seed, mentions)
+
+    def _marked(self, texts, mentions: Mentions, split: str):
+        """Texts with markers, and the mentions in them."""
+        kind = str(self.cfg.entity_markers)
+        arguments = ARGUMENTS[kind]
+        if not arguments:
+            return texts, mentions
+        without = rows_without(mentions, arguments, len(texts[0]))
+        if without == len(texts[0]):
+            raise ValueError(
+                f"--entity-markers {kind} marks {arguments} arguments, no row of split `{split}` names them; give the mentions "
+                "`arguments` (see `fairseq-bert-kd entities --help`), or leave the option out"
+            )
+        if without:
+            logger.warning("%s: %d of %d rows lack an argument to mark", split, without, len(texts[0]))
+        return mark_arguments(texts, mentions, self._markers(arguments))
+
+    def _markers(self, arguments: int) -> list[int]:
+        """Ids of the markers of the arguments."""
+        pieces = self.cfg.entity_marker_pieces.split(",")
+        if len(pieces) < arguments or len(set(pieces)) < len(pieces):
+            raise ValueError(
+                f"--entity-marker-pieces must name {arguments} different pieces, got `{self.cfg.entity_marker_pieces}`"
+            )
+        ids = [self.dictionary.index(piece) for piece in pieces[:arguments]]
+        for piece, index in zip(pieces, ids, strict=False):
+            if index == self.dictionary.unk():
+                raise ValueError(
+                    f"the marker `{piece}` is not in the dictionary of `{self.cfg.data}`; prepare the data with "
+                    "--full-dictionary, or name other pieces with --entity-marker-pieces"
+                )
+        return ids

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from fairseq_bert_kd.functional.teacher_rows import TeacherRows
+from fairseq_bert_kd.storage.entity_mentions import MentionsByRow, Spans
 from fairseq_bert_kd.storage.fairseq_data import Sides, sentence_hash
 from fairseq_bert_kd.storage.schema import NOT_FINITE, SCORED, TOO_LONG, ChunkData, empty_records
 from fairseq_bert_kd.storage.topk import OTHER_FOLD, TopKInfo
@@ -41,6 +42,7 @@ class Chunk:
         seeds: seed of each sentence's draws.
         data: sentences and rows for the store, rows of zeros until they are scored.
         plan: batches to score.
+        mentions: of each sentence, see `PairBatcher.lay_out`; None for a teacher without entities.
         remaining: batches that have no results yet.
         first_rows: ``(sentences,)`` first row of each sentence.
         gold_nll: ``(rows,)`` nats.
@@ -54,6 +56,7 @@ class Chunk:
     seeds: list[list[int]]
     data: ChunkData
     plan: list[Batch]
+    mentions: list[list[Spans]] | None = None
 
     def __post_init__(self) -> None:
         rows = len(self.data.records)
@@ -124,6 +127,7 @@ class ChunkScorer:
         pad: padding index of the dictionaries.
         device: device of the model.
         wanted: ``(corpus sentences,)`` bool, sentences of the fold to score; None for all.
+        mentions: of the corpus, for a teacher that reads entities.
     """
 
     def __init__(
@@ -135,7 +139,9 @@ class ChunkScorer:
         pad: int,
         device: torch.device,
         wanted: NDArray[np.bool_] | None = None,
+        mentions: MentionsByRow | None = None,
     ):
+        self._mentions = mentions
         self.pairs, self.info, self.device = pairs, info, device
         self._wanted = wanted
         self._scorer = TokenScorer(
@@ -147,7 +153,10 @@ class ChunkScorer:
             samples=info.samples,
             keep_gold=info.gold,
         )
-        self._batcher = PairBatcher(model.text_layout(), info.passes, pad, info.samples, info.hides)
+        every_piece = mentions is not None and mentions.every_piece
+        self._batcher = PairBatcher(
+            model.text_layout(), info.passes, pad, info.samples, info.hides, every_piece
+        )
         self._limit = model.max_positions()
 
     def score(self, chunks: Iterable[int], progress: Any = None) -> Iterator[Chunk]:
@@ -180,7 +189,9 @@ class ChunkScorer:
             if not chunk.plan:
                 yield chunk
             for batch in chunk.plan:
-                inputs = self._batcher.lay_out(batch, chunk.sources, chunk.targets, chunk.seeds)
+                inputs = self._batcher.lay_out(
+                    batch, chunk.sources, chunk.targets, chunk.seeds, chunk.mentions
+                )
                 yield ChunkBatch(chunk, inputs.pinned(self.device), batch.tokens)
 
     def _open(self, number: int) -> Chunk:
@@ -217,6 +228,7 @@ class ChunkScorer:
             seeds=[[info.sample_seed, sentence] for sentence in range(first, last)],
             data=data,
             plan=plan_chunk(src_lengths, tgt_lengths, scored, info.passes, info.max_tokens),
+            mentions=[self._mentions.spans(i) for i in range(first, last)] if self._mentions else None,
         )
 
     # ------------------------------------------------------------ teacher and after

@@ -24,7 +24,7 @@ class TokenTeacher(Protocol):
         Args:
             positions: ``(rows,)`` int64 in the flattened ``(batch, input_len)``.
             inputs: ``input_ids``, ``token_type_ids`` and ``attention_mask`` of `TextLayout.lay_out`; the mask may be left
-                out if nothing is padded.
+                out if nothing is padded. Of a teacher with ``entities_digest`` also ``entities``.
         """
 
     def project(self, features: Tensor) -> Tensor:

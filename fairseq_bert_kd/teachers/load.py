@@ -67,6 +67,11 @@ def held_out_fold(model: Any) -> Fold | None:
     return Fold(*numbers.tolist()) if numbers is not None and bool(numbers.any()) else None
 
 
+def entities_digest(model: Any) -> str:
+    """Digest of the entity vectors that a teacher reads; empty for one that reads no entities."""
+    return model.entities_digest() if hasattr(model, "entities_digest") else ""
+
+
 def reads_single_texts(state: dict[str, Any]) -> bool:
     """Whether a checkpoint is a masked language model of single sentences."""
     task = (state.get("cfg") or {}).get("task")

@@ -7,7 +7,7 @@ import torch
 
 from fairseq_bert_kd.batch import TeacherRequirements
 from fairseq_bert_kd.teachers.live import LiveTeacher
-from fairseq_bert_kd.teachers.load import load_teacher
+from fairseq_bert_kd.teachers.load import entities_digest, load_teacher
 
 logger = logging.getLogger(__name__)
 
@@ -22,11 +22,16 @@ def load_live_teacher(cfg: Any, requirements: TeacherRequirements, weight: float
 
     Raises:
         ValueError: the checkpoint is not a teacher, is unsafe, or was trained with other dictionaries than those of the
-            student's data or for another direction.
+            student's data or for another direction, or reads entities.
         FileNotFoundError: checkpoint or data folder missing.
     """
     with torch.random.fork_rng(devices=[]):  # weights are drawn before those of the checkpoint replace them
         teacher = load_teacher(cfg.kd_live_teacher, cfg.data.split(":")[0])
+    if entities_digest(teacher.model):
+        raise ValueError(
+            f"teacher `{cfg.kd_live_teacher}` reads entities, which a student's batches do not name; store its soft labels with "
+            "`fairseq-bert-kd dump` and train the student from them"
+        )
     trained = f"{teacher.task.cfg.source_lang}-{teacher.task.cfg.target_lang}"
     if trained != f"{cfg.source_lang}-{cfg.target_lang}":
         raise ValueError(

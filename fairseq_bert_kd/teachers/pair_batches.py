@@ -9,8 +9,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
+from fairseq_bert_kd.functional.entity_fusion import place_entities
+from fairseq_bert_kd.functional.entity_noise import seen_entities
 from fairseq_bert_kd.functional.masking import strided_masks
-from fairseq_bert_kd.functional.text_input import TextLayout
+from fairseq_bert_kd.functional.text_input import TextInput, TextLayout
+from fairseq_bert_kd.storage.entity_mentions import Spans
 from fairseq_bert_kd.teachers.plan import Batch
 
 
@@ -64,14 +67,29 @@ class PairBatcher:
         pad: padding index of the dictionaries.
         samples: numbers to draw per row, see `_uniforms`.
         hides: whether a bidirectional teacher sees its mask token at the positions that it predicts.
+        every_piece: whether every piece of a mention carries its entity, or the first one alone.
     """
 
-    def __init__(self, layout: TextLayout, passes: int, pad: int, samples: int = 0, hides: bool = True):
+    def __init__(
+        self,
+        layout: TextLayout,
+        passes: int,
+        pad: int,
+        samples: int = 0,
+        hides: bool = True,
+        every_piece: bool = False,
+    ):
+        self.every_piece = every_piece
         self.passes, self.pad, self.samples, self.hides = passes, pad, samples, hides
         self._layout = layout.cpu()
 
     def lay_out(
-        self, batch: Batch, sources: Sequence[Tensor], targets: Sequence[Tensor], seeds: Sequence[list[int]]
+        self,
+        batch: Batch,
+        sources: Sequence[Tensor],
+        targets: Sequence[Tensor],
+        seeds: Sequence[list[int]],
+        mentions: Sequence[Sequence[Spans]] | None = None,
     ) -> EncoderBatch:
         """The teacher's input for one batch of a plan, on the CPU.
 
@@ -80,6 +98,8 @@ class PairBatcher:
             sources: ``(src_len,)`` int64 ids of each sentence, without end of sentence; empty for a teacher of single texts.
             targets: ``(tgt_len,)`` int64 ids of each sentence, with end of sentence.
             seeds: seed of each sentence's draws.
+            mentions: of each sentence those of its texts, for a teacher that reads entities. A mention of the target is shown
+                only in passes that predict none of its pieces.
         """
         others = [self._padded([sources[i] for i in batch.sentences])] if sources else []
         target, tgt_lengths = self._padded([targets[i] for i in batch.sentences])
@@ -92,6 +112,10 @@ class PairBatcher:
         inputs = {"input_ids": texts.input_ids, "token_type_ids": texts.token_type_ids}
         if not bool(texts.attention_mask.all()):
             inputs["attention_mask"] = texts.attention_mask
+        if mentions is not None:
+            inputs["entities"] = self._entities(
+                [mentions[i] for i in batch.sentences], lengths, predicted, texts
+            )
         items, positions = predicted.nonzero(as_tuple=True)  # (rows,) each
         sentences, target_positions = batch.sentences[items.numpy()], positions.numpy()
         return EncoderBatch(
@@ -102,6 +126,26 @@ class PairBatcher:
             target_positions=target_positions,
             uniforms=self._uniforms(sentences, target_positions, targets, seeds) if self.samples else None,
         )
+
+    def _entities(
+        self,
+        mentions: Sequence[Sequence[Spans]],
+        lengths: Sequence[Tensor],
+        predicted: Tensor,
+        texts: TextInput,
+    ) -> Tensor:
+        """``(items, input_len)`` entities that the items show."""
+        items = [
+            seen_entities(spans, sizes, mask[: sizes[-1]].numpy(), self.every_piece)
+            for spans, sizes, mask in zip(
+                mentions, torch.stack(list(lengths), dim=1).tolist(), predicted, strict=True
+            )
+        ]
+        columns = (
+            pad_sequence([torch.from_numpy(text) for text in column], batch_first=True)
+            for column in zip(*items, strict=True)
+        )
+        return place_entities(list(columns), texts)
 
     def _padded(self, sentences: list[Tensor]) -> tuple[Tensor, Tensor]:
         """``(items, longest)`` ids, padded on the right, and ``(items,)`` lengths."""

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from fairseq_bert_kd.storage.entity_mentions import MentionsByRow
 from fairseq_bert_kd.storage.fairseq_data import Sides
 from fairseq_bert_kd.storage.folds import in_fold
 from fairseq_bert_kd.storage.shards import Shard
@@ -31,6 +32,7 @@ class TopKDump(StoreDump):
         pairs: sides of the split that the schema names.
         info: description of the store.
         device: device of the teacher.
+        mentions: of the split, for a teacher that reads entities.
 
     Raises:
         ValueError: more tokens per row than can be targets.
@@ -42,7 +44,14 @@ class TopKDump(StoreDump):
     info: TopKInfo
     limit: int
 
-    def __init__(self, teacher: Teacher, pairs: Sides, info: TopKInfo, device: torch.device):
+    def __init__(
+        self,
+        teacher: Teacher,
+        pairs: Sides,
+        info: TopKInfo,
+        device: torch.device,
+        mentions: MentionsByRow | None = None,
+    ):
         super().__init__(pairs, info, teacher.model.max_positions())
         self.pairs, self.device = pairs, device
         self.model = teacher.model
@@ -50,7 +59,9 @@ class TopKDump(StoreDump):
         self.symbols = dictionary.symbols
         excluded = torch.from_numpy(excluded_ids(dictionary))
         self.wanted = None if info.fold is None else in_fold(pairs, info.fold)
-        self.scorer = ChunkScorer(teacher.model, pairs, info, excluded, dictionary.pad(), device, self.wanted)
+        self.scorer = ChunkScorer(
+            teacher.model, pairs, info, excluded, dictionary.pad(), device, self.wanted, mentions
+        )
 
     def open_writer(self, path: Any, shard: Shard, overwrite: bool) -> TopKWriter:
         return TopKWriter(

@@ -1,5 +1,6 @@
 """Mentions of entities: from characters of a text to pieces, and by a dictionary of names."""
 
+import itertools
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
@@ -23,9 +24,22 @@ class Mention(NamedTuple):
     entity: str
 
 
-def outermost(mentions: Iterable[Mention]) -> list[Mention]:
-    """The longest mentions, without those that overlap a longer one, in their order."""
-    kept: list[Mention] = []
+def outermost(mentions: Iterable[Mention], first: Sequence[Mention] = ()) -> list[Mention]:
+    """The longest mentions, without those that overlap a longer one, in their order.
+
+    Args:
+        mentions: of one text.
+        first: those among them that are kept whatever overlaps them.
+
+    Raises:
+        ValueError: two of the first ones overlap.
+    """
+    kept = sorted(first)
+    for one, other in itertools.pairwise(kept):
+        if other.begin < one.end:
+            raise ValueError(
+                f"the arguments {one.entity} and {other.entity} overlap; name mentions that stand apart"
+            )
     for mention in sorted(mentions, key=lambda one: (one.begin - one.end, one.begin)):
         if all(mention.end <= other.begin or mention.begin >= other.end for other in kept):
             kept.append(mention)

@@ -6,7 +6,12 @@ import torch
 from fairseq_bert_kd.functional.entity_fusion import (
     FULL,
     MIX,
+    NONE,
     PLAIN,
+    RANDOM,
+    SHUFFLED,
+    TRUE,
+    controlled_table,
     default_kinds,
     entity_alignment_loss,
     entity_scores,
@@ -81,3 +86,18 @@ def test_no_entity_of_a_masked_mention_is_left():
         for position in np.flatnonzero(hidden):
             assert not any(begin <= position < end for begin, end, _ in left)
         assert all(span in left for span in spans if not hidden[span[0] : span[1]].any())
+
+
+def test_controls_keep_the_row_of_no_entity_and_the_spread():
+    generator = torch.Generator().manual_seed(1)
+    table = torch.cat([torch.zeros(1, 4), torch.randn(500, 4, generator=generator) * 3 + 1])
+    tables = {kind: controlled_table(table, kind, generator) for kind in (TRUE, NONE, SHUFFLED, RANDOM)}
+    assert all(not one[0].any() for one in tables.values())
+    for kind in (TRUE, NONE):
+        assert torch.equal(tables[kind], table)
+    rows = [set(map(tuple, tables[kind].tolist())) for kind in (TRUE, SHUFFLED, RANDOM)]
+    assert rows[0] == rows[1]
+    assert rows[0] & rows[2] == {(0.0,) * 4}
+    assert (tables[SHUFFLED] == table).all(1).sum() < 10
+    torch.testing.assert_close(tables[RANDOM][1:].std(), table[1:].std(), atol=0.3, rtol=0)
+    torch.testing.assert_close(tables[RANDOM][1:].mean(), table[1:].mean(), atol=0.3, rtol=0)

@@ -77,7 +77,7 @@ def test_entities_change_the_output_once_trained_and_order_does_not(task, vector
     model = model_of(task, vectors, entity_init="normal", entity_layers="mix,full")
     batch = batch_of(task, *TEXTS)
     entities = entities_of(batch)
-    for parameter in model.stream.parameters():
+    for parameter in model.entities.stream.parameters():
         parameter.mul_(20.0)
     hidden, extra = model(**batch, entities=entities)
     without, _ = model(**batch)
@@ -96,6 +96,17 @@ def test_entities_change_the_output_once_trained_and_order_does_not(task, vector
 
 
 @torch.no_grad()
+def test_a_model_without_entities_reads_none(task, vectors):
+    model = model_of(task, vectors, entity_init="normal", entity_control="none")
+    batch = batch_of(task, *TEXTS)
+    torch.testing.assert_close(
+        model(**batch, entities=entities_of(batch))[0], model(**batch)[0], atol=0, rtol=0
+    )
+    cfg = OmegaConf.structured(EntityEncoderConfig(encoder_spec=model.spec()))
+    assert not EntityEncoder.build_model(cfg, task).entities.reads
+
+
+@torch.no_grad()
 def test_a_checkpoint_loads_without_the_vectors(task, vectors, tmp_path):
     model = model_of(task, vectors, entity_init="normal")
     path = save(model, tmp_path / "model.pt")
@@ -111,6 +122,18 @@ def test_a_checkpoint_loads_without_the_vectors(task, vectors, tmp_path):
     assert again.entities_digest() == read_entity_vectors(vectors).digest()
     with pytest.raises(ValueError, match="entity stream"):
         build(task, encoder_init=str(path))
+    model_of(task, vectors).load_state_dict(state["model"])
+    started = model_of(
+        task, vectors, **dict.fromkeys(sizes(), None), encoder_init=str(path), entity_init="normal"
+    )
+    hidden = [one(**batch, entities=entities)[0] for one in (started, model)]
+    torch.testing.assert_close(*hidden)
+    with pytest.raises(ValueError, match="was trained with entity layers plain, mix and 4 heads"):
+        model_of(
+            task, vectors, **dict.fromkeys(sizes(), None), encoder_init=str(path), entity_layers="full,full"
+        )
+    with pytest.raises(ValueError, match="with other entity vectors"):
+        model_of(task, vectors, entity_control="shuffled").load_state_dict(state["model"])
 
 
 def bert(layers=3, hidden=12, heads=3, ffn=20):
@@ -247,3 +270,16 @@ def test_every_trained_weight_gets_a_gradient(task, vectors):
         if parameter.requires_grad and parameter.grad is None
     ]
     assert without == []
+
+
+@pytest.mark.parametrize("control", ["true", "none"])
+def test_gradients_of_the_zero_start_are_of_ordinary_size(task, vectors, control):
+    """Layer normalisation of zeros would multiply them by a million, once U has left zero."""
+    model = model_of(task, vectors, entity_layers="mix,full", entity_control=control)
+    for layer in model.entities.stream.layers.values():
+        torch.nn.init.normal_(layer.to_hidden.weight, std=1e-3)
+    batch = batch_of(task, *TEXTS)
+    logits, _ = model(**batch, entities=entities_of(batch), classification_head_name=HEAD)
+    logits.sum().backward()
+    norms = [parameter.grad.norm() for parameter in model.entities.parameters() if parameter.grad is not None]
+    assert max(norms) < 10

@@ -2,12 +2,19 @@
 
 import itertools
 import json
+import math
+import shutil
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import torch
+from fairseq.logging import metrics
 
 from fairseq_bert_kd.cli.main import cli_main
-from fairseq_bert_kd.storage.entity_mentions import read_mentions
+from fairseq_bert_kd.criterions.entity_typing import EntityTypingCriterion
+from fairseq_bert_kd.storage.entity_mentions import read_mentions, read_types, type_names
+from fairseq_bert_kd.storage.fairseq_data import open_sides, sentence_files
 from tests.tiny_chain import PLUGIN, build_teacher_folder, run_fairseq
 from tests.tiny_sentences import prepare, write_table
 
@@ -16,6 +23,10 @@ WORDS = ("eat", "man", "near", "people", "auf", "der", "ein", "und")
 
 def cli(*words):
     return cli_main(list(map(str, words)))
+
+
+def mentions_of(data, split):
+    return read_mentions(data, split, list(open_sides(sentence_files(data, split), split).values()))
 
 
 @pytest.fixture(scope="module")
@@ -56,15 +67,119 @@ def test_training_and_evaluation(folder, tmp_path, capsys):
     assert "entity stream" in capsys.readouterr().err
 
 
+def test_a_relation_between_markers(folder, tmp_path, capsys):
+    """The head is the first word, the tail the last one; only the tail has a vector."""
+    data = shutil.copytree(folder / "data", tmp_path / "data")
+    files = []
+    for split in ("train", "valid"):
+        lines = [line.split("\t")[0] for line in (folder / f"{split}.tsv").read_text().splitlines()[1:]]
+        rows = [
+            {
+                "text": line,
+                "mentions": [[0, len(line), "longer"], [line.rindex(" ") + 1, len(line), line.split()[-1]], [0, line.index(" "), "Q"]],
+                "arguments": [2, 1],
+            }
+            for line in lines
+        ]  # fmt: skip
+        path = tmp_path / f"{split}.jsonl"
+        path.write_text("".join(f"{json.dumps(row)}\n" for row in rows))
+        files += [f"--{split}", path]
+    vectors = ("--vectors", folder / "graph.safetensors", "--overwrite")
+    assert cli("entities", data, *vectors, *files) == 0
+    assert "72 mentions; 24 carry a vector (50.0 %" in capsys.readouterr().out
+    mentions = mentions_of(data, "train").rows
+    assert mentions[:, 5].tolist() == [1, 2] * 24
+    assert (mentions[:, 4] > 0).tolist() == [False, True] * 24
+
+    def train(*options):
+        run_fairseq(
+            "train", data, "--user-dir", PLUGIN, "--task", "entity_sentence_prediction", "--arch", "entity_encoder",
+            "--encoder-layers", 2, "--encoder-hidden", 16, "--encoder-heads", 2, "--entity-vectors", folder / "graph.safetensors",
+            "--criterion", "sentence_prediction", "--optimizer", "adam", "--lr", 0.01, "--batch-size", 8, "--max-update", 1,
+            "--save-dir", tmp_path, "--no-epoch-checkpoints", "--num-workers", 0, "--no-progress-bar", "--cpu",
+            "--entity-markers", "relation", *options,
+        )  # fmt: skip
+
+    with pytest.raises(ValueError, match=r"`\[unused1\]` is not in the dictionary"):
+        train()
+    with pytest.raises(ValueError, match="must name 2 different pieces"):
+        train("--entity-marker-pieces", "man")
+    train("--entity-marker-pieces", "man,people")
+    assert cli("evaluate-sentences", data, "--path", tmp_path / "checkpoint_last.pt", "--cpu") == 0
+    assert cli("entities", data, *vectors, "--linker", "dictionary", "--names", folder / "names.tsv") == 0
+    with pytest.raises(ValueError, match="no row of split `valid` names them"):
+        train("--entity-marker-pieces", "man,people", "--save-dir", tmp_path / "other")
+    (tmp_path / "m.jsonl").write_text(files[1].read_text().replace("[2, 1]", "[2, 0]"))
+    capsys.readouterr()
+    assert cli("entities", data, *vectors, "--train", tmp_path / "m.jsonl") == 2
+    assert "row 1: the arguments" in capsys.readouterr().err
+
+
+def test_typing_with_any_number_of_types(folder, tmp_path):
+    """Rows of plain text; the first word is the mention."""
+    lines = [f"{one} {other}" for one, other in itertools.pairwise(WORDS)]
+    (tmp_path / "text.txt").write_text("".join(f"{line}\n" for line in lines))
+    assert prepare(folder / "bert", tmp_path / "data", "--task", "plain", "--train", tmp_path / "text.txt", "--valid", tmp_path / "text.txt") == 0  # fmt: skip
+    types = [["verb"], ["person", "being"], [], ["person", "being"], ["word"], [], ["word"]]
+    rows = (
+        {"text": line, "mentions": [[0, line.index(" "), line.split()[0]]], "arguments": [0], "types": own}
+        for line, own in zip(lines, types, strict=True)
+    )
+    (tmp_path / "m.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in rows))
+    assert cli("entities", tmp_path / "data", "--vectors", folder / "graph.safetensors", "--train", tmp_path / "m.jsonl", "--valid", tmp_path / "m.jsonl") == 0  # fmt: skip
+    assert type_names(tmp_path / "data") == ("being", "person", "verb", "word")
+    table = read_types(tmp_path / "data", "train", len(lines))
+    assert table.tolist()[:3] == [[0, 0, 1, 0], [1, 1, 0, 0], [0, 0, 0, 0]]
+
+    def train(criterion):
+        run_fairseq(
+            "train", tmp_path / "data", "--user-dir", PLUGIN, "--task", "entity_sentence_prediction", "--arch", "entity_encoder",
+            "--encoder-layers", 2, "--encoder-hidden", 16, "--encoder-heads", 2, "--entity-vectors", folder / "graph.safetensors",
+            "--criterion", criterion, "--optimizer", "adam", "--lr", 0.01, "--batch-size", 4, "--max-update", 2,
+            "--save-dir", tmp_path / "model", "--no-epoch-checkpoints", "--num-workers", 0, "--no-progress-bar", "--cpu",
+            "--entity-markers", "typing", "--entity-marker-pieces", "eat", "--best-checkpoint-metric", "f1",
+            "--maximize-best-checkpoint-metric",
+        )  # fmt: skip
+
+    with pytest.raises(ValueError, match="learns from labels"):
+        train("sentence_prediction")
+    train("entity_typing")
+    state = torch.load(tmp_path / "model" / "checkpoint_last.pt", weights_only=False)
+    assert 0 <= state["extra_state"]["val_loss"] <= 100  # F1
+    assert state["model"]["classification_heads.sentence_classification_head.output.weight"].shape[0] == 4
+
+
+def test_typing_loss_by_hand():
+    """Logits 0 and log 3 against 1 and 0: log 2 + log 4; the second sentence's set is right."""
+    logits = torch.tensor([[0.0, math.log(3)], [-1.0, 2.0]])
+
+    class Stub(torch.nn.Module):
+        def forward(self, classification_head_name, features_only):
+            return logits, {}
+
+    criterion = EntityTypingCriterion(SimpleNamespace(target_dictionary=None, cfg=SimpleNamespace()))
+    target = torch.tensor([[1, 0], [0, 1]], dtype=torch.uint8)
+    loss, size, log = criterion(Stub(), {"net_input": {}, "target": target, "ntokens": 4})
+    second = math.log(1 + math.exp(-1)) + math.log(1 + math.exp(-2))
+    torch.testing.assert_close(loss.item(), math.log(2) + math.log(4) + second, atol=1e-5, rtol=0)
+    assert size == 2
+    assert [int(log[key]) for key in ("hits", "found", "true", "exact")] == [1, 2, 2, 1]
+    with metrics.aggregate() as logged:
+        EntityTypingCriterion.reduce_metrics([log])
+    assert logged.get_smoothed_values()["f1"] == 50.0
+    with pytest.raises(ValueError, match="needs mentions with types"):
+        criterion(Stub(), {"net_input": {}, "target": torch.tensor([1, 0]), "ntokens": 4})
+
+
 def test_mentions_are_those_of_the_text(folder):
-    mentions = read_mentions(folder / "data", "train")
+    mentions = mentions_of(folder / "data", "train")
     assert mentions.span == "first"
     table = [line.split("\t")[0].split() for line in (folder / "train.tsv").read_text().splitlines()[1:]]
     ids = (folder / "graph.txt").read_text().split()
     expected = [
         (row, ids.index(word) + 1) for row, words in enumerate(table) for word in words if word in ids
     ]
-    assert [(int(row), int(entity)) for row, *_, entity in mentions.rows] == expected
+    assert [(int(row), int(entity)) for row, *_, entity, _ in mentions.rows] == expected
 
 
 def test_refusals(folder, tmp_path, capsys):

@@ -1,0 +1,98 @@
+"""Text of the WebNLG experiment: triples as sources, sentences as targets, and the entities that both name.
+
+    python examples/entities/prepare_webnlg.py --data webnlg --out text
+
+webnlg holds {train,dev,test}.jsonl or the same with .gz: objects with `triples` ("subject | predicate | object"), `text`, and `mentions`
+with `entity`, `begin` and `end` in characters of the text (-1 where a mention was not found). dev becomes valid. A source is its
+triples with spaces for underscores, joined by semicolons; subjects and objects are its mentions.
+
+Writes SPLIT.triples and SPLIT.text, SPLIT.jsonl (mentions of both), and graph.tsv, the triples of the training split.
+"""
+
+import argparse
+import itertools
+import json
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from fairseq_bert_kd.text_lines import open_lines
+
+SPLITS = {"train": "train", "dev": "valid", "test": "test"}
+
+
+class Side(NamedTuple):
+    """A text and its mentions: first character, the one after the last, and entity."""
+
+    text: str
+    mentions: list[tuple[int, int, str]]
+
+
+def source_of(triples: list[str]) -> Side:
+    """Triples as one line."""
+    text, mentions = "", []
+    for number, triple in enumerate(triples):
+        head, predicate, tail = triple.split(" | ")
+        text += " ; " if number else ""
+        for place, part in enumerate((head, predicate, tail)):
+            text += " | " if place else ""
+            shown = " ".join(part.replace("_", " ").strip('"').split())
+            if place != 1 and shown:
+                mentions.append((len(text), len(text) + len(shown), part))
+            text += shown
+    return Side(text, mentions)
+
+
+def target_of(row: dict[str, Any]) -> Side:
+    """The sentence, with the mentions that were found in it as whole words."""
+    text = row["text"]
+    found = [
+        (begin, end, mention["entity"])
+        for mention in row["mentions"]
+        if 0 <= (begin := mention["begin"]) < (end := mention["end"])
+        and not text[end : end + 1].isalnum()
+        and not text[max(begin - 1, 0) : begin].isalnum()
+    ]
+    return Side(text, found)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--rows", type=int, help="first rows of each split (default: all)")
+    parser.add_argument("--out", type=Path, required=True)
+    args = parser.parse_args()
+    args.out.mkdir(parents=True, exist_ok=True)
+    graph: dict[str, None] = {}
+    for name, split in SPLITS.items():
+        path = args.data / f"{name}.jsonl"
+        lines = open_lines(path if path.exists() else args.data / f"{name}.jsonl.gz")
+        rows = [json.loads(line) for line in itertools.islice(lines, args.rows)]
+        rows = [row for row in rows if "\n" not in row["text"] and row["text"].strip()]
+        pairs = [(source_of(row["triples"]), target_of(row)) for row in rows]
+        if name == "train":
+            graph |= dict.fromkeys(
+                "\t".join(triple.split(" | ")) for row in rows for triple in row["triples"]
+            )
+        for ending, side in (("triples", 0), ("text", 1)):
+            written = "".join(f"{pair[side].text}\n" for pair in pairs)
+            (args.out / f"{split}.{ending}").write_text(written, encoding="utf-8")
+        mentions = (
+            {
+                "texts": [side.text for side in pair],
+                "mentions": [
+                    [number, *mention] for number, side in enumerate(pair) for mention in side.mentions
+                ],
+            }
+            for pair in pairs
+        )
+        written = "".join(f"{json.dumps(row, ensure_ascii=False)}\n" for row in mentions)
+        (args.out / f"{split}.jsonl").write_text(written, encoding="utf-8")
+        print(f"{split}: {len(pairs):,} pairs")
+    (args.out / "graph.tsv").write_text("".join(f"{triple}\n" for triple in graph), encoding="utf-8")
+    print(f"graph: {len(graph):,} triples")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,162 @@
+"""What an encoder needs to read entities: the stream beside its layers, the frozen vectors, and the options of both."""
+
+from dataclasses import dataclass, field
+from typing import Any, Optional
+
+import torch
+from fairseq.dataclass import ChoiceEnum, FairseqDataclass
+from torch import Tensor, nn
+
+from fairseq_bert_kd.functional.entity_fusion import (
+    CONTROLS,
+    NONE,
+    TRUE,
+    controlled_table,
+    default_kinds,
+    look_up,
+)
+from fairseq_bert_kd.modules.entity_stream import INITS, ZERO, EntityStream
+from fairseq_bert_kd.storage.entity_vectors import read_entity_vectors
+
+
+@dataclass
+class EntityOptions(FairseqDataclass):
+    """Options of the vectors and of the entity stream."""
+
+    entity_vectors: Optional[str] = field(
+        default=None,
+        metadata={
+            "help": "entity vectors that `fairseq-bert-kd entity-vectors` wrote: the .safetensors file, its ids beside it"
+        },
+    )
+    entity_layers: Optional[str] = field(
+        default=None,
+        metadata={
+            "help": "kinds of the last layers, separated by commas: plain (BERT's), mix (entities join the tokens) or full (and "
+            "attend to each other); default: half of the layers plain, at most 5, one mix, the others full"
+        },
+    )
+    entity_heads: int = field(
+        default=4,
+        metadata={"help": "heads of the entities' attention, which divide their width (released: 4)"},
+    )
+    entity_init: ChoiceEnum(INITS) = field(  # type: ignore[valid-type]
+        default=ZERO,
+        metadata={
+            "help": "zero: training starts exactly from the encoder without entities (ours); normal: N(0, 0.02), as released"
+        },
+    )
+    entity_control: ChoiceEnum(CONTROLS) = field(  # type: ignore[valid-type]
+        default=TRUE,
+        metadata={
+            "help": "what the model reads of an entity: its own vector (true), or for comparisons that of another entity, always "
+            "the same one (shuffled), random numbers of the same spread (random), or nothing (none); drawn from --seed"
+        },
+    )
+
+
+class EntityReader(nn.Module):
+    """Runs an encoder with the entities that its tokens name.
+
+    Args:
+        stream: the entity side of its layers.
+        table: ``(entities + 1, entity_dim)`` float32, row 0 zeros for no entity.
+        digest: of the vectors.
+        reads: False for a model that is never shown an entity (``--entity-control none``).
+
+    Attributes:
+        vectors: the table, frozen.
+    """
+
+    vectors: Tensor
+
+    def __init__(self, stream: EntityStream, table: Tensor, digest: str, reads: bool = True):
+        super().__init__()
+        self.stream, self.digest, self.reads = stream, digest, reads
+        self.register_buffer("vectors", table)
+
+    @classmethod
+    def new(cls, cfg: Any, encoder: Any, seed: int) -> "EntityReader":
+        """The reader of `EntityOptions` for an encoder.
+
+        Raises:
+            FileNotFoundError: no vectors.
+            ValueError: vectors or options that do not fit the encoder.
+        """
+        vectors = read_entity_vectors(cfg.entity_vectors)
+        given, layers = cfg.entity_layers, encoder.config.num_hidden_layers
+        kinds = given.split(",") if given else default_kinds(layers)
+        control = str(cfg.entity_control)
+        generator = torch.Generator().manual_seed(seed)
+        table = controlled_table(torch.from_numpy(vectors.table()), control, generator)
+        stream = EntityStream(encoder, kinds, table.size(1), cfg.entity_heads, str(cfg.entity_init))
+        return cls(stream, table, vectors.digest(), reads=control != NONE)
+
+    @classmethod
+    def of_spec(cls, stated: dict[str, Any], encoder: Any) -> "EntityReader":
+        """The reader of `spec`, without its weights."""
+        table = torch.zeros(stated["rows"], stated["width"])
+        stream = EntityStream(encoder, stated["kinds"], stated["width"], stated["heads"])
+        return cls(stream, table, stated["digest"], stated["reads"])
+
+    def take(self, stated: dict[str, Any], weights: dict[str, Tensor], name: str) -> None:
+        """Start from the reader of a checkpoint.
+
+        Args:
+            stated: its `spec`.
+            weights: its weights.
+            name: path of the checkpoint, for the message.
+
+        Raises:
+            ValueError: it has other layers, or other vectors.
+        """
+        given, own = ((list(said["kinds"]), said["heads"]) for said in (stated, self.spec()))
+        if given != own:
+            raise ValueError(
+                f"`{name}` was trained with entity layers {', '.join(given[0])} and {given[1]} heads, the options say "
+                f"{', '.join(own[0])} and {own[1]}; give --entity-layers and --entity-heads as there"
+            )
+        self.load_state_dict(weights)
+
+    def _load_from_state_dict(self, state_dict, prefix, *others):
+        """torch's; ValueError where a checkpoint was trained with other vectors than those that the options name."""
+        given = state_dict.get(f"{prefix}vectors")
+        if given is not None and bool(self.vectors.any()):  # zeros: of a checkpoint's own description
+            same = given.shape == self.vectors.shape
+            if not (same and torch.equal(given.to(self.vectors), self.vectors)):
+                raise ValueError(
+                    "the checkpoint was trained with other entity vectors, or with another --entity-control or --seed of it; give "
+                    "the ones that it was trained with, or another --save-dir"
+                )
+        super()._load_from_state_dict(state_dict, prefix, *others)
+
+    def spec(self) -> dict[str, Any]:
+        """What `of_spec` needs, ready for JSON."""
+        rows, width = self.vectors.shape
+        return {
+            "rows": rows, "width": width, "kinds": self.stream.kinds, "heads": self.stream.heads, "digest": self.digest,
+            "reads": self.reads,
+        }  # fmt: skip
+
+    def forward(
+        self,
+        encoder: Any,
+        placed: Optional[Tensor],
+        input_ids: Tensor,
+        attention_mask: Optional[Tensor] = None,
+        token_type_ids: Optional[Tensor] = None,
+    ) -> Tensor:
+        """Last hidden states, ``(batch, input_len, d)``.
+
+        Args:
+            encoder: the one that the stream was made for.
+            placed: ``(batch, input_len)`` int64 rows of the table, 0 for none; None for no entities at all.
+            input_ids: ``(batch, input_len)`` encoder ids.
+            attention_mask: ``(batch, input_len)``, 1 on tokens; None if nothing is padded.
+            token_type_ids: ``(batch, input_len)`` segments.
+        """
+        if placed is None or not self.reads:
+            placed = torch.zeros_like(input_ids)
+        if attention_mask is None:
+            attention_mask = torch.ones_like(input_ids)
+        return self.stream(encoder, look_up(placed, self.vectors), input_ids, attention_mask, token_type_ids)

@@ -1,0 +1,134 @@
+"""The relation experiment: its text, and its steps as the commands say them."""
+
+import json
+import random
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from examples.entities.prepare_text import pair_of, split_graph
+from examples.entities.prepare_webnlg import source_of, target_of
+from examples.workflow.settings import load
+from fairseq_bert_kd.storage.triples import read_triples
+
+EXAMPLES = Path(__file__).parents[2] / "examples"
+
+
+@pytest.fixture
+def graph(tmp_path):
+    """60 entities, 300 triples of two relations; some pairs are linked twice."""
+    rng = random.Random(1)
+    triples = sorted(
+        {
+            (f"e{rng.randrange(60)}", rng.choice(("_has_part", "_verb_group")), f"e{rng.randrange(60)}")
+            for _ in range(400)
+        }
+    )
+    rng.shuffle(triples)
+    for name, part in (("train", triples[:300]), ("dev", triples[300:340]), ("test", triples[340:])):
+        (tmp_path / f"{name}.tsv").write_text("".join("\t".join(triple) + "\n" for triple in part))
+    texts = (f"e{i}\tname {i}, what it is\n" for i in range(60))
+    (tmp_path / "entity2text.txt").write_text("".join(texts))
+    return tmp_path
+
+
+def test_no_pair_of_a_set_is_linked_in_the_graph_or_learned_and_judged(graph):
+    script = EXAMPLES / "entities" / "prepare_text.py"
+    out = graph / "text"
+    command = [sys.executable, script, "--data", graph, "--held-out", 100, "--rows", 20, "30", "--draws", 1, 2, "--out", out]  # fmt: skip
+    child = subprocess.run(
+        list(map(str, command)), capture_output=True, text=True, check=False, cwd=EXAMPLES.parent
+    )
+    assert child.returncode == 0, child.stderr
+    linked = set(map(pair_of, read_triples([out / "graph.tsv"])))
+    read = {}
+    for name in ("train.20.1", "train.20.2", "train.30.1", "valid", "test"):
+        rows = [json.loads(line) for line in (out / f"{name}.jsonl").read_text().splitlines()]
+        read[name] = [frozenset(entity for *_, entity in row["mentions"]) for row in rows]
+        assert not linked & set(read[name])
+        for row in rows:
+            assert [
+                text[begin:end]
+                for text, (_, begin, end, _) in zip(row["texts"], row["mentions"], strict=True)
+            ] == [f"name {entity[1:]}" for *_, entity in row["mentions"]]
+        header, *lines = (out / f"{name}.tsv").read_text().splitlines()
+        assert header == "head\ttail\trelation"
+        labels = (out / f"{name}.label").read_text().splitlines()
+        assert [line.split("\t")[2] for line in lines] == labels
+        assert set(labels) <= {"has_part", "verb_group"}
+        assert len(labels) == len(rows)
+    assert len(read["train.20.1"]) == 20
+    assert read["train.20.1"] != read["train.20.2"]
+    assert read["train.30.1"][:20] == read["train.20.1"]
+    assert not (set(read["valid"]) | set(read["test"])) & {
+        pair for name in read if name.startswith("train") for pair in read[name]
+    }
+
+
+def test_the_graph_and_what_is_held_out_are_the_training_triples(graph):
+    triples = read_triples([graph / "train.tsv"])
+    kept, held_out = split_graph(triples, 100)
+    assert len(kept) == 200
+    assert not set(kept) & set(held_out)
+    linked = set(map(pair_of, kept))
+    left = [triple for triple in triples if triple not in set(kept) and pair_of(triple) in linked]
+    assert len(held_out) + len(left) == 100
+
+
+def test_rows_differ_by_what_they_read_of_the_entities():
+    settings, kind = load(
+        EXAMPLES / "entities" / "task.yaml", ["teacher=bert", "out=out", "data=data", "seeds=[2]"]
+    )
+    steps = {step.name: step for step in kind.steps(settings)}
+    assert list(steps)[:3] == ["text", "data-2", "data-2-vectors"]
+    assert "data" not in steps
+    assert "--train text/train.1000.2.jsonl" in steps["data-2-vectors"].command
+    words = {name: step.command.split() for name, step in steps.items()}
+    own = {
+        name: [word for word in words[f"students/{name}.2"] if word not in words["students/entities.2"]]
+        for name in ("without", "shuffled", "random")
+    }
+    assert own == {
+        "without": ["--entity-control", "none", "students/without.2"],
+        "shuffled": ["--entity-control", "shuffled", "students/shuffled.2"],
+        "random": ["--entity-control", "random", "students/random.2"],
+    }
+    assert "evaluate-sentences data-2 --path" in steps["outputs/entities.2.test"].command
+    assert "text/train.1000.2 text/valid text/test" in steps["outputs/vectors.2.test"].command
+    for step in steps.values():
+        assert "{seed}" not in step.command
+
+
+def test_a_source_is_its_triples_and_names_their_ends():
+    text, mentions = source_of(
+        ['Aarhus_Airport | cityServed | "Aarhus, Denmark"', "Aarhus_Airport | elevation | 25.0"]
+    )
+    assert text == "Aarhus Airport | cityServed | Aarhus, Denmark ; Aarhus Airport | elevation | 25.0"
+    assert [(text[begin:end], entity) for begin, end, entity in mentions] == [
+        ("Aarhus Airport", "Aarhus_Airport"),
+        ("Aarhus, Denmark", '"Aarhus, Denmark"'),
+        ("Aarhus Airport", "Aarhus_Airport"),
+        ("25.0", "25.0"),
+    ]
+    row = {"text": "It is in Aarhus.", "mentions": [{"entity": "Aarhus", "begin": 9, "end": 15}, {"entity": "X", "begin": -1, "end": -1}]}  # fmt: skip
+    assert target_of(row).mentions == [(9, 15, "Aarhus")]
+
+
+@pytest.mark.parametrize("name", ["webnlg", "no_harm"])
+def test_the_other_experiments_have_their_steps(name):
+    settings, kind = load(
+        EXAMPLES / "entities" / f"{name}.yaml", ["teacher=bert", "out=out", "data=data", "seeds=[1]"]
+    )
+    steps = {step.name: step for step in kind.steps(settings)}
+    mentions = steps["after-preprocess" if name == "webnlg" else "data-vectors"].command
+    assert "fairseq-bert-kd entities data" in mentions
+    compared = "students/entities.1"
+    assert compared in steps
+    if name == "webnlg":
+        controls = {
+            f"teacher{kind}": steps[f"teacher{kind}"].command for kind in ("", "-entities", "-shuffled")
+        }
+        assert ["none" in words.split() for words in controls.values()] == [True, False, False]
+        assert ["shuffled" in words.split() for words in controls.values()] == [False, False, True]
