@@ -218,7 +218,9 @@ class LayerDistillationCriterion(FairseqCriterion):
             and model.encoder.config._attn_implementation == "sdpa"
         )
 
-    def _attend(self, teacher: Any, found: list[tuple[str, Tensor]], layer: int, *vectors: Tensor, **given: Any) -> Tensor:
+    def _attend(
+        self, teacher: Any, found: list[tuple[str, Tensor]], layer: int, *vectors: Tensor, **given: Any
+    ) -> Tensor:
         """Attention of a student's layer, which adds the loss of its scores to what was found."""
         matched = dict(self.pairs.scores).get(layer)
         if matched is None:

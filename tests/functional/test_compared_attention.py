@@ -51,7 +51,8 @@ def test_gradients_with_dropout():
     """The same draws in every call: the gradient is that of finite differences."""
     generator = torch.Generator().manual_seed(0)
     own = [
-        torch.randn(2, 2, 3, 2, dtype=torch.float64, generator=generator, requires_grad=True) for _ in range(3)
+        torch.randn(2, 2, 3, 2, dtype=torch.float64, generator=generator, requires_grad=True)
+        for _ in range(3)
     ]
     others = [torch.randn(2, 2, 3, 4, dtype=torch.float64, generator=generator) for _ in range(2)]
     valid = torch.ones(2, 3, dtype=torch.bool)
@@ -69,7 +70,13 @@ def test_dropout_leaves_out_its_share_and_keeps_the_mean():
     query = torch.zeros(8, 2, 64, 4)
     valid = torch.ones(8, 64, dtype=torch.bool)
     output, losses = compared_attention(
-        query, query, torch.ones(8, 2, 64, 4), (torch.zeros(8, 64, 8), torch.zeros(8, 64, 8)), valid, None, 0.25
+        query,
+        query,
+        torch.ones(8, 2, 64, 4),
+        (torch.zeros(8, 64, 8), torch.zeros(8, 64, 8)),
+        valid,
+        None,
+        0.25,
     )
     kept = (output * 64 * 0.75)[..., 0]
     assert_close(kept, kept.round(), rtol=0, atol=1e-3)  # a number of positions
