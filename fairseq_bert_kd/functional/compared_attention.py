@@ -20,7 +20,7 @@ STEPS = 2**16  # dropout's probability is rounded to 1 / STEPS: four draws come 
 Attend = Callable[..., Tensor]
 
 
-class replaced_attention(TorchFunctionMode):  # noqa: N801  a context manager
+class replaced_attention(TorchFunctionMode):
     """Context in which `attend` takes the place of ``torch.nn.functional.scaled_dot_product_attention``.
 
     Args:
