@@ -6,8 +6,12 @@ from typing import Any
 
 import torch
 
+Clock = Callable[[], float]
 
-def in_turns(ways: Mapping[str, Callable[[], Any]], rounds: int) -> dict[str, list[float]]:
+
+def in_turns(
+    ways: Mapping[str, Callable[[], Any]], rounds: int, clock: Clock = time.perf_counter
+) -> dict[str, list[float]]:
     """Seconds of each way in each round, by name; a first round, which pays one-time costs, is not counted.
 
     The ways take turns, in the other order in every other round, so that a drift of the machine cancels in a ratio of one
@@ -16,17 +20,20 @@ def in_turns(ways: Mapping[str, Callable[[], Any]], rounds: int) -> dict[str, li
     found: dict[str, list[float]] = {name: [] for name in ways}
     for turn in range(rounds + 1):
         for name in reversed(ways) if turn % 2 else ways:  # type: ignore[call-overload]
-            found[name].append(seconds(ways[name]))
+            found[name].append(seconds(ways[name], clock))
     return {name: values[1:] for name, values in found.items()}
 
 
-def seconds(work: Callable[[], Any]) -> float:
-    """Time of one call and of what it started on a GPU; ``torch.utils.benchmark.Timer`` would call it three times."""
-    started = time.perf_counter()
+def seconds(work: Callable[[], Any], clock: Clock = time.perf_counter) -> float:
+    """Time of one call and of what it started on a GPU; ``torch.utils.benchmark.Timer`` would call it three times.
+
+    ``time.process_time`` as the clock counts the processor's seconds, which other work on the machine hardly moves.
+    """
+    started = clock()
     work()
     if torch.cuda.is_available():
         torch.cuda.synchronize()
-    return time.perf_counter() - started
+    return clock() - started
 
 
 def ratios(numerators: Sequence[float], denominators: Sequence[float]) -> list[float]:
