@@ -219,15 +219,23 @@ class LayerDistillationCriterion(FairseqCriterion):
         )
 
     def _attend(
-        self, teacher: Any, found: list[tuple[str, Tensor]], layer: int, *vectors: Tensor, **given: Any
+        self,
+        teacher: Any,
+        found: list[tuple[str, Tensor]],
+        layer: int,
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        attn_mask: Tensor | None = None,
+        dropout_p: float = 0.0,
+        **given: Any,
     ) -> Tensor:
         """Attention of a student's layer, which adds the loss of its scores to what was found."""
         matched = dict(self.pairs.scores).get(layer)
         if matched is None:
-            return F.scaled_dot_product_attention(*vectors, **given)
+            return F.scaled_dot_product_attention(query, key, value, attn_mask, dropout_p, **given)
         others = teacher.states.take_queries_and_keys(matched)
-        options = {name: given.get(name) for name in ("attn_mask", "dropout_p")}
-        output, losses = compared_attention(*vectors, others, teacher.tokens, **options)
+        output, losses = compared_attention(query, key, value, others, teacher.tokens, attn_mask, dropout_p)
         found.append(("attention", losses))
         return output
 
