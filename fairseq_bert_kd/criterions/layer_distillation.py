@@ -23,7 +23,7 @@ from fairseq_bert_kd.criterions.layer_distillation_options import (
     term_weights,
 )
 from fairseq_bert_kd.criterions.layer_distillation_pairs import LayerPairs, layer_pairs
-from fairseq_bert_kd.functional.compared_attention import compared_attention, replaced_attention
+from fairseq_bert_kd.functional.compared_attention import ReplacedAttention, compared_attention
 from fairseq_bert_kd.functional.encoder_states import EncoderStates, record
 from fairseq_bert_kd.functional.layer_matching import (
     hidden_mse,
@@ -196,7 +196,7 @@ class LayerDistillationCriterion(FairseqCriterion):
         pairs, contexts = self.pairs, contextlib.ExitStack()
         if self._attention_compares(model):
             pairs = pairs._replace(scores=())
-            contexts.enter_context(replaced_attention(functools.partial(self._attend, teacher, found)))
+            contexts.enter_context(ReplacedAttention(functools.partial(self._attend, teacher, found)))
 
         def compare(student: EncoderStates, layer: int) -> None:
             # squares and sums stay in float32

@@ -1,6 +1,6 @@
 """Attention of a student that is compared with its teacher's scores while they are in the processor's cache.
 
-torch's attention makes whole-batch scores once with dropout on a CPU, and a loss of scores makes them again. Here each
+With dropout on a CPU torch's attention makes the scores of a whole batch, and a loss of scores makes them again. Here a
 sentence's scores are made once: attention and loss take them, and one backward pass serves both.
 
 Shapes: B sentences, L positions, heads, d and d' widths of a teacher's and a student's head.
@@ -20,7 +20,7 @@ STEPS = 2**16  # dropout's probability is rounded to 1 / STEPS: four draws come 
 Attend = Callable[..., Tensor]
 
 
-class replaced_attention(TorchFunctionMode):
+class ReplacedAttention(TorchFunctionMode):
     """Context in which `attend` takes the place of ``torch.nn.functional.scaled_dot_product_attention``.
 
     Args:
@@ -56,14 +56,15 @@ def compared_attention(
         value: the same.
         teacher: queries and keys, ``(B, L, heads d)`` each, heads side by side; they get no gradient.
         valid: ``(B, L)`` bool, positions whose scores are compared, as query and as key.
-        attn_mask: ``(B or 1, 1, L or 1, L)`` bool, keys that a query attends to; None for all.
+        attn_mask: ``(B or 1, 1, L or 1, L)`` bool, keys that a query attends to, or numbers that are added to the scores; None
+            for all keys.
         dropout_p: probability that a query's attention to a key is left out, up to 1 / 65,536.
 
     Returns:
         ``(B, heads, L, d')`` what attention gives, and ``(B,)`` losses.
     """
     others = [vectors.unflatten(2, (query.size(1), -1)).transpose(1, 2) for vectors in teacher]
-    mask = None if attn_mask is None else attn_mask.expand(len(query), 1, query.size(2), -1)
+    mask = None if attn_mask is None else attn_mask.expand(len(query), -1, query.size(2), -1)
     return _ComparedAttention.apply(query, key, value, *others, valid, mask, dropout_p)
 
 
@@ -97,7 +98,7 @@ class _ComparedAttention(torch.autograd.Function):
             by_query[part] = _by_position(torch.bmm(difference, keys), heads)
             by_key[part] = _by_position(torch.bmm(difference.mT, queries), heads)
             if mask is not None:
-                scores.view(-1, heads, length, length).masked_fill_(~mask[part], -torch.inf)
+                _restrict(scores.view(-1, heads, length, length), mask[part])
             attention = probs[part].flatten(0, 1)
             torch.softmax(scores, dim=-1, out=attention)
             if dropout:
@@ -145,6 +146,14 @@ def _attention_gradients(ctx, grad, query, key, value, probs, kept):
         query_grad[part] = _by_position(torch.bmm(inner, keys), heads)
         key_grad[part] = _by_position(torch.bmm(inner.mT, queries), heads)
     return query_grad, key_grad, value_grad
+
+
+def _restrict(scores: Tensor, mask: Tensor) -> None:
+    """Apply a mask of ``scaled_dot_product_attention`` in place."""
+    if mask.dtype == torch.bool:
+        scores.masked_fill_(~mask, -torch.inf)
+    else:
+        scores += mask
 
 
 def _by_position(vectors: Tensor, heads: int) -> Tensor:

@@ -7,9 +7,9 @@ from torch.testing import assert_close
 
 from fairseq_bert_kd.functional import layer_matching
 from fairseq_bert_kd.functional.compared_attention import (
+    ReplacedAttention,
     _ComparedAttention,
     compared_attention,
-    replaced_attention,
 )
 from fairseq_bert_kd.functional.layer_matching import projected_score_mse
 
@@ -25,7 +25,7 @@ def by_head(values):
     return values.unflatten(2, (HEADS, -1)).transpose(1, 2)
 
 
-@pytest.mark.parametrize("padded", [False, True])
+@pytest.mark.parametrize("padded", [None, "bool", "numbers"])
 @pytest.mark.parametrize("at_once", [1, 2 * HEADS * LENGTH**2, 10**6])
 def test_attention_loss_and_gradients_are_those_of_both_apart(monkeypatch, padded, at_once):
     monkeypatch.setitem(layer_matching.NUMBERS_AT_ONCE, "cpu", at_once)
@@ -40,6 +40,8 @@ def test_attention_loss_and_gradients_are_those_of_both_apart(monkeypatch, padde
         total = (output.transpose(1, 2) * outer * valid[:, :, None, None]).sum() + (losses * factors).sum()
         return output.transpose(1, 2)[valid], losses, *torch.autograd.grad(total, own)
 
+    if padded == "numbers":
+        mask = torch.zeros(mask.shape).masked_fill(~mask, torch.finfo(torch.float32).min)
     found = of(*compared_attention(*map(by_head, own), teacher, valid, mask))
     attention = F.scaled_dot_product_attention(*map(by_head, own), attn_mask=mask)
     expected = of(attention, projected_score_mse(tuple(own[:2]), teacher, HEADS, valid))
@@ -93,7 +95,7 @@ def test_a_replaced_attention_gets_its_calls_by_number_inside_the_block_alone():
         return query + 1
 
     query = torch.zeros(1, 1, 2, 2)
-    with replaced_attention(attend):
+    with ReplacedAttention(attend):
         for _ in range(2):
             output = F.scaled_dot_product_attention(query, query, query, dropout_p=0.1)
     assert output.tolist() == [[[[1, 1], [1, 1]]]]
