@@ -6,11 +6,15 @@ import shutil
 
 import pytest
 import torch
+import transformers
+from fairseq.data import Dictionary
 
+from fairseq_bert_kd.cli.main import cli_main
 from fairseq_bert_kd.data.corpus_parts import text_parts
 from fairseq_bert_kd.functional.text_input import LEFT_TO_RIGHT
 from fairseq_bert_kd.tasks.conditional_masked_lm import ConditionalMaskedLMConfig, OneSidedMaskedLMTask
 from fairseq_bert_kd.teachers.load import load_teacher
+from fairseq_bert_kd.teachers.load_masked_lm import load_masked_lm
 from tests.one_sided_chain import BERT_REPLACEMENT, preprocess_one
 from tests.test_chain import values
 from tests.test_distributed_training import (
@@ -55,6 +59,51 @@ def test_checkpoint_says_how_it_was_masked_and_loads_without_the_encoder(one_sid
 def test_spec_of_a_pair_teacher_says_always_masked(chain):
     spec = json.loads(torch.load(chain.teacher, weights_only=False)["cfg"]["model"]["teacher_spec"])
     assert spec["replacement"] == {"keep": 0.0, "random": 0.0}
+
+
+def test_exported_model_has_its_head_in_plain_transformers(one_sided, tmp_path, capsys):
+    """Masked by 80/10/10, exported, and asked for the same positions: equal logits of all that the dictionary has."""
+    folder = tmp_path / "mlm"
+    assert (
+        cli_main(
+            ["export-student", str(one_sided.checkpoint), "--format", "transformers", "--output", str(folder)]
+        )
+        == 0
+    )
+    assert "BertForMaskedLM" in capsys.readouterr().out
+    exported, info = transformers.BertForMaskedLM.from_pretrained(folder, output_loading_info=True)
+    assert not info["missing_keys"]
+    assert not info["unexpected_keys"]
+    text = (one_sided.pieces.parent / "pieces/valid").read_text().splitlines()[:3]
+    model, tokenizer = load_masked_lm(str(one_sided.checkpoint))
+    dictionary = Dictionary.load(str(one_sided.data / "dict.txt"))
+    tokens = [dictionary.encode_line(line, add_if_not_exist=False).long() for line in text]
+    lengths = torch.tensor([len(each) for each in tokens])
+    ids = torch.nn.utils.rnn.pad_sequence(tokens, batch_first=True, padding_value=dictionary.pad())
+    predicted = ids.ne(dictionary.pad()) & (torch.arange(ids.size(1)) % 2 == 1)
+    with torch.no_grad():
+        logits = model((ids,), (lengths,), predicted)
+        inputs, at = model.text_layout().lay_out((ids,), (lengths,), predicted)
+        theirs = exported.eval()(inputs.input_ids, inputs.attention_mask, inputs.token_type_ids).logits
+    rows, columns = predicted.nonzero(as_tuple=True)
+    theirs = theirs[rows, at[rows, columns]]
+    symbols = model.target_to_teacher
+    alone = symbols.bincount()[symbols] == 1  # ids of one symbol
+    assert alone.sum() > 10
+    torch.testing.assert_close(theirs[:, symbols[alone]], logits[:, alone], rtol=1e-5, atol=1e-5)
+    unknown = torch.ones(theirs.size(1), dtype=torch.bool).index_fill(0, symbols, False)
+    assert unknown.any()
+    assert (theirs[:, unknown] == -1e4).all()
+    assert load_masked_lm(str(folder))[1].digest() == tokenizer.digest()
+
+
+def test_left_to_right_models_are_not_exported_as_masked_ones(one_sided):
+    model, _ = load_masked_lm(str(one_sided.checkpoint))
+    model.attention = LEFT_TO_RIGHT
+    with pytest.raises(
+        ValueError, match=r"--teacher-attention left-to-right, and transformers' .* \(--encoder-only\)"
+    ):
+        model.to_transformers()
 
 
 def test_pairs_can_be_masked_as_bert_does(chain, tmp_path):

@@ -8,12 +8,13 @@ from typing import Any
 from fairseq_bert_kd import compat
 
 SUMMARY = (
-    "a FOLDER with config, safetensors and tokenizer for transformers, of an encoder (--arch hf_encoder)"
+    "a FOLDER with config, safetensors and tokenizer for transformers, of an encoder (--arch hf_encoder) or a masked "
+    "language model (--arch hf_masked_lm)"
 )
 OPTIONS: dict[str, dict[str, Any]] = {
     "--encoder-only": {
         "action": "store_true",
-        "help": "leave the classification head out (for AutoModel)",
+        "help": "leave the head out, of classes or of masked words (for AutoModel)",
     },
 }
 
@@ -24,20 +25,42 @@ def write(state: dict[str, Any], output: Path, args: argparse.Namespace) -> str:
     Raises:
         ValueError: no encoder, another tokenizer than the student's, or a head that transformers cannot represent.
     """
-    from fairseq_bert_kd.modules.encoder_start import parts_of_state
-    from fairseq_bert_kd.modules.sentence_classifier import to_transformers
-
-    parts, spec = parts_of_state(state, args.checkpoint)
-    settings = compat.model_settings(state)
-    tokenizer = own_tokenizer(state, args, spec.digests["tokenizer"])
-    if args.encoder_only:
-        parts = parts._replace(output=None)
-    model = to_transformers(parts, dropout=settings.get("classification_dropout", 0.0))
+    if _is_masked_lm(state) and not args.encoder_only:
+        model, digest = _masked_lm(state)
+    else:
+        model, digest = _encoder(state, args)
+    tokenizer = own_tokenizer(state, args, digest)
     model.save_pretrained(output)
     tokenizer.save(str(output))
     for file in output.iterdir():  # safetensors lets only the owner read the weights
         file.chmod((output / "config.json").stat().st_mode)
     return f"{type(model).__name__}, {model.num_parameters():,} parameters"
+
+
+def _is_masked_lm(state: dict[str, Any]) -> bool:
+    return compat.model_settings(state).get("_name") == "hf_masked_lm"
+
+
+def _masked_lm(state: dict[str, Any]) -> tuple[Any, str]:
+    """Transformers' model of a masked language model of ours, and the digest of its tokenizer."""
+    from fairseq.models import MODEL_REGISTRY
+
+    import fairseq_bert_kd.tasks  # noqa: F401  registers the model
+
+    model = MODEL_REGISTRY["hf_masked_lm"].of_checkpoint(state)
+    return model.to_transformers(), model.tokenizer_digest()
+
+
+def _encoder(state: dict[str, Any], args: argparse.Namespace) -> tuple[Any, str]:
+    """Transformers' model of an encoder of ours, with its classifier if it may, and the digest of its tokenizer."""
+    from fairseq_bert_kd.modules.encoder_start import parts_of_state
+    from fairseq_bert_kd.modules.sentence_classifier import to_transformers
+
+    parts, spec = parts_of_state(state, args.checkpoint)
+    if args.encoder_only:
+        parts = parts._replace(output=None)
+    dropout = compat.model_settings(state).get("classification_dropout", 0.0)
+    return to_transformers(parts, dropout=dropout), spec.digests["tokenizer"]
 
 
 def _task_setting(state: dict[str, Any], name: str) -> Any:
@@ -60,8 +83,10 @@ def own_tokenizer(state: dict[str, Any], args: argparse.Namespace, digest: str) 
     from fairseq_bert_kd.tokenization.hf_tokenizer import HfTokenizer
 
     spec = json.loads((state.get("task_state") or {}).get("sentence_spec") or "{}")
-    named = _task_setting(state, "kd_tokenizer") or compat.model_settings(state).get("encoder_model")
-    name = args.tokenizer or named or spec.get("tokenizer_name")
+    model = compat.model_settings(state)
+    options = ("encoder_model", "teacher_tokenizer", "teacher_model")
+    named = [_task_setting(state, "kd_tokenizer"), *(model.get(option) for option in options)]
+    name = args.tokenizer or next(filter(None, named), None) or spec.get("tokenizer_name")
     if not name:
         raise ValueError(
             f"--format {args.format} needs --tokenizer: the folder or hub name of the tokenizer that the student was trained "

@@ -27,6 +27,7 @@ TITLES = {
     "copy_rate": "copies %",
     "distinct_1": "dist-1",
     "distinct_2": "dist-2",
+    "length": "length %",
 }
 OPTIONS = ("all_references", "evaluator", "held_out_evaluator", "positive", "sentence_encoder")
 
@@ -37,7 +38,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--sources",
         metavar="FILE",
         help="raw source text, one sentence per line: adds a table with source-BLEU (BLEU against the source), iBLEU, ROUGE, the "
-        "rate of copies, distinct n-grams, and a row that copies the sources",
+        "rate of copies, distinct n-grams, the length against the first reference, and a row that copies the sources",
     )
     group.add_argument(
         "--all-references",

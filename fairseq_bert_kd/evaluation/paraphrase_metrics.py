@@ -14,6 +14,7 @@ from sacrebleu.metrics.lib_ter import BeamEditDistance
 from sacrebleu.tokenizers.tokenizer_13a import Tokenizer13a
 
 from fairseq_bert_kd.evaluation.metric import check_pairs
+from fairseq_bert_kd.evaluation.text_metrics import word_counts
 
 IBLEU_WEIGHTS = (0.9, 0.8)  # of BLEU against the references; the rest weighs source-BLEU
 BLEU_COUNTS = ("sys_len", "ref_len", *(f"{kind}_{n}" for kind in ("counts", "totals") for n in range(1, 5)))
@@ -110,7 +111,10 @@ def paraphrase_scores(
     references: Sequence[Sequence[str]],
     lowercase: bool = False,
 ) -> Mapping[str, float]:
-    """Scores by name, in per cent: ``bleu``, ``source_bleu``, ``ibleu_0.9``, ``ibleu_0.8``, ``copy_rate``, ``distinct_1``, ``distinct_2``.
+    """Scores by name, in per cent.
+
+    They are ``bleu``, ``source_bleu``, ``ibleu_0.9``, ``ibleu_0.8``, ``copy_rate``, ``distinct_1``, ``distinct_2`` and
+    ``length``, words of the texts over those of the first references.
 
     Args:
         texts: ``(texts,)`` a system's output.
@@ -127,10 +131,12 @@ def paraphrase_scores(
         several_references_bleu(texts, references, lowercase),
         source_bleu(texts, sources, lowercase),
     )
+    first = [row[0] for row in references]
     return {
         "bleu": bleu,
         "source_bleu": of_source,
         **{f"ibleu_{weight:g}": ibleu(bleu, of_source, weight) for weight in IBLEU_WEIGHTS},
         "copy_rate": 100.0 * float(copies(texts, sources).mean()),
         **{f"distinct_{order}": distinct(texts, order) for order in (1, 2)},
+        "length": 100.0 * float(word_counts(texts).sum() / max(word_counts(first).sum(), 1)),
     }

@@ -140,7 +140,7 @@ class _HiddenMse(torch.autograd.Function):
         gradient = torch.empty_like(states, dtype=torch.float32) if learns else states
         matrix_gradient, offset_gradient = torch.zeros_like(matrix), torch.zeros_like(matrix[:, 0])
         loss = factors.new_zeros(())
-        rows = max(1, NUMBERS_AT_ONCE[student.device.type] // teacher_width)
+        rows = sentences_at_once(student.device, teacher_width)
         for start in range(0, len(states), rows):
             part = slice(start, start + rows)
             own = states[part].float()
@@ -221,7 +221,7 @@ class _ScoreMse(torch.autograd.Function):
         by_query, by_key = (
             torch.empty_like(each if learns else sums, dtype=torch.float32) for each in (queries, keys)
         )
-        rows = max(1, NUMBERS_AT_ONCE[queries.device.type] // (heads * length**2))
+        rows = sentences_at_once(queries.device, heads * length**2)
         for start in range(0, batch, rows):
             part = slice(start, start + rows)
             padding = ~valid[part, None, :, None]
@@ -248,6 +248,11 @@ class _ScoreMse(torch.autograd.Function):
         numbers, *gradients = ctx.saved_tensors
         factor = (grad / numbers)[:, None, None, None]
         return (*((gradient * factor).to(ctx.dtype) for gradient in gradients), None, None, None)
+
+
+def sentences_at_once(device: torch.device, numbers: int) -> int:
+    """How many sentences, or positions, of so many numbers each are worked on together."""
+    return max(1, NUMBERS_AT_ONCE[device.type] // numbers)
 
 
 def relation_divergence(student: Tensor, teacher: Tensor, heads: int, valid: Tensor) -> Tensor:

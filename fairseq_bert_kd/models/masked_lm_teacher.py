@@ -20,7 +20,7 @@ from fairseq_bert_kd.modules.encoder_layers import keep_first_layers
 from fairseq_bert_kd.modules.entity_reader import EntityOptions, EntityReader
 from fairseq_bert_kd.modules.entity_stream import EntityHead
 from fairseq_bert_kd.modules.last_layer import output_rows
-from fairseq_bert_kd.modules.masked_lm_head import take_head
+from fairseq_bert_kd.modules.masked_lm_head import put_head, take_head
 from fairseq_bert_kd.modules.pretrained_encoder import (
     EncoderSpec,
     check_embedded,
@@ -244,6 +244,25 @@ class HfMaskedLM(BaseFairseqModel):
             predicts = {"predicts": self.entity_head is not None}
             spec = spec.with_entities(self.entities.spec() | predicts)
         return spec.to_json()
+
+    def to_transformers(self) -> Any:
+        """The transformers ``*ForMaskedLM`` with these weights, over the encoder's own vocabulary.
+
+        Its logit of a token's id is that of the token's symbol in the dictionary; see `masked_lm_head.put_head`.
+
+        Raises:
+            ValueError: the attention is restricted, which transformers would not know.
+        """
+        if self.attention != BIDIRECTIONAL:
+            raise ValueError(
+                f"it was trained with --teacher-attention {self.attention}, and transformers' masked language models look "
+                "to both sides; export its encoder (--encoder-only), or train one with --teacher-attention bidirectional"
+            )
+        settings = config_settings(self.encoder.config)
+        masked_lm = masked_lm_from_config(settings | {"tie_word_embeddings": False})
+        masked_lm.base_model.load_state_dict(self.encoder.state_dict())
+        put_head(masked_lm, self.head, self.target_to_teacher)
+        return masked_lm.eval()
 
     def upgrade_state_dict_named(self, state_dict: dict[str, Any], name: str) -> None:
         """Rename the maps of older checkpoints, ``source_ids`` and ``target_ids``; older ones have seen all pairs."""

@@ -3,10 +3,13 @@
 import logging
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 logger = logging.getLogger(__name__)
+
+NEVER = -1e4  # logit of an id that the target dictionary has not; finite, so that a training can go on
 
 
 class MaskedLMHead(nn.Module):
@@ -68,11 +71,7 @@ def take_head(masked_lm: Any, vocab_size: int) -> MaskedLMHead:
     Raises:
         ValueError: the head is not dense -> activation -> layer norm.
     """
-    inside_encoder = set(masked_lm.base_model.modules())
-    outside = [module for module in masked_lm.modules() if module not in inside_encoder]
-    output = masked_lm.get_output_embeddings()
-    dense = [module for module in outside if isinstance(module, nn.Linear) and module is not output]
-    norms = [module for module in outside if isinstance(module, nn.LayerNorm)]
+    dense, norms = _transform(masked_lm)
     config = masked_lm.config
     if not dense and not norms:
         logger.warning("%s has no MLM transform: created one with random weights", config.model_type)
@@ -80,13 +79,62 @@ def take_head(masked_lm: Any, vocab_size: int) -> MaskedLMHead:
         dense, norms = [nn.Linear(hidden_size, embedding)], [nn.LayerNorm(embedding, eps=1e-12)]
         nn.init.normal_(dense[0].weight, std=getattr(config, "initializer_range", 0.02))
         nn.init.zeros_(dense[0].bias)
+    _check_transform(config, dense, norms)
+    return MaskedLMHead(dense[0], _activation(config), norms[0], vocab_size)
+
+
+def put_head(masked_lm: Any, head: MaskedLMHead, target_to_teacher: Tensor) -> None:
+    """Give a transformers model this head over its own vocabulary: inverse of `take_head`.
+
+    An id that no symbol of the target dictionary stands for gets the logit `NEVER`. Where several symbols share an id, the
+    first one counts: fairseq's own come first, fillers after them.
+
+    Args:
+        masked_lm: a ``*ForMaskedLM`` whose output layer is not tied to its input embeddings; changed in place.
+        head: the head to write.
+        target_to_teacher: ``(target dictionary,)`` id of each symbol.
+
+    Raises:
+        ValueError: the model's head is of another form.
+    """
+    dense, norms = _transform(masked_lm)
+    _check_transform(masked_lm.config, dense, norms)
+    dense[0].load_state_dict(head.dense.state_dict())
+    norms[0].load_state_dict(head.layer_norm.state_dict())
+    output = masked_lm.get_output_embeddings()
+    ids, symbols = (
+        torch.from_numpy(each) for each in np.unique(target_to_teacher.numpy(), return_index=True)
+    )
+    bias = torch.full_like(output.bias, NEVER)
+    bias[ids] = head.projection.bias[symbols]
+    with torch.no_grad():
+        output.weight.zero_()
+        output.weight[ids] = head.projection.weight[symbols]
+        for module in _outside_encoder(masked_lm):  # BERT keeps the bias of its output layer beside that, too
+            own = module._parameters.get("bias")
+            if own is not None and own.shape == bias.shape:
+                own.copy_(bias)
+
+
+def _outside_encoder(masked_lm: Any) -> list[nn.Module]:
+    inside_encoder = set(masked_lm.base_model.modules())
+    return [module for module in masked_lm.modules() if module not in inside_encoder]
+
+
+def _transform(masked_lm: Any) -> tuple[list[nn.Linear], list[nn.LayerNorm]]:
+    """Linear layers and normalisations of a model's head before its output layer."""
+    outside, output = _outside_encoder(masked_lm), masked_lm.get_output_embeddings()
+    dense = [module for module in outside if isinstance(module, nn.Linear) and module is not output]
+    return dense, [module for module in outside if isinstance(module, nn.LayerNorm)]
+
+
+def _check_transform(config: Any, dense: list[nn.Linear], norms: list[nn.LayerNorm]) -> None:
     if len(dense) != 1 or len(norms) != 1:
         raise ValueError(
             f"the MLM head of model type `{config.model_type}` is not dense -> activation -> layer norm "
             f"({len(dense)} dense and {len(norms)} normalisation layers found); use a BERT, RoBERTa, XLM-R, "
             "DistilBERT, ALBERT, ELECTRA, DeBERTa, MPNet or ModernBERT teacher"
         )
-    return MaskedLMHead(dense[0], _activation(config), norms[0], vocab_size)
 
 
 def _activation(config: Any) -> Any:

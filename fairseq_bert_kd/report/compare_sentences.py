@@ -72,6 +72,22 @@ class ComparedSentence(NamedTuple):
     system: list[DiffSpan]
 
 
+class SideBySide(NamedTuple):
+    """A sentence with the outputs of several systems.
+
+    Attributes:
+        number: number in the corpus, from 0.
+        source: source text; None if not known.
+        reference: reference text.
+        outputs: label of each system and its output.
+    """
+
+    number: int
+    source: str | None
+    reference: str
+    outputs: list[tuple[str, str]]
+
+
 def equal_bins(lengths: NDArray[np.int64], bins: int = BINS) -> list[NDArray[np.int64]]:
     """Sentences by length, in bins of counts about equal; sentences of one length share a bin.
 
@@ -171,6 +187,29 @@ def worst_and_best(
     order = np.argsort(mean, kind="stable").tolist()
     worst = [compared(i) for i in order[:count] if mean[i] < 0]
     return worst, [compared(i) for i in order[::-1][:count] if mean[i] > 0]
+
+
+def side_by_side(
+    outputs: Mapping[str, Sequence[str]], sources: Sequence[str] | None, references: Sequence[str], count: int
+) -> list[SideBySide]:
+    """Sentences in equal steps from the first to the last: nobody has chosen them.
+
+    Args:
+        outputs: outputs of all sentences, by label of the system.
+        sources: ``(sentences,)``, or None.
+        references: ``(sentences,)``.
+        count: largest number of sentences.
+    """
+    numbers = np.unique(np.linspace(0, len(references) - 1, count).round().astype(int)).tolist()
+    return [
+        SideBySide(
+            number=number,
+            source=None if sources is None else sources[number],
+            reference=references[number],
+            outputs=[(label, texts[number]) for label, texts in outputs.items()],
+        )
+        for number in numbers
+    ]
 
 
 def diff_words(reference: str, text: str, lowercase: bool = False) -> list[DiffSpan]:

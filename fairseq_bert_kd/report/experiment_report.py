@@ -11,7 +11,9 @@ from fairseq_bert_kd.report.compare_positions import PositionBin, gain_by_positi
 from fairseq_bert_kd.report.compare_sentences import (
     ComparedSentence,
     LengthBin,
+    SideBySide,
     gain_by_length,
+    side_by_side,
     worst_and_best,
 )
 from fairseq_bert_kd.report.compare_systems import SystemRow, main_row, system_rows
@@ -22,11 +24,13 @@ from fairseq_bert_kd.report.panels import (
     mass_panel,
     position_panel,
     reward_panels,
+    rewarded_systems,
     teacher_panels,
     value_panels,
 )
 from fairseq_bert_kd.report.plot_style import Panel
 from fairseq_bert_kd.report.read_experiment import (
+    MAIN_GROUP,
     Experiment,
     Notes,
     read_experiment,
@@ -49,6 +53,7 @@ from fairseq_bert_kd.report.read_stores import (
 from fairseq_bert_kd.report.soft_labels import SoftLabels, choose_sentences, soft_labels
 
 WORST_AND_BEST = 5  # compared sentences of each
+SIDE_BY_SIDE = 10  # sentences of all systems, where rewards trained one
 SOFT_LABELS = 3  # training sentences, if they are not named
 _SCORING = ("metric", "lowercase", "bleu_tokenize", "normalise_like")  # fields of `Experiment`
 LOGGER = logging.getLogger(__name__)
@@ -73,6 +78,7 @@ class ExperimentReport:
         positions: gains by position in the sentence.
         worst: sentences at which the main system loses most.
         best: sentences at which it gains most.
+        side_by_side: outputs of all systems of the main group, where rewards trained one.
         soft_labels: soft labels of chosen sentences.
     """
 
@@ -90,6 +96,7 @@ class ExperimentReport:
     positions: list[PositionBin] = field(default_factory=list)
     worst: list[ComparedSentence] = field(default_factory=list)
     best: list[ComparedSentence] = field(default_factory=list)
+    side_by_side: list[SideBySide] = field(default_factory=list)
     soft_labels: list[SoftLabels] = field(default_factory=list)
 
     @property
@@ -186,10 +193,19 @@ def make_report(
         report.worst, report.best = worst_and_best(
             pairs, results.sources, WORST_AND_BEST, experiment.lowercase
         )
+    if results and experiment.kind == "text" and rewarded_systems(experiment, logs):
+        outputs = _first_outputs(results, report.rows.get(MAIN_GROUP, []))
+        report.side_by_side = side_by_side(outputs, results.sources, results.references, SIDE_BY_SIDE)
     if stat:
         shown = choose_sentences(stat, SOFT_LABELS) if sentences is None else sentences
         report.soft_labels = soft_labels(experiment, stat, report.other_store, shown, notes)
     return report
+
+
+def _first_outputs(results: ScoredOutputs, rows: Sequence[SystemRow]) -> dict[str, list[str]]:
+    """Texts of each system's first seed, by its label."""
+    found = {row.label: results.of(row.system) for row in rows}
+    return {label: next(iter(of_seed.values())).predictions for label, of_seed in found.items() if of_seed}
 
 
 def note_other_data(reports: Sequence[ExperimentReport]) -> None:

@@ -47,17 +47,22 @@ def curve_panels(
         )
 
 
-def reward_panels(experiment: Experiment, logs: Mapping[str, TrainingLog]) -> Iterator[Panel]:
-    """What rewards did to all systems of the main group: rewards, copies, entropy. None where no training had rewards."""
+def rewarded_systems(experiment: Experiment, logs: Mapping[str, TrainingLog]) -> dict[str, list[Run]]:
+    """Runs of the systems of the main group whose training had rewards, or knew them as a control."""
     by_system: dict[str, list[Run]] = {}
     for run in experiment.runs:
         if run.group == MAIN_GROUP:
             by_system.setdefault(run.system, []).append(run)
-    rewarded = [
-        runs
-        for runs in by_system.values()
+    return {
+        system: runs
+        for system, runs in by_system.items()
         if any(logs[run.name].curve("train", "reward") for run in runs if run.name in logs)
-    ]
+    }
+
+
+def reward_panels(experiment: Experiment, logs: Mapping[str, TrainingLog]) -> Iterator[Panel]:
+    """What rewards did to all systems of the main group: rewards, copies, entropy. None where no training had rewards."""
+    rewarded = rewarded_systems(experiment, logs).values()
     for kind in REWARD_CURVES:
         curves = [curve for runs in rewarded if (curve := system_curve(runs, logs, kind))]
         yield from _curve_panel(

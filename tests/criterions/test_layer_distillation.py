@@ -129,6 +129,33 @@ def test_parity_with_the_released_formulas(task, texts):
         assert_close(found[name], gradient, atol=1e-5, rtol=1e-4, msg=name)
 
 
+@pytest.mark.parametrize("name", ["bert", "distilbert"])
+def test_scores_compared_inside_attention_change_nothing(name, tmp_path, monkeypatch):
+    """Dropout aside, with padding in the batch."""
+    folder = build_teacher_folder(name, tmp_path / "pretrained")
+    task = sentence_task(folder)
+    student, teacher = (build(task, encoder_model=str(folder)) for _ in range(2))
+    for module in student.modules():
+        if isinstance(module, torch.nn.Dropout):
+            module.p = 0.0
+    torch.manual_seed(4)
+    with torch.no_grad():
+        for weight in student.parameters():
+            weight += 0.1 * torch.randn_like(weight)
+    criterion, sample = made(task, student, teacher), sample_of(task, FIRST)
+    asked, found = criterion._attention_compares, []
+    for inside in (True, False):
+        monkeypatch.setattr(criterion, "_attention_compares", lambda model, inside=inside: inside)
+        student.zero_grad()
+        loss, _, log = criterion(student.train(), sample)
+        loss.backward()
+        found.append((log["attention_loss"], loss, gradients(student)))
+    assert asked(student)
+    assert not asked(student.eval())
+    assert found[0][0] > 0
+    assert_close(*found, rtol=1e-5, atol=1e-5)
+
+
 # ---- weights and stages ------------------------------------------------------------------------------------
 @pytest.mark.parametrize(
     ("options", "weights"),

@@ -57,6 +57,11 @@ def test_a_copy_has_the_whole_source_and_pays_for_it():
     assert scores["ibleu_0.9"] == pytest.approx(0.9 * scores["bleu"] - 10)
 
 
+def test_length_is_that_of_the_texts_over_the_first_references():
+    scores = paraphrase_scores(["a b", "c"], ["x", "y"], [["a b c d", "a"], ["c d"]])
+    assert scores["length"] == pytest.approx(50)
+
+
 def test_unequal_lengths_are_refused():
     with pytest.raises(ValueError, match="2 predictions for 1 references"):
         paraphrase_scores(SOURCES, SOURCES[:1], [["a"], ["b"]])

@@ -203,7 +203,7 @@ def test_bandit_learns_from_every_advantage(kind, samples):
 def test_a_constant_reward_teaches_nothing_but_makes_the_policy_peaky():
     """The effect that Choshen et al. (2020) find in translation, in small."""
     reward, entropy = trained("none", lambda tokens: torch.ones(len(tokens)))
-    assert reward < 0.9
+    assert reward < 0.5
     assert entropy < 1.3
 
 

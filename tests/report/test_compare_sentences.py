@@ -11,6 +11,7 @@ from fairseq_bert_kd.report.compare_sentences import (
     diff_words,
     equal_bins,
     gain_by_length,
+    side_by_side,
     worst_and_best,
 )
 
@@ -147,3 +148,13 @@ def test_diff(reference, text, spans):
 def test_case():
     assert diff_words("The Man", "the man", lowercase=True) == [DiffSpan("same", "the man")]
     assert diff_words("The", "the") == [DiffSpan("missing", "The"), DiffSpan("extra", "the")]
+
+
+def test_sentences_side_by_side_are_in_equal_steps():
+    texts = [str(number) for number in range(21)]
+    found = side_by_side({"one": texts, "other": texts[::-1]}, None, texts, 3)
+    assert [(item.number, item.source, item.reference, item.outputs) for item in found] == [
+        (number, None, str(number), [("one", str(number)), ("other", str(20 - number))])
+        for number in (0, 10, 20)
+    ]
+    assert len(side_by_side({}, texts[:2], texts[:2], 10)) == 2

@@ -102,6 +102,17 @@ def test_a_complete_experiment(complete):
     ]  # fmt: skip
 
 
+def test_outputs_side_by_side_where_rewards_trained_a_system(folder, complete):
+    assert complete[0].side_by_side == []
+    log = folder / "logs" / "students" / "distilled.1.log"
+    log.write_text(log.read_text().replace("ppl=", "reward=0.5, ppl="))
+    report = make_report(folder)
+    assert len(report.side_by_side) == min(10, len(REFERENCE))
+    assert report.side_by_side[0].reference == REFERENCE[0]
+    assert dict(report.side_by_side[0].outputs) == {"distilled": BETTER[0], "plain": WORSE[0]}
+    assert "Sentences side by side" in Page(render([report])).text
+
+
 def test_beside_a_left_to_right_teacher(folder):
     info = make_info(gold=True, mask_plan="left-to-right", passes=1)
     write_store(folder / "data-bin/train.de-en.en.l2r.topk", info)
