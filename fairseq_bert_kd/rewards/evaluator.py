@@ -11,6 +11,7 @@ from fairseq_bert_kd import compat
 from fairseq_bert_kd.data.sentence_dataset import padded
 from fairseq_bert_kd.functional.truncation import longest_first
 from fairseq_bert_kd.rewards.interface import Reward, Scores
+from fairseq_bert_kd.storage.alignment import check_tokenizer
 from fairseq_bert_kd.storage.sentence_data import CLASSES, SentenceSpec
 from fairseq_bert_kd.tokenization.dictionary import token_ids
 from fairseq_bert_kd.tokenization.hf_tokenizer import HfTokenizer
@@ -79,18 +80,25 @@ def _batches(lengths: Any) -> Iterator[Any]:
     return (order[start : start + BATCH] for start in range(0, len(order), BATCH))
 
 
-def load_evaluator(path: str, positive: str | None, option: str, name: str = "evaluator") -> Evaluator:
+def load_evaluator(
+    path: str,
+    positive: str | None,
+    option: str,
+    name: str = "evaluator",
+    positive_option: str = "--rl-positive",
+) -> Evaluator:
     """The evaluator of a checkpoint; torch's random numbers go on as without it.
 
     Args:
         path: checkpoint of task ``sentence_prediction_with_teacher``; its data folder must still exist.
         positive: name of the class "paraphrase"; None for the one that the data were prepared with.
         option: option that names the checkpoint, for messages.
-        name: in logs.
+        name: name of the reward in logs.
+        positive_option: option that names the class, for messages.
 
     Raises:
         FileNotFoundError: checkpoint or data folder missing.
-        ValueError: no classifier of pairs, or its positive class is not known.
+        ValueError: no classifier of pairs, its positive class is not known, or its tokenizer is another one now.
     """
     from fairseq import checkpoint_utils
 
@@ -100,10 +108,11 @@ def load_evaluator(path: str, positive: str | None, option: str, name: str = "ev
             f"{option} `{path}` is not a classifier of sentences; give a checkpoint of --task {TASK} that was trained on pairs"
         )
     spec = SentenceSpec.from_json(stated)
-    column = positive_class(spec, positive, f"{option} `{path}`")
+    column = positive_class(spec, positive, f"{option} `{path}`", positive_option)
     with torch.random.fork_rng(devices=[]):  # weights are drawn before those of the checkpoint replace them
         models, _, task = checkpoint_utils.load_model_ensemble_and_task([path])
     tokenizer = HfTokenizer(task.cfg.kd_tokenizer or spec.tokenizer_name)
+    check_tokenizer(f"{option} `{path}`", spec.tokenizer, tokenizer.digest(), tokenizer.name)
     return Evaluator(name, models[0], task.cfg.classification_head_name, task.dictionary, tokenizer, column)
 
 

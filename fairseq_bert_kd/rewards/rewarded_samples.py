@@ -268,7 +268,8 @@ class RewardedSampler:
             by_prefix.append(
                 torch.tensor(interpolated(places, [*means, float(rewards[row])], length), dtype=torch.float32)
             )
-        return token_advantages(by_prefix, advantage, self.settings.rollout_delta)
+        centred = self.settings.advantage != "rank"
+        return token_advantages(by_prefix, advantage, self.settings.rollout_delta, centred)
 
     def _log(
         self, texts: BatchTexts, owners: Sequence[int], written: list[str], drawn: Samples, rewards: Scores
