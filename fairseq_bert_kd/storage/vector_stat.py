@@ -14,7 +14,7 @@ class VectorStat(NamedTuple):
     """Statistics of some vectors.
 
     Attributes:
-        rows: vectors that were looked at.
+        rows: number of vectors that were sampled.
         mean_length: their mean Euclidean length; None without any.
         random_cosine: mean cosine of up to `PAIRS` random pairs of different sentences; None with fewer than two vectors.
     """

@@ -67,7 +67,7 @@ def _from_checkpoint(path: str, vocabulary: SentenceVocabulary) -> Any:
     model_class = ARCH_MODEL_REGISTRY.get(settings._name)
     if model_class is None or not issubclass(model_class, LayerTeacher):
         raise ValueError(
-            f"--kd-teacher `{path}` is no teacher of layers: it holds a `{settings._name}` model. Give a checkpoint of --arch "
+            f"--kd-teacher `{path}` is not a teacher of layers: it holds a `{settings._name}` model. Give a checkpoint of --arch "
             f"{ARCHITECTURE}, or the folder or hub name of a transformers encoder"
         )
     tokens = torch.from_numpy(vocabulary.token_to_encoder)

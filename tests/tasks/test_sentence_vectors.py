@@ -341,7 +341,7 @@ def test_what_encode_refuses(folder, student, tmp_path, capsys):
     assert encode(text, "--path", student, "--output", out) == 2
     assert "there are no lines to encode" in capsys.readouterr().err
     assert encode(text, "--path", folder / "bert", "--output", out) == 2
-    assert "is no checkpoint, which would name its data; give the data folder" in capsys.readouterr().err
+    assert "is not a checkpoint, which would name its data; give the data folder" in capsys.readouterr().err
     assert encode(tmp_path / "absent", "--path", student, "--output", out) == 2
     assert "does not exist, or is no file" in capsys.readouterr().err
     assert not out.exists()
