@@ -158,7 +158,7 @@ def check_arguments(args: argparse.Namespace) -> None:
     check_settings(args.topk, args.passes, args.max_tokens, args.temperatures, args.samples, args.seed)
     check_running_arguments(args)
     if args.teacher_fold:
-        parse_fold(args.teacher_fold)
+        parse_fold(args.teacher_fold, "--teacher-fold")
     store_path(args.data, args.subset, "a", "b", args.name)  # ValueError for a name that cannot be one
 
 

@@ -67,7 +67,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "differ",
     )
     parser.add_argument(
-        "--predictions", metavar="FILE", help="write the predictions, one per row: names of classes, or numbers"
+        "--predictions",
+        metavar="FILE",
+        help="write the predictions, one per row: names of classes, or numbers",
     )
     parser.add_argument("--json", metavar="FILE", help="also write scores, intervals and tests to this file")
     parser.add_argument(

@@ -11,16 +11,6 @@ import torch.nn.functional as F
 from torch import Tensor
 
 
-def check_draws(probability: float, candidates: int, copies: int) -> None:
-    """Raise ValueError for settings out of range; the options' names are in the message."""
-    if not 0.0 <= probability <= 1.0:
-        raise ValueError(f"--probability must be from 0 to 1, got {probability}; the paper's is 0.4")
-    if candidates < 1:
-        raise ValueError(f"--candidates must be at least 1, got {candidates}; the paper's is 15")
-    if copies < 1:
-        raise ValueError(f"--copies must be at least 1, got {copies}; the paper's is 20")
-
-
 def draw_copies(
     words: Sequence[str],
     candidates: Mapping[int, Sequence[str]],

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from fairseq_bert_kd import compat
 from fairseq_bert_kd.data.sentence_dataset import padded
-from fairseq_bert_kd.functional.truncation import longest_first
+from fairseq_bert_kd.functional.truncation import cut_text, longest_first
 from fairseq_bert_kd.rewards.interface import Reward, Scores
 from fairseq_bert_kd.storage.alignment import check_tokenizer
 from fairseq_bert_kd.storage.sentence_data import CLASSES, SentenceSpec
@@ -61,9 +61,7 @@ class Evaluator(Reward):
             kept = longest_first(lengths[rows], self._positions or int(lengths.sum()))
             texts, sizes = [], []
             for side, length in zip(sides, kept.T, strict=True):
-                cut = [
-                    np.append(side[row][: n - 1], side[row][-1]) for row, n in zip(rows, length, strict=True)
-                ]
+                cut = [cut_text(side[row], n) for row, n in zip(rows, length, strict=True)]
                 texts.append(padded(cut, self._dictionary.pad()).to(device))
                 sizes.append(torch.from_numpy(length).to(device))
             scores[rows] = self._probabilities(tuple(texts), tuple(sizes)).cpu().numpy()

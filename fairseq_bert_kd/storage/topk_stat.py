@@ -114,7 +114,7 @@ def sampled_chunks(chunks: int, rows: int, sample_rows: int) -> list[int]:
         ValueError: ``sample_rows`` is negative.
     """
     if sample_rows < 0:
-        raise ValueError(f"--rows must be at least 0 (all), got {sample_rows}")
+        raise ValueError(f"at least 0 rows are sampled (0: all), got {sample_rows}")
     count = chunks if sample_rows == 0 or rows <= sample_rows else max(1, round(sample_rows * chunks / rows))
     return [(2 * i + 1) * chunks // (2 * count) for i in range(count)]  # the middle of each stretch
 

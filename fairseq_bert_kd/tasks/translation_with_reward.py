@@ -28,6 +28,7 @@ from fairseq_bert_kd.evaluation.paraphrase_metrics import (
 )
 from fairseq_bert_kd.functional.policy_gradient import ADVANTAGES, check_advantage
 from fairseq_bert_kd.functional.sampling import allowed_log_probs
+from fairseq_bert_kd.modules.data_options import TokenizerOptions
 from fairseq_bert_kd.modules.decoding_policy import evaluation_mode, scoring_input, symbols_of
 from fairseq_bert_kd.modules.student_projection import scores_of
 from fairseq_bert_kd.rewards.controls import CONTROLS
@@ -48,15 +49,9 @@ GUARDS = ("rl_max_start_ppl", "rl_max_copy_rate")  # stop training with samples,
 
 
 @dataclass
-class TranslationWithRewardConfig(TranslationConfig):
+class TranslationWithRewardConfig(TokenizerOptions, TranslationConfig):
     """Options of ``translation``, and of samples and rewards; the weights of the loss are the criterion's."""
 
-    kd_tokenizer: Optional[str] = field(
-        default=None,
-        metadata={
-            "help": "folder or hub name of the tokenizer that made the pieces; rewards read text (needed to train)"
-        },
-    )
     rl_reward: str = field(
         default="evaluator",
         metadata={
