@@ -182,9 +182,9 @@ class Augmenter:
     Args:
         finder: finds the candidates.
         splitter: splits texts into words.
-        probability: see `augmentation.draw_copies`.
-        copies: see `augmentation.draw_copies`.
-        seed: of all draws, with the row's number.
+        probability: chance of a word to be replaced, see `augmentation.draw_copies`.
+        copies: number of draws, see `augmentation.draw_copies`.
+        seed: seed of all draws, with the row's number.
 
     Attributes:
         counts: numbers of texts, of those too long for the model, of words, of those with candidates, and of rows written.

@@ -117,7 +117,7 @@ def add_running_arguments(parser: argparse.ArgumentParser, counted: str) -> Any:
     """Options of every dump: batches, precision, device, shard; the group, for more of them.
 
     Args:
-        parser: of the command.
+        parser: parser of the command.
         counted: what ``--max-tokens`` counts.
     """
     how = parser.add_argument_group("how it is computed")

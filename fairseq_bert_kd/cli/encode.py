@@ -111,7 +111,7 @@ class LineEncoder:
     """Lines of text to vectors.
 
     Args:
-        args: of the command.
+        args: options of the command.
 
     Attributes:
         width: numbers of a vector; 0 before the first.

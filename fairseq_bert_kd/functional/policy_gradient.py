@@ -86,7 +86,7 @@ def advantages(rewards: Tensor, kind: str, delta: float = 12.0, greedy: Tensor |
     Args:
         rewards: ``(sources, D)`` float32.
         kind: one of `ADVANTAGES`.
-        delta: of the ranks.
+        delta: steepness of the ranks.
         greedy: ``(sources,)`` rewards of greedy sequences, for that advantage.
 
     Returns:
@@ -121,7 +121,7 @@ def token_advantages(
     reward of completions of its first t tokens, and A is the sequence's own advantage.
 
     Args:
-        prefix_rewards: of each sequence ``(T,)`` values Q_1 to Q_T; the last is the reward of the sequence itself.
+        prefix_rewards: ``(T,)`` values Q_1 to Q_T of each sequence; the last is the reward of the sequence itself.
         sequence_advantages: ``(sequences,)``.
         delta: steepness.
         centred: whether ranks are taken at their middle (ours), see `rescaled_ranks`; a single token then gets A alone.

@@ -26,11 +26,11 @@ class Evaluator(Reward):
     It is no nn.Module, so what holds it neither trains nor saves it, and `train()` does not reach its model.
 
     Args:
-        name: in logs.
+        name: name of the reward in logs.
         model: fairseq model with the interface of ``sentence_prediction``, of two texts; put into evaluation mode and frozen.
         head: name of its classification head.
         dictionary: its dictionary.
-        tokenizer: that made its pieces.
+        tokenizer: tokenizer that made its pieces.
         positive: number of the class "paraphrase".
     """
 

@@ -22,7 +22,7 @@ def build_reward(
 
     Args:
         text: a name of `NAMES`, or a weighted sum of them.
-        files: by name of `LOADED`, the option that gives its file and what it gives.
+        files: option that gives a file and what it gives, by name of `LOADED`.
         positive: name of the evaluator's class of paraphrases; None for that of its data.
         positive_option: option that names it, for messages.
 

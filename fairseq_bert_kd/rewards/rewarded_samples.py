@@ -75,10 +75,10 @@ class RewardedSampler:
     """Samples from a generator and rewards the samples. It is no nn.Module and holds nothing of the generator.
 
     Args:
-        settings: how.
+        settings: settings of the draws and the rewards.
         reward: scores texts.
-        dictionaries: of the sources and of the targets.
-        tokenizer: that made their pieces.
+        dictionaries: dictionaries of the sources and of the targets.
+        tokenizer: tokenizer that made their pieces.
     """
 
     def __init__(

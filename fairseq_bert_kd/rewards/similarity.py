@@ -61,7 +61,7 @@ class CosineReward(Reward):
     Like the evaluator it gives a copy of the source the highest reward.
 
     Args:
-        path: see `MeanVectors`.
+        path: folder or hub name of the encoder, see `MeanVectors`.
     """
 
     name = "cosine"

@@ -20,7 +20,7 @@ def store_folders(folders: Sequence[str], given: str | None, option: str) -> lis
 
     Args:
         folders: data folders.
-        given: as many folders, separated as the data folders are; None for the data folders.
+        given: folders, as many and separated as the data folders are; None for the data folders.
         option: name of the option, for the message.
 
     Raises:

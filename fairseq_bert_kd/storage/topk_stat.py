@@ -127,7 +127,7 @@ def row_stat(
     Args:
         reader: reader of a store or a shard.
         sample_rows: about how many, see `sampled_chunks`.
-        progress: called with the bytes of each chunk's rows.
+        progress: function that is called with the bytes of each chunk's rows.
 
     Raises:
         ValueError: a damaged chunk, or ``sample_rows`` is negative.

@@ -69,8 +69,8 @@ def store_path(
     Args:
         data_dir: folder of the data, or of the stores of one data folder.
         split: "train", for example.
-        source_lang: as in the data's file names.
-        target_lang: as in the data's file names.
+        source_lang: source language, as in the data's file names.
+        target_lang: target language, as in the data's file names.
         name: name among several stores of the same data, ``train.de-en.en.NAME.topk``.
 
     Raises:

@@ -321,10 +321,10 @@ class SentencePredictionWithTeacherTask(GuardedLoading, FairseqTask):
 
         Args:
             folder: data folder; None for rows of a table.
-            split: of the folder.
-            texts: see `SentenceDataset`.
-            targets: see `SentenceDataset`.
-            shuffle_seed: see `SentenceDataset`.
+            split: split of the folder.
+            texts: ids of one or two texts, see `SentenceDataset`.
+            targets: labels, see `SentenceDataset`.
+            shuffle_seed: seed of the epochs' orders, see `SentenceDataset`.
         """
         return SentenceDataset(texts, targets, self.dictionary.pad(), shuffle_seed)
 

@@ -123,7 +123,7 @@ def class_columns(
     """The teacher's class of each of the student's classes, found by name; None if their order is the same.
 
     Args:
-        path: of the teacher, for messages.
+        path: path of the teacher, for messages.
         names: names of the teacher's classes in its order; empty if it predicts a number.
         classes: number of them.
         label_names: names of the student's classes in its order; empty for numbers.
