@@ -176,7 +176,7 @@ def chosen_metrics(args: argparse.Namespace, kind: str, spec: SentenceSpec) -> d
     positive = args.positive or spec.positive
     if args.positive and args.positive not in spec.names:
         raise ValueError(
-            f"--positive `{args.positive}` is no class of the model; its classes are {', '.join(spec.names) or 'none'}"
+            f"--positive `{args.positive}` is not a class of the model; its classes are {', '.join(spec.names) or 'none'}"
         )
     settings = MetricSettings(positive=positive)
     names = [
