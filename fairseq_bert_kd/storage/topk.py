@@ -58,7 +58,7 @@ class TopKInfo(StoreInfo):
         sample_seed: seed of these draws.
         source_dictionary_digest: digest as ``dictionary_digest``, for the source side; "" where not known.
         mask_plan: one of `MASK_PLANS`, what the teacher could see.
-        folds: teacher of the one fold that the store holds, or of all folds, for out-of-fold soft labels; else empty.
+        folds: for out-of-fold soft labels the teacher of the one fold that the store holds, or of all folds; else empty.
     """
 
     k: int
