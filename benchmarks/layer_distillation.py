@@ -8,7 +8,6 @@ processor's. Memory is above parameters and batch.
 """
 
 import statistics
-import time
 from dataclasses import dataclass
 from types import SimpleNamespace
 from typing import Any
@@ -21,7 +20,7 @@ from torch import Tensor
 from benchmarks.dump import SEP, SHAPES, TEXT_FORMAT
 from benchmarks.synthetic import make_dictionary
 from benchmarks.table import Length, Row, at_most, spread
-from benchmarks.timing import in_turns, ratios
+from benchmarks.timing import in_turns, processor_clock, ratios
 from benchmarks.training_memory import peak_during
 from fairseq_bert_kd.criterions.layer_distillation import LayerDistillationCriterion
 from fairseq_bert_kd.criterions.layer_distillation_options import LayerDistillationConfig
@@ -163,7 +162,7 @@ def measure(setting: Setting, rounds: int) -> list[Row]:
     step = LayerStep(setting)
     ways = step.ways()
     on_cpu = setting.device == "cpu"
-    times = in_turns(ways, rounds, time.process_time if on_cpu else time.perf_counter)
+    times = in_turns(ways, rounds, processor_clock(setting.device))
     memory = {name: peak_during(setting.device, way) for name, way in ways.items()}
     where = (
         f"{setting.shape}, {setting.sentences} sentences of {setting.length} tokens, fp32, {setting.device}"

@@ -117,13 +117,13 @@ def plain_input(net_input: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def twice(sample: dict[str, Any]) -> dict[str, Any]:
-    """A batch with every sentence twice: all of them, and all of them again."""
+    """A batch with every sentence twice, see `each_twice`."""
     sentences = sample["id"].size(0)
 
     def doubled(value: Any) -> Any:
         if isinstance(value, Tensor):
             whole = value.dim() > 0 and value.size(0) == sentences
-            return torch.cat([value, value]) if whole else value
+            return each_twice(value) if whole else value
         if isinstance(value, dict):
             return {name: doubled(item) for name, item in value.items()}
         if type(value) in (list, tuple):
@@ -132,6 +132,11 @@ def twice(sample: dict[str, Any]) -> dict[str, Any]:
 
     counts = {name: 2 * sample[name] for name in ("nsentences", "ntokens") if name in sample}
     return {**doubled(sample), **counts}
+
+
+def each_twice(rows: Tensor) -> Tensor:
+    """``(rows, ...)`` to ``(2 rows, ...)``: each row and at once the same again, so that sorted rows stay sorted."""
+    return rows.repeat_interleave(2, dim=0)
 
 
 def as_bits(floats: Tensor) -> Tensor:

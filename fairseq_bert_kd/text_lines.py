@@ -60,7 +60,7 @@ def text_lines(content: Iterable[bytes] | bytes, name: str, keep_ends: bool = Fa
 
     Args:
         content: a binary stream, or anything else that gives bytes up to each line feed; or all bytes.
-        name: of the file, for messages.
+        name: name of the file, for messages.
         keep_ends: leave each line feed, and what stands before it, at its line.
 
     Raises:

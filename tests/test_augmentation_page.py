@@ -11,7 +11,11 @@ from tests.one_sided_chain import without_head
 from tests.tiny_chain import PLUGIN
 
 PAGE = (Path(__file__).parents[1] / "docs" / "augmentation.md").read_text(encoding="utf-8")
-SMALLER = {"--max-update 20000": "--max-update 2 --cpu --num-workers 0"}  # only amounts
+# only amounts, and the folder of a tiny encoder for the hub's name
+SMALLER = {
+    "--max-update 20000": "--max-update 2 --cpu --num-workers 0",
+    "ENCODER=sentence-transformers/all-MiniLM-L6-v2": "ENCODER=encoder",
+}
 
 
 def test_every_command_of_the_page_runs(chain, tmp_path):
@@ -23,14 +27,13 @@ def test_every_command_of_the_page_runs(chain, tmp_path):
         shutil.copy(chain.raw / split, tmp_path / name)
     for name in ("train.tsv", "dev.tsv"):
         (tmp_path / name).write_text("label\tsentence\n1\tpeople near the man\n0\tmen eat\n")
+    without_head(chain.bert, tmp_path / "encoder")
     environment = {
         **os.environ,
         "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
         "OMP_NUM_THREADS": "1",
         "CUDA_VISIBLE_DEVICES": "",
         "PYTHONPATH": str(PLUGIN.parent),
-        "PLUGIN": str(PLUGIN),
-        "ENCODER": str(without_head(chain.bert, tmp_path / "encoder")),
     }
     result = subprocess.run(
         ["bash", "-euo", "pipefail", "-c", script], cwd=tmp_path, env=environment, capture_output=True, text=True,

@@ -300,4 +300,4 @@ def test_a_checkpoint_of_another_model_is_no_teacher(folders, tmp_path):
 
     other = train(folders.task, tmp_path / "tiny")
     said = refused(folders, "general", tmp_path, "--kd-teacher", other)
-    assert "is no teacher of layers: it holds a `tiny_sentences` model" in said
+    assert "is not a teacher of layers: it holds a `tiny_sentences` model" in said

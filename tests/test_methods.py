@@ -14,7 +14,7 @@ ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "fairseq_bert_kd"
 PAGE = (ROOT / "docs/methods.md").read_text(encoding="utf-8")
 NOT_RUN = "not run yet"
-REGISTERING = ("tasks", "criterions", "models")
+FILES = [path for path in sorted(PACKAGE.rglob("*.py")) if not path.stem.startswith("__")]
 
 
 def rows():
@@ -27,6 +27,21 @@ def rows():
 
 def names_in(cell):
     return re.findall(r"`([^`]+)`", cell)
+
+
+def shared():
+    """Paths of the shared files as the page lists them, within the package and without ending."""
+    listed = PAGE.split("## Shared files")[1].split("\n## ")[0]
+    found = set()
+    for item in re.split(r"^- ", listed, flags=re.M)[1:]:
+        where, names = item.split(":", 1)
+        folder = "".join(names_in(where))  # empty for the package itself
+        found |= {f"{folder}{name}" for name in names_in(names)}
+    return found
+
+
+def inner(path):
+    return path.relative_to(PACKAGE).with_suffix("").as_posix()
 
 
 def ours(registry):
@@ -42,7 +57,7 @@ def test_a_row_names_what_exists(row):
     assert set(names_in(row["architectures"])) <= ARCH_MODEL_REGISTRY.keys() | MODEL_REGISTRY.keys()
     assert set(names_in(row["commands"])) <= COMMANDS.keys()
     for stem in names_in(row["stems"]):
-        assert any(PACKAGE.rglob(f"*{stem}*.py")), stem
+        assert any(stem in inner(path) for path in FILES), stem
 
 
 @pytest.mark.parametrize("row", rows(), ids=lambda row: names_in(row["stems"])[0])
@@ -62,21 +77,12 @@ def test_the_figure_is_the_experiment_s(row):
 def test_every_registered_name_is_in_a_row():
     """Or it is that of a file that serves several methods."""
     stated = {name for row in rows() for kind in ("tasks", "criterions") for name in names_in(row[kind])}
-    [shared] = re.findall(r"that serve several methods: (.*)\.", PAGE)
-    stated |= set(names_in(shared)) & ours(TASK_REGISTRY)
+    stated |= {Path(path).name for path in shared()} & ours(TASK_REGISTRY)
     assert ours(TASK_REGISTRY) | ours(CRITERION_REGISTRY) == stated
 
 
-def test_every_registering_file_bears_the_stem_of_a_method():
+def test_every_file_is_of_a_method_or_shared():
+    """A file that fails here needs the stem of its method in its name, or a place in the page's list."""
     stems = {stem for row in rows() for stem in names_in(row["stems"])}
-    [shared] = re.findall(r"that serve several methods: (.*)\.", PAGE)
-    for kind in REGISTERING:
-        for path in (PACKAGE / kind).glob("[!_]*.py"):
-            of_a_method = any(path.stem == stem or path.stem.startswith(f"{stem}_") for stem in stems)
-            assert of_a_method != (path.stem in names_in(shared)), path
-
-
-def test_shared_files_exist():
-    [shared] = re.findall(r"that serve several methods: (.*)\.", PAGE)
-    present = {path.stem for kind in REGISTERING for path in (PACKAGE / kind).glob("*.py")}
-    assert set(names_in(shared)) <= present
+    of_methods = {inner(path) for path in FILES if any(stem in inner(path) for stem in stems)}
+    assert {inner(path) for path in FILES} - of_methods == shared()

@@ -4,7 +4,7 @@
 
 `embeddings` is the mean of the teacher's input embeddings. `static` follows Model2Vec's recipe: the teacher encodes every token of its
 vocabulary alone, the vectors are reduced by principal components, and weighed by the rank of the token in place of its frequency.
-Prints the cosine of each pair, one a line.
+Prints the cosine of each pair, one per line.
 """
 
 import argparse

@@ -68,7 +68,7 @@ def check_vocabulary(tokenizer: HfTokenizer, model: str) -> None:
 
 
 def handler(student: Student) -> type[BaseHTTPRequestHandler]:
-    """Answers ``POST /`` with UTF-8 text, one sentence a line; requests run side by side in CTranslate2."""
+    """Answers ``POST /`` with UTF-8 text, one sentence per line; requests run side by side in CTranslate2."""
 
     class Handler(BaseHTTPRequestHandler):
         def do_POST(self) -> None:

@@ -10,6 +10,7 @@ from omegaconf import MISSING
 from examples.workflow.engine import Step
 from examples.workflow.settings import describe
 from examples.workflow.systems import Budget, Row, Steps, TableSettings
+from fairseq_bert_kd.cli.rerank import MBR
 from fairseq_bert_kd.compat import import_extra
 from fairseq_bert_kd.tokenization.hf_tokenizer import HfTokenizer
 
@@ -176,8 +177,9 @@ class _Steps(Steps):
             lists = f"outputs/{run}.{subset}.nbest"
             values = {"folder": f"students/{run}", "subset": subset, "output": lists}
             decode = self.command("nbest", **values)
+            command = "agreement" if system.rerank == MBR else "rerank"
             chosen = self.command(
-                "rerank", lists=lists, by=system.rerank, subset=subset, output=f"outputs/{run}.{subset}.out"
+                command, lists=lists, by=system.rerank, subset=subset, output=f"outputs/{run}.{subset}.out"
             )
             yield Step(
                 f"outputs/{run}.{subset}", f"{decode} && {chosen}", (f"students/{run}",), parallel=True

@@ -24,7 +24,7 @@ from fairseq_bert_kd.cli.sentence_table import (
     read_rows,
     table_format,
 )
-from fairseq_bert_kd.functional.augmentation import check_draws, draw_rows
+from fairseq_bert_kd.functional.augmentation import draw_rows
 from fairseq_bert_kd.storage.word_vectors import read_word_vectors
 from fairseq_bert_kd.teachers.load_masked_lm import load_masked_lm
 from fairseq_bert_kd.teachers.word_candidates import CONTEXTS, ORIGINAL, Candidates, WordCandidates
@@ -155,11 +155,13 @@ def check_options(args: argparse.Namespace) -> Path:
         FileNotFoundError: missing data, or no folder for the output.
         FileExistsError: the output exists.
     """
-    check_draws(args.probability, args.candidates, args.copies)
-    if args.seed < 0:
-        raise ValueError(f"--seed must be at least 0, got {args.seed}")
-    if args.batch_size < 1:
-        raise ValueError(f"--batch-size must be at least 1, got {args.batch_size}")
+    if not 0.0 <= args.probability <= 1.0:
+        raise ValueError(f"--probability must be from 0 to 1, got {args.probability}; the paper's is 0.4")
+    bounds = {"candidates": (1, "paper's is 15"), "copies": (1, "paper's is 20")}
+    bounds |= {"seed": (0, "default is 1"), "batch_size": (1, "default is 64")}
+    for name, (least, usual) in bounds.items():
+        if (value := getattr(args, name)) < least:
+            raise ValueError(f"--{name.replace('_', '-')} must be at least {least}, got {value}; the {usual}")
     data = Path(args.data)
     if not data.is_file():
         raise FileNotFoundError(f"`{data}` does not exist, or is no file. Check its path")
@@ -180,9 +182,9 @@ class Augmenter:
     Args:
         finder: finds the candidates.
         splitter: splits texts into words.
-        probability: see `augmentation.draw_copies`.
-        copies: see `augmentation.draw_copies`.
-        seed: of all draws, with the row's number.
+        probability: chance of a word to be replaced, see `augmentation.draw_copies`.
+        copies: number of draws, see `augmentation.draw_copies`.
+        seed: seed of all draws, with the row's number.
 
     Attributes:
         counts: numbers of texts, of those too long for the model, of words, of those with candidates, and of rows written.

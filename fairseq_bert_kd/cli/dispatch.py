@@ -25,7 +25,7 @@ def add_commands(parser: argparse.ArgumentParser, table: Table, example: str = "
     """Let a parser take a subcommand, ``args.command`` (or None), and its arguments, ``args.arguments``.
 
     Args:
-        parser: of the command; its help lists the subcommands.
+        parser: parser of the command; its help lists the subcommands.
         table: subcommands by name.
         example: last line of the help.
     """

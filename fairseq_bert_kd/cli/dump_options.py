@@ -119,7 +119,7 @@ def add_running_arguments(parser: argparse.ArgumentParser, counted: str) -> Any:
     """Options of every dump: batches, precision, device, shard; the group, for more of them.
 
     Args:
-        parser: of the command.
+        parser: parser of the command.
         counted: what ``--max-tokens`` counts.
     """
     how = parser.add_argument_group("how it is computed")
@@ -160,7 +160,7 @@ def check_arguments(args: argparse.Namespace) -> None:
     check_settings(args.topk, args.passes, args.max_tokens, args.temperatures, args.samples, args.seed)
     check_running_arguments(args)
     if args.teacher_fold:
-        parse_fold(args.teacher_fold)
+        parse_fold(args.teacher_fold, "--teacher-fold")
     store_path(args.data, args.subset, "a", "b", args.name)  # ValueError for a name that cannot be one
 
 

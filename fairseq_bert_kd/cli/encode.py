@@ -22,12 +22,13 @@ EXAMPLE = """examples:
   zcat corpus.gz | fairseq-bert-kd encode - --path student/checkpoint_best.pt --output corpus.npy --dtype float16
 
 Lines are read as they come and vectors written as they are made, so that any number of them needs the same memory."""
+ERROR, ZEROS = "error", "zeros"
 TOGETHER = 4096  # lines that are sorted by length and encoded in batches; our own choice
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.epilog = EXAMPLE
-    parser.add_argument("input", help="text, one sentence a line; may end in .gz, `-` is standard input")
+    parser.add_argument("input", help="text, one sentence per line; may end in .gz, `-` is standard input")
     parser.add_argument(
         "--path",
         required=True,
@@ -50,6 +51,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--normalise", action="store_true", help="give every vector the length 1")
     parser.add_argument(
+        "--empty",
+        choices=(ERROR, ZEROS),
+        default=ERROR,
+        help="what becomes of a line of which the tokenizer leaves nothing: an end with an error, or a vector of zeros, so that "
+        "every line keeps its row (default: %(default)s)",
+    )
+    parser.add_argument(
         "--dtype",
         choices=("float32", "float16"),
         default="float32",
@@ -71,7 +79,7 @@ def main(args: argparse.Namespace) -> None:
     Raises:
         FileExistsError: the output exists.
         FileNotFoundError: no such input, or no folder for the output.
-        ValueError: an empty line, a model without vectors, or data of another tokenizer.
+        ValueError: an empty line without ``--empty zeros``, a model without vectors, or data of another tokenizer.
     """
     output = Path(args.output)
     if args.input != STANDARD_STREAM and not Path(args.input).is_file():
@@ -93,6 +101,8 @@ def main(args: argparse.Namespace) -> None:
         f"{output}: {rows:,} vectors of {encoder.width} numbers, {rows / seconds:,.0f} sentences and "
         f"{encoder.tokens / seconds:,.0f} tokens per second"
     )
+    if encoder.empty:
+        print(f"warning: {encoder.empty:,} empty lines have a vector of zeros")
     if encoder.cut:
         print(f"warning: {encoder.cut:,} lines were cut to the model's {encoder.limit:,} tokens")
 
@@ -101,13 +111,14 @@ class LineEncoder:
     """Lines of text to vectors.
 
     Args:
-        args: of the command.
+        args: options of the command.
 
     Attributes:
         width: numbers of a vector; 0 before the first.
         tokens: tokens so far.
         limit: most tokens of a line; None for no limit.
         cut: lines so far that were longer.
+        empty: lines so far without any token.
     """
 
     def __init__(self, args: argparse.Namespace):
@@ -127,13 +138,14 @@ class LineEncoder:
         self.tokenizer = HfTokenizer(args.tokenizer or spec.tokenizer_name)
         check_tokenizer(f"`{args.path}`", spec.tokenizer, self.tokenizer.digest(), self.tokenizer.name)
         self.vector, self.normalise, self.max_tokens = args.vector, args.normalise, args.max_tokens
-        self.width = self.tokens = self.cut = self._lines = 0
+        self.keep_empty = args.empty == ZEROS
+        self.width = self.tokens = self.cut = self.empty = self._lines = 0
 
     def vectors(self, lines: Iterator[str]) -> Iterator[NDArray[np.float32]]:
         """``(n, width)`` vectors of consecutive lines.
 
         Raises:
-            ValueError: a line without any token.
+            ValueError: a line without any token, without ``--empty zeros``.
         """
         with tqdm(unit=" tok", unit_scale=True, desc="encode", file=sys.stderr) as progress:
             for together in batches(lines, TOGETHER):
@@ -142,13 +154,14 @@ class LineEncoder:
                 progress.update(sum(map(len, texts)))
 
     def _ids(self, pieces: list[str]) -> NDArray[np.int64]:
-        """Ids of a line, with end of sentence."""
+        """Ids of a line, with end of sentence; of an empty one that alone."""
         self._lines += 1
-        if not pieces:
+        if not pieces and not self.keep_empty:
             raise ValueError(
                 f"`{self.name}`, line {self._lines:,}: the tokenizer leaves nothing of it, and an empty sentence has no "
-                "vector. Remove the line"
+                "vector. Remove the line, or give --empty zeros"
             )
+        self.empty += not pieces
         kept = pieces if self.limit is None else pieces[: self.limit - 1]
         self.cut += len(kept) < len(pieces)
         self.tokens += len(kept) + 1
@@ -169,6 +182,7 @@ class LineEncoder:
             found = np.empty((len(texts), rows.size(1)), np.float32) if found is None else found
             found[places] = rows.cpu().numpy()
         self.width = found.shape[1]
+        found[lengths == 1] = 0.0  # nothing but the end of sentence
         return found
 
 

@@ -67,7 +67,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "differ",
     )
     parser.add_argument(
-        "--predictions", metavar="FILE", help="write the predictions, one a row: names of classes, or numbers"
+        "--predictions",
+        metavar="FILE",
+        help="write the predictions, one per row: names of classes, or numbers",
     )
     parser.add_argument("--json", metavar="FILE", help="also write scores, intervals and tests to this file")
     parser.add_argument(
@@ -174,7 +176,7 @@ def chosen_metrics(args: argparse.Namespace, kind: str, spec: SentenceSpec) -> d
     positive = args.positive or spec.positive
     if args.positive and args.positive not in spec.names:
         raise ValueError(
-            f"--positive `{args.positive}` is no class of the model; its classes are {', '.join(spec.names) or 'none'}"
+            f"--positive `{args.positive}` is not a class of the model; its classes are {', '.join(spec.names) or 'none'}"
         )
     settings = MetricSettings(positive=positive)
     names = [

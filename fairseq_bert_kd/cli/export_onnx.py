@@ -49,8 +49,8 @@ class VectorGraph:
 
     Args:
         onnx: the package.
-        weights: of the checkpoint, by name.
-        sizes: of its `LstmSpec`.
+        weights: weights of the checkpoint, by name.
+        sizes: sizes of its `LstmSpec`.
         prefix: special tokens that the tokenizer writes before a text, which the LSTM does not read.
     """
 

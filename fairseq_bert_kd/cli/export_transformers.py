@@ -74,8 +74,8 @@ def own_tokenizer(state: dict[str, Any], args: argparse.Namespace, digest: str) 
 
     Args:
         state: content of the checkpoint.
-        args: of the command.
-        digest: of the student's tokenizer.
+        args: options of the command.
+        digest: digest of the student's tokenizer.
 
     Raises:
         ValueError: none is known, or it is another one.

@@ -149,17 +149,25 @@ def read_pairs(path: str, columns: str, split: str | None, limit: int | None) ->
     names = columns.split(",")
     if len(names) != 3:
         raise ValueError(f"--columns names three columns, cluster and two sentences, got `{columns}`")
-    header, *lines = (line.split("\t") for line in open_lines(path))
+    header, *lines = [line.split("\t") for line in open_lines(path)] or [[]]
+    if not header:
+        raise ValueError(
+            f"`{path}` is empty; give a tab-separated table whose header has the columns {', '.join(names)}"
+        )
     wanted = [*names, *(["split"] if split else [])]
     if missing := [name for name in wanted if name not in header]:
-        raise ValueError(f"`{path}` has no column `{missing[0]}`; its header is {', '.join(header)}")
+        raise ValueError(
+            f"`{path}` has no column `{missing[0]}`; its header is {', '.join(header)}. Correct --columns or --split"
+        )
     places = [header.index(name) for name in wanted]
     numbers: dict[str, int] = {}
     clusters: list[str] = []
     pairs: list[tuple[int, int]] = []
     for number, line in enumerate(lines, 2):
         if len(line) != len(header):
-            raise ValueError(f"`{path}`, line {number}: {len(line)} columns, the header has {len(header)}")
+            raise ValueError(
+                f"`{path}`, line {number}: {len(line)} columns, the header has {len(header)}; correct the line"
+            )
         cluster, first, second, *in_split = (line[place] for place in places)
         if split and in_split != [split]:
             continue

@@ -174,7 +174,7 @@ def _rewards(args: argparse.Namespace) -> dict[str, Any]:
         for name, option in (("evaluator", "evaluator"), ("held_out", "held_out_evaluator")):
             if path := getattr(args, option):
                 option = f"--{option.replace('_', '-')}"
-                rewards[name] = load_evaluator(path, args.positive, option, name)
+                rewards[name] = load_evaluator(path, args.positive, option, name, "--positive")
     if args.sentence_encoder:
         from fairseq_bert_kd.rewards.similarity import CosineReward
 

@@ -58,6 +58,7 @@ def main(args: argparse.Namespace) -> None:
     """
     if Path(args.output).exists() and not args.overwrite:
         raise FileExistsError(f"`{args.output}` exists; pass --overwrite to replace it")
+    _check_used(args)
     if args.copy_penalty and (args.by == MBR or not args.sources):
         raise ValueError("--copy-penalty compares with the source: give --sources and a reward with --by")
     if args.copy_penalty < 0:
@@ -74,6 +75,26 @@ def main(args: argparse.Namespace) -> None:
     os.replace(part, args.output)
     changed = sum(text != texts[0] for text, texts in zip(chosen, lists, strict=True))
     print(f"{args.output}: {len(chosen):,} sentences, {changed:,} with another output than the first")
+
+
+def _check_used(args: argparse.Namespace) -> None:
+    """Raise ValueError for an option that ``--by`` makes no use of."""
+    from fairseq_bert_kd.rewards.combined import parse_terms
+
+    names = set() if args.by == MBR else {name for _, name in parse_terms(args.by)}
+    used = {
+        "evaluator": "evaluator" in names,
+        "positive": "evaluator" in names,
+        "sentence_encoder": "cosine" in names,
+        "sources": bool(names),
+    }
+    for name, is_used in used.items():
+        if getattr(args, name) and not is_used:
+            fitting = "cosine" if name == "sentence_encoder" else "evaluator"
+            raise ValueError(
+                f"--{name.replace('_', '-')} is not used by --by {args.by}; leave it out, or choose another reward, such as "
+                f"--by {fitting}"
+            )
 
 
 def by_agreement(lists: Sequence[Sequence[str]]) -> list[list[float]]:
@@ -118,7 +139,7 @@ def by_reward(lists: Sequence[Sequence[str]], args: argparse.Namespace) -> list[
         "evaluator": ("--evaluator", args.evaluator),
         "cosine": ("--sentence-encoder", args.sentence_encoder),
     }
-    reward = build_reward(args.by, files, args.positive)
+    reward = build_reward(args.by, files, args.positive, "--positive")
     if any(part.name not in LOADED for part in parts_of(reward)):
         raise ValueError(f"--by {args.by} needs references, which are not at hand when one translates")
     texts = [text for of_sentence in lists for text in of_sentence]

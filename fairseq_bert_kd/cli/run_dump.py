@@ -74,7 +74,7 @@ def dump_split(
         dump: what to write.
         path: final name of the whole store.
         args: ``shard`` and ``overwrite``.
-        rank: of this process.
+        rank: number of this process.
         world_size: number of processes.
         report: prints the contents of a store.
 

@@ -123,8 +123,8 @@ def write_split(
         folder: data folder.
         split: the split, ids of ``dictionary``.
         lengths: ``(rows, texts)`` tokens to write of each text, end of sentence included.
-        dictionary: of all texts.
-        classes: of the labels, in the order of their numbers.
+        dictionary: dictionary of all texts.
+        classes: names of the labels, in the order of their numbers.
 
     Returns:
         ``(rows, texts)`` hashes of the texts.

@@ -87,7 +87,7 @@ def load(path: str, data: str | None, cpu: bool) -> LoadedModel:
     device = torch.device("cuda" if torch.cuda.is_available() and not cpu else "cpu")
     if not Path(path).is_file() and not path.endswith(".pt"):
         if data is None:
-            raise ValueError(f"`{path}` is no checkpoint, which would name its data; give the data folder")
+            raise ValueError(f"`{path}` is not a checkpoint, which would name its data; give the data folder")
         model, task = _pretrained(path, data)
         return LoadedModel(model.eval().to(device), task, path, data, device)
     trained_spec(path)  # refuses other checkpoints before anything is built

@@ -28,7 +28,7 @@ class Preset:
     """A task.
 
     Attributes:
-        texts: for each text of a row the names that a header may give its column, in lower case.
+        texts: names that a header may give to a column, in lower case, for each text of a row.
         label: names that a header may give the label's column.
         headerless: columns of files without a header; None if the task's files have one.
         classes: names of the classes in the order of their numbers, each with its other spellings in files; empty for names

@@ -22,7 +22,7 @@ class Row(NamedTuple):
     Attributes:
         line: number of its first line, from 1.
         texts: one or two texts.
-        label: as the file spells it; None if the file has no labels.
+        label: label as the file spells it; None if the file has no labels.
     """
 
     line: int

@@ -39,6 +39,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def main(args: argparse.Namespace) -> None:
-    """Print the store with the module of its schema; raises as `open_header`."""
+    """Print the store with the module of its schema; raises as `open_header`, and ValueError for a negative ``--rows``."""
+    if args.rows < 0:
+        raise ValueError(f"--rows must be at least 0 (all), got {args.rows}; the default is 1000000")
     schema = open_header(Path(args.store), SCHEMAS).info.schema
     importlib.import_module(MODULES[schema]).main(args)

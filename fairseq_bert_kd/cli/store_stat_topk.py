@@ -238,7 +238,7 @@ def as_json(reader: TopKReader, stat: RowStat) -> dict[str, Any]:
 
 
 def _gold_json(stats: GoldStats | None) -> dict[str, Any] | None:
-    """Accuracy, perplexity and ranks over the rows that were looked at, and by fold."""
+    """Accuracy, perplexity and ranks over the sampled rows, and by fold."""
 
     def plain(stat: GoldStat) -> dict[str, Any]:
         if not stat.rows:

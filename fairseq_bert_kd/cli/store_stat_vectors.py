@@ -46,7 +46,7 @@ def _not_finite(reader: VectorReader) -> float:
 
 
 def _lines(stat: VectorStat) -> Iterator[str]:
-    yield f"vectors: {stat.rows:,} looked at"
+    yield f"vectors: {stat.rows:,} sampled"
     if stat.mean_length is not None:
         yield f"mean length {stat.mean_length:.4f}"
     if stat.random_cosine is not None:

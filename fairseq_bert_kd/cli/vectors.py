@@ -114,8 +114,8 @@ def encode_all(args: argparse.Namespace, rank: int, world_size: int) -> None:
             check_sentence_encoder(
                 loaded.model, loaded.task.dictionary, args.vector, f"--encoder-model `{args.encoder_model}`"
             )
+        digest = weights_digest(loaded.model)  # before the cast: the same on every device
         model = loaded.model.to(device=device, dtype=PRECISIONS[precision])
-        digest = weights_digest(model)
         vector, similarity, width = _vector(args, model, loaded.task.dictionary, device)
         for subset in args.subset.split(","):
             sides = open_sides(sentence_files(folder, subset, [SIDE]), subset)

@@ -3,7 +3,6 @@
 import logging
 import math
 from collections import defaultdict
-from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -13,14 +12,14 @@ from fairseq.criterions import register_criterion
 from fairseq.criterions.label_smoothed_cross_entropy import LabelSmoothedCrossEntropyCriterion
 from fairseq.logging import metrics
 
-from fairseq_bert_kd.batch import TEACHER, TeacherRequirements
+from fairseq_bert_kd.batch import TEACHER, TeacherRequirements, twice
 from fairseq_bert_kd.criterions.distillation_options import NEEDS_TAIL, DistillationConfig, check_options
 from fairseq_bert_kd.functional import soft_targets
 from fairseq_bert_kd.functional.chunked_projection import chunked_sums
 from fairseq_bert_kd.functional.distillation import Objective, distillation_sums, score_request
 from fairseq_bert_kd.functional.projected_scores import projected_scores
 from fairseq_bert_kd.functional.projection_plan import ProjectionPlan, projection_plan
-from fairseq_bert_kd.functional.rdrop import PASSES, both_passes, regularised, symmetric_divergence
+from fairseq_bert_kd.functional.rdrop import PASSES, regularised, symmetric_divergence
 from fairseq_bert_kd.functional.schedules import Schedule
 from fairseq_bert_kd.functional.student_scores import student_scores
 from fairseq_bert_kd.functional.teacher_targets import teacher_targets
@@ -208,18 +207,15 @@ class LabelSmoothedCrossEntropyWithDistillationCriterion(LabelSmoothedCrossEntro
 
     def _two_passes(self, model, sample, objective):
         """Sums of R-Drop: means over two passes with different dropout, and the divergence between them."""
-        twice = {
-            "target": both_passes(sample["target"]),
-            TEACHER: [_twice(rows) for rows in sample.get(TEACHER, ())],
-        }
-        net_output = model(**_twice(sample["net_input"]))
+        both = twice(sample)
+        net_output = model(**both["net_input"])
         if objective.weight:
-            sums = self._plain_sums(model, net_output, twice, objective)
+            sums = self._plain_sums(model, net_output, both, objective)
         else:
-            loss, nll_loss = self.compute_loss(model, net_output, twice)
+            loss, nll_loss = self.compute_loss(model, net_output, both)
             sums = {"loss": loss, "nll_loss": nll_loss.data}
             if self.report_accuracy:
-                n_correct, total = self.compute_accuracy(model, net_output, twice)
+                n_correct, total = self.compute_accuracy(model, net_output, both)
                 sums |= {"n_correct": n_correct.data, "total": total.data}
         logits = scores_of(model, net_output)[:, self.ignore_prefix_size :]  # (2 batch, tgt_len, vocab)
         kept = self._target(sample).ne(self.padding_idx)
@@ -317,14 +313,6 @@ class LabelSmoothedCrossEntropyWithDistillationCriterion(LabelSmoothedCrossEntro
             metrics.log_derived(
                 "kd_student_ppl", lambda meters: utils.get_perplexity(meters["kd_gold_nll"].avg)
             )
-
-
-def _twice(fields: Mapping[str, Any]) -> dict[str, Any]:
-    """Fields of a batch with every row twice; what is no tensor, such as temperatures, stays."""
-    return {
-        name: both_passes(value) if isinstance(value, torch.Tensor) else value
-        for name, value in fields.items()
-    }
 
 
 def _sums(logging_outputs: list[dict[str, Any]]) -> dict[str, float]:

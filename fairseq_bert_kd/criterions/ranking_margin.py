@@ -51,6 +51,11 @@ class RankingMarginCriterion(SentencePredictionCriterion):
             if getattr(cfg, name) < 0:
                 raise ValueError(f"--{name.replace('_', '-')} must be at least 0, got {getattr(cfg, name)}")
         delta, updates = cfg.ranking_curriculum_delta, cfg.ranking_curriculum_updates
+        if updates and not delta:
+            raise ValueError(
+                f"--ranking-curriculum-updates {updates} ends a curriculum, which begins with --ranking-curriculum-delta; give it "
+                "above 0, 12 for example, or leave the updates out"
+            )
         self.curriculum = Schedule(delta, 0.0, "linear", updates) if updates else Schedule(delta, delta)
         self.has_curriculum = delta > 0.0
         self.positive = getattr(task, "positive", None)

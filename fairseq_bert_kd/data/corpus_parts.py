@@ -56,7 +56,7 @@ def text_parts(folder: str, split: str, combine: bool, language: str | None = No
         folder: one data folder.
         split: ``train`` for example.
         combine: whether ``train1``, ``train2``, ... belong to it.
-        language: see `fairseq_data.text_files`.
+        language: language to choose, see `fairseq_data.text_files`.
 
     Raises:
         FileNotFoundError: the split is not there.

@@ -17,7 +17,7 @@ def random_negatives(clusters: NDArray[np.int64], rows: NDArray[np.int64], seed:
     Args:
         clusters: ``(sentences,)`` cluster of each sentence, at least two clusters.
         rows: ``(n,)`` sentences.
-        seed: of the draws.
+        seed: seed of the draws.
 
     Returns:
         ``(n,)`` sentences.

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from fairseq_bert_kd.data.length_buckets import rows_per_bucket, shuffled, sorted_in_buckets
 from fairseq_bert_kd.data.token_sizes import TokenSizes
-from fairseq_bert_kd.functional.truncation import longest_first
+from fairseq_bert_kd.functional.truncation import cut_text, longest_first
 
 
 class SentenceDataset(TokenSizes, FairseqDataset):
@@ -57,7 +57,9 @@ class SentenceDataset(TokenSizes, FairseqDataset):
 
     def __getitem__(self, index):
         lengths = self.lengths[index]
-        texts = [_cut(text[index], length) for text, length in zip(self.texts, lengths.tolist(), strict=True)]
+        texts = [
+            cut_text(text[index], length) for text, length in zip(self.texts, lengths.tolist(), strict=True)
+        ]
         target = None if self.targets is None else self.targets[index]
         return {"id": index, "texts": texts, "target": target}
 
@@ -105,11 +107,6 @@ class SentenceDataset(TokenSizes, FairseqDataset):
     @property
     def supports_prefetch(self):
         return False
-
-
-def _cut(tokens: NDArray[Any], length: int) -> NDArray[Any]:
-    """The first tokens, closed by the last one, which is end of sentence."""
-    return tokens if length == len(tokens) else np.concatenate([tokens[: length - 1], tokens[-1:]])
 
 
 def padded(texts: Sequence[NDArray[Any]], pad: int) -> Tensor:

@@ -20,7 +20,7 @@ class SentenceVectorDataset(BaseWrapperDataset):
     """Wraps a `SentenceDataset`; its collater adds ``batch.VECTORS``, and sentences without a vector are left out.
 
     Args:
-        dataset: of single sentences.
+        dataset: dataset of single sentences.
         reader: store of their vectors, see `open_vectors`.
     """
 
@@ -51,9 +51,9 @@ def open_vectors(
     """Open a store and check that it belongs to the data.
 
     Args:
-        path: of the store.
-        split: of the data.
-        digests: of the data's ``tokenizer`` and ``dictionary``.
+        path: path of the store.
+        split: split of the data.
+        digests: digests of the data's ``tokenizer`` and ``dictionary``.
         sides: the data by side.
         everything: compare the ids of all sentences, not of a sample.
 

@@ -20,7 +20,7 @@ class StoreRows:
             what is required.
         requirements: requirements of the criterion.
         weight: weight of this teacher among several.
-        upsample_first: how many times fairseq repeats the first part (``--upsample-primary``).
+        upsample_first: times that fairseq repeats the first part (``--upsample-primary``).
 
     Attributes:
         temperatures: temperatures whose log-normalisers every part has.

@@ -166,7 +166,7 @@ def check_unchanged_lengths(
     Args:
         sizes: ``(sentences,)`` tokens of each target in training, repeated parts counted again.
         readers: rows of consecutive parts.
-        upsample_first: how many times the first part is repeated.
+        upsample_first: times that the first part is repeated.
 
     Raises:
         ValueError: the first target that differs.

@@ -36,7 +36,7 @@ class Trait(NamedTuple):
     """Something that text has on one side and may lack on the other.
 
     Attributes:
-        name: of the characters that have it.
+        name: name of the characters that have it.
         holds: whether a character has it.
         advice: what makes both sides alike.
     """

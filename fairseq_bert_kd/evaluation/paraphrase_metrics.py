@@ -57,7 +57,7 @@ def several_references_bleu(
 
     Args:
         texts: ``(texts,)``.
-        references: of each text at least one.
+        references: references of each text, at least one.
         lowercase: whether case is ignored.
     """
     most = max(map(len, references))
@@ -119,7 +119,7 @@ def paraphrase_scores(
     Args:
         texts: ``(texts,)`` a system's output.
         sources: ``(texts,)`` what it read.
-        references: of each text at least one.
+        references: references of each text, at least one.
         lowercase: whether BLEU ignores case; copies are always compared without.
 
     Raises:

@@ -11,16 +11,6 @@ import torch.nn.functional as F
 from torch import Tensor
 
 
-def check_draws(probability: float, candidates: int, copies: int) -> None:
-    """Raise ValueError for settings out of range; the options' names are in the message."""
-    if not 0.0 <= probability <= 1.0:
-        raise ValueError(f"--probability must be from 0 to 1, got {probability}; the paper's is 0.4")
-    if candidates < 1:
-        raise ValueError(f"--candidates must be at least 1, got {candidates}; the paper's is 15")
-    if copies < 1:
-        raise ValueError(f"--copies must be at least 1, got {copies}; the paper's is 20")
-
-
 def draw_copies(
     words: Sequence[str],
     candidates: Mapping[int, Sequence[str]],
@@ -34,11 +24,11 @@ def draw_copies(
     replaced, and ``rng.integers(numbers of candidates, size=(copies, n))``, by which one.
 
     Args:
-        words: of the sentence.
+        words: words of the sentence.
         candidates: what may stand in the place of a word, at least one each, by the word's place.
-        probability: of replacing a word that has candidates.
+        probability: probability of replacing a word that has candidates.
         copies: number of draws; a copy that is there already is left out.
-        rng: only source of randomness.
+        rng: generator of all draws.
 
     Returns:
         At most ``copies + 1`` sentences, the original first, all different and with as many words.
@@ -69,9 +59,9 @@ def draw_rows(
 
     Args:
         sides: words and candidates of each sentence, see `draw_copies`, which draws them in turn.
-        probability: see `draw_copies`.
+        probability: probability of replacing a word, see `draw_copies`.
         copies: draws per sentence.
-        rng: only source of randomness.
+        rng: generator of all draws.
 
     Returns:
         The original first; words by side.

@@ -26,7 +26,7 @@ class ProbeTexts(NamedTuple):
 
     Attributes:
         short: the text whose outputs are compared.
-        neighbour: as long as ``short``, of other tokens.
+        neighbour: text as long as ``short``, of other tokens.
         longer: longer than both, so that ``short`` is padded beside it.
         changed: ``short`` with other tokens behind its first output; not read if that is not asked.
     """
@@ -42,7 +42,7 @@ def context_fault(outputs: Outputs, texts: ProbeTexts, sees_right: bool | None =
 
     Args:
         outputs: runs the model in evaluation mode.
-        texts: see `ProbeTexts`.
+        texts: texts to compare, see `ProbeTexts`.
         sees_right: whether the first output must depend on the tokens behind it, or must not; None if either is right, as
             for one vector per text.
     """

@@ -66,7 +66,7 @@ def score_request(target: Tensor, teachers: Sequence[TeacherTargets], objective:
     Args:
         target: ``(positions,)`` gold ids.
         teachers: teachers of the same positions.
-        objective: as given to `distillation_sums`.
+        objective: settings, as given to `distillation_sums`.
     """
     columns = [target[:, None]]  # (positions, 1), then (positions, k) and (positions, r) per teacher
     for teacher in teachers:

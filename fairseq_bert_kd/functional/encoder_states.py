@@ -94,7 +94,7 @@ def record(
         hidden: layers whose hidden states are kept, 0 for the embedding output.
         scores: layers, from 1, whose attention scores can be asked for.
         relations: layers, from 1, whose queries, keys and values can be asked for.
-        after_layer: called with the states and a layer's number, 0 for the embeddings, once that is recorded of which
+        after_layer: function that is called with the states and a layer's number, 0 for the embeddings, once that is recorded of which
             something is asked for; the pass goes on afterwards.
 
     Raises:

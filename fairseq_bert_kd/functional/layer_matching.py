@@ -51,7 +51,7 @@ def layer_map(name: str, student_layers: int, teacher_layers: int) -> tuple[int,
         layers = tuple(int(number) for number in name.split(","))
     except ValueError:
         raise ValueError(
-            f"`{name}` is no map of layers; give {UNIFORM}, {TOP}, {BOTTOM} or numbers like 0,2,4,6"
+            f"`{name}` is not a map of layers; give {UNIFORM}, {TOP}, {BOTTOM} or numbers like 0,2,4,6"
         ) from None
     if fault := _fault(layers, student_layers, teacher_layers):
         raise ValueError(f"the map of layers `{name}` {fault}")

@@ -68,7 +68,7 @@ def draw_mask(length: int, mask_prob: float, rng: np.random.Generator) -> NDArra
     Args:
         length: target length with end of sentence, at least 1.
         mask_prob: probability of each position, in (0, 1]; 0.15 in the paper.
-        rng: only source of randomness, so that a mask can be replayed.
+        rng: generator of all draws, so that a mask can be replayed.
 
     Returns:
         ``(length,)`` bool, True where the teacher sees the mask token.
@@ -116,10 +116,10 @@ def mask_tokens(
 
     Args:
         tokens: ``(length,)`` ids, end of sentence included.
-        mask_prob: see `draw_mask`.
+        mask_prob: probability of a position to be masked, see `draw_mask`.
         replacement: shares of kept and of random tokens.
         pieces: ``(n,)`` ids from which random tokens are drawn; not needed where there are none.
-        rng: only source of randomness.
+        rng: generator of all draws.
     """
     predicted = draw_mask(len(tokens), mask_prob, rng)
     if replacement.always_masked:

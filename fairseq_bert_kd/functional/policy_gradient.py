@@ -86,7 +86,7 @@ def advantages(rewards: Tensor, kind: str, delta: float = 12.0, greedy: Tensor |
     Args:
         rewards: ``(sources, D)`` float32.
         kind: one of `ADVANTAGES`.
-        delta: of the ranks.
+        delta: steepness of the ranks.
         greedy: ``(sources,)`` rewards of greedy sequences, for that advantage.
 
     Returns:
@@ -113,7 +113,7 @@ def rollout_places(length: int, stride: int) -> list[int]:
 
 
 def token_advantages(
-    prefix_rewards: Sequence[Tensor], sequence_advantages: Tensor, delta: float = 12.0
+    prefix_rewards: Sequence[Tensor], sequence_advantages: Tensor, delta: float = 12.0, centred: bool = False
 ) -> Tensor:
     """Advantage of each token from the rewards of prefixes (Li et al. 2018, reward shaping).
 
@@ -121,9 +121,10 @@ def token_advantages(
     reward of completions of its first t tokens, and A is the sequence's own advantage.
 
     Args:
-        prefix_rewards: of each sequence ``(T,)`` values Q_1 to Q_T; the last is the reward of the sequence itself.
+        prefix_rewards: ``(T,)`` values Q_1 to Q_T of each sequence; the last is the reward of the sequence itself.
         sequence_advantages: ``(sequences,)``.
         delta: steepness.
+        centred: whether ranks are taken at their middle (ours), see `rescaled_ranks`; a single token then gets A alone.
 
     Returns:
         ``(sequences, longest)``, 0 beyond a sequence's end.
@@ -131,7 +132,7 @@ def token_advantages(
     longest = max((len(rewards) for rewards in prefix_rewards), default=0)
     result = sequence_advantages.new_zeros(len(prefix_rewards), longest)
     for row, rewards in enumerate(prefix_rewards):
-        result[row, : len(rewards)] = rescaled_ranks(rewards, delta) + sequence_advantages[row]
+        result[row, : len(rewards)] = rescaled_ranks(rewards, delta, centred) + sequence_advantages[row]
     return result
 
 

@@ -34,7 +34,7 @@ def final_states(hidden: Tensor, tokens: Tensor) -> Tensor:
 
     Args:
         hidden: ``(batch, length, 2 * c)``, forward and backward states.
-        tokens: as in `mean_over_tokens`, padding on the right.
+        tokens: positions of tokens, as in `mean_over_tokens`, padding on the right.
 
     Returns:
         ``(batch, 2 * c)``.
@@ -51,7 +51,7 @@ def weighted_over_tokens(hidden: Tensor, scores: Tensor, tokens: Tensor) -> Tens
     Args:
         hidden: ``(batch, length, d)``.
         scores: ``(batch, length)``.
-        tokens: as in `mean_over_tokens`.
+        tokens: positions of tokens, as in `mean_over_tokens`.
 
     Returns:
         ``(batch, d)`` in the type of ``hidden``; the softmax is float32.

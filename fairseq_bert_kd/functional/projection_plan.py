@@ -68,7 +68,7 @@ def whole_batch_plan(
         memory: its bytes.
         dtype: type of the logits.
         triton: whether the Triton kernels are used.
-        small_chunks: as given to `projection_plan`.
+        small_chunks: whether memory matters more than time, as given to `projection_plan`.
     """
     # without the kernels a buffer in the type of the sums is beside the logits
     bytes_per_logit = dtype.itemsize + (0 if triton else accumulate_dtype(dtype).itemsize)

@@ -3,12 +3,7 @@
 import torch
 from torch import Tensor
 
-PASSES = 2
-
-
-def both_passes(values: Tensor) -> Tensor:
-    """``(batch, ...)`` to ``(2 batch, ...)``: every row twice, one after the other, so that sorted rows stay sorted."""
-    return values.repeat_interleave(PASSES, dim=0)
+PASSES = 2  # rows of a batch in both: `fairseq_bert_kd.batch.twice`
 
 
 def symmetric_divergence(one: Tensor, other: Tensor) -> Tensor:

@@ -149,8 +149,8 @@ def logits_gradient(
 
     Args:
         logits: ``(positions, vocab)``.
-        request: as given to `row_statistics`.
-        statistics: from `row_statistics`; best logits and log-normalisers are read.
+        request: scores to compute, as given to `row_statistics`.
+        statistics: result of `row_statistics`; best logits and log-normalisers are read.
         grads: gradient of the loss with respect to the scores.
         out: ``(positions, vocab)`` of any floating type; may be ``logits`` itself.
     """

@@ -86,7 +86,7 @@ class TextLayout:
 
     Attributes:
         attention: one of `ATTENTIONS`.
-        to_teacher: for each text, ``(dictionary,)`` teacher id of each symbol of its dictionary.
+        to_teacher: ``(dictionary,)`` teacher id of each symbol, for each text's dictionary.
         text_format: special ids of the teacher.
     """
 
@@ -104,9 +104,9 @@ class TextLayout:
         """The teacher's input, and ``(batch, tgt_len)`` int64 input positions at which it predicts the target's tokens.
 
         Args:
-            texts: for each text, ``(batch, text_len)`` student ids, right-padded; the last one, the target, ends with end
+            texts: ``(batch, text_len)`` student ids of each text, right-padded; the last one, the target, ends with end
                 of sentence, the one before it does not.
-            lengths: for each text, ``(batch,)`` tokens.
+            lengths: ``(batch,)`` tokens of each text.
             hidden: ``(batch, tgt_len)`` bool, target positions at which a bidirectional teacher sees its mask token; values
                 on padding have no effect.
         """

@@ -45,6 +45,22 @@ def check_settings(weight: float, temperature: float, topk: int) -> None:
         raise ValueError(f"--smoothing-topk must be at least 1, or 0 for all stored tokens, got {topk}")
 
 
+def repeated(text: SmoothedText, rows: int) -> SmoothedText:
+    """The text of a batch whose rows stand in it several times, each with its repetitions behind it, as R-Drop has them.
+
+    Args:
+        text: what stands in the place of the single rows.
+        rows: rows of the batch, a multiple of those.
+    """
+    times = rows // len(text.smoothed)
+    assert times * len(text.smoothed) == rows, (rows, len(text.smoothed))
+    return text._replace(
+        smoothed=text.smoothed.repeat_interleave(times, dim=0),
+        ids=text.ids.repeat_interleave(times, dim=0),
+        weights=text.weights.repeat_interleave(times, dim=0),
+    )
+
+
 def dense_mixture(
     embedding: Tensor, tokens: Tensor, logits: Tensor, weight: float, temperature: float = 1.0
 ) -> Tensor:

@@ -100,11 +100,11 @@ def gradient(
 
     Args:
         logits: ``(positions, vocab)``.
-        ids: as given to `statistics`; the gradients of a repeated token add up.
-        temperature: as given to `statistics`.
-        row_max: from `statistics`.
-        log_normaliser: from `statistics`.
-        tempered_log_normaliser: from `statistics`.
+        ids: token ids, as given to `statistics`; the gradients of a repeated token add up.
+        temperature: temperature, as given to `statistics`.
+        row_max: best logits of `statistics`.
+        log_normaliser: log-normalisers of `statistics`.
+        tempered_log_normaliser: the same at the temperature.
         grads: gradients with respect to the logits of the tokens, the log-normalisers at 1 and at the temperature, and the
             sums; None where the loss does not depend on one.
         out: ``(positions, vocab)``; may be ``logits`` itself.

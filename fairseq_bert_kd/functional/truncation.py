@@ -1,7 +1,14 @@
 """Rows of one or two texts cut to a number of tokens."""
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
+
+
+def cut_text(tokens: NDArray[Any], length: int) -> NDArray[Any]:
+    """The first tokens of a text, closed by its last one, which is end of sentence; ``length`` of at least 1 in all."""
+    return tokens if length >= len(tokens) else np.append(tokens[: length - 1], tokens[-1])
 
 
 def longest_first(lengths: NDArray[np.int64], limit: int) -> NDArray[np.int64]:

@@ -58,7 +58,7 @@ class DecomposableAttention(BaseFairseqModel):
         embeddings: ``(dictionary, d)`` table; frozen tables stay frozen.
         pad: padding index of the dictionary.
         hidden: width of all networks.
-        dropout: before each linear layer.
+        dropout: rate of dropout before each linear layer.
         positions: one of `POSITIONS`.
 
     Raises:

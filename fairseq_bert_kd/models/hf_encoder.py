@@ -117,9 +117,9 @@ class HfEncoder(BaseFairseqModel):
         text_format: the encoder's special ids.
         digests: digests of what the map was made with (tokenizer, dictionary), by name.
         pooling: one of `POOLINGS`.
-        dropout: before the heads' linear layers.
+        dropout: rate of dropout before the heads' linear layers.
         classifier: one of `CLASSIFIERS`.
-        label_names: of the task's data; empty for regression and unlabelled text.
+        label_names: names of the classes of the task's data; empty for regression and unlabelled text.
     """
 
     token_to_encoder: Tensor
@@ -218,7 +218,7 @@ class HfEncoder(BaseFairseqModel):
         any order; else from random weights.
 
         Args:
-            name: of the head.
+            name: name of the head.
             num_classes: numbers that it gives, 1 for regression.
             inner_dim: width of the pooler, if given.
 
@@ -319,7 +319,7 @@ class HfEncoder(BaseFairseqModel):
         """Run the encoder.
 
         Args:
-            inputs: of `lay_out`.
+            inputs: result of `lay_out`.
             inputs_embeds: ``(batch, input_len, embedding)`` in the place of the input embeddings of ``input_ids``.
 
         Returns:
@@ -357,9 +357,9 @@ class HfEncoder(BaseFairseqModel):
         """Logits of a head, or the last hidden states if none is named.
 
         Args:
-            texts: see `lay_out`.
-            lengths: see `lay_out`.
-            features_only: of fairseq's criterion; no effect.
+            texts: ids of each text, see `lay_out`.
+            lengths: tokens of each text, see `lay_out`.
+            features_only: argument of fairseq's criterion; no effect.
             classification_head_name: name of a registered head.
             smoothed: a `SmoothedText` of the only text, whose mixtures of input embeddings stand in the place of its tokens.
 
@@ -379,7 +379,7 @@ class HfEncoder(BaseFairseqModel):
 
         Args:
             hidden: ``(batch, input_len, d)`` last hidden states.
-            inputs: of `lay_out`.
+            inputs: result of `lay_out`.
             head: its name.
 
         Returns:

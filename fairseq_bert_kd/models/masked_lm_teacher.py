@@ -88,7 +88,7 @@ class HfMaskedLM(BaseFairseqModel):
 
     Args:
         masked_lm: a transformers ``*ForMaskedLM``; taken apart into encoder and head.
-        to_teacher: by side, ``(dictionary,)`` teacher id of each symbol; ``source`` and ``target``, or ``target`` alone for
+        to_teacher: ``(dictionary,)`` teacher id of each symbol, by side; ``source`` and ``target``, or ``target`` alone for
             single sentences. They are the buffers ``source_to_teacher`` and ``target_to_teacher``.
         text_format: the teacher's special ids.
         digests: digests of what the maps were made with (tokenizer, the sides' dictionaries), by name.

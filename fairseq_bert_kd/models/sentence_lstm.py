@@ -192,7 +192,7 @@ class SentenceLstm(BaseFairseqModel):
         """Add a head with random weights; one of this name is replaced.
 
         Args:
-            name: of the head.
+            name: name of the head.
             num_classes: numbers that it gives, 1 for regression.
             inner_dim: width between its two layers (default: 512).
         """
@@ -220,7 +220,7 @@ class SentenceLstm(BaseFairseqModel):
         Args:
             texts: one or two ``(batch, text_len)`` int64 ids of the dictionary, right-padded, each with end of sentence.
             lengths: ``(batch,)`` tokens of each text, end of sentence included.
-            features_only: of fairseq's criterion; no effect.
+            features_only: argument of fairseq's criterion; no effect.
             classification_head_name: name of a registered head.
             smoothed: for each text a `SmoothedText`, whose mixtures of word embeddings stand in the place of its tokens.
 

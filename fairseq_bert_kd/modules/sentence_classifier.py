@@ -31,7 +31,7 @@ class _Places(NamedTuple):
     Attributes:
         dense: the pooler's linear layer.
         output: the linear layer that gives the logits.
-        activation: between the two, one of `ACTIVATIONS`.
+        activation: activation between the two, one of `ACTIVATIONS`.
         dropout: name in the config of the probability before ``output``.
     """
 
@@ -57,7 +57,7 @@ class Pooler(nn.Module):
 
     Args:
         dense: the linear layer.
-        model_type: of the encoder.
+        model_type: type of the encoder.
     """
 
     def __init__(self, dense: nn.Linear, model_type: str):
@@ -128,7 +128,7 @@ def pool(hidden: Tensor, tokens: Tensor, pooling: str, pooler: Optional[Pooler])
         hidden: ``(batch, length, d)`` last hidden states.
         tokens: ``(batch, length)``, 1 on tokens.
         pooling: one of `POOLINGS`.
-        pooler: of pooling "pooler".
+        pooler: pooler of pooling "pooler".
 
     Returns:
         ``(batch, d)``.
@@ -201,7 +201,7 @@ def to_transformers(parts: SentenceParts, dropout: float) -> Any:
 
     Args:
         parts: without ``output`` an encoder alone is made.
-        dropout: before ``output``, for those who train it further.
+        dropout: rate of dropout before ``output``, for those who train it further.
 
     Returns:
         A ``*ForSequenceClassification``, or an encoder.

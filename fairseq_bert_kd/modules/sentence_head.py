@@ -16,7 +16,7 @@ class SentenceHead(nn.Module):
         texts: sentences of a row, 1 or 2.
         classes: numbers that it gives, 1 for regression.
         inner_dim: width between the two layers.
-        dropout: before each layer.
+        dropout: rate of dropout before each layer.
     """
 
     def __init__(self, width: int, texts: int, classes: int, inner_dim: int, dropout: float):

@@ -6,7 +6,7 @@ from typing import Any, Optional
 
 from fairseq.models.transformer import TransformerEncoderBase
 
-from fairseq_bert_kd.functional.text_smoothing import SmoothedText, smooth_embeddings
+from fairseq_bert_kd.functional.text_smoothing import SmoothedText, repeated, smooth_embeddings
 
 
 class SourceSmoothing:
@@ -44,5 +44,6 @@ class SourceSmoothing:
         if self._text is None:
             return None
         tokens = args[0] if args else kwargs["src_tokens"]
-        smoothed = smooth_embeddings(encoder.embed_tokens.weight, tokens, self._text, tokens)
+        text = repeated(self._text, len(tokens))
+        smoothed = smooth_embeddings(encoder.embed_tokens.weight, tokens, text, tokens)
         return args, {**kwargs, "token_embeddings": smoothed}

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fairseq_bert_kd.batch import SMOOTHING, TeacherRequirements, twice, unpack
+from fairseq_bert_kd.batch import SMOOTHING, TeacherRequirements, each_twice, twice, unpack
 from fairseq_bert_kd.functional.text_smoothing import (
     SmoothedText,
     check_settings,
@@ -115,9 +115,9 @@ class TextSmoother:
         if self.schedule != BOTH:
             return sample, text
         return twice(sample), SmoothedText(
-            smoothed=torch.cat([torch.zeros_like(text.smoothed), text.smoothed]),
-            ids=torch.cat([text.ids, text.ids]),
-            weights=torch.cat([text.weights, text.weights]),
+            smoothed=torch.stack([torch.zeros_like(text.smoothed), text.smoothed], dim=1).flatten(0, 1),
+            ids=each_twice(text.ids),
+            weights=each_twice(text.weights),
             common=text.common,
             common_weight=text.common_weight,
         )

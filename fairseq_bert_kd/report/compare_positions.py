@@ -21,7 +21,7 @@ class PositionBin(NamedTuple):
         first: where it begins, in per cent of a reference.
         last: where it ends.
         ngrams: n-grams of the references in it.
-        baseline: of 100 of them, those that the baseline has, mean over the seeds.
+        baseline: per cent of them that the baseline has, mean over the seeds.
         gain: how many more the system has, mean over the seeds.
         low: lower end of the confidence interval of the gain.
         high: upper end.

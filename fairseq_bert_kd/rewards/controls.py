@@ -16,8 +16,8 @@ def controlled(rewards: Scores, control: str, key: list[int]) -> Scores:
 
     Args:
         rewards: ``(texts,)`` true rewards.
-        control: ``none`` leaves them; ``constant`` makes all of them 1, which advantages that compare samples with each
-            other turn into 0; ``shuffled`` deals them out anew within the batch.
+        control: ``none`` leaves them; ``constant`` makes all of them 1, of which ``rank-centred``, ``mean`` and ``greedy``
+            make 0, and ``rank`` a value below 0; ``shuffled`` deals them out anew within the batch.
         key: whole numbers of which the new order is a function.
     """
     if control == "constant":

@@ -9,8 +9,9 @@ from torch import Tensor
 
 from fairseq_bert_kd import compat
 from fairseq_bert_kd.data.sentence_dataset import padded
-from fairseq_bert_kd.functional.truncation import longest_first
+from fairseq_bert_kd.functional.truncation import cut_text, longest_first
 from fairseq_bert_kd.rewards.interface import Reward, Scores
+from fairseq_bert_kd.storage.alignment import check_tokenizer
 from fairseq_bert_kd.storage.sentence_data import CLASSES, SentenceSpec
 from fairseq_bert_kd.tokenization.dictionary import token_ids
 from fairseq_bert_kd.tokenization.hf_tokenizer import HfTokenizer
@@ -25,11 +26,11 @@ class Evaluator(Reward):
     It is no nn.Module, so what holds it neither trains nor saves it, and `train()` does not reach its model.
 
     Args:
-        name: in logs.
+        name: name of the reward in logs.
         model: fairseq model with the interface of ``sentence_prediction``, of two texts; put into evaluation mode and frozen.
         head: name of its classification head.
         dictionary: its dictionary.
-        tokenizer: that made its pieces.
+        tokenizer: tokenizer that made its pieces.
         positive: number of the class "paraphrase".
     """
 
@@ -60,9 +61,7 @@ class Evaluator(Reward):
             kept = longest_first(lengths[rows], self._positions or int(lengths.sum()))
             texts, sizes = [], []
             for side, length in zip(sides, kept.T, strict=True):
-                cut = [
-                    np.append(side[row][: n - 1], side[row][-1]) for row, n in zip(rows, length, strict=True)
-                ]
+                cut = [cut_text(side[row], n) for row, n in zip(rows, length, strict=True)]
                 texts.append(padded(cut, self._dictionary.pad()).to(device))
                 sizes.append(torch.from_numpy(length).to(device))
             scores[rows] = self._probabilities(tuple(texts), tuple(sizes)).cpu().numpy()
@@ -79,18 +78,25 @@ def _batches(lengths: Any) -> Iterator[Any]:
     return (order[start : start + BATCH] for start in range(0, len(order), BATCH))
 
 
-def load_evaluator(path: str, positive: str | None, option: str, name: str = "evaluator") -> Evaluator:
+def load_evaluator(
+    path: str,
+    positive: str | None,
+    option: str,
+    name: str = "evaluator",
+    positive_option: str = "--rl-positive",
+) -> Evaluator:
     """The evaluator of a checkpoint; torch's random numbers go on as without it.
 
     Args:
         path: checkpoint of task ``sentence_prediction_with_teacher``; its data folder must still exist.
         positive: name of the class "paraphrase"; None for the one that the data were prepared with.
         option: option that names the checkpoint, for messages.
-        name: in logs.
+        name: name of the reward in logs.
+        positive_option: option that names the class, for messages.
 
     Raises:
         FileNotFoundError: checkpoint or data folder missing.
-        ValueError: no classifier of pairs, or its positive class is not known.
+        ValueError: no classifier of pairs, its positive class is not known, or its tokenizer is another one now.
     """
     from fairseq import checkpoint_utils
 
@@ -100,10 +106,11 @@ def load_evaluator(path: str, positive: str | None, option: str, name: str = "ev
             f"{option} `{path}` is not a classifier of sentences; give a checkpoint of --task {TASK} that was trained on pairs"
         )
     spec = SentenceSpec.from_json(stated)
-    column = positive_class(spec, positive, f"{option} `{path}`")
+    column = positive_class(spec, positive, f"{option} `{path}`", positive_option)
     with torch.random.fork_rng(devices=[]):  # weights are drawn before those of the checkpoint replace them
         models, _, task = checkpoint_utils.load_model_ensemble_and_task([path])
     tokenizer = HfTokenizer(task.cfg.kd_tokenizer or spec.tokenizer_name)
+    check_tokenizer(f"{option} `{path}`", spec.tokenizer, tokenizer.digest(), tokenizer.name)
     return Evaluator(name, models[0], task.cfg.classification_head_name, task.dictionary, tokenizer, column)
 
 

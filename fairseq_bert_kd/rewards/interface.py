@@ -14,7 +14,7 @@ class Reward(ABC):
     """Scores generated texts, 0 to 1.
 
     Attributes:
-        name: in options and logs.
+        name: name in options and logs.
     """
 
     name: str

@@ -13,14 +13,18 @@ NAMES = (*LOADED, *ROUGE, "bleu")
 
 
 def build_reward(
-    text: str, files: Mapping[str, tuple[str, str | None]], positive: str | None = None
+    text: str,
+    files: Mapping[str, tuple[str, str | None]],
+    positive: str | None = None,
+    positive_option: str = "--rl-positive",
 ) -> Reward:
     """The reward of an option such as ``evaluator`` or ``0.7*evaluator+0.3*rouge-2``.
 
     Args:
         text: a name of `NAMES`, or a weighted sum of them.
-        files: by name of `LOADED`, the option that gives its file and what it gives.
+        files: option that gives a file and what it gives, by name of `LOADED`.
         positive: name of the evaluator's class of paraphrases; None for that of its data.
+        positive_option: option that names it, for messages.
 
     Raises:
         ValueError: an unknown name, weights that do not sum to 1, or no file where one is needed.
@@ -29,12 +33,14 @@ def build_reward(
     for weight, name in parse_terms(text):
         if name not in NAMES:
             raise ValueError(f"`{name}` is not a reward; the rewards are {', '.join(NAMES)}")
-        rewards.append(_build(name, files, positive))
+        rewards.append(_build(name, files, positive, positive_option))
         weights.append(weight)
     return rewards[0] if len(rewards) == 1 else WeightedSum(rewards, weights)
 
 
-def _build(name: str, files: Mapping[str, tuple[str, str | None]], positive: str | None) -> Reward:
+def _build(
+    name: str, files: Mapping[str, tuple[str, str | None]], positive: str | None, positive_option: str
+) -> Reward:
     if name in ROUGE:
         return RougeReward(name)
     if name == "bleu":
@@ -42,7 +48,9 @@ def _build(name: str, files: Mapping[str, tuple[str, str | None]], positive: str
     option, path = files[name]
     if not path:
         raise ValueError(f"reward `{name}` needs {option}")
-    return load_evaluator(path, positive, option) if name == "evaluator" else CosineReward(path)
+    if name == "cosine":
+        return CosineReward(path)
+    return load_evaluator(path, positive, option, positive_option=positive_option)
 
 
 def parts_of(reward: Reward) -> list[Reward]:

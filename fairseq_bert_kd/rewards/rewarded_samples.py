@@ -75,10 +75,10 @@ class RewardedSampler:
     """Samples from a generator and rewards the samples. It is no nn.Module and holds nothing of the generator.
 
     Args:
-        settings: how.
+        settings: settings of the draws and the rewards.
         reward: scores texts.
-        dictionaries: of the sources and of the targets.
-        tokenizer: that made their pieces.
+        dictionaries: dictionaries of the sources and of the targets.
+        tokenizer: tokenizer that made their pieces.
     """
 
     def __init__(
@@ -268,7 +268,8 @@ class RewardedSampler:
             by_prefix.append(
                 torch.tensor(interpolated(places, [*means, float(rewards[row])], length), dtype=torch.float32)
             )
-        return token_advantages(by_prefix, advantage, self.settings.rollout_delta)
+        centred = self.settings.advantage != "rank"
+        return token_advantages(by_prefix, advantage, self.settings.rollout_delta, centred)
 
     def _log(
         self, texts: BatchTexts, owners: Sequence[int], written: list[str], drawn: Samples, rewards: Scores

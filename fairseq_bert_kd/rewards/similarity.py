@@ -30,7 +30,7 @@ class MeanVectors:
                 self._model: Any = transformers.AutoModel.from_pretrained(path).eval().requires_grad_(False)
         except (OSError, ValueError) as error:
             raise ValueError(
-                f"`{path}` is no encoder of sentences that can be loaded ({first_line(error)}); give the folder or hub name of a "
+                f"`{path}` is not an encoder of sentences that can be loaded ({first_line(error)}); give the folder or hub name of a "
                 "transformers encoder"
             ) from None
 
@@ -61,7 +61,7 @@ class CosineReward(Reward):
     Like the evaluator it gives a copy of the source the highest reward.
 
     Args:
-        path: see `MeanVectors`.
+        path: folder or hub name of the encoder, see `MeanVectors`.
     """
 
     name = "cosine"

@@ -175,9 +175,10 @@ def check_contents(
     stored = ", ".join(f"{value:g}" for value in info.temperatures) or "none"
     for option, temperature in temperatures:
         if not np.isclose(info.temperatures, temperature, rtol=1e-6, atol=0).any():
+            choosing = option if option.endswith("-temperature") else "--kd-temperature"
             raise ValueError(
                 f"{option} needs the teacher's mass outside the stored tokens at temperature {temperature:g}; {name} has it "
-                f"at {stored}: choose one of these with --kd-temperature, or {rebuild} --temperatures "
+                f"at {stored}: choose one of these with {choosing}, or {rebuild} --temperatures "
                 f"{' '.join(f'{value:g}' for value in sorted({*info.temperatures, temperature}))}"
             )
     if samples and not info.samples:

@@ -192,7 +192,7 @@ def text_files(folder: str | Path, split: str, language: str | None = None) -> S
     Args:
         folder: data folder.
         split: "train" for example.
-        language: to choose between several languages of a folder.
+        language: language to choose among several of a folder.
 
     Raises:
         FileNotFoundError: the split is not there.
@@ -239,7 +239,7 @@ def open_sides(files: Mapping[str, SideFiles], split: str) -> Sides:
     """Open sides, checked against each other and for fairseq's overflow.
 
     Args:
-        files: by side.
+        files: files by side.
         split: name of the split, for messages.
 
     Raises:

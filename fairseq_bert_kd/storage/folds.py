@@ -42,12 +42,12 @@ class FoldTeacher:
     teacher_digest: str
 
 
-def parse_fold(text: str) -> Fold:
-    """``2/4`` as the second of four folds; ValueError for anything else."""
+def parse_fold(text: str, what: str = "a fold") -> Fold:
+    """``2/4`` as the second of four folds; ValueError for anything else, with ``what`` (an option) in its message."""
     number, _, count = text.partition("/")
     if not (number.isdecimal() and count.isdecimal() and int(count) > 1 and 1 <= int(number) <= int(count)):
         raise ValueError(
-            f"--teacher-fold must be I/N with N of at least 2 and I from 1 to N, got `{text}`; for example --teacher-fold 1/4"
+            f"{what} must be I/N with N of at least 2 and I from 1 to N, got `{text}`; for example 1/4"
         )
     return Fold(int(number), int(count))
 

@@ -60,7 +60,7 @@ class GoldStats:
 
     Attributes:
         all: over all rows.
-        by_fold: by fold, in order; empty for a store without folds.
+        by_fold: statistics of each fold, in order; empty for a store without folds.
     """
 
     def __init__(self, info: TopKInfo):

@@ -33,7 +33,7 @@ def merge_shards(
         shard_paths: all shards of one store, in any order.
         output: final path of the store.
         overwrite: replace an existing one.
-        progress: called with the bytes of each chunk.
+        progress: function that is called with the bytes of each chunk.
         schemas: those that shards may have.
 
     Raises:

@@ -31,7 +31,7 @@ def merge_folds(
         paths: the stores of all folds, in any order.
         output: final path of the store.
         overwrite: replace an existing one.
-        progress: called with the bytes of each chunk of each fold.
+        progress: function that is called with the bytes of each chunk of each fold.
 
     Raises:
         FileNotFoundError: a store is absent.

@@ -121,7 +121,7 @@ def hashes_path(folder: str | Path, split: str) -> Path:
 
 
 def numbers_path(folder: str | Path, split: str) -> Path:
-    """File of a split's labels that are numbers, one a line, where fairseq's own task reads them."""
+    """File of a split's labels that are numbers, one per line, where fairseq's own task reads them."""
     return Path(folder) / "label" / f"{split}.label"
 
 

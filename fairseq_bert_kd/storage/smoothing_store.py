@@ -6,7 +6,6 @@ suffix, so neither can be taken for a store of targets.
 
 import math
 import os
-import re
 import shlex
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +17,7 @@ from numpy.typing import NDArray
 from fairseq_bert_kd.storage.fairseq_data import SideFiles, sentence_files, translation_files
 from fairseq_bert_kd.storage.header import check_exists, open_header
 from fairseq_bert_kd.storage.schema import ChunkData
-from fairseq_bert_kd.storage.store_folders import data_and_folder
+from fairseq_bert_kd.storage.store_folders import check_store_name, data_and_folder
 from fairseq_bert_kd.storage.topk import STRIDED_PLAN, TopKInfo
 from fairseq_bert_kd.storage.topk_store import DEFAULT_NAME, TopKReader
 
@@ -172,9 +171,6 @@ def smoothing_store_path(
     Raises:
         ValueError: a name with characters other than letters, digits, ``_`` and ``-``.
     """
-    if not re.fullmatch(r"[A-Za-z0-9_-]+", name):
-        raise ValueError(
-            f"a store's name is of letters, digits, _ and -, got `{name}`; it becomes part of a file name"
-        )
+    check_store_name(name)
     part = "" if name == DEFAULT_NAME else f".{name}"
     return Path(folder) / f"{split}.{middle}.{view}{part}.{SmoothingInfo.suffix}"

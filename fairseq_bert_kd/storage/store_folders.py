@@ -1,9 +1,18 @@
-"""The folders that stores lie in: beside their data, or elsewhere."""
+"""The folders that stores lie in, beside their data or elsewhere, and the names that they may have."""
 
 import os
+import re
 import shlex
 from collections.abc import Sequence
 from pathlib import Path
+
+
+def check_store_name(name: str) -> None:
+    """Raise ValueError for a store's name with characters other than letters, digits, ``_`` and ``-``, or without any."""
+    if not re.fullmatch(r"[A-Za-z0-9_-]+", name):
+        raise ValueError(
+            f"a store's name is of letters, digits, _ and -, got `{name}`; it becomes part of a file name"
+        )
 
 
 def store_folders(folders: Sequence[str], given: str | None, option: str) -> list[str]:
@@ -11,7 +20,7 @@ def store_folders(folders: Sequence[str], given: str | None, option: str) -> lis
 
     Args:
         folders: data folders.
-        given: as many folders, separated as the data folders are; None for the data folders.
+        given: folders, as many and separated as the data folders are; None for the data folders.
         option: name of the option, for the message.
 
     Raises:

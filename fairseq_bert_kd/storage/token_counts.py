@@ -27,7 +27,7 @@ def unknown_share(side: IndexedTokens, unknown: int, most: int = MOST_TOKENS) ->
     Args:
         side: tokens of the side.
         unknown: id of the unknown symbol.
-        most: see `sampled_tokens`.
+        most: number of tokens that are read at most, see `sampled_tokens`.
     """
     blocks = sampled_tokens(side, most)
     ends = len(side) / max(len(side.tokens), 1)  # share of ends of sentences
@@ -43,7 +43,7 @@ def frequency_nll(side: IndexedTokens, symbols: int, most: int = MOST_TOKENS) ->
     Args:
         side: tokens of the side, ends of sentences included.
         symbols: size of the dictionary.
-        most: see `sampled_tokens`.
+        most: number of tokens that are read at most, see `sampled_tokens`.
     """
     counts = sum(
         (np.bincount(block, minlength=symbols) for block in sampled_tokens(side, most)), np.zeros(symbols)

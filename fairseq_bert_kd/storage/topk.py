@@ -48,15 +48,15 @@ class TopKInfo(StoreInfo):
         k: teacher tokens per row.
         dictionary_size: symbols of the student's target dictionary, special ones included.
         dictionary_digest: digest of these symbols, see `fairseq_data.dictionary_digest`.
-        source_lang: as in the data's file names.
-        target_lang: as in the data's file names.
+        source_lang: source language, as in the data's file names.
+        target_lang: target language, as in the data's file names.
         passes: passes over each sentence, see ``mask_plan``; 1 when left-to-right.
         mask_ratio: share of target tokens masked while the teacher was trained, 0 to 1.
         temperatures: those with a log-normaliser in each row, positive, ascending; empty where not known.
         gold: whether each row holds the gold token and its logit.
         samples: tokens in each row that were drawn from the teacher outside the stored ones.
         sample_seed: seed of these draws.
-        source_dictionary_digest: as ``dictionary_digest``, for the source side; "" where not known.
+        source_dictionary_digest: digest as ``dictionary_digest``, for the source side; "" where not known.
         mask_plan: one of `MASK_PLANS`, what the teacher could see.
         entities_digest: of the entity vectors that the teacher read; "" for a teacher without entities.
         folds: for out-of-fold soft labels the teacher of the one fold that the store holds, or of all folds; else empty.

@@ -114,7 +114,7 @@ def sampled_chunks(chunks: int, rows: int, sample_rows: int) -> list[int]:
         ValueError: ``sample_rows`` is negative.
     """
     if sample_rows < 0:
-        raise ValueError(f"--rows must be at least 0 (all), got {sample_rows}")
+        raise ValueError(f"at least 0 rows are sampled (0: all), got {sample_rows}")
     count = chunks if sample_rows == 0 or rows <= sample_rows else max(1, round(sample_rows * chunks / rows))
     return [(2 * i + 1) * chunks // (2 * count) for i in range(count)]  # the middle of each stretch
 
@@ -127,7 +127,7 @@ def row_stat(
     Args:
         reader: reader of a store or a shard.
         sample_rows: about how many, see `sampled_chunks`.
-        progress: called with the bytes of each chunk's rows.
+        progress: function that is called with the bytes of each chunk's rows.
 
     Raises:
         ValueError: a damaged chunk, or ``sample_rows`` is negative.

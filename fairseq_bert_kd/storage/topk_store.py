@@ -1,7 +1,6 @@
 """Stores of token rows: reader, writer, and the name of the file beside the binarised data."""
 
 import os
-import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, ClassVar
@@ -12,6 +11,7 @@ from fairseq_bert_kd.storage.fairseq_data import decode_dictionary, dictionary_d
 from fairseq_bert_kd.storage.header import damaged
 from fairseq_bert_kd.storage.reader import StoreReader
 from fairseq_bert_kd.storage.shards import WHOLE, Shard
+from fairseq_bert_kd.storage.store_folders import check_store_name
 from fairseq_bert_kd.storage.topk import TopKInfo
 from fairseq_bert_kd.storage.writer import StoreWriter
 
@@ -69,16 +69,13 @@ def store_path(
     Args:
         data_dir: folder of the data, or of the stores of one data folder.
         split: "train", for example.
-        source_lang: as in the data's file names.
-        target_lang: as in the data's file names.
+        source_lang: source language, as in the data's file names.
+        target_lang: target language, as in the data's file names.
         name: name among several stores of the same data, ``train.de-en.en.NAME.topk``.
 
     Raises:
         ValueError: a name with characters other than letters, digits, ``_`` and ``-``.
     """
-    if not re.fullmatch(r"[A-Za-z0-9_-]+", name):
-        raise ValueError(
-            f"a store's name is of letters, digits, _ and -, got `{name}`; it becomes part of a file name"
-        )
+    check_store_name(name)
     middle = "" if name == DEFAULT_NAME else f".{name}"
     return Path(data_dir) / f"{split}.{source_lang}-{target_lang}.{target_lang}{middle}.{TopKInfo.suffix}"

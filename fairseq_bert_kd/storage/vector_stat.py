@@ -14,7 +14,7 @@ class VectorStat(NamedTuple):
     """Statistics of some vectors.
 
     Attributes:
-        rows: vectors that were looked at.
+        rows: number of vectors that were sampled.
         mean_length: their mean Euclidean length; None without any.
         random_cosine: mean cosine of up to `PAIRS` random pairs of different sentences; None with fewer than two vectors.
     """
@@ -31,7 +31,7 @@ def vector_stat(reader: VectorReader, sample_rows: int) -> VectorStat:
         ValueError: ``sample_rows`` is negative.
     """
     if sample_rows < 0:
-        raise ValueError(f"--rows must not be negative, got {sample_rows}; 0 is all")
+        raise ValueError(f"at least 0 rows are sampled (0: all), got {sample_rows}")
     rng, sentences = np.random.default_rng(0), np.arange(len(reader))
     if 0 < sample_rows < len(sentences):
         sentences = np.sort(rng.choice(len(sentences), sample_rows, replace=False))

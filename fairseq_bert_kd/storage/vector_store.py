@@ -2,7 +2,6 @@
 
 import math
 import os
-import re
 import shlex
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +13,7 @@ from numpy.typing import NDArray
 from fairseq_bert_kd.storage.fairseq_data import SideFiles, sentence_files
 from fairseq_bert_kd.storage.reader import StoreReader
 from fairseq_bert_kd.storage.schema import ChunkData, RowFault, StoreInfo
-from fairseq_bert_kd.storage.store_folders import data_and_folder
+from fairseq_bert_kd.storage.store_folders import check_store_name, data_and_folder
 
 DTYPES = {"float16": np.dtype("<f2"), "float32": np.dtype("<f4")}
 VECTORS = ("cls", "pooler", "mean", "last2-mean")
@@ -142,9 +141,7 @@ def vector_store_path(folder: str | os.PathLike[str], split: str, name: str = ""
     Raises:
         ValueError: a name with characters other than letters, digits, ``_`` and ``-``.
     """
-    if not re.fullmatch(r"[A-Za-z0-9_-]*", name):
-        raise ValueError(
-            f"a store's name is of letters, digits, _ and -, got `{name}`; it becomes part of a file name"
-        )
+    if name:
+        check_store_name(name)
     middle = f".{name}" if name else ""
     return Path(folder) / f"{split}.{_UNNAMED}{middle}.{VectorInfo.suffix}"

@@ -42,7 +42,7 @@ def verify_store(
         path: path of the store.
         data_dir: folder of fairseq-preprocess's output; then also whether the store belongs to it.
         workers: threads; by default as many as there are cores.
-        progress: called with the bytes of each chunk's rows.
+        progress: function that is called with the bytes of each chunk's rows.
         schemas: those that the store may have.
 
     Raises:

@@ -14,7 +14,7 @@ class WordVectors:
     """Vectors by word.
 
     Attributes:
-        words: in the file's order, the most frequent ones first in GloVe's.
+        words: words in the file's order, the most frequent ones first in GloVe's.
         vectors: ``(words, dim)`` float32.
     """
 

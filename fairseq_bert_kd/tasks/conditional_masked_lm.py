@@ -255,7 +255,7 @@ class ConditionalMaskedLMTask(MaskedLMTraining, GuardedTranslation, TranslationT
         self.replacement = check_masking(cfg)
         super().__init__(cfg, src_dict, tgt_dict)
         self.dictionaries = {"source": src_dict, "target": tgt_dict}
-        self.fold = parse_fold(cfg.teacher_fold) if cfg.teacher_fold else None
+        self.fold = parse_fold(cfg.teacher_fold, "--teacher-fold") if cfg.teacher_fold else None
         self.held_out = (self.fold.number, self.fold.count) if self.fold else NO_FOLD
 
     @classmethod

@@ -12,6 +12,7 @@ from fairseq_bert_kd.data.sentence_dataset import SentenceDataset
 from fairseq_bert_kd.data.text_list import TextList
 from fairseq_bert_kd.evaluation.fairseq_output import read_hypotheses, read_lines
 from fairseq_bert_kd.evaluation.paraphrase_metrics import distance_places, edit_distances
+from fairseq_bert_kd.functional.truncation import cut_text
 from fairseq_bert_kd.rewards.evaluator import positive_class
 from fairseq_bert_kd.rewards.overlap import RougeReward
 from fairseq_bert_kd.storage.alignment import check_tokenizer
@@ -107,7 +108,7 @@ class RankingMarginTask(SentencePredictionWithTeacherTask):
         if not limits:
             return texts
         most = max(min(limits) // 2, 1)
-        return [text if len(text) <= most else np.append(text[: most - 1], text[-1]) for text in texts]
+        return [cut_text(text, most) for text in texts]
 
     def train_step(self, sample, model, criterion, optimizer, update_num, ignore_grad=False):
         criterion.set_num_updates(update_num)

@@ -9,13 +9,13 @@ from typing import Any, Optional
 
 from fairseq import utils
 from fairseq.data import Dictionary
-from fairseq.dataclass import FairseqDataclass
 from fairseq.tasks import FairseqTask, register_task
 from omegaconf import II, MISSING
 
 from fairseq_bert_kd import compat
 from fairseq_bert_kd.data.guarded_loading import GuardedLoading
 from fairseq_bert_kd.data.sentence_dataset import SentenceDataset
+from fairseq_bert_kd.modules.data_options import TokenizerOptions
 from fairseq_bert_kd.storage.alignment import check_tokenizer
 from fairseq_bert_kd.storage.fairseq_data import (
     check_parallel,
@@ -48,18 +48,11 @@ LAST_CHECKPOINT = "checkpoint_last.pt"  # fairseq's default for --restore-file
 
 
 @dataclass
-class SentencePredictionWithTeacherConfig(FairseqDataclass):
+class SentencePredictionWithTeacherConfig(TokenizerOptions):
     """Options of the data and of the classification head."""
 
     data: str = field(
         default=MISSING, metadata={"help": "folder that `fairseq-bert-kd prepare-sentences` wrote"}
-    )
-    kd_tokenizer: Optional[str] = field(
-        default=None,
-        metadata={
-            "help": "folder or hub name of the tokenizer that made the pieces (default: that of --encoder-model, else the one "
-            "that the data were prepared with)"
-        },
     )
     kd_teacher: Optional[str] = field(
         default=None,
@@ -329,10 +322,10 @@ class SentencePredictionWithTeacherTask(GuardedLoading, FairseqTask):
 
         Args:
             folder: data folder; None for rows of a table.
-            split: of the folder.
-            texts: see `SentenceDataset`.
-            targets: see `SentenceDataset`.
-            shuffle_seed: see `SentenceDataset`.
+            split: split of the folder.
+            texts: ids of one or two texts, see `SentenceDataset`.
+            targets: labels, see `SentenceDataset`.
+            shuffle_seed: seed of the epochs' orders, see `SentenceDataset`.
         """
         return SentenceDataset(texts, targets, self.dictionary.pad(), shuffle_seed)
 

@@ -4,14 +4,14 @@ import functools
 import json
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Optional
+from typing import Any
 
 from fairseq import utils
-from fairseq.dataclass import ChoiceEnum
 from fairseq.tasks import register_task
 
 from fairseq_bert_kd import compat
 from fairseq_bert_kd.data.sentence_vector_dataset import SentenceVectorDataset, open_vectors
+from fairseq_bert_kd.modules.data_options import StoreOptions
 from fairseq_bert_kd.storage.fairseq_data import open_sides, sentence_files
 from fairseq_bert_kd.storage.store_folders import store_folders
 from fairseq_bert_kd.storage.vector_store import SIDE, VectorInfo, VectorReader, vector_store_path
@@ -26,26 +26,12 @@ LEARNED = "learned_vectors"  # in the task's state, and so in checkpoints
 
 
 @dataclass
-class SentenceVectorsConfig(SentencePredictionWithTeacherConfig):
+class SentenceVectorsConfig(StoreOptions, SentencePredictionWithTeacherConfig):
     """Options of sentences, and of the store of their vectors."""
 
     vector_store: str = field(
         default="",
         metadata={"help": "name of the store, SPLIT.sentences.NAME.vec (default: SPLIT.sentences.vec)"},
-    )
-    kd_store_dir: Optional[str] = field(
-        default=None,
-        metadata={
-            "help": "folder of the stores (vectors --store-dir), or several separated by colons, one for each data folder "
-            "(default: the data folders)"
-        },
-    )
-    kd_check: ChoiceEnum(["sampled", "all"]) = field(  # type: ignore[valid-type]
-        default="sampled",
-        metadata={
-            "help": "sentences whose token ids are compared with the store's hashes before the first step: 1,000 spread "
-            "over the corpus, or all"
-        },
     )
 
 

@@ -4,7 +4,7 @@ import contextlib
 import logging
 import time
 from collections import deque
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any, Optional
 
 import torch
@@ -28,31 +28,30 @@ from fairseq_bert_kd.evaluation.paraphrase_metrics import (
 )
 from fairseq_bert_kd.functional.policy_gradient import ADVANTAGES, check_advantage
 from fairseq_bert_kd.functional.sampling import allowed_log_probs
+from fairseq_bert_kd.modules.data_options import TokenizerOptions
 from fairseq_bert_kd.modules.decoding_policy import evaluation_mode, scoring_input, symbols_of
 from fairseq_bert_kd.modules.student_projection import scores_of
 from fairseq_bert_kd.rewards.controls import CONTROLS
 from fairseq_bert_kd.rewards.evaluator import Evaluator, check_same_case, load_evaluator
 from fairseq_bert_kd.rewards.registry import build_reward, parts_of
 from fairseq_bert_kd.rewards.rewarded_samples import COUNTS, SECONDS, RewardedSampler, SamplingSettings
+from fairseq_bert_kd.tokenization.guarded_text import GuardedText
 from fairseq_bert_kd.tokenization.hf_tokenizer import HfTokenizer
 
 logger = logging.getLogger(__name__)
 
 UPDATE_SECONDS = "rl_update_seconds"
-COPY_WINDOW = 50  # updates over which the copy rate is looked at
+COPY_WINDOW = 50  # updates over which the copy rate is taken
 SOURCE_BLEU = "_rl_source_bleu_"  # prefix of its counts in the log
+# options that judge in validation too
+JUDGES = ("rl_reward", "rl_evaluator", "rl_held_out_evaluator", "rl_positive", "rl_sentence_encoder")
+GUARDS = ("rl_max_start_ppl", "rl_max_copy_rate")  # stop training with samples, change nothing of any
 
 
 @dataclass
-class TranslationWithRewardConfig(TranslationConfig):
+class TranslationWithRewardConfig(TokenizerOptions, TranslationConfig):
     """Options of ``translation``, and of samples and rewards; the weights of the loss are the criterion's."""
 
-    kd_tokenizer: Optional[str] = field(
-        default=None,
-        metadata={
-            "help": "folder or hub name of the tokenizer that made the pieces; rewards read text (needed to train)"
-        },
-    )
     rl_reward: str = field(
         default="evaluator",
         metadata={
@@ -63,8 +62,9 @@ class TranslationWithRewardConfig(TranslationConfig):
     rl_control: ChoiceEnum(CONTROLS) = field(  # type: ignore[valid-type]
         default="none",
         metadata={
-            "help": "take the meaning out of the reward: constant gives every text 1 (use --rl-advantage none, others compare "
-            "samples and get 0), shuffled deals the rewards of a batch out anew; the log shows the true reward"
+            "help": "take the meaning out of the reward: constant gives every text 1 (use --rl-advantage none; rank-centred, mean "
+            "and greedy make 0 of it, and rank is refused, which pushes equal samples down), shuffled deals the rewards of a "
+            "batch out anew; the log shows the true reward"
         },
     )
     rl_evaluator: Optional[str] = field(
@@ -148,8 +148,15 @@ class TranslationWithRewardConfig(TranslationConfig):
     best_checkpoint_metric: str = II("checkpoint.best_checkpoint_metric")
 
 
+DEFAULTS = {
+    item.name: item.default
+    for item in fields(TranslationWithRewardConfig)
+    if item.name.startswith("rl_") and item.name != "rl_seed"
+}
+
+
 @register_task("translation_with_reward", dataclass=TranslationWithRewardConfig)
-class TranslationWithRewardTask(GuardedTranslation, TranslationTask):
+class TranslationWithRewardTask(GuardedTranslation, GuardedText, TranslationTask):
     """fairseq's ``translation``, whose training step samples from the model and rewards the samples if the criterion requires it.
 
     fairseq's loop is used as it is; the criterion sees numbers only. Evaluators and the reference are no modules of the
@@ -162,6 +169,7 @@ class TranslationWithRewardTask(GuardedTranslation, TranslationTask):
         self._held_out: Evaluator | None = None
         self._reference: Any = None
         self._start_checked = False
+        self._update = 0  # of the latest step, from 0
         self._copies: deque[tuple[float, float]] = deque(maxlen=COPY_WINDOW)
         self._validated: dict[str, float] = {}
 
@@ -176,8 +184,10 @@ class TranslationWithRewardTask(GuardedTranslation, TranslationTask):
                     "--rl-reference is for --rl-kl-weight above 0, which is not given; leave it out"
                 )
             self._prepare()
-        elif self.cfg.kd_tokenizer:
-            self._prepare()  # plain training, judged in validation as the others are
+        else:
+            self._check_unused(cfg)
+            if self.cfg.kd_tokenizer:
+                self._prepare()  # plain training, judged in validation as the others are
         return criterion
 
     # ------------------------------------------------------------ before training
@@ -190,7 +200,14 @@ class TranslationWithRewardTask(GuardedTranslation, TranslationTask):
         for name, bound in least.items():
             if getattr(cfg, name) < bound:
                 option = f"--{name.replace('_', '-')}"
-                raise ValueError(f"{option} must be at least {bound}, got {getattr(cfg, name)}")
+                raise ValueError(
+                    f"{option} must be at least {bound}, got {getattr(cfg, name)}; the default is {DEFAULTS[name]}"
+                )
+        if str(cfg.rl_control) == "constant" and str(cfg.rl_advantage) == "rank":
+            raise ValueError(
+                "--rl-control constant gives every sample the same reward, and --rl-advantage rank, which is not centred, pushes "
+                "all of them down; take --rl-advantage none"
+            )
         if not cfg.kd_tokenizer:
             raise ValueError(
                 "rewards read text: give --kd-tokenizer, the folder or hub name of the tokenizer that made the pieces"
@@ -201,14 +218,33 @@ class TranslationWithRewardTask(GuardedTranslation, TranslationTask):
                 "--maximize-best-checkpoint-metric and --eval-bleu"
             )
         if cfg.rl_held_out_evaluator and not cfg.eval_bleu:
-            raise ValueError("--rl-held-out-evaluator scores the output of --eval-bleu, which is not given")
+            raise ValueError(
+                "--rl-held-out-evaluator scores the output of --eval-bleu, which is not given; give it, or leave the evaluator "
+                f"`{cfg.rl_held_out_evaluator}` out"
+            )
         if cfg.left_pad_target:
             raise ValueError("--left-pad-target is not supported with samples; leave it out")
+
+    def _check_unused(self, criterion_cfg):
+        """Check that no option is set which training without samples does not read."""
+        judged = bool(self.cfg.kd_tokenizer)
+        for name, default in DEFAULTS.items():
+            if name in GUARDS or (judged and name in JUDGES):
+                continue
+            if str(getattr(self.cfg, name)) != str(default):
+                option = f"--{name.replace('_', '-')}"
+                other = ", give --kd-tokenizer to judge in validation" if name in JUDGES else ""
+                raise ValueError(
+                    f"{option} is for training with samples, and --criterion {criterion_cfg._name} does not ask for any; give "
+                    f"--criterion policy_gradient with --rl-weight above 0{other}, or leave {option} out"
+                )
 
     def _prepare(self):
         """Load tokenizer and rewards."""
         cfg = self.cfg
         tokenizer = HfTokenizer(cfg.kd_tokenizer)
+        self.check_own_tokenizer(tokenizer, "--kd-tokenizer")
+        self.tokenizer_digest = tokenizer.digest()
         files = {
             "evaluator": ("--rl-evaluator", cfg.rl_evaluator),
             "cosine": ("--rl-sentence-encoder", cfg.rl_sentence_encoder),
@@ -275,6 +311,7 @@ class TranslationWithRewardTask(GuardedTranslation, TranslationTask):
     def train_step(self, sample, model, criterion, optimizer, update_num, ignore_grad=False):
         if self._sampler is None or not criterion.needs_samples:
             return super().train_step(sample, model, criterion, optimizer, update_num, ignore_grad)
+        self._update = update_num
         if ignore_grad:
             policy, log = self._sampler.stand_in(sample)
         else:
@@ -369,7 +406,7 @@ class TranslationWithRewardTask(GuardedTranslation, TranslationTask):
             raise ValueError(
                 f"{100 * copied:.1f} % of the samples of the last {COPY_WINDOW} updates copy their source, more than "
                 f"--rl-max-copy-rate {self.cfg.rl_max_copy_rate:g}: the reward accepts copies. Raise --rl-copy-penalty, or take "
-                "another reward; the last checkpoint is from before"
+                f"another reward, and go back to a checkpoint from before update {self._update + 2 - COPY_WINDOW}"
             )
 
     def _log_validation(self, sums):

@@ -8,7 +8,6 @@ from typing import Optional
 
 from fairseq import utils
 from fairseq.data import data_utils
-from fairseq.dataclass import ChoiceEnum
 from fairseq.logging import metrics
 from fairseq.tasks import register_task
 from fairseq.tasks.translation import TranslationConfig, TranslationTask
@@ -19,6 +18,7 @@ from fairseq_bert_kd.data.distilled_pair_dataset import DistilledPairDataset
 from fairseq_bert_kd.data.guarded_loading import GuardedTranslation
 from fairseq_bert_kd.data.store_rows import StoreRows
 from fairseq_bert_kd.data.teacher_stores import TeacherStores, check_unchanged_lengths, parse_weights
+from fairseq_bert_kd.modules.data_options import StoreOptions, TokenizerOptions
 from fairseq_bert_kd.modules.smoothing_options import SmoothingOptions
 from fairseq_bert_kd.modules.source_smoothing import SourceSmoothing
 from fairseq_bert_kd.modules.text_smoother import SpecialIds, TextSmoother, mean_logs
@@ -37,7 +37,7 @@ REMOVED_OPTION = "kd_approximate_tail"
 
 
 @dataclass
-class TranslationWithTeacherConfig(SmoothingOptions, TranslationConfig):
+class TranslationWithTeacherConfig(TokenizerOptions, StoreOptions, SmoothingOptions, TranslationConfig):
     """Options of ``translation``, of where the teachers' rows come from, and of smoothed sources; the loss is the criterion's."""
 
     smoothing_weight: float = field(
@@ -47,33 +47,12 @@ class TranslationWithTeacherConfig(SmoothingOptions, TranslationConfig):
             "above 0 needs a student with a Transformer encoder (default 0: no smoothing; 0.5 in the authors' later code)"
         },
     )
-
-    kd_check: ChoiceEnum(["sampled", "all"]) = field(  # type: ignore[valid-type]
-        default="sampled",
-        metadata={
-            "help": "sentences whose token ids are compared with the store's hashes before the first step: 1,000 spread "
-            "over the corpus, or all (lengths and dictionaries are always compared)"
-        },
-    )
-    kd_tokenizer: Optional[str] = field(
-        default=None,
-        metadata={
-            "help": "folder or hub name of the tokenizer that made the pieces; a store whose teacher had another one is an error"
-        },
-    )
     kd_stores: Optional[str] = field(
         default=None,
         metadata={
             "help": "names of the stores to learn from, separated by commas: `default` is SPLIT.SRC-TGT.TGT.topk, NAME is "
             "SPLIT.SRC-TGT.TGT.NAME.topk (dump --name NAME); their losses are mixed (default: `default`, or none with "
             "--kd-live-teacher)"
-        },
-    )
-    kd_store_dir: Optional[str] = field(
-        default=None,
-        metadata={
-            "help": "folder of the stores (dump --store-dir), or several separated by colons, one for each data folder "
-            "(default: the data folders)"
         },
     )
     kd_store_weights: Optional[str] = field(

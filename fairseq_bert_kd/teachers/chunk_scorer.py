@@ -103,7 +103,7 @@ class ChunkBatch:
 
     Attributes:
         chunk: chunk that it belongs to.
-        inputs: on the CPU; pinned if there is a GPU.
+        inputs: inputs of the model, on the CPU; pinned if there is a GPU.
         tokens: source and target tokens.
     """
 
@@ -164,7 +164,7 @@ class ChunkScorer:
 
         Args:
             chunks: numbers of chunks of ``info.chunk_sentences`` sentences.
-            progress: called with the tokens of each batch.
+            progress: function that is called with the tokens of each batch.
         """
         in_flight: deque[InFlight] = deque()
         for item in self.prepared(chunks):

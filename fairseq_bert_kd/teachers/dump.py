@@ -82,7 +82,7 @@ class StoreDump(ABC):
             path: final name of the whole store.
             shard: part to write.
             overwrite: replace an existing store.
-            progress: called with the tokens of each batch, and of chunks that an earlier run has written.
+            progress: function that is called with the tokens of each batch, and of chunks that an earlier run has written.
 
         Raises:
             ValueError: unfinished work with other settings.

@@ -84,10 +84,10 @@ class LiveTeacher:
         """`teacher_batch` in the student's precision.
 
         Args:
-            sample: see `teacher_batch`.
+            sample: training batch, see `teacher_batch`.
             student: model in training; the teacher takes its type if that is half precision.
             optimizer: fairseq's; that of ``--amp`` runs the teacher under ``torch.autocast`` too.
-            update_num: see `teacher_batch`.
+            update_num: number of the update, see `teacher_batch`.
         """
         weights = next(student.parameters())
         half = weights.dtype if weights.dtype in (torch.float16, torch.bfloat16) else None

@@ -67,7 +67,7 @@ def _from_checkpoint(path: str, vocabulary: SentenceVocabulary) -> Any:
     model_class = ARCH_MODEL_REGISTRY.get(settings._name)
     if model_class is None or not issubclass(model_class, LayerTeacher):
         raise ValueError(
-            f"--kd-teacher `{path}` is no teacher of layers: it holds a `{settings._name}` model. Give a checkpoint of --arch "
+            f"--kd-teacher `{path}` is not a teacher of layers: it holds a `{settings._name}` model. Give a checkpoint of --arch "
             f"{ARCHITECTURE}, or the folder or hub name of a transformers encoder"
         )
     tokens = torch.from_numpy(vocabulary.token_to_encoder)
@@ -123,7 +123,7 @@ def class_columns(
     """The teacher's class of each of the student's classes, found by name; None if their order is the same.
 
     Args:
-        path: of the teacher, for messages.
+        path: path of the teacher, for messages.
         names: names of the teacher's classes in its order; empty if it predicts a number.
         classes: number of them.
         label_names: names of the student's classes in its order; empty for numbers.

@@ -63,7 +63,7 @@ class PairBatcher:
 
     Args:
         layout: layout of the teacher.
-        passes: see `plan.plan_chunk`.
+        passes: number of passes, see `plan.plan_chunk`.
         pad: padding index of the dictionaries.
         samples: numbers to draw per row, see `_uniforms`.
         hides: whether a bidirectional teacher sees its mask token at the positions that it predicts.

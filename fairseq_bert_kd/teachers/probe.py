@@ -51,7 +51,7 @@ def check_token_teacher(model: Any, name: str) -> None:
 
     Args:
         model: a `TokenTeacher` with its own weights, on any device.
-        name: what to call it in the message, such as "checkpoint `x.pt`".
+        name: its name in the message, such as "checkpoint `x.pt`".
 
     Raises:
         ValueError: see `check_teacher`.
@@ -67,7 +67,7 @@ def check_layer_teacher(model: LayerTeacher, vocabulary: SentenceVocabulary, nam
     Args:
         model: a `LayerTeacher` with its own weights, on the CPU.
         vocabulary: the dictionary in its ids.
-        name: what to call it in the message.
+        name: its name in the message.
 
     Raises:
         ValueError: see `check_teacher`.
@@ -91,7 +91,7 @@ def check_sentence_encoder(model: Any, dictionary: Dictionary, vector: str | Non
         model: a `SentenceEncoder` with its own weights, on the CPU.
         dictionary: dictionary of its sentences.
         vector: which of its vectors, see `SentenceEncoder`.
-        name: what to call it in the message.
+        name: its name in the message.
 
     Raises:
         ValueError: see `check_teacher`.
@@ -123,8 +123,8 @@ def check_teacher(
         model: torch module with its own weights.
         outputs: runs it on texts of whatever kind it takes; a sentence's one vector is ``(1, width)``.
         texts: texts to try.
-        name: what to call it in the message.
-        sees_right: see `context_fault`.
+        name: its name in the message.
+        sees_right: what the first output depends on, see `context_fault`.
 
     Raises:
         ValueError: an output depends on the other texts of the batch or on padding, or not as it should on what follows.

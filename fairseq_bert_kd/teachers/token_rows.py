@@ -53,7 +53,7 @@ class TokenScorer:
         """Run the teacher on a batch, without waiting for its results.
 
         Args:
-            batch: on the model's device.
+            batch: batch on the model's device.
 
         Yields:
             Some of the batch's rows, what `teacher_rows` keeps of them, and their ``(rows, dictionary)`` float32 logits,

@@ -70,7 +70,7 @@ class HfTokenizerBPE:
         if foreign:
             self._warned = True
             logger.warning(
-                "`%s` is no piece of tokenizer `%s`, so it stays as it is. Another tokenizer made the student's pieces, or "
+                "`%s` is not a piece of tokenizer `%s`, so it stays as it is. Another tokenizer made the student's pieces, or "
                 "an option changed them before (--post-process, --replace-unk).",
                 *(foreign[0], self.tokenizer.name),
             )

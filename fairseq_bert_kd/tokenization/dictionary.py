@@ -29,7 +29,7 @@ class TeacherVocabulary:
     """The student's dictionaries in the teacher's ids.
 
     Attributes:
-        to_teacher: by side, ``(dictionary,)`` int64 teacher id of each symbol.
+        to_teacher: ``(dictionary,)`` int64 teacher id of each symbol, by side.
         text_format: the teacher's special ids.
         digests: digests of what this was made with, by name: ``tokenizer`` and, of each side, ``target_dictionary``.
     """

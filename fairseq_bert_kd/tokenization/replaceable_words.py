@@ -44,7 +44,7 @@ class SplitSentence:
     """A sentence in words and pieces.
 
     Attributes:
-        words: between white space.
+        words: words between white space.
         pieces: encoder ids of the sentence, without special tokens.
         spans: first piece and end of the core of each word that may be replaced, by the word's place.
     """
@@ -61,7 +61,7 @@ class SentenceSplitter:
     tokenizer does not know one of its letters.
 
     Args:
-        tokenizer: of the masked language model.
+        tokenizer: tokenizer of the masked language model.
         stop_words: words that stay, in lower case.
     """
 

@@ -201,6 +201,7 @@ def test_long_sentences_stay_alone_and_are_counted(run, tmp_path, capsys):
     ("arguments", "message"),
     [
         (("--probability", 1.5), "--probability must be from 0 to 1, got 1.5"),
+        (("--probability", "nan"), "--probability must be from 0 to 1, got nan"),
         (("--candidates", 0), "--candidates must be at least 1, got 0"),
         (("--copies", 0), "--copies must be at least 1, got 0"),
         (("--seed", -1), "--seed must be at least 0, got -1"),

@@ -183,7 +183,7 @@ def test_a_model_without_vectors():
         ("numbers", ("--metric", "f1"), "compares classes, the model predicts numbers"),
         ("numbers", ("--sts", "--metric", "f1"), "--sts compares numbers"),
         ("classes", ("--sts",), "--sts needs rows with numbers as labels"),
-        ("classes", ("--positive", "fine"), "is no class of the model; its classes are bad, good"),
+        ("classes", ("--positive", "fine"), "is not a class of the model; its classes are bad, good"),
         ("classes", ("--subset", "more"), "side `input0` of split `more`, does not exist"),
         ("classes", ("--against", "/nowhere"), "--against `/nowhere` does not exist"),
         ("classes", ("--input", "/nowhere"), "--input `/nowhere` does not exist"),

@@ -189,3 +189,18 @@ def test_an_existing_output_is_refused(tmp_path, capsys):
     ]
     assert cli_main(command) == 2
     assert "exists; pass --overwrite" in capsys.readouterr().err
+
+
+def test_an_empty_table_is_refused(tmp_path, capsys):
+    (tmp_path / "empty.tsv").write_text("", encoding="utf-8")
+    words = [
+        "mine-negatives",
+        "--input",
+        tmp_path / "empty.tsv",
+        "--output",
+        tmp_path / "out",
+        "--kinds",
+        "random",
+    ]
+    assert cli_main(list(map(str, words))) == 2
+    assert "is empty; give a tab-separated table whose header has the columns" in capsys.readouterr().err

@@ -70,3 +70,22 @@ def test_broken_lists_are_refused(tmp_path, text, message):
     (tmp_path / "nbest.out").write_text(text, encoding="utf-8")
     with pytest.raises(ValueError, match=message):
         read_nbest(tmp_path / "nbest.out")
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (("--evaluator", "e.pt", "--sources", "sources"), "--evaluator is not used by --by mbr"),
+        (("--sources", "sources"), "--sources is not used by --by mbr"),
+        (("--positive", "good"), "--positive is not used by --by mbr"),
+        (
+            ("--by", "evaluator", "--evaluator", "e.pt", "--sentence-encoder", "x", "--sources", "sources"),
+            "--sentence-encoder is not used by --by evaluator; leave it out",
+        ),
+        (("--by", "cosine", "--positive", "good"), "--positive is not used by --by cosine"),
+    ],
+)
+def test_options_without_effect_are_refused(nbest, capsys, options, message):
+    assert rerank(nbest, *options) == 2
+    assert message in capsys.readouterr().err
+    assert not (nbest / "out").exists()

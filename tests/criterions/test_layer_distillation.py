@@ -474,7 +474,7 @@ def test_a_last_stage_without_the_one_before_is_warned_of(task, student, teacher
         ({"layer_relation_layer": 2}, "--layer-relation-layer 2 is for --layer-attention-loss relations"),
         ({"layer_attention_loss": "relations", "layer_loss_positions": "all"}, "which knows no relations"),
         ({"layer_map": "0,4"}, "--layer-map 0,4: the map of layers `0,4` has 2 numbers and must have 3"),
-        ({"layer_map": "middle"}, "--layer-map middle: `middle` is no map of layers"),
+        ({"layer_map": "middle"}, "--layer-map middle: `middle` is not a map of layers"),
         ({"layer_projection": "none"}, "--layer-projection none needs a student as wide as its teacher, got 12 and 24"),
         ({"layer_attention_loss": "relations", "layer_relation_heads": 5}, "must divide the student's width 12 and .* 24"),
         ({"layer_attention_loss": "relations", "layer_relation_heads": 4, "layer_relation_layer": 5}, "from 1 to 4"),

@@ -6,8 +6,7 @@ import pytest
 import torch
 from fairseq.logging import metrics
 
-from fairseq_bert_kd.batch import TEACHER
-from fairseq_bert_kd.functional.rdrop import both_passes
+from fairseq_bert_kd.batch import TEACHER, twice
 from tests.criterions.test_distillation_loss import (
     PAD,
     criterion,
@@ -33,8 +32,7 @@ def with_dropout(model):
 def passes_of(model, sample):
     """``(batch, tgt_len, vocab)`` log-probabilities of each pass, drawn as the criterion draws them."""
     torch.manual_seed(4)
-    inputs = {name: both_passes(value) for name, value in sample["net_input"].items()}
-    log_probs = model(**inputs)[0].double().log_softmax(-1)
+    log_probs = model(**twice(sample)["net_input"])[0].double().log_softmax(-1)
     return log_probs[0::2], log_probs[1::2]
 
 
@@ -103,7 +101,7 @@ def test_weight_zero_calls_nothing_of_it(model, sample, kd_weight, monkeypatch):
     model.register_forward_hook(lambda *call: rows.append(len(call[2][0])))
     criterion(kd_weight=kd_weight, rdrop_weight=ALPHA)(model, sample)
     module = "fairseq_bert_kd.criterions.distillation_loss"
-    for name in ("both_passes", "symmetric_divergence", "regularised"):
+    for name in ("twice", "symmetric_divergence", "regularised"):
         monkeypatch.delattr(f"{module}.{name}")
     criterion(kd_weight=kd_weight)(model, sample)
     assert rows == [4, 2]  # both passes are one batch of twice as many rows

@@ -1,10 +1,9 @@
 import math
 
 import numpy as np
-import pytest
 import torch
 
-from fairseq_bert_kd.functional.augmentation import check_draws, draw_copies, draw_rows, nearest_rows
+from fairseq_bert_kd.functional.augmentation import draw_copies, draw_rows, nearest_rows
 
 WORDS = ["a", "good", "film"]
 CANDIDATES = {1: ["bad", "fine", "good"], 2: ["movie"]}
@@ -87,17 +86,3 @@ def test_nearest_by_cosine_by_hand():
     queries = torch.tensor([[10.0, 1.0], [0.0, 0.1]])  # length does not count
     assert nearest_rows(queries, vectors, 2).tolist() == [[0, 2], [1, 2]]
     assert nearest_rows(queries, vectors, 9).tolist() == [[0, 2, 1], [1, 2, 0]]
-
-
-@pytest.mark.parametrize(
-    ("settings", "message"),
-    [
-        ((-0.1, 15, 20), "--probability must be from 0 to 1, got -0.1"),
-        ((math.nan, 15, 20), "--probability must be from 0 to 1, got nan"),
-        ((0.4, 0, 20), "--candidates must be at least 1, got 0"),
-        ((0.4, 15, 0), "--copies must be at least 1, got 0"),
-    ],
-)
-def test_settings_out_of_range_are_refused(settings, message):
-    with pytest.raises(ValueError, match=message):
-        check_draws(*settings)

@@ -53,7 +53,7 @@ def test_maps(name, student, teacher, layers):
         ("1,2,4,6", 3, "begins with 1 and must begin with 0"),
         ("0,2,4,5", 3, "ends with 5 and must end with 6, the teacher's last layer"),
         ("0,2,4,6,8", 3, "has 5 numbers and must have 4"),
-        ("middle", 3, "`middle` is no map of layers; give uniform, top, bottom or numbers"),
+        ("middle", 3, "`middle` is not a map of layers; give uniform, top, bottom or numbers"),
         ("uniform", 7, "it has 7 and the teacher 6. Give it at most 6 layers"),
         ("uniform", 0, "it has 0 and the teacher 6"),
     ],

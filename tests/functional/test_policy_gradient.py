@@ -213,3 +213,20 @@ def test_shuffled_rewards_teach_little():
         return rewards[torch.randperm(len(rewards))]
 
     assert trained("rank-centred", shuffled)[0] < 0.65
+
+
+def test_equal_rewards_are_pushed_down_by_the_paper_s_ranks_alone():
+    """Four ranks of 2.5: sigmoid(12 (.5 - 2.5 / 4)) - .5 = -.3176; centred sigmoid(12 (.5 - 2 / 4)) - .5 = 0."""
+    rewards = torch.ones(1, 4)
+    close(advantages(rewards, "rank"), [[-0.3176] * 4])
+    for kind in ("rank-centred", "mean"):
+        close(advantages(rewards, kind), [[0.0] * 4])
+
+
+def test_centred_token_advantages_by_hand():
+    """T = 2: ranks 1/2 and 3/2 of 2, sigmoid(+-12 / 4) - .5 = +-.4526. A token alone has rank 1/2 of 1: 0."""
+    rewards, of_sequences = [torch.tensor([0.3, 0.8]), torch.tensor([0.4])], torch.tensor([0.25, -0.25])
+    close(
+        token_advantages(rewards, of_sequences, centred=True),
+        [[0.25 - 0.4526, 0.25 + 0.4526], [-0.25, 0.0]],
+    )

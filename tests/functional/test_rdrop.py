@@ -3,7 +3,7 @@ import math
 import pytest
 import torch
 
-from fairseq_bert_kd.functional.rdrop import both_passes, regularised, symmetric_divergence
+from fairseq_bert_kd.functional.rdrop import regularised, symmetric_divergence
 
 
 def test_divergence_by_hand():
@@ -19,10 +19,6 @@ def test_divergence_by_hand():
 def test_half_of_the_papers_loss():
     # Eq. 4: nll_1 + nll_2 + 5 * divergence = 3 + 4 + 5 * 0.2 = 8
     assert regularised(torch.tensor(7.0), torch.tensor(0.2), 5.0).item() == pytest.approx(4.0)
-
-
-def test_rows_come_twice_and_stay_sorted():
-    assert both_passes(torch.tensor([9, 4, 2])).tolist() == [9, 9, 4, 4, 2, 2]
 
 
 def test_gradients():

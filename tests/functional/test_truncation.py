@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fairseq_bert_kd.functional.truncation import longest_first
+from fairseq_bert_kd.functional.truncation import cut_text, longest_first
 
 
 @pytest.mark.parametrize(
@@ -40,3 +40,13 @@ def test_equals_taking_tokens_one_by_one(rows, limit):
 def test_each_text_keeps_a_token():
     with pytest.raises(ValueError, match="a row of 2 texts needs at least 2 tokens, the limit is 1"):
         longest_first(np.array([[3, 3]]), 1)
+
+
+def test_a_cut_text_keeps_its_end():
+    text = np.array([5, 6, 7, 2])
+    assert [cut_text(text, length).tolist() for length in (9, 4, 3, 1)] == [
+        [5, 6, 7, 2],
+        [5, 6, 7, 2],
+        [5, 6, 2],
+        [2],
+    ]

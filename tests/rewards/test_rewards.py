@@ -204,5 +204,5 @@ def test_cosine_is_that_of_the_mean_vectors(chain):
 
 
 def test_an_encoder_that_is_none_is_refused(tmp_path):
-    with pytest.raises(ValueError, match="is no encoder of sentences that can be loaded"):
+    with pytest.raises(ValueError, match="is not an encoder of sentences that can be loaded"):
         CosineReward(str(tmp_path))

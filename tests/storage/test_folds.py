@@ -34,7 +34,7 @@ def test_folds_partition_a_corpus_and_keep_duplicates_together():
 
 @pytest.mark.parametrize("text", ["", "1", "0/4", "5/4", "1/1", "a/b", "-1/4", "1/4/2"])
 def test_what_is_no_fold(text):
-    with pytest.raises(ValueError, match="--teacher-fold must be I/N"):
+    with pytest.raises(ValueError, match="a fold must be I/N"):
         parse_fold(text)
 
 

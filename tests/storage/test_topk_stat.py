@@ -84,7 +84,7 @@ def test_sampled_chunks_are_spread_evenly(chunks, rows, sample_rows, chosen):
 
 
 def test_negative_number_of_rows_is_refused():
-    with pytest.raises(ValueError, match="--rows must be at least 0"):
+    with pytest.raises(ValueError, match="at least 0 rows are sampled"):
         sampled_chunks(3, 30, -1)
 
 

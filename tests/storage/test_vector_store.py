@@ -102,7 +102,7 @@ def test_statistics_by_hand(tmp_path):
     assert stat.random_cosine == pytest.approx(-1)
     alone = vector_stat(write(tmp_path / "b.vec", [[0, 2]]), 0)
     assert alone == (1, 2, None)
-    with pytest.raises(ValueError, match="--rows must not be negative"):
+    with pytest.raises(ValueError, match="at least 0 rows are sampled"):
         vector_stat(VectorReader(tmp_path / "a.vec"), -1)
 
 

@@ -341,7 +341,7 @@ def test_what_encode_refuses(folder, student, tmp_path, capsys):
     assert encode(text, "--path", student, "--output", out) == 2
     assert "there are no lines to encode" in capsys.readouterr().err
     assert encode(text, "--path", folder / "bert", "--output", out) == 2
-    assert "is no checkpoint, which would name its data; give the data folder" in capsys.readouterr().err
+    assert "is not a checkpoint, which would name its data; give the data folder" in capsys.readouterr().err
     assert encode(tmp_path / "absent", "--path", student, "--output", out) == 2
     assert "does not exist, or is no file" in capsys.readouterr().err
     assert not out.exists()
@@ -366,3 +366,24 @@ def test_sts_of_student_and_teacher(folder, student, tmp_path, capsys):
         ]
         assert cli_main(list(map(str, words))) == 0
         assert "Spearman" in capsys.readouterr().out
+
+
+def test_encode_keeps_the_place_of_empty_lines(folder, student, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(encode_command, "TOGETHER", 2)  # the first two lines are empty, and come alone
+    (tmp_path / "full.txt").write_text("a man\nthe men\n")
+    (tmp_path / "some.txt").write_text("\n \na man\n\nthe men\n")
+    for name, empty in (("full", "error"), ("some", "zeros")):
+        output = ("--output", tmp_path / f"{name}.npy", "--empty", empty, "--normalise")
+        assert encode(tmp_path / f"{name}.txt", "--path", student, *output) == 0
+    assert "warning: 3 empty lines have a vector of zeros" in capsys.readouterr().out
+    full, some = (np.load(tmp_path / f"{name}.npy") for name in ("full", "some"))
+    assert not some[[0, 1, 3]].any()
+    np.testing.assert_allclose(some[[2, 4]], full, rtol=1e-5, atol=1e-6)
+
+
+def test_the_teacher_s_digest_does_not_depend_on_the_precision(folder):
+    options = ("--subset", "valid", "--precision", "bf16", "--name", "half")
+    assert vectors(folder / "data", folder / "bert", *options) == 0
+    whole, half = (VectorReader(vector_store_path(folder / "data", "valid", name)) for name in ("", "half"))
+    assert (whole.info.precision, half.info.precision) == ("fp32", "bf16")
+    assert half.info.teacher_digest == whole.info.teacher_digest

@@ -476,3 +476,17 @@ def test_stand_in_has_no_loss_and_the_same_log(transformer):
     loss.backward()
     assert loss == 0
     assert utils.item(sum(gradient.abs().sum() for gradient in gradients(transformer.model).values())) == 0
+
+
+@pytest.mark.parametrize(("advantage", "centred"), [("rank-centred", True), ("none", True), ("rank", False)])
+def test_positions_of_roll_outs_are_ranked_as_samples_are(transformer, monkeypatch, advantage, centred):
+    found = []
+
+    def token_advantages(prefix_rewards, sequence_advantages, delta, centred):
+        found.append(centred)
+        return sequence_advantages[:, None]
+
+    monkeypatch.setattr("fairseq_bert_kd.rewards.rewarded_samples.token_advantages", token_advantages)
+    sampler = transformer.sampler(samples=2, rollouts=1, rollout_stride=9, advantage=advantage)
+    sampler.rewarded_batch(transformer.batch, transformer.model, 0)
+    assert found == [centred]

@@ -214,4 +214,4 @@ def test_symbols_of_another_tokenizer_are_said_once(chain, caplog):
     assert bpe.decode("theman") == bpe.decode("theman")
     warnings = [record.getMessage() for record in caplog.records if record.levelno == logging.WARNING]
     assert len(warnings) == 1
-    assert "`theman` is no piece of tokenizer" in warnings[0]
+    assert "`theman` is not a piece of tokenizer" in warnings[0]
