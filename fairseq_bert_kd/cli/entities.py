@@ -22,6 +22,7 @@ from fairseq_bert_kd.storage.entity_mentions import (
     FIRST,
     NO_ARGUMENT,
     SplitMentions,
+    kept_splits,
     write_mentions,
 )
 from fairseq_bert_kd.storage.entity_vectors import read_entity_vectors
@@ -63,6 +64,7 @@ class RowMentions(NamedTuple):
     mentions: list[list[Mention]]
     arguments: Sequence[tuple[int, int]] = ()
     types: Sequence[str] = ()  # of the first argument
+    found_by_name: bool = False  # a mention inside a piece is left out then
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -119,24 +121,47 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def main(args: argparse.Namespace) -> None:
-    if (Path(args.data) / FILE).exists() and not args.overwrite:
-        raise FileExistsError(f"`{args.data}` has mentions already; pass --overwrite to replace them")
     files = {split: getattr(args, split) for split in SPLITS if getattr(args, split)}
     if bool(files) == bool(args.linker):
         raise ValueError("give either files of mentions (--train, --valid, --test) or --linker dictionary")
     if args.linker and not args.names:
         raise ValueError("--linker dictionary needs --names, a file of entity ids and names")
     vectors = read_entity_vectors(args.vectors)
+    written = list(files) or args.subset.split(",")
+    _check_existing(args, written, vectors.digest())
     table = {name: number for number, name in enumerate(vectors.ids, start=1)}
     folder = _Sentences(args) if (Path(args.data) / LABELS_FILE).is_file() else _Pairs(args)
     linker = DictionaryLinker(_names(args.names)) if args.linker else None
+    if linker and linker.ambiguous:
+        print(
+            f"{len(linker.ambiguous):,} names of {args.names} differ from one before them in case or spaces alone and name another "
+            f"entity (first: {linker.ambiguous[0]!r}); the first of them counts"
+        )
     splits = {}
-    for split in files or args.subset.split(","):
+    for split in written:
         sides = list(folder.sides(split).values())
         rows = [[side[row][:-1].tolist() for side in sides] for row in range(len(sides[0]))]
         read = _linked(rows, linker, folder) if linker else _read(files[split])
         splits[split] = SplitMentions(sides, *folder.align(split, rows, read, table, args))
     write_mentions(args.data, vectors.digest(), args.entity_span, splits)
+
+
+def _check_existing(args: argparse.Namespace, written: Sequence[str], digest: str) -> None:
+    """Refuse to replace mentions without --overwrite; say which ones end with it.
+
+    Raises:
+        FileExistsError: the folder has mentions of a split that would be written, or of other vectors or pieces.
+    """
+    if not (Path(args.data) / FILE).exists():
+        return
+    kept = kept_splits(args.data, digest, args.entity_span)
+    if kept and not kept.keys() & {*written}:
+        return
+    if not args.overwrite:
+        what = f"of {', '.join(kept.keys() & {*written})}" if kept else "of other vectors or another --entity-span"
+        raise FileExistsError(f"`{args.data}` has mentions {what} already; pass --overwrite to replace them")
+    if not kept:
+        print("the folder's mentions are of other vectors or another --entity-span: all of its splits are replaced")
 
 
 def _names(path: str) -> dict[str, str]:
@@ -187,7 +212,7 @@ def _linked(
             folder.tokenizer.decode([symbols[piece] for piece in text])
             for symbols, text in zip(folder.symbols, row, strict=True)
         ]
-        yield RowMentions(texts, [linker.link(text) for text in texts])
+        yield RowMentions(texts, [linker.link(text) for text in texts], found_by_name=True)
 
 
 class _Folder(ABC):
@@ -243,7 +268,8 @@ class _Folder(ABC):
                     kept = outermost(mentions, first=list(arguments))
                 except ValueError as error:
                     raise ValueError(f"{place}: {error}") from None
-                counts["mentions"] += len(mentions)
+                counts["mentions"] += len(row.mentions[text])
+                counts["inside"] += len(row.mentions[text]) - len(mentions)
                 counts["nested"] += len(mentions) - len(kept)
                 for mention in kept:
                     begin, end, entity = mention
@@ -276,7 +302,7 @@ class _Folder(ABC):
                     f"{place}: the text {text[:60]!r} is not that of the data; give the mentions of this split, in its order"
                 )
             try:
-                yield align_mentions(self.tokenizer, text, mentions)
+                yield align_mentions(self.tokenizer, text, mentions, skip_inside=row.found_by_name)
             except ValueError as error:
                 raise ValueError(f"{place}: {error}") from None
 
@@ -333,6 +359,7 @@ def _report(
         f"{split}: {counts['mentions']:,} mentions; {len(carrying):,} carry a vector ({coverage:.1f} % of those inside the cut), in {marked:,} "
         f"of {rows:,} rows; {without:,} of {len(unknown):,} entities have none, {counts['nested']:,} overlap a longer one, "
         f"{counts['cut']:,} lie behind the cut"
+        + (f", {counts['inside']:,} names end inside a piece and are left out" if counts["inside"] else "")
     )
     if unknown and args.unknown_entities == "error":
         raise ValueError(

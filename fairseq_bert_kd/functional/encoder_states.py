@@ -98,7 +98,8 @@ def record(
             something is asked for; the pass goes on afterwards.
 
     Raises:
-        ValueError: a layer that the encoder does not have.
+        ValueError: a layer that the encoder does not have; after the block, a layer that the encoder computed without calling its
+            module, as `entity_encoder` does with its mix and full layers.
     """
     hidden, scores, relations = sorted({*hidden}), sorted({*scores}), sorted({*relations})
     _check_layers(hidden, 0, len(parts.layers))
@@ -121,7 +122,24 @@ def record(
         if after_layer is not None:
             for layer in sorted({*hidden, *scores, *relations}):
                 hooks.callback(_after(parts, layer, functools.partial(after_layer, states, layer)).remove)
+        silent = _silent_layers(parts, {*hidden, *scores, *relations} - {0}, hooks)
         yield states
+    if silent and len(silent) < len({*hidden, *scores, *relations} - {0}):
+        raise ValueError(
+            f"layers {', '.join(map(str, sorted(silent)))} of this encoder are computed without calling their modules, so their states "
+            "cannot be read, as with the mix and full layers of `entity_encoder`; give an encoder without them, such as `hf_encoder`"
+        )
+
+
+def _silent_layers(parts: EncoderParts, layers: set[int], hooks: contextlib.ExitStack) -> set[int]:
+    """The layers whose modules have not been called yet; the set shrinks with every call."""
+    silent = set(layers)
+    for layer in layers:
+        handle = parts.layers[layer - 1].register_forward_hook(
+            lambda _module, _inputs, _output, layer=layer: silent.discard(layer)  # type: ignore[misc]
+        )
+        hooks.callback(handle.remove)
+    return silent
 
 
 def _after(parts: EncoderParts, layer: int, call: Callable[[], None]) -> RemovableHandle:

@@ -6,7 +6,7 @@ from typing import Any, Optional
 import torch
 from torch import Tensor, nn
 
-from fairseq_bert_kd.functional.entity_fusion import FULL, KINDS, PLAIN, EntityInput
+from fairseq_bert_kd.functional.entity_fusion import FULL, KINDS, MIX, PLAIN, EntityInput
 from fairseq_bert_kd.modules.encoder_layers import inside
 
 ZERO = "zero"
@@ -201,4 +201,6 @@ def _check_kinds(encoder: Any, kinds: Sequence[str]) -> None:
             f"--entity-layers names {len(kinds)} layers, the encoder has {config.num_hidden_layers}; give as many or fewer"
         )
     if all(kind == PLAIN for kind in kinds):
-        raise ValueError("--entity-layers must name at least one mix or full layer")
+        raise ValueError(
+            f"--entity-layers must name at least one {MIX} or {FULL} layer, got `{','.join(kinds)}`: without one no entity is read"
+        )

@@ -3,8 +3,8 @@
 ``SPLIT.entities.npy`` is ``(mentions, 6)`` int64, sorted by row: row, text of the row, first piece, piece after the last, row of
 the table of vectors (0 is no entity), and number of the argument that the mention is (0 is none; see `Mentions`).
 ``SPLIT.types.npy``, where the mentions are to be typed, is ``(types, 2)`` int64: row, and place of a type in ``types`` of the
-description. The texts of a pair are its source and its target. ``entities.json`` holds the digest of the vectors and, for each split, that of
-its rows.
+description. The texts of a pair are its source and its target. ``entities.json`` holds the digest of the vectors and, for each split, those of
+its rows and of its files.
 """
 
 import hashlib
@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from fairseq_bert_kd.storage.fairseq_data import IndexedTokens
 
 FILE = "entities.json"
-FORMAT = 2
+FORMAT = 3
 COLUMNS = 6
 NO_ARGUMENT = 0
 ALL = "all"
@@ -113,35 +113,66 @@ def write_mentions(
 ) -> None:
     """Write the mentions of some splits; the description, which makes them valid, comes last.
 
+    Splits that the folder has already stay, if they are of the same vectors and pieces; others are no longer described.
+
     Args:
         folder: data folder.
         digest: of the vectors.
         span: "first" or "all".
         splits: what to write, by split.
     """
-    names = sorted({name for split in splits.values() for row in split.types for name in row})
-    for split, (_, rows, types) in splits.items():
-        _save(mentions_path(folder, split), rows)
-        if names:
-            pairs = [(row, names.index(name)) for row, listed in enumerate(types) for name in listed]
-            _save(types_path(folder, split), np.array(pairs, np.int64).reshape(-1, 2))
-    described = {
-        "format": FORMAT,
-        "vectors": digest,
-        "span": span,
-        "types": names,
-        "splits": {split: {"rows": rows_digest(texts), "mentions": len(rows)} for split, (texts, rows, _) in splits.items()},
-    }  # fmt: skip
+    kept = {split: stated for split, stated in kept_splits(folder, digest, span).items() if split not in splits}
+    old_names = type_names(folder) if kept else ()
+    names = sorted({*old_names, *(name for split in splits.values() for row in split.types for name in row)})
+    stated: dict[str, Any] = {}
+    for split, values in kept.items():
+        stated[split] = dict(values)
+        if values["types"] is not None and tuple(names) != old_names:
+            pairs = np.load(types_path(folder, split))
+            pairs[:, 1] = np.array([names.index(name) for name in old_names], np.int64)[pairs[:, 1]]
+            stated[split]["types"] = _save(types_path(folder, split), pairs)
+    for split, (texts, rows, types) in splits.items():
+        stated[split] = {"rows": rows_digest(texts), "mentions": _save(mentions_path(folder, split), rows)}
+        listed = [(row, names.index(name)) for row, of_row in enumerate(types) for name in of_row]
+        array = np.array(listed, np.int64).reshape(-1, 2)
+        stated[split]["types"] = _save(types_path(folder, split), array) if names else None
+    described = {"format": FORMAT, "vectors": digest, "span": span, "types": names, "splits": stated}
     path = Path(folder) / FILE
     temporary = path.with_name(f"{FILE}.{os.getpid()}.tmp")
     temporary.write_text(json.dumps(described, indent=1) + "\n", encoding="utf-8")
     os.replace(temporary, path)
 
 
-def _save(path: Path, array: NDArray[np.int64]) -> None:
+def kept_splits(folder: str | Path, digest: str, span: str) -> dict[str, dict[str, Any]]:
+    """What ``entities.json`` says of the splits that stay beside new ones of these vectors and pieces."""
+    path = Path(folder) / FILE
+    described = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    same = (FORMAT, digest, span) == tuple(described.get(name) for name in ("format", "vectors", "span"))
+    return dict(described["splits"]) if same else {}
+
+
+def _save(path: Path, array: NDArray[np.int64]) -> str:
+    """Write an array under a temporary name first; return its digest."""
     temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp.npy")
     np.save(temporary, array)
     os.replace(temporary, path)
+    return _array_digest(array)
+
+
+def _array_digest(array: NDArray[np.int64]) -> str:
+    return hashlib.sha256(np.ascontiguousarray(array, "<i8").tobytes()).hexdigest()
+
+
+def _load(path: Path, digest: str) -> NDArray[np.int64]:
+    """An array that `_save` wrote.
+
+    Raises:
+        ValueError: the file is not the one that the description was written for.
+    """
+    array: NDArray[np.int64] = np.load(path, allow_pickle=False)
+    if _array_digest(array) != digest:
+        raise ValueError(f"{path} is not what {FILE} describes (a run was stopped, or it is damaged); {_ADVICE}")
+    return array
 
 
 def type_names(folder: str | Path) -> tuple[str, ...]:
@@ -156,11 +187,10 @@ def read_types(folder: str | Path, split: str, rows: int) -> NDArray[np.uint8]:
         FileNotFoundError: the split has no types.
     """
     path = types_path(folder, split)
-    if not path.is_file():
-        raise FileNotFoundError(
-            f"{path} does not exist: the mentions of split `{split}` have no types; {_ADVICE}, with `types` in the rows"
-        )
-    pairs = np.load(path)
+    digest = _described(folder).get("splits", {}).get(split, {}).get("types")
+    if digest is None:
+        raise FileNotFoundError(f"the mentions of split `{split}` of `{folder}` have no types; {_ADVICE}, with `types` in the rows")
+    pairs = _load(path, digest)
     found = np.zeros((rows, len(type_names(folder))), np.uint8)
     found[pairs[:, 0], pairs[:, 1]] = 1
     return found
@@ -205,7 +235,5 @@ def read_mentions(
             f"the mentions of split `{split}` of `{folder}` are of other entity vectors (sha256 {described['vectors'][:12]}) than "
             f"the model's ({str(vectors)[:12]}); run `fairseq-bert-kd entities` with the model's vectors"
         )
-    rows = np.load(mentions_path(folder, split))
-    if rows.shape != (stated["mentions"], COLUMNS):
-        raise ValueError(f"{mentions_path(folder, split)} is damaged; {_ADVICE}")
+    rows = _load(mentions_path(folder, split), stated["mentions"])
     return Mentions(rows, described["vectors"], described["span"])

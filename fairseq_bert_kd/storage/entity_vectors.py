@@ -1,4 +1,4 @@
-"""Vectors of entities on disk: a safetensors file, and their ids beside it, one a line."""
+"""Vectors of entities on disk: a safetensors file, and their ids beside it, one per line."""
 
 import hashlib
 import os
@@ -12,6 +12,7 @@ from fairseq_bert_kd.text_lines import open_lines
 
 TENSOR = "entities"
 RELATIONS = "relations"
+IDS = "ids_sha256"  # key of the metadata; files that others wrote have none
 
 
 @dataclass(frozen=True)
@@ -37,6 +38,10 @@ class EntityVectors:
         return hashed.hexdigest()
 
 
+def _ids_digest(ids: tuple[str, ...]) -> str:
+    return hashlib.sha256("\n".join(ids).encode()).hexdigest()
+
+
 def ids_path(path: str | Path) -> Path:
     """File of the ids that belong to a file of vectors."""
     return Path(path).with_suffix(".txt")
@@ -47,10 +52,9 @@ def read_entity_vectors(path: str | Path) -> EntityVectors:
 
     Raises:
         FileNotFoundError: one of the two files is not there.
-        ValueError: no vectors of this kind, another number of ids, an id twice, or a number that is not finite.
+        ValueError: no vectors of this kind, other ids than they were written with, an id twice, or a number that is not finite.
     """
-    from safetensors import SafetensorError
-    from safetensors.numpy import load_file
+    from safetensors import SafetensorError, safe_open
 
     for needed in (Path(path), ids_path(path)):
         if not needed.is_file():
@@ -59,12 +63,18 @@ def read_entity_vectors(path: str | Path) -> EntityVectors:
                 ".txt file of ids beside it"
             )
     try:
-        vectors = load_file(str(path))[TENSOR].astype(np.float32)
+        with safe_open(str(path), framework="np") as file:
+            vectors, stated = file.get_tensor(TENSOR).astype(np.float32), (file.metadata() or {}).get(IDS)
     except (SafetensorError, KeyError):
         raise ValueError(
             f"`{path}` holds no entity vectors; make them with `fairseq-bert-kd entity-vectors`"
         ) from None
     ids = tuple(line.rstrip("\n") for line in open_lines(ids_path(path)))
+    if stated not in (None, _ids_digest(ids)):
+        raise ValueError(
+            f"`{ids_path(path)}` does not hold the ids that `{path}` was written with; write both again with "
+            "`fairseq-bert-kd entity-vectors --overwrite`"
+        )
     check_vectors(ids, vectors, str(path))
     return EntityVectors(ids, vectors)
 
@@ -99,7 +109,7 @@ def write_entity_vectors(
     temporary_ids = named.with_name(f"{named.name}.{os.getpid()}.tmp")
     tensors = {TENSOR: vectors.vectors} | ({} if relations is None else {RELATIONS: relations})
     try:
-        save_file(tensors, str(temporary))
+        save_file(tensors, str(temporary), metadata={IDS: _ids_digest(vectors.ids)})
         temporary_ids.write_text("".join(f"{name}\n" for name in vectors.ids), encoding="utf-8")
         os.replace(temporary_ids, named)
         os.replace(temporary, path)

@@ -46,17 +46,22 @@ def outermost(mentions: Iterable[Mention], first: Sequence[Mention] = ()) -> lis
     return sorted(kept)
 
 
-def align_mentions(tokenizer: HfTokenizer, text: str, mentions: Sequence[Mention]) -> list[Mention]:
+def align_mentions(
+    tokenizer: HfTokenizer, text: str, mentions: Sequence[Mention], skip_inside: bool = False
+) -> list[Mention]:
     """Mentions in pieces instead of characters.
 
     Args:
-        tokenizer: that makes the pieces.
-        text: as it was before the tokenizer's rules changed case, accents or spaces.
-        mentions: in characters of ``text``.
+        tokenizer: tokenizer that makes the pieces.
+        text: the text before the tokenizer's rules changed case, accents or spaces.
+        mentions: mentions in characters of ``text``.
+        skip_inside: whether a mention that begins or ends inside a piece is left out; otherwise it is an error.
 
     Raises:
         ValueError: a mention is empty, lies outside the text, or begins or ends inside a piece.
     """
+    if not mentions:
+        return []
     normal = tokenizer.normalise(text)
     pieces = tokenizer.encode(text)
     ends = [len(tokenizer.decode(pieces[: count + 1])) for count in range(len(pieces))]
@@ -70,7 +75,10 @@ def align_mentions(tokenizer: HfTokenizer, text: str, mentions: Sequence[Mention
         said = tokenizer.normalise(text[begin:end]).strip()
         first = _after_space(normal, len(tokenizer.normalise(text[:begin]).rstrip()))
         last = first + len(said)
-        if not said or normal[first:last] != said or first not in starts or last not in ends:
+        inside = normal[first:last] != said or first not in starts or last not in ends
+        if said and inside and skip_inside:
+            continue
+        if not said or inside:
             raise ValueError(
                 f"mention {begin} to {end} of {entity}, {text[begin:end]!r}, begins or ends inside a piece of {' '.join(pieces)!r}; "
                 "correct its offsets, or leave it out"
@@ -87,12 +95,19 @@ class DictionaryLinker:
     """Finds names of entities in a text, the longest at each word.
 
     Args:
-        names: entity of each name; names are compared by words, without case.
+        names: entity of each name; names are compared by words, without case, and the first of equal ones counts.
+
+    Attributes:
+        ambiguous: names left out, since an equal one before them names another entity.
     """
 
     def __init__(self, names: Mapping[str, str]):
-        self._entities = {tuple(WORD.findall(name.casefold())): entity for name, entity in names.items()}
-        self._entities.pop((), None)
+        self._entities: dict[tuple[str, ...], str] = {}
+        self.ambiguous: list[str] = []
+        for name, entity in names.items():
+            words = tuple(WORD.findall(name.casefold()))
+            if words and self._entities.setdefault(words, entity) != entity:
+                self.ambiguous.append(name)
         self._longest = max(map(len, self._entities), default=0)
 
     def link(self, text: str) -> list[Mention]:

@@ -219,3 +219,32 @@ def test_vectors_of_a_library(tmp_path):
     output = tmp_path / "own.safetensors"
     assert cli("entity-vectors", "--array", tmp_path / "array.npy", "--array-ids", tmp_path / "ids.tsv", "--output", output) == 0  # fmt: skip
     assert output.with_suffix(".txt").read_text().split() == ["a", "b", "c"]
+
+
+def test_mentions_of_other_splits_stay_and_mixed_files_are_found(folder, tmp_path, capsys):
+    data = shutil.copytree(folder / "data", tmp_path / "data")
+    vectors = ("--vectors", folder / "graph.safetensors", "--linker", "dictionary", "--names", folder / "names.tsv")
+    (data / "entities.json").unlink(missing_ok=True)
+    assert cli("entities", data, *vectors, "--subset", "train", "--min-coverage", 0) == 0
+    train = mentions_of(data, "train").rows
+    assert cli("entities", data, *vectors, "--subset", "valid", "--min-coverage", 0) == 0
+    assert (mentions_of(data, "train").rows == train).all()
+    assert cli("entities", data, *vectors, "--subset", "valid") == 1
+    assert "has mentions of valid already" in capsys.readouterr().err
+    assert cli("entities", data, *vectors, "--subset", "valid", "--entity-span", "all") == 1
+    assert "of other vectors or another --entity-span already" in capsys.readouterr().err
+    changed = train.copy()
+    changed[0, 2:4] += 1
+    np.save(data / "train.entities.npy", changed)
+    with pytest.raises(ValueError, match="is not what entities.json describes"):
+        mentions_of(data, "train")
+
+
+def test_vectors_with_other_ids_beside_them_are_refused(folder, tmp_path):
+    for suffix in ("safetensors", "txt"):
+        shutil.copy(folder / f"graph.{suffix}", tmp_path)
+    ids = tmp_path / "graph.txt"
+    names = ids.read_text().splitlines()
+    ids.write_text("".join(f"{name}\n" for name in reversed(names)))
+    with pytest.raises(ValueError, match="does not hold the ids that"):
+        read_entity_vectors(tmp_path / "graph.safetensors")

@@ -53,3 +53,14 @@ def test_linker_takes_the_longest_name():
         ("Dylan", "Q1"),
         ("York", "Q4"),
     ]
+
+
+def test_names_that_differ_in_case_alone_take_the_first():
+    linker = DictionaryLinker({"Apple": "Q1", "apple": "Q2", "pear": "Q3", "Pear": "Q3"})
+    assert [entity for _, _, entity in linker.link("an APPLE, a pear")] == ["Q1", "Q3"]
+    assert linker.ambiguous == ["apple"]
+
+
+def test_a_found_name_inside_a_piece_may_be_left_out(tokenizer):
+    mentions = [Mention(0, 3, "Q1"), Mention(5, 7, "Q2")]
+    assert align_mentions(tokenizer, "two men stand", mentions, skip_inside=True) == [Mention(0, 1, "Q1")]
