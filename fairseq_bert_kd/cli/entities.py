@@ -158,10 +158,16 @@ def _check_existing(args: argparse.Namespace, written: Sequence[str], digest: st
     if kept and not kept.keys() & {*written}:
         return
     if not args.overwrite:
-        what = f"of {', '.join(kept.keys() & {*written})}" if kept else "of other vectors or another --entity-span"
+        what = (
+            f"of {', '.join(kept.keys() & {*written})}"
+            if kept
+            else "of other vectors or another --entity-span"
+        )
         raise FileExistsError(f"`{args.data}` has mentions {what} already; pass --overwrite to replace them")
     if not kept:
-        print("the folder's mentions are of other vectors or another --entity-span: all of its splits are replaced")
+        print(
+            "the folder's mentions are of other vectors or another --entity-span: all of its splits are replaced"
+        )
 
 
 def _names(path: str) -> dict[str, str]:

@@ -132,7 +132,9 @@ def _checked_output(args: argparse.Namespace) -> Path:
     if bool(args.triples) == bool(args.array):
         raise ValueError("give either --triples, to train vectors, or --array, to take an array of them")
     if args.array and (args.valid or args.known):
-        raise ValueError("--valid and --known rank what --triples trains, and --array trains nothing; leave them out")
+        raise ValueError(
+            "--valid and --known rank what --triples trains, and --array trains nothing; leave them out"
+        )
     if args.array and not args.array_ids:
         raise ValueError("--array needs --array-ids, the labels of its rows")
     if args.margin <= 0 or args.lr <= 0:
@@ -248,7 +250,9 @@ def _of_array(args: argparse.Namespace) -> EntityVectors:
     try:
         array = np.load(args.array, allow_pickle=False)
     except ValueError:
-        raise ValueError(f"--array `{args.array}` is not a .npy file of numbers; save it with numpy.save") from None
+        raise ValueError(
+            f"--array `{args.array}` is not a .npy file of numbers; save it with numpy.save"
+        ) from None
     rows = [line.rstrip("\r\n").split("\t") for line in open_lines(args.array_ids)]
     if rows and rows[0] == ["id", "label"]:  # PyKEEN's heading
         rows = rows[1:]

@@ -136,7 +136,7 @@ def _silent_layers(parts: EncoderParts, layers: set[int], hooks: contextlib.Exit
     silent = set(layers)
     for layer in layers:
         handle = parts.layers[layer - 1].register_forward_hook(
-            lambda _module, _inputs, _output, layer=layer: silent.discard(layer)  # type: ignore[misc]
+            lambda _module, _inputs, _output, layer=layer: silent.discard(layer)
         )
         hooks.callback(handle.remove)
     return silent

@@ -121,7 +121,9 @@ def write_mentions(
         span: "first" or "all".
         splits: what to write, by split.
     """
-    kept = {split: stated for split, stated in kept_splits(folder, digest, span).items() if split not in splits}
+    kept = {
+        split: stated for split, stated in kept_splits(folder, digest, span).items() if split not in splits
+    }
     old_names = type_names(folder) if kept else ()
     names = sorted({*old_names, *(name for split in splits.values() for row in split.types for name in row)})
     stated: dict[str, Any] = {}
@@ -171,7 +173,9 @@ def _load(path: Path, digest: str) -> NDArray[np.int64]:
     """
     array: NDArray[np.int64] = np.load(path, allow_pickle=False)
     if _array_digest(array) != digest:
-        raise ValueError(f"{path} is not what {FILE} describes (a run was stopped, or it is damaged); {_ADVICE}")
+        raise ValueError(
+            f"{path} is not what {FILE} describes (a run was stopped, or it is damaged); {_ADVICE}"
+        )
     return array
 
 
@@ -189,7 +193,9 @@ def read_types(folder: str | Path, split: str, rows: int) -> NDArray[np.uint8]:
     path = types_path(folder, split)
     digest = _described(folder).get("splits", {}).get(split, {}).get("types")
     if digest is None:
-        raise FileNotFoundError(f"the mentions of split `{split}` of `{folder}` have no types; {_ADVICE}, with `types` in the rows")
+        raise FileNotFoundError(
+            f"the mentions of split `{split}` of `{folder}` have no types; {_ADVICE}, with `types` in the rows"
+        )
     pairs = _load(path, digest)
     found = np.zeros((rows, len(type_names(folder))), np.uint8)
     found[pairs[:, 0], pairs[:, 1]] = 1

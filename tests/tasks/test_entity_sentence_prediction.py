@@ -14,6 +14,7 @@ from fairseq.logging import metrics
 from fairseq_bert_kd.cli.main import cli_main
 from fairseq_bert_kd.criterions.entity_typing import EntityTypingCriterion
 from fairseq_bert_kd.storage.entity_mentions import read_mentions, read_types, type_names
+from fairseq_bert_kd.storage.entity_vectors import read_entity_vectors
 from fairseq_bert_kd.storage.fairseq_data import open_sides, sentence_files
 from tests.tiny_chain import PLUGIN, build_teacher_folder, run_fairseq
 from tests.tiny_sentences import prepare, write_table
@@ -223,15 +224,22 @@ def test_vectors_of_a_library(tmp_path):
 
 def test_mentions_of_other_splits_stay_and_mixed_files_are_found(folder, tmp_path, capsys):
     data = shutil.copytree(folder / "data", tmp_path / "data")
-    vectors = ("--vectors", folder / "graph.safetensors", "--linker", "dictionary", "--names", folder / "names.tsv")
+    vectors = (
+        "--vectors",
+        folder / "graph.safetensors",
+        "--linker",
+        "dictionary",
+        "--names",
+        folder / "names.tsv",
+    )
     (data / "entities.json").unlink(missing_ok=True)
     assert cli("entities", data, *vectors, "--subset", "train", "--min-coverage", 0) == 0
     train = mentions_of(data, "train").rows
     assert cli("entities", data, *vectors, "--subset", "valid", "--min-coverage", 0) == 0
     assert (mentions_of(data, "train").rows == train).all()
-    assert cli("entities", data, *vectors, "--subset", "valid") == 1
+    assert cli("entities", data, *vectors, "--subset", "valid") == 2
     assert "has mentions of valid already" in capsys.readouterr().err
-    assert cli("entities", data, *vectors, "--subset", "valid", "--entity-span", "all") == 1
+    assert cli("entities", data, *vectors, "--subset", "valid", "--entity-span", "all") == 2
     assert "of other vectors or another --entity-span already" in capsys.readouterr().err
     changed = train.copy()
     changed[0, 2:4] += 1
