@@ -46,7 +46,7 @@ def main(args: argparse.Namespace) -> None:
     _, *rows = (line.split("\t") for line in open_lines(args.pairs))
     first, second, labels = (list(column) for column in zip(*rows, strict=True))
     truth = np.array(labels, dtype=np.int64)
-    evaluator = load_evaluator(args.evaluator, args.positive, "--evaluator")
+    evaluator = load_evaluator(args.evaluator, args.positive, "--evaluator", positive_option="--positive")
     found = {
         "pairs": len(rows),
         "evaluator": measures(truth, evaluator.score_pairs(first, second), 0.5),
