@@ -173,7 +173,7 @@ def become(request: dict, calls: list[partial], own_path: list[str]) -> None:
         with contextlib.suppress(OSError):  # two numbers belong to the C library
             ignored = number in request["ignored"]
             signal.signal(number, signal.SIG_IGN if ignored else HANDLERS.get(number, signal.SIG_DFL))
-    sys.stdout.reconfigure(line_buffering=sys.stdout.isatty())
+    sys.stdout.reconfigure(line_buffering=sys.stdout.isatty(), write_through=request["unbuffered"])
     sys.argv = request["argv"]
     first = os.getcwd() if request["module"] else str(Path(sys.argv[0]).resolve().parent)
     search = [path for path in request["environment"].get("PYTHONPATH", "").split(os.pathsep) if path]
@@ -188,9 +188,10 @@ def become(request: dict, calls: list[partial], own_path: list[str]) -> None:
 
 def quieten(environment: dict[str, str]) -> None:
     """What Python and transformers do at their start with the two variables of `client.QUIET`."""
-    if environment.get("PYTHONWARNINGS") == "ignore":
-        sys.warnoptions[:] = ["ignore"]
-        warnings.simplefilter("ignore")
+    if option := environment.get("PYTHONWARNINGS"):
+        action, _, rest = option.partition(":")
+        sys.warnoptions[:] = [option]
+        warnings.filterwarnings(action, rest.partition(":")[0], UserWarning if rest else Warning)
     if environment.get("TRANSFORMERS_VERBOSITY") == "error":
         sys.modules["transformers"].logging.set_verbosity_error()
 
