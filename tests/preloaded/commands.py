@@ -19,7 +19,7 @@ SHIMMED = (
     "fairseq-hydra-train", "fairseq-bert-kd", "ct2-fairseq-converter", "torchrun",
 )  # fmt: skip
 MODULES = ("fairseq_cli", "fairseq_bert_kd", "benchmarks", "sacrebleu", "sphinx", "torch")  # of `python -m`
-SCRIPTS = ("tests/without_plugin.py",) + tuple(
+SCRIPTS = ("tests/without_plugin.py", *(
     f"examples/{script}.py"
     for script in (
         "paraphrase/judge_evaluator", "quickstart/make_teacher", "recipes/check_teacher_text", "recipes/moses_bleu",
@@ -27,7 +27,7 @@ SCRIPTS = ("tests/without_plugin.py",) + tuple(
         "sentence_lstm/prepare_text", "sentence_lstm/static_vectors", "serving/compare", "tinybert/compare_sizes",
         "tinybert/prepare_text",
     )
-)  # fmt: skip
+))  # fmt: skip
 SHIM = """#!/bin/sh
 exec {python} -IS {client} {folder} {name} "$@"
 """

@@ -240,8 +240,7 @@ def test_it_ends_with_its_session():
 # ---- the commands themselves, each once as it is installed ------------------------------------------------
 
 
-# fairseq's other commands are set up as fairseq-train is
-STARTED = {"fairseq-bert-kd", "fairseq-train", "fairseq-hydra-train"}
+STARTED = {"fairseq-bert-kd", "fairseq-train"}  # fairseq's other commands are set up as fairseq-train is
 ALL = {*commands.SHIMMED} - {"ct2-fairseq-converter", "torchrun"}
 
 
