@@ -229,6 +229,7 @@ def test_what_cannot_be_done_is_said_before_anything_is_scored(chain, data, tmp_
     assert not list(data.glob("*valid*topk*"))
 
 
+@pytest.mark.slow
 def test_an_error_in_another_process_is_raised_as_in_this_one(tmp_path):
     with pytest.raises(FileNotFoundError, match="No such file or directory.*no.pt") as raised:
         launch(open_what_is_not_there, tmp_path / "no.pt", cpu=True, world_size=2)
@@ -237,6 +238,7 @@ def test_an_error_in_another_process_is_raised_as_in_this_one(tmp_path):
         launch(divide_by_nothing, 1, cpu=True, world_size=2)  # not a user error
 
 
+@pytest.mark.slow
 def test_processes_that_are_started_here_wait_for_each_other(tmp_path):
     launch(write_after_the_other, tmp_path, cpu=True, world_size=2)
     assert (tmp_path / "1").read_text() == "after 0 of 2"
@@ -473,6 +475,7 @@ def test_impossible_shards_are_refused(chain, data, capsys, shard):
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("before", [(), ("1/2",), ("1/2", "2/2")])
 def test_two_processes_under_torchrun_give_the_same_bytes(chain, data, undisturbed, before):
     """Also when a run before was lost after some shards, or all of them, and before they were joined."""
