@@ -16,6 +16,9 @@ BENCHMARK_ARGS ?=
 MATRIX ?= 3.10 3.12
 MATRIX_TARGET ?= unit
 
+# tests start hundreds of processes, and each would compile the package
+unexport PYTHONDONTWRITEBYTECODE
+
 .PHONY: help setup test test-fast test-gpu test-matrix test-long quickstart benchmarks docs lint unit coverage \
 	clean-quickstart clean
 help:
@@ -70,7 +73,8 @@ test-matrix:
 
 test-long: setup
 	KD_LONG_TESTS=1 $(BIN)/python -m pytest --no-cov -v $(PYTEST_ARGS) tests/storage/test_crashes.py \
-		tests/storage/test_mutations.py tests/storage/test_topk_writer.py tests/cli/test_dump_kills.py
+		tests/storage/test_mutations.py tests/storage/test_topk_writer.py tests/cli/test_dump_kills.py \
+		tests/preloaded/test_preloaded.py
 
 benchmarks: setup
 	$(BIN)/python -m benchmarks $(BENCHMARK_ARGS)

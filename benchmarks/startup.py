@@ -11,6 +11,7 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
+from benchmarks.bare_ways import LINE
 from benchmarks.synthetic import make_dictionary, make_info, make_pairs, write_corpus, write_store
 from benchmarks.table import Length, Row, at_most, spread
 from benchmarks.timing import ratios
@@ -22,13 +23,8 @@ GOAL = 1.15  # of the bare way
 DICTIONARY = 8_000
 WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "a", "man", "is", "in", "the", "park"]
 
-IMPORT = "import fairseq_cli.train"
-ENCODE = """
-import sys
-from transformers import AutoTokenizer
-print(" ".join(AutoTokenizer.from_pretrained(sys.argv[1]).tokenize("a man is in the park")))
-"""
-PARK = "a man is in the park\n"
+BARE = [sys.executable, "-m", "benchmarks.bare_ways"]
+PARK = f"{LINE}\n"
 
 
 def run(length: Length) -> list[Row]:
@@ -41,13 +37,13 @@ def run(length: Length) -> list[Row]:
         prepare(folder, pairs)
         rows = compare(
             "import of fairseq-train; with --user-dir of ours",
-            [sys.executable, "-c", IMPORT],
-            [sys.executable, "-c", f"{IMPORT}, fairseq_bert_kd.tasks"],
+            [*BARE, "import", "fairseq_cli.train"],
+            [*BARE, "import", "fairseq_cli.train", "fairseq_bert_kd.tasks"],
             rounds,
         )
         rows += compare(
             "transformers' tokenizer on one line; `tokenize` of one line",
-            [sys.executable, "-c", ENCODE, str(folder)],
+            [*BARE, "encode", str(folder)],
             tokenize(folder),
             rounds,
         )

@@ -29,6 +29,7 @@ from tests.tiny_chain import (
     train_teacher,
     write_corpus,
 )
+from tests.without_plugin import WITHOUT_PLUGIN
 
 
 def hypotheses(output):
@@ -71,18 +72,6 @@ def test_score_reads_the_output_and_prints_signatures(chain, student, tmp_path, 
     assert "version:" in printed
 
 
-STOCK = """
-import sys
-class Refuse:
-    def find_spec(self, name, path=None, target=None):
-        if name.split(".")[0] == "fairseq_bert_kd":
-            raise ImportError("the plugin is not installed here")
-sys.meta_path.insert(0, Refuse())
-from fairseq_cli.generate import cli_main
-cli_main()
-"""
-
-
 @pytest.mark.parametrize(
     "arch", ["distilled_transformer_small", "distilled_lstm_small", "transformer_iwslt_de_en"]
 )
@@ -92,8 +81,8 @@ def test_stock_fairseq_decodes_our_student_without_the_plugin(chain, tmp_path, a
         small += ["--encoder-hidden-size", 32, "--decoder-hidden-size", 32, "--decoder-out-embed-dim", 32]
     checkpoint = train_student(chain.data, tmp_path / "student", "--arch", arch, *small)
     ours = generate(chain, checkpoint)
-    command = [sys.executable, "-c", STOCK, chain.data, "--path", checkpoint, "--gen-subset", "test", "--beam", 2,
-               "--max-len-b", 10, "--cpu", "--required-batch-size-multiple", 1]  # fmt: skip
+    command = [sys.executable, WITHOUT_PLUGIN, "fairseq_cli.generate", "cli_main", chain.data, "--path", checkpoint,
+               "--gen-subset", "test", "--beam", 2, "--max-len-b", 10, "--cpu", "--required-batch-size-multiple", 1]  # fmt: skip
     # fairseq's own checkpoints carry an argparse.Namespace: torch's switch for such files
     environment = {**os.environ, "TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD": "1", "PYTHONPATH": ""}
     result = subprocess.run(

@@ -18,6 +18,8 @@ SMALLER = {
     "--max-update 100000": "--max-update 2 --cpu --num-workers 0",
     "--total-num-update 100000": "--total-num-update 10",
     "--warmup-updates 5000": "--warmup-updates 5",
+    "--arch distilled_transformer_base": "--arch distilled_transformer_base --encoder-layers 1 --decoder-layers 1 "
+    "--encoder-embed-dim 32 --decoder-embed-dim 32 --encoder-ffn-embed-dim 32 --decoder-ffn-embed-dim 32",
     "--beam 5": "--beam 2 --max-len-b 8",
     "--required-batch-size-multiple 1": "--required-batch-size-multiple 1 --max-len-b 8",
 }

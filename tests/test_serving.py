@@ -15,7 +15,6 @@ import numpy as np
 import pytest
 
 from fairseq_bert_kd.cli.main import cli_main
-from tests.test_chain import STOCK
 from tests.tiny_chain import (
     PLUGIN,
     preprocess,
@@ -25,11 +24,9 @@ from tests.tiny_chain import (
     write_corpus,
 )
 from tests.tokenization.tiny_tokenizers import build_tokenizer
+from tests.without_plugin import WITHOUT_PLUGIN
 
 SERVING = PLUGIN.parent / "examples" / "serving"
-CONVERT = STOCK.replace(
-    "fairseq_cli.generate import cli_main", "ctranslate2.converters.fairseq import main"
-).replace("cli_main()", "main()")
 BEAM = ["--beam", 5, "--max-len-b", 40]
 SCHEDULE = ["--lr", 5e-3, "--lr-scheduler", "inverse_sqrt", "--warmup-updates", 40, "--max-tokens", 600]
 INT8_ROUNDING = 0.1  # nats per token on average; 0.01 was measured
@@ -60,8 +57,9 @@ def convert(folder, checkpoint, output, *arguments):
         name = f"dict.{language}.txt"
         (dictionaries / name).write_bytes((folder / "data" / name).read_bytes())
     command = [
-        sys.executable, "-c", CONVERT, "--model_path", checkpoint, "--data_dir", dictionaries, "--source_lang", "de",
-        "--target_lang", "en", "--unsafe_deserialization", "--output_dir", output, *arguments,
+        sys.executable, WITHOUT_PLUGIN, "ctranslate2.converters.fairseq", "main", "--model_path", checkpoint,
+        "--data_dir", dictionaries, "--source_lang", "de", "--target_lang", "en", "--unsafe_deserialization",
+        "--output_dir", output, *arguments,
     ]  # fmt: skip
     result = subprocess.run(
         list(map(str, command)), capture_output=True, text=True, cwd=folder, check=False,

@@ -16,6 +16,8 @@ PAGE = (Path(__file__).parents[1] / "docs" / "teachers.md").read_text(encoding="
 SMALLER = {
     "--max-update 100000": "--max-update 2 --cpu --num-workers 0",
     "--teacher-layers 6": "--teacher-layers 1",
+    "--arch distilled_transformer_base": "--arch distilled_transformer_base --encoder-layers 1 --decoder-layers 1 "
+    "--encoder-embed-dim 32 --decoder-embed-dim 32 --encoder-ffn-embed-dim 32 --decoder-ffn-embed-dim 32",
 }
 
 

@@ -14,10 +14,11 @@ from tqdm import tqdm
 from fairseq_bert_kd.storage.merge import merge_shards
 from fairseq_bert_kd.storage.shards import Shard, shard_path
 from fairseq_bert_kd.storage.topk_store import store_path
-from tests.tiny_chain import dump
+from tests.tiny_chain import dump, preprocess
 
 LONG = bool(os.environ.get("KD_LONG_TESTS"))
 OPTIONS = ("--chunk-sentences", 8, "--max-tokens", 100, "--gold", "--samples", 2, "--temperatures", 1)
+SENTENCES = 48  # three chunks in each shard
 SHARDS = (Shard(0, 2), Shard(1, 2))
 PATIENCE = 300  # seconds until a child counts as hanging; it takes one or two
 CALLS = ("pwrite", "fsync", "replace")  # what changes files
@@ -84,9 +85,12 @@ def die_at(number):
 def folder(chain, tmp_path_factory):
     """Data without a store, and the bytes of an undisturbed one, which took some seconds."""
     folder = tmp_path_factory.mktemp("kills")
-    shutil.copytree(chain.data, folder / "data")
+    pieces = shutil.copytree(chain.raw.parent / "pieces", folder / "pieces")
+    for path in pieces.glob("train.*"):
+        lines = path.read_text(encoding="utf-8").splitlines(keepends=True)[:SENTENCES]
+        path.write_text("".join(lines), encoding="utf-8")
+    preprocess(pieces, folder / "data", "--srcdict", chain.data / "dict.de.txt", "--joined-dictionary")
     path = store_path(folder / "data", "train", "de", "en")
-    path.unlink()
     started = time.perf_counter()
     assert run_in_child(lambda: dump_whole(folder / "data", chain.teacher))
     seconds = time.perf_counter() - started
@@ -129,7 +133,7 @@ def test_killed_at_random_and_started_again_until_it_ends(chain, folder, work):
 def test_killed_before_a_file_changes(chain, folder, work):
     """At single calls spread over creation, chunks, header and publishing, up to where it lives to the end."""
     data, expected, _ = folder
-    path, step, kills = store_path(data, "train", "de", "en"), 3 if LONG else 17, 0
+    path, step, kills = store_path(data, "train", "de", "en"), 2 if LONG else 7, 0
     for number in range(0, 10_000, step):
         clean(data)
         if run_in_child(lambda: work(data, chain.teacher), kill_at_call=number):

@@ -20,9 +20,10 @@ from fairseq_bert_kd.storage.topk_store import TopKReader, store_path
 from fairseq_bert_kd.storage.verify import verify_store
 from fairseq_bert_kd.storage.work_file import work_path
 from fairseq_bert_kd.teachers.chunk_scorer import ChunkScorer
-from fairseq_bert_kd.teachers.distributed import launch, wait_for_all
+from fairseq_bert_kd.teachers.distributed import launch
 from fairseq_bert_kd.tokenization.dictionary import excluded_ids
 from tests import tiny_chain
+from tests.cli.launched_work import divide_by_nothing, open_what_is_not_there, write_after_the_other
 from tests.tiny_chain import (
     build_teacher_folder,
     dump,
@@ -228,6 +229,7 @@ def test_what_cannot_be_done_is_said_before_anything_is_scored(chain, data, tmp_
     assert not list(data.glob("*valid*topk*"))
 
 
+@pytest.mark.slow
 def test_an_error_in_another_process_is_raised_as_in_this_one(tmp_path):
     with pytest.raises(FileNotFoundError, match="No such file or directory.*no.pt") as raised:
         launch(open_what_is_not_there, tmp_path / "no.pt", cpu=True, world_size=2)
@@ -236,25 +238,10 @@ def test_an_error_in_another_process_is_raised_as_in_this_one(tmp_path):
         launch(divide_by_nothing, 1, cpu=True, world_size=2)  # not a user error
 
 
+@pytest.mark.slow
 def test_processes_that_are_started_here_wait_for_each_other(tmp_path):
     launch(write_after_the_other, tmp_path, cpu=True, world_size=2)
     assert (tmp_path / "1").read_text() == "after 0 of 2"
-
-
-def write_after_the_other(folder, rank, world_size):
-    if rank == 0:
-        (folder / "0").write_text("")
-    wait_for_all(world_size)
-    if rank == 1 and (folder / "0").exists():
-        (folder / "1").write_text(f"after 0 of {world_size}")
-
-
-def open_what_is_not_there(path, rank, world_size):
-    path.open()
-
-
-def divide_by_nothing(number, rank, world_size):
-    number / 0
 
 
 def test_bad_arguments_are_refused_with_the_rule(chain, data, capsys):
@@ -488,6 +475,7 @@ def test_impossible_shards_are_refused(chain, data, capsys, shard):
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("before", [(), ("1/2",), ("1/2", "2/2")])
 def test_two_processes_under_torchrun_give_the_same_bytes(chain, data, undisturbed, before):
     """Also when a run before was lost after some shards, or all of them, and before they were joined."""
@@ -500,7 +488,7 @@ def test_two_processes_under_torchrun_give_the_same_bytes(chain, data, undisturb
     ]  # fmt: skip
     child = subprocess.run(
         command, capture_output=True, text=True, check=False, cwd=tiny_chain.PLUGIN.parent,
-        env=os.environ | {"OMP_NUM_THREADS": "1"},
+        env=os.environ | {"OMP_NUM_THREADS": "1", "PYTHON_EXEC": sys.executable},
     )  # fmt: skip
     assert child.returncode == 0, child.stderr[-3000:]
     assert "sentences with teacher rows: 120 of 120" in child.stdout

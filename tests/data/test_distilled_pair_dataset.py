@@ -259,6 +259,7 @@ def test_mixed_precision_leaves_the_teacher_alone(stores, precision):
     assert_own_rows(converted, topk=2)
 
 
+@pytest.mark.slow
 def test_spawned_worker_reads_the_same_rows(stores):
     dataset = distilled(stores["two"], 2)
     loader = DataLoader(

@@ -131,7 +131,7 @@ def test_masks_change_with_the_epoch_and_return_with_it():
     np.testing.assert_array_equal(masks(1), first)
 
 
-@pytest.mark.parametrize("start", ["fork", "spawn"])
+@pytest.mark.parametrize("start", ["fork", pytest.param("spawn", marks=pytest.mark.slow)])
 def test_epoch_reaches_workers_that_stay_alive(start):
     pairs = constant_lengths([1, 1], [8, 8], mask=epoch_and_index_in_binary)
     loader = DataLoader(

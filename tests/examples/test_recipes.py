@@ -1,5 +1,6 @@
 """The paper's recipes: settings as its tables have them, files in their official layouts, one run from end to end."""
 
+import functools
 import json
 import os
 import shlex
@@ -113,10 +114,11 @@ def teachers(tmp_path_factory):
     return {kind: build_teacher_folder(kind, folder / kind) for kind in ("bert", "roberta")}
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def dry_run():
     """The steps of a recipe at the paper's size, with rows `main` and `paper`."""
 
+    @functools.cache
     def show(name):
         settings, kind = settings_of(
             name, "data=data", "teacher=bert", "out=out", "size=paper", "seeds=[1]", "main", "paper"

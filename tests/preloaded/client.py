@@ -24,14 +24,19 @@ READ_AT_START = (
     "MPL",
     "TORCH_LOGS",
 )
-# Of these, what `examples/run.py` sets for its steps; the preloaded process sets them itself (`server.quieten`).
-QUIET = {"PYTHONWARNINGS": "ignore", "TRANSFORMERS_VERBOSITY": "error"}
+# Of these, what `examples/run.py` sets for its steps, and fairseq when it has read batches; the preloaded process sets
+# them itself (`server.quieten`).
+QUIET = {
+    "PYTHONWARNINGS": ("ignore", "ignore:semaphore_tracker:UserWarning"),
+    "TRANSFORMERS_VERBOSITY": ("error",),
+}
 FORWARDED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2)
 
 
 def read_at_start(environment, root):
     """The variables that must be the same; our own folder on the path changes nothing that is loaded."""
     chosen = {name: value for name, value in environment.items() if name.startswith(READ_AT_START)}
+    chosen.pop("PYTHON_EXEC", None)  # torchrun's, not Python's
     paths = [path for path in chosen.pop("PYTHONPATH", "").split(os.pathsep) if path not in ("", root)]
     return chosen | {"PYTHONPATH": paths}
 
@@ -39,9 +44,9 @@ def read_at_start(environment, root):
 def fits(environment, started, root):
     """Whether a command of this environment may run in a process that was started in the other."""
     wanted, there = read_at_start(environment, root), read_at_start(started, root)
-    for name, value in QUIET.items():
-        if wanted.get(name) == value:
-            there.setdefault(name, value)
+    for name, values in QUIET.items():
+        if wanted.get(name) in values:
+            there.setdefault(name, wanted[name])
     return wanted == there
 
 
@@ -110,12 +115,15 @@ def main():
     with open(os.path.join(store, "settings.json")) as file:
         settings = json.load(file)
     real = settings["python"] if name == "python" else os.path.join(settings["bin"], name)
-    module = None
+    command = [real, *arguments]
+    module, unbuffered = None, False
     if name == "python":
+        if unbuffered := arguments[:1] == ["-u"]:  # torchrun starts its workers so
+            del arguments[0]
         if arguments[:1] == ["-m"] and arguments[1:] and arguments[1].split(".")[0] in settings["modules"]:
             module = arguments[1]
         elif not (arguments and arguments[0] in settings["scripts"]):
-            os.execv(real, [real, *arguments])
+            os.execv(real, command)
     root = settings["root"]
     try:
         folder = os.open(".", os.O_RDONLY)
@@ -126,7 +134,7 @@ def main():
         connection = connect(store, settings)
         os.fchdir(folder)
     except OSError:
-        os.execv(real, [real, *arguments])
+        os.execv(real, command)
     if name != "python":
         argv = [real, *arguments]
     elif module:
@@ -142,6 +150,7 @@ def main():
         "environment": dict(os.environ),
         "umask": umask,
         "ignored": ignored,
+        "unbuffered": unbuffered,
     }
     status = hand_over(connection, request, folder)
     if status < 0:

@@ -16,10 +16,10 @@ HERE = Path(__file__).parent
 REAL_BIN = Path(sysconfig.get_path("scripts"))  # the commands as installed
 SHIMMED = (
     "fairseq-train", "fairseq-generate", "fairseq-preprocess", "fairseq-interactive", "fairseq-validate",
-    "fairseq-hydra-train", "fairseq-bert-kd", "ct2-fairseq-converter",
+    "fairseq-hydra-train", "fairseq-bert-kd", "ct2-fairseq-converter", "torchrun",
 )  # fmt: skip
-MODULES = ("fairseq_cli", "fairseq_bert_kd")  # of `python -m`
-SCRIPTS = tuple(
+MODULES = ("fairseq_cli", "fairseq_bert_kd", "benchmarks", "sacrebleu", "sphinx", "torch")  # of `python -m`
+SCRIPTS = ("tests/without_plugin.py", *(
     f"examples/{script}.py"
     for script in (
         "paraphrase/judge_evaluator", "quickstart/make_teacher", "recipes/check_teacher_text", "recipes/moses_bleu",
@@ -27,7 +27,7 @@ SCRIPTS = tuple(
         "sentence_lstm/prepare_text", "sentence_lstm/static_vectors", "serving/compare", "tinybert/compare_sizes",
         "tinybert/prepare_text",
     )
-)  # fmt: skip
+))  # fmt: skip
 SHIM = """#!/bin/sh
 exec {python} -IS {client} {folder} {name} "$@"
 """

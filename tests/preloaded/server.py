@@ -4,6 +4,7 @@
 Our own package is not loaded, so a command imports and registers it as always.
 """
 
+import atexit
 import builtins
 import contextlib
 import gc
@@ -172,7 +173,7 @@ def become(request: dict, calls: list[partial], own_path: list[str]) -> None:
         with contextlib.suppress(OSError):  # two numbers belong to the C library
             ignored = number in request["ignored"]
             signal.signal(number, signal.SIG_IGN if ignored else HANDLERS.get(number, signal.SIG_DFL))
-    sys.stdout.reconfigure(line_buffering=sys.stdout.isatty())
+    sys.stdout.reconfigure(line_buffering=sys.stdout.isatty(), write_through=request["unbuffered"])
     sys.argv = request["argv"]
     first = os.getcwd() if request["module"] else str(Path(sys.argv[0]).resolve().parent)
     search = [path for path in request["environment"].get("PYTHONPATH", "").split(os.pathsep) if path]
@@ -187,9 +188,10 @@ def become(request: dict, calls: list[partial], own_path: list[str]) -> None:
 
 def quieten(environment: dict[str, str]) -> None:
     """What Python and transformers do at their start with the two variables of `client.QUIET`."""
-    if environment.get("PYTHONWARNINGS") == "ignore":
-        sys.warnoptions[:] = ["ignore"]
-        warnings.simplefilter("ignore")
+    if option := environment.get("PYTHONWARNINGS"):
+        action, _, rest = option.partition(":")
+        sys.warnoptions[:] = [option]
+        warnings.filterwarnings(action, rest.partition(":")[0], UserWarning if rest else Warning)
     if environment.get("TRANSFORMERS_VERBOSITY") == "error":
         sys.modules["transformers"].logging.set_verbosity_error()
 
@@ -230,7 +232,35 @@ def run(request: dict) -> None:
         sys.exit(1)
 
 
+class QuickEnd:
+    """Ends a command once its exit functions have run.
+
+    Python would then take apart all that was preloaded, which takes longer than many a command.
+    """
+
+    def __init__(self) -> None:
+        self.status: int | None = None  # unknown: Python ends the process
+        atexit.register(self.leave)  # before any other, so it is called last
+
+    def leave(self) -> None:
+        if self.status is not None:
+            with contextlib.suppress(OSError, ValueError):  # of streams that are closed; Python says it
+                sys.stdout.flush()
+                sys.stderr.flush()
+                os._exit(self.status)
+
+    def run(self, request: dict) -> None:
+        try:
+            run(request)
+            self.status = 0
+        except SystemExit as end:
+            if end.code is None or isinstance(end.code, int):  # Python prints what is no number
+                self.status = (end.code or 0) & 0xFF
+            raise
+
+
 def main() -> None:
+    end = QuickEnd()
     folder, session = Path(sys.argv[1]), int(sys.argv[2])
     searched = os.environ.get("PYTHONPATH", "").split(os.pathsep)
     own_path = [path for path in sys.path[1:] if path not in searched]
@@ -245,7 +275,7 @@ def main() -> None:
         shutil.rmtree(folder, ignore_errors=True)
         return
     become(request, calls, own_path)
-    run(request)
+    end.run(request)
 
 
 if __name__ == "__main__":

@@ -102,6 +102,7 @@ def test_header_names_the_schema(path):
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
+@pytest.mark.slow
 def test_writer_killed_at_every_call(path, tmp_path):
     whole = write(tmp_path / "whole").read_bytes()
     assert kill_everywhere(lambda: write(path), path, whole) > 100
