@@ -45,8 +45,10 @@ def sentences(chain, tmp_path_factory):
     table = write_table(folder / "table.tsv", 21)
     columns = ("--columns", "text", "--label-column", "label", "--full-dictionary")
     assert prepare(chain.bert, folder / "data", "--train", table, "--valid", table, *columns) == 0
+    text = ("--train", chain.raw / "train.en", "--valid", chain.raw / "valid.en")
+    assert prepare(chain.bert, folder / "text", "--task", "plain", "--full-dictionary", *text) == 0
     smoother = train_teacher(
-        folder / "data" / "input0", chain.bert, folder / "mlm", "--cmlm-one-sided", *BERT_REPLACEMENT
+        folder / "text", chain.bert, folder / "mlm", "--cmlm-one-sided", *BERT_REPLACEMENT
     )
     for view in ("unmasked", "masked"):
         assert dump(folder / "data", smoother, *SENTENCES, "--view", view) == 0
@@ -58,11 +60,11 @@ def sources(chain, tmp_path_factory):
     """A copy of the translation data with a store of its sources."""
     folder = tmp_path_factory.mktemp("sources")
     shutil.copytree(chain.data, folder / "data")
-    (folder / "text").mkdir()
-    for split in ("train", "valid"):
-        for end in ("bin", "idx"):
-            shutil.copy(chain.data / f"{split}.de-en.de.{end}", folder / "text" / f"{split}.{end}")
-    shutil.copy(chain.data / "dict.de.txt", folder / "text" / "dict.txt")
+    pieces = chain.raw.parent / "pieces"
+    run_fairseq(
+        "preprocess", "--user-dir", PLUGIN, "--only-source", "--trainpref", pieces / "train.de", "--validpref",
+        pieces / "valid.de", "--srcdict", folder / "data" / "dict.de.txt", "--destdir", folder / "text", "--workers", 1,
+    )  # fmt: skip
     smoother = train_teacher(
         folder / "text", chain.bert, folder / "mlm", "--cmlm-one-sided", *BERT_REPLACEMENT
     )
