@@ -55,7 +55,7 @@ OUTSIDE = {
     "evaluation": {"numpy", "sacrebleu", "scipy", "sklearn"},  # rouge-score comes through compat.import_extra
     "data": {"torch", "numpy", "fairseq.data", "fairseq.utils"},
     "tokenization": {"numpy", "fairseq.data", "fairseq.dataclass", "omegaconf", "tokenizers", "transformers"},
-    "modules": {"torch", "numpy", "fairseq.dataclass", "fairseq.distributed", "fairseq.models", "fairseq.modules", "fairseq.utils", "transformers"},
+    "modules": {"torch", "numpy", "fairseq.dataclass", "fairseq.distributed", "fairseq.logging", "fairseq.models", "fairseq.modules", "fairseq.utils", "transformers"},
     "teachers": {"torch", "numpy", "omegaconf", "fairseq"},
     "rewards": {"torch", "numpy", "fairseq.checkpoint_utils"},
     "models": {"torch", "fairseq.models", "fairseq.dataclass", "transformers"},

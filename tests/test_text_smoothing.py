@@ -10,9 +10,9 @@ import torch
 import transformers
 from fairseq.data import Dictionary
 
-from fairseq_bert_kd.batch import SMOOTHING, unpack
+from fairseq_bert_kd.batch import SMOOTHING, TeacherRequirements, unpack
 from fairseq_bert_kd.cli.main import cli_main
-from fairseq_bert_kd.data.smoothed_dataset import SmoothedDataset
+from fairseq_bert_kd.data.smoothed_dataset import SmoothedDataset, open_smoothing
 from fairseq_bert_kd.storage.fairseq_data import open_sides
 from fairseq_bert_kd.storage.smoothing_store import (
     SentenceSmoothingReader,
@@ -45,8 +45,10 @@ def sentences(chain, tmp_path_factory):
     table = write_table(folder / "table.tsv", 21)
     columns = ("--columns", "text", "--label-column", "label", "--full-dictionary")
     assert prepare(chain.bert, folder / "data", "--train", table, "--valid", table, *columns) == 0
+    text = ("--train", chain.raw / "train.en", "--valid", chain.raw / "valid.en")
+    assert prepare(chain.bert, folder / "text", "--task", "plain", "--full-dictionary", *text) == 0
     smoother = train_teacher(
-        folder / "data" / "input0", chain.bert, folder / "mlm", "--cmlm-one-sided", *BERT_REPLACEMENT
+        folder / "text", chain.bert, folder / "mlm", "--cmlm-one-sided", *BERT_REPLACEMENT
     )
     for view in ("unmasked", "masked"):
         assert dump(folder / "data", smoother, *SENTENCES, "--view", view) == 0
@@ -58,11 +60,11 @@ def sources(chain, tmp_path_factory):
     """A copy of the translation data with a store of its sources."""
     folder = tmp_path_factory.mktemp("sources")
     shutil.copytree(chain.data, folder / "data")
-    (folder / "text").mkdir()
-    for split in ("train", "valid"):
-        for end in ("bin", "idx"):
-            shutil.copy(chain.data / f"{split}.de-en.de.{end}", folder / "text" / f"{split}.{end}")
-    shutil.copy(chain.data / "dict.de.txt", folder / "text" / "dict.txt")
+    pieces = chain.raw.parent / "pieces"
+    run_fairseq(
+        "preprocess", "--user-dir", PLUGIN, "--only-source", "--trainpref", pieces / "train.de", "--validpref",
+        pieces / "valid.de", "--srcdict", folder / "data" / "dict.de.txt", "--destdir", folder / "text", "--workers", 1,
+    )  # fmt: skip
     smoother = train_teacher(
         folder / "text", chain.bert, folder / "mlm", "--cmlm-one-sided", *BERT_REPLACEMENT
     )
@@ -106,6 +108,33 @@ def test_a_store_of_sentences(sentences, capsys):
     assert "text  " in shown
     assert cli_main(["store", "verify", str(stores[0].path), "--data", str(folder / "data")]) == 0
     assert cli_main(["store", "stat", str(stores[0].path)]) == 0
+
+
+def test_a_store_of_other_data_and_one_that_smooths_little(sentences, caplog):
+    folder, _ = sentences
+    path = folder / "data/train.sentences.unmasked.smooth"
+    symbols = Dictionary.load(str(folder / "data/input0/dict.txt")).symbols
+    sides = open_sides(SentenceSmoothingReader(path).info.files(folder / "data"), "train")
+
+    def opened(symbols=symbols, temperature=1.0, **other):
+        stated = {"split": "train", "view": "unmasked", "tokenizer": "", **other}
+        needed = TeacherRequirements(topk=4, temperatures=(("--smoothing-temperature", temperature),))
+        return open_smoothing(path, True, stated, symbols, sides, lambda _: needed, False)
+
+    rebuild = r"rebuild it with `.* --side sentences --view unmasked --overwrite`$"
+    with pytest.raises(ValueError, match=f"another tokenizer: digest `.*`, not `ab`; {rebuild}"):
+        opened(tokenizer="ab")
+    changed = [*symbols[:4], "other", *symbols[5:]]
+    line = rf"than input0/dict.txt: symbol 4 \(line 1 of input0/dict.txt\) was `.*`, it is `other` here .* or {rebuild}"
+    with pytest.raises(ValueError, match=rf"another input0 dictionary {line}"):
+        opened(changed)
+    with mock.patch("fairseq_bert_kd.storage.smoothing_store.NOTHING_TO_SMOOTH", 0.0):
+        opened(temperature=5.0)
+        assert "changes almost nothing" not in caplog.text
+        opened()
+    assert (
+        "at temperature 1, so smoothing at it changes almost nothing; dump --view masked, or" in caplog.text
+    )
 
 
 def test_a_dump_in_shards_is_the_whole(sentences, tmp_path):
@@ -291,6 +320,10 @@ def test_refused_smoothers(sentences, chain, tmp_path, capsys):
     assert "needs one pass" in capsys.readouterr().err
     assert dump(chain.data, masked, "--side", "source") == 2
     assert "--source-lang" in capsys.readouterr().err
+    assert dump(folder / "data", masked, *SENTENCES, "--teacher-fold", "1/2") == 2
+    assert "--teacher-fold is for --side target, not --side sentences" in capsys.readouterr().err
+    assert dump(chain.data, chain.teacher, "--view", "masked", *store) == 2
+    assert "--view is for text smoothing, not --side target" in capsys.readouterr().err
 
 
 def test_refused_trainings(sentences, sources, chain, tmp_path):
@@ -300,7 +333,11 @@ def test_refused_trainings(sentences, sources, chain, tmp_path):
         )
 
     assert "temperature 3" in smoothed("--smoothing-temperature", 3)
-    assert "holds 4 tokens" in smoothed("--smoothing-topk", 5)
+    too_many = smoothed("--smoothing-topk", 5)
+    assert "holds 4 tokens" in too_many
+    assert "--side sentences --view unmasked --topk 5 --overwrite`" in too_many
+    assert "is for --smoothing-schedule mixed, not both" in smoothed("--smoothing-rate", 0.3)
+    assert "0.5 is the default" in smoothed("--smoothing-rate", 2)
     assert "from 0 to 1" in smoothed("--smoothing-weight", 2)
     assert "reads smoothed words" in smoothed("--arch", "tiny_sentences")
     assert "were cut before theirs" in smoothed("--smoothing-special", "--max-positions", 4)

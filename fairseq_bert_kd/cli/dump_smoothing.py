@@ -23,7 +23,6 @@ from fairseq_bert_kd.storage.fairseq_data import dictionary_digest, open_sides
 from fairseq_bert_kd.storage.sentence_data import read_spec
 from fairseq_bert_kd.storage.smoothing_store import (
     MASKED,
-    NOTHING_TO_SMOOTH,
     SENTENCES,
     SOURCE,
     UNMASKED,
@@ -60,6 +59,16 @@ class SmoothingDump(TopKDump):
 
 def check_side(args: argparse.Namespace) -> None:
     """ValueError for options that do not go with ``--side``."""
+    if args.side not in INFOS:
+        of_inputs = {
+            "--view": args.view != UNMASKED,
+            "--source-lang": args.source_lang,
+            "--target-lang": args.target_lang,
+        }
+        for option, used in of_inputs.items():
+            if used:
+                raise ValueError(f"{option} is for text smoothing, not --side {args.side}; leave it out")
+        return
     if args.side == SOURCE and not (args.source_lang and args.target_lang):
         raise ValueError("--side source needs --source-lang and --target-lang, as in the data's file names")
     if args.side == SENTENCES and (args.source_lang or args.target_lang):
@@ -68,9 +77,10 @@ def check_side(args: argparse.Namespace) -> None:
         raise ValueError(
             f"--view unmasked hides nothing and needs one pass, got --passes {args.passes}; leave it out"
         )
-    for option, used in {"--samples": args.samples, "--plan": args.plan}.items():
+    of_target = {"--samples": args.samples, "--plan": args.plan, "--teacher-fold": args.teacher_fold}
+    for option, used in of_target.items():
         if used:
-            raise ValueError(f"{option} is for --side target; leave it out")
+            raise ValueError(f"{option} is for --side target, not --side {args.side}; leave it out")
 
 
 def dump_inputs(args: argparse.Namespace, rank: int, world_size: int) -> None:
@@ -167,15 +177,5 @@ def report(side: str, path: Path) -> None:
     original = summary["original_probability"]
     if original is not None:
         print(f"mean probability of the original token: {original:.4f}")
-        warn_of_little(original, str(path))
-
-
-def warn_of_little(original: float, where: str) -> None:
-    """Warn where the masked language model expects nothing but the words that are there."""
-    if original >= NOTHING_TO_SMOOTH:
-        logger.warning(
-            "%s: the original token has a mean probability of %.3f, so smoothing changes almost nothing; dump --view masked, "
-            "or smooth with a higher --smoothing-temperature",
-            where,
-            original,
-        )
+        if advice := info.too_sure(original):
+            logger.warning("%s: %s", path, advice)

@@ -50,9 +50,8 @@ def main(args: argparse.Namespace) -> None:
     if args.topk is None:
         args.topk = dump_options.DEFAULT_TOPK[args.side]
     check_arguments(args)
+    check_side(args)
     of_inputs = args.side != dump_options.TARGET
-    if of_inputs:
-        check_side(args)
     distributed.launch(
         dump_inputs if of_inputs else dump_all, args, cpu=args.cpu, world_size=1 if args.plan else None
     )

@@ -36,8 +36,9 @@ from fairseq_bert_kd.storage.vector_store import (
 from fairseq_bert_kd.teachers import distributed
 from fairseq_bert_kd.teachers.declared_vector import declared_vector
 from fairseq_bert_kd.teachers.interface import SentenceEncoder
+from fairseq_bert_kd.teachers.load import weights_digest
 from fairseq_bert_kd.teachers.probe import check_sentence_encoder
-from fairseq_bert_kd.teachers.vector_dump import OWN, VectorDump, weights_digest
+from fairseq_bert_kd.teachers.vector_dump import OWN, VectorDump
 
 HELP = "store a teacher's vector of every sentence, for --task sentence_vectors"
 EXAMPLE = """examples:

@@ -3,9 +3,7 @@
 import inspect
 from typing import Any
 
-from fairseq.logging import metrics
-
-from fairseq_bert_kd.modules.text_smoother import SpecialIds, TextSmoother, mean_logs
+from fairseq_bert_kd.modules.text_smoother import SpecialIds, TextSmoother, log_means
 
 
 class SmoothedInputs:
@@ -59,6 +57,4 @@ class SmoothedInputs:
     @classmethod
     def reduce_metrics(cls, logging_outputs):
         super().reduce_metrics(logging_outputs)  # type: ignore[misc]
-        positions, means = mean_logs(logging_outputs)
-        for name, mean in means.items():
-            metrics.log_scalar(name, mean, positions, round=4)
+        log_means(logging_outputs)

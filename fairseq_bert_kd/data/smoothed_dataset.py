@@ -1,7 +1,8 @@
 """A dataset with a masked language model's rows beside its input text."""
 
+import functools
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,12 +11,8 @@ from fairseq.data import BaseWrapperDataset
 
 from fairseq_bert_kd.batch import SMOOTHING, TeacherRequirements
 from fairseq_bert_kd.data.store_rows import StoreRows
-from fairseq_bert_kd.storage.alignment import check_contents, check_sentences
-from fairseq_bert_kd.storage.smoothing_store import (
-    NOTHING_TO_SMOOTH,
-    SentenceSmoothingReader,
-    SourceSmoothingReader,
-)
+from fairseq_bert_kd.storage.alignment import check_contents, check_dictionaries, check_sentences
+from fairseq_bert_kd.storage.smoothing_store import SentenceSmoothingReader, SourceSmoothingReader
 
 logger = logging.getLogger(__name__)
 
@@ -83,6 +80,7 @@ def open_smoothing(
     path: Path,
     of_sentences: bool,
     stated: dict[str, str],
+    symbols: Sequence[str],
     sides: dict[str, Any],
     requirements: Callable[[int], TeacherRequirements],
     everything: bool,
@@ -92,9 +90,9 @@ def open_smoothing(
     Args:
         path: of the store.
         of_sentences: a store of sentences is needed, otherwise one of sources.
-        stated: fields of its header as the data have them: ``split``, ``view``, ``dictionary_digest``, and
-            ``tokenizer_digest`` where it is known ("" where not).
-        sides: the data by side.
+        stated: ``split``, ``view`` and ``tokenizer`` that it must have been made for, the last as a digest; "" where not known.
+        symbols: dictionary of the text, in id order.
+        sides: the data by side, the text alone.
         requirements: gives the requirements on a store of so many tokens per position.
         everything: compare the ids of all sentences, not of a sample.
 
@@ -103,28 +101,30 @@ def open_smoothing(
         ValueError: it is of another kind, split, view, dictionary, tokenizer or text, or lacks what is needed.
     """
     reader: Any = (SentenceSmoothingReader if of_sentences else SourceSmoothingReader)(path)
-    info, rebuild = reader.info, reader.info.rebuild_command(reader.path)
-    for name, here in stated.items():
-        stored = getattr(info, name)
-        if here and stored and stored != here:
-            shown = f"`{stored[:12]}`, not `{here[:12]}`"
+    info, rebuild = reader.info, functools.partial(reader.info.rebuild_command, reader.path)
+    for name, stored in {"split": info.split, "view": info.view, "tokenizer": info.tokenizer_digest}.items():
+        if stored and stated[name] not in ("", stored):
+            shown = "digest " if name == "tokenizer" else ""
             raise ValueError(
-                f"store {path} was made for another {name.replace('_', ' ')}: {shown}; {rebuild}"
+                f"store {path} was made for another {name}: {shown}`{stored[:12]}`, not `{stated[name][:12]}`; {rebuild()}"
             )
+    check_dictionaries(reader, dict.fromkeys(sides, symbols))
     needed = requirements(info.k)
     if needed.topk > info.k:
         raise ValueError(
             f"store {path} holds {info.k} tokens per position, --smoothing-topk is {needed.topk}; set it to at most {info.k}, or "
-            f"{rebuild} --topk {needed.topk}"
+            f"{rebuild(f'--topk {needed.topk}')}"
         )
     check_contents(reader, needed.topk, needed.temperatures, False)
     compared = check_sentences(reader, sides, everything)
     original = reader.header.summary["original_probability"]
     logger.info("%s: %d sentences, %d compared by hash, %s view", path, len(reader), compared, info.view)
     if original is not None:
-        logger.info("mean probability of the original token in the store: %.4f", original)
-        if original >= NOTHING_TO_SMOOTH:
-            logger.warning(
-                "it is so high that smoothing changes almost nothing; dump --view masked, or raise --smoothing-temperature"
-            )
+        judged = info.judged_temperature
+        logger.info(
+            "mean probability of the original token in the store, at temperature %g: %.4f", judged, original
+        )
+        advice = info.too_sure(original)
+        if advice and all(temperature <= judged for _, temperature in needed.temperatures):
+            logger.warning("%s: %s", path, advice)
     return reader, needed

@@ -61,25 +61,6 @@ def repeated(text: SmoothedText, rows: int) -> SmoothedText:
     )
 
 
-def dense_mixture(
-    embedding: Tensor, tokens: Tensor, logits: Tensor, weight: float, temperature: float = 1.0
-) -> Tensor:
-    """Mixtures over the whole dictionary.
-
-    Args:
-        embedding: ``(dictionary, d)``.
-        tokens: ``(rows,)`` int64.
-        logits: ``(rows, dictionary)`` of the masked language model; no gradient reaches them.
-        weight: lambda.
-        temperature: T.
-
-    Returns:
-        ``(rows, d)``.
-    """
-    probs = torch.softmax(logits.detach() / temperature, dim=-1)
-    return weight * (probs @ embedding) + (1 - weight) * embedding[tokens]
-
-
 def sparse_text(
     ids: Tensor,
     logits: Tensor,

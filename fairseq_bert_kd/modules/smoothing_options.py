@@ -10,6 +10,7 @@ ORIGINS = (MLM, UNIGRAM, UNIFORM, DROPOUT)
 STORED = (MLM, DROPOUT)  # those that need a store
 BOTH, MIXED, ONLY = "both", "mixed", "only"
 SCHEDULES = (BOTH, MIXED, ONLY)
+DEFAULT_RATE = 0.5
 
 
 @dataclass
@@ -52,7 +53,8 @@ class SmoothingOptions(FairseqDataclass):
         },
     )
     smoothing_rate: float = field(
-        default=0.5, metadata={"help": "probability of a smoothed sentence, of --smoothing-schedule mixed"}
+        default=DEFAULT_RATE,
+        metadata={"help": "probability of a smoothed sentence, of --smoothing-schedule mixed"},
     )
     smoothing_source: ChoiceEnum(ORIGINS) = field(  # type: ignore[valid-type]
         default=MLM,

@@ -6,6 +6,7 @@ from typing import Any, NamedTuple, Optional
 
 import numpy as np
 import torch
+from fairseq.logging import metrics
 from torch import Tensor
 
 from fairseq_bert_kd.batch import SMOOTHING, TeacherRequirements, each_twice, twice, unpack
@@ -18,7 +19,7 @@ from fairseq_bert_kd.functional.text_smoothing import (
     replaced_text,
     sparse_text,
 )
-from fairseq_bert_kd.modules.smoothing_options import BOTH, DROPOUT, MIXED, STORED, UNIFORM
+from fairseq_bert_kd.modules.smoothing_options import BOTH, DEFAULT_RATE, DROPOUT, MIXED, STORED, UNIFORM
 
 COUNT = "smoothed_positions"
 SUMS = ("smoothing_moved", "smoothing_original")  # of the log, over the positions
@@ -56,12 +57,11 @@ class TextSmoother:
 
     def __init__(self, cfg: Any, seed: int):
         check_settings(cfg.smoothing_weight, cfg.smoothing_temperature, cfg.smoothing_topk)
-        if not 0.0 <= cfg.smoothing_rate <= 1.0:
-            raise ValueError(f"--smoothing-rate must be from 0 to 1, got {cfg.smoothing_rate}")
         self.cfg, self.seed = cfg, seed
         self.weight: float = cfg.smoothing_weight
         self.temperature: float = cfg.smoothing_temperature
         self.schedule, self.origin = str(cfg.smoothing_schedule), str(cfg.smoothing_source)
+        check_rate(cfg.smoothing_rate, self.schedule)
         self.common: Optional[Tensor] = None
         self.updates = 0
 
@@ -175,10 +175,20 @@ class TextSmoother:
         return torch.tensor(draws) < self.cfg.smoothing_rate
 
 
-def mean_logs(logging_outputs: Sequence[Mapping[str, Any]]) -> tuple[int, dict[str, Any]]:
-    """Smoothed positions of some logs, and the means over them by name; no means where there are none."""
+def check_rate(rate: float, schedule: str) -> None:
+    """Raise ValueError for an out-of-range ``--smoothing-rate``, or one that the schedule ignores."""
+    if not 0.0 <= rate <= 1.0:
+        raise ValueError(f"--smoothing-rate must be from 0 to 1, got {rate}; {DEFAULT_RATE:g} is the default")
+    if rate != DEFAULT_RATE and schedule != MIXED:
+        raise ValueError(
+            f"--smoothing-rate {rate:g} is for --smoothing-schedule {MIXED}, not {schedule}; leave it out, or choose {MIXED}"
+        )
+
+
+def log_means(logging_outputs: Sequence[Mapping[str, Any]]) -> None:
+    """Log the means over all smoothed positions, if there are any."""
     positions = sum(log.get(COUNT, 0) for log in logging_outputs)
-    if not positions:
-        return 0, {}
-    names = [name for name in SUMS if any(name in log for log in logging_outputs)]
-    return positions, {name: sum(log.get(name, 0) for log in logging_outputs) / positions for name in names}
+    for name in SUMS if positions else ():
+        if any(name in log for log in logging_outputs):
+            mean = sum(log.get(name, 0) for log in logging_outputs) / positions
+            metrics.log_scalar(name, mean, positions, round=4)

@@ -4,6 +4,7 @@ The data are given by side name, the sides that the store's schema hashes. A sid
 ``sizes``; one that the caller cannot give is left out.
 """
 
+import functools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from typing import Any
@@ -131,8 +132,8 @@ def check_dictionaries(reader: Any, symbols: Mapping[str, Sequence[str]]) -> Non
     """
     for line in dictionary_differences(reader.info, lambda: reader.symbols(), symbols):
         raise ValueError(
-            f"store {reader.path} {line}; binarise with those dictionaries (fairseq-preprocess --srcdict, --tgtdict), or "
-            f"{reader.info.rebuild_command(reader.path)}"
+            f"store {reader.path} {line}; binarise with those dictionaries (fairseq-preprocess --srcdict, "
+            f"--tgtdict; prepare-sentences --like), or {reader.info.rebuild_command(reader.path)}"
         )
 
 
@@ -141,19 +142,21 @@ def check_dictionaries(reader: Any, symbols: Mapping[str, Sequence[str]]) -> Non
 
 def check_settings(reader: TopKReader, split: str, source_lang: str, target_lang: str, topk: int) -> None:
     """Raise ValueError for a store of another split or direction, or with fewer tokens than requested."""
-    name, info, rebuild = f"top-k store {reader.path}", reader.info, reader.info.rebuild_command(reader.path)
+    name, info = f"top-k store {reader.path}", reader.info
+    rebuild = functools.partial(info.rebuild_command, reader.path)
     stored = f"{info.split} {info.source_lang}-{info.target_lang}"
     requested = f"{split} {source_lang}-{target_lang}"
     if stored != requested:
-        raise ValueError(f"{name} was made for {stored}, the data are {requested}; {rebuild} for this split")
+        raise ValueError(
+            f"{name} was made for {stored}, the data are {requested}; {rebuild()} for this split"
+        )
     if info.fold is not None:
         raise ValueError(
             f"{name} holds fold {info.fold} alone; join the stores of all folds with `fairseq-bert-kd store merge`"
         )
     if not 1 <= topk <= info.k:
         raise ValueError(
-            f"{name} holds the {info.k} best tokens, --kd-topk is {topk}; set it to 1 to {info.k}, or {rebuild} and "
-            f"--topk {topk}"
+            f"{name} holds the {info.k} best tokens, --kd-topk is {topk}; set it to 1 to {info.k}, or {rebuild(f'--topk {topk}')}"
         )
 
 
@@ -171,20 +174,21 @@ def check_contents(
         temperatures: option and temperature at which a log-normaliser is needed.
         samples: tokens drawn from the rest are needed, and with them all stored tokens.
     """
-    name, info, rebuild = f"top-k store {reader.path}", reader.info, reader.info.rebuild_command(reader.path)
+    name, info = f"top-k store {reader.path}", reader.info
+    rebuild = functools.partial(info.rebuild_command, reader.path)
     stored = ", ".join(f"{value:g}" for value in info.temperatures) or "none"
     for option, temperature in temperatures:
         if not np.isclose(info.temperatures, temperature, rtol=1e-6, atol=0).any():
             choosing = option if option.endswith("-temperature") else "--kd-temperature"
+            needed = " ".join(f"{value:g}" for value in sorted({*info.temperatures, temperature}))
             raise ValueError(
                 f"{option} needs the teacher's mass outside the stored tokens at temperature {temperature:g}; {name} has it "
-                f"at {stored}: choose one of these with {choosing}, or {rebuild} --temperatures "
-                f"{' '.join(f'{value:g}' for value in sorted({*info.temperatures, temperature}))}"
+                f"at {stored}: choose one of these with {choosing}, or {rebuild(f'--temperatures {needed}')}"
             )
     if samples and not info.samples:
         raise ValueError(
-            f"--kd-objective sampled needs tokens drawn from the teacher, {name} has none; {rebuild} --samples 8, or choose "
-            "another objective"
+            f"--kd-objective sampled needs tokens drawn from the teacher, {name} has none; {rebuild('--samples 8')}, or "
+            "choose another objective"
         )
     if samples and topk != info.k:
         raise ValueError(

@@ -191,8 +191,9 @@ class StoreInfo:
         return {}
 
     @classmethod
-    def rebuild_command(cls, path: Path, options: str = "") -> str:
-        """Advice for a damaged store: how to make it again, as far as its name says."""
+    def rebuild_command(cls, path: Path, *more: str) -> str:
+        """Advice for a damaged store: how to make it again, as far as its name says; with ``more`` options where it lacks
+        something."""
         return f"make it again with `{cls.command}`"
 
 

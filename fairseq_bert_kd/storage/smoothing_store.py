@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from fairseq_bert_kd.storage.fairseq_data import SideFiles, sentence_files, translation_files
 from fairseq_bert_kd.storage.header import check_exists, open_header
 from fairseq_bert_kd.storage.schema import ChunkData
-from fairseq_bert_kd.storage.store_folders import check_store_name, data_and_folder
+from fairseq_bert_kd.storage.store_folders import check_store_name, rebuilding
 from fairseq_bert_kd.storage.topk import STRIDED_PLAN, TopKInfo
 from fairseq_bert_kd.storage.topk_store import DEFAULT_NAME, TopKReader
 
@@ -54,6 +54,25 @@ class SmoothingInfo(TopKInfo):
         return self.view == MASKED
 
     @property
+    def judged_temperature(self) -> float:
+        """Temperature of the original token's probability: 1 where it is stored, otherwise the lowest."""
+        return 1.0 if 1.0 in self.temperatures else self.temperatures[0]
+
+    def too_sure(self, original: float) -> str:
+        """Advice where the masked language model expects nothing but the words that are there; "" where it does not.
+
+        Args:
+            original: mean probability of the original token.
+        """
+        if original < NOTHING_TO_SMOOTH:
+            return ""
+        masked = "" if self.hides else "dump --view masked, or "
+        return (
+            f"the original token has a mean probability of {original:.3f} at temperature {self.judged_temperature:g}, so "
+            f"smoothing at it changes almost nothing; {masked}train with a higher --smoothing-temperature"
+        )
+
+    @property
     def table_columns(self) -> list[tuple]:
         return [*super().table_columns, ("original", "<f8")]  # probability of the original token, summed
 
@@ -77,15 +96,18 @@ class SmoothingInfo(TopKInfo):
         return summary | {"original_probability": math.fsum(table["original"]) / rows if rows else None}
 
     @classmethod
-    def rebuild_command(cls, path: Path, options: str = "") -> str:
-        split, middle, *rest = path.name.split(".")
-        options = options or f"--path SMOOTHER.pt --subset {shlex.quote(split)}"
-        options += f" --side {cls.kind}"
-        if cls.kind == SOURCE and "-" in middle:
-            options += " --source-lang {} --target-lang {}".format(*map(shlex.quote, middle.split("-", 1)))
-        if len(rest) > 1 and rest[-1] == cls.suffix:
-            options += f" --name {shlex.quote(rest[-2])}"
-        return f"rebuild it with `{cls.command} {data_and_folder(path)} {options} --overwrite`"
+    def rebuild_command(cls, path: Path, *more: str) -> str:
+        split, *rest = path.name.split(".")
+        options = ["--path SMOOTHER.pt", f"--subset {shlex.quote(split)}", f"--side {cls.kind}"]
+        end = next((place for place in (3, 2) if rest[place : place + 1] == [cls.suffix]), None)
+        if end is not None:  # SPLIT.MIDDLE.VIEW.NAME.smooth or SPLIT.MIDDLE.VIEW.smooth, or a shard of it
+            middle, view, *name = rest[:end]
+            if cls.kind == SOURCE and "-" in middle:
+                source, target = map(shlex.quote, middle.split("-", 1))
+                options.append(f"--source-lang {source} --target-lang {target}")
+            options.append(f"--view {shlex.quote(view)}")
+            options += [f"--name {shlex.quote(part)}" for part in name]
+        return rebuilding(path, cls.command, *options, *more)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -150,9 +172,9 @@ def open_rows(path: str | os.PathLike[str]) -> TopKReader:
 
 
 def original_probs(records: NDArray[Any], info: SmoothingInfo) -> NDArray[np.float64]:
-    """``(rows,)`` probability of the original token at the lowest stored temperature, 1 where it is stored."""
-    column = info.temperatures.index(1.0) if 1.0 in info.temperatures else 0
-    logits = records["gold_logit"].astype(np.float64) / info.temperatures[column]
+    """``(rows,)`` probability of the original token at the judged temperature."""
+    column = info.temperatures.index(info.judged_temperature)
+    logits = records["gold_logit"].astype(np.float64) / info.judged_temperature
     return np.exp(logits - records["log_normalisers"][:, column])
 
 

@@ -37,8 +37,9 @@ def store_folders(folders: Sequence[str], given: str | None, option: str) -> lis
     return others
 
 
-def data_and_folder(store: Path) -> str:
-    """Words of a command that writes a store again where it is: its folder, and the data if they are not there."""
+def rebuilding(store: Path, command: str, *options: str) -> str:
+    """Advice to write a store again where it is: the command with its folder, and with the data if they are not there."""
     folder = shlex.quote(str(store.parent))
     beside_data = any(store.parent.glob("*.idx")) or (store.parent / "input0").is_dir()
-    return folder if beside_data else f"DATA --store-dir {folder}"
+    words = (command, folder if beside_data else f"DATA --store-dir {folder}", *options, "--overwrite")
+    return f"rebuild it with `{' '.join(words)}`"

@@ -19,7 +19,7 @@ from fairseq_bert_kd.storage.fairseq_data import (
 from fairseq_bert_kd.storage.folds import Fold, FoldTeacher, parse_fold
 from fairseq_bert_kd.storage.probabilities import token_probs
 from fairseq_bert_kd.storage.schema import ChunkData, RowFault, StoreInfo
-from fairseq_bert_kd.storage.store_folders import data_and_folder
+from fairseq_bert_kd.storage.store_folders import rebuilding
 
 STRIDED_PLAN = "strided"  # position t of a target was masked and scored in pass t mod passes
 PREFIX_PLAN = "left-to-right"  # nothing was masked: position t was scored from the source and positions < t
@@ -281,12 +281,12 @@ class TopKInfo(StoreInfo):
         }
 
     @classmethod
-    def rebuild_command(cls, path: Path, options: str = "") -> str:
+    def rebuild_command(cls, path: Path, *more: str) -> str:
         split, *rest = path.name.split(".")
-        options = options or f"--path TEACHER.pt --subset {shlex.quote(split)}"
+        options = ["--path TEACHER.pt", f"--subset {shlex.quote(split)}"]
         if len(rest) > 3 and rest[3] == cls.suffix:  # SPLIT.SRC-TGT.TGT.NAME.topk
-            options += f" --name {shlex.quote(rest[2])}"
-        return f"rebuild it with `{cls.command} {data_and_folder(path)} {options} --overwrite`"
+            options.append(f"--name {shlex.quote(rest[2])}")
+        return rebuilding(path, cls.command, *options, *more)
 
 
 def scoring_plan(info: TopKInfo) -> str:

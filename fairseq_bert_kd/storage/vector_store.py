@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from fairseq_bert_kd.storage.fairseq_data import SideFiles, sentence_files
 from fairseq_bert_kd.storage.reader import StoreReader
 from fairseq_bert_kd.storage.schema import ChunkData, RowFault, StoreInfo
-from fairseq_bert_kd.storage.store_folders import check_store_name, data_and_folder
+from fairseq_bert_kd.storage.store_folders import check_store_name, rebuilding
 
 DTYPES = {"float16": np.dtype("<f2"), "float32": np.dtype("<f4")}
 VECTORS = ("cls", "pooler", "mean", "last2-mean")
@@ -85,12 +85,12 @@ class VectorInfo(StoreInfo):
         return {SIDE: (f"{SIDE}/dict.txt", self.dictionary_digest)}
 
     @classmethod
-    def rebuild_command(cls, path: Path, options: str = "") -> str:
+    def rebuild_command(cls, path: Path, *more: str) -> str:
         split, *rest = path.name.split(".")
-        options = options or f"--encoder-model MODEL --subset {shlex.quote(split)}"
+        options = ["--encoder-model MODEL", f"--subset {shlex.quote(split)}"]
         if len(rest) > 2 and rest[2] == cls.suffix:  # SPLIT.sentences.NAME.vec
-            options += f" --name {shlex.quote(rest[1])}"
-        return f"rebuild it with `{cls.command} {data_and_folder(path)} {options} --overwrite`"
+            options.append(f"--name {shlex.quote(rest[1])}")
+        return rebuilding(path, cls.command, *options, *more)
 
 
 class VectorReader(StoreReader):

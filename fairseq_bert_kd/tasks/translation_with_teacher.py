@@ -21,7 +21,7 @@ from fairseq_bert_kd.data.teacher_stores import TeacherStores, check_unchanged_l
 from fairseq_bert_kd.modules.data_options import StoreOptions, TokenizerOptions
 from fairseq_bert_kd.modules.smoothing_options import SmoothingOptions
 from fairseq_bert_kd.modules.source_smoothing import SourceSmoothing
-from fairseq_bert_kd.modules.text_smoother import SpecialIds, TextSmoother, mean_logs
+from fairseq_bert_kd.modules.text_smoother import SpecialIds, TextSmoother, log_means
 from fairseq_bert_kd.storage.alignment import check_tokenizer
 from fairseq_bert_kd.storage.topk_store import DEFAULT_NAME
 from fairseq_bert_kd.teachers.gold_comparison import GoldComparison
@@ -213,9 +213,7 @@ class TranslationWithTeacherTask(GuardedTranslation, GuardedText, TranslationTas
 
     def reduce_metrics(self, logging_outputs, criterion):
         super().reduce_metrics(logging_outputs, criterion)
-        positions, means = mean_logs(logging_outputs)
-        for name, mean in means.items():
-            metrics.log_scalar(name, mean, positions, round=4)
+        log_means(logging_outputs)
 
     def _stand_in(self, sample):
         """A training batch for a worker that has none left while others have.

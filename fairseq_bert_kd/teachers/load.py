@@ -1,7 +1,10 @@
 """Loads a teacher of token distributions from its checkpoint."""
 
+import hashlib
 from dataclasses import dataclass
 from typing import Any
+
+import torch
 
 from fairseq_bert_kd import compat
 from fairseq_bert_kd.storage.folds import Fold
@@ -76,3 +79,14 @@ def reads_single_texts(state: dict[str, Any]) -> bool:
     """Whether a checkpoint is a masked language model of single sentences."""
     task = (state.get("cfg") or {}).get("task")
     return bool(task.get("cmlm_one_sided")) if isinstance(task, dict) else False
+
+
+def weights_digest(model: torch.nn.Module) -> str:
+    """sha256 of a model's parameters but for classification heads, hexadecimal: names, shapes and float32 numbers."""
+    digest = hashlib.sha256()
+    for name, parameter in sorted(model.named_parameters()):
+        if name.startswith("classification_heads."):
+            continue
+        digest.update(f"{name} {tuple(parameter.shape)}\n".encode())
+        digest.update(parameter.detach().float().cpu().numpy().tobytes())
+    return digest.hexdigest()

@@ -8,10 +8,9 @@ import torch
 from fairseq_bert_kd import compat
 from fairseq_bert_kd.functional.masking import Replacement
 from fairseq_bert_kd.storage.fairseq_data import dictionary_digest
-from fairseq_bert_kd.teachers.load import Teacher, is_token_teacher, reads_single_texts
+from fairseq_bert_kd.teachers.load import Teacher, is_token_teacher, reads_single_texts, weights_digest
 from fairseq_bert_kd.teachers.load_masked_lm import MODEL, names_transformers
 from fairseq_bert_kd.teachers.probe import check_token_teacher
-from fairseq_bert_kd.teachers.vector_dump import weights_digest
 from fairseq_bert_kd.tokenization.dictionary import teacher_vocabulary
 from fairseq_bert_kd.tokenization.hf_tokenizer import HfTokenizer
 

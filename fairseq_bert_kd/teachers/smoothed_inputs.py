@@ -16,7 +16,6 @@ from fairseq_bert_kd.data.smoothed_dataset import (
 )
 from fairseq_bert_kd.data.store_rows import StoreRows
 from fairseq_bert_kd.modules.text_smoother import TextSmoother
-from fairseq_bert_kd.storage.fairseq_data import dictionary_digest
 from fairseq_bert_kd.storage.smoothing_store import SENTENCES, smoothing_store_path
 from fairseq_bert_kd.storage.store_folders import store_folders
 
@@ -48,8 +47,15 @@ def smoothed_sentences(
             "out, or raise --max-positions"
         )
     path = _path(smoother, task.cfg.data, folder, split, SENTENCES)
-    stated = _stated(smoother, split, task.dictionary, tokenizer)
-    reader, needed = open_smoothing(path, True, stated, {"input0": tokens}, smoother.requirements, False)
+    reader, needed = open_smoothing(
+        path,
+        True,
+        _stated(smoother, split, tokenizer),
+        task.dictionary.symbols,
+        {"input0": tokens},
+        smoother.requirements,
+        False,
+    )
     return SmoothedDataset(dataset, StoreRows([reader], needed), text_of_sentences, task.dictionary.pad())
 
 
@@ -88,10 +94,14 @@ def smoothed_sources(
     readers = []
     for part, tokens in zip(parts, sources, strict=True):
         path = _path(smoother, cfg.data, part.folder, part.name, f"{cfg.source_lang}-{cfg.target_lang}")
-        stated = _stated(smoother, part.name, dictionary, getattr(task, "tokenizer_digest", "") or "")
-        everything = str(cfg.kd_check) == "all"
         reader, needed = open_smoothing(
-            path, False, stated, {"source": tokens}, smoother.requirements, everything
+            path,
+            False,
+            _stated(smoother, part.name, getattr(task, "tokenizer_digest", "") or ""),
+            dictionary.symbols,
+            {"source": tokens},
+            smoother.requirements,
+            str(cfg.kd_check) == "all",
         )
         readers.append(reader)
     return SmoothedDataset(
@@ -116,10 +126,5 @@ def _path(smoother: TextSmoother, data: str, folder: str, split: str, middle: st
     return smoothing_store_path(elsewhere[folders.index(folder)], split, middle, view, cfg.smoothing_store)
 
 
-def _stated(smoother: TextSmoother, split: str, dictionary: Any, tokenizer: str) -> dict[str, str]:
-    return {
-        "split": split,
-        "view": str(smoother.cfg.smoothing_view),
-        "dictionary_digest": dictionary_digest(dictionary.symbols),
-        "tokenizer_digest": tokenizer,
-    }
+def _stated(smoother: TextSmoother, split: str, tokenizer: str) -> dict[str, str]:
+    return {"split": split, "view": str(smoother.cfg.smoothing_view), "tokenizer": tokenizer}

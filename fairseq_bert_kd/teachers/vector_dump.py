@@ -1,6 +1,5 @@
 """Encodes the sentences of one split, for a store of sentence vectors."""
 
-import hashlib
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -127,14 +126,3 @@ class VectorDump(StoreDump):
 
     def _fits(self, lengths: NDArray[np.int64]) -> NDArray[np.bool_]:
         return lengths <= (np.iinfo(np.int64).max if self.limit is None else self.limit)
-
-
-def weights_digest(model: torch.nn.Module) -> str:
-    """sha256 of a model's parameters but for classification heads, hexadecimal: names, shapes and float32 numbers."""
-    digest = hashlib.sha256()
-    for name, parameter in sorted(model.named_parameters()):
-        if name.startswith("classification_heads."):
-            continue
-        digest.update(f"{name} {tuple(parameter.shape)}\n".encode())
-        digest.update(parameter.detach().float().cpu().numpy().tobytes())
-    return digest.hexdigest()
