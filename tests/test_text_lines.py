@@ -186,6 +186,7 @@ OTHERWISE = {
     "examples/serving/translate.py",
     "examples/workflow/engine.py",
     "examples/workflow/settings.py",
+    "fairseq_bert_kd/cli/compare_runs.py",
     "fairseq_bert_kd/data/run_hints.py",
     "fairseq_bert_kd/report/read_experiment.py",
     "fairseq_bert_kd/report/read_logs.py",

@@ -128,7 +128,10 @@ def test_other_model_types_are_refused_by_name():
 
 def test_a_layer_that_is_computed_past_its_module_is_found():
     parts = inside(encoder("bert"))
-    with pytest.raises(
-        ValueError, match="layers 2 of this encoder are computed without calling their modules"
-    ), record(parts, hidden=[0, 1, 2]):
+    with (
+        pytest.raises(
+            ValueError, match="layers 2 of this encoder are computed without calling their modules"
+        ),
+        record(parts, hidden=[0, 1, 2]),
+    ):
         parts.layers[0](torch.zeros(1, 2, 12))
