@@ -41,6 +41,7 @@ class Common:
     rows: list[str] = field(default_factory=list)  # of the table of systems
     jobs: int = 1  # steps side by side
     report: bool = True
+    called: str = ""  # how run.py was told these settings: a task, or a file
     examples: str = str(HERE.parent)
 
 
@@ -69,6 +70,7 @@ def load(name: str | Path, given: Sequence[str]) -> tuple[Any, ModuleType]:
         schema = OmegaConf.structured(module.Settings)
         at_size, own_at_size = (part.get(size, {}) for part in sizes)
         merged: Any = OmegaConf.merge(schema, defaults, at_size, task, own_at_size, line)
+        merged.called = str(name) if path.parent.name == str(name) else _from_root(path)
         for key in ("data", "out", "teacher"):  # steps run in the folder that is written
             if merged[key] and (key != "teacher" or Path(merged[key]).exists()):
                 merged[key] = str(Path(merged[key]).resolve())
@@ -76,6 +78,12 @@ def load(name: str | Path, given: Sequence[str]) -> tuple[Any, ModuleType]:
     except (OmegaConfBaseException, OSError, yaml.YAMLError, AttributeError) as error:
         reason = " ".join(str(error).split("object_type=")[0].split())
         raise ValueError(f"{path}: {reason}. Correct it, or give KEY=VALUE on the command line") from None
+
+
+def _from_root(path: Path) -> str:
+    """A file of settings as one names it in the project's folder; another one by its name alone."""
+    root = HERE.parent.parent
+    return str(path.resolve().relative_to(root)) if path.resolve().is_relative_to(root) else path.name
 
 
 def describe(settings: Common, values: dict[str, Any]) -> None:
@@ -90,7 +98,7 @@ def describe(settings: Common, values: dict[str, Any]) -> None:
                 f"{path.parent} holds {before['title']!r} and differs in {', '.join(differing)}. Give another folder: out=..."
             )
         return
-    command = f"python examples/run.py {settings.task} size={settings.size} data=DATA_DIR teacher=TEACHER_DIR out=OUT_DIR [ROW...]"
+    command = f"python examples/run.py {settings.called or settings.task} size={settings.size} data=DATA_DIR teacher=TEACHER_DIR out=OUT_DIR [ROW...]"
     asked = {key: subprocess.getoutput(f"exec 2> /dev/null; {asks}") for key, asks in MACHINE.items()}
     path.write_text(
         json.dumps({**same, **asked, "command": command}, indent=1, ensure_ascii=False) + "\n",

@@ -149,6 +149,13 @@ def test_settings_come_from_kind_size_file_and_command_line(task):
     assert (settings.student_training.updates, settings.teacher_training.updates) == (100000, 7)
     assert settings.kd == {"weight": 0.5, "temperature": 10, "topk": 8, "objective": "paper"}  # the paper's
     assert load(task, [])[0].kd["temperature"] == 1
+    assert load(task, [])[0].called == task.name
+
+
+@pytest.mark.parametrize("name", ["quickstart", "examples/text_smoothing/sst2.yaml"])
+def test_results_name_settings_as_the_command_line_does(name):
+    file = name if name == "quickstart" else Path(__file__).parents[2] / name
+    assert load(file, ["data=text", "out=out", "teacher=bert"])[0].called == name
 
 
 @pytest.mark.parametrize(
