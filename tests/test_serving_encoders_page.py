@@ -40,7 +40,7 @@ def served(tmp_path, monkeypatch):
     Path("student").mkdir()
     save(student, "student/checkpoint_best.pt")
     kinds, blocks = zip(*BLOCKS, strict=True)
-    assert kinds == ("bash", "python", "python")
+    assert kinds == ("bash", "python", "bash", "python")  # the third one's test is in test_one_sided.py
     words = shlex.split(blocks[0].replace("$TEACHER", "bert"))
     assert words[0] == "fairseq-bert-kd"
     assert cli_main(words[1:]) == 0
@@ -61,7 +61,7 @@ def test_classifier_of_the_page_is_the_student(served):
 @pytest.mark.skipif(bool(NO_ONNX), reason=f"not installed: {', '.join(NO_ONNX)}")
 def test_onnx_gives_the_same_logits_at_any_size(served):
     names = served[2]
-    exec(BLOCKS[2][1], names)
+    exec(BLOCKS[3][1], names)
     for texts in ((["a"],), ([*FIRST, *SECOND],), (FIRST, SECOND)):
         inputs = names["tokenizer"](*texts, padding=True, return_tensors="pt")
         expected = names["model"](**inputs).logits
