@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from examples.sentence_lstm import linear_probe
 from examples.sentence_lstm.compare_speed import parameters, rates
 from examples.workflow.settings import load
 from tests.models.small_encoders import build, sizes
@@ -218,3 +219,13 @@ def test_an_experiment_from_text_to_cosines(data, tmp_path):
     cosines = [float(line) for line in (tmp_path / "out/outputs/distilled.1.valid.out").read_text().split()]
     assert len(cosines) == len((tmp_path / "out/text/valid.label").read_text().split()) == 21
     assert all(-1 <= cosine <= 1 for cosine in cosines)
+
+
+def test_a_linear_classifier_reads_labels_off_vectors(tmp_path):
+    table = tmp_path / "train.tsv"
+    table.write_text("label\tsentence\ngood\ta fine film\nbad\ta dull one\n", encoding="utf-8")
+    assert linear_probe.labels_and_sentences(table) == (["good", "bad"], ["a fine film", "a dull one"])
+    draws = np.random.default_rng(1)
+    labels = ["good", "bad"] * 20
+    vectors = draws.normal(size=(60, 4)) + np.array([[3.0, 0, 0, 0], [-3.0, 0, 0, 0]] * 30)
+    assert linear_probe.predictions(vectors[:40], labels, vectors[40:]) == ["good", "bad"] * 10
