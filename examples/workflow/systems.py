@@ -148,9 +148,9 @@ class Steps(ABC):
         """
         system = self.systems[name]
         options = options.replace(f'"{self.settings.teacher}"', '"TEACHER_DIR"')
-        for name, value in self.settings.own.items():
+        for key, value in self.settings.own.items():
             if str(value).startswith("/"):
-                options = options.replace(str(value), f"OWN_{name.upper()}")
+                options = options.replace(str(value), f"OWN_{key.upper()}")
         options = options.replace(f"{self.settings.examples}/", "examples/")
         record = {
             "system": name, "seed": seed, "label": system.label or name, "group": system.group, "value": system.value,
