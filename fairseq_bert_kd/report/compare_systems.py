@@ -24,6 +24,7 @@ GROUP_TITLES = {
     "folds": "In-sample and out-of-fold soft labels",
     "rdrop": "Beside R-Drop",
     "sequence": "Sequence-level distillation",
+    "linear": "A linear classifier on vectors that stay as they are",
     "ablation": "Without one of the losses or stages, or with another",
 }
 
