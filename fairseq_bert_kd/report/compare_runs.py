@@ -4,8 +4,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from fairseq_bert_kd.evaluation.significance import RunsTest, runs_test
+from fairseq_bert_kd.report.compare_systems import SystemRow
 from fairseq_bert_kd.report.formatting import list_text, spread_text
 
+LEAST_RUNS = 6  # with fewer, Wilcoxon's two-sided p is 0.0625 or more however they differ
 Record = Mapping[str, Any]
 HEAD = ("", "against", "runs", "gain", "better, equal, worse", "sign test, p", "Wilcoxon, p")
 
@@ -56,6 +58,35 @@ def runs_rows(
         unpaired = len(scores[name].keys() ^ scores[base].keys())
         rows.append(RunsRow(labels[name], labels[base], runs_test(both), unpaired))
     return rows
+
+
+def report_rows(experiments: Sequence[Mapping[str, Sequence[SystemRow]]]) -> list[RunsRow]:
+    """Rows for the systems of experiments of one kind, each against its own baseline over all of their runs.
+
+    Args:
+        experiments: rows by group, of each experiment (`system_rows`). A system is the same one where name and baseline are.
+
+    Returns:
+        Those with at least `LEAST_RUNS` runs, in the order of the experiments.
+    """
+    gains: dict[tuple[str, str], list[float]] = {}
+    labels: dict[tuple[str, str], tuple[str, str]] = {}
+    unpaired: dict[tuple[str, str], int] = {}
+    for rows in experiments:
+        by_name = {row.system: row for made in rows.values() for row in made}
+        for row in by_name.values():
+            base = by_name.get(row.baseline or "")
+            if base is None or not row.gains:
+                continue
+            key = (row.system, base.system)
+            labels.setdefault(key, (row.label, base.label))
+            gains.setdefault(key, []).extend(row.gains.values())
+            unpaired[key] = unpaired.get(key, 0) + len(row.scores.keys() ^ base.scores.keys())
+    return [
+        RunsRow(*labels[key], runs_test(values), unpaired[key])
+        for key, values in gains.items()
+        if len(values) >= LEAST_RUNS
+    ]
 
 
 def runs_table(rows: Iterable[RunsRow]) -> list[list[str]]:

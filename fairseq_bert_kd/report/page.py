@@ -9,6 +9,7 @@ from fairseq_bert_kd.compat import import_extra
 from fairseq_bert_kd.evaluation.registry import METRICS, TITLES, signatures
 from fairseq_bert_kd.evaluation.significance import Spread
 from fairseq_bert_kd.report import formatting
+from fairseq_bert_kd.report.compare_runs import RunsRow, report_rows, runs_table
 from fairseq_bert_kd.report.compare_systems import GROUP_TITLES, verdict
 from fairseq_bert_kd.report.experiment_report import ExperimentReport
 from fairseq_bert_kd.report.formatting import plain_name, signed, visible
@@ -60,6 +61,8 @@ def render(reports: Sequence[ExperimentReport]) -> str:
     environment.globals |= {
         "svg_address": svg_address,
         "verdict": verdict,
+        "report_rows": report_rows,
+        "runs_table": runs_table,
         "step_rows": step_rows,
         "signatures": signatures,
         "suggested_k": suggested_k,
@@ -74,8 +77,21 @@ def render(reports: Sequence[ExperimentReport]) -> str:
     return environment.get_template("page.html").render(
         reports=list(zip(slugs(reports), reports, strict=True)),
         growth=list(growth_panels(reports)),
+        together=list(rows_together(reports)),
         version=fairseq_bert_kd.__version__,
     )
+
+
+def rows_together(reports: Sequence[ExperimentReport]) -> Iterator[tuple[list[str], list[RunsRow]]]:
+    """Titles and paired tests over all runs, for each task, size and metric with two or more experiments."""
+    kinds: dict[tuple[str, str, str], list[ExperimentReport]] = {}
+    for report in reports:
+        if report.results is not None:
+            kind = (report.experiment.task, report.experiment.size, report.results.unit)
+            kinds.setdefault(kind, []).append(report)
+    for several in kinds.values():
+        if len(several) > 1 and (rows := report_rows([report.rows for report in several])):
+            yield [report.experiment.title for report in several], rows
 
 
 def growth_panels(reports: Sequence[ExperimentReport]) -> Iterator[Panel]:

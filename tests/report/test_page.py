@@ -259,6 +259,42 @@ def test_several_experiments_have_a_summary(tmp_path):
     assert len(identifiers) == len(set(identifiers))
 
 
+def classes_experiment(folder, wrong, **changes):
+    """An experiment of ten rows in which plain is right at six, and with each seed distilled wrong at as many as given."""
+    changes = {"metric": "accuracy", **changes}
+    write_json(folder / "experiment.json", small_experiments.experiment_record(**changes))
+    write_text(folder / "text/test.en", ["yes"] * 10)
+    for seed, errors in enumerate(wrong, start=1):
+        for system, missed in (("plain", 4), ("distilled", errors)):
+            record = small_experiments.run_record(system, seed)
+            write_json(folder / f"students/{system}.{seed}/run.json", record)
+            write_text(
+                folder / f"outputs/{system}.{seed}.test.out", ["no"] * missed + ["yes"] * (10 - missed)
+            )
+    return make_report(folder)
+
+
+def test_many_runs_are_tested_over_the_runs(tmp_path):
+    report = classes_experiment(tmp_path, wrong=[1, 3, 2, 4, 0, 5, 2])  # gains 30, 10, 20, 0, 40, -10, 20
+    text = Page(render([report])).text.replace("\u00a0", " ")
+    # sign test of 5 and 1: 14/64; Wilcoxon's with tied differences by scipy's own choice of method
+    assert re.search(r"distilled plain 7 \+15\.71 ± 17\.18 5, 1, 1 0\.22 0\.\d+", text)
+    few = classes_experiment(tmp_path / "few", wrong=[1, 3, 2, 4, 0])
+    assert "Over the runs" not in render([few])
+
+
+def test_runs_of_several_experiments_are_tested_together(tmp_path):
+    reports = [
+        classes_experiment(tmp_path / "a", wrong=[3, 2, 1], title="First"),
+        classes_experiment(tmp_path / "b", wrong=[0, 3, 2], title="Second"),
+        classes_experiment(tmp_path / "c", wrong=[0, 0, 0], title="Other", task="another"),
+    ]
+    text = Page(render(reports)).text.replace("\u00a0", " ")
+    assert "Over the runs of 2 experiments" in text
+    assert "distilled plain 6 +21.67 ± 11.69 6, 0, 0 0.031" in text  # 2/64
+    assert "First, Second: each run" in text
+
+
 def test_experiments_with_more_and_less_training_text_show_how_the_gain_grows(tmp_path):
     folders = [write_experiment(tmp_path / name, store=False) for name in "abc"]
     for language in ("de", "en"):
