@@ -13,6 +13,7 @@ import signal
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 import torch
 import transformers
@@ -203,6 +204,79 @@ def test_sentence_vectors(calm_bert, workers, tmp_path):
     output = workers.run("train", *training(data, tmp_path / "two", *arguments), pytorch_ddp=True)
     metrics = {"loss", "cosine_loss", "mse_loss", "relational_loss", "true_cosine", "student_length", "gnorm"}
     assert_same_curves(one, from_log(output[0]), 9, metrics)
+    assert_same_weights(tmp_path / "one", tmp_path / "two")
+
+
+def with_entities(bert, folder, *columns, text):
+    """A data folder whose words name entities, and their vectors."""
+    assert prepare(bert, folder / "data", "--train", text, "--valid", text, *columns) == 0
+    words = ("man", "men", "people", "young", "two")
+    np.save(folder / "array.npy", np.random.default_rng(1).normal(size=(len(words), 8)).astype(np.float32))
+    (folder / "ids.txt").write_text("".join(f"{word}\n" for word in words))
+    (folder / "names.tsv").write_text("".join(f"{word}\t{word}\n" for word in words))
+    vectors = folder / "words.safetensors"
+    made = (
+        "entity-vectors",
+        "--array",
+        folder / "array.npy",
+        "--array-ids",
+        folder / "ids.txt",
+        "--output",
+        vectors,
+    )
+    linked = (
+        "entities",
+        folder / "data",
+        "--vectors",
+        vectors,
+        "--linker",
+        "dictionary",
+        "--names",
+        folder / "names.tsv",
+    )
+    for command in (made, (*linked, "--min-coverage", 0)):
+        assert cli_main(list(map(str, command))) == 0
+    return folder / "data", (
+        "--entity-vectors",
+        vectors,
+        "--entity-init",
+        "normal",
+        "--entity-layers",
+        "mix,full",
+    )
+
+
+def test_encoder_with_entities(calm_bert, workers, tmp_path):
+    """And learning rates by part of the model."""
+    table = write_table(tmp_path / "train.tsv", 120)
+    data, entities = with_entities(
+        calm_bert, tmp_path, "--columns", "text", "--label-column", "label", text=table
+    )
+    arguments = (
+        "--task", "entity_sentence_prediction", "--criterion", "sentence_prediction", "--arch", "entity_encoder",
+        "--encoder-model", calm_bert, *entities, "--classification-dropout", 0, "--batch-size", ODD,
+        "--optimizer", "adam_by_part", "--lr-scales", "entities=3,classification_heads=0.5",
+    )  # fmt: skip
+    one = in_one(data, tmp_path / "one", *arguments)
+    output = workers.run("train", *training(data, tmp_path / "two", *arguments), pytorch_ddp=True)
+    assert_same_curves(one, from_log(output[0]), 9, {"loss", "accuracy", "gnorm"})
+    assert_same_weights(tmp_path / "one", tmp_path / "two")
+
+
+def test_pre_training_with_entities(calm_bert, workers, tmp_path):
+    """Each batch has candidates of its own; sums over masked tokens and over entities differ between the workers."""
+    text = tmp_path / "train.txt"
+    lines = write_table(tmp_path / "train.tsv", 120).read_text(encoding="utf-8").splitlines()[1:]
+    text.write_text("".join(f"{line.split(chr(9))[0]}\n" for line in lines), encoding="utf-8")
+    data, entities = with_entities(calm_bert, tmp_path, "--task", "plain", text=text)
+    arguments = (
+        "--task", "conditional_masked_lm", "--cmlm-one-sided", "--cmlm-keep", 0.1, "--cmlm-random", 0.1,
+        "--criterion", "entity_masked_lm", "--arch", "hf_masked_lm", "--teacher-model", calm_bert, *entities,
+        "--batch-size", ODD,
+    )  # fmt: skip
+    one = in_one(data, tmp_path / "one", *arguments)
+    output = workers.run("train", *training(data, tmp_path / "two", *arguments), pytorch_ddp=True)
+    assert_same_curves(one, from_log(output[0]), 9, {"loss", "masked_accuracy", "gnorm"})
     assert_same_weights(tmp_path / "one", tmp_path / "two")
 
 

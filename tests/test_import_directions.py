@@ -32,8 +32,10 @@ INSIDE = {
     "rewards": {"modules", "tokenization", "data", "evaluation", "functional", "storage", "compat"},
     "models": {"modules", "functional", "storage", "batch", "compat"},
     "criterions": {"modules", "functional", "batch"},
+    "optim": set(),
     "tasks": {
         "rewards", "teachers", "modules", "evaluation", "data", "tokenization", "functional", "storage", "batch", "compat",
+        "optim",
     },
     "report": {"evaluation", "tokenization", "storage", "text_lines", "compat", "root"},
     "cli": {
@@ -63,6 +65,7 @@ OUTSIDE = {
         "torch", "fairseq.criterions", "fairseq.dataclass", "fairseq.distributed", "fairseq.logging", "fairseq.models",
         "fairseq.modules", "fairseq.utils",
     },
+    "optim": {"torch", "fairseq.optim"},
     "tasks": {
         "torch", "numpy", "fairseq.checkpoint_utils", "fairseq.data", "fairseq.dataclass", "fairseq.logging", "fairseq.tasks",
         "fairseq.utils", "omegaconf",

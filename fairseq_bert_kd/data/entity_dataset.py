@@ -15,7 +15,8 @@ from fairseq_bert_kd.storage.entity_mentions import Mentions, MentionsByRow
 class EntitySentenceDataset(SentenceDataset):
     """`SentenceDataset` whose batches have ``net_input["entities"]``: one ``(batch, text_len)`` int64 per text.
 
-    A mention that begins at or behind the cut of a text is left out, as is what of it lies behind.
+    ``net_input["arguments"]`` is alike: at the first piece of argument 1 (head, or mention to type) and 2 (tail) its number,
+    elsewhere 0. A mention that begins at or behind the cut of a text is left out, as is what of it lies behind.
 
     Args:
         texts: see `SentenceDataset`.
@@ -44,11 +45,16 @@ class EntitySentenceDataset(SentenceDataset):
             np.append(entities_of_pieces(spans, len(text) - 1, self.mentions.every_piece), NO_ENTITY)
             for spans, text in texts
         ]
-        return item | {"entities": entities}
+        arguments = [np.zeros(len(text), np.int64) for text in item["texts"]]
+        for places, named in zip(arguments, self.mentions.arguments(index), strict=True):
+            for begin, number in named:
+                places[begin : len(places) - 1][:1] = number
+        return item | {"entities": entities, "arguments": arguments}
 
     def collater(self, samples):
         batch = super().collater(samples)
         if batch:
-            columns = zip(*(sample["entities"] for sample in samples), strict=True)
-            batch["net_input"]["entities"] = tuple(padded(column, NO_ENTITY) for column in columns)
+            for key in ("entities", "arguments"):
+                columns = zip(*(sample[key] for sample in samples), strict=True)
+                batch["net_input"][key] = tuple(padded(column, 0) for column in columns)
         return batch

@@ -61,6 +61,22 @@ def place_entities(entities: Sequence[Tensor], inputs: TextInput) -> Tensor:
     return placed
 
 
+def states_of_arguments(states: Tensor, places: Tensor, arguments: int) -> Tensor:
+    """States at the first pieces of a row's arguments, side by side.
+
+    Args:
+        states: ``(batch, input_len, d)``.
+        places: ``(batch, input_len)`` int64, at the first piece of argument 1, 2 and so on its number, elsewhere 0.
+        arguments: number of arguments.
+
+    Returns:
+        ``(batch, arguments * d)``, zeros for an argument that a row has not.
+    """
+    numbers = torch.arange(1, arguments + 1, device=places.device)
+    chosen = (places[:, None] == numbers[:, None]).to(states)  # (batch, arguments, input_len)
+    return (chosen @ states).flatten(1)
+
+
 def look_up(placed: Tensor, table: Tensor) -> EntityInput:
     """Vectors of placed entities.
 

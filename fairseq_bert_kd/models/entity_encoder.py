@@ -1,24 +1,38 @@
 """fairseq model ``entity_encoder``: ``hf_encoder`` with knowledge-graph vectors beside its last layers (ERNIE)."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Optional
 
+import torch
+from fairseq.dataclass import ChoiceEnum
 from fairseq.models import register_model
 from torch import Tensor
 
-from fairseq_bert_kd.functional.entity_fusion import place_entities
+from fairseq_bert_kd.functional.entity_fusion import place_entities, states_of_arguments
 from fairseq_bert_kd.functional.text_input import TextInput
 from fairseq_bert_kd.models.hf_encoder import HfEncoder, HfEncoderConfig
 from fairseq_bert_kd.modules.encoder_start import entities_of_checkpoint
 from fairseq_bert_kd.modules.entity_reader import EntityOptions, EntityReader
 from fairseq_bert_kd.modules.pretrained_encoder import EncoderSpec
-from fairseq_bert_kd.modules.sentence_classifier import pool
+from fairseq_bert_kd.modules.sentence_classifier import new_linear, pool
+
+SENTENCE = "sentence"
+ARGUMENTS = "arguments"
+ENTITY_POOLINGS = (SENTENCE, ARGUMENTS)
 
 
 @dataclass
 class EntityEncoderConfig(EntityOptions, HfEncoderConfig):
     """Options of ``hf_encoder``, and those of the entity stream."""
+
+    entity_pooling: ChoiceEnum(ENTITY_POOLINGS) = field(  # type: ignore[valid-type]
+        default=SENTENCE,
+        metadata={
+            "help": "what a head classifies: sentence, the vector of --classification-pooling; or arguments, token and entity "
+            "states at the first piece of each argument that --entity-markers marks, side by side (ours)"
+        },
+    )
 
 
 @register_model("entity_encoder", dataclass=EntityEncoderConfig)
@@ -27,9 +41,11 @@ class EntityEncoder(HfEncoder):
 
     Attributes:
         entities: the entity side of the layers, with the vectors.
+        arguments: number of arguments at which a head reads; 0 for a sentence's vector.
     """
 
     entities: EntityReader
+    arguments: int = 0
 
     @classmethod
     def build_model(cls, cfg, task):
@@ -42,6 +58,14 @@ class EntityEncoder(HfEncoder):
             )
         seed = getattr(getattr(task, "cfg", None), "seed", 1)
         model.entities = EntityReader.new(cfg, model.encoder, seed)
+        if str(cfg.entity_pooling) == ARGUMENTS:
+            arguments = getattr(task, "marked_arguments", 0)
+            if not arguments:
+                raise ValueError(
+                    "--entity-pooling arguments reads at marked arguments; give --task entity_sentence_prediction "
+                    "--entity-markers relation or typing"
+                )
+            model._read_at(arguments)
         if cfg.encoder_init:
             stated, weights = entities_of_checkpoint(cfg.encoder_init)
             if stated:
@@ -52,11 +76,25 @@ class EntityEncoder(HfEncoder):
     def _from_spec(cls, spec, task, head_form):
         model = super()._from_spec(spec, task, head_form)
         model.entities = EntityReader.of_spec(spec.entities, model.encoder)
+        model._read_at(spec.entities.get("arguments", 0))
+        for name, (classes, names) in spec.heads.items():
+            model._add_head(name, new_linear(model._head_width, classes, model.encoder.config), names)
         return model
+
+    def _read_at(self, arguments: int) -> None:
+        """Let the heads read at arguments, if at any; before the heads are made."""
+        if not arguments:
+            return
+        self.arguments = arguments
+        if self.pooler is not None:
+            self.pooler.requires_grad_(False)  # not used, as in `HfEncoder`
+        self.entities.stream.train_last_states()
+        self._head_width = arguments * (self._width + self.entities.stream.width)
 
     def spec(self) -> str:
         """JSON for ``encoder_spec``, the stream's sizes included."""
-        return EncoderSpec.from_json(super().spec()).with_entities(self.entities.spec()).to_json()
+        stated = self.entities.spec() | {"arguments": self.arguments}
+        return EncoderSpec.from_json(super().spec()).with_entities(stated).to_json()
 
     def entities_digest(self) -> str:
         """Digest of the entity vectors that the model was made with."""
@@ -72,6 +110,7 @@ class EntityEncoder(HfEncoder):
         classification_head_name=None,
         smoothed=None,
         entities=None,
+        arguments=None,
         **_unused,
     ):
         """Logits of a head, or the last hidden states if none is named.
@@ -84,20 +123,31 @@ class EntityEncoder(HfEncoder):
             smoothed: of `HfEncoder.forward`; refused.
             entities: one ``(batch, text_len)`` int64 per text, rows of the table of vectors, 0 for none; None for no
                 entities at all.
+            arguments: one ``(batch, text_len)`` int64 per text, at the first piece of an argument its number, elsewhere 0; for
+                --entity-pooling arguments.
 
         Returns:
             As `HfEncoder.forward`.
 
         Raises:
-            ValueError: smoothed words, whose entities are not known.
+            ValueError: smoothed words, whose entities are not known; or no arguments for a head that reads at them.
         """
         if smoothed is not None:
             raise ValueError("--arch entity_encoder reads no smoothed words; train an hf_encoder with them")
         inputs = self.lay_out(texts, lengths)
-        [hidden] = self.encode_inputs(inputs, entities=entities)
+        hidden, states = self._states(inputs, entities)
         if classification_head_name is None:
             return hidden, {"inputs": inputs}
-        return self.classify(hidden, inputs, classification_head_name), {"inputs": inputs}
+        if not self.arguments:
+            return self.classify(hidden, inputs, classification_head_name), {"inputs": inputs}
+        if arguments is None:
+            raise ValueError(
+                "the head was trained with --entity-pooling arguments; give texts with marked arguments (a data folder with "
+                "mentions)"
+            )
+        both = torch.cat([hidden, states], dim=-1)
+        read = states_of_arguments(both, place_entities(arguments, inputs), self.arguments)
+        return self.classification_heads[classification_head_name](read), {"inputs": inputs}
 
     def encode_inputs(
         self,
@@ -112,8 +162,12 @@ class EntityEncoder(HfEncoder):
         """
         if inputs_embeds is not None:
             raise ValueError("--arch entity_encoder takes no input embeddings; give an hf_encoder")
+        return self._states(inputs, entities)[:1]
+
+    def _states(self, inputs: TextInput, entities: Optional[Sequence[Tensor]]) -> tuple[Tensor, Tensor]:
+        """Last hidden states of the tokens and last entity states."""
         placed = None if entities is None else place_entities(entities, inputs)
-        return (self.entities(self.encoder, placed, **self._encoder_arguments(inputs)),)
+        return self.entities(self.encoder, placed, **self._encoder_arguments(inputs))
 
     def _pooled(self, inputs: TextInput, pooling: str, inputs_embeds: Optional[Tensor] = None) -> Tensor:
         """``(batch, d)`` of sentences without entities; the stream needs all positions of the last layer."""

@@ -151,6 +151,7 @@ class HfEncoder(BaseFairseqModel):
         self.digests = digests
         self.pooling, self.dropout, self.classifier = pooling, dropout, classifier
         self.label_names = tuple(label_names)
+        self._head_width = self._width  # of what the heads classify
         self.uses_segments = getattr(self.encoder.config, "type_vocab_size", 0) > 1
         self._positions = encoder_positions(self.encoder)
         self._given: Optional[SentenceParts] = parts  # whose classifier a new head may start from
@@ -186,7 +187,7 @@ class HfEncoder(BaseFairseqModel):
                     f"the checkpoint's classes are {', '.join(names)}, in this order, those of the data "
                     f"{', '.join(model.label_names)}; prepare the data with the labels of the checkpoint"
                 )
-            model._add_head(name, new_linear(model._width, classes, parts.encoder.config), names)
+            model._add_head(name, new_linear(model._head_width, classes, parts.encoder.config), names)
         for name, (width, bias) in spec.projections.items():
             model.register_projection(name, nn.Linear(model._width, width, bias))
         return model
@@ -236,7 +237,7 @@ class HfEncoder(BaseFairseqModel):
         output = self._given_output(num_classes)
         if output is None:
             logger.info("head `%s` starts from random weights", name)
-            output = new_linear(self._width, num_classes, self.encoder.config)
+            output = new_linear(self._head_width, num_classes, self.encoder.config)
         self._add_head(name, output, self.label_names)
 
     def _head(self, name: str) -> ClassificationHead:

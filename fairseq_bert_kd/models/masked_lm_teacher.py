@@ -341,7 +341,8 @@ class HfMaskedLM(BaseFairseqModel):
         if self.uses_segments:
             inputs["token_type_ids"] = token_type_ids
         if self.entities is not None:
-            return self.entities(self.encoder, entities, **inputs).flatten(0, 1).index_select(0, positions)
+            states, _ = self.entities(self.encoder, entities, **inputs)
+            return states.flatten(0, 1).index_select(0, positions)
         return output_rows(self.encoder, positions, **inputs)
 
     def input_embeddings(self) -> Tensor:

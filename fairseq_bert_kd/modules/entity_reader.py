@@ -145,8 +145,8 @@ class EntityReader(nn.Module):
         input_ids: Tensor,
         attention_mask: Optional[Tensor] = None,
         token_type_ids: Optional[Tensor] = None,
-    ) -> Tensor:
-        """Last hidden states, ``(batch, input_len, d)``.
+    ) -> tuple[Tensor, Tensor]:
+        """Last hidden states, ``(batch, input_len, d)``, and last entity states, ``(batch, input_len, entity_dim)``.
 
         Args:
             encoder: the one that the stream was made for.

@@ -120,6 +120,15 @@ class EntityStream(nn.Module):
         )
         self._initialise(init)
 
+    def train_last_states(self) -> None:
+        """Train what only the last entity states need, for a model that reads them; it is frozen at first."""
+        self._last_states_need(True)
+
+    def _last_states_need(self, gradients: bool) -> None:
+        *_, last = self.layers.values()
+        for part in (last.from_hidden, last.norm):
+            part.requires_grad_(gradients)
+
     def _initialise(self, init: str) -> None:
         assert init in INITS, init
         for name, module in self.layers.named_modules():
@@ -131,9 +140,7 @@ class EntityStream(nn.Module):
             elif isinstance(module, nn.MultiheadAttention):
                 nn.init.normal_(module.in_proj_weight, std=INIT_STD)
                 nn.init.zeros_(module.in_proj_bias)
-        *_, last = self.layers.values()
-        for part in (last.from_hidden, last.norm):  # nothing reads the last entity states
-            part.requires_grad_(False)
+        self._last_states_need(False)  # nothing reads them
 
     def forward(
         self,
@@ -142,8 +149,8 @@ class EntityStream(nn.Module):
         input_ids: Tensor,
         attention_mask: Tensor,
         token_type_ids: Optional[Tensor] = None,
-    ) -> Tensor:
-        """Last hidden states of the tokens, ``(batch, length, d)``.
+    ) -> tuple[Tensor, Tensor]:
+        """Last hidden states of the tokens, ``(batch, length, d)``, and last entity states, ``(batch, length, width)``.
 
         Args:
             encoder: the one that the stream was made for.
@@ -165,7 +172,7 @@ class EntityStream(nn.Module):
             else:
                 tokens, vectors = self.layers[str(number)](layer, tokens, mask, states)
                 states = states._replace(vectors=vectors)
-        return tokens
+        return tokens, states.vectors
 
 
 class EntityHead(nn.Module):

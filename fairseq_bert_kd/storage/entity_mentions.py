@@ -66,7 +66,7 @@ class SplitMentions(NamedTuple):
 
 
 class MentionsByRow:
-    """Mentions that name an entity, by row and text.
+    """Mentions that name an entity or are an argument, by row and text.
 
     Args:
         mentions: of a split.
@@ -82,9 +82,19 @@ class MentionsByRow:
         self._texts = texts
         self._named = mentions.rows[mentions.rows[:, 4] != 0]
         self._starts = np.searchsorted(self._named[:, 0], np.arange(rows + 1))
+        self._arguments = mentions.rows[mentions.rows[:, 5] != NO_ARGUMENT]
+        self._argument_starts = np.searchsorted(self._arguments[:, 0], np.arange(rows + 1))
+
+    def arguments(self, row: int) -> list[list[tuple[int, int]]]:
+        """First piece and number of the arguments in each text of a row, with and without an entity."""
+        found: list[list[tuple[int, int]]] = [[] for _ in range(self._texts)]
+        part = slice(self._argument_starts[row], self._argument_starts[row + 1])
+        for _, text, begin, _, _, number in self._arguments[part].tolist():
+            found[text].append((begin, number))
+        return found
 
     def spans(self, row: int) -> list[Spans]:
-        """Mentions of each text of a row."""
+        """Mentions of each text of a row that name an entity."""
         found: list[Spans] = [[] for _ in range(self._texts)]
         for _, text, begin, end, entity, _ in self._named[self._starts[row] : self._starts[row + 1]].tolist():
             found[text].append((begin, end, entity))

@@ -56,6 +56,11 @@ class EntitySentencePredictionTask(SentencePredictionWithTeacherTask):
             )
         return model
 
+    @property
+    def marked_arguments(self) -> int:
+        """Number of arguments between markers."""
+        return ARGUMENTS[str(self.cfg.entity_markers)]
+
     @functools.cached_property
     def types(self) -> tuple[str, ...]:
         """Names of the types that mentions of unlabelled sentences have, any number each; empty for other data."""
@@ -102,7 +107,7 @@ class EntitySentencePredictionTask(SentencePredictionWithTeacherTask):
     def _marked(self, texts, mentions: Mentions, split: str):
         """Texts with markers, and the mentions in them."""
         kind = str(self.cfg.entity_markers)
-        arguments = ARGUMENTS[kind]
+        arguments = self.marked_arguments
         if not arguments:
             return texts, mentions
         without = rows_without(mentions, arguments, len(texts[0]))

@@ -16,6 +16,7 @@ from fairseq_bert_kd import compat
 from fairseq_bert_kd.data.guarded_loading import GuardedLoading
 from fairseq_bert_kd.data.sentence_dataset import SentenceDataset
 from fairseq_bert_kd.modules.data_options import TokenizerOptions
+from fairseq_bert_kd.optim.adam_by_part import name_parts
 from fairseq_bert_kd.storage.alignment import check_tokenizer
 from fairseq_bert_kd.storage.fairseq_data import (
     check_parallel,
@@ -207,6 +208,7 @@ class SentencePredictionWithTeacherTask(GuardedLoading, FairseqTask):
         origins = (getattr(cfg, name, None) for name in ("encoder_init", "encoder_model"))
         self.starts_from = continued_checkpoint(self.cfg) or next(filter(None, origins), None)
         self._built = model, cfg
+        name_parts(model)
         return model
 
     def _check_continued_checkpoint(self):

@@ -30,11 +30,15 @@ def test_relation_in_one_text():
     item = found[0]
     assert item["texts"][0].tolist() == [HEAD, 10, 11, HEAD, TAIL, 12, TAIL, 13, EOS]
     assert item["entities"][0].tolist() == [0, 5, 5, 0, 0, 6, 0, 7, 0]
+    assert item["arguments"][0].tolist() == [0, 1, 0, 0, 0, 2, 0, 0, 0]
+    batch = found.collater([item, found[1]])["net_input"]
+    assert batch["arguments"][0].tolist() == [item["arguments"][0].tolist(), [0] * 9]
     assert found[1]["texts"][0].tolist() == [10, EOS]
     assert found.sizes.tolist() == [9, 2]
     assert rows_without(mentions, 2, rows=2) == 1
     assert found.truncate(6) == 1
     assert found[0]["texts"][0].tolist() == [HEAD, 10, 11, HEAD, TAIL, EOS]
+    assert found[0]["arguments"][0].tolist() == [0, 1, 0, 0, 0, 0]  # the tail lies behind the cut
 
 
 def test_relation_between_two_texts_and_an_argument_without_vector():
@@ -45,6 +49,7 @@ def test_relation_between_two_texts_and_an_argument_without_vector():
         [20, TAIL, 21, TAIL, EOS],
     ]
     assert [row.tolist() for row in found[0]["entities"]] == [[0, 5, 0, 0, 0], [0] * 5]
+    assert [row.tolist() for row in found[0]["arguments"]] == [[0, 1, 0, 0, 0], [0, 0, 2, 0, 0]]
     assert [text.tolist() for text in found[1]["texts"]] == [[12, EOS], [TAIL, 22, TAIL, 23, EOS]]
 
 

@@ -17,10 +17,19 @@ from fairseq_bert_kd.functional.entity_fusion import (
     entity_scores,
     look_up,
     place_entities,
+    states_of_arguments,
 )
 from fairseq_bert_kd.functional.entity_noise import noisy_entities, without_masked_mentions
 from fairseq_bert_kd.functional.text_format import TextFormat
 from fairseq_bert_kd.functional.text_input import assemble_texts
+
+
+def test_states_of_arguments():
+    """The tail stands before the head; the second row has a head alone."""
+    states = torch.tensor([[[1.0, 2.0], [3.0, 4.0], [5.0, 6.0]], [[7.0, 8.0], [9.0, 1.0], [2.0, 3.0]]])
+    places = torch.tensor([[0, 2, 1], [1, 0, 0]])
+    found = states_of_arguments(states, places, 2)
+    assert found.tolist() == [[5.0, 6.0, 3.0, 4.0], [7.0, 8.0, 0.0, 0.0]]
 
 
 def test_alignment_by_hand():

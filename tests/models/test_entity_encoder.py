@@ -57,6 +57,41 @@ def entities_of(batch):
     return first, second
 
 
+def arguments_of(batch):
+    """Head at the first piece of the first text, tail in the middle of the second one; the second row has no tail."""
+    first, second = (torch.zeros_like(text) for text in batch["texts"])
+    first[:, 0], second[0, 1] = 1, 2
+    return first, second
+
+
+@torch.no_grad()
+def test_a_head_reads_tokens_and_entities_at_the_arguments(task, vectors, monkeypatch):
+    with pytest.raises(ValueError, match="--entity-markers relation or typing"):
+        model_of(task, vectors, entity_pooling="arguments")
+    monkeypatch.setattr(task, "marked_arguments", 2, raising=False)
+    model = model_of(task, vectors, entity_pooling="arguments")
+    batch = batch_of(task, *TEXTS)
+    entities, arguments = entities_of(batch), arguments_of(batch)
+    logits, extra = model(**batch, entities=entities, arguments=arguments, classification_head_name=HEAD)
+    inputs = extra["inputs"]
+    hidden, states = model._states(inputs, entities)
+    width = hidden.size(2) + DIM
+    head, tail = inputs.positions[0][:, 0], inputs.positions[1][0, 1]
+    expected = torch.zeros(2, 2 * width)
+    for row in (0, 1):
+        expected[row, :width] = torch.cat([hidden[row, head[row]], states[row, head[row]]])
+    expected[0, width:] = torch.cat([hidden[0, tail], states[0, tail]])
+    torch.testing.assert_close(logits, model.classification_heads[HEAD](expected))
+    with pytest.raises(ValueError, match="give texts with marked arguments"):
+        model(**batch, entities=entities, classification_head_name=HEAD)
+    again = EntityEncoder.build_model(
+        OmegaConf.structured(EntityEncoderConfig(encoder_spec=model.spec())), task
+    )
+    again.load_state_dict(model.state_dict())
+    same, _ = again.eval()(**batch, entities=entities, arguments=arguments, classification_head_name=HEAD)
+    torch.testing.assert_close(same, logits)
+
+
 @torch.no_grad()
 def test_zero_start_is_the_encoder_alone(task, vectors):
     model = model_of(task, vectors)
@@ -198,12 +233,13 @@ def test_parity_with_the_released_formulas():
     present[:, 0] = True
     present &= mask.bool()
     vectors = torch.randn(3, 7, DIM) * present[..., None]
-    ours = stream(encoder, EntityInput(vectors, present), ids, mask)
+    ours, states = stream(encoder, EntityInput(vectors, present), ids, mask)
     tokens = encoder.embeddings(input_ids=ids)
     for number, (layer, kind) in enumerate(zip(encoder.encoder.layer, kinds, strict=True)):
         side = stream.layers[str(number)] if kind != "plain" else None
         tokens, vectors = released_layer(layer, side, kind, tokens, vectors, mask, present, 3, 4)
     torch.testing.assert_close(ours[mask.bool()], tokens[mask.bool()], atol=1e-5, rtol=0)
+    torch.testing.assert_close(states[mask.bool()], vectors[mask.bool()], atol=1e-5, rtol=0)
 
 
 @torch.no_grad()
@@ -258,11 +294,16 @@ def test_vectors_that_are_not_finite_are_refused(tmp_path):
         read_entity_vectors(path)
 
 
-def test_every_trained_weight_gets_a_gradient(task, vectors):
+@pytest.mark.parametrize("pooling", ["sentence", "arguments"])
+def test_every_trained_weight_gets_a_gradient(task, vectors, pooling, monkeypatch):
     """Several workers stop at one that gets none."""
-    model = model_of(task, vectors, entity_init="normal", entity_layers="mix,full").train()
+    monkeypatch.setattr(task, "marked_arguments", 2, raising=False)
+    options = {"entity_pooling": pooling, "entity_init": "normal", "entity_layers": "mix,full"}
+    model = model_of(task, vectors, **options).train()
     batch = batch_of(task, *TEXTS)
-    logits, _ = model(**batch, entities=entities_of(batch), classification_head_name=HEAD)
+    logits, _ = model(
+        **batch, entities=entities_of(batch), arguments=arguments_of(batch), classification_head_name=HEAD
+    )
     logits.sum().backward()
     without = [
         name

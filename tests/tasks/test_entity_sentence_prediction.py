@@ -107,6 +107,21 @@ def test_a_relation_between_markers(folder, tmp_path, capsys):
         train("--entity-marker-pieces", "man")
     train("--entity-marker-pieces", "man,people")
     assert cli("evaluate-sentences", data, "--path", tmp_path / "checkpoint_last.pt", "--cpu") == 0
+    at_arguments = (
+        "--entity-pooling",
+        "arguments",
+        "--optimizer",
+        "adam_by_part",
+        "--lr-scales",
+        "entities=10",
+    )
+    train("--entity-marker-pieces", "man,people", *at_arguments, "--save-dir", tmp_path / "arguments")
+    trained = tmp_path / "arguments/checkpoint_last.pt"
+    assert cli("evaluate-sentences", data, "--path", trained, "--cpu") == 0
+    head = torch.load(trained, weights_only=True)["model"][
+        "classification_heads.sentence_classification_head.output.weight"
+    ]
+    assert head.shape[1] == 2 * (16 + 8)
     assert cli("entities", data, *vectors, "--linker", "dictionary", "--names", folder / "names.tsv") == 0
     with pytest.raises(ValueError, match="no row of split `valid` names them"):
         train("--entity-marker-pieces", "man,people", "--save-dir", tmp_path / "other")
