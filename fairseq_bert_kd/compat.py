@@ -75,8 +75,8 @@ def broadcast_to_own_workers() -> None:
     utils._broadcast_object_slow = broadcast
 
 
-def load_checkpoint(path: str) -> dict[str, Any]:
-    """Read a fairseq checkpoint on the CPU without running any code that it may carry.
+def load_tensors(path: str) -> Any:
+    """What torch.save wrote into a file, on the CPU, without running any code that it may carry.
 
     Raises:
         FileNotFoundError: no such file.
@@ -108,6 +108,17 @@ def load_checkpoint(path: str) -> dict[str, Any]:
             f"`{path}` is not a readable torch checkpoint: it is damaged or something else; give the .pt file that "
             "fairseq-train wrote"
         ) from None
+    return state
+
+
+def load_checkpoint(path: str) -> dict[str, Any]:
+    """Content of a fairseq checkpoint, on the CPU.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: see `load_tensors`, or the file is no checkpoint.
+    """
+    state = load_tensors(path)
     if not isinstance(state, dict) or "model" not in state or not (state.get("cfg") or state.get("args")):
         raise ValueError(f"`{path}` is not a fairseq checkpoint: it lacks the entries `model` and `cfg`")
     return state

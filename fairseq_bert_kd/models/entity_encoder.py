@@ -49,6 +49,10 @@ class EntityEncoder(HfEncoder):
 
     @classmethod
     def build_model(cls, cfg, task):
+        if cfg.entity_weights and cfg.encoder_init:
+            raise ValueError(
+                "--encoder-init and --entity-weights both say where encoder and entities start; give one of them"
+            )
         model = super().build_model(cfg, task)
         if cfg.encoder_spec:
             return model
@@ -57,7 +61,8 @@ class EntityEncoder(HfEncoder):
                 "--arch entity_encoder needs --entity-vectors, a file that `fairseq-bert-kd entity-vectors` wrote"
             )
         seed = getattr(getattr(task, "cfg", None), "seed", 1)
-        model.entities = EntityReader.new(cfg, model.encoder, seed)
+        dense = None if model.pooler is None else model.pooler.dense
+        model.entities = EntityReader.new(cfg, model.encoder, seed, dense)
         if str(cfg.entity_pooling) == ARGUMENTS:
             arguments = getattr(task, "marked_arguments", 0)
             if not arguments:

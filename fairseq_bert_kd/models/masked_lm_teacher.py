@@ -190,6 +190,8 @@ class HfMaskedLM(BaseFairseqModel):
         assert self.entities is not None
         if self.entity_head is None:
             self.entity_head = EntityHead(self.encoder.config, self.entities.vectors.size(1))
+            if self.entities.head_start is not None:
+                self.entity_head.load_state_dict(self.entities.head_start)
 
     def entities_digest(self) -> str:
         """Digest of the vectors of ``--entity-vectors``; empty for a teacher that reads no entities."""

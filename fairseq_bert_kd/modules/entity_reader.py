@@ -15,6 +15,7 @@ from fairseq_bert_kd.functional.entity_fusion import (
     default_kinds,
     look_up,
 )
+from fairseq_bert_kd.modules.entity_release import ReleasedWeights
 from fairseq_bert_kd.modules.entity_stream import INITS, ZERO, EntityStream
 from fairseq_bert_kd.storage.entity_vectors import read_entity_vectors
 
@@ -46,6 +47,13 @@ class EntityOptions(FairseqDataclass):
             "help": "zero: training starts exactly from the encoder without entities (ours); normal: N(0, 0.02), as released"
         },
     )
+    entity_weights: Optional[str] = field(
+        default=None,
+        metadata={
+            "help": "pytorch_model.bin of an ERNIE as its authors released it, or its folder: encoder and entity stream start "
+            "from it; it needs the encoder, vectors, layers and heads that it was made with"
+        },
+    )
     entity_control: ChoiceEnum(CONTROLS) = field(  # type: ignore[valid-type]
         default=TRUE,
         metadata={
@@ -66,9 +74,11 @@ class EntityReader(nn.Module):
 
     Attributes:
         vectors: the table, frozen.
+        head_start: weights from which a dEA head starts; None for random ones.
     """
 
     vectors: Tensor
+    head_start: Optional[dict[str, Tensor]] = None
 
     def __init__(self, stream: EntityStream, table: Tensor, digest: str, reads: bool = True):
         super().__init__()
@@ -76,8 +86,14 @@ class EntityReader(nn.Module):
         self.register_buffer("vectors", table)
 
     @classmethod
-    def new(cls, cfg: Any, encoder: Any, seed: int) -> "EntityReader":
+    def new(cls, cfg: Any, encoder: Any, seed: int, pooler: Any = None) -> "EntityReader":
         """The reader of `EntityOptions` for an encoder.
+
+        Args:
+            cfg: `EntityOptions`.
+            encoder: a transformers encoder; ``entity_weights`` fills it too.
+            seed: of the random weights and of the controls.
+            pooler: its pooler's linear layer, if it has one, for ``entity_weights``.
 
         Raises:
             FileNotFoundError: no vectors.
@@ -90,7 +106,12 @@ class EntityReader(nn.Module):
         generator = torch.Generator().manual_seed(seed)
         table = controlled_table(torch.from_numpy(vectors.table()), control, generator)
         stream = EntityStream(encoder, kinds, table.size(1), cfg.entity_heads, str(cfg.entity_init))
-        return cls(stream, table, vectors.digest(), reads=control != NONE)
+        reader = cls(stream, table, vectors.digest(), reads=control != NONE)
+        if cfg.entity_weights:
+            released = ReleasedWeights.read(cfg.entity_weights)
+            released.fill(encoder, stream, pooler)
+            reader.head_start = released.head()
+        return reader
 
     @classmethod
     def of_spec(cls, stated: dict[str, Any], encoder: Any) -> "EntityReader":

@@ -11,6 +11,7 @@ from transformers import BertConfig, BertModel
 
 from fairseq_bert_kd.functional.entity_fusion import EntityInput
 from fairseq_bert_kd.models.entity_encoder import EntityEncoder, EntityEncoderConfig
+from fairseq_bert_kd.modules.entity_release import ReleasedWeights
 from fairseq_bert_kd.modules.entity_stream import EntityHead, EntityLayer, EntityStream
 from fairseq_bert_kd.storage.entity_vectors import (
     EntityVectors,
@@ -324,3 +325,97 @@ def test_gradients_of_the_zero_start_are_of_ordinary_size(task, vectors, control
     logits.sum().backward()
     norms = [parameter.grad.norm() for parameter in model.entities.parameters() if parameter.grad is not None]
     assert max(norms) < 10
+
+
+def released_weights(layers=3, hidden=12, ffn=20, width=DIM, kinds=("plain", "mix", "full")):
+    """Random tensors under the names of the released file, written out; old names of layer normalisation in one layer."""
+    torch.manual_seed(4)
+    found = {}
+
+    def linear(name, outputs, inputs):
+        found[f"{name}.weight"], found[f"{name}.bias"] = torch.randn(outputs, inputs), torch.randn(outputs)
+
+    def norm(name, size, weight="weight", bias="bias"):
+        found[f"{name}.{weight}"], found[f"{name}.{bias}"] = torch.randn(size), torch.randn(size)
+
+    for part, rows in (("word", 30), ("position", 512), ("token_type", 2)):
+        found[f"bert.embeddings.{part}_embeddings.weight"] = torch.randn(rows, hidden)
+    norm("bert.embeddings.LayerNorm", hidden, "gamma", "beta")
+    for number, kind in zip(range(layers), kinds, strict=True):
+        layer = f"bert.encoder.layer.{number}"
+        for part in ("self.query", "self.key", "self.value", "output.dense"):
+            linear(f"{layer}.attention.{part}", hidden, hidden)
+        norm(f"{layer}.attention.output.LayerNorm", hidden)
+        linear(f"{layer}.intermediate.dense", ffn, hidden)
+        linear(f"{layer}.output.dense", hidden, ffn)
+        norm(f"{layer}.output.LayerNorm", hidden)
+        if kind == "plain":
+            continue
+        if kind == "full":
+            for part in ("self_ent.query", "self_ent.key", "self_ent.value", "output_ent.dense"):
+                linear(f"{layer}.attention.{part}", width, width)
+            norm(f"{layer}.attention.output_ent.LayerNorm", width)
+        linear(f"{layer}.intermediate.dense_ent", ffn, width)
+        linear(f"{layer}.output.dense_ent", width, ffn)
+        norm(f"{layer}.output.LayerNorm_ent", width)
+    linear("bert.pooler.dense", hidden, hidden)
+    linear("cls.predictions_ent.transform.dense", width, hidden)
+    norm("cls.predictions_ent.transform.LayerNorm", width)
+    return found
+
+
+@torch.no_grad()
+def test_released_weights_come_under_our_names(tmp_path):
+    """The file's own names against a forward pass written out with its tensors."""
+    weights = released_weights()
+    torch.save(weights, tmp_path / "pytorch_model.bin")
+    released = ReleasedWeights.read(str(tmp_path))
+    assert released.kinds == ("plain", "mix", "full")
+    encoder, pooler = bert(), torch.nn.Linear(12, 12)
+    stream = EntityStream(encoder, released.kinds, DIM, heads=4)
+    released.fill(encoder, stream, pooler)
+    assert torch.equal(
+        encoder.embeddings.word_embeddings.weight, weights["bert.embeddings.word_embeddings.weight"]
+    )
+    assert torch.equal(encoder.embeddings.LayerNorm.weight, weights["bert.embeddings.LayerNorm.gamma"])
+    assert torch.equal(pooler.bias, weights["bert.pooler.dense.bias"])
+    layer, side = "bert.encoder.layer.2.", stream.layers["2"]
+    query, key, value = side.attention.attention.in_proj_weight.chunk(3)
+    assert torch.equal(query, weights[f"{layer}attention.self_ent.query.weight"])
+    assert torch.equal(key, weights[f"{layer}attention.self_ent.key.weight"])
+    assert torch.equal(value, weights[f"{layer}attention.self_ent.value.weight"])
+    assert torch.equal(side.attention.norm.weight, weights[f"{layer}attention.output_ent.LayerNorm.weight"])
+    assert torch.equal(side.to_hidden.bias, weights[f"{layer}intermediate.dense_ent.bias"])
+    assert torch.equal(
+        stream.layers["1"].norm.bias, weights["bert.encoder.layer.1.output.LayerNorm_ent.bias"]
+    )
+    head = EntityHead(encoder.config, DIM)
+    head.load_state_dict(released.head())
+    assert torch.equal(head.dense.weight, weights["cls.predictions_ent.transform.dense.weight"])
+
+
+def test_released_weights_that_do_not_fit(tmp_path):
+    encoder = bert()
+    with pytest.raises(ValueError, match="are plain,mix,full, those of the model mix,full,full"):
+        ReleasedWeights(released_weights(), "f").fill(
+            encoder, EntityStream(encoder, ("mix", "full", "full"), DIM, 4)
+        )
+    stream = EntityStream(encoder, ("mix", "full"), 4, 4)
+    with pytest.raises(ValueError, match=r"has the sizes \(20, 8\), the model \(20, 4\)"):
+        ReleasedWeights(released_weights(), "f").fill(encoder, stream)
+    weights = released_weights()
+    del weights["bert.encoder.layer.2.attention.self_ent.key.bias"]
+    with pytest.raises(ValueError, match="has no weight `encoder.layer.2.attention.self_ent.key.bias`"):
+        ReleasedWeights(weights, "f").fill(encoder, EntityStream(encoder, ("mix", "full"), DIM, 4))
+    with pytest.raises(ValueError, match="has no layer with entities"):
+        ReleasedWeights(released_weights(kinds=("plain",) * 3), "f")
+    (tmp_path / "other.bin").write_bytes(b"no weights")
+    with pytest.raises(ValueError, match="does not hold tensors by name"):
+        ReleasedWeights.read(str(tmp_path / "other.bin"))
+    with pytest.raises(FileNotFoundError, match="there is no file"):
+        ReleasedWeights.read(str(tmp_path))
+
+
+def test_released_weights_and_a_checkpoint_exclude_each_other(task, vectors):
+    with pytest.raises(ValueError, match="--encoder-init and --entity-weights both say"):
+        model_of(task, vectors, entity_weights="ernie_base", encoder_init="x.pt")
