@@ -11,12 +11,12 @@ from typing import Any
 import numpy as np
 
 from fairseq_bert_kd.cli.sentence_table import add_format_arguments
-from fairseq_bert_kd.evaluation.fairseq_output import READERS
+from fairseq_bert_kd.evaluation.fairseq_output import READERS, prediction_line
 from fairseq_bert_kd.evaluation.metric import Metric, MetricSettings
 from fairseq_bert_kd.evaluation.registry import METRICS, find_metric, signatures
 from fairseq_bert_kd.evaluation.significance import SEED, bootstrap_interval, paired_test
 from fairseq_bert_kd.evaluation.system_output import SystemOutput
-from fairseq_bert_kd.storage.sentence_data import CLASSES, NUMBERS, SentenceSpec
+from fairseq_bert_kd.storage.sentence_data import CLASSES, NUMBERS, SETS, SentenceSpec
 
 HELP = "score a sentence model on a split or a file: accuracy, F1, correlations, with 95 % intervals and paired tests"
 EXAMPLE = """examples:
@@ -24,7 +24,7 @@ EXAMPLE = """examples:
   fairseq-bert-kd evaluate-sentences data-sst2 --path small/checkpoint_best.pt --against sst2.valid.txt
   fairseq-bert-kd evaluate-sentences data-sst2 --path sst2/checkpoint_best.pt --input mine.tsv --task sst2
   fairseq-bert-kd evaluate-sentences data-stsb --path encoder/checkpoint_best.pt --sts --subset test"""
-SCORED_KINDS = (CLASSES, NUMBERS)
+SCORED_KINDS = {CLASSES: "accuracy", NUMBERS: "spearman", SETS: "micro_f1"}  # and their main metrics
 CHOICES = sorted(name for name, metric in METRICS.items() if metric.kind in SCORED_KINDS)
 
 
@@ -69,7 +69,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--predictions",
         metavar="FILE",
-        help="write the predictions, one per row: names of classes, or numbers",
+        help="write the predictions, one per row: names of classes, of all of a row's types with tabs between "
+        "them, or numbers",
     )
     parser.add_argument("--json", metavar="FILE", help="also write scores, intervals and tests to this file")
     parser.add_argument(
@@ -111,7 +112,7 @@ def main(args: argparse.Namespace) -> None:
     )
     seconds = time.monotonic() - started
     print(f"{rows.name}: {len(predictions):,} rows in {seconds:.1f} seconds")
-    kind = NUMBERS if args.sts else model.task.spec.kind
+    kind = NUMBERS if args.sts else model.task.predicted_kind
     results: dict[str, Any] = {"checkpoint": args.path, "set": rows.name, "rows": len(predictions)}
     if rows.references is None:
         if not args.predictions:
@@ -124,7 +125,9 @@ def main(args: argparse.Namespace) -> None:
         if args.against:
             results["against"] = compare(args.against, kind, metrics, predictions, rows.references)
     if args.predictions:
-        write(Path(args.predictions), "".join(f"{prediction}\n" for prediction in predictions))
+        write(
+            Path(args.predictions), "".join(f"{prediction_line(prediction)}\n" for prediction in predictions)
+        )
     if args.json:
         write(Path(args.json), json.dumps(results, indent=2, ensure_ascii=False) + "\n")
 
@@ -168,7 +171,7 @@ def chosen_metrics(args: argparse.Namespace, kind: str, spec: SentenceSpec) -> d
         ValueError: a metric of another kind, or a class that the model does not know.
     """
     stated = spec.metric if spec.kind == kind else ""
-    main = find_metric(args.metric or stated or ("accuracy" if kind == CLASSES else "spearman"))
+    main = find_metric(args.metric or stated or SCORED_KINDS[kind])
     if main.kind != kind:
         raise ValueError(
             f"--metric {args.metric} compares {main.kind}, the model predicts {kind}; choose another metric"

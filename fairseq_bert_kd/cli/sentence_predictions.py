@@ -21,12 +21,10 @@ from fairseq_bert_kd.storage.alignment import check_tokenizer
 from fairseq_bert_kd.storage.fairseq_data import open_sides, sentence_files
 from fairseq_bert_kd.storage.sentence_data import (
     CLASSES,
-    NUMBERS,
     UNLABELLED,
     SentenceSpec,
     check_same_task,
     read_spec,
-    read_targets,
 )
 from fairseq_bert_kd.tasks.sentence_prediction_with_teacher import (
     SentencePredictionWithTeacherConfig,
@@ -64,7 +62,7 @@ class Rows(NamedTuple):
     Attributes:
         name: what they are, for messages.
         dataset: without labels.
-        references: their labels, names of classes or numbers; None if they have none.
+        references: their labels as the task's `references`; None if they have none.
     """
 
     name: str
@@ -130,9 +128,8 @@ def _rows_of_split(args: argparse.Namespace, model: LoadedModel) -> Rows:
     spec = read_spec(model.data)
     _check_task(args.sts, model, spec, f"data folder `{model.data}`")
     sides = open_sides(sentence_files(model.data, args.subset, text_sides(spec)), args.subset)
-    targets = read_targets(model.data, args.subset, spec)
     dataset = model.task.make_dataset(model.data, args.subset, list(sides.values()))
-    return Rows(args.subset, dataset, None if targets is None else _named(targets, spec))
+    return Rows(args.subset, dataset, model.task.references(model.data, args.subset, len(dataset)))
 
 
 def _rows_of_file(args: argparse.Namespace, model: LoadedModel) -> Rows:
@@ -158,7 +155,7 @@ def _check_task(sts: bool, model: LoadedModel, spec: SentenceSpec, name: str) ->
     """Check that a model with a head was trained for these rows; vectors need none."""
     if sts:
         return
-    if model.task.spec.kind == UNLABELLED:
+    if model.task.predicted_kind == UNLABELLED:
         raise ValueError(
             f"checkpoint `{model.path}` was trained on unlabelled text and has no classification head; train it on labels "
             "first, or compare sentence vectors with --sts"
@@ -179,14 +176,14 @@ def _named(targets: Any, spec: SentenceSpec) -> list[Any]:
 
 
 def predict(model: LoadedModel, rows: Rows, batch_size: int) -> list[Any]:
-    """Names of the classes with the highest score, or numbers, of all rows in their order."""
-    spec, head = model.task.spec, model.task.cfg.classification_head_name
-    values = np.empty(len(rows.dataset), np.float64 if spec.kind == NUMBERS else np.int64)
+    """What the task makes of the logits (`predictions`) for all rows in their order."""
+    head = model.task.cfg.classification_head_name
+    values: list[Any] = [None] * len(rows.dataset)
     for batch in _batches(model, rows, batch_size):
         logits, _ = model.model(**batch["net_input"], features_only=True, classification_head_name=head)
-        found = logits.view(-1) if spec.kind == NUMBERS else logits.argmax(dim=1)
-        values[batch["id"].cpu().numpy()] = found.double().cpu().numpy()
-    return _named(values, spec)
+        for row, value in zip(batch["id"].tolist(), model.task.predictions(logits), strict=True):
+            values[row] = value
+    return values
 
 
 def cosines(model: LoadedModel, rows: Rows, batch_size: int, vector: str | None) -> list[float]:

@@ -1,4 +1,4 @@
-"""Metrics of classes and numbers, by scikit-learn and scipy: those of GLUE (Wang et al. 2019).
+"""Metrics of classes, sets of classes and numbers, by scikit-learn and scipy: those of GLUE (Wang et al. 2019).
 
 Classes are compared as strings, by name. All scores are per cent: 0 to 100, Matthews' and the other correlations
 from -100.
@@ -136,6 +136,61 @@ class Spearman(Pearson):
     """Spearman's rank correlation; ties have their mean rank."""
 
     name, title, columns = "spearman", "Spearman’s ρ", ("spearman", "pearson")
+
+
+class _OfSets(Metric):
+    """Metric of sets of classes, any number for a row, none included."""
+
+    kind = "sets"
+
+    @property
+    def signature(self) -> str:
+        return f"{self.name}|sets of classes by name"
+
+    def _corpus_score(self, predictions: Values, references: Values) -> float:
+        return self.score_of(self.statistics(predictions, references))
+
+    def statistics(self, predictions: Values, references: Values) -> NDArray[Any]:
+        """``(rows, 3)`` numbers of right, predicted and true classes."""
+        pairs = ((set(found), set(true)) for found, true in zip(predictions, references, strict=True))
+        counts = [(len(found & true), len(found), len(true)) for found, true in pairs]
+        return np.array(counts, np.float64).reshape(-1, 3)
+
+
+class MicroF1(_OfSets):
+    """F1 of all classes of all rows together; 0 without a hit."""
+
+    name, title, columns = "micro_f1", "micro F1", ("micro_f1", "loose_f1", "strict_accuracy")
+
+    def score_of(self, statistics: NDArray[Any]) -> float:
+        hits, found, true = statistics.sum(axis=0)
+        return 200 * float(hits / (found + true)) if found + true else 0.0
+
+
+class LooseF1(_OfSets):
+    """Loose macro F1 (Ling and Weld, AAAI 2012): of the means of the rows' precision and recall, each 0 where it has no value."""
+
+    name, title, columns = "loose_f1", "loose macro F1", ("loose_f1", "micro_f1", "strict_accuracy")
+
+    def score_of(self, statistics: NDArray[Any]) -> float:
+        hits, found, true = statistics.T
+        precision, recall = (float((hits / np.maximum(all_, 1)).mean()) for all_ in (found, true))
+        return 200 * precision * recall / (precision + recall) if precision + recall else 0.0
+
+
+class StrictAccuracy(_OfSets):
+    """Share of rows whose set is right; a row has 0 or 100."""
+
+    name, title, test = "strict_accuracy", "strict accuracy", "mcnemar"
+    columns = ("strict_accuracy", "micro_f1", "loose_f1")
+
+    def sentence_scores(self, predictions: Values, references: Values) -> NDArray[np.float64]:
+        hits, found, true = self.statistics(predictions, references).T
+        return ((hits == found) & (hits == true)) * 100.0
+
+    def score_of(self, statistics: NDArray[Any]) -> float:
+        hits, found, true = statistics.T
+        return 100 * float(((hits == found) & (hits == true)).mean())
 
 
 def _version(package: str) -> str:

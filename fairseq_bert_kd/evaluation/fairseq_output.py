@@ -155,6 +155,15 @@ def read_classes(path: str | Path) -> list[str]:
     return classes
 
 
+def read_sets(path: str | Path) -> list[tuple[str, ...]]:
+    """Names of classes with tabs between them, a row's on a line; an empty line is a row without any.
+
+    Raises:
+        ValueError: not UTF-8.
+    """
+    return [tuple(name for name in line.split("\t") if name) for line in read_lines(path)]
+
+
 def read_numbers(path: str | Path) -> list[float]:
     """Numbers, one per line.
 
@@ -172,7 +181,13 @@ READERS: dict[str, Callable[[str | Path], list[Any]]] = {
     "text": read_lines,
     "classes": read_classes,
     "numbers": read_numbers,
+    "sets": read_sets,
 }
+
+
+def prediction_line(prediction: Any) -> str:
+    """A prediction as `READERS` read it: a class, a number, or the classes of a set."""
+    return "\t".join(prediction) if isinstance(prediction, tuple) else f"{prediction}"
 
 
 def read_predictions(kind: str, path: str | Path, expected: int) -> list[Any]:

@@ -8,7 +8,7 @@ from typing import Any, ClassVar, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-Values = Sequence[Any] | NDArray[Any]  # predictions or references: texts, classes or numbers
+Values = Sequence[Any] | NDArray[Any]  # predictions or references: texts, classes, sets of classes or numbers
 
 
 class MetricSettings(NamedTuple):
@@ -33,7 +33,7 @@ class Metric(ABC):
     Attributes:
         name: key in the registry and in results files.
         title: name in tables.
-        kind: what is compared, a key of `fairseq_output.READERS`: texts, classes or numbers.
+        kind: what is compared, a key of `fairseq_output.READERS`: texts, classes, sets of classes or numbers.
         columns: metrics of a table whose main metric is this one, in their order.
         decimals: digits after the point in tables.
         test: paired test of two systems, a key of `significance.PAIRED_TESTS`.

@@ -19,6 +19,9 @@ METRICS: dict[str, type[Metric]] = {
         classification_metrics.Matthews,
         classification_metrics.Pearson,
         classification_metrics.Spearman,
+        classification_metrics.MicroF1,
+        classification_metrics.LooseF1,
+        classification_metrics.StrictAccuracy,
     )
 }
 ALIASES = {"chrf": "chrf2", "rouge": "rougeL"}

@@ -23,6 +23,7 @@ FORMAT = 1
 CLASSES = "classes"
 NUMBERS = "numbers"
 UNLABELLED = "none"
+SETS = "sets"  # of classes, any number for a row; not a kind of data folder: they stand beside its mentions
 KINDS = (CLASSES, NUMBERS, UNLABELLED)
 
 _ADVICE = "prepare the data again with `fairseq-bert-kd prepare-sentences`"

@@ -2,6 +2,7 @@
 
 import functools
 import logging
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from fairseq.dataclass import ChoiceEnum
@@ -10,7 +11,7 @@ from fairseq.tasks import register_task
 from fairseq_bert_kd.data.entity_dataset import EntitySentenceDataset
 from fairseq_bert_kd.data.marked_texts import mark_arguments, rows_without
 from fairseq_bert_kd.storage.entity_mentions import Mentions, read_mentions, read_types, type_names
-from fairseq_bert_kd.storage.sentence_data import UNLABELLED
+from fairseq_bert_kd.storage.sentence_data import SETS, UNLABELLED
 from fairseq_bert_kd.tasks.sentence_prediction_with_teacher import (
     SentencePredictionWithTeacherConfig,
     SentencePredictionWithTeacherTask,
@@ -65,6 +66,21 @@ class EntitySentencePredictionTask(SentencePredictionWithTeacherTask):
     def types(self) -> tuple[str, ...]:
         """Names of the types that mentions of unlabelled sentences have, any number each; empty for other data."""
         return type_names(next(iter(self._folders))) if self.spec.kind == UNLABELLED else ()
+
+    @property
+    def predicted_kind(self):
+        return SETS if self.types else super().predicted_kind
+
+    def predictions(self, logits):
+        """Types whose logit is above 0 in tuples, where there are types."""
+        if not self.types:
+            return super().predictions(logits)
+        return [_chosen(self.types, row) for row in (logits > 0).tolist()]
+
+    def references(self, folder, split, rows):
+        if not self.types:
+            return super().references(folder, split, rows)
+        return [_chosen(type_names(folder), row) for row in read_types(folder, split, rows).tolist()]
 
     @property
     def label_names(self):
@@ -135,3 +151,8 @@ class EntitySentencePredictionTask(SentencePredictionWithTeacherTask):
                     "--full-dictionary, or name other pieces with --entity-marker-pieces"
                 )
         return ids
+
+
+def _chosen(names: Sequence[str], marks: Sequence[int]) -> tuple[str, ...]:
+    """Names that are marked."""
+    return tuple(name for name, mark in zip(names, marks, strict=True) if mark)

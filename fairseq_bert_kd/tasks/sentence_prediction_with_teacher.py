@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Optional
 
+import torch
 from fairseq import utils
 from fairseq.data import Dictionary
 from fairseq.tasks import FairseqTask, register_task
@@ -24,6 +25,7 @@ from fairseq_bert_kd.storage.fairseq_data import (
     sentence_files,
 )
 from fairseq_bert_kd.storage.sentence_data import (
+    CLASSES,
     NUMBERS,
     UNLABELLED,
     SentenceSpec,
@@ -161,6 +163,26 @@ class SentencePredictionWithTeacherTask(GuardedLoading, FairseqTask):
     def label_names(self) -> tuple[str, ...]:
         """Names of the classes in the order of the model's outputs; empty for numbers and unlabelled text."""
         return self.spec.names
+
+    @property
+    def predicted_kind(self) -> str:
+        """What a head of this task predicts, one of `sentence_data.KINDS` or `sentence_data.SETS`."""
+        return self.spec.kind
+
+    def predictions(self, logits: torch.Tensor) -> list[Any]:
+        """Names of the classes with the highest score, or numbers, of ``(rows, classes)`` logits."""
+        if self.spec.kind == NUMBERS:
+            return logits.view(-1).double().tolist()
+        return [self.spec.names[number] for number in logits.argmax(dim=1).tolist()]
+
+    def references(self, folder: str, split: str, rows: int) -> list[Any] | None:
+        """Labels of a split as `predictions` gives them; None where it has none."""
+        spec = read_spec(folder)
+        targets = read_targets(folder, split, spec)
+        if targets is None:
+            return None
+        values: list[Any] = targets.tolist()
+        return [spec.names[value] for value in values] if spec.kind == CLASSES else values
 
     @property
     def num_classes(self) -> int:

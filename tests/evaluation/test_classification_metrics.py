@@ -85,6 +85,31 @@ def test_sentence_scores_of_accuracy():
     assert scored.subset_score("accuracy", np.array([0, 0, 1])) == pytest.approx(200 / 3)
 
 
+SETS = [("a",), ("a", "b"), (), ("c",), ("b",)]
+TRUE_SETS = [("a",), ("b", "c"), (), (), ("b", "c")]
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("micro_f1", 200 * 3 / (5 + 5)),  # hits 1 + 1 + 0 + 0 + 1
+        (
+            "loose_f1",
+            200 * 0.5 * 0.4 / 0.9,
+        ),  # precision (1 + 1/2 + 0 + 0 + 1) / 5, recall (1 + 1/2 + 0 + 0 + 1/2) / 5
+        ("strict_accuracy", 40.0),
+    ],
+)
+def test_sets_of_classes(name, expected):
+    assert score(name, SETS, TRUE_SETS) == pytest.approx(expected)
+    assert score(name, [()] * 5, TRUE_SETS) == (40.0 if name == "strict_accuracy" else 0.0)
+    # rows without a class have neither precision nor recall
+    assert score(name, TRUE_SETS, TRUE_SETS) == pytest.approx(60.0 if name == "loose_f1" else 100.0)
+    chosen = np.array([1, 1, 4])
+    some, true = ([values[row] for row in chosen] for values in (SETS, TRUE_SETS))
+    assert output(name, SETS, TRUE_SETS).subset_score(name, chosen) == pytest.approx(score(name, some, true))
+
+
 @pytest.mark.parametrize("name", ["f1", "mcc", "pearson", "spearman"])
 def test_a_subset_has_the_score_of_these_sentences(name):
     references = REFERENCES if METRICS[name].kind == "classes" else list(range(10))

@@ -13,6 +13,7 @@ from fairseq.logging import metrics
 
 from fairseq_bert_kd.cli.main import cli_main
 from fairseq_bert_kd.criterions.entity_typing import EntityTypingCriterion
+from fairseq_bert_kd.evaluation.fairseq_output import read_sets
 from fairseq_bert_kd.storage.entity_mentions import read_mentions, read_types, type_names
 from fairseq_bert_kd.storage.entity_vectors import read_entity_vectors
 from fairseq_bert_kd.storage.fairseq_data import open_sides, sentence_files
@@ -131,7 +132,7 @@ def test_a_relation_between_markers(folder, tmp_path, capsys):
     assert "row 1: the arguments" in capsys.readouterr().err
 
 
-def test_typing_with_any_number_of_types(folder, tmp_path):
+def test_typing_with_any_number_of_types(folder, tmp_path, capsys):
     """Rows of plain text; the first word is the mention."""
     lines = [f"{one} {other}" for one, other in itertools.pairwise(WORDS)]
     (tmp_path / "text.txt").write_text("".join(f"{line}\n" for line in lines))
@@ -163,6 +164,39 @@ def test_typing_with_any_number_of_types(folder, tmp_path):
     state = torch.load(tmp_path / "model" / "checkpoint_last.pt", weights_only=False)
     assert 0 <= state["extra_state"]["val_loss"] <= 100  # F1
     assert state["model"]["classification_heads.sentence_classification_head.output.weight"].shape[0] == 4
+    path, out, scores = tmp_path / "model/checkpoint_last.pt", tmp_path / "out", tmp_path / "scores.json"
+    words = (
+        "evaluate-sentences",
+        tmp_path / "data",
+        "--path",
+        path,
+        "--cpu",
+        "--predictions",
+        out,
+        "--json",
+        scores,
+    )
+    assert cli(*words) == 0
+    assert list(json.loads(scores.read_text())["scores"]) == ["micro_f1", "loose_f1", "strict_accuracy"]
+    predicted = read_sets(out)
+    assert len(predicted) == len(lines)
+    assert {name for row in predicted for name in row} <= {"being", "person", "verb", "word"}
+    out.write_text("".join(f"{chr(9).join(row)}\n" for row in types))
+    assert (
+        cli(
+            "evaluate-sentences",
+            tmp_path / "data",
+            "--path",
+            path,
+            "--cpu",
+            "--against",
+            out,
+            "--metric",
+            "strict_accuracy",
+        )
+        == 0
+    )
+    assert "strict accuracy 100.00" in capsys.readouterr().out
 
 
 def test_typing_loss_by_hand():
