@@ -91,6 +91,7 @@ def configs() -> list[tuple[str, type]]:
         "--task": TASK_DATACLASS_REGISTRY,
         "--criterion": CRITERION_DATACLASS_REGISTRY,
         "--arch": MODEL_DATACLASS_REGISTRY,
+        "--optimizer": REGISTRIES["optimizer"]["dataclass_registry"],
         "--bpe": REGISTRIES["bpe"]["dataclass_registry"],
     }
     return [
