@@ -61,6 +61,9 @@ TEACHER = "teacher"
 POLICY = "policy"
 VECTORS = "vectors"
 SMOOTHING = "smoothing"
+REPEATS = (
+    "repeats"  # how often each row of the data stands in a batch, one after another; 1 where it is absent
+)
 # field -> its own type, and the integer type in which it travels
 _BITS = {
     "topk_logits": (torch.float16, torch.int16),
@@ -117,7 +120,7 @@ def plain_input(net_input: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def twice(sample: dict[str, Any]) -> dict[str, Any]:
-    """A batch with every sentence twice, see `each_twice`."""
+    """A batch with every sentence twice, see `each_twice`; ``REPEATS`` counts how often a row of the data stands in it."""
     sentences = sample["id"].size(0)
 
     def doubled(value: Any) -> Any:
@@ -131,7 +134,16 @@ def twice(sample: dict[str, Any]) -> dict[str, Any]:
         return value
 
     counts = {name: 2 * sample[name] for name in ("nsentences", "ntokens") if name in sample}
-    return {**doubled(sample), **counts}
+    return {**doubled(sample), **counts, REPEATS: 2 * sample.get(REPEATS, 1)}
+
+
+def single_rows(net_input: Mapping[str, Any], repeats: int) -> dict[str, Any]:
+    """The input of a batch in which each row stands ``repeats`` times, one after another, with each once."""
+
+    def single(value: Any) -> Any:
+        return value[::repeats] if isinstance(value, Tensor) else type(value)(map(single, value))
+
+    return {name: single(value) for name, value in net_input.items()}
 
 
 def each_twice(rows: Tensor) -> Tensor:

@@ -10,7 +10,7 @@ import torch
 import transformers
 from fairseq.data import Dictionary
 
-from fairseq_bert_kd.batch import SMOOTHING, TeacherRequirements, unpack
+from fairseq_bert_kd.batch import REPEATS, SMOOTHING, TeacherRequirements, single_rows, twice, unpack
 from fairseq_bert_kd.cli.main import cli_main
 from fairseq_bert_kd.data.smoothed_dataset import SmoothedDataset, open_smoothing
 from fairseq_bert_kd.storage.fairseq_data import open_sides
@@ -213,6 +213,17 @@ def test_soft_labels_and_smoothing(sentences, chain, tmp_path):
     assert same(tmp_path / "plain", tmp_path / "zero")
     assert not same(tmp_path / "plain", tmp_path / "half")
     assert not same(tmp_path / "unigram", tmp_path / "half")
+    lstm = ("--arch", "sentence_lstm", "--hidden-size", 8)
+    with pytest.raises(ValueError, match="compares layers, which a SentenceLstm does not have"):
+        classify(
+            sentences,
+            tmp_path / "lstm",
+            "--criterion",
+            "layer_distillation",
+            *stage[2:],
+            *lstm,
+            encoder=chain.bert,
+        )
 
 
 def test_a_transformers_folder_smooths_as_it_predicts(sentences, chain, tmp_path):
@@ -249,6 +260,30 @@ def test_two_workers_learn_as_one_does(sentences, chain, tmp_path):
     with TwoWorkers(tmp_path) as workers:
         workers.run("train", *training(folder / "data", tmp_path / "two", *arguments), pytorch_ddp=True)
     assert_same_weights(tmp_path / "one", tmp_path / "two")
+
+
+def test_two_workers_read_smoothed_sources_as_one_does(sources, tmp_path):
+    """Batches are odd in number: a worker without one takes a stand-in, which has sources to smooth too."""
+    folder, _ = sources
+    arguments = (
+        "--task", "translation_with_teacher", "--criterion", "label_smoothed_cross_entropy", "--arch", "distilled_transformer_small",
+        "--encoder-layers", 1, "--decoder-layers", 1,
+        "--dropout", 0, "--batch-size", 24, *STRONG,
+    )  # fmt: skip
+    in_one(folder / "data", tmp_path / "one", *arguments)
+    with TwoWorkers(tmp_path) as workers:
+        workers.run("train", *training(folder / "data", tmp_path / "two", *arguments), pytorch_ddp=True)
+    assert_same_weights(tmp_path / "one", tmp_path / "two")
+
+
+def test_a_teacher_reads_each_sentence_once():
+    sample = {"id": torch.tensor([3, 5]), "net_input": {"texts": (torch.tensor([[4, 2], [6, 2]]),), "lengths": (torch.tensor([2, 2]),)}, "nsentences": 2}  # fmt: skip
+    doubled = twice(sample)
+    assert doubled["net_input"]["texts"][0][:, 0].tolist() == [4, 4, 6, 6]
+    assert doubled[REPEATS] == 2
+    single = single_rows(doubled["net_input"], doubled[REPEATS])
+    assert single["texts"][0].tolist() == sample["net_input"]["texts"][0].tolist()
+    assert single["lengths"][0].tolist() == [2, 2]
 
 
 def test_smoothed_sources_with_and_without_soft_labels(sources, tmp_path):
@@ -313,6 +348,19 @@ def test_refused_smoothers(sentences, chain, tmp_path, capsys):
     store = ("--store-dir", tmp_path)
     assert dump(folder / "data", masked, *SENTENCES, *store) == 2
     assert "--cmlm-keep 0.1" in capsys.readouterr().err
+    random = train_teacher(
+        folder / "data" / "input0",
+        chain.bert,
+        tmp_path / "random",
+        "--cmlm-one-sided",
+        "--cmlm-random",
+        0.1,
+        updates=1,
+    )
+    assert dump(folder / "data", random, *SENTENCES, *store) == 2
+    assert (
+        "never saw the right token at a position that it predicted (--cmlm-keep 0)" in capsys.readouterr().err
+    )
     assert dump(folder / "data", masked, *SENTENCES, *store, "--view", "masked") == 0
     assert dump(folder / "data", chain.teacher, *SENTENCES, *store) == 2
     assert "not a masked language model of single sentences" in capsys.readouterr().err
@@ -340,10 +388,22 @@ def test_refused_trainings(sentences, sources, chain, tmp_path):
     assert "0.5 is the default" in smoothed("--smoothing-rate", 2)
     assert "from 0 to 1" in smoothed("--smoothing-weight", 2)
     assert "reads smoothed words" in smoothed("--arch", "tiny_sentences")
+    unigram = smoothed("--smoothing-source", "unigram", "--smoothing-view", "masked")
+    assert (
+        "--smoothing-view is for --smoothing-source mlm or dropout, which reads a store, not unigram"
+        in unigram
+    )
+    other = shutil.copytree(sentences[0] / "data", tmp_path / "other")
+    for store in other.glob("*.smooth"):
+        store.unlink()
+    with pytest.raises(FileNotFoundError, match="other"):
+        run_fairseq("train", *training(f"{sentences[0] / 'data'}:{other}", tmp_path, *CLASSIFIER, *HF_ENCODER, "--encoder-model", chain.bert, *SMOOTHED, *STRONG))  # fmt: skip
     assert "were cut before theirs" in smoothed("--smoothing-special", "--max-positions", 4)
     folder, _ = sources
     lstm = ("--arch", "distilled_lstm_small", *STRONG)
     hard = ("--criterion", "label_smoothed_cross_entropy")
+    with pytest.raises(ValueError, match="--smoothing-schedule is given, and --smoothing-weight is 0"):
+        train_student(folder / "data", tmp_path, *hard, "--smoothing-schedule", "only")
     with pytest.raises(ValueError, match="needs a student with fairseq's Transformer encoder"):
         run_fairseq(
             "train", folder / "data", "--user-dir", PLUGIN, "--task", "translation_with_teacher", *lstm, *hard,

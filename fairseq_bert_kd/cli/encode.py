@@ -88,6 +88,8 @@ def main(args: argparse.Namespace) -> None:
         raise FileNotFoundError(f"the folder of --output `{output}` does not exist. Create it first")
     if output.exists() and not args.overwrite:
         raise FileExistsError(f"--output `{output}` exists; pass --overwrite to replace it")
+    if args.max_tokens < 1:
+        raise ValueError(f"--max-tokens must be at least 1, got {args.max_tokens}; 8192 is the default")
     encoder = LineEncoder(args)
     temporary = output.with_name(f"{output.name}.{os.getpid()}.tmp")
     started = time.monotonic()
@@ -192,7 +194,7 @@ def write_array(path: Path, parts: Iterator[NDArray[Any]], dtype: np.dtype[Any])
     NumPy leaves room in a header for the number of rows to grow, so the header is written again at the end.
 
     Raises:
-        ValueError: there are no rows.
+        ValueError: there are no rows, or a number that is not finite in this type.
     """
     rows, width = 0, 0
     with open(path, "wb") as file:
@@ -200,7 +202,14 @@ def write_array(path: Path, parts: Iterator[NDArray[Any]], dtype: np.dtype[Any])
             if not rows:
                 width = part.shape[1]
                 _write_header(file, (0, width), dtype)
-            file.write(np.ascontiguousarray(part, dtype=dtype).tobytes())
+            with np.errstate(over="ignore"):  # refused next
+                converted = np.ascontiguousarray(part, dtype=dtype)
+            if (wrong := ~np.isfinite(converted).all(axis=1)).any():
+                raise ValueError(
+                    f"line {rows + int(wrong.argmax()) + 1:,}: its vector is not finite in {dtype.name}; give --dtype float32 or "
+                    "--normalise, and if it is not finite there either, check the model"
+                )
+            file.write(converted.tobytes())
             rows += len(part)
         if not rows:
             raise ValueError("there are no lines to encode; check the input")

@@ -1,6 +1,7 @@
 """Format ``onnx`` of ``export-student``: a folder with a graph that makes sentence vectors, and its tokenizer."""
 
 import argparse
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -41,7 +42,15 @@ def write(state: dict[str, Any], output: Path, args: argparse.Namespace) -> str:
     output.mkdir()
     onnx.save(graph.model(), str(output / FILE))
     tokenizer.save(str(output))
+    _without_limits(output / "tokenizer.json")
     return f"vectors of {spec.sizes['vector_dim']} numbers"
+
+
+def _without_limits(path: Path) -> None:
+    """Let a saved tokenizer neither cut nor pad: the teacher's length is not the student's, which has none."""
+    stated = json.loads(path.read_text(encoding="utf-8"))
+    stated |= {"truncation": None, "padding": None}
+    path.write_text(json.dumps(stated, ensure_ascii=False, indent=2), encoding="utf-8")
 
 
 class VectorGraph:

@@ -172,12 +172,23 @@ def _vector(
         )
     declared, similarity = None, ""
     if not Path(args.encoder_model).is_file():
-        declared, similarity = (None, "") if args.vector else declared_vector(args.encoder_model)
+        declared, similarity = _declared(args)
     name = args.vector or declared
     end = torch.tensor([[dictionary.eos()]], device=device)
     with torch.inference_mode():
         found = model.sentence_vectors(end, torch.ones(1, dtype=torch.int64, device=device), name)
     return name or str(getattr(model, "default_vector", OWN)), similarity, found.size(1)
+
+
+def _declared(args: argparse.Namespace) -> tuple[str | None, str]:
+    """`declared_vector`, if ``--vector`` is that one or not given."""
+    try:
+        declared, similarity = declared_vector(args.encoder_model)
+    except ValueError:
+        if args.vector:
+            return None, ""
+        raise
+    return (declared, similarity) if args.vector in (None, declared) else (None, "")
 
 
 def report(path: Path) -> None:

@@ -13,7 +13,7 @@ from fairseq.criterions import FairseqCriterion, register_criterion
 from fairseq.logging import metrics
 from torch import Tensor
 
-from fairseq_bert_kd.batch import plain_input
+from fairseq_bert_kd.batch import REPEATS, plain_input, single_rows
 from fairseq_bert_kd.criterions.layer_distillation_options import (
     ALL,
     LAYER_TERMS,
@@ -102,6 +102,11 @@ class LayerDistillationCriterion(FairseqCriterion):
                 "by --encoder-init"
             )
         if self.weights.keys() & {*LAYER_TERMS}:
+            if not hasattr(student, "encoder"):
+                raise ValueError(
+                    f"--layer-stage {self.cfg.layer_stage} compares layers, which a {type(student).__name__} does not have; choose "
+                    "--layer-stage prediction, or --arch hf_encoder"
+                )
             self.pairs = layer_pairs(self.cfg, student.encoder.config, self.task.teacher)
             self._add_projections(student, self.task.teacher.width)
         self._freeze(student)
@@ -160,12 +165,16 @@ class LayerDistillationCriterion(FairseqCriterion):
         shows_logits = self.needs_head or (not model.training and self._can_show(model, sample))
         teacher: Any = None
         if self.needs_teacher:  # first, while the student holds nothing for its backward pass
+            # smoothed and plain, a sentence stands in the batch twice; its prediction is the same
+            repeats = 1 if any(self.pairs) else sample.get(REPEATS, 1)
             teacher = self.task.teacher.run(
-                plain_input(sample["net_input"]),
+                single_rows(plain_input(sample["net_input"]), repeats),
                 next(model.parameters()),
                 predict=self.needs_predictions,
                 **self.pairs.of(1),
             )
+            if repeats > 1:
+                teacher = teacher._replace(logits=teacher.logits.repeat_interleave(repeats, dim=0))
         found: list[tuple[str, Tensor]] = []  # term, and losses by sentence or summed
         head = self.head if shows_logits else None
         with self._comparing(model, teacher, found):

@@ -1,5 +1,6 @@
 """Criterion ``sentence_representation``: approximate a teacher's sentence vectors (Wu et al. 2020; the losses are ours)."""
 
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
@@ -20,6 +21,8 @@ from fairseq_bert_kd.functional.representation_matching import (
 
 ROW_LOSSES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {"cosine": cosine_loss, "mse": squared_loss}
 LOSSES = ("auto", *ROW_LOSSES, "both")
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass
@@ -58,6 +61,9 @@ class SentenceRepresentationCriterion(FairseqCriterion):
         name = str(vector_loss)
         if name == "auto":
             name = "cosine" if task.similarity == "cosine" else "mse"
+            logger.info(
+                "--vector-loss auto is %s: the teacher's vectors are %s", name, _said(task.similarity)
+            )
         self.losses = tuple(ROW_LOSSES) if name == "both" else (name,)
         self.relational_weight = relational_weight
 
@@ -84,7 +90,8 @@ class SentenceRepresentationCriterion(FairseqCriterion):
                 "mse_loss": rows["mse"].sum().data,
                 "student_length": student.norm(dim=1).sum(),
                 "teacher_length": teacher.norm(dim=1).sum(),
-                "random_cosine": neighbour_cosines(student, teacher).sum() if sentences > 1 else 0.0,
+                # a tensor in any case: workers add up tensors and numbers apart
+                "random_cosine": neighbour_cosines(student, teacher).sum() * (sentences > 1),
                 "random_pairs": sentences if sentences > 1 else 0,
                 "ntokens": sample["ntokens"],
                 "nsentences": sentences,
@@ -113,3 +120,7 @@ class SentenceRepresentationCriterion(FairseqCriterion):
     @staticmethod
     def logging_outputs_can_be_summed() -> bool:
         return True
+
+
+def _said(similarity: str) -> str:
+    return f"compared by their {similarity}" if similarity else "not said to be compared by their cosine"

@@ -168,6 +168,11 @@ class SentenceLstm(BaseFairseqModel):
                 "--arch sentence_lstm is trained with --task sentence_vectors or sentence_prediction_with_teacher"
             )
         state = _checkpoint_to_start_from(cfg, vocabulary)
+        if state is None and str(cfg.embedding_init) == RANDOM and cfg.encoder_model:
+            logger.warning(
+                "--encoder-model gives the tokenizer alone: the embedding starts from random numbers; --embedding-init teacher "
+                "takes that model's"
+            )
         if state is None:
             symbols = task.source_dictionary.symbols
             embedding = initial_embedding(
@@ -337,7 +342,8 @@ def _checkpoint_to_start_from(cfg: Any, vocabulary: Any) -> Optional[dict[str, T
         if given is not None and str(given) != str(own):
             option = name.replace("_", "-")
             raise ValueError(
-                f"--{option} is {given}, but --encoder-init `{path}` has {own}; leave the option out"
+                f"--{option} is {given} (perhaps that of --arch sentence_lstm_small), but --encoder-init `{path}` has {own}; leave "
+                "the option out, and choose --arch sentence_lstm"
             )
         setattr(cfg, name, own)
     theirs, ours = spec.digests["tokenizer"], vocabulary.digests["tokenizer"]

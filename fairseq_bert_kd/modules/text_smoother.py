@@ -1,5 +1,6 @@
 """Turns a batch and its stored rows into smoothed texts, by the options of text smoothing."""
 
+import dataclasses
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple, Optional
@@ -19,8 +20,17 @@ from fairseq_bert_kd.functional.text_smoothing import (
     replaced_text,
     sparse_text,
 )
-from fairseq_bert_kd.modules.smoothing_options import BOTH, DEFAULT_RATE, DROPOUT, MIXED, STORED, UNIFORM
+from fairseq_bert_kd.modules.smoothing_options import (
+    BOTH,
+    DEFAULT_RATE,
+    DROPOUT,
+    MIXED,
+    STORED,
+    UNIFORM,
+    SmoothingOptions,
+)
 
+STORE_OPTIONS = {"smoothing_temperature", "smoothing_view", "smoothing_store", "smoothing_store_dir"}
 COUNT = "smoothed_positions"
 SUMS = ("smoothing_moved", "smoothing_original")  # of the log, over the positions
 
@@ -62,6 +72,7 @@ class TextSmoother:
         self.temperature: float = cfg.smoothing_temperature
         self.schedule, self.origin = str(cfg.smoothing_schedule), str(cfg.smoothing_source)
         check_rate(cfg.smoothing_rate, self.schedule)
+        check_origin(cfg)
         self.common: Optional[Tensor] = None
         self.updates = 0
 
@@ -183,6 +194,30 @@ def check_rate(rate: float, schedule: str) -> None:
         raise ValueError(
             f"--smoothing-rate {rate:g} is for --smoothing-schedule {MIXED}, not {schedule}; leave it out, or choose {MIXED}"
         )
+
+
+def check_origin(cfg: Any) -> None:
+    """Raise ValueError for an option of a store where ``--smoothing-source`` reads none."""
+    origin = str(cfg.smoothing_source)
+    if origin in STORED:
+        return
+    for name in given_options(cfg) & STORE_OPTIONS:
+        raise ValueError(
+            f"--{name.replace('_', '-')} is for --smoothing-source {' or '.join(STORED)}, which reads a store, not {origin}; "
+            "leave it out"
+        )
+
+
+def given_options(cfg: Any) -> set[str]:
+    """Options of smoothing, but the weight, that are not at their defaults."""
+    return {
+        option.name
+        for option in dataclasses.fields(SmoothingOptions)
+        if option.name.startswith("smoothing_")
+        and option.name != "smoothing_weight"
+        # choices are strings from the command line and members of an Enum elsewhere
+        and str(getattr(cfg, option.name)) != str(getattr(option.default, "value", option.default))
+    }
 
 
 def log_means(logging_outputs: Sequence[Mapping[str, Any]]) -> None:

@@ -114,6 +114,7 @@ class SentencePredictionWithTeacherTask(GuardedLoading, FairseqTask):
             )
         self.dictionary = dictionary
         self._folders = folders
+        self._smoothing_checked = False
         self._take_spec(spec)
 
     @classmethod
@@ -329,10 +330,23 @@ class SentencePredictionWithTeacherTask(GuardedLoading, FairseqTask):
         dataset = self.make_dataset(folder, split, list(texts.values()), targets, seed)
         self.truncate(dataset, split)
         if training and self._smoother is not None:
-            dataset = smoothed_sentences(
-                self._smoother, dataset, self, folder, split, texts["input0"], spec.tokenizer
-            )
+            self._check_smoothing(folder, split)
+            dataset = self._smoothed(dataset, folder, split, texts["input0"])
         self.datasets[split] = dataset
+
+    def _smoothed(self, dataset, folder: str, split: str, tokens: Any):
+        """The dataset with what its text is smoothed by."""
+        tokenizer = self._folders[folder].tokenizer
+        return smoothed_sentences(self._smoother, dataset, self, folder, split, tokens, tokenizer)
+
+    def _check_smoothing(self, folder: str, split: str) -> None:
+        """Before the first epoch, check the stores of the other data folders, which would end the run in a later one."""
+        if self._smoothing_checked or not self._smoother.needs_store:
+            return
+        for other in self._folders.keys() - {folder}:
+            texts = list(open_sides(sentence_files(other, split), split).values())
+            self._smoothed(self.make_dataset(other, split, texts), other, split, texts[0])
+        self._smoothing_checked = True
 
     def make_dataset(
         self,

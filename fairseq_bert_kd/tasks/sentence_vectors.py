@@ -43,6 +43,7 @@ class SentenceVectorsTask(SentencePredictionWithTeacherTask):
     """
 
     _learned: dict[str, Any] | None = None
+    _stores_checked = False
 
     @functools.cached_property
     def _store(self) -> VectorReader:
@@ -132,6 +133,21 @@ class SentenceVectorsTask(SentencePredictionWithTeacherTask):
                 "its sentences with --task plain"
             )
         super().load_dataset(split, epoch, combine, **kwargs)
+        reader = self._opened(folder, split)
+        if split == self.cfg.train_subset and not self._stores_checked:
+            for other in self._folders.keys() - {folder}:  # would end the run in a later epoch
+                self._opened(other, split)
+            self._stores_checked = True
+        self.datasets[split] = SentenceVectorDataset(self.datasets[split], reader)
+
+    def _opened(self, folder: str, split: str):
+        """The store of a split.
+
+        Raises:
+            FileNotFoundError: there is none.
+            ValueError: it is of other data, or holds other vectors than those that are learned.
+        """
+        spec = self._folders[folder]
         sides = open_sides(sentence_files(folder, split, [SIDE]), split)
         digests = {"tokenizer": spec.tokenizer, "dictionary": spec.dictionary}
         path = self._store_path(folder, split)
@@ -141,7 +157,7 @@ class SentenceVectorsTask(SentencePredictionWithTeacherTask):
                 f"store {path} holds other vectors ({described_vectors(reader.info)}) than those that are learned "
                 f"({self._learned}); {reader.info.rebuild_command(reader.path)}"
             )
-        self.datasets[split] = SentenceVectorDataset(self.datasets[split], reader)
+        return reader
 
 
 def described_vectors(info: VectorInfo) -> dict[str, Any]:

@@ -21,13 +21,18 @@ from fairseq_bert_kd.data.teacher_stores import TeacherStores, check_unchanged_l
 from fairseq_bert_kd.modules.data_options import StoreOptions, TokenizerOptions
 from fairseq_bert_kd.modules.smoothing_options import SmoothingOptions
 from fairseq_bert_kd.modules.source_smoothing import SourceSmoothing
-from fairseq_bert_kd.modules.text_smoother import SpecialIds, TextSmoother, log_means
+from fairseq_bert_kd.modules.text_smoother import (
+    SpecialIds,
+    TextSmoother,
+    given_options,
+    log_means,
+)
 from fairseq_bert_kd.storage.alignment import check_tokenizer
 from fairseq_bert_kd.storage.topk_store import DEFAULT_NAME
 from fairseq_bert_kd.teachers.gold_comparison import GoldComparison
 from fairseq_bert_kd.teachers.load import is_token_teacher
 from fairseq_bert_kd.teachers.load_live import load_live_teacher
-from fairseq_bert_kd.teachers.smoothed_inputs import smoothed_sources
+from fairseq_bert_kd.teachers.smoothed_inputs import smoothed_sources, source_readers
 from fairseq_bert_kd.tokenization.bpe import HfTokenizerBPE
 from fairseq_bert_kd.tokenization.guarded_text import GuardedText
 from fairseq_bert_kd.tokenization.hf_tokenizer import HfTokenizer
@@ -114,10 +119,16 @@ class TranslationWithTeacherTask(GuardedTranslation, GuardedText, TranslationTas
         )
         self.live_teacher = None
         self.smoother = TextSmoother(cfg, cfg.seed)
+        if not cfg.smoothing_weight and (given := given_options(cfg)):
+            option = min(given).replace("_", "-")
+            raise ValueError(
+                f"--{option} is given, and --smoothing-weight is 0: nothing would be smoothed; add --smoothing-weight 0.5, or "
+                "leave it out"
+            )
         self._source_smoothing: SourceSmoothing | None = None
         self._gold_comparison = GoldComparison()
         self._iterated: str | None = None  # split of the latest batches
-        self._all_folders_checked = False
+        self._all_folders_checked = self._smoothing_checked = False
         self._teachers_tokenizers: set[str] = set()  # digests
 
     def build_model(self, cfg, from_checkpoint=False):
@@ -155,12 +166,27 @@ class TranslationWithTeacherTask(GuardedTranslation, GuardedText, TranslationTas
         src_sizes = self.datasets[split].src_sizes
         self._attach_teachers(split, parts, combine)
         if split == self.cfg.train_subset and self._source_smoothing is not None:
-            sources = [
-                data_utils.load_indexed_dataset(part.prefixes["source"], self.src_dict, self.cfg.dataset_impl)
-                for part in parts
-            ]
+            self._check_smoothing(parts, split, combine)
+            sources = self._sources(parts)
             pairs = self.datasets[split]
             self.datasets[split] = smoothed_sources(self.smoother, pairs, src_sizes, self, parts, sources)
+
+    def _sources(self, parts):
+        """Indexed sources of parts of the corpus."""
+        return [
+            data_utils.load_indexed_dataset(part.prefixes["source"], self.src_dict, self.cfg.dataset_impl)
+            for part in parts
+        ]
+
+    def _check_smoothing(self, parts, split, combine):
+        """Before the first epoch, check the stores of the other data folders, which would end the run in a later one."""
+        if self._smoothing_checked or not self.smoother.needs_store:
+            return
+        for folder in utils.split_paths(self.cfg.data):
+            if folder != parts[0].folder:
+                others = self.parts_of(folder, split, combine)
+                source_readers(self.smoother, self, others, self._sources(others))
+        self._smoothing_checked = True
 
     def _attach_teachers(self, split, parts, combine):
         """Put teachers' rows beside the targets, if the criterion requires them."""

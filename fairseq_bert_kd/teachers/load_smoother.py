@@ -65,9 +65,9 @@ def _of_checkpoint(path: str, dictionary: Any, where: str, unmasked: bool) -> An
             "transformers folder"
         )
     model = MODEL_REGISTRY[arch].of_checkpoint(state)
-    if unmasked and model.replacement.always_masked:
+    if unmasked and not model.replacement.keep:
         raise ValueError(
-            f"checkpoint `{path}` was trained with its mask token at every position that it predicted, so its predictions at "
+            f"checkpoint `{path}` never saw the right token at a position that it predicted (--cmlm-keep 0), so its predictions at "
             "unmasked positions mean nothing; train it with --cmlm-keep 0.1 --cmlm-random 0.1 (BERT's), or dump --view masked"
         )
     known, here = model.digests.get("target_dictionary", ""), dictionary_digest(dictionary.symbols)

@@ -91,22 +91,34 @@ def smoothed_sources(
     if not smoother.needs_store:
         smoother.take_counts(word_counts(sources, dictionary))
         return pairs
-    readers = []
+    readers, needed = source_readers(smoother, task, parts, sources)
+    return SmoothedDataset(
+        pairs, StoreRows(readers, needed, upsample_first=repeats), text_of_sources, dictionary.pad()
+    )
+
+
+def source_readers(
+    smoother: TextSmoother, task: Any, parts: Sequence[Any], sources: Sequence[Any]
+) -> tuple[list[Any], Any]:
+    """Readers of the stores of a corpus's parts, and what of their rows is needed; arguments as `smoothed_sources`.
+
+    Raises:
+        FileNotFoundError, ValueError: see `open_smoothing`.
+    """
+    cfg, readers, needed = task.cfg, [], None
     for part, tokens in zip(parts, sources, strict=True):
         path = _path(smoother, cfg.data, part.folder, part.name, f"{cfg.source_lang}-{cfg.target_lang}")
         reader, needed = open_smoothing(
             path,
             False,
             _stated(smoother, part.name, getattr(task, "tokenizer_digest", "") or ""),
-            dictionary.symbols,
+            task.src_dict.symbols,
             {"source": tokens},
             smoother.requirements,
             str(cfg.kd_check) == "all",
         )
         readers.append(reader)
-    return SmoothedDataset(
-        pairs, StoreRows(readers, needed, upsample_first=repeats), text_of_sources, dictionary.pad()
-    )
+    return readers, needed
 
 
 def word_counts(texts: Sequence[Any], dictionary: Any) -> torch.Tensor:

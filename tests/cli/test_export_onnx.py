@@ -1,5 +1,7 @@
 """``export-student --format onnx``: the same vectors from onnxruntime and the tokenizer alone."""
 
+import shutil
+
 import numpy as np
 import pytest
 import torch
@@ -51,6 +53,23 @@ def test_vectors_are_the_model_s(task, folder, tmp_path, pooling, layers):
     expected = model.sentence_vectors(tokens, lengths).detach().numpy()
     assert np.abs(expected).max() > 0.1
     np.testing.assert_allclose(found, expected, rtol=0, atol=1e-4)
+
+
+def test_the_tokenizer_neither_cuts_nor_pads(task, folder, tmp_path):
+    """Whatever the teacher's own did: a student reads texts of any length."""
+    from tokenizers import Tokenizer
+
+    limited = shutil.copytree(folder, tmp_path / "limited")
+    tokenizer = Tokenizer.from_file(str(limited / "tokenizer.json"))
+    tokenizer.enable_truncation(6)
+    tokenizer.enable_padding(length=6)
+    tokenizer.save(str(limited / "tokenizer.json"))
+    assert (
+        export(save_lstm(build_lstm(task), tmp_path / "model.pt"), tmp_path / "out", "--tokenizer", limited)
+        == 0
+    )
+    saved = Tokenizer.from_file(str(tmp_path / "out/tokenizer.json"))
+    assert [len(saved.encode(text).ids) for text in ("man", "man " * 20)] == [3, 22]
 
 
 def test_another_model_or_tokenizer_is_refused(task, folder, tmp_path, capsys):

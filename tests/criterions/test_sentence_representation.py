@@ -51,6 +51,14 @@ def test_relations_count_once_for_each_sentence():
     assert log["relational_loss"].item() == pytest.approx(2 * 0.5)
 
 
+def test_every_batch_logs_the_same_types():
+    """fairseq's workers add up tensors and numbers apart, and hang where one has a number and the other a tensor."""
+    both = [criterion(weight=0.1)(model(STUDENT[:n]), sample(TEACHER[:n]))[2] for n in (1, 2)]
+    one, two = ({name: type(value) for name, value in log.items()} for log in both)
+    assert one == two
+    assert both[0]["random_cosine"].item() == 0
+
+
 def test_what_is_logged():
     logs = [criterion()(model(STUDENT), sample())[2], criterion()(model(STUDENT[:1]), sample(TEACHER[:1]))[2]]
     with metrics.aggregate(new_root=True) as aggregated:

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from fairseq_bert_kd.cli import encode as encode_command
+from fairseq_bert_kd.cli.encode import write_array
 from fairseq_bert_kd.cli.main import cli_main
 from fairseq_bert_kd.storage.vector_store import VectorReader, vector_store_path
 from fairseq_bert_kd.storage.verify import verify_store
@@ -104,6 +105,11 @@ def test_store_commands_know_it(folder, capsys):
     assert sum(line.startswith("cosine") for line in shown) == 2
     assert cli_main(["store", "show", path, "3", "--temperature", "2"]) == 2
     assert "--temperature divides the logits of token rows" in capsys.readouterr().err
+
+
+def test_the_declared_vector_by_name_is_compared_as_declared(folder):
+    assert vectors(folder / "data", folder / "bert", "--vector", "mean", "--name", "named") == 0
+    assert VectorReader(vector_store_path(folder / "data", "train", "named")).info.similarity == "cosine"
 
 
 @pytest.mark.parametrize("vector", ["cls", "last2-mean"])
@@ -387,3 +393,17 @@ def test_the_teacher_s_digest_does_not_depend_on_the_precision(folder):
     whole, half = (VectorReader(vector_store_path(folder / "data", "valid", name)) for name in ("", "half"))
     assert (whole.info.precision, half.info.precision) == ("fp32", "bf16")
     assert half.info.teacher_digest == whole.info.teacher_digest
+
+
+def test_numbers_that_the_type_does_not_hold_are_refused(tmp_path):
+    parts = [np.ones((2, 3), np.float32), np.array([[1.0, 2.0, 3.0], [1.0, 1e6, 3.0]], np.float32)]
+    with pytest.raises(ValueError, match="line 4: its vector is not finite in float16; give --dtype float32"):
+        write_array(tmp_path / "x.npy", iter(parts), np.dtype("float16"))
+    assert write_array(tmp_path / "x.npy", iter(parts), np.dtype("float32")) == 4
+
+
+def test_stores_of_all_folders_are_checked_before_training(folder, tmp_path):
+    shutil.copytree(folder / "data", tmp_path / "other")
+    vector_store_path(tmp_path / "other", "train").unlink()
+    with pytest.raises(FileNotFoundError, match="other"):
+        train(f"{folder / 'data'}:{tmp_path / 'other'}", tmp_path / "student", *SIZES, updates=1)
