@@ -106,6 +106,20 @@ def controlled_table(table: Tensor, control: str, generator: torch.Generator) ->
     return torch.cat([table[:1], vectors])
 
 
+def unit_scale(table: Tensor) -> float:
+    """Factor by which the numbers of all vectors, ``(entities + 1, entity_dim)`` without row 0, have standard deviation 1.
+
+    Raises:
+        ValueError: all numbers are the same.
+    """
+    deviation = float(table[1:].std(correction=0))
+    if not deviation > 0:
+        raise ValueError(
+            "the entity vectors are all the same; train them with `fairseq-bert-kd entity-vectors`, or give --entity-scale none"
+        )
+    return 1 / deviation
+
+
 def entity_scores(features: Tensor, candidates: Tensor) -> Tensor:
     """Scores of candidate entities by dot product (Zhang et al. 2019, Eq. 7).
 

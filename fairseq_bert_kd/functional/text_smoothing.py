@@ -83,6 +83,25 @@ def sparse_text(
     return SmoothedText(smoothed, ids, weight * probs)
 
 
+def dense_mixtures(
+    embedding: Tensor, tokens: Tensor, logits: Tensor, weight: float, temperature: float = 1.0
+) -> Tensor:
+    """Embeddings mixed over the whole dictionary, as the equation is written; training uses the sparse form.
+
+    Args:
+        embedding: ``(dictionary, d)``.
+        tokens: ``(n,)`` int64 original ids.
+        logits: ``(n, dictionary)`` of the masked language model.
+        weight: lambda.
+        temperature: T.
+
+    Returns:
+        ``(n, d)``.
+    """
+    probs = (logits / temperature).softmax(dim=-1)
+    return weight * (probs @ embedding) + (1.0 - weight) * embedding[tokens]
+
+
 def common_text(common: Tensor, smoothed: Tensor, weight: float) -> SmoothedText:
     """The same distribution at every position, a control.
 

@@ -342,8 +342,8 @@ def _checkpoint_to_start_from(cfg: Any, vocabulary: Any) -> Optional[dict[str, T
         if given is not None and str(given) != str(own):
             option = name.replace("_", "-")
             raise ValueError(
-                f"--{option} is {given} (perhaps that of --arch sentence_lstm_small), but --encoder-init `{path}` has {own}; leave "
-                "the option out, and choose --arch sentence_lstm"
+                f"--{option} is {given}, but --encoder-init `{path}` has {own}; leave the option out (--arch sentence_lstm_small "
+                "gives it too: choose sentence_lstm)"
             )
         setattr(cfg, name, own)
     theirs, ours = spec.digests["tokenizer"], vocabulary.digests["tokenizer"]

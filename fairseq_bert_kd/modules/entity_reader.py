@@ -14,10 +14,14 @@ from fairseq_bert_kd.functional.entity_fusion import (
     controlled_table,
     default_kinds,
     look_up,
+    unit_scale,
 )
 from fairseq_bert_kd.modules.entity_release import ReleasedWeights
 from fairseq_bert_kd.modules.entity_stream import INITS, ZERO, EntityStream
 from fairseq_bert_kd.storage.entity_vectors import read_entity_vectors
+
+UNIT = "unit"
+SCALES = (UNIT, "none")
 
 
 @dataclass
@@ -54,6 +58,14 @@ class EntityOptions(FairseqDataclass):
             "from it; it needs the encoder, vectors, layers and heads that it was made with"
         },
     )
+    entity_scale: ChoiceEnum(SCALES) = field(  # type: ignore[valid-type]
+        default=UNIT,
+        metadata={
+            "help": "unit: the stream reads the vectors times one number, so that theirs have standard deviation 1 (ours: as they are, "
+            "with length 1 like TransE's, the stream's own random weights drown them); none: as they are, as released, which "
+            "--entity-weights needs"
+        },
+    )
     entity_control: ChoiceEnum(CONTROLS) = field(  # type: ignore[valid-type]
         default=TRUE,
         metadata={
@@ -71,6 +83,7 @@ class EntityReader(nn.Module):
         table: ``(entities + 1, entity_dim)`` float32, row 0 zeros for no entity.
         digest: of the vectors.
         reads: False for a model that is never shown an entity (``--entity-control none``).
+        scale: by which the stream's input is multiplied; what predicts entities takes the vectors as they are.
 
     Attributes:
         vectors: the table, frozen.
@@ -80,9 +93,11 @@ class EntityReader(nn.Module):
     vectors: Tensor
     head_start: Optional[dict[str, Tensor]] = None
 
-    def __init__(self, stream: EntityStream, table: Tensor, digest: str, reads: bool = True):
+    def __init__(
+        self, stream: EntityStream, table: Tensor, digest: str, reads: bool = True, scale: float = 1.0
+    ):
         super().__init__()
-        self.stream, self.digest, self.reads = stream, digest, reads
+        self.stream, self.digest, self.reads, self.scale = stream, digest, reads, scale
         self.register_buffer("vectors", table)
 
     @classmethod
@@ -106,8 +121,13 @@ class EntityReader(nn.Module):
         generator = torch.Generator().manual_seed(seed)
         table = controlled_table(torch.from_numpy(vectors.table()), control, generator)
         stream = EntityStream(encoder, kinds, table.size(1), cfg.entity_heads, str(cfg.entity_init))
-        reader = cls(stream, table, vectors.digest(), reads=control != NONE)
+        scale = unit_scale(table) if str(cfg.entity_scale) == UNIT else 1.0
+        reader = cls(stream, table, vectors.digest(), control != NONE, scale)
         if cfg.entity_weights:
+            if scale != 1.0:
+                raise ValueError(
+                    f"--entity-weights was trained on vectors as they are, --entity-scale is {UNIT}; add --entity-scale none"
+                )
             released = ReleasedWeights.read(cfg.entity_weights)
             released.fill(encoder, stream, pooler)
             reader.head_start = released.head()
@@ -118,7 +138,7 @@ class EntityReader(nn.Module):
         """The reader of `spec`, without its weights."""
         table = torch.zeros(stated["rows"], stated["width"])
         stream = EntityStream(encoder, stated["kinds"], stated["width"], stated["heads"])
-        return cls(stream, table, stated["digest"], stated["reads"])
+        return cls(stream, table, stated["digest"], stated["reads"], stated.get("scale", 1.0))
 
     def take(self, stated: dict[str, Any], weights: dict[str, Tensor], name: str) -> None:
         """Start from the reader of a checkpoint.
@@ -156,7 +176,7 @@ class EntityReader(nn.Module):
         rows, width = self.vectors.shape
         return {
             "rows": rows, "width": width, "kinds": self.stream.kinds, "heads": self.stream.heads, "digest": self.digest,
-            "reads": self.reads,
+            "reads": self.reads, "scale": self.scale,
         }  # fmt: skip
 
     def forward(
@@ -180,4 +200,6 @@ class EntityReader(nn.Module):
             placed = torch.zeros_like(input_ids)
         if attention_mask is None:
             attention_mask = torch.ones_like(input_ids)
-        return self.stream(encoder, look_up(placed, self.vectors), input_ids, attention_mask, token_type_ids)
+        entities = look_up(placed, self.vectors)
+        entities = entities._replace(vectors=entities.vectors * self.scale)
+        return self.stream(encoder, entities, input_ids, attention_mask, token_type_ids)

@@ -1,6 +1,7 @@
 import math
 
 import numpy as np
+import pytest
 import torch
 
 from fairseq_bert_kd.functional.entity_fusion import (
@@ -18,6 +19,7 @@ from fairseq_bert_kd.functional.entity_fusion import (
     look_up,
     place_entities,
     states_of_arguments,
+    unit_scale,
 )
 from fairseq_bert_kd.functional.entity_noise import noisy_entities, without_masked_mentions
 from fairseq_bert_kd.functional.text_format import TextFormat
@@ -30,6 +32,14 @@ def test_states_of_arguments():
     places = torch.tensor([[0, 2, 1], [1, 0, 0]])
     found = states_of_arguments(states, places, 2)
     assert found.tolist() == [[5.0, 6.0, 3.0, 4.0], [7.0, 8.0, 0.0, 0.0]]
+
+
+def test_unit_scale():
+    """Numbers 1 and 3 have mean 2 and deviation 1; row 0 does not count."""
+    table = torch.tensor([[0.0, 0.0], [2.0, 6.0], [6.0, 2.0]])
+    assert unit_scale(table) == 0.5
+    with pytest.raises(ValueError, match="all the same"):
+        unit_scale(torch.ones(3, 2))
 
 
 def test_alignment_by_hand():

@@ -8,6 +8,7 @@ import torch
 from fairseq_bert_kd.functional.text_smoothing import (
     check_settings,
     common_text,
+    dense_mixtures,
     mixtures,
     moved_mass,
     original_mass,
@@ -20,12 +21,6 @@ EMBEDDING = torch.tensor([[1.0, 0.0], [0.0, 1.0], [1.0, 1.0]])
 LOGITS = torch.tensor([0.5, 0.25, 0.25]).log()
 TOKENS = torch.tensor([[0]])
 HERE = torch.tensor([[True]])
-
-
-def dense_mixture(embedding, tokens, logits, weight, temperature=1.0):
-    """``(rows, d)`` mixtures over the whole dictionary, as the formula is written."""
-    probs = torch.softmax(logits / temperature, dim=-1)
-    return weight * (probs @ embedding) + (1 - weight) * embedding[tokens]
 
 
 def stored(logits, k, temperature=1.0):
@@ -43,7 +38,7 @@ def sparse(k, weight, temperature=1.0):
     [(1.0, 1.0, (0.75, 0.5)), (0.5, 1.0, (0.875, 0.25)), (0.0, 1.0, (1.0, 0.0)), (1.0, 1e9, (2 / 3, 2 / 3))],
 )
 def test_values_by_hand(weight, temperature, expected):
-    dense = dense_mixture(EMBEDDING, TOKENS[0], LOGITS[None], weight, temperature)
+    dense = dense_mixtures(EMBEDDING, TOKENS[0], LOGITS[None], weight, temperature)
     torch.testing.assert_close(dense, torch.tensor([expected]))
     torch.testing.assert_close(mixtures(EMBEDDING, sparse(3, weight, temperature), TOKENS), dense)
 
@@ -64,7 +59,7 @@ def test_all_tokens_are_the_dense_form():
     embedding, logits = torch.randn(50, 8), torch.randn(2, 3, 50)
     tokens = torch.randint(50, (2, 3))
     text = sparse_text(*stored(logits, 50, 2.0), torch.ones(2, 3, dtype=torch.bool), 0.7, 2.0)
-    dense = dense_mixture(embedding, tokens.flatten(), logits.flatten(0, 1), 0.7, 2.0)
+    dense = dense_mixtures(embedding, tokens.flatten(), logits.flatten(0, 1), 0.7, 2.0)
     torch.testing.assert_close(mixtures(embedding, text, tokens), dense, atol=1e-6, rtol=0)
 
 

@@ -6,6 +6,7 @@ import torch
 from fairseq.data import Dictionary
 from omegaconf import OmegaConf
 
+from fairseq_bert_kd.functional.text_smoothing import sparse_text
 from fairseq_bert_kd.models.hf_encoder import HfEncoder, HfEncoderConfig
 from fairseq_bert_kd.tokenization.dictionary import map_dictionary
 from fairseq_bert_kd.tokenization.hf_tokenizer import HfTokenizer
@@ -74,3 +75,17 @@ def batch_of(task, *texts):
         encoded.append((torch.tensor(padded), lengths))
     tokens, lengths = zip(*encoded, strict=True)
     return {"texts": tokens, "lengths": lengths}
+
+
+def whole_text(task, batch):
+    """A batch's only text in the place of whose tokens stand random distributions over the dictionary; these, and its ids."""
+    [tokens] = batch["texts"]
+    torch.manual_seed(2)
+    logits = torch.randn(*tokens.shape, len(task.source_dictionary))
+    best, ids = logits.topk(logits.size(-1))
+    chosen = tokens != task.source_dictionary.pad()
+    return (
+        sparse_text(ids, best, logits.logsumexp(dim=-1), chosen, weight=1.0),
+        logits.softmax(dim=-1),
+        tokens,
+    )

@@ -9,7 +9,7 @@ from omegaconf import OmegaConf
 from torch.nn import functional as F
 from transformers import BertConfig, BertModel
 
-from fairseq_bert_kd.functional.entity_fusion import EntityInput
+from fairseq_bert_kd.functional.entity_fusion import EntityInput, unit_scale
 from fairseq_bert_kd.models.entity_encoder import EntityEncoder, EntityEncoderConfig
 from fairseq_bert_kd.modules.entity_release import ReleasedWeights
 from fairseq_bert_kd.modules.entity_stream import EntityHead, EntityLayer, EntityStream
@@ -91,6 +91,25 @@ def test_a_head_reads_tokens_and_entities_at_the_arguments(task, vectors, monkey
     again.load_state_dict(model.state_dict())
     same, _ = again.eval()(**batch, entities=entities, arguments=arguments, classification_head_name=HEAD)
     torch.testing.assert_close(same, logits)
+
+
+@torch.no_grad()
+def test_the_stream_reads_scaled_vectors(task, vectors):
+    """Twice the vectors make no difference, unless they are read as they are."""
+    found = {}
+    for scale in ("unit", "none"):
+        for factor in (1.0, 2.0):
+            model = model_of(task, vectors, entity_init="normal", entity_scale=scale)
+            model.entities.vectors *= factor
+            if scale == "unit":
+                model.entities.scale = unit_scale(model.entities.vectors)
+            batch = batch_of(task, *TEXTS)
+            found[scale, factor] = model(**batch, entities=entities_of(batch))[0]
+    torch.testing.assert_close(found["unit", 1.0], found["unit", 2.0])
+    assert not torch.allclose(found["none", 1.0], found["none", 2.0], atol=1e-5)
+    assert model_of(task, vectors).entities.spec()["scale"] == pytest.approx(
+        unit_scale(model_of(task, vectors).entities.vectors)
+    )
 
 
 @torch.no_grad()
@@ -416,6 +435,9 @@ def test_released_weights_that_do_not_fit(tmp_path):
         ReleasedWeights.read(str(tmp_path))
 
 
-def test_released_weights_and_a_checkpoint_exclude_each_other(task, vectors):
+def test_released_weights_exclude_other_starts(task, vectors, tmp_path):
+    torch.save(released_weights(), tmp_path / "pytorch_model.bin")
+    with pytest.raises(ValueError, match="add --entity-scale none"):
+        model_of(task, vectors, entity_weights=str(tmp_path))
     with pytest.raises(ValueError, match="--encoder-init and --entity-weights both say"):
         model_of(task, vectors, entity_weights="ernie_base", encoder_init="x.pt")

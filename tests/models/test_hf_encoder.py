@@ -23,6 +23,7 @@ from tests.models.small_encoders import (
     save,
     sentence_task,
     sizes,
+    whole_text,
 )
 from tests.tiny_chain import TEACHERS, build_teacher_folder, logged
 
@@ -437,3 +438,19 @@ def test_pooler_of_another_width_is_refused(task):
 
 def test_name_is_ours():
     assert MODEL_REGISTRY["hf_encoder"] is HfEncoder
+
+
+@torch.no_grad()
+def test_smoothed_words_are_the_authors_soft_inputs(task):
+    """With all candidates and the closing token, lambda 1: probabilities times the input embeddings, [CLS] as it is."""
+    model, batch = build(task, **sizes()), batch_of(task, FIRST)
+    text, probs, _ = whole_text(task, batch)
+    read = []
+    model.encoder.register_forward_pre_hook(lambda _, args, given: read.append(given), with_kwargs=True)
+    model(**batch, smoothed=(text,))
+    words = model.encoder.get_input_embeddings().weight
+    inputs, given = model.lay_out(**batch), read[0]["inputs_embeds"]
+    for row, length in enumerate(batch["lengths"][0].tolist()):
+        expected = probs[row, :length] @ words[model.token_to_encoder]
+        torch.testing.assert_close(given[row, inputs.positions[0][row, :length]], expected, atol=1e-6, rtol=0)
+    assert torch.equal(given[:, 0], words[inputs.input_ids[:, 0]])

@@ -13,7 +13,7 @@ from fairseq_bert_kd.modules.sentence_lstm_spec import POOLINGS
 from fairseq_bert_kd.modules.word_embedding import reduced
 from fairseq_bert_kd.teachers.interface import SentenceEncoder
 from tests.models import small_encoders
-from tests.models.small_encoders import FIRST, HEAD, SECOND, batch_of
+from tests.models.small_encoders import FIRST, HEAD, SECOND, batch_of, whole_text
 from tests.models.small_lstms import SIZES, build_lstm, lstm_task, save_lstm
 from tests.tiny_chain import build_teacher_folder
 
@@ -200,3 +200,15 @@ def test_width_of_the_vector(folder, task):
         SentenceLstm.build_model(
             OmegaConf.structured(SentenceLstmConfig()), SimpleNamespace(spec=SimpleNamespace(texts=1))
         )
+
+
+@torch.no_grad()
+def test_smoothed_words_are_mixtures_of_its_embeddings(task, monkeypatch):
+    model, batch = build_lstm(task), batch_of(task, FIRST)
+    text, probs, tokens = whole_text(task, batch)
+    read, states = [], model._hidden
+    monkeypatch.setattr(model, "_hidden", lambda words, lengths: read.append(words) or states(words, lengths))
+    model._vectors(tokens, batch["lengths"][0], text)
+    chosen = tokens != task.source_dictionary.pad()
+    expected = probs @ model.embedding.weight[model.token_to_encoder]
+    torch.testing.assert_close(read[0][chosen], expected[chosen], atol=1e-6, rtol=0)
