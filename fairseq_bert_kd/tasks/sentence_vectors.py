@@ -23,6 +23,7 @@ from fairseq_bert_kd.tasks.sentence_prediction_with_teacher import (
 
 CRITERION = "sentence_representation"
 LEARNED = "learned_vectors"  # in the task's state, and so in checkpoints
+SIMILARITY = "vector_similarity"  # as well
 
 
 @dataclass
@@ -43,6 +44,7 @@ class SentenceVectorsTask(SentencePredictionWithTeacherTask):
     """
 
     _learned: dict[str, Any] | None = None
+    _similarity: str | None = None
     _stores_checked = False
 
     @functools.cached_property
@@ -68,12 +70,16 @@ class SentenceVectorsTask(SentencePredictionWithTeacherTask):
 
     @property
     def similarity(self) -> str:
-        """What the teacher's vectors are compared by, "cosine" or "" where not known."""
-        return self._store.info.similarity
+        """What the teacher's vectors are compared by, "cosine" or "" where not known; a checkpoint remembers it."""
+        if self._similarity is None:
+            self._similarity = self._store.info.similarity
+            self.state.merge_state_dict({SIMILARITY: self._similarity})
+        return self._similarity
 
     def load_state_dict(self, state_dict):
         super().load_state_dict(state_dict)
         self._take_learned(state_dict.get(LEARNED))
+        self._similarity = state_dict.get(SIMILARITY)
 
     def _take_learned(self, described: str | None) -> None:
         """Remember whose vectors are learned, as JSON; None if not known."""

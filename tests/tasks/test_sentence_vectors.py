@@ -14,7 +14,7 @@ from fairseq_bert_kd.cli.main import cli_main
 from fairseq_bert_kd.storage.vector_store import VectorReader, vector_store_path
 from fairseq_bert_kd.storage.verify import verify_store
 from fairseq_bert_kd.tokenization.hf_tokenizer import HfTokenizer
-from tests.tiny_chain import PLUGIN, WORDS, build_teacher_folder, run_fairseq
+from tests.tiny_chain import PLUGIN, WORDS, build_teacher_folder, logged, run_fairseq
 from tests.tiny_sentences import prepare, write_table
 
 SIZES = ("--hidden-size", 8)
@@ -407,3 +407,16 @@ def test_stores_of_all_folders_are_checked_before_training(folder, tmp_path):
     vector_store_path(tmp_path / "other", "train").unlink()
     with pytest.raises(FileNotFoundError, match="other"):
         train(f"{folder / 'data'}:{tmp_path / 'other'}", tmp_path / "student", *SIZES, updates=1)
+
+
+def test_validation_needs_no_store_of_the_training_text(folder, student, tmp_path):
+    """The checkpoint remembers what the loss by default was."""
+    data = shutil.copytree(folder / "data", tmp_path / "data")
+    vector_store_path(data, "train").unlink()
+    with logged("valid") as lines:
+        run_fairseq(
+            "validate", data, "--user-dir", PLUGIN, "--task", "sentence_vectors", "--path", student, "--valid-subset", "valid",
+            "--batch-size", 8, "--cpu", "--log-format", "json",
+        )  # fmt: skip
+    [found] = map(json.loads, lines)
+    assert found["valid_loss"] == found["valid_cosine_loss"]
