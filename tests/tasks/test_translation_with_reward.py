@@ -104,6 +104,23 @@ def test_train_mode_is_what_it_was(transformer, advantage):
     assert [module.training for module in transformer.model.modules()] == before
 
 
+def test_a_recurrent_layer_is_scored_in_training_mode_without_dropout():
+    """cuDNN refuses the backward pass of one in evaluation mode; without dropout both modes score alike."""
+    layer = torch.nn.LSTM(4, 4, num_layers=2, dropout=0.5)
+    model = torch.nn.Sequential(torch.nn.Dropout(0.5), layer)
+    texts = torch.randn(3, 2, 4)
+    model.eval()
+    expected, _ = model(texts)
+    for training in (True, False):
+        model.train()
+        layer.train(training)
+        with evaluation_mode(model):
+            assert (model.training, model[0].training, layer.training) == (False, False, True)
+            torch.testing.assert_close(model(texts)[0], expected)
+        assert (model.training, model[0].training, layer.training) == (True, True, training)
+        assert layer.dropout == 0.5
+
+
 def test_train_mode_is_what_it_was_after_an_error(transformer):
     class Broken(Reward):
         name = "broken"
