@@ -16,7 +16,14 @@ LSTM = ("--arch", "distilled_lstm_small", "--dropout", 0.1)
 
 
 def train(
-    data, save_dir, *arguments, tokenizer=None, updates=2, task="translation_with_reward", model=TINY, device=CPU
+    data,
+    save_dir,
+    *arguments,
+    tokenizer=None,
+    updates=2,
+    task="translation_with_reward",
+    model=TINY,
+    device=CPU,
 ):
     """fairseq-train with rewards; the path of the last checkpoint."""
     read = ("--kd-tokenizer", tokenizer) if tokenizer else ()

@@ -43,10 +43,14 @@ def test_cosine_takes_the_copy_unless_it_pays_for_it(chain, nbest):
     ("options", "message"),
     [
         (("--by", "evaluator"), "compares outputs with their sources: give --sources"),
-        (("--by", "evaluator", "--sources", "sources"), "reward `evaluator` needs --evaluator"),
-        (("--by", "rouge-1", "--sources", "sources"), "needs references, which are not at hand"),
+        (("--by", "evaluator", "--sources", "sources"), "reward `evaluator` needs --evaluator, a ch"),
+        (("--by", "rouge-1", "--sources", "sources"), "which are not at hand when one translates; take ev"),
         (("--by", "cosine", "--sources", "short"), "has 1 lines, "),
-        (("--copy-penalty", 0.1), "--copy-penalty compares with the source: give --sources"),
+        (("--copy-penalty", 0.1), "--copy-penalty 0.1 compares outputs with their sources"),
+        (
+            ("--by", "cosine", "--sources", "sources", "--copy-penalty", -1),
+            "at least 0, got -1; the default is 0",
+        ),
     ],
 )
 def test_refused(nbest, capsys, monkeypatch, options, message):

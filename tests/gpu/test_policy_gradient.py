@@ -12,7 +12,15 @@ from tests.tiny_chain import logged
 @pytest.mark.parametrize("model", [TINY, LSTM], ids=["transformer", "lstm"])
 def test_generator(chain, device, tmp_path, model):
     with logged("train_inner") as inner:
-        train(chain.data, tmp_path, "--rl-reward", "bleu", tokenizer=chain.bert, model=model, device=device.options)
+        train(
+            chain.data,
+            tmp_path,
+            "--rl-reward",
+            "bleu",
+            tokenizer=chain.bert,
+            model=model,
+            device=device.options,
+        )
     steps = [json.loads(line) for line in inner]
     assert len(steps) == 2
     for step in steps:

@@ -340,8 +340,7 @@ def test_training_logs_what_it_did_and_goes_on(chain, trained, tmp_path):
     """Also after a kill; the checkpoint holds the generator alone and translates in stock fairseq's way."""
     arguments = (
         "--rl-reward", "0.5*bleu+0.5*rouge-1", "--finetune-from-model", trained["transformer"], "--update-freq", 2,
-        "--eval-bleu", "--eval-bleu-args", '{"beam": 2, "max_len_b": 8}', "--best-checkpoint-metric", "ibleu",
-        "--maximize-best-checkpoint-metric",
+        "--eval-bleu", "--eval-bleu-args", '{"beam": 2, "max_len_b": 8}', "--best-checkpoint-metric", "source_bleu",
     )  # fmt: skip
     with logged("train_inner") as inner, logged("valid") as valid:
         train(chain.data, tmp_path / "one", *arguments, tokenizer=chain.bert, updates=3)
@@ -402,20 +401,42 @@ def evaluators(chain, tmp_path_factory):
     for name, tokenizer in (("uncased", chain.bert), ("cased", folder / "cased")):
         assert prepare(tokenizer, folder / f"data-{name}", *columns, *tables) == 0
         found[name] = train_sentences(folder / f"data-{name}", folder / name, updates=1)
+    found["held-out"] = train_sentences(folder / "data-uncased", folder / "held-out", updates=2)
     return found
+
+
+def judged(evaluators, other="held-out"):
+    """Arguments for two evaluators."""
+    return ("--rl-evaluator", evaluators["uncased"], "--rl-held-out-evaluator", evaluators[other], "--rl-positive",
+            "good", "--eval-bleu", "--eval-bleu-args", '{"beam": 1, "max_len_b": 8}')  # fmt: skip
 
 
 def test_an_evaluator_rewards_and_another_judges(chain, trained, evaluators, tmp_path):
     """Neither is trained, nor in the checkpoint."""
-    path = evaluators["uncased"]
-    arguments = ("--rl-evaluator", path, "--rl-held-out-evaluator", path, "--rl-positive", "good", "--eval-bleu",
-                 "--eval-bleu-args", '{"beam": 1, "max_len_b": 8}', "--finetune-from-model", trained["transformer"])  # fmt: skip
+    start = ("--finetune-from-model", trained["transformer"])
     with logged("valid") as valid:
-        last = train(chain.data, tmp_path, *arguments, tokenizer=chain.bert, updates=1)
+        last = train(chain.data, tmp_path, *judged(evaluators), *start, tokenizer=chain.bert, updates=1)
     found = json.loads(valid[-1])
-    assert found["valid_held_out"] == found["valid_reward"] != "0"
+    assert 0 < float(found["valid_held_out"]) != float(found["valid_reward"]) > 0
     keys = (torch.load(path, weights_only=True)["model"].keys() for path in (last, trained["transformer"]))
     assert next(keys) == next(keys)
+
+
+def test_an_evaluator_that_does_not_reward_judges(chain, trained, evaluators, tmp_path):
+    """Also in plain training, which has the same reward and entropy in its log."""
+    options = (*judged(evaluators), "--rl-reward", "rouge-1", "--rl-weight", 0, "--eval-bleu-print-samples")
+    with logged("valid") as valid, logged("fairseq_bert_kd.tasks.translation_with_reward") as said:
+        train(chain.data, tmp_path, *options, tokenizer=chain.bert, updates=1)
+    found = json.loads(valid[-1])
+    scores = [float(found[f"valid_{name}"]) for name in ("reward", "evaluator", "held_out")]
+    assert len(set(scores)) == 3
+    assert 0 < float(found["valid_entropy"]) < 6
+    assert [line.split(":")[0] for line in said] == ["example hypothesis", "example reference"]
+
+
+def test_an_evaluator_does_not_judge_itself(chain, evaluators, tmp_path):
+    with pytest.raises(ValueError, match="are the same checkpoint, and what rewards cannot judge"):
+        train(chain.data, tmp_path, *judged(evaluators, "uncased"), tokenizer=chain.bert)
 
 
 def test_an_evaluator_that_reads_case_is_refused(chain, evaluators, tmp_path):
@@ -452,10 +473,19 @@ OPTIONS = [
     (("--rl-advantage", "greedy", "--rl-rollouts", 1), "no form for the 1 roll-outs of a prefix"),
     (("--rl-reward", "meteor"), "`meteor` is not a reward; the rewards are evaluator, cosine, rouge-1"),
     (("--rl-reward", "0.5*bleu+0.2*rouge-1"), "must sum to 1, got 0.7"),
-    (("--rl-reward", "evaluator"), "reward `evaluator` needs --rl-evaluator"),
+    (
+        ("--rl-reward", "evaluator"),
+        "needs --rl-evaluator, a checkpoint of a classifier of pairs; give it, or",
+    ),
     (("--rl-reward", "cosine"), "reward `cosine` needs --rl-sentence-encoder"),
-    (("--best-checkpoint-metric", "reward"), "would choose by what is optimised"),
+    (
+        ("--best-checkpoint-metric", "bleu"),
+        "would choose by what is optimised, --rl-reward bleu; take held_out",
+    ),
     (("--rl-rollout-stride", 0), "--rl-rollout-stride must be at least 1, got 0"),
+    (("--rl-rollout-stride", 2), "--rl-rollout-stride 2 has no effect without --rl-rollouts above 0"),
+    (("--rl-control", "constant"), "--rl-advantage rank-centred makes 0 of it"),
+    (("--eval-bleu", "--eval-bleu-detok", "moses"), "--eval-bleu-detok says how pieces become text"),
     (("--rl-kl-weight", 0.1), "give --rl-reference"),
     (("--rl-reference", "x.pt"), "--rl-reference is for --rl-kl-weight above 0"),
     (("--rl-held-out-evaluator", "x.pt"), "--rl-held-out-evaluator scores the output of --eval-bleu"),
