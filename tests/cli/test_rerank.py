@@ -4,6 +4,7 @@ import pytest
 
 from fairseq_bert_kd.cli.main import cli_main
 from fairseq_bert_kd.evaluation.fairseq_output import read_hypotheses, read_nbest
+from tests.rewards.case_readers import evaluator_reading
 
 NBEST = [["a b", "a man sits", "a man sat"], ["he"], ["x y", "x y z", "z"]]
 SOURCES = ["a man sat", "he", "z"]
@@ -58,6 +59,15 @@ def test_refused(nbest, capsys, monkeypatch, options, message):
     (nbest / "short").write_text("a\n", encoding="utf-8")
     assert rerank(nbest, *options) == 2
     assert message in capsys.readouterr().err
+    assert not (nbest / "out").exists()
+
+
+def test_lower_case_is_not_for_an_evaluator_that_reads_case(nbest, capsys, monkeypatch):
+    evaluator = evaluator_reading(lower_case=False, name="evaluator")
+    monkeypatch.setattr("fairseq_bert_kd.rewards.registry.load_evaluator", lambda *_, **__: evaluator)
+    (nbest / "cased").write_text("A man sat\nHe\nz\n", encoding="utf-8")
+    assert rerank(nbest, "--by", "evaluator", "--evaluator", "x.pt", "--sources", nbest / "cased") == 2
+    assert "no output has: source 'A man sat', output 'a b'" in capsys.readouterr().err
     assert not (nbest / "out").exists()
 
 

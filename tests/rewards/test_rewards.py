@@ -21,6 +21,7 @@ from fairseq_bert_kd.rewards.registry import NAMES, build_reward, parts_of
 from fairseq_bert_kd.rewards.similarity import CosineReward
 from fairseq_bert_kd.storage.sentence_data import SentenceSpec
 from fairseq_bert_kd.tokenization.hf_tokenizer import HfTokenizer
+from tests.rewards.case_readers import evaluator_reading
 from tests.tiny_sentences import prepare, write_table
 from tests.tiny_sentences import train as train_sentences
 
@@ -193,13 +194,7 @@ def test_case_must_agree(chain, tmp_path):
             check_same_case(*pair)
 
 
-def evaluator_reading(lower_case):
-    tokenizer = SimpleNamespace(name="t", normalise=str.lower if lower_case else str)
-    return Evaluator("held_out", torch.nn.Identity(), "head", None, tokenizer, 1)
-
-
-def test_lower_case_is_not_for_an_evaluator_that_reads_case(monkeypatch):
-    monkeypatch.setattr(torch.nn.Identity, "max_positions", lambda self: 9, raising=False)
+def test_lower_case_is_not_for_an_evaluator_that_reads_case():
     cased, uncased = evaluator_reading(lower_case=False), evaluator_reading(lower_case=True)
     sources, lowered = ["Who is he ?", "a man", "A man"], ["who", "a", "the man"]
     for reward in (cased, WeightedSum([RougeReward("rouge-1"), cased], [0.5, 0.5])):

@@ -431,7 +431,7 @@ def test_an_evaluator_that_does_not_reward_judges(chain, trained, evaluators, tm
     scores = [float(found[f"valid_{name}"]) for name in ("reward", "evaluator", "held_out")]
     assert len(set(scores)) == 3
     assert 0 < float(found["valid_entropy"]) < 6
-    assert [line.split(":")[0] for line in said] == ["example hypothesis", "example reference"]
+    assert [line.split(":")[0] for line in said[-2:]] == ["example hypothesis", "example reference"]
 
 
 def test_an_evaluator_does_not_judge_itself(chain, evaluators, tmp_path):
@@ -483,9 +483,6 @@ OPTIONS = [
         "would choose by what is optimised, --rl-reward bleu; take held_out",
     ),
     (("--rl-rollout-stride", 0), "--rl-rollout-stride must be at least 1, got 0"),
-    (("--rl-rollout-stride", 2), "--rl-rollout-stride 2 has no effect without --rl-rollouts above 0"),
-    (("--rl-control", "constant"), "--rl-advantage rank-centred makes 0 of it"),
-    (("--eval-bleu", "--eval-bleu-detok", "moses"), "--eval-bleu-detok says how pieces become text"),
     (("--rl-kl-weight", 0.1), "give --rl-reference"),
     (("--rl-reference", "x.pt"), "--rl-reference is for --rl-kl-weight above 0"),
     (("--rl-held-out-evaluator", "x.pt"), "--rl-held-out-evaluator scores the output of --eval-bleu"),
