@@ -20,7 +20,7 @@ from fairseq_bert_kd.rewards.overlap import BleuReward
 from fairseq_bert_kd.rewards.rewarded_samples import RewardedSampler, SamplingSettings
 from fairseq_bert_kd.tokenization.hf_tokenizer import HfTokenizer
 from tests.rewarded_generators import LSTM, TINY, train
-from tests.tiny_chain import PLUGIN, logged, run_fairseq
+from tests.tiny_chain import PLUGIN, logged, run_fairseq, train_student
 from tests.tiny_sentences import prepare, write_table
 from tests.tiny_sentences import train as train_sentences
 from tests.tokenization.tiny_tokenizers import build_tokenizer
@@ -447,6 +447,17 @@ def test_an_evaluator_that_reads_case_is_refused(chain, evaluators, tmp_path):
         ValueError, match="none is named as the one of paraphrases; name it with --rl-positive"
     ):
         train(chain.data, tmp_path, *arguments[:2], tokenizer=chain.bert)
+
+
+def test_a_distilled_student_is_a_start(chain, tmp_path):
+    """A checkpoint of the criterion of distillation is taken as it is."""
+    student = train_student(chain.data, tmp_path / "student", "--kd-temperature", 1, updates=1)
+    options = ("--rl-reward", "bleu", "--finetune-from-model", student, "--lr", 0)
+    last = train(chain.data, tmp_path / "rewarded", *options, tokenizer=chain.bert, updates=1)
+    found, expected = (torch.load(path, weights_only=True)["model"] for path in (last, student))
+    assert found.keys() == expected.keys()
+    for name, weight in expected.items():
+        torch.testing.assert_close(found[name], weight, rtol=0, atol=0)
 
 
 def test_kl_holds_the_policy_at_its_start(chain, trained, tmp_path):
