@@ -49,7 +49,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--evaluator", metavar="FILE", help="checkpoint of a classifier of pairs: mean score of the outputs"
     )
     group.add_argument(
-        "--held-out-evaluator", metavar="FILE", help="checkpoint of another one, which never rewarded"
+        "--held-out-evaluator",
+        metavar="FILE",
+        help="checkpoint of another one, which never rewarded (not the same file)",
     )
     group.add_argument("--positive", metavar="CLASS", help="name of the evaluators' class of paraphrases")
     group.add_argument(
@@ -68,6 +70,7 @@ class ParaphraseScorer:
         all_references: ``(sentences,)`` all of each sentence, for BLEU.
         rewards: further measures by name, 0 to 1.
         lowercase: whether BLEU ignores case.
+        raw_sources: ``(sentences,)`` sources as they are in the file; None for the same.
     """
 
     def __init__(
@@ -77,7 +80,9 @@ class ParaphraseScorer:
         all_references: Sequence[Sequence[str]],
         rewards: Mapping[str, Any],
         lowercase: bool,
+        raw_sources: Sequence[str] | None = None,
     ):
+        self._raw_sources = raw_sources or sources
         self.sources, self.references, self.all_references = sources, references, all_references
         self._rewards, self._lowercase = rewards, lowercase
         self._rouge = {name: METRICS[name](MetricSettings()) for name in ROUGE}
@@ -101,7 +106,8 @@ class ParaphraseScorer:
                 option = given[0].replace("_", "-")
                 raise ValueError(f"--{option} is for paraphrases: give --sources, or leave it out")
             return None
-        sources = [normalise(line) for line in read_lines(args.sources)]
+        raw_sources = read_lines(args.sources)
+        sources = [normalise(line) for line in raw_sources]
         rows: list[list[str]] = [[reference] for reference in references]
         if args.all_references:
             rows = [
@@ -117,13 +123,18 @@ class ParaphraseScorer:
                 raise ValueError(
                     f"`{path}` has {len(found)} lines, the reference {len(references)}; give its own file"
                 )
-        return cls(sources, references, rows, _rewards(args), args.lowercase)
+        return cls(sources, references, rows, _rewards(args), args.lowercase, raw_sources)
 
     def scores(self, texts: Sequence[str]) -> dict[str, float]:
-        """Scores by name of `TITLES`, in per cent; rewards as the mean of 0 to 100."""
+        """Scores by name of `TITLES`, in per cent; rewards as the mean of 0 to 100.
+
+        Raises:
+            ValueError: texts in lower case for an evaluator that reads case.
+        """
         found = dict(paraphrase_scores(texts, self.sources, self.all_references, self._lowercase))
         found |= {name: metric.corpus_score(texts, self.references) for name, metric in self._rouge.items()}
         for name, reward in self._rewards.items():
+            reward.check_case(self._raw_sources, texts)
             found[name] = 100 * float(reward(self.sources, texts, self.references).mean())
         return found
 
@@ -165,12 +176,17 @@ class FurtherScores:
 
 
 def _rewards(args: argparse.Namespace) -> dict[str, Any]:
-    """The measures that come from files."""
+    """The measures that come from files.
+
+    Raises:
+        ValueError: a file of another kind, or one evaluator given twice.
+    """
     rewards: dict[str, Any] = {}
     if args.evaluator or args.held_out_evaluator:
         import fairseq_bert_kd.tasks  # noqa: F401  registers the task of evaluators
-        from fairseq_bert_kd.rewards.evaluator import load_evaluator
+        from fairseq_bert_kd.rewards.evaluator import check_held_out, load_evaluator
 
+        check_held_out(("--evaluator", args.evaluator), ("--held-out-evaluator", args.held_out_evaluator))
         for name, option in (("evaluator", "evaluator"), ("held_out", "held_out_evaluator")):
             if path := getattr(args, option):
                 option = f"--{option.replace('_', '-')}"

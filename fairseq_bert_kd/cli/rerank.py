@@ -60,9 +60,14 @@ def main(args: argparse.Namespace) -> None:
         raise FileExistsError(f"`{args.output}` exists; pass --overwrite to replace it")
     _check_used(args)
     if args.copy_penalty and (args.by == MBR or not args.sources):
-        raise ValueError("--copy-penalty compares with the source: give --sources and a reward with --by")
+        raise ValueError(
+            f"--copy-penalty {args.copy_penalty:g} compares outputs with their sources and is taken off a reward: give --sources "
+            "and --by evaluator or cosine, or leave it out"
+        )
     if args.copy_penalty < 0:
-        raise ValueError(f"--copy-penalty must be at least 0, got {args.copy_penalty:g}")
+        raise ValueError(
+            f"--copy-penalty must be at least 0, got {args.copy_penalty:g}; the default is 0, no penalty"
+        )
     lists = read_nbest(args.nbest)
     values = by_agreement(lists) if args.by == MBR else by_reward(lists, args)
     chosen = [texts[int(np.argmax(scores))] for texts, scores in zip(lists, values, strict=True)]
@@ -122,7 +127,8 @@ def by_reward(lists: Sequence[Sequence[str]], args: argparse.Namespace) -> list[
     """Reward of each output, less the penalty.
 
     Raises:
-        ValueError: no sources or another number of them, or a reward that needs references.
+        ValueError: no sources or another number of them, a reward that needs references, or outputs in lower case for an
+            evaluator that reads case.
     """
     import fairseq_bert_kd.tasks  # noqa: F401  registers the task of evaluators
     from fairseq_bert_kd.rewards.overlap import SourceBleu
@@ -141,9 +147,12 @@ def by_reward(lists: Sequence[Sequence[str]], args: argparse.Namespace) -> list[
     }
     reward = build_reward(args.by, files, args.positive, "--positive")
     if any(part.name not in LOADED for part in parts_of(reward)):
-        raise ValueError(f"--by {args.by} needs references, which are not at hand when one translates")
+        raise ValueError(
+            f"--by {args.by} needs references, which are not at hand when one translates; take evaluator, cosine or {MBR}"
+        )
     texts = [text for of_sentence in lists for text in of_sentence]
     owners = [source for source, of_sentence in zip(sources, lists, strict=True) for _ in of_sentence]
+    reward.check_case(owners, texts)
     values = reward(owners, texts, owners)
     if args.copy_penalty:
         values = values - args.copy_penalty * SourceBleu()(owners, texts, owners)

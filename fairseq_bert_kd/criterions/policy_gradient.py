@@ -62,7 +62,9 @@ class PolicyGradientCriterion(LabelSmoothedCrossEntropyCriterion):
         if not 0.0 <= cfg.rl_weight <= 1.0:
             raise ValueError(f"--rl-weight must be from 0 to 1, got {cfg.rl_weight}; our default is 0.9")
         if cfg.rl_kl_weight < 0.0:
-            raise ValueError(f"--rl-kl-weight must not be negative, got {cfg.rl_kl_weight}")
+            raise ValueError(
+                f"--rl-kl-weight must not be negative, got {cfg.rl_kl_weight}; the default is 0, no such term"
+            )
         if cfg.sentence_avg:
             raise ValueError("--sentence-avg divides by sentences, policy_gradient by tokens; leave it out")
         self.weight, self.kl_weight = cfg.rl_weight, cfg.rl_kl_weight

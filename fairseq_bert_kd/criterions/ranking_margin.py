@@ -49,7 +49,9 @@ class RankingMarginCriterion(SentencePredictionCriterion):
         super().__init__(cfg, task)
         for name in ("ranking_curriculum_delta", "ranking_curriculum_updates"):
             if getattr(cfg, name) < 0:
-                raise ValueError(f"--{name.replace('_', '-')} must be at least 0, got {getattr(cfg, name)}")
+                raise ValueError(
+                    f"--{name.replace('_', '-')} must be at least 0, got {getattr(cfg, name)}; the default is 0, no curriculum"
+                )
         delta, updates = cfg.ranking_curriculum_delta, cfg.ranking_curriculum_updates
         if updates and not delta:
             raise ValueError(

@@ -83,6 +83,16 @@ def allowed_log_probs(logits: Tensor, symbols: Symbols) -> Tensor:
     return logits.float().index_fill(-1, forbidden, -math.inf).log_softmax(dim=-1)
 
 
+def allowed_entropies(logits: Tensor, symbols: Symbols) -> Tensor:
+    """Entropies of the policy in nats, ``(...)``.
+
+    Args:
+        logits: ``(..., vocab)`` of the model.
+        symbols: special tokens.
+    """
+    return torch.special.entr(allowed_log_probs(logits, symbols).exp()).sum(dim=-1)
+
+
 def allowed_token_log_probs(token_logits: Tensor, log_normaliser: Tensor) -> Tensor:
     """Log-probabilities of the policy from few numbers of each position: `allowed_log_probs` of one token.
 

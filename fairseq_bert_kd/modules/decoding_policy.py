@@ -55,14 +55,23 @@ def symbols_of(dictionary: Any) -> Symbols:
 
 @contextlib.contextmanager
 def evaluation_mode(model: nn.Module) -> Iterator[None]:
-    """Within the block the model has no dropout; afterwards every part of it is in the mode that it was in."""
-    training = [module for module in model.modules() if module.training]
+    """Within the block the model has no dropout; afterwards every part of it is in the mode that it was in.
+
+    Recurrent layers stay in training mode, with dropout 0: cuDNN has no backward pass of one in evaluation mode.
+    """
+    modes = [(module, module.training) for module in model.modules()]
+    recurrent = [(module, module.dropout) for module, _ in modes if isinstance(module, nn.RNNBase)]
     model.eval()
+    for layer, _ in recurrent:
+        layer.train()
+        layer.dropout = 0.0
     try:
         yield
     finally:
-        for module in training:
-            module.training = True
+        for module, training in modes:
+            module.training = training
+        for layer, dropout in recurrent:
+            layer.dropout = dropout
 
 
 def longest_target(model: nn.Module) -> int:

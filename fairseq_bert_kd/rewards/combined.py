@@ -4,7 +4,7 @@ import math
 import re
 from collections.abc import Sequence
 
-from fairseq_bert_kd.rewards.interface import Reward, Scores
+from fairseq_bert_kd.rewards.interface import Reward, Scores, Texts
 
 TERM = re.compile(r"\s*(?:(?P<weight>[0-9.]+)\s*\*\s*)?(?P<name>[a-z][a-z0-9-]*)\s*")
 
@@ -27,6 +27,10 @@ class WeightedSum(Reward):
         scores = [reward(sources, hypotheses, references) for reward in self.rewards]
         total = sum(weight * score for weight, score in zip(self.weights, scores, strict=True))
         return total.clip(0, 1)  # type: ignore[union-attr]  # rounding
+
+    def check_case(self, sources: Texts, hypotheses: Texts) -> None:
+        for reward in self.rewards:
+            reward.check_case(sources, hypotheses)
 
 
 def parse_terms(text: str) -> list[tuple[float, str]]:

@@ -1,5 +1,7 @@
 """A classifier of pairs as reward: the probability that a text paraphrases its source (Li et al. 2018, M(X, Y))."""
 
+import filecmp
+import os
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -10,7 +12,7 @@ from torch import Tensor
 from fairseq_bert_kd import compat
 from fairseq_bert_kd.data.sentence_dataset import padded
 from fairseq_bert_kd.functional.truncation import cut_text, longest_first
-from fairseq_bert_kd.rewards.interface import Reward, Scores
+from fairseq_bert_kd.rewards.interface import Reward, Scores, Texts
 from fairseq_bert_kd.storage.alignment import check_tokenizer
 from fairseq_bert_kd.storage.sentence_data import CLASSES, SentenceSpec
 from fairseq_bert_kd.tokenization.dictionary import token_ids
@@ -46,6 +48,21 @@ class Evaluator(Reward):
     def to(self, device: torch.device) -> None:
         """Move the model."""
         self.model.to(device)
+
+    def check_case(self, sources: Texts, hypotheses: Texts) -> None:
+        """Check that a generator in lower case has not written for an evaluator that reads case.
+
+        It has where most sources have upper case and no hypothesis has (ours).
+        """
+        if ignores_case(self.tokenizer) or any(text != text.lower() for text in hypotheses):
+            return
+        cased = [i for i, text in enumerate(sources) if text != text.lower()]
+        if 2 * len(cased) > len(sources):
+            raise ValueError(
+                f"the tokenizer of `{self.name}`, `{self.tokenizer.name}`, reads case, {len(cased)} of {len(sources)} sources "
+                f"have upper case, and no output has: source {sources[cased[0]]!r}, output {hypotheses[cased[0]]!r}. Take an "
+                "evaluator whose tokenizer makes lower case of all text, or outputs that were not made lower case"
+            )
 
     def _scores(self, sources: list[str], hypotheses: list[str], references: list[str]) -> Scores:
         return self.score_pairs(sources, hypotheses)
@@ -88,7 +105,7 @@ def load_evaluator(
     """The evaluator of a checkpoint; torch's random numbers go on as without it.
 
     Args:
-        path: checkpoint of task ``sentence_prediction_with_teacher``; its data folder must still exist.
+        path: checkpoint of task ``sentence_prediction_with_teacher``; its data folder must be where it was.
         positive: name of the class "paraphrase"; None for the one that the data were prepared with.
         option: option that names the checkpoint, for messages.
         name: name of the reward in logs.
@@ -100,12 +117,19 @@ def load_evaluator(
     """
     from fairseq import checkpoint_utils
 
-    stated = (compat.load_checkpoint(path).get("task_state") or {}).get("sentence_spec")
+    state = compat.load_checkpoint(path)
+    stated = (state.get("task_state") or {}).get("sentence_spec")
     if not stated:
         raise ValueError(
             f"{option} `{path}` is not a classifier of sentences; give a checkpoint of --task {TASK} that was trained on pairs"
         )
     spec = SentenceSpec.from_json(stated)
+    data = state["cfg"]["task"]["data"]
+    if missing := [folder for folder in data.split(os.pathsep) if not os.path.isdir(folder)]:
+        raise FileNotFoundError(
+            f"{option} `{path}` was trained on `{missing[0]}`, which is not here (seen from `{os.getcwd()}`); run where it was "
+            "trained, or copy its data folder here"
+        )
     column = positive_class(spec, positive, f"{option} `{path}`", positive_option)
     with torch.random.fork_rng(devices=[]):  # weights are drawn before those of the checkpoint replace them
         models, _, task = checkpoint_utils.load_model_ensemble_and_task([path])
@@ -134,6 +158,26 @@ def positive_class(spec: SentenceSpec, positive: str | None, what: str, option: 
     if positive not in spec.names:
         raise ValueError(f"{what} has the classes {known}; `{positive}` is none of them. Correct {option}")
     return spec.names.index(positive)
+
+
+def check_held_out(rewarding: tuple[str, str | None], held_out: tuple[str, str | None]) -> None:
+    """Check that the evaluator that judges is not the one that rewards.
+
+    Args:
+        rewarding: option that names its checkpoint, and the checkpoint; None where there is none.
+        held_out: the same of the other one.
+
+    Raises:
+        ValueError: both are one file, or one a copy of the other.
+    """
+    (option, path), (other_option, other) = rewarding, held_out
+    if not path or not other or not (os.path.isfile(path) and os.path.isfile(other)):
+        return
+    if filecmp.cmp(path, other, shallow=False):
+        raise ValueError(
+            f"{option} `{path}` and {other_option} `{other}` are the same checkpoint, and what rewards cannot judge; train "
+            f"another evaluator for {other_option}, on other pairs, or leave it out"
+        )
 
 
 def ignores_case(tokenizer: HfTokenizer) -> bool:

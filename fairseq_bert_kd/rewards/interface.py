@@ -43,6 +43,17 @@ class Reward(ABC):
     def _scores(self, sources: list[str], hypotheses: list[str], references: list[str]) -> Scores:
         """``(texts,)`` rewards of hypotheses that are not empty."""
 
+    def check_case(self, sources: Texts, hypotheses: Texts) -> None:  # noqa: B027  not all read case
+        """Check that the texts have the case that the reward reads; most rewards take any.
+
+        Args:
+            sources: ``(texts,)`` what the generator read, as it is in the user's file.
+            hypotheses: ``(texts,)`` what it wrote.
+
+        Raises:
+            ValueError: the texts have lost their case; the message shows a pair.
+        """
+
     def _check(self, rewards: Scores, sources: Texts, hypotheses: Texts) -> None:
         wrong = ~((rewards >= 0) & (rewards <= 1))  # NaN compares as False
         if wrong.any():

@@ -8,7 +8,8 @@ from fairseq_bert_kd.rewards.interface import Reward
 from fairseq_bert_kd.rewards.overlap import ROUGE, BleuReward, RougeReward
 from fairseq_bert_kd.rewards.similarity import CosineReward
 
-LOADED = ("evaluator", "cosine")  # come from a file
+# what they are loaded from
+LOADED = {"evaluator": "a checkpoint of a classifier of pairs", "cosine": "an encoder of sentences"}
 NAMES = (*LOADED, *ROUGE, "bleu")
 
 
@@ -47,7 +48,7 @@ def _build(
         return BleuReward()
     option, path = files[name]
     if not path:
-        raise ValueError(f"reward `{name}` needs {option}")
+        raise ValueError(f"reward `{name}` needs {option}, {LOADED[name]}; give it, or choose another reward")
     if name == "cosine":
         return CosineReward(path)
     return load_evaluator(path, positive, option, positive_option=positive_option)

@@ -23,6 +23,12 @@ from fairseq_bert_kd.tasks.sentence_prediction_with_teacher import (
 from fairseq_bert_kd.tokenization.dictionary import token_ids
 from fairseq_bert_kd.tokenization.hf_tokenizer import HfTokenizer
 
+FILES = {
+    "ranking_sources": "the raw text that the generator read",
+    "ranking_references": "the raw references of these sources",
+    "ranking_samples": "what fairseq-generate wrote for them",
+}
+
 
 @dataclass
 class RankingMarginTaskConfig(SentencePredictionWithTeacherConfig):
@@ -91,9 +97,11 @@ class RankingMarginTask(SentencePredictionWithTeacherTask):
 
     def _texts(self) -> tuple[list[str], list[str], list[str]]:
         cfg = self.cfg
-        for name in ("ranking_sources", "ranking_references", "ranking_samples"):
+        for name, what in FILES.items():
             if not getattr(cfg, name):
-                raise ValueError(f"task ranking_margin needs --{name.replace('_', '-')}")
+                raise ValueError(
+                    f"task ranking_margin needs --{name.replace('_', '-')} FILE, {what}; give it"
+                )
         sources, references = read_lines(cfg.ranking_sources), read_lines(cfg.ranking_references)
         if len(sources) != len(references):
             raise ValueError(

@@ -27,12 +27,14 @@ from fairseq_bert_kd.evaluation.paraphrase_metrics import (
     ibleu,
 )
 from fairseq_bert_kd.functional.policy_gradient import ADVANTAGES, check_advantage
-from fairseq_bert_kd.functional.sampling import allowed_log_probs
+from fairseq_bert_kd.functional.sampling import allowed_entropies, allowed_log_probs
 from fairseq_bert_kd.modules.data_options import TokenizerOptions
 from fairseq_bert_kd.modules.decoding_policy import evaluation_mode, scoring_input, symbols_of
 from fairseq_bert_kd.modules.student_projection import scores_of
+from fairseq_bert_kd.rewards.combined import parse_terms
 from fairseq_bert_kd.rewards.controls import CONTROLS
-from fairseq_bert_kd.rewards.evaluator import Evaluator, check_same_case, load_evaluator
+from fairseq_bert_kd.rewards.evaluator import Evaluator, check_held_out, check_same_case, load_evaluator
+from fairseq_bert_kd.rewards.interface import Reward
 from fairseq_bert_kd.rewards.registry import build_reward, parts_of
 from fairseq_bert_kd.rewards.rewarded_samples import COUNTS, SECONDS, RewardedSampler, SamplingSettings
 from fairseq_bert_kd.tokenization.guarded_text import GuardedText
@@ -43,8 +45,13 @@ logger = logging.getLogger(__name__)
 UPDATE_SECONDS = "rl_update_seconds"
 COPY_WINDOW = 50  # updates over which the copy rate is taken
 SOURCE_BLEU = "_rl_source_bleu_"  # prefix of its counts in the log
+JUDGED = "_rl_judged_"  # prefix of the sums of scores in validation
 # options that judge in validation too
 JUDGES = ("rl_reward", "rl_evaluator", "rl_held_out_evaluator", "rl_positive", "rl_sentence_encoder")
+FILES = {"evaluator": "rl_evaluator", "cosine": "rl_sentence_encoder"}  # by term of --rl-reward
+# of fairseq's --eval-bleu: they say how pieces become text, which --kd-tokenizer says already
+TEXT_OPTIONS = ("eval_tokenized_bleu", "eval_bleu_remove_bpe", "eval_bleu_detok", "eval_bleu_detok_args")
+OF_TARGETS = ("loss", "nll_loss", "ppl")  # measures of validation that samples make worse at first
 GUARDS = ("rl_max_start_ppl", "rl_max_copy_rate")  # stop training with samples, change nothing of any
 
 
@@ -62,19 +69,21 @@ class TranslationWithRewardConfig(TokenizerOptions, TranslationConfig):
     rl_control: ChoiceEnum(CONTROLS) = field(  # type: ignore[valid-type]
         default="none",
         metadata={
-            "help": "take the meaning out of the reward: constant gives every text 1 (use --rl-advantage none; rank-centred, mean "
-            "and greedy make 0 of it, and rank is refused, which pushes equal samples down), shuffled deals the rewards of a "
-            "batch out anew; the log shows the true reward"
+            "help": "take the meaning out of the reward: constant gives every text 1 (needs --rl-advantage none, as all others make 0 of "
+            "it or push equal samples down), shuffled deals the rewards of a batch out anew; the log shows the true reward"
         },
     )
     rl_evaluator: Optional[str] = field(
         default=None,
-        metadata={"help": "checkpoint of a classifier of pairs (task sentence_prediction_with_teacher)"},
+        metadata={
+            "help": "checkpoint of a classifier of pairs (task sentence_prediction_with_teacher); where --rl-reward has no term "
+            "evaluator, its mean score of the beam's output is logged in validation (needs --eval-bleu)"
+        },
     )
     rl_held_out_evaluator: Optional[str] = field(
         default=None,
         metadata={
-            "help": "checkpoint of another classifier of pairs, which never rewards: its mean score of the beam's output is "
+            "help": "checkpoint of another classifier of pairs, which never rewards, in another file: its mean score of the beam's output is "
             "logged in validation (needs --eval-bleu)"
         },
     )
@@ -86,7 +95,10 @@ class TranslationWithRewardConfig(TokenizerOptions, TranslationConfig):
     )
     rl_sentence_encoder: Optional[str] = field(
         default=None,
-        metadata={"help": "folder or hub name of a transformers encoder of sentences, for reward cosine"},
+        metadata={
+            "help": "folder or hub name of a transformers encoder of sentences, for reward cosine; where it is no term of "
+            "--rl-reward, for the mean cosine in validation (needs --eval-bleu)"
+        },
     )
     rl_samples: int = field(
         default=4, metadata={"help": "sequences D that are sampled of each source; 4 is our choice"}
@@ -151,7 +163,7 @@ class TranslationWithRewardConfig(TokenizerOptions, TranslationConfig):
 DEFAULTS = {
     item.name: item.default
     for item in fields(TranslationWithRewardConfig)
-    if item.name.startswith("rl_") and item.name != "rl_seed"
+    if item.name in TEXT_OPTIONS or (item.name.startswith("rl_") and item.name != "rl_seed")
 }
 
 
@@ -166,7 +178,7 @@ class TranslationWithRewardTask(GuardedTranslation, GuardedText, TranslationTask
     def __init__(self, cfg, src_dict, tgt_dict):
         super().__init__(cfg, src_dict, tgt_dict)
         self._sampler: RewardedSampler | None = None
-        self._held_out: Evaluator | None = None
+        self._judges: dict[str, Reward] = {}  # by name in the log of validation
         self._reference: Any = None
         self._start_checked = False
         self._update = 0  # of the latest step, from 0
@@ -175,7 +187,8 @@ class TranslationWithRewardTask(GuardedTranslation, GuardedText, TranslationTask
 
     def build_criterion(self, cfg, *args, **kwargs):
         criterion = super().build_criterion(cfg, *args, **kwargs)
-        if getattr(criterion, "needs_samples", False):
+        samples = bool(getattr(criterion, "needs_samples", False))
+        if samples:
             self._check_options()
             if criterion.needs_reference:
                 self._load_reference()
@@ -183,11 +196,13 @@ class TranslationWithRewardTask(GuardedTranslation, GuardedText, TranslationTask
                 raise ValueError(
                     "--rl-reference is for --rl-kl-weight above 0, which is not given; leave it out"
                 )
-            self._prepare()
         else:
             self._check_unused(cfg)
-            if self.cfg.kd_tokenizer:
-                self._prepare()  # plain training, judged in validation as the others are
+        if (
+            self.cfg.kd_tokenizer
+        ):  # without samples too: plain training is judged in validation as the others are
+            self._check_judges(samples)
+            self._prepare(samples)
         return criterion
 
     # ------------------------------------------------------------ before training
@@ -199,61 +214,119 @@ class TranslationWithRewardTask(GuardedTranslation, GuardedText, TranslationTask
         least |= {"rl_copy_penalty": 0, "rl_max_copy_rate": 0, "rl_delta": 0, "rl_rollout_delta": 0}
         for name, bound in least.items():
             if getattr(cfg, name) < bound:
-                option = f"--{name.replace('_', '-')}"
+                option = _option(name)
                 raise ValueError(
                     f"{option} must be at least {bound}, got {getattr(cfg, name)}; the default is {DEFAULTS[name]}"
                 )
-        if str(cfg.rl_control) == "constant" and str(cfg.rl_advantage) == "rank":
-            raise ValueError(
-                "--rl-control constant gives every sample the same reward, and --rl-advantage rank, which is not centred, pushes "
-                "all of them down; take --rl-advantage none"
-            )
+        self._check_effects()
         if not cfg.kd_tokenizer:
             raise ValueError(
                 "rewards read text: give --kd-tokenizer, the folder or hub name of the tokenizer that made the pieces"
             )
-        if cfg.best_checkpoint_metric == "reward":
-            raise ValueError(
-                "--best-checkpoint-metric reward would choose by what is optimised; take ibleu or held_out, with "
-                "--maximize-best-checkpoint-metric and --eval-bleu"
-            )
-        if cfg.rl_held_out_evaluator and not cfg.eval_bleu:
-            raise ValueError(
-                "--rl-held-out-evaluator scores the output of --eval-bleu, which is not given; give it, or leave the evaluator "
-                f"`{cfg.rl_held_out_evaluator}` out"
-            )
+        self._check_metric()
         if cfg.left_pad_target:
             raise ValueError("--left-pad-target is not supported with samples; leave it out")
+
+    def _check_effects(self):
+        """Check that the reward has an effect, and every option of ranks and roll-outs."""
+        cfg = self.cfg
+        advantage = str(cfg.rl_advantage)
+        if str(cfg.rl_control) == "constant" and advantage != "none":
+            effect = (
+                "pushes all of them down" if advantage == "rank" else "makes 0 of it, so that none counts"
+            )
+            raise ValueError(
+                f"--rl-control constant gives every sample the same reward, and --rl-advantage {advantage} {effect}; take "
+                "--rl-advantage none"
+            )
+        needed = {"rl_delta": ("--rl-advantage rank or rank-centred", advantage.startswith("rank"))}
+        needed |= dict.fromkeys(
+            ("rl_rollout_stride", "rl_rollout_delta"), ("--rl-rollouts above 0", cfg.rl_rollouts > 0)
+        )
+        for name, (other, is_given) in needed.items():
+            if self._is_set(name) and not is_given:
+                option = _option(name)
+                raise ValueError(
+                    f"{option} {getattr(cfg, name):g} has no effect without {other}; give that, or leave {option} out"
+                )
+
+    def _check_metric(self):
+        """Check that the best checkpoint is not chosen by what is optimised, and warn of what samples make worse."""
+        metric, terms = self.cfg.best_checkpoint_metric, self._terms()
+        optimised = {"reward", *terms} | ({"ibleu"} if "bleu" in terms else set())
+        if metric in optimised:
+            others = "held_out" if "bleu" in terms else "ibleu or held_out"
+            raise ValueError(
+                f"--best-checkpoint-metric {metric} would choose by what is optimised, --rl-reward {self.cfg.rl_reward}; take "
+                f"{others}, with --maximize-best-checkpoint-metric and --eval-bleu"
+            )
+        if metric in OF_TARGETS:
+            logger.warning(
+                "--best-checkpoint-metric %s measures the targets, so it may keep the generator that the samples have changed "
+                "least; take ibleu or held_out, with --maximize-best-checkpoint-metric and --eval-bleu",
+                metric,
+            )
+
+    def _terms(self) -> set[str]:
+        return {name for _, name in parse_terms(self.cfg.rl_reward)}
+
+    def _is_set(self, name: str) -> bool:
+        return str(getattr(self.cfg, name)) != str(DEFAULTS[name])
+
+    def _check_judges(self, samples: bool):
+        """Check that what judges in validation is asked there.
+
+        Args:
+            samples: whether the reward has another use, in training.
+        """
+        cfg = self.cfg
+        if self._is_set("rl_positive") and not (cfg.rl_evaluator or cfg.rl_held_out_evaluator):
+            raise ValueError(
+                f"--rl-positive {cfg.rl_positive} names a class of evaluators, and there is none; give --rl-evaluator or "
+                "--rl-held-out-evaluator, or leave --rl-positive out"
+            )
+        if cfg.eval_bleu:
+            if name := next(filter(self._is_set, TEXT_OPTIONS), None):
+                raise ValueError(
+                    f"{_option(name)} says how pieces become text, which --kd-tokenizer says; leave one of them out"
+                )
+            return
+        names = {
+            "rl_held_out_evaluator",
+            *(option for term, option in FILES.items() if term not in self._terms()),
+        }
+        for name in JUDGES if not samples else [name for name in JUDGES if name in names]:
+            if self._is_set(name):
+                option = _option(name)
+                raise ValueError(
+                    f"{option} scores the output of --eval-bleu, which is not given; give it, or leave {option} "
+                    f"`{getattr(cfg, name)}` out"
+                )
 
     def _check_unused(self, criterion_cfg):
         """Check that no option is set which training without samples does not read."""
         judged = bool(self.cfg.kd_tokenizer)
-        for name, default in DEFAULTS.items():
+        for name in DEFAULTS:
             if name in GUARDS or (judged and name in JUDGES):
                 continue
-            if str(getattr(self.cfg, name)) != str(default):
-                option = f"--{name.replace('_', '-')}"
+            if name not in TEXT_OPTIONS and self._is_set(name):
+                option = _option(name)
                 other = ", give --kd-tokenizer to judge in validation" if name in JUDGES else ""
                 raise ValueError(
                     f"{option} is for training with samples, and --criterion {criterion_cfg._name} does not ask for any; give "
                     f"--criterion policy_gradient with --rl-weight above 0{other}, or leave {option} out"
                 )
 
-    def _prepare(self):
-        """Load tokenizer and rewards."""
+    def _prepare(self, samples: bool):
+        """Load the tokenizer, and rewards where texts are sampled or judged."""
         cfg = self.cfg
         tokenizer = HfTokenizer(cfg.kd_tokenizer)
         self.check_own_tokenizer(tokenizer, "--kd-tokenizer")
         self.tokenizer_digest = tokenizer.digest()
-        files = {
-            "evaluator": ("--rl-evaluator", cfg.rl_evaluator),
-            "cosine": ("--rl-sentence-encoder", cfg.rl_sentence_encoder),
-        }
-        reward = build_reward(cfg.rl_reward, files, cfg.rl_positive)
-        if cfg.rl_held_out_evaluator:
-            option = "--rl-held-out-evaluator"
-            self._held_out = load_evaluator(cfg.rl_held_out_evaluator, cfg.rl_positive, option, "held_out")
-        for part in [*parts_of(reward), self._held_out]:
+        if not (samples or cfg.eval_bleu):
+            return
+        self._judges = self._loaded_judges()
+        for part in self._parts():
             if isinstance(part, Evaluator):
                 check_same_case(tokenizer, part.tokenizer)
         settings = SamplingSettings(
@@ -269,8 +342,27 @@ class TranslationWithRewardTask(GuardedTranslation, GuardedText, TranslationTask
             control=str(cfg.rl_control),
             seed=cfg.rl_seed,
         )
-        self._reward = reward
-        self._sampler = RewardedSampler(settings, reward, (self.src_dict, self.tgt_dict), tokenizer)
+        dictionaries = (self.src_dict, self.tgt_dict)
+        self._sampler = RewardedSampler(settings, self._judges["reward"], dictionaries, tokenizer)
+
+    def _loaded_judges(self) -> dict[str, Reward]:
+        """The reward, what else is given and is not all of it, and the evaluator that is held out."""
+        cfg = self.cfg
+        held_out = "--rl-held-out-evaluator"
+        check_held_out(("--rl-evaluator", cfg.rl_evaluator), (held_out, cfg.rl_held_out_evaluator))
+        files = {term: (_option(name), getattr(cfg, name)) for term, name in FILES.items()}
+        reward = build_reward(cfg.rl_reward, files, cfg.rl_positive)
+        parts = {part.name: part for part in parts_of(reward)}
+        judges = {"reward": reward}
+        for term, (_, path) in files.items():
+            if path and term != reward.name:
+                judges[term] = parts.get(term) or build_reward(term, files, cfg.rl_positive)
+        if path := cfg.rl_held_out_evaluator:
+            judges["held_out"] = load_evaluator(path, cfg.rl_positive, held_out, "held_out")
+        return judges
+
+    def _parts(self) -> list[Reward]:
+        return [part for judge in self._judges.values() for part in parts_of(judge)]
 
     def _load_reference(self):
         """The frozen generator from which the policy must not go far."""
@@ -320,13 +412,14 @@ class TranslationWithRewardTask(GuardedTranslation, GuardedText, TranslationTask
             self._follow(sample["target"].device)
             with self._mixed_precision(optimizer, sample):
                 policy, log = self._sampler.rewarded_batch(sample, model, update_num)
-        started = time.perf_counter()
+        device = sample["target"].device
+        started = _now(device)
         if self._reference is not None:
             policy["reference"] = self._reference_log_probs(sample, policy)
         step = super().train_step(
             {**sample, POLICY: policy}, model, criterion, optimizer, update_num, ignore_grad
         )
-        log[UPDATE_SECONDS] = 0.0 if ignore_grad else time.perf_counter() - started
+        log[UPDATE_SECONDS] = 0.0 if ignore_grad else _now(device) - started
         loss, sample_size, logging_output = step
         return loss, sample_size, {**logging_output, **log}
 
@@ -344,7 +437,7 @@ class TranslationWithRewardTask(GuardedTranslation, GuardedText, TranslationTask
 
     def _follow(self, device):
         """Bring evaluators and reference to the generator's device."""
-        for part in [*parts_of(self._reward), self._held_out, self._reference]:
+        for part in [*self._parts(), self._reference]:
             if part is not None and hasattr(part, "to"):
                 part.to(device)
 
@@ -361,18 +454,29 @@ class TranslationWithRewardTask(GuardedTranslation, GuardedText, TranslationTask
         of_source = bleu_counts(corpus_bleu(texts, batch.sources))
         self._validated = {
             "_rl_texts": len(texts),
-            "_rl_reward": float(self._reward(batch.sources, texts, batch.references).sum()),
             "_rl_copies": float(copies(texts, batch.sources).sum()),
             **{f"{SOURCE_BLEU}{name}": float(count) for name, count in of_source.items()},
         }
-        if self._held_out is not None:
-            scores = self._held_out(batch.sources, texts, batch.references)
-            self._validated["_rl_held_out"] = float(scores.sum())
+        for name, judge in self._judges.items():
+            scores = judge(batch.sources, texts, batch.references)
+            self._validated[f"{JUDGED}{name}"] = float(scores.sum())
+        if self.cfg.eval_bleu_print_samples:
+            logger.info("example hypothesis: %s", texts[0])
+            logger.info("example reference: %s", batch.references[0])
         return corpus_bleu(texts, batch.references)
 
     def valid_step(self, sample, model, criterion):
         loss, sample_size, logging_output = super().valid_step(sample, model, criterion)
-        return loss, sample_size, {**logging_output, **self._validated}
+        entropy = self._entropy(sample, model) if self.cfg.kd_tokenizer else {}
+        return loss, sample_size, {**logging_output, **self._validated, **entropy}
+
+    @torch.no_grad()
+    def _entropy(self, sample, model):
+        """Entropies of the policy at the positions of the targets, by teacher forcing."""
+        scores = scores_of(model, model(**sample["net_input"]))
+        targets = sample["target"].ne(self.tgt_dict.pad())
+        entropies = allowed_entropies(scores[targets], symbols_of(self.tgt_dict))
+        return {"_rl_entropy": float(entropies.sum()), "_rl_targets": int(targets.sum())}
 
     # ------------------------------------------------------------ log
 
@@ -385,6 +489,8 @@ class TranslationWithRewardTask(GuardedTranslation, GuardedText, TranslationTask
                     sums[name] = sums.get(name, 0.0) + float(utils.item(value))
         if sums.get("rl_samples"):
             self._log_training(sums)
+        if targets := sums.get("_rl_targets"):
+            metrics.log_scalar("entropy", sums["_rl_entropy"] / targets, targets, round=4)
         if sums.get("_rl_texts"):
             self._log_validation(sums)
 
@@ -411,14 +517,26 @@ class TranslationWithRewardTask(GuardedTranslation, GuardedText, TranslationTask
 
     def _log_validation(self, sums):
         texts = sums["_rl_texts"]
-        metrics.log_scalar("reward", sums["_rl_reward"] / texts, texts, round=4)
         metrics.log_scalar("copy_rate", sums["_rl_copies"] / texts, texts, round=4)
-        if "_rl_held_out" in sums:
-            metrics.log_scalar("held_out", sums["_rl_held_out"] / texts, texts, round=4)
+        for name in sums:
+            if name.startswith(JUDGED):
+                metrics.log_scalar(name.removeprefix(JUDGED), sums[name] / texts, texts, round=4)
         for name in BLEU_COUNTS:
             metrics.log_scalar_sum(f"{SOURCE_BLEU}{name}", sums[f"{SOURCE_BLEU}{name}"])
         metrics.log_derived("source_bleu", lambda meters: round(_source_bleu(meters), 2))
         metrics.log_derived("ibleu", _ibleu)
+
+
+def _option(name: str) -> str:
+    """The option of a setting."""
+    return f"--{name.replace('_', '-')}"
+
+
+def _now(device: torch.device) -> float:
+    """The clock in seconds, once the device has done what it was given."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    return time.perf_counter()
 
 
 def _source_bleu(meters: Any) -> float:

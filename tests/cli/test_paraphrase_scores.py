@@ -2,9 +2,11 @@
 
 import json
 
+import numpy as np
 import pytest
 
 from fairseq_bert_kd.cli.main import cli_main
+from tests.rewards.case_readers import evaluator_reading
 
 SOURCES = ["how do i learn to code ?", "what is a good book ?", "who is he ?"]
 REFERENCES = ["how can i learn to program ?", "which book is good ?", "who is that man ?"]
@@ -51,6 +53,24 @@ def test_cosine_of_an_encoder(chain, files, capsys):
     assert score(files, "--sources", files / "sources", "--sentence-encoder", chain.bert) == 0
     [line] = [line for line in capsys.readouterr().out.splitlines() if line.startswith("(source copied)")]
     assert " 100.00" in line
+
+
+@pytest.mark.parametrize("option", ["--evaluator", "--held-out-evaluator"])
+def test_lower_case_is_not_for_an_evaluator_that_reads_case(files, capsys, monkeypatch, option):
+    """It knows the sources as they are in the file, whatever is compared."""
+    evaluator = evaluator_reading(lower_case=False)
+    monkeypatch.setattr("fairseq_bert_kd.rewards.evaluator.load_evaluator", lambda *_, **__: evaluator)
+    monkeypatch.setattr(evaluator, "score_pairs", lambda sources, _: np.ones(len(sources)))
+    (files / "cased").write_text("".join(f"{text.capitalize()}\n" for text in SOURCES), encoding="utf-8")
+    assert score(files, "--sources", files / "cased", option, "x.pt") == 2
+    said = capsys.readouterr().err
+    assert "no output has: source 'How do i learn to code ?', output 'how do i learn to code ?'" in said
+
+
+def test_the_evaluator_that_is_held_out_is_another_one(files, capsys):
+    both = ("--evaluator", files / "sources", "--held-out-evaluator", files / "sources")
+    assert score(files, "--sources", files / "sources", *both) == 2
+    assert "are the same checkpoint, and what rewards cannot judge" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

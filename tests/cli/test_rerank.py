@@ -4,6 +4,7 @@ import pytest
 
 from fairseq_bert_kd.cli.main import cli_main
 from fairseq_bert_kd.evaluation.fairseq_output import read_hypotheses, read_nbest
+from tests.rewards.case_readers import evaluator_reading
 
 NBEST = [["a b", "a man sits", "a man sat"], ["he"], ["x y", "x y z", "z"]]
 SOURCES = ["a man sat", "he", "z"]
@@ -43,10 +44,14 @@ def test_cosine_takes_the_copy_unless_it_pays_for_it(chain, nbest):
     ("options", "message"),
     [
         (("--by", "evaluator"), "compares outputs with their sources: give --sources"),
-        (("--by", "evaluator", "--sources", "sources"), "reward `evaluator` needs --evaluator"),
-        (("--by", "rouge-1", "--sources", "sources"), "needs references, which are not at hand"),
+        (("--by", "evaluator", "--sources", "sources"), "reward `evaluator` needs --evaluator, a ch"),
+        (("--by", "rouge-1", "--sources", "sources"), "which are not at hand when one translates; take ev"),
         (("--by", "cosine", "--sources", "short"), "has 1 lines, "),
-        (("--copy-penalty", 0.1), "--copy-penalty compares with the source: give --sources"),
+        (("--copy-penalty", 0.1), "--copy-penalty 0.1 compares outputs with their sources"),
+        (
+            ("--by", "cosine", "--sources", "sources", "--copy-penalty", -1),
+            "at least 0, got -1; the default is 0",
+        ),
     ],
 )
 def test_refused(nbest, capsys, monkeypatch, options, message):
@@ -54,6 +59,15 @@ def test_refused(nbest, capsys, monkeypatch, options, message):
     (nbest / "short").write_text("a\n", encoding="utf-8")
     assert rerank(nbest, *options) == 2
     assert message in capsys.readouterr().err
+    assert not (nbest / "out").exists()
+
+
+def test_lower_case_is_not_for_an_evaluator_that_reads_case(nbest, capsys, monkeypatch):
+    evaluator = evaluator_reading(lower_case=False, name="evaluator")
+    monkeypatch.setattr("fairseq_bert_kd.rewards.registry.load_evaluator", lambda *_, **__: evaluator)
+    (nbest / "cased").write_text("A man sat\nHe\nz\n", encoding="utf-8")
+    assert rerank(nbest, "--by", "evaluator", "--evaluator", "x.pt", "--sources", nbest / "cased") == 2
+    assert "no output has: source 'A man sat', output 'a b'" in capsys.readouterr().err
     assert not (nbest / "out").exists()
 
 

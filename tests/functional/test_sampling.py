@@ -8,6 +8,7 @@ import torch
 from fairseq_bert_kd.functional.sampling import (
     BLOCK,
     Symbols,
+    allowed_entropies,
     allowed_log_probs,
     allowed_token_log_probs,
     length_limits,
@@ -162,6 +163,16 @@ def test_half_precision_and_a_negative_infinite_row_part():
     drawn = sample_sequences(Markov(logits.half()), torch.tensor([2]), SYMBOLS, torch.tensor([[0.5, 0.5]]))
     assert drawn.tokens.tolist() == [[4, 4]]
     assert drawn.log_probs.tolist() == drawn.entropies.tolist() == [[0.0, 0.0]]
+
+
+def test_entropy_is_over_the_allowed_tokens():
+    """Equal logits: the logarithm of the number of allowed tokens; all on one token: 0."""
+    logits = torch.zeros(2, 3, 7)
+    logits[..., SYMBOLS.pad] = 50.0
+    logits[1, ..., SYMBOLS.eos] = 100.0
+    found = allowed_entropies(logits, SYMBOLS)
+    assert found[0].tolist() == pytest.approx([math.log(5)] * 3)
+    assert found[1].tolist() == pytest.approx([0.0] * 3, abs=1e-6)
 
 
 def test_two_ways_to_a_token_s_log_probability():

@@ -8,13 +8,20 @@ import torch
 
 from fairseq_bert_kd.rewards.combined import WeightedSum, format_terms, parse_terms
 from fairseq_bert_kd.rewards.controls import controlled
-from fairseq_bert_kd.rewards.evaluator import Evaluator, check_same_case, load_evaluator, positive_class
+from fairseq_bert_kd.rewards.evaluator import (
+    Evaluator,
+    check_held_out,
+    check_same_case,
+    load_evaluator,
+    positive_class,
+)
 from fairseq_bert_kd.rewards.interface import CachedReward, Reward
 from fairseq_bert_kd.rewards.overlap import BleuReward, RougeReward, SourceBleu
 from fairseq_bert_kd.rewards.registry import NAMES, build_reward, parts_of
 from fairseq_bert_kd.rewards.similarity import CosineReward
 from fairseq_bert_kd.storage.sentence_data import SentenceSpec
 from fairseq_bert_kd.tokenization.hf_tokenizer import HfTokenizer
+from tests.rewards.case_readers import evaluator_reading
 from tests.tiny_sentences import prepare, write_table
 from tests.tiny_sentences import train as train_sentences
 
@@ -185,6 +192,41 @@ def test_case_must_agree(chain, tmp_path):
     for pair in ((uncased, cased), (cased, uncased)):
         with pytest.raises(ValueError, match="take two tokenizers that agree on case"):
             check_same_case(*pair)
+
+
+def test_lower_case_is_not_for_an_evaluator_that_reads_case():
+    cased, uncased = evaluator_reading(lower_case=False), evaluator_reading(lower_case=True)
+    sources, lowered = ["Who is he ?", "a man", "A man"], ["who", "a", "the man"]
+    for reward in (cased, WeightedSum([RougeReward("rouge-1"), cased], [0.5, 0.5])):
+        with pytest.raises(
+            ValueError, match=r"`held_out`, `t`, reads case, 2 of 3 .*: source 'Who is he \?', output 'who'"
+        ):
+            reward.check_case(sources, lowered)
+    uncased.check_case(sources, lowered)
+    cased.check_case(sources, ["who", "a", "The man"])
+    cased.check_case(["who", "a man", "A man"], lowered)  # a corpus in lower case, but for a name
+
+
+def test_what_rewards_does_not_judge(tmp_path):
+    one, copy, other = (tmp_path / name for name in ("one.pt", "copy.pt", "other.pt"))
+    for path, content in ((one, "1"), (copy, "1"), (other, "2")):
+        path.write_text(content, encoding="utf-8")
+    for second in (one, copy):
+        with pytest.raises(ValueError, match=r"--a `.*one.pt` and --b `.*` are the same checkpoint"):
+            check_held_out(("--a", str(one)), ("--b", str(second)))
+    for second in (str(other), None, "missing.pt"):
+        check_held_out(("--a", str(one)), ("--b", second))
+
+
+def test_an_evaluator_without_its_data_is_refused(evaluator, monkeypatch, tmp_path):
+    state = torch.load(evaluator, weights_only=False)
+    state["cfg"]["task"]["data"] = "data-evaluator"
+    torch.save(state, tmp_path / "evaluator.pt")
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(
+        FileNotFoundError, match=r"--rl-evaluator `.*` was trained on `data-evaluator`, which is not here"
+    ):
+        load_evaluator(str(tmp_path / "evaluator.pt"), "good", "--rl-evaluator")
 
 
 def test_cosine_is_that_of_the_mean_vectors(chain):

@@ -119,7 +119,7 @@ def test_curriculum_by_place():
     ("options", "message"),
     [
         (("--criterion", "sentence_prediction"), "task ranking_margin needs --criterion ranking_margin"),
-        (("--ranking-sources", ""), "task ranking_margin needs --ranking-sources"),
+        (("--ranking-sources", ""), "needs --ranking-sources FILE, the raw text that the generator read"),
         (("--ranking-positive", "best"), "`best` is none of them. Correct --ranking-positive"),
         (("--ranking-curriculum-delta", -1), "--ranking-curriculum-delta must be at least 0, got -1"),
     ],

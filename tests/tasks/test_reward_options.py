@@ -1,5 +1,7 @@
 """Options of training with rewards that would be without effect, or rewards of garbage, are refused."""
 
+import json
+import logging
 from collections import deque
 from types import SimpleNamespace
 
@@ -9,12 +11,14 @@ import torch
 from fairseq_bert_kd.compat import load_checkpoint
 from fairseq_bert_kd.criterions.ranking_margin import RankingMarginConfig, RankingMarginCriterion
 from fairseq_bert_kd.rewards.evaluator import load_evaluator
+from fairseq_bert_kd.tasks import translation_with_reward
 from fairseq_bert_kd.tasks.translation_with_reward import (
     TranslationWithRewardConfig,
     TranslationWithRewardTask,
 )
 from fairseq_bert_kd.tokenization.hf_tokenizer import HfTokenizer
 from tests.rewarded_generators import train
+from tests.tiny_chain import logged
 from tests.tiny_sentences import prepare, write_table
 from tests.tiny_sentences import train as train_sentences
 from tests.tokenization.tiny_tokenizers import build_tokenizer
@@ -30,7 +34,12 @@ def test_another_tokenizer_is_refused(chain, tmp_path):
 
 
 def test_the_checkpoint_knows_what_its_pieces_were_made_with(chain, tmp_path):
-    last = train(chain.data, tmp_path, *PLAIN, "--rl-reward", "bleu", tokenizer=chain.bert, updates=1)
+    """Without --eval-bleu no text is judged, so no reward is needed; the policy's entropy is logged."""
+    with logged("valid") as valid:
+        last = train(chain.data, tmp_path, *PLAIN, tokenizer=chain.bert, updates=1)
+    found = json.loads(valid[-1])
+    assert 0 < float(found["valid_entropy"]) < 6
+    assert "valid_reward" not in found
     digests = load_checkpoint(str(last))["task_state"]["digests"]
     assert digests.keys() == {"source_dictionary", "target_dictionary", "tokenizer"}
     assert digests["tokenizer"] == HfTokenizer(str(chain.bert)).digest()
@@ -85,10 +94,102 @@ def test_a_run_without_samples_refuses_them(chain, tmp_path):
         train(chain.data, tmp_path, *PLAIN, "--rl-samples", 2)
 
 
-def test_a_constant_reward_with_ranks_that_are_not_centred(chain, tmp_path):
-    options = ("--rl-reward", "bleu", "--rl-control", "constant", "--rl-advantage", "rank")
-    with pytest.raises(ValueError, match="pushes all of them down; take --rl-advantage none"):
-        train(chain.data, tmp_path, *options, tokenizer=chain.bert)
+def task_of(**options):
+    """A task with these settings, of which options are checked without data."""
+    task = object.__new__(TranslationWithRewardTask)
+    task.cfg = TranslationWithRewardConfig(kd_tokenizer="x", **{"best_checkpoint_metric": "ibleu", **options})
+    task.cfg.left_pad_target = False
+    return task
+
+
+REFUSED_WITH_SAMPLES = [
+    ({"rl_control": "constant", "rl_advantage": kind}, f"--rl-advantage {kind} {effect}")
+    for kind, effect in (
+        ("rank", "pushes all of them down; take --rl-advantage none"),
+        ("rank-centred", "makes 0 of it"),
+        ("mean", "makes 0 of it"),
+        ("greedy", "makes 0 of it"),
+    )
+] + [
+    ({"rl_delta": 6.0, "rl_advantage": "mean"}, "--rl-delta 6 has no effect without --rl-advantage rank or"),
+    ({"rl_rollout_stride": 2}, "--rl-rollout-stride 2 has no effect without --rl-rollouts above 0"),
+    ({"rl_rollout_delta": 6.0}, "--rl-rollout-delta 6 has no effect without --rl-rollouts above 0"),
+    ({"best_checkpoint_metric": "reward"}, "would choose by what is optimised, --rl-reward evaluator; take ibl"),
+    ({"best_checkpoint_metric": "bleu", "rl_reward": "bleu"}, "--best-checkpoint-metric bleu would choose by"),
+    ({"best_checkpoint_metric": "ibleu", "rl_reward": "0.5*bleu+0.5*rouge-1"}, "take held_out, with"),
+    ({"best_checkpoint_metric": "evaluator", "rl_reward": "0.5*evaluator+0.5*rouge-1"}, "would choose by"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("options", "message"), REFUSED_WITH_SAMPLES)
+def test_options_without_effect_on_samples_are_refused(options, message):
+    with pytest.raises(ValueError, match=message):
+        task_of(**options)._check_options()
+
+
+ACCEPTED_WITH_SAMPLES = [
+    {},
+    {"rl_control": "constant", "rl_advantage": "none"},
+    {"rl_delta": 6.0, "rl_advantage": "rank"},
+    {"rl_rollouts": 1, "rl_rollout_stride": 2, "rl_rollout_delta": 6.0},
+    {"best_checkpoint_metric": "bleu", "rl_reward": "rouge-2"},
+    {"best_checkpoint_metric": "evaluator", "rl_reward": "rouge-2"},
+    {"best_checkpoint_metric": "held_out", "rl_reward": "bleu"},
+]
+
+
+@pytest.mark.parametrize("options", ACCEPTED_WITH_SAMPLES)
+def test_options_with_effect_are_accepted(options, caplog):
+    with caplog.at_level(logging.WARNING):
+        task_of(**options)._check_options()
+    assert not caplog.messages
+
+
+def test_the_loss_of_the_targets_as_measure_of_the_best_is_warned_of(caplog):
+    with caplog.at_level(logging.WARNING):
+        task_of(best_checkpoint_metric="loss")._check_options()
+    assert "keep the generator that the samples have changed least; take ibleu or held_out" in caplog.text
+
+
+WITHOUT_BLEU = [
+    ({"rl_held_out_evaluator": "x.pt"}, True, "--rl-held-out-evaluator scores the output of --eval-bleu"),
+    ({"rl_held_out_evaluator": "x.pt"}, False, "--rl-held-out-evaluator scores the output of --eval-bleu"),
+    ({"rl_evaluator": "x.pt", "rl_reward": "bleu"}, True, "--rl-evaluator scores the output of --eval-bleu"),
+    ({"rl_sentence_encoder": "x"}, True, "--rl-sentence-encoder scores the output of --eval-bleu"),
+    ({"rl_evaluator": "x.pt"}, False, "--rl-evaluator scores the output of --eval-bleu"),
+    ({"rl_reward": "bleu"}, False, "--rl-reward scores the output of --eval-bleu"),
+]
+
+
+@pytest.mark.parametrize(("options", "samples", "message"), WITHOUT_BLEU)
+def test_what_judges_in_validation_alone_needs_its_output(options, samples, message):
+    with pytest.raises(ValueError, match=message):
+        task_of(**options)._check_judges(samples)
+    task_of(eval_bleu=True, **options)._check_judges(samples)
+
+
+def test_what_rewards_needs_no_validation():
+    task_of(rl_evaluator="x.pt", rl_positive="good")._check_judges(samples=True)
+    task_of(rl_reward="bleu")._check_judges(samples=True)
+    with pytest.raises(ValueError, match="--rl-positive good names a class of evaluators, and there is none"):
+        task_of(rl_reward="bleu", rl_positive="good")._check_judges(samples=True)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("eval_tokenized_bleu", True), ("eval_bleu_remove_bpe", "@@ "), ("eval_bleu_detok", "moses")],
+)
+def test_fairseq_s_ways_to_text_are_refused_beside_the_tokenizer(name, value):
+    with pytest.raises(ValueError, match=f"--{name.replace('_', '-')} says how pieces become text, which"):
+        task_of(eval_bleu=True, **{name: value})._check_judges(samples=False)
+
+
+def test_the_clock_waits_for_the_device(monkeypatch):
+    waited = []
+    monkeypatch.setattr(torch.cuda, "synchronize", waited.append)
+    seconds = [translation_with_reward._now(torch.device(name)) for name in ("cpu", "cuda")]
+    assert seconds == sorted(seconds)
+    assert waited == [torch.device("cuda")]
 
 
 def test_the_end_of_a_curriculum_needs_its_beginning():

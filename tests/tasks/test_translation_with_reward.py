@@ -20,7 +20,7 @@ from fairseq_bert_kd.rewards.overlap import BleuReward
 from fairseq_bert_kd.rewards.rewarded_samples import RewardedSampler, SamplingSettings
 from fairseq_bert_kd.tokenization.hf_tokenizer import HfTokenizer
 from tests.rewarded_generators import LSTM, TINY, train
-from tests.tiny_chain import PLUGIN, logged, run_fairseq
+from tests.tiny_chain import PLUGIN, logged, run_fairseq, train_student
 from tests.tiny_sentences import prepare, write_table
 from tests.tiny_sentences import train as train_sentences
 from tests.tokenization.tiny_tokenizers import build_tokenizer
@@ -102,6 +102,23 @@ def test_train_mode_is_what_it_was(transformer, advantage):
     assert 0 < sum(before) < len(before)
     transformer.sampler(advantage=advantage).rewarded_batch(transformer.batch, transformer.model, 0)
     assert [module.training for module in transformer.model.modules()] == before
+
+
+def test_a_recurrent_layer_is_scored_in_training_mode_without_dropout():
+    """cuDNN refuses the backward pass of one in evaluation mode; without dropout both modes score alike."""
+    layer = torch.nn.LSTM(4, 4, num_layers=2, dropout=0.5)
+    model = torch.nn.Sequential(torch.nn.Dropout(0.5), layer)
+    texts = torch.randn(3, 2, 4)
+    model.eval()
+    expected, _ = model(texts)
+    for training in (True, False):
+        model.train()
+        layer.train(training)
+        with evaluation_mode(model):
+            assert (model.training, model[0].training, layer.training) == (False, False, True)
+            torch.testing.assert_close(model(texts)[0], expected)
+        assert (model.training, model[0].training, layer.training) == (True, True, training)
+        assert layer.dropout == 0.5
 
 
 def test_train_mode_is_what_it_was_after_an_error(transformer):
@@ -323,8 +340,7 @@ def test_training_logs_what_it_did_and_goes_on(chain, trained, tmp_path):
     """Also after a kill; the checkpoint holds the generator alone and translates in stock fairseq's way."""
     arguments = (
         "--rl-reward", "0.5*bleu+0.5*rouge-1", "--finetune-from-model", trained["transformer"], "--update-freq", 2,
-        "--eval-bleu", "--eval-bleu-args", '{"beam": 2, "max_len_b": 8}', "--best-checkpoint-metric", "ibleu",
-        "--maximize-best-checkpoint-metric",
+        "--eval-bleu", "--eval-bleu-args", '{"beam": 2, "max_len_b": 8}', "--best-checkpoint-metric", "source_bleu",
     )  # fmt: skip
     with logged("train_inner") as inner, logged("valid") as valid:
         train(chain.data, tmp_path / "one", *arguments, tokenizer=chain.bert, updates=3)
@@ -385,20 +401,42 @@ def evaluators(chain, tmp_path_factory):
     for name, tokenizer in (("uncased", chain.bert), ("cased", folder / "cased")):
         assert prepare(tokenizer, folder / f"data-{name}", *columns, *tables) == 0
         found[name] = train_sentences(folder / f"data-{name}", folder / name, updates=1)
+    found["held-out"] = train_sentences(folder / "data-uncased", folder / "held-out", updates=2)
     return found
+
+
+def judged(evaluators, other="held-out"):
+    """Arguments for two evaluators."""
+    return ("--rl-evaluator", evaluators["uncased"], "--rl-held-out-evaluator", evaluators[other], "--rl-positive",
+            "good", "--eval-bleu", "--eval-bleu-args", '{"beam": 1, "max_len_b": 8}')  # fmt: skip
 
 
 def test_an_evaluator_rewards_and_another_judges(chain, trained, evaluators, tmp_path):
     """Neither is trained, nor in the checkpoint."""
-    path = evaluators["uncased"]
-    arguments = ("--rl-evaluator", path, "--rl-held-out-evaluator", path, "--rl-positive", "good", "--eval-bleu",
-                 "--eval-bleu-args", '{"beam": 1, "max_len_b": 8}', "--finetune-from-model", trained["transformer"])  # fmt: skip
+    start = ("--finetune-from-model", trained["transformer"])
     with logged("valid") as valid:
-        last = train(chain.data, tmp_path, *arguments, tokenizer=chain.bert, updates=1)
+        last = train(chain.data, tmp_path, *judged(evaluators), *start, tokenizer=chain.bert, updates=1)
     found = json.loads(valid[-1])
-    assert found["valid_held_out"] == found["valid_reward"] != "0"
+    assert 0 < float(found["valid_held_out"]) != float(found["valid_reward"]) > 0
     keys = (torch.load(path, weights_only=True)["model"].keys() for path in (last, trained["transformer"]))
     assert next(keys) == next(keys)
+
+
+def test_an_evaluator_that_does_not_reward_judges(chain, trained, evaluators, tmp_path):
+    """Also in plain training, which has the same reward and entropy in its log."""
+    options = (*judged(evaluators), "--rl-reward", "rouge-1", "--rl-weight", 0, "--eval-bleu-print-samples")
+    with logged("valid") as valid, logged("fairseq_bert_kd.tasks.translation_with_reward") as said:
+        train(chain.data, tmp_path, *options, tokenizer=chain.bert, updates=1)
+    found = json.loads(valid[-1])
+    scores = [float(found[f"valid_{name}"]) for name in ("reward", "evaluator", "held_out")]
+    assert len(set(scores)) == 3
+    assert 0 < float(found["valid_entropy"]) < 6
+    assert [line.split(":")[0] for line in said[-2:]] == ["example hypothesis", "example reference"]
+
+
+def test_an_evaluator_does_not_judge_itself(chain, evaluators, tmp_path):
+    with pytest.raises(ValueError, match="are the same checkpoint, and what rewards cannot judge"):
+        train(chain.data, tmp_path, *judged(evaluators, "uncased"), tokenizer=chain.bert)
 
 
 def test_an_evaluator_that_reads_case_is_refused(chain, evaluators, tmp_path):
@@ -409,6 +447,17 @@ def test_an_evaluator_that_reads_case_is_refused(chain, evaluators, tmp_path):
         ValueError, match="none is named as the one of paraphrases; name it with --rl-positive"
     ):
         train(chain.data, tmp_path, *arguments[:2], tokenizer=chain.bert)
+
+
+def test_a_distilled_student_is_a_start(chain, tmp_path):
+    """A checkpoint of the criterion of distillation is taken as it is."""
+    student = train_student(chain.data, tmp_path / "student", "--kd-temperature", 1, updates=1)
+    options = ("--rl-reward", "bleu", "--finetune-from-model", student, "--lr", 0)
+    last = train(chain.data, tmp_path / "rewarded", *options, tokenizer=chain.bert, updates=1)
+    found, expected = (torch.load(path, weights_only=True)["model"] for path in (last, student))
+    assert found.keys() == expected.keys()
+    for name, weight in expected.items():
+        torch.testing.assert_close(found[name], weight, rtol=0, atol=0)
 
 
 def test_kl_holds_the_policy_at_its_start(chain, trained, tmp_path):
@@ -435,9 +484,15 @@ OPTIONS = [
     (("--rl-advantage", "greedy", "--rl-rollouts", 1), "no form for the 1 roll-outs of a prefix"),
     (("--rl-reward", "meteor"), "`meteor` is not a reward; the rewards are evaluator, cosine, rouge-1"),
     (("--rl-reward", "0.5*bleu+0.2*rouge-1"), "must sum to 1, got 0.7"),
-    (("--rl-reward", "evaluator"), "reward `evaluator` needs --rl-evaluator"),
+    (
+        ("--rl-reward", "evaluator"),
+        "needs --rl-evaluator, a checkpoint of a classifier of pairs; give it, or",
+    ),
     (("--rl-reward", "cosine"), "reward `cosine` needs --rl-sentence-encoder"),
-    (("--best-checkpoint-metric", "reward"), "would choose by what is optimised"),
+    (
+        ("--best-checkpoint-metric", "bleu"),
+        "would choose by what is optimised, --rl-reward bleu; take held_out",
+    ),
     (("--rl-rollout-stride", 0), "--rl-rollout-stride must be at least 1, got 0"),
     (("--rl-kl-weight", 0.1), "give --rl-reference"),
     (("--rl-reference", "x.pt"), "--rl-reference is for --rl-kl-weight above 0"),
