@@ -30,6 +30,7 @@ def further_scores_record(results: Mapping[str, Any], seeds: Mapping[str, Sequen
     Raises:
         ValueError: a system with another number of outputs than seeds.
     """
+    title, signatures = TITLES["bleu"], results["signatures"]
     rows = []
     for system, own in ({COPY: [0]} | dict(seeds)).items():
         runs = results["paraphrases"].get(system, [])
@@ -43,7 +44,7 @@ def further_scores_record(results: Mapping[str, Any], seeds: Mapping[str, Sequen
             rows.append({"subset": SUBSET, "system": system, "seed": seed, **values})
     return {
         "format": 1,
-        "signatures": {SUBSET: {TITLES["bleu"]: results["signatures"]["bleu"]}},
+        "signatures": {SUBSET: {title: signatures[title]}},
         "scores": rows,
     }
 

@@ -242,7 +242,7 @@ def test_measures_reach_the_report_with_gains_by_the_held_out_evaluator():
         return {"bleu": bleu, "copy_rate": 5.0, "held_out": held_out}
 
     results = {
-        "signatures": {"bleu": "nrefs:1"},
+        "signatures": {"BLEU": "nrefs:1", "chrF2": "nrefs:1"},
         "paraphrases": {
             "(source copied)": [scores(90.0, 30.0)],
             "continued": [scores(50.0, 20.0), scores(52.0, 21.0)],
@@ -258,6 +258,7 @@ def test_measures_reach_the_report_with_gains_by_the_held_out_evaluator():
     read = further_scores("paraphrases", record, runs, ("continued", "evaluator"))
     assert read.keys == ["held-out", "BLEU", "copies %"]
     assert read.rows[1].gains == {"held-out": {1: 5, 3: 4}, "BLEU": {1: 0.5, 3: -1}, "copies %": {1: 0, 3: 0}}
+    assert read.signatures == {"test": {"BLEU": "nrefs:1"}}
     assert record["scores"][0]["system"] == "(source copied)"
     with pytest.raises(ValueError, match="`continued` has 2 scored outputs and 1 seeds"):
         further_scores_record(results, {"continued": [1]})
