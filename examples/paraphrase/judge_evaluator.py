@@ -1,15 +1,19 @@
-"""How well an evaluator tells paraphrases from other pairs: accuracy and area under the ROC curve, beside word overlap.
+"""How well an evaluator tells paraphrases from other pairs: accuracy and area under the ROC curve, beside what costs nothing.
 
-    python judge_evaluator.py --evaluator CHECKPOINT --pairs labelled.tsv [--json FILE]
+    python judge_evaluator.py --evaluator CHECKPOINT --pairs TABLE [--others DIR] [--fit TABLE] [--encoder PATH] [--json FILE]
 
-Reads a table with columns question1, question2, is_duplicate (0 or 1). Word overlap is the Jaccard index of the two sets of
-words, with the threshold that is best on these very pairs: a baseline that is let off lightly.
+Tables have the columns question1, question2, is_duplicate (0 or 1). Beside the evaluator stand the majority class, word overlap
+(the Jaccard index of the two sets of words) and with ``--encoder`` the cosine of a sentence encoder's vectors. Their thresholds
+are the best on ``--fit``, the evaluator's is 0.5. ``--others`` is a folder of tables from elsewhere, judged with the same
+thresholds. An evaluator whose area is below word overlap's on ``--pairs`` judges nothing, and this is said.
 """
 
 import argparse
 import json
 import sys
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,8 +22,25 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from fairseq_bert_kd.text_lines import open_lines
 
+OVERLAP = "word overlap"
+Scorer = Callable[[Sequence[str], Sequence[str]], NDArray[np.float64]]
 
-def word_overlap(first: list[str], second: list[str]) -> NDArray[np.float64]:
+
+class Pairs(NamedTuple):
+    """A table: both sides, and ``(pairs,)`` 1 for paraphrases, else 0."""
+
+    first: list[str]
+    second: list[str]
+    labels: NDArray[np.int64]
+
+
+def read_pairs(path: str | Path) -> Pairs:
+    _, *rows = (line.split("\t") for line in open_lines(path))
+    first, second, labels = (list(column) for column in zip(*rows, strict=True))
+    return Pairs(first, second, np.array(labels, dtype=np.int64))
+
+
+def word_overlap(first: Sequence[str], second: Sequence[str]) -> NDArray[np.float64]:
     """``(pairs,)`` shared words over all words, case aside."""
     sets = [
         (set(one.lower().split()), set(other.lower().split()))
@@ -28,31 +49,63 @@ def word_overlap(first: list[str], second: list[str]) -> NDArray[np.float64]:
     return np.array([len(one & other) / max(len(one | other), 1) for one, other in sets])
 
 
-def measures(
-    labels: NDArray[np.int64], scores: NDArray[np.float64], threshold: float | None
-) -> dict[str, float]:
-    """Accuracy and area under the curve, in per cent; without a threshold the best one is taken."""
+def best_threshold(labels: NDArray[np.int64], scores: NDArray[np.float64]) -> float:
+    """The score from which on pairs are called paraphrases so that most are right; the lowest of equally good ones."""
+    thresholds = np.array([*np.unique(scores), np.inf])
+    right = [((scores >= value) == labels).mean() for value in thresholds]
+    return float(thresholds[int(np.argmax(right))])
+
+
+def measures(labels: NDArray[np.int64], scores: NDArray[np.float64], threshold: float) -> dict[str, float]:
+    """Accuracy and area under the curve, in per cent."""
     from sklearn.metrics import roc_auc_score
 
-    thresholds = [threshold] if threshold is not None else [*np.unique(scores), np.inf]
-    accuracy = max(float(((scores >= value) == labels).mean()) for value in thresholds)
+    accuracy = float(((scores >= threshold) == labels).mean())
     return {"accuracy": 100 * accuracy, "auc": 100 * float(roc_auc_score(labels, scores))}
+
+
+def judged(pairs: Pairs, scorers: Mapping[str, Scorer], thresholds: Mapping[str, float]) -> dict[str, Any]:
+    """Measures of every scorer on a table."""
+    found = {
+        name: measures(pairs.labels, scorer(pairs.first, pairs.second), thresholds[name])
+        for name, scorer in scorers.items()
+    }
+    majority = 100 * float(max(pairs.labels.mean(), 1 - pairs.labels.mean()))
+    return {"pairs": len(pairs.labels), **found, "majority": {"accuracy": majority}}
+
+
+def verdict(found: Mapping[str, Any]) -> str:
+    """What an evaluator below word overlap is worth; empty for one above it."""
+    evaluator, overlap = (found[name]["auc"] for name in ("evaluator", OVERLAP))
+    if evaluator > overlap:
+        return ""
+    return (
+        f"area under the curve {evaluator:.1f}, word overlap has {overlap:.1f}: this evaluator judges no better than shared "
+        "words do. Train it longer, or on other pairs"
+    )
 
 
 def main(args: argparse.Namespace) -> None:
     import fairseq_bert_kd.tasks  # noqa: F401  registers the evaluator's task
     from fairseq_bert_kd.rewards.evaluator import load_evaluator
+    from fairseq_bert_kd.rewards.similarity import CosineReward
 
-    _, *rows = (line.split("\t") for line in open_lines(args.pairs))
-    first, second, labels = (list(column) for column in zip(*rows, strict=True))
-    truth = np.array(labels, dtype=np.int64)
     evaluator = load_evaluator(args.evaluator, args.positive, "--evaluator", positive_option="--positive")
-    found = {
-        "pairs": len(rows),
-        "evaluator": measures(truth, evaluator.score_pairs(first, second), 0.5),
-        "word overlap": measures(truth, word_overlap(first, second), None),
-        "majority": {"accuracy": 100 * float(max(truth.mean(), 1 - truth.mean()))},
+    plain: dict[str, Scorer] = {OVERLAP: word_overlap}
+    if args.encoder:
+        cosine = CosineReward(args.encoder)
+        plain["cosine"] = lambda first, second: cosine(first, second, first)  # needs no references
+    others = sorted(Path(args.others).glob("*.tsv")) if args.others else []
+    tables = {Path(path).stem: read_pairs(path) for path in (args.pairs, *others)}
+    fit = read_pairs(args.fit or args.pairs)
+    thresholds = {
+        name: best_threshold(fit.labels, score(fit.first, fit.second)) for name, score in plain.items()
     }
+    scorers = {"evaluator": evaluator.score_pairs, **plain}
+    found = {name: judged(pairs, scorers, thresholds | {"evaluator": 0.5}) for name, pairs in tables.items()}
+    if said := verdict(found[Path(args.pairs).stem]):
+        found["verdict"] = said
+        print(f"{args.evaluator}: {said}", file=sys.stderr)
     print(json.dumps(found, indent=1))
     if args.json:
         Path(args.json).write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
@@ -64,6 +117,9 @@ if __name__ == "__main__":
     )
     parser.add_argument("--evaluator", required=True)
     parser.add_argument("--pairs", required=True)
+    parser.add_argument("--others", help="folder with tables of other origin")
+    parser.add_argument("--fit", help="labelled pairs from which thresholds are taken (default: --pairs)")
+    parser.add_argument("--encoder", help="folder or hub name of a transformers encoder of sentences")
     parser.add_argument("--positive")
     parser.add_argument("--json")
     main(parser.parse_args())

@@ -3,13 +3,19 @@
     python prepare_text.py --data DIR [--pairs N] [--other-clusters N] [--test-pairs N]
 
 Reads ``quora_pairs.tsv.gz`` (columns cluster, split, source, target) and ``quora_labelled.tsv.gz`` (split, label, question1,
-question2). Writes into ``text/``: train, valid and test, all references of a sentence, labelled pairs, and pairs of
-other clusters. Whole clusters lie on one side of the split; that no sentence of the test set is in training is checked.
+question2), and for the judge alone, where they are, ``twitter_url_labelled.tsv.gz`` and ``pan_test.tsv.gz`` (label, sentence1,
+sentence2). Writes into ``text/``: train, valid and test, all references of a sentence, labelled pairs, pairs of other clusters,
+and in ``judged/`` the tables for the judge.
+
+Pairs of equal sides and repeated pairs are left out; valid and test have each source once. Labelled pairs get the form of the
+pairs of paraphrases: lower case, words apart, no final question mark. Whole clusters lie on one side of the split; that no
+sentence of valid or test is in training is checked, and labelled pairs with such a sentence are left out.
 """
 
 import argparse
 import sys
 from collections import defaultdict
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
@@ -17,29 +23,90 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 from fairseq_bert_kd.data.negatives import shared_sentences
 from fairseq_bert_kd.text_lines import open_lines
 
+Row = dict[str, str]
+HEADER = "question1\tquestion2\tis_duplicate"
+# tables of labelled pairs that only the judge reads: name -> file
+OTHERS = {"twitter": "twitter_url_labelled.tsv.gz", "pan": "pan_test.tsv.gz"}
 
-def rows(path: Path) -> list[dict[str, str]]:
+
+def rows(path: Path) -> list[Row]:
     """Rows of a table with a header."""
     header, *lines = (line.split("\t") for line in open_lines(path))
     return [dict(zip(header, line, strict=True)) for line in lines]
 
 
-def write(name: str, lines: list[str]) -> None:
+def write(name: str, lines: Iterable[str]) -> None:
     Path("text", name).write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+
+
+def different_pairs(pairs: Sequence[Row]) -> list[Row]:
+    """Pairs of two sentences, each pair once."""
+    once: dict[tuple[str, str], Row] = {}
+    for row in pairs:
+        once.setdefault((row["source"], row["target"]), row)
+    return [row for row in once.values() if row["source"] != row["target"]]
+
+
+def first_of_source(pairs: Sequence[Row]) -> list[Row]:
+    """The first pair of each source."""
+    first: dict[str, Row] = {}
+    for row in pairs:
+        first.setdefault(row["source"], row)
+    return list(first.values())
+
+
+def plain(text: str) -> str:
+    """A raw question in the form of the pairs of paraphrases: "What's C++?" is "what 's c++"."""
+    from nltk.tokenize import NLTKWordTokenizer  # rouge-score brings it
+
+    words = NLTKWordTokenizer().tokenize(text.lower())
+    return " ".join(words[:-1] if words[-1:] == ["?"] else words)
+
+
+def labelled_pairs(found: Sequence[Row], names: tuple[str, str]) -> list[tuple[str, str, str]]:
+    """Both sentences in plain form, and the label."""
+    return [(plain(row[names[0]]), plain(row[names[1]]), row["label"]) for row in found]
+
+
+def sentences(pairs: Sequence[Row]) -> list[str]:
+    return [text for row in pairs for text in (row["source"], row["target"])]
+
+
+def write_labelled(args: argparse.Namespace, held: list[str]) -> None:
+    """Labelled pairs to learn from without those of held sentences, and those to judge by."""
+    labelled = rows(Path(args.data, "quora_labelled.tsv.gz"))
+    for split in ("train", "valid", "test"):
+        found = labelled_pairs([r for r in labelled if r["split"] == split], ("question1", "question2"))
+        if split != "test":
+            shared = set(shared_sentences([text for *texts, _ in found for text in texts], held))
+            kept = [row for row in found if not shared & {row[0], row[1]}]
+            print(
+                f"labelled {split}: {len(kept):,} pairs; {len(found) - len(kept)} with a sentence of valid or test left out"
+            )
+            found = kept
+        write(f"labelled.{split}.tsv", [HEADER, *map("\t".join, found)])
+    Path("text", "judged").mkdir(exist_ok=True)
+    for name, file in OTHERS.items():
+        if (path := Path(args.data, file)).exists():
+            table = rows(path)
+            every = -(-len(table) // (args.test_pairs or len(table)))  # they may stand in order of labels
+            others = labelled_pairs(table[::every], ("sentence1", "sentence2"))
+            write(f"judged/{name}.tsv", [HEADER, *map("\t".join, others)])
 
 
 def main(args: argparse.Namespace) -> None:
     Path("text").mkdir(exist_ok=True)
-    pairs = rows(Path(args.data, "quora_pairs.tsv.gz"))
+    given = rows(Path(args.data, "quora_pairs.tsv.gz"))
+    pairs = different_pairs(given)
     of_cluster: dict[str, dict[str, None]] = defaultdict(dict)
-    by_split: dict[str, list[dict[str, str]]] = defaultdict(list)
+    by_split: dict[str, list[Row]] = defaultdict(list)
     for row in pairs:
         of_cluster[row["cluster"]] |= {row["source"]: None, row["target"]: None}
         by_split[row["split"]].append(row)
     sets = {
         "train": by_split["train"][: args.pairs],
-        "valid": by_split["valid"][: args.test_pairs],
-        "test": by_split["test"][: args.test_pairs],
+        "valid": first_of_source(by_split["valid"])[: args.test_pairs],
+        "test": first_of_source(by_split["test"])[: args.test_pairs],
     }
     for split, chosen in sets.items():
         write(f"{split}.source", [row["source"] for row in chosen])
@@ -47,7 +114,7 @@ def main(args: argparse.Namespace) -> None:
         references = (
             [text for text in of_cluster[row["cluster"]] if text != row["source"]] for row in chosen
         )
-        write(f"{split}.references", ["\t".join(texts) for texts in references])
+        write(f"{split}.references", map("\t".join, references))
     trained = {row["cluster"] for row in sets["train"]}
     others = [row for row in by_split["train"] if row["cluster"] not in trained]
     kept = set(list(dict.fromkeys(row["cluster"] for row in others))[: args.other_clusters])
@@ -56,21 +123,15 @@ def main(args: argparse.Namespace) -> None:
         "other_pairs.tsv",
         ["cluster\tsource\ttarget", *("\t".join((r["cluster"], r["source"], r["target"])) for r in others)],
     )
-    labelled = rows(Path(args.data, "quora_labelled.tsv.gz"))
-    for split in ("train", "valid", "test"):
-        lines = [
-            "\t".join((r["question1"], r["question2"], r["label"])) for r in labelled if r["split"] == split
-        ]
-        write(f"labelled.{split}.tsv", ["question1\tquestion2\tis_duplicate", *lines])
-    learned = [text for row in (*sets["train"], *others) for text in (row["source"], row["target"])]
-    tested = [text for row in sets["test"] for text in (row["source"], row["target"])]
-    if shared := shared_sentences(learned, tested):
+    held = sentences([*by_split["valid"], *by_split["test"]])
+    if shared := shared_sentences(sentences([*sets["train"], *others]), held):
         raise SystemExit(
-            f"{len(shared)} sentences of the test set are in training, the first is {shared[0]!r}"
+            f"{len(shared)} sentences of valid or test are in training, the first is {shared[0]!r}"
         )
-    print(
-        f"train {len(sets['train']):,}, valid {len(sets['valid']):,}, test {len(sets['test']):,} pairs; none shared"
-    )
+    print(f"{len(given):,} pairs, {len(pairs):,} different ones of two sentences")
+    print(f"train {len(sets['train']):,} pairs of {len(trained):,} clusters, {len(others):,} pairs of others")
+    print(f"valid {len(sets['valid']):,}, test {len(sets['test']):,} sources; no sentence is in training")
+    write_labelled(args, held)
 
 
 if __name__ == "__main__":
@@ -80,5 +141,7 @@ if __name__ == "__main__":
     parser.add_argument("--data", required=True)
     parser.add_argument("--pairs", type=int, default=20_000)
     parser.add_argument("--other-clusters", type=int, default=5_000)
-    parser.add_argument("--test-pairs", type=int, default=None)
+    parser.add_argument(
+        "--test-pairs", type=int, help="sources of valid and test, and pairs of other sets of the judge"
+    )
     main(parser.parse_args())

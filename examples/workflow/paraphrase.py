@@ -1,5 +1,6 @@
 """Steps of a paraphrase experiment: text, evaluators, a generator by likelihood, what goes on from it, outputs, scores, report."""
 
+import shlex
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -41,6 +42,7 @@ class Settings(TableSettings):
     bleu_tokenize: str = "13a"
     student: str = MISSING
     evaluator_model: str = MISSING
+    held_out_model: str = MISSING
     files: list[str] = field(default_factory=list)
     trainings: dict[str, Training] = field(default_factory=dict)
     systems: dict[str, System] = field(default_factory=dict)
@@ -50,8 +52,14 @@ def check(settings: Settings) -> None:
     """Find what would end the experiment after hours, and make the folder what it is.
 
     Raises:
-        ValueError: text, the encoder or a package is not there, or the folder holds another experiment.
+        ValueError: text, the encoder or a package is not there, both evaluators have one architecture, or the folder holds
+            another experiment.
     """
+    if architecture(settings.evaluator_model) == architecture(settings.held_out_model):
+        raise ValueError(
+            f"evaluator_model and held_out_model are both of --arch {architecture(settings.held_out_model)}: the held-out "
+            "evaluator would share the other's mistakes. Give one of them another --arch"
+        )
     if not Path(settings.out, "done", "text").exists():
         for path in (Path(settings.data, name) for name in settings.files):
             if not path.exists():
@@ -64,6 +72,12 @@ def check(settings: Settings) -> None:
     keys = ("metric", "lowercase", "bleu_tokenize", "baseline", "main")
     languages = {"source_lang": settings.source, "target_lang": settings.target}
     describe(settings, languages | {key: getattr(settings, key) for key in keys})
+
+
+def architecture(options: str) -> str:
+    """The architecture in options of fairseq-train; empty if none is named."""
+    words = shlex.split(options)
+    return words[words.index("--arch") + 1] if "--arch" in words[:-1] else ""
 
 
 def steps(settings: Settings) -> list[Step]:
@@ -85,13 +99,16 @@ class _Steps(Steps):
             yield Step(name, self.command(name, folder=name, **values), resumes=True)
             yield Step(f"{name}-test", self.command("judge", folder=name), screen="cat")
 
-    def training(self, name: str) -> dict[str, Any]:
-        """Values of a training's command."""
+    def training(self, name: str, number: int = 1, rounds: int = 1) -> dict[str, Any]:
+        """Values of a training's command; each of several rounds has its share of the budget, the last one the rest."""
         budget = self.settings.trainings[name]
-        decay = "" if budget.schedule == "inverse_sqrt" else f"--total-num-update {budget.updates}"
         values = {
             key: getattr(budget, key) for key in ("updates", "lr", "warmup", "validate", "schedule", "batch")
         }
+        values |= {key: max(values[key] // rounds, 1) for key in ("updates", "warmup", "validate")}
+        if number == rounds:
+            values["updates"] = max(budget.updates - (rounds - 1) * values["updates"], 1)
+        decay = "" if budget.schedule == "inverse_sqrt" else f"--total-num-update {values['updates']}"
         return values | {"decay": decay, "options": budget.options}
 
     def student(self, name: str, seed: int, before: tuple[str, ...]) -> Iterator[Step]:
@@ -125,7 +142,8 @@ class _Steps(Steps):
     def generator(self, name: str, seed: int, start: str, before: tuple[str, ...]) -> Step:
         """Training of a system; ``start`` is the option that names its first weights."""
         system, run = self.systems[name], f"{name}.{seed}"
-        values = self.training(system.training)
+        rounds = max(system.rounds, 1)
+        values = self.training(system.training, rounds, rounds)
         values["options"] = f"{values['options']} {system.options}"
         if system.rounds:
             values["options"] += f" --rl-evaluator {self.evaluator(run, system.rounds)}"
@@ -157,7 +175,7 @@ class _Steps(Steps):
             )
             if number == system.rounds:
                 return
-            values = self.training(system.training)
+            values = self.training(system.training, number, system.rounds)
             values["options"] = (
                 f"{values['options']} {system.options} --rl-evaluator {self.evaluator(run, number)}"
             )
@@ -186,6 +204,10 @@ class _Steps(Steps):
             )
 
     def score(self) -> str:
-        """Command that prints both tables of scores."""
+        """Command that prints both tables of scores and writes the second for the report."""
         systems = " ".join(f"{name}={files}" for name, files in self.outputs("test").items())
-        return self.command("score", systems=systems)
+        seeds: dict[str, list[str]] = {}
+        for name, seed in self.runs():
+            seeds.setdefault(name, []).append(str(seed))
+        listed = " ".join(f"{name}={','.join(own)}" for name, own in seeds.items())
+        return self.command("score", systems=systems, seeds=listed)

@@ -45,8 +45,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--kinds",
         default="hard,random",
-        help="kinds of negatives, shared out equally. hard: the nearest sentence of another cluster by --encoder; random: any "
-        "sentence of another cluster (default: %(default)s)",
+        help="kinds of negatives, shared out equally. hard: the nearest sentence of another cluster by --encoder, the next one where "
+        "a sentence needs several; random: any sentence of another cluster (default: %(default)s)",
     )
     parser.add_argument(
         "--ratio", type=float, default=1.0, metavar="R", help="negatives per pair (default: %(default)s)"
@@ -100,9 +100,9 @@ def main(args: argparse.Namespace) -> None:
     check_held_out(table.texts, args.held_out, args.allow_overlap)
     rng = np.random.default_rng(args.seed)
     count = round(args.ratio * len(table.pairs))
-    sources = np.resize(rng.permutation(len(table.pairs)), count)  # every pair as often as another
-    rows = table.pairs[sources, 0]
-    negatives = mine(table, rows, kinds, args.encoder, args.seed)
+    order = rng.permutation(len(table.pairs))
+    rows = table.pairs[np.resize(order, count), 0]  # every pair as often as another
+    negatives = mine(table, rows, shared_out(len(order), count, len(kinds)), kinds, args.encoder, args.seed)
     check_negatives(table.clusters, rows, negatives)
     labelled = [(first, second, 1) for first, second in table.pairs.tolist()]
     labelled += [(first, second, 0) for first, second in zip(rows.tolist(), negatives.tolist(), strict=True)]
@@ -125,14 +125,14 @@ def check_options(args: argparse.Namespace) -> list[str]:
     """
     kinds = args.kinds.split(",")
     if unknown := [kind for kind in kinds if kind not in KINDS]:
-        raise ValueError(f"--kinds must be of {', '.join(KINDS)}, got `{unknown[0]}`")
+        raise ValueError(f"--kinds must be of {', '.join(KINDS)}, got `{unknown[0]}`; correct it")
     if ("hard" in kinds) != bool(args.encoder):
         said = "needs --encoder" if "hard" in kinds else "are not asked for; leave --encoder out"
         raise ValueError(f"hard negatives: --kinds {args.kinds} {said}")
     if args.ratio <= 0:
-        raise ValueError(f"--ratio must be above 0, got {args.ratio:g}")
+        raise ValueError(f"--ratio must be above 0, got {args.ratio:g}; 1 is one negative per pair")
     if args.pairs is not None and args.pairs < 2:
-        raise ValueError(f"--pairs must be at least 2, got {args.pairs}")
+        raise ValueError(f"--pairs must be at least 2, got {args.pairs}; leave it out to take all")
     if Path(args.output).exists() and not args.overwrite:
         raise FileExistsError(f"`{args.output}` exists; pass --overwrite to replace it")
     if not Path(args.output).absolute().parent.is_dir():
@@ -141,14 +141,16 @@ def check_options(args: argparse.Namespace) -> list[str]:
 
 
 def read_pairs(path: str, columns: str, split: str | None, limit: int | None) -> Pairs:
-    """Pairs of a table.
+    """Pairs of a table, each once and none of a sentence with itself.
 
     Raises:
         ValueError: missing columns, a sentence in two clusters, or fewer than two clusters.
     """
     names = columns.split(",")
     if len(names) != 3:
-        raise ValueError(f"--columns names three columns, cluster and two sentences, got `{columns}`")
+        raise ValueError(
+            f"--columns names three columns, cluster and two sentences, got `{columns}`; the default is cluster,source,target"
+        )
     header, *lines = [line.split("\t") for line in open_lines(path)] or [[]]
     if not header:
         raise ValueError(
@@ -162,7 +164,8 @@ def read_pairs(path: str, columns: str, split: str | None, limit: int | None) ->
     places = [header.index(name) for name in wanted]
     numbers: dict[str, int] = {}
     clusters: list[str] = []
-    pairs: list[tuple[int, int]] = []
+    pairs: dict[tuple[int, int], None] = {}
+    left_out = 0
     for number, line in enumerate(lines, 2):
         if len(line) != len(header):
             raise ValueError(
@@ -170,6 +173,9 @@ def read_pairs(path: str, columns: str, split: str | None, limit: int | None) ->
             )
         cluster, first, second, *in_split = (line[place] for place in places)
         if split and in_split != [split]:
+            continue
+        if first == second or (numbers.get(first), numbers.get(second)) in pairs:
+            left_out += 1
             continue
         for text in (first, second):
             if numbers.setdefault(text, len(numbers)) == len(clusters):
@@ -179,15 +185,17 @@ def read_pairs(path: str, columns: str, split: str | None, limit: int | None) ->
                     f"`{path}`, line {number}: {text!r} is in clusters {clusters[numbers[text]]} and {cluster}; join them, since "
                     "all its paraphrases are paraphrases of each other"
                 )
-        pairs.append((numbers[first], numbers[second]))
+        pairs[numbers[first], numbers[second]] = None
         if limit and len(pairs) == limit:
             break
     if len(set(clusters)) < 2:
         raise ValueError(
             f"negatives come from another cluster, `{path}` has {len(set(clusters))}; give more pairs"
         )
+    if left_out:
+        logger.info("`%s`: %d pairs left out, repeated or of a sentence with itself", path, left_out)
     _, of_sentence = np.unique(clusters, return_inverse=True)
-    return Pairs(list(numbers), of_sentence.astype(np.int64), np.array(pairs, dtype=np.int64))
+    return Pairs(list(numbers), of_sentence.astype(np.int64), np.array(list(pairs), dtype=np.int64))
 
 
 def check_held_out(texts: Sequence[str], files: Sequence[str], allowed: bool) -> None:
@@ -211,23 +219,34 @@ def check_held_out(texts: Sequence[str], files: Sequence[str], allowed: bool) ->
         logger.warning("%s", said)
 
 
+def shared_out(pairs: int, count: int, kinds: int) -> NDArray[np.int64]:
+    """``(count,)`` number of the kind of each negative: the kinds in turn, and from round to round of all pairs the next one."""
+    places = np.arange(count)
+    return (places % pairs + places // pairs) % kinds
+
+
 def mine(
-    table: Pairs, rows: NDArray[np.int64], kinds: Sequence[str], encoder: str | None, seed: int
+    table: Pairs,
+    rows: NDArray[np.int64],
+    of_row: NDArray[np.int64],
+    kinds: Sequence[str],
+    encoder: str | None,
+    seed: int,
 ) -> NDArray[np.int64]:
-    """A negative for each of ``(n,)`` sentences, the kinds in turn."""
+    """A negative for each of ``(n,)`` sentences, of the kind whose number ``of_row`` holds."""
     from fairseq_bert_kd.data.negatives import nearest_negatives, random_negatives
 
     found = np.empty(len(rows), dtype=np.int64)
-    for place, kind in enumerate(kinds):
-        part = rows[place :: len(kinds)]
+    for number, kind in enumerate(kinds):
+        places = of_row == number
         if kind == "random":
-            found[place :: len(kinds)] = random_negatives(table.clusters, part, seed)
+            found[places] = random_negatives(table.clusters, rows[places], seed)
         else:
             from fairseq_bert_kd.rewards.similarity import MeanVectors
 
             assert encoder
             vectors = MeanVectors(encoder).of_texts(table.texts)
-            found[place :: len(kinds)] = nearest_negatives(vectors, table.clusters, part)
+            found[places] = nearest_negatives(vectors, table.clusters, rows[places])
     return found
 
 

@@ -34,6 +34,8 @@ def nearest_negatives(
 ) -> NDArray[np.int64]:
     """For each of some sentences the one with the most similar vector that lies in another cluster.
 
+    A sentence that is given again gets the next one: its k-th occurrence the k-th nearest, and after the last the first again.
+
     Args:
         vectors: ``(sentences, d)``.
         clusters: ``(sentences,)`` cluster of each sentence, at least two clusters.
@@ -44,17 +46,29 @@ def nearest_negatives(
     """
     unit = torch.nn.functional.normalize(vectors.float(), dim=1)
     of_sentence = torch.from_numpy(clusters)
+    places = torch.from_numpy(occurrences(rows))
     found = np.empty(len(rows), dtype=np.int64)
     for start in range(0, len(rows), ROWS):
         part = torch.from_numpy(rows[start : start + ROWS])
         similarities = unit[part] @ unit.T  # (part, sentences)
         near = similarities.topk(min(CANDIDATES, len(unit)), dim=1).indices
         other = of_sentence[near] != of_sentence[part][:, None]
-        best = near.gather(1, other.int().argmax(dim=1, keepdim=True)).squeeze(1)
-        for place in (~other.any(dim=1)).nonzero().flatten().tolist():  # a large cluster lies around it
-            same = of_sentence == of_sentence[part[place]]
-            best[place] = similarities[place].masked_fill(same, -2.0).argmax()
+        wanted = other & (other.cumsum(dim=1) == places[start : start + ROWS, None] + 1)
+        best = near.gather(1, wanted.int().argmax(dim=1, keepdim=True)).squeeze(1)
+        for i in (~wanted.any(dim=1)).nonzero().flatten().tolist():  # a large cluster lies around it
+            others = (of_sentence != of_sentence[part[i]]).nonzero().flatten()
+            ordered = others[similarities[i, others].argsort(descending=True, stable=True)]
+            best[i] = ordered[places[start + i] % len(ordered)]
         found[start : start + len(part)] = best.numpy()
+    return found
+
+
+def occurrences(rows: NDArray[np.int64]) -> NDArray[np.int64]:
+    """``(n,)`` how often each value stands before its place."""
+    order = np.argsort(rows, kind="stable")
+    ordered = rows[order]
+    found = np.empty(len(rows), dtype=np.int64)
+    found[order] = np.arange(len(rows)) - np.searchsorted(ordered, ordered)
     return found
 
 
@@ -71,7 +85,7 @@ def check_negatives(
         i = int(wrong.argmax())
         raise ValueError(
             f"{int(wrong.sum())} negatives lie in the cluster of their sentence, the first is sentence {negatives[i]} for "
-            f"{rows[i]}, both in cluster {clusters[rows[i]]}: they are paraphrases"
+            f"{rows[i]}, both in cluster {clusters[rows[i]]}: they are paraphrases. Take sentences of other clusters"
         )
 
 

@@ -61,16 +61,22 @@ def rewarded_systems(experiment: Experiment, logs: Mapping[str, TrainingLog]) ->
 
 
 def reward_panels(experiment: Experiment, logs: Mapping[str, TrainingLog]) -> Iterator[Panel]:
-    """What rewards did to all systems of the main group: rewards, copies, entropy. None where no training had rewards."""
-    rewarded = rewarded_systems(experiment, logs).values()
+    """What rewards did to all systems of the main group: rewards, copies, entropy. None where no training had rewards.
+
+    The baseline is beside them on the validation set.
+    """
+    if not (rewarded := rewarded_systems(experiment, logs)):
+        return
+    baseline = [run for run in experiment.runs if run.system == experiment.baseline]
     for kind in REWARD_CURVES:
-        curves = [curve for runs in rewarded if (curve := system_curve(runs, logs, kind))]
+        of_systems = ({experiment.baseline: baseline} if kind.part == "valid" and baseline else {}) | rewarded
+        drawn = {system: system_curve(runs, logs, kind) for system, runs in of_systems.items()}
         yield from _curve_panel(
             f"reward-{kind.part}",
             kind,
-            curves,
+            [curve for curve in drawn.values() if curve],
             "True rewards, also of controls that were trained without them.",
-            first=1,
+            first=0 if drawn.get(experiment.baseline) else 1,
         )
 
 

@@ -43,11 +43,13 @@ STUDENT_CURVES = {  # by what the students put out
     "classes": (CurveKind("valid", "accuracy", "Validation: accuracy, %"),),
     "numbers": (CurveKind("valid", "true_cosine", "Validation: cosine with the teacher's vectors"),),
 }
-REWARD_CURVES = (  # of systems that were trained with rewards
+REWARD_CURVES = (  # of systems that were trained with rewards, on the validation set of their baseline too
     CurveKind("train", "reward", "Training: mean reward of the samples"),
     CurveKind("valid", "held_out", "Validation: held-out evaluator"),
+    CurveKind("valid", "bleu", "Validation: BLEU"),
     CurveKind("valid", "source_bleu", "Validation: BLEU against the source"),
     CurveKind("train", "copy_rate", "Training: share of samples that copy their source"),
+    CurveKind("valid", "entropy", "Validation: entropy at the references, nats per token"),
     CurveKind("train", "entropy", "Training: entropy of the policy, nats per token"),
     CurveKind("train", "sample_length", "Training: tokens of a sample"),
 )

@@ -7,9 +7,11 @@ import pytest
 import torch
 
 from fairseq_bert_kd.cli.main import cli_main
+from fairseq_bert_kd.cli.mine_negatives import read_pairs, shared_out
 from fairseq_bert_kd.data.negatives import (
     check_negatives,
     nearest_negatives,
+    occurrences,
     random_negatives,
     shared_sentences,
 )
@@ -70,6 +72,43 @@ def test_hard_negatives_with_an_encoder(chain, tmp_path):
     assert sum(label == "not_duplicate" for *_, label in rows) == 8
 
 
+@pytest.mark.parametrize("kinds", ["hard", "hard,random"])
+def test_twice_as_many_negatives_are_different_ones(chain, tmp_path, kinds):
+    """Every pair gets two hard ones, or one of each kind."""
+    rows = mined(tmp_path, "--encoder", chain.bert, "--ratio", 2, "--kinds", kinds)
+    negatives = [(first, second) for first, second, label in rows if label == "not_duplicate"]
+    assert len(negatives) == 16
+    assert sorted(first for first, _ in negatives) == sorted(
+        2 * [text for texts in CLUSTERS.values() for text in texts]
+    )
+    if kinds == "hard":
+        assert len(set(negatives)) == 16
+
+
+def test_kinds_change_from_round_to_round():
+    assert shared_out(pairs=3, count=8, kinds=2).tolist() == [0, 1, 0, 1, 0, 1, 0, 1]
+    assert shared_out(pairs=4, count=8, kinds=2).tolist() == [0, 1, 0, 1, 1, 0, 1, 0]
+
+
+def test_repeated_pairs_and_equal_sides_are_left_out(tmp_path):
+    table = tmp_path / "pairs.tsv"
+    pairs = [
+        ("1", "a", "b"),
+        ("1", "a", "b"),
+        ("1", "b", "a"),
+        ("1", "a", "a"),
+        ("2", "c", "d"),
+        ("3", "e", "e"),
+    ]
+    table.write_text(
+        "".join("\t".join(row) + "\n" for row in [("cluster", "source", "target"), *pairs]), encoding="utf-8"
+    )
+    found = read_pairs(str(table), "cluster,source,target", None, None)
+    assert (found.texts, found.clusters.tolist()) == (["a", "b", "c", "d"], [0, 0, 1, 1])
+    assert found.pairs.tolist() == [[0, 1], [1, 0], [2, 3]]
+    assert read_pairs(str(table), "cluster,source,target", None, 3).pairs.tolist() == [[0, 1], [1, 0], [2, 3]]
+
+
 def test_split_and_first_pairs(tmp_path):
     rows = mined(tmp_path, "--kinds", "random", "--split", "train", "--pairs", 3)
     assert sum(label == "duplicate" for *_, label in rows) == 3
@@ -91,6 +130,14 @@ def test_nearest_where_the_own_cluster_fills_the_neighbourhood():
     )
     clusters = np.array([0] * 100 + [1, 2])
     assert nearest_negatives(vectors, clusters, np.array([0])).tolist() == [100]
+
+
+def test_a_sentence_that_comes_again_gets_the_next_nearest():
+    """Around sentence 0 lie its own cluster, then 2 and 3; after the last of other clusters the first again."""
+    vectors = torch.tensor([[1.0, 0.0], [1.0, 0.1], [0.9, 0.3], [0.0, 1.0]])
+    clusters = np.array([0, 0, 1, 2])
+    assert nearest_negatives(vectors, clusters, np.array([0, 1, 0, 0, 2])).tolist() == [2, 2, 3, 2, 1]
+    assert occurrences(np.array([5, 7, 5, 5, 7])).tolist() == [0, 0, 1, 2, 1]
 
 
 def test_random_negatives_reach_every_other_sentence():

@@ -1,24 +1,36 @@
 """The paraphrase experiment: its text, its steps and their order."""
 
+import contextlib
 import gzip
-import subprocess
-import sys
-from pathlib import Path
+from argparse import Namespace
 
 import numpy as np
 import pytest
 
-from examples.paraphrase.judge_evaluator import measures, word_overlap
+from examples.paraphrase.judge_evaluator import (
+    best_threshold,
+    judged,
+    measures,
+    read_pairs,
+    verdict,
+    word_overlap,
+)
+from examples.paraphrase.prepare_text import main, plain
+from examples.paraphrase.report_scores import further_scores_record
 from examples.workflow import paraphrase
 from examples.workflow.settings import load
+from fairseq_bert_kd.report.read_experiment import Run
+from fairseq_bert_kd.report.read_scores import further_scores
 
-EXAMPLES = Path(__file__).parents[2] / "examples"
 PAIRS = [
     ("1", "train", "a man", "the man"), ("1", "train", "a man", "he is a man"), ("2", "train", "who", "what"),
     ("3", "train", "eat", "people eat"), ("4", "train", "sit", "they sit"), ("5", "valid", "in", "inside"),
     ("6", "test", "on", "upon"), ("6", "test", "upon", "on top"),
 ]  # fmt: skip
-LABELLED = [("train", "1", "7", "a", "b"), ("valid", "0", "8", "c", "d"), ("test", "1", "9", "e", "f")]
+LABELLED = [
+    ("train", "1", "7", "Don't a?", "b"), ("train", "0", "6", "Upon?", "b"), ("valid", "0", "8", "c", "d"),
+    ("test", "1", "9", "e", "f"),
+]  # fmt: skip
 
 
 def write(path, header, rows):
@@ -36,28 +48,59 @@ def data(tmp_path):
     return folder
 
 
-def prepare(data, *arguments):
-    command = [
-        sys.executable,
-        EXAMPLES / "paraphrase" / "prepare_text.py",
-        "--data",
-        data,
-        *map(str, arguments),
-    ]
-    return subprocess.run(command, cwd=data.parent, capture_output=True, text=True, check=False)
+def prepare(data, pairs=20_000, other_clusters=5_000, test_pairs=None):
+    """Run prepare_text.py in the folder above its data."""
+    with contextlib.chdir(data.parent):
+        main(Namespace(data=data, pairs=pairs, other_clusters=other_clusters, test_pairs=test_pairs))
 
 
 def lines(data, name):
     return (data.parent / "text" / name).read_text(encoding="utf-8").splitlines()
 
 
-def test_text_by_cluster(data):
-    found = prepare(data, "--pairs", 3, "--other-clusters", 1)
-    assert found.returncode == 0, found.stderr
+def test_text_by_cluster(data, capsys):
+    prepare(data, pairs=3, other_clusters=1)
     assert lines(data, "train.source") == ["a man", "a man", "who"]
     assert lines(data, "test.references") == ["upon\ton top", "on\ton top"]
     assert lines(data, "other_pairs.tsv") == ["cluster\tsource\ttarget", "3\teat\tpeople eat"]
     assert lines(data, "labelled.test.tsv") == ["question1\tquestion2\tis_duplicate", "e\tf\t1"]
+    assert lines(data, "labelled.train.tsv")[1:] == ["do n't a\tb\t1"]  # the other one has a sentence of test
+    assert "labelled train: 1 pairs; 1 with a sentence of valid or test left out" in capsys.readouterr().out
+
+
+def test_repeated_pairs_and_equal_sides_are_left_out(data, capsys):
+    """Of valid and test the first pair of a source is kept; the other targets are references."""
+    more = [
+        ("1", "train", "a man", "the man"), ("1", "train", "a man", "a man"), ("6", "test", "on", "above"),
+        ("8", "test", "so", "so"),
+    ]  # fmt: skip
+    write(data / "quora_pairs.tsv.gz", ("cluster", "split", "source", "target"), [*PAIRS, *more])
+    prepare(data)
+    assert lines(data, "train.source") == ["a man", "a man", "who", "eat", "sit"]
+    assert lines(data, "train.target") == ["the man", "he is a man", "what", "people eat", "they sit"]
+    assert lines(data, "test.source") == ["on", "upon"]
+    assert lines(data, "test.target") == ["upon", "on top"]
+    assert lines(data, "test.references") == ["upon\ton top\tabove", "on\ton top\tabove"]
+    assert "12 pairs, 9 different ones of two sentences" in capsys.readouterr().out
+
+
+def test_labelled_pairs_of_other_origin_are_for_the_judge(data):
+    header, row = ("label", "votes_of_6", "sentence1", "sentence2"), ("1", "5", "How , A ?", "b")
+    write(data / "twitter_url_labelled.tsv.gz", header, [row] * 4)
+    prepare(data, test_pairs=2)
+    assert lines(data, "judged/twitter.tsv") == ["question1\tquestion2\tis_duplicate"] + ["how , a\tb\t1"] * 2
+
+
+@pytest.mark.parametrize(
+    ("raw", "expected"),
+    [
+        ("What's the best, in C++?", "what 's the best , in c++"),
+        ("Is it? Why don't you?", "is it ? why do n't you"),
+        ("", ""),
+    ],
+)
+def test_plain_form_of_a_raw_question(raw, expected):
+    assert plain(raw) == expected
 
 
 def test_a_shared_sentence_ends_it(data):
@@ -66,9 +109,10 @@ def test_a_shared_sentence_ends_it(data):
         ("cluster", "split", "source", "target"),
         [*PAIRS, ("7", "test", "On", "A man")],
     )
-    found = prepare(data)
-    assert found.returncode == 1
-    assert "1 sentences of the test set are in training, the first is 'a man'" in found.stderr
+    with pytest.raises(
+        SystemExit, match="1 sentences of valid or test are in training, the first is 'a man'"
+    ):
+        prepare(data)
 
 
 def steps_of(tmp_path, *given):
@@ -101,6 +145,46 @@ def test_rows_of_one_budget_differ_in_their_options_alone(tmp_path):
     assert commands["continued"].endswith("--rl-weight 0")
 
 
+def number(command, option):
+    return int(command.split(f"{option} ")[1].split()[0])
+
+
+@pytest.mark.parametrize("rounds", [1, 2, 3])
+def test_rounds_share_one_budget(tmp_path, rounds):
+    steps = steps_of(tmp_path, "irl", "evaluator", "seeds=[1]", f"systems.irl.rounds={rounds}")
+    trainings = [steps["students/irl.1"].command]
+    trainings += [step.command for name, step in steps.items() if name.startswith("irl.1/round")]
+    whole = steps["students/evaluator.1"].command
+    assert len(trainings) == rounds
+    assert sum(number(command, "--max-update") for command in trainings) == number(whole, "--max-update")
+    for command in trainings:
+        assert number(command, "--total-num-update") == number(command, "--max-update")
+        assert number(command, "--warmup-updates") == number(whole, "--warmup-updates") // rounds
+        assert number(command, "--validate-interval-updates") == 250 // rounds
+
+
+def test_the_constant_reward_has_a_partner_that_differs_by_the_reward_alone(tmp_path):
+    steps = steps_of(tmp_path, "seeds=[1]")
+    constant, partner = (
+        steps[f"students/{name}.1"].command.replace(name, "X") for name in ("constant", "reinforce")
+    )
+    assert constant.replace(" --rl-control X", "") == partner
+
+
+def test_both_evaluators_have_an_architecture_of_their_own(tmp_path):
+    given = [
+        f"out={tmp_path}",
+        "teacher=encoder",
+        "data=data",
+        "evaluator_model='--arch decomposable_attention'",
+    ]
+    settings, kind = load("paraphrase", given)
+    with pytest.raises(
+        ValueError, match="are both of --arch decomposable_attention: the held-out evaluator would"
+    ):
+        kind.check(settings)
+
+
 def test_inverse_reinforcement_goes_in_rounds(tmp_path):
     steps = steps_of(tmp_path, "irl", "seeds=[1]", "systems.irl.rounds=2")
     order = [name for name in steps if name.startswith("irl.1/") or name == "students/irl.1"]
@@ -129,5 +213,52 @@ def test_measures_of_an_evaluator():
     """Three of the four orders of positive and negative are right; overlap by hand."""
     labels, scores = np.array([1, 1, 0, 0]), np.array([0.9, 0.3, 0.4, 0.1])
     assert measures(labels, scores, 0.5) == {"accuracy": 75, "auc": 75}
-    assert measures(labels, np.array([0.4, 0.3, 0.2, 0.1]), None) == {"accuracy": 100, "auc": 100}
+    assert best_threshold(labels, np.array([0.4, 0.3, 0.2, 0.1])) == 0.3
+    assert best_threshold(np.array([0, 0]), np.array([0.4, 0.3])) == np.inf
     assert word_overlap(["A b c", ""], ["a b d", ""]).tolist() == [0.5, 0]
+
+
+def test_the_judge_says_where_an_evaluator_is_below_word_overlap(tmp_path):
+    rows = [("a b", "a b", 1), ("a b", "a c", 1), ("a b", "c d", 0), ("a", "b", 0)]
+    table = tmp_path / "pairs.tsv"
+    table.write_text(
+        "".join(f"{a}\t{b}\t{label}\n" for a, b, label in [("q1", "q2", "d"), *rows]), encoding="utf-8"
+    )
+    scorers = {
+        "evaluator": lambda first, second: np.array([0.9, 0.2, 0.3, 0.1]),
+        "word overlap": word_overlap,
+    }
+    found = judged(read_pairs(table), scorers, {"evaluator": 0.5, "word overlap": 0.3})
+    assert found == {
+        "pairs": 4, "evaluator": {"accuracy": 75, "auc": 75}, "word overlap": {"accuracy": 100, "auc": 100},
+        "majority": {"accuracy": 50},
+    }  # fmt: skip
+    assert "area under the curve 75.0, word overlap has 100.0" in verdict(found)
+    assert verdict(found | {"word overlap": {"auc": 70}}) == ""
+
+
+def test_measures_reach_the_report_with_gains_by_the_held_out_evaluator():
+    def scores(held_out, bleu):
+        return {"bleu": bleu, "copy_rate": 5.0, "held_out": held_out}
+
+    results = {
+        "signatures": {"BLEU": "nrefs:1", "chrF2": "nrefs:1"},
+        "paraphrases": {
+            "(source copied)": [scores(90.0, 30.0)],
+            "continued": [scores(50.0, 20.0), scores(52.0, 21.0)],
+            "evaluator": [scores(55.0, 20.5), scores(56.0, 20.0)],
+        },
+    }
+    record = further_scores_record(results, {"continued": [1, 3], "evaluator": [1, 3]})
+    runs = [
+        Run(name, seed, name, "main", "", "continued", "", None, None, 9)
+        for name in ("continued", "evaluator")
+        for seed in (1, 3)
+    ]
+    read = further_scores("paraphrases", record, runs, ("continued", "evaluator"))
+    assert read.keys == ["held-out", "BLEU", "copies %"]
+    assert read.rows[1].gains == {"held-out": {1: 5, 3: 4}, "BLEU": {1: 0.5, 3: -1}, "copies %": {1: 0, 3: 0}}
+    assert read.signatures == {"test": {"BLEU": "nrefs:1"}}
+    assert record["scores"][0]["system"] == "(source copied)"
+    with pytest.raises(ValueError, match="`continued` has 2 scored outputs and 1 seeds"):
+        further_scores_record(results, {"continued": [1]})
