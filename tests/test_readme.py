@@ -67,6 +67,7 @@ def test_options_of_the_table_exist_with_their_defaults():
     from fairseq_bert_kd.models.entity_encoder import EntityEncoderConfig
     from fairseq_bert_kd.models.hf_encoder import HfEncoderConfig
     from fairseq_bert_kd.models.masked_lm_teacher import HfMaskedLMConfig
+    from fairseq_bert_kd.optim.adam_by_part import AdamByPartConfig
     from fairseq_bert_kd.tasks.conditional_masked_lm import ConditionalMaskedLMConfig
     from fairseq_bert_kd.tasks.entity_sentence_prediction import EntitySentencePredictionConfig
     from fairseq_bert_kd.tasks.sentence_prediction_with_teacher import SentencePredictionWithTeacherConfig
@@ -91,6 +92,7 @@ def test_options_of_the_table_exist_with_their_defaults():
         TranslationWithTeacherConfig,
         PolicyGradientConfig,
         TranslationWithRewardConfig,
+        AdamByPartConfig,
     ):
         fields |= config.__dataclass_fields__
     rows = re.findall(r"^\| (`--[^|]*) \| ([^|]*)\|", OPTIONS, flags=re.M)
