@@ -41,6 +41,10 @@ STUDENT_CURVES = {  # by what the students put out
         CurveKind("valid", "bleu", "Validation: BLEU while training, as logged"),
     ),
     "classes": (CurveKind("valid", "accuracy", "Validation: accuracy, %"),),
+    "sets": (
+        CurveKind("valid", "f1", "Validation: micro F1, %"),
+        CurveKind("valid", "strict_accuracy", "Validation: share of right sets, %"),
+    ),
     "numbers": (CurveKind("valid", "true_cosine", "Validation: cosine with the teacher's vectors"),),
 }
 REWARD_CURVES = (  # of systems that were trained with rewards, on the validation set of their baseline too

@@ -201,7 +201,7 @@ def test_refusals(folder, checkpoint, tmp_path, capsys):
     cfg = SimpleNamespace(kd_live_teacher=str(checkpoint), data=str(data))
     with pytest.raises(ValueError, match="reads entities, which a student's batches do not name"):
         load_live_teacher(cfg, TeacherRequirements(topk=4, temperature=1.0))
-    np.save(tmp_path / "array.npy", np.ones((len(WORDS), 8), np.float32))
+    np.save(tmp_path / "array.npy", np.eye(len(WORDS), 8, dtype=np.float32))
     assert cli("entity-vectors", "--array", tmp_path / "array.npy", "--array-ids", folder / "ids.txt", "--output", tmp_path / "other.safetensors") == 0  # fmt: skip
     with pytest.raises(ValueError, match="are of other entity vectors"):
         train_teacher(data, bert, tmp_path, "--entity-vectors", tmp_path / "other.safetensors", "-s", "de", "-t", "en")  # fmt: skip
