@@ -98,12 +98,14 @@ class ReleasedWeights:
         if pooler is not None:
             self._load(pooler, {kind: self._get(f"pooler.dense.{kind}") for kind in _KINDS})
 
-    def head(self) -> dict[str, Tensor]:
-        """Weights of the dEA head under the names of `EntityHead`.
+    def head(self) -> dict[str, Tensor] | None:
+        """Weights of the dEA head under the names of `EntityHead`; None in the file of a fine-tuned model, which has none.
 
         Raises:
-            ValueError: they are not in the file.
+            ValueError: only some of them are in the file.
         """
+        if not any(key.startswith("cls.predictions_ent.") for key in self._weights):
+            return None
         return {
             f"{ours}.{kind}": self._get(f"cls.predictions_ent.{theirs}.{kind}")
             for theirs, ours in HEAD.items()

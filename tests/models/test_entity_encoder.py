@@ -411,6 +411,8 @@ def test_released_weights_come_under_our_names(tmp_path):
     head = EntityHead(encoder.config, DIM)
     head.load_state_dict(released.head())
     assert torch.equal(head.dense.weight, weights["cls.predictions_ent.transform.dense.weight"])
+    fine_tuned = {name: weight for name, weight in weights.items() if not name.startswith("cls.")}
+    assert ReleasedWeights(fine_tuned, "f").head() is None
 
 
 def test_released_weights_that_do_not_fit(tmp_path):
