@@ -167,12 +167,11 @@ class _Steps(Steps):
         for folder in dict.fromkeys([*data, *(settings.teachers[name].data for name in teachers)]):
             yield self.binarised(folder, "pieces", "--joined-dictionary" if folder == "data-bin" else "")
         if settings.after_preprocess:
-            yield Step("after-preprocess", " && ".join(settings.after_preprocess), screen="cat")
+            command = " && ".join(settings.after_preprocess)
+            yield Step("after-preprocess", command, resumes=True, screen="cat")
         whole = dict.fromkeys(
             settings.stores[store].teacher for store in stores if not settings.stores[store].folds
         )
-        if settings.after_preprocess:
-            yield Step("after-preprocess", " && ".join(settings.after_preprocess), resumes=True)
         for name in whole:
             yield self.teacher(name, name)
         for name in dict.fromkeys(stores):

@@ -70,6 +70,19 @@ def test_tatoeba_takes_the_first_pairs(tmp_path):
     assert len(prepared("tatoeba_de-en", tmp_path, "pairs=7")["train.de"].splitlines()) == 7
 
 
+SETTINGS = sorted(path for path in EXAMPLES.glob("*/*.yaml") if path.parent.name not in ("workflow", "hydra"))
+
+
+@pytest.mark.parametrize("path", SETTINGS, ids=lambda path: f"{path.parent.name}-{path.stem}")
+def test_no_two_steps_of_an_experiment_have_one_name(path):
+    """doit refuses them, at the start of the run."""
+    settings, kind = load(
+        path, ["all", "data=d", "teacher=bert-base", "out=o", "seeds=[1,2]", "own.distilled=x"]
+    )
+    names = [step.name for step in kind.steps(settings)]
+    assert sorted(names) == sorted(set(names))
+
+
 @pytest.mark.parametrize("task", ["acl_titles", "tatoeba_de-en", "ted_de-en", "multi30k"])
 @pytest.mark.parametrize("size", ["laptop", "gpu", "paper"])
 def test_plain_and_distilled_have_the_same_budget_at_every_size(task, size):
