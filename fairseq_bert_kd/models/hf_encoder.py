@@ -251,6 +251,9 @@ class HfEncoder(BaseFairseqModel):
         given, self._given = self._given, None
         if given is None or given.output is None:
             return None
+        if given.output.in_features != self._head_width:
+            logger.info("the classifier that came with the encoder reads other vectors and is not used")
+            return None
         output, shown = given.output, ", ".join(given.names) or "a number"
         same_labels = output.out_features == num_classes and set(given.names) == set(self.label_names)
         if not same_labels or given.form != (self.pooling, self.classifier):

@@ -253,8 +253,13 @@ class HfMaskedLM(BaseFairseqModel):
         Its logit of a token's id is that of the token's symbol in the dictionary; see `masked_lm_head.put_head`.
 
         Raises:
-            ValueError: the attention is restricted, which transformers would not know.
+            ValueError: the attention is restricted, or an entity stream belongs to it, which transformers would not know.
         """
+        if self.entities is not None:
+            raise ValueError(
+                "it has an entity stream (--entity-vectors), without which its encoder was not trained, and transformers has "
+                "none; export a model that was trained without entities"
+            )
         if self.attention != BIDIRECTIONAL:
             raise ValueError(
                 f"it was trained with --teacher-attention {self.attention}, and transformers' masked language models look "

@@ -149,8 +149,10 @@ def parts_of_state(
     if len(spec.heads) != 1:
         return parts, spec
     [(head_name, head)] = spec.heads.items()
-    output = new_linear(encoder.config.hidden_size, head.classes, encoder.config)
-    output.load_state_dict(_below(weights, f"classification_heads.{head_name}.output."))
+    trained = _below(weights, f"classification_heads.{head_name}.output.")
+    # wider than the encoder: of an entity_encoder that reads at arguments
+    output = new_linear(trained["weight"].size(1), head.classes, encoder.config)
+    output.load_state_dict(trained)
     form = str(settings["classification_pooling"]), str(settings["classifier"])
     return parts._replace(output=output, names=head.names, form=form), spec
 

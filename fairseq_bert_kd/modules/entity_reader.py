@@ -7,6 +7,7 @@ import torch
 from fairseq.dataclass import ChoiceEnum, FairseqDataclass
 from torch import Tensor, nn
 
+from fairseq_bert_kd.batch import as_bits, from_bits
 from fairseq_bert_kd.functional.entity_fusion import (
     CONTROLS,
     NONE,
@@ -22,6 +23,7 @@ from fairseq_bert_kd.storage.entity_vectors import read_entity_vectors
 
 UNIT = "unit"
 SCALES = (UNIT, "none")
+SAME_SCALE = 1e-3  # relative; a processor may sum in another order
 
 
 @dataclass
@@ -87,10 +89,12 @@ class EntityReader(nn.Module):
 
     Attributes:
         vectors: the table, frozen.
+        reading: ``(2,)`` int64, bits of ``scale`` and ``reads``: what a checkpoint is compared by.
         head_start: weights from which a dEA head starts; None for random ones.
     """
 
     vectors: Tensor
+    reading: Tensor
     head_start: Optional[dict[str, Tensor]] = None
 
     def __init__(
@@ -99,6 +103,8 @@ class EntityReader(nn.Module):
         super().__init__()
         self.stream, self.digest, self.reads, self.scale = stream, digest, reads, scale
         self.register_buffer("vectors", table)
+        bits = as_bits(torch.tensor([scale]))
+        self.register_buffer("reading", torch.cat([bits.long(), torch.tensor([int(reads)])]))
 
     @classmethod
     def new(cls, cfg: Any, encoder: Any, seed: int, pooler: Any = None) -> "EntityReader":
@@ -157,17 +163,34 @@ class EntityReader(nn.Module):
                 f"`{name}` was trained with entity layers {', '.join(given[0])} and {given[1]} heads, the options say "
                 f"{', '.join(own[0])} and {own[1]}; give --entity-layers and --entity-heads as there"
             )
-        self.load_state_dict(weights)
+        self._check_scale(stated.get("scale", 1.0), f"`{name}`")
+        # whether it reads entities may change: a baseline without them starts from the same weights
+        self.load_state_dict(weights | {"reading": self.reading})
+
+    def _check_scale(self, scale: float, name: str) -> None:
+        """ValueError for a checkpoint whose stream read vectors times another number."""
+        if abs(scale - self.scale) > SAME_SCALE * self.scale:
+            raise ValueError(
+                f"{name} was trained on entity vectors times {scale:.4g}, the options say times {self.scale:.4g}; give "
+                "--entity-scale as there"
+            )
 
     def _load_from_state_dict(self, state_dict, prefix, *others):
         """torch's; ValueError where a checkpoint was trained with other vectors than those that the options name."""
         given = state_dict.get(f"{prefix}vectors")
+        reading = state_dict.setdefault(f"{prefix}reading", self.reading)  # older checkpoints have none
         if given is not None and bool(self.vectors.any()):  # zeros: of a checkpoint's own description
-            same = given.shape == self.vectors.shape
-            if not (same and torch.equal(given.to(self.vectors), self.vectors)):
+            if not _same_vectors(given, self.vectors):
                 raise ValueError(
                     "the checkpoint was trained with other entity vectors, or with another --entity-control or --seed of it; give "
                     "the ones that it was trained with, or another --save-dir"
+                )
+            state_dict[f"{prefix}vectors"] = self.vectors  # those of a checkpoint of --fp16 are rounded
+            self._check_scale(float(from_bits(reading[:1].int())), "the checkpoint")
+            if int(reading[1]) != self.reads:
+                said = "without entities; give" if self.reads else "with entities; leave out"
+                raise ValueError(
+                    f"the checkpoint was trained {said} --entity-control {NONE}, or give another --save-dir"
                 )
         super()._load_from_state_dict(state_dict, prefix, *others)
 
@@ -203,3 +226,10 @@ class EntityReader(nn.Module):
         entities = look_up(placed, self.vectors)
         entities = entities._replace(vectors=entities.vectors * self.scale)
         return self.stream(encoder, entities, input_ids, attention_mask, token_type_ids)
+
+
+def _same_vectors(one: Tensor, other: Tensor) -> bool:
+    """Whether two tables are the same in the coarser of their number formats."""
+    if one.shape != other.shape:
+        return False
+    return torch.equal(one.to(other), other) or torch.equal(other.to(one), one)

@@ -189,6 +189,50 @@ def test_a_checkpoint_loads_without_the_vectors(task, vectors, tmp_path):
         )
     with pytest.raises(ValueError, match="with other entity vectors"):
         model_of(task, vectors, entity_control="shuffled").load_state_dict(state["model"])
+    with pytest.raises(ValueError, match="with entities; leave out --entity-control none"):
+        model_of(task, vectors, entity_control="none").load_state_dict(state["model"])
+    with pytest.raises(ValueError, match="times .*, the options say times 1; give --entity-scale as there"):
+        model_of(task, vectors, entity_scale="none").load_state_dict(state["model"])
+    init = dict.fromkeys(sizes(), None) | {"encoder_init": str(path)}
+    with pytest.raises(ValueError, match="model.pt` was trained on entity vectors times .* give --entity-scale"):
+        model_of(task, vectors, **init, entity_scale="none")
+    assert not model_of(task, vectors, **init, entity_control="none").entities.reads
+
+
+def test_a_checkpoint_of_half_precision_goes_on_in_float32(task, vectors, tmp_path):
+    """Its vectors are rounded; the model keeps its own."""
+    path = save(model_of(task, vectors).half(), tmp_path / "model.pt")
+    before = read_entity_vectors(vectors).table()
+    for started in (
+        model_of(task, vectors, **dict.fromkeys(sizes(), None), encoder_init=str(path)),
+        model_of(task, vectors),
+    ):
+        started.load_state_dict(torch.load(path, weights_only=True)["model"])
+        assert started.entities.vectors.numpy().tolist() == before.tolist()
+    again = model_of(task, vectors).half()
+    again.load_state_dict(torch.load(path, weights_only=True)["model"])
+    assert again.entities.scale == started.entities.scale
+
+
+def test_older_checkpoints_say_nothing_of_scale_and_control(task, vectors):
+    state = model_of(task, vectors).state_dict()
+    del state["entities.reading"]
+    model_of(task, vectors, entity_scale="none").load_state_dict(state)
+
+
+def test_a_classifier_of_another_width_is_not_taken(task, vectors, tmp_path, monkeypatch):
+    """A start with the same labels, whose classifier reads a sentence's vector and not the arguments; and back."""
+    monkeypatch.setattr(task, "marked_arguments", 2, raising=False)
+    one = save(model_of(task, vectors), tmp_path / "sentence.pt")
+    wide = model_of(task, vectors, entity_pooling="arguments")
+    other = save(wide, tmp_path / "arguments.pt")
+    init = dict.fromkeys(sizes(), None)
+    for path, pooling in ((one, "arguments"), (other, "sentence"), (other, "arguments")):
+        model = model_of(task, vectors, **init, encoder_init=str(path), entity_pooling=pooling)
+        batch = batch_of(task, *TEXTS)
+        logits, _ = model(**batch, entities=entities_of(batch), arguments=arguments_of(batch), classification_head_name=HEAD)  # fmt: skip
+        assert logits.shape == (2, task.num_classes)
+    assert torch.equal(model.classification_heads[HEAD].output.weight, wide.classification_heads[HEAD].output.weight)  # fmt: skip
 
 
 def bert(layers=3, hidden=12, heads=3, ffn=20):
