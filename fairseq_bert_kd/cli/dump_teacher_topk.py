@@ -7,6 +7,7 @@ import logging
 import math
 import os
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 
@@ -91,6 +92,7 @@ def dump_all(args: argparse.Namespace, rank: int, world_size: int) -> None:
                 )
             path = store_path(store_dir, subset, info.source_lang, info.target_lang, args.name)
             mentions = mentions_for(teacher, folder, subset, pairs)
+            info = replace(info, mentions_digest=mentions.digest if mentions else "")
             dumps.append((TopKDump(teacher, pairs, info, device, mentions), fold_path(path, fold)))
     if not args.plan:
         check_same_stores(dumps, shard, args.overwrite)

@@ -7,7 +7,7 @@ from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,6 +28,7 @@ from fairseq_bert_kd.storage.entity_mentions import (
 from fairseq_bert_kd.storage.entity_vectors import read_entity_vectors
 from fairseq_bert_kd.storage.fairseq_data import (
     SPECIAL_SYMBOLS,
+    IndexedTokens,
     Sides,
     open_pairs,
     open_sides,
@@ -64,7 +65,7 @@ class RowMentions(NamedTuple):
     mentions: list[list[Mention]]
     arguments: Sequence[tuple[int, int]] = ()
     types: Sequence[str] = ()  # of the first argument
-    found_by_name: bool = False  # a mention inside a piece is left out then
+    pieces: list[list[str]] | None = None  # of texts that a linker read, where a mention inside a piece is left out
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -124,8 +125,8 @@ def main(args: argparse.Namespace) -> None:
     files = {split: getattr(args, split) for split in SPLITS if getattr(args, split)}
     if bool(files) == bool(args.linker):
         raise ValueError("give either files of mentions (--train, --valid, --test) or --linker dictionary")
-    if args.linker and not args.names:
-        raise ValueError("--linker dictionary needs --names, a file of entity ids and names")
+    if bool(args.linker) != bool(args.names):
+        raise ValueError("--linker dictionary needs --names, a file of entity ids and names, and nothing else reads it")
     vectors = read_entity_vectors(args.vectors)
     written = list(files) or args.subset.split(",")
     _check_existing(args, written, vectors.digest())
@@ -134,15 +135,14 @@ def main(args: argparse.Namespace) -> None:
     linker = DictionaryLinker(_names(args.names)) if args.linker else None
     if linker and linker.ambiguous:
         print(
-            f"{len(linker.ambiguous):,} names of {args.names} differ from one before them in case or spaces alone and name another "
-            f"entity (first: {linker.ambiguous[0]!r}); the first of them counts"
+            f"{len(linker.ambiguous):,} names of {args.names} stand there before, but for case or spaces, and name another entity (first: "
+            f"{linker.ambiguous[0]!r}); the first one counts"
         )
     splits = {}
     for split in written:
         sides = list(folder.sides(split).values())
-        rows = [[side[row][:-1].tolist() for side in sides] for row in range(len(sides[0]))]
-        read = _linked(rows, linker, folder) if linker else _read(files[split])
-        splits[split] = SplitMentions(sides, *folder.align(split, rows, read, table, args))
+        read = _linked(sides, linker, folder) if linker else _read(files[split])
+        splits[split] = SplitMentions(sides, *folder.align(split, sides, read, table, args))
     write_mentions(args.data, vectors.digest(), args.entity_span, splits)
 
 
@@ -170,17 +170,15 @@ def _check_existing(args: argparse.Namespace, written: Sequence[str], digest: st
         )
 
 
-def _names(path: str) -> dict[str, str]:
-    """Entity of each name; the first one, where several have it."""
-    names: dict[str, str] = {}
+def _names(path: str) -> Iterator[tuple[str, str]]:
+    """Names and their entities."""
     for number, line in enumerate(open_lines(path), start=1):
         entity, tab, name = line.rstrip("\r\n").partition("\t")
         if not (entity and tab and name.strip()):
             raise ValueError(
                 f"{path}, line {number:,}: expected an entity id, a tab and a name, got {line.rstrip()[:60]!r}"
             )
-        names.setdefault(name, entity)
-    return names
+        yield name, entity
 
 
 def _read(path: str) -> Iterator[RowMentions]:
@@ -197,9 +195,9 @@ def _read(path: str) -> Iterator[RowMentions]:
             places = []
             for *which, begin, end, entity in fields["mentions"]:
                 [text] = which or [0]
-                places.append((text, len(mentions[text])))
-                mentions[text].append(Mention(int(begin), int(end), str(entity)))
-            arguments = [places[mention] for mention in fields.get("arguments", ())]
+                places.append((text, len(mentions[_number(text)])))
+                mentions[text].append(Mention(_number(begin), _number(end), str(entity)))
+            arguments = [places[_number(mention)] for mention in fields.get("arguments", ())]
             types = list(map(str, fields.get("types", ())))
         except (ValueError, KeyError, TypeError, IndexError):
             raise ValueError(
@@ -209,16 +207,27 @@ def _read(path: str) -> Iterator[RowMentions]:
         yield RowMentions(texts, mentions, arguments, types)
 
 
+def _number(value: Any) -> int:
+    """A number of the file; ValueError for one below 0 or with a fraction, and for other values."""
+    if type(value) is not int or value < 0:
+        raise ValueError(value)
+    return value
+
+
+def _row(sides: Sequence[IndexedTokens], number: int) -> list[list[int]]:
+    """Ids of the texts of a row, without end of sentence."""
+    return [side[number][:-1].tolist() for side in sides]
+
+
 def _linked(
-    rows: Sequence[list[list[int]]], linker: DictionaryLinker, folder: "_Folder"
+    sides: Sequence[IndexedTokens], linker: DictionaryLinker, folder: "_Folder"
 ) -> Iterator[RowMentions]:
     """Texts as the tokenizer left them, with the mentions that a linker finds."""
-    for row in rows:
-        texts = [
-            folder.tokenizer.decode([symbols[piece] for piece in text])
-            for symbols, text in zip(folder.symbols, row, strict=True)
-        ]
-        yield RowMentions(texts, [linker.link(text) for text in texts], found_by_name=True)
+    for number in range(len(sides[0])):
+        texts = zip(folder.symbols, _row(sides, number), strict=True)
+        pieces = [[symbols[piece] for piece in text] for symbols, text in texts]
+        decoded = list(map(folder.tokenizer.decode, pieces))
+        yield RowMentions(decoded, list(map(linker.link, decoded)), pieces=pieces)
 
 
 class _Folder(ABC):
@@ -244,7 +253,7 @@ class _Folder(ABC):
     def align(
         self,
         split: str,
-        rows: Sequence[list[list[int]]],
+        sides: Sequence[IndexedTokens],
         read: Iterator[RowMentions],
         table: dict[str, int],
         args: argparse.Namespace,
@@ -256,22 +265,28 @@ class _Folder(ABC):
         """
         found, counts, types = [], Counter[str](), []
         unknown = Counter[str]()
-        number = -1
+        rows, number = len(sides[0]), -1
         for number, row in enumerate(read):
-            if number >= len(rows):
+            if number >= rows:
                 raise ValueError(
-                    f"{split}: more lines of mentions than the {len(rows):,} rows of the data; give the file of this split"
+                    f"{split}: more lines of mentions than the {rows:,} rows of the data; give the file of this split"
                 )
             types.append(row.types)
             place = f"{split}, row {number + 1:,}"
-            for text, mentions in enumerate(self._aligned(row, rows[number], place)):
-                arguments = {
-                    mentions[listed]: argument
+            stored = _row(sides, number)
+            if len(set(row.arguments)) < len(row.arguments):
+                raise ValueError(
+                    f"{place}: `arguments` name one mention twice; give each argument a mention of its own"
+                )
+            for text, mentions in enumerate(self._aligned(row, stored, place)):
+                named = [
+                    (mentions[listed], argument)
                     for argument, (side, listed) in enumerate(row.arguments, start=1)
                     if side == text
-                }
+                ]
+                arguments = dict(named)
                 try:
-                    kept = outermost(mentions, first=list(arguments))
+                    kept = outermost(mentions, first=[mention for mention, _ in named])
                 except ValueError as error:
                     raise ValueError(f"{place}: {error}") from None
                 counts["mentions"] += len(row.mentions[text])
@@ -280,18 +295,18 @@ class _Folder(ABC):
                 for mention in kept:
                     begin, end, entity = mention
                     argument = arguments.get(mention, NO_ARGUMENT)
-                    if end > len(rows[number][text]):
+                    if end > len(stored[text]):
                         counts["cut"] += 1
                         continue
                     if entity not in table:
                         unknown[entity] += 1
                     if entity in table or argument:
                         found.append((number, text, begin, end, table.get(entity, NO_ENTITY), argument))
-        if number + 1 != len(rows):
+        if number + 1 != rows:
             raise ValueError(
-                f"{split}: {number + 1:,} lines of mentions for {len(rows):,} rows of the data; give one line per row"
+                f"{split}: {number + 1:,} lines of mentions for {rows:,} rows of the data; give one line per row"
             )
-        _report(split, len(rows), found, counts, unknown, args)
+        _report(split, rows, found, counts, unknown, args)
         return np.array(found, np.int64).reshape(-1, COLUMNS), types
 
     def _aligned(self, row: RowMentions, pieces: list[list[int]], place: str) -> Iterator[list[Mention]]:
@@ -301,14 +316,17 @@ class _Folder(ABC):
                 f"{place}: {len(row.texts)} texts where the data have {len(pieces)}; give the file of this split"
             )
         texts = zip(row.texts, row.mentions, pieces, self.numbers, strict=True)
-        for text, mentions, stored, numbers in texts:
-            ids = [numbers.get(piece, UNKNOWN) for piece in self.tokenizer.encode(text)]
-            if ids[: len(stored)] != stored:
-                raise ValueError(
-                    f"{place}: the text {text[:60]!r} is not that of the data; give the mentions of this split, in its order"
-                )
+        for side, (text, mentions, stored, numbers) in enumerate(texts):
             try:
-                yield align_mentions(self.tokenizer, text, mentions, skip_inside=row.found_by_name)
+                if row.pieces is not None:
+                    yield align_mentions(self.tokenizer, text, row.pieces[side], mentions, skip_inside=True)
+                    continue
+                symbols = self.tokenizer.encode(text)
+                if [numbers.get(piece, UNKNOWN) for piece in symbols[: len(stored)]] != stored:
+                    raise ValueError(
+                        f"the text {text[:60]!r} is not that of the data; give the mentions of this split, in its order"
+                    )
+                yield align_mentions(self.tokenizer, text, symbols, mentions)
             except ValueError as error:
                 raise ValueError(f"{place}: {error}") from None
 
@@ -359,6 +377,10 @@ def _report(
     without = sum(unknown.values())
     carrying = [mention for mention in found if mention[4] != NO_ENTITY]
     linked = len(carrying) + without
+    if not linked and args.min_coverage > 0:
+        raise ValueError(
+            f"{split}: no mention inside the texts of {rows:,} rows; give mentions, or --min-coverage 0 for a split without entities"
+        )
     coverage = 100 * len(carrying) / linked if linked else 0.0
     marked = len({row for row, *_ in carrying})
     print(

@@ -45,6 +45,10 @@ class Mentions(NamedTuple):
     digest: str
     span: str
 
+    def own_digest(self) -> str:
+        """Hexadecimal sha256 of the mentions themselves and of the pieces that they mark."""
+        return hashlib.sha256(f"{self.span} {_array_digest(self.rows)}".encode()).hexdigest()
+
 
 def mentions_path(folder: str | Path, split: str) -> Path:
     """File of a split's mentions."""
@@ -75,9 +79,11 @@ class MentionsByRow:
 
     Attributes:
         every_piece: whether all pieces of a mention carry its entity, and not the first alone.
+        digest: of the mentions.
     """
 
     def __init__(self, mentions: Mentions, rows: int, texts: int):
+        self.digest = mentions.own_digest()
         self.every_piece = mentions.span == ALL
         self._texts = texts
         self._named = mentions.rows[mentions.rows[:, 4] != 0]
@@ -110,8 +116,8 @@ def rows_digest(texts: Sequence[IndexedTokens]) -> str:
     """Digest of the rows of a split, by the ids of their texts."""
     hashed = hashlib.sha256()
     for text in texts:
-        hashed.update(text.sizes.tobytes())
-        hashed.update(np.ascontiguousarray(text.tokens, "<i4").tobytes())
+        hashed.update(np.ascontiguousarray(text.sizes))
+        hashed.update(np.ascontiguousarray(text.tokens, "<i4"))
     return hashed.hexdigest()
 
 
@@ -147,7 +153,7 @@ def write_mentions(
         stated[split] = {"rows": rows_digest(texts), "mentions": _save(mentions_path(folder, split), rows)}
         listed = [(row, names.index(name)) for row, of_row in enumerate(types) for name in of_row]
         array = np.array(listed, np.int64).reshape(-1, 2)
-        stated[split]["types"] = _save(types_path(folder, split), array) if names else None
+        stated[split]["types"] = _save(types_path(folder, split), array) if len(array) else None
     described = {"format": FORMAT, "vectors": digest, "span": span, "types": names, "splits": stated}
     path = Path(folder) / FILE
     temporary = path.with_name(f"{FILE}.{os.getpid()}.tmp")
@@ -172,7 +178,7 @@ def _save(path: Path, array: NDArray[np.int64]) -> str:
 
 
 def _array_digest(array: NDArray[np.int64]) -> str:
-    return hashlib.sha256(np.ascontiguousarray(array, "<i8").tobytes()).hexdigest()
+    return hashlib.sha256(np.ascontiguousarray(array, "<i8").reshape(-1)).hexdigest()
 
 
 def _load(path: Path, digest: str) -> NDArray[np.int64]:

@@ -36,7 +36,7 @@ _STATED = (
     "k", "dictionary_size", "dictionary_digest", "split", "source_lang", "target_lang", "passes", "teacher",
     "teacher_digest", "mask_ratio", "versions", "temperatures", "gold", "samples", "sample_seed",
     "source_dictionary_digest", "tokenizer_digest", "precision", "device", "max_tokens", "chunk_sentences", "origin",
-    "mask_plan", "folds", "entities_digest",
+    "mask_plan", "folds", "entities_digest", "mentions_digest",
 )  # fmt: skip
 
 
@@ -59,6 +59,7 @@ class TopKInfo(StoreInfo):
         source_dictionary_digest: digest as ``dictionary_digest``, for the source side; "" where not known.
         mask_plan: one of `MASK_PLANS`, what the teacher could see.
         entities_digest: of the entity vectors that the teacher read; "" for a teacher without entities.
+        mentions_digest: of the mentions that carried them; likewise.
         folds: for out-of-fold soft labels the teacher of the one fold that the store holds, or of all folds; else empty.
     """
 
@@ -77,6 +78,7 @@ class TopKInfo(StoreInfo):
     mask_plan: str = STRIDED_PLAN
     folds: tuple[FoldTeacher, ...] = ()
     entities_digest: str = ""
+    mentions_digest: str = ""
 
     schema: ClassVar[str] = "top-k logits"
     version: ClassVar[int] = 2
@@ -142,7 +144,7 @@ class TopKInfo(StoreInfo):
         if self.mask_plan == STRIDED_PLAN:
             del stated["mask_plan"]
         stated["folds"] = [asdict(teacher) for teacher in self.folds]
-        for name in ("folds", "entities_digest"):
+        for name in ("folds", "entities_digest", "mentions_digest"):
             if not stated[name]:
                 del stated[name]
         return stated

@@ -2,7 +2,7 @@
 
 import itertools
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 from fairseq_bert_kd.tokenization.hf_tokenizer import HfTokenizer
@@ -47,13 +47,18 @@ def outermost(mentions: Iterable[Mention], first: Sequence[Mention] = ()) -> lis
 
 
 def align_mentions(
-    tokenizer: HfTokenizer, text: str, mentions: Sequence[Mention], skip_inside: bool = False
+    tokenizer: HfTokenizer,
+    text: str,
+    pieces: Sequence[str],
+    mentions: Sequence[Mention],
+    skip_inside: bool = False,
 ) -> list[Mention]:
     """Mentions in pieces instead of characters.
 
     Args:
         tokenizer: tokenizer that makes the pieces.
         text: the text before the tokenizer's rules changed case, accents or spaces.
+        pieces: symbols of the text.
         mentions: mentions in characters of ``text``.
         skip_inside: whether a mention that begins or ends inside a piece is left out; otherwise it is an error.
 
@@ -63,7 +68,6 @@ def align_mentions(
     if not mentions:
         return []
     normal = tokenizer.normalise(text)
-    pieces = tokenizer.encode(text)
     ends = [len(tokenizer.decode(pieces[: count + 1])) for count in range(len(pieces))]
     starts = [_after_space(normal, end) for end in [0, *ends[:-1]]]
     aligned = []
@@ -95,16 +99,16 @@ class DictionaryLinker:
     """Finds names of entities in a text, the longest at each word.
 
     Args:
-        names: entity of each name; names are compared by words, without case, and the first of equal ones counts.
+        names: names with their entities; names are compared by words, without case, and the first of equal ones counts.
 
     Attributes:
         ambiguous: names left out, since an equal one before them names another entity.
     """
 
-    def __init__(self, names: Mapping[str, str]):
+    def __init__(self, names: Iterable[tuple[str, str]]):
         self._entities: dict[tuple[str, ...], str] = {}
         self.ambiguous: list[str] = []
-        for name, entity in names.items():
+        for name, entity in names:
             words = tuple(WORD.findall(name.casefold()))
             if words and self._entities.setdefault(words, entity) != entity:
                 self.ambiguous.append(name)

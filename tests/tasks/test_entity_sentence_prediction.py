@@ -248,6 +248,15 @@ def test_refusals(folder, tmp_path, capsys):
     assert "is not that of the data" in refused([{"text": "people", "mentions": []}, *rows[1:]])
     assert "row 1: mention 0 to 999" in refused([{"text": lines[0], "mentions": [[0, 999, "Q"]]}, *rows[1:]])
     assert "expected a JSON object" in refused([{"mentions": []}])
+    two = {"text": lines[0], "mentions": [[0, len(lines[0].split()[0]), "Q7"]] * 2}
+    for wrong in ({"mentions": [[-1, 0, 3, "Q7"]]}, {"mentions": [[0, 2.5, "Q7"]]}, {"arguments": [-1]}):
+        assert "line 1: expected a JSON object" in refused([two | wrong, *rows[1:]])
+    assert "row 1: `arguments` name one mention twice" in refused([two | {"arguments": [1, 1]}, *rows[1:]])
+    assert "row 1: the arguments Q7 and Q7 overlap" in refused([two | {"arguments": [0, 1]}, *rows[1:]])
+    assert "train: no mention inside the texts of 24 rows" in refused([{"text": text, "mentions": []} for text in lines])  # fmt: skip
+    assert "row 1: text must be valid Unicode" in refused([{"text": "a \ud83d", "mentions": []}, *rows[1:]])
+    assert cli(*base, "--train", tmp_path / "m.jsonl", "--names", folder / "names.tsv") == 2
+    assert "nothing else reads it" in capsys.readouterr().err
     (tmp_path / "bad.tsv").write_text("a b c\n")
     assert (
         cli("entity-vectors", "--triples", tmp_path / "bad.tsv", "--output", tmp_path / "x.safetensors") == 2

@@ -1,6 +1,7 @@
 """A C-MLM teacher that reads entities: no masked position sees the entity of a mention that covers it."""
 
 import json
+import shutil
 from types import SimpleNamespace
 
 import numpy as np
@@ -9,7 +10,14 @@ import torch
 
 from fairseq_bert_kd.batch import TeacherRequirements
 from fairseq_bert_kd.cli.main import cli_main
-from fairseq_bert_kd.storage.entity_mentions import FILE, MentionsByRow, mentions_path, read_mentions
+from fairseq_bert_kd.storage.entity_mentions import (
+    FILE,
+    MentionsByRow,
+    SplitMentions,
+    mentions_path,
+    read_mentions,
+    write_mentions,
+)
 from fairseq_bert_kd.storage.entity_vectors import read_entity_vectors
 from fairseq_bert_kd.storage.fairseq_data import open_pairs
 from fairseq_bert_kd.storage.topk_store import TopKReader, store_path
@@ -193,6 +201,17 @@ def test_training_withholds_entities_by_the_same_rule(folder, checkpoint):
     assert [part.shape for part in batch["entities"]] == [part.shape for part in batch["texts"]]
 
 
+def test_a_dump_does_not_go_on_with_other_mentions(folder, checkpoint, store, tmp_path, capsys):
+    pairs, mentions = split_of(folder, "valid")
+    assert store.info.mentions_digest == mentions.own_digest() != store.info.entities_digest
+    data = shutil.copytree(folder / "data", tmp_path / "data")
+    fewer = mentions.rows[1:]
+    write_mentions(data, mentions.digest, mentions.span, {"valid": SplitMentions(list(pairs.values()), fewer)})  # fmt: skip
+    options = ("--subset", "valid", "--topk", 4, "--passes", 3, "--chunk-sentences", 5, "--temperatures", 1)
+    assert dump(data, checkpoint, *options) == 2
+    assert "mentions_digest" in capsys.readouterr().err
+
+
 def test_refusals(folder, checkpoint, tmp_path, capsys):
     graph = ("--entity-vectors", folder / "graph.safetensors")
     data, bert = folder / "data", folder / "bert"
@@ -218,3 +237,6 @@ def test_refusals(folder, checkpoint, tmp_path, capsys):
     assert "is damaged" in capsys.readouterr().err
     assert cli("entities", data, "--vectors", folder / "graph.safetensors", "--overwrite", "--train", folder / "train.jsonl") == 2  # fmt: skip
     assert "give --tokenizer" in capsys.readouterr().err
+    assert cli("export-student", checkpoint, "--format", "transformers", "--output", tmp_path / "served") == 2
+    assert "has an entity stream (--entity-vectors)" in capsys.readouterr().err
+    assert not (tmp_path / "served").exists()

@@ -24,8 +24,8 @@ def tokenizer(tmp_path_factory):
 )
 def test_a_mention_is_its_pieces(tokenizer, text, said):
     begin = text.index(said)
-    [(first, last, _)] = align_mentions(tokenizer, text, [Mention(begin, begin + len(said), "Q1")])
     pieces = tokenizer.encode(text)
+    [(first, last, _)] = align_mentions(tokenizer, text, pieces, [Mention(begin, begin + len(said), "Q1")])
     assert tokenizer.decode(pieces[first:last]) == tokenizer.normalise(said)
     assert tokenizer.decode(pieces[:first]) == tokenizer.normalise(text[:begin])
 
@@ -34,8 +34,9 @@ def test_a_mention_is_its_pieces(tokenizer, text, said):
     ("begin", "end", "said"), [(0, 99, "not inside"), (3, 3, "not inside"), (5, 7, "inside a piece")]
 )
 def test_wrong_offsets_are_refused(tokenizer, begin, end, said):
+    text = "two men stand"
     with pytest.raises(ValueError, match=said):
-        align_mentions(tokenizer, "two men stand", [Mention(begin, end, "Q1")])
+        align_mentions(tokenizer, text, tokenizer.encode(text), [Mention(begin, end, "Q1")])
 
 
 def test_the_longest_mention_wins():
@@ -44,7 +45,7 @@ def test_the_longest_mention_wins():
 
 
 def test_linker_takes_the_longest_name():
-    linker = DictionaryLinker({"Dylan": "Q1", "Bob Dylan": "Q2", "New York": "Q3", "york": "Q4"})
+    linker = DictionaryLinker([("Dylan", "Q1"), ("Bob Dylan", "Q2"), ("New York", "Q3"), ("york", "Q4")])
     text = "bob dylan left New  York; Dylan's York"
     found = linker.link(text)
     assert [(text[begin:end], entity) for begin, end, entity in found] == [
@@ -55,13 +56,25 @@ def test_linker_takes_the_longest_name():
     ]
 
 
-def test_names_that_differ_in_case_alone_take_the_first():
-    linker = DictionaryLinker({"Apple": "Q1", "apple": "Q2", "pear": "Q3", "Pear": "Q3"})
+def test_names_that_differ_in_case_alone_or_not_at_all_take_the_first():
+    names = [("Apple", "Q1"), ("apple", "Q2"), ("pear", "Q3"), ("Pear", "Q3"), ("Apple", "Q4")]
+    linker = DictionaryLinker(names)
     assert [entity for _, _, entity in linker.link("an APPLE, a pear")] == ["Q1", "Q3"]
-    assert linker.ambiguous == ["apple"]
+    assert linker.ambiguous == ["apple", "Apple"]
 
 
 def test_a_found_name_inside_a_piece_may_be_left_out(tokenizer):
-    mentions = [Mention(0, 3, "Q1"), Mention(5, 7, "Q2")]
-    kept = align_mentions(tokenizer, "two men stand", mentions, skip_inside=True)
-    assert kept == align_mentions(tokenizer, "two men stand", mentions[:1]) != []
+    text, mentions = "two men stand", [Mention(0, 3, "Q1"), Mention(5, 7, "Q2")]
+    pieces = tokenizer.encode(text)
+    kept = align_mentions(tokenizer, text, pieces, mentions, skip_inside=True)
+    assert kept == align_mentions(tokenizer, text, pieces, mentions[:1]) != []
+
+
+def test_unknown_pieces_stay_where_they_are(tokenizer):
+    """Of a folder whose dictionary has not all pieces: what stands around them is found all the same."""
+    pieces = [*tokenizer.encode("two men"), "<unk>", *tokenizer.encode("stand")]
+    text = tokenizer.decode(pieces)
+    begin = text.index("stand")
+    mentions = [Mention(4, 7, "Q1"), Mention(begin, begin + 5, "Q2"), Mention(begin - 4, begin - 2, "Q3")]
+    found = align_mentions(tokenizer, text, pieces, mentions, skip_inside=True)
+    assert [tokenizer.decode(pieces[first:last]) for first, last, _ in found] == ["men", "stand"]
