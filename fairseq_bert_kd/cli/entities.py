@@ -65,7 +65,9 @@ class RowMentions(NamedTuple):
     mentions: list[list[Mention]]
     arguments: Sequence[tuple[int, int]] = ()
     types: Sequence[str] = ()  # of the first argument
-    pieces: list[list[str]] | None = None  # of texts that a linker read, where a mention inside a piece is left out
+    pieces: list[list[str]] | None = (
+        None  # of texts that a linker read, where a mention inside a piece is left out
+    )
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -126,7 +128,9 @@ def main(args: argparse.Namespace) -> None:
     if bool(files) == bool(args.linker):
         raise ValueError("give either files of mentions (--train, --valid, --test) or --linker dictionary")
     if bool(args.linker) != bool(args.names):
-        raise ValueError("--linker dictionary needs --names, a file of entity ids and names, and nothing else reads it")
+        raise ValueError(
+            "--linker dictionary needs --names, a file of entity ids and names, and nothing else reads it"
+        )
     vectors = read_entity_vectors(args.vectors)
     written = list(files) or args.subset.split(",")
     _check_existing(args, written, vectors.digest())

@@ -100,7 +100,9 @@ def main(args: argparse.Namespace) -> None:
         vectors = _of_array(args)
         write_entity_vectors(output, vectors)
     else:
-        triples, evaluated = read_triples(args.triples), read_triples(args.valid) if args.valid else []
+        triples, evaluated, others = (
+            read_triples(files) if files else [] for files in (args.triples, args.valid, args.known)
+        )
         _check_apart(triples, evaluated)
         entities = {
             name: number for number, name in enumerate(sorted({t[i] for t in triples for i in (0, 2)}))
@@ -108,13 +110,19 @@ def main(args: argparse.Namespace) -> None:
         relations = {name: number for number, name in enumerate(sorted({t[1] for t in triples}))}
         graph = torch.from_numpy(numbered(triples, entities, relations)[0])
         print(f"graph: {len(graph):,} triples, {len(entities):,} entities, {len(relations)} relations")
+        ranked = _ranked(evaluated, entities, relations)
         table, translations = train(graph, len(entities), len(relations), args)
         vectors = EntityVectors(tuple(entities), table.numpy())
         check_vectors(vectors.ids, vectors.vectors, "the trained table")
         write_entity_vectors(output, vectors, translations.numpy())
         if evaluated:
-            others = [*evaluated, *(read_triples(args.known) if args.known else [])]
-            _rank(graph, evaluated, others, entities, relations, table, translations, args.norm)
+            known = torch.cat([graph, ranked, torch.from_numpy(numbered(others, entities, relations)[0])])
+            ranks = evaluate(ranked, table, translations, known, args.norm)
+            hits = ", ".join(f"Hits@{n} {100 * (ranks <= n).float().mean():.1f}" for n in (1, 3, 10))
+            print(
+                f"filtered ranking of {len(ranked):,} triples, both sides: MRR {(1 / ranks).mean():.4f}, {hits}, mean rank "
+                f"{ranks.mean():.0f}"
+            )
     print(
         f"{output}: {len(vectors.ids):,} vectors of {vectors.vectors.shape[1]}, sha256 {vectors.digest()[:12]}"
     )
@@ -135,8 +143,10 @@ def _checked_output(args: argparse.Namespace) -> Path:
         raise ValueError(
             "--valid and --known rank what --triples trains, and --array trains nothing; leave them out"
         )
-    if args.array and not args.array_ids:
-        raise ValueError("--array needs --array-ids, the labels of its rows")
+    if bool(args.array) != bool(args.array_ids):
+        raise ValueError("--array needs --array-ids, the labels of its rows, and nothing else reads them")
+    if args.known and not args.valid:
+        raise ValueError("--known is left out when --valid is ranked, and there is no --valid; leave it out")
     if args.margin <= 0 or args.lr <= 0:
         raise ValueError(f"--margin and --lr must be above 0, got {args.margin:g} and {args.lr:g}")
     for name in ("dim", "negatives", "epochs", "batch"):
@@ -212,33 +222,22 @@ def _update(
     return float(loss.detach())
 
 
-def _rank(
-    graph: Tensor,
-    evaluated: Sequence[Triple],
-    true: Sequence[Triple],
-    entities: dict[str, int],
-    relations: dict[str, int],
-    table: Tensor,
-    translations: Tensor,
-    norm: int,
-) -> None:
-    """Print the filtered ranking of triples whose parts are in the graph."""
+def _ranked(evaluated: Sequence[Triple], entities: dict[str, int], relations: dict[str, int]) -> Tensor:
+    """``(n, 3)`` numbers of the triples to rank; say how many others there are.
+
+    Raises:
+        ValueError: there are only others.
+    """
     triples, unknown = numbered(evaluated, entities, relations)
-    others, _ = numbered(true, entities, relations)
     if unknown:
         print(
             f"{unknown:,} of {len(evaluated):,} triples of --valid have an entity or relation that the graph has not: left out"
         )
-    if not len(triples):
+    if evaluated and not len(triples):
         raise ValueError(
             "no triple of --valid is of the graph's entities and relations; give triples of the same graph"
         )
-    known = torch.cat([graph, torch.from_numpy(others)])
-    ranks = evaluate(torch.from_numpy(triples), table, translations, known, norm)
-    hits = ", ".join(f"Hits@{n} {100 * (ranks <= n).float().mean():.1f}" for n in (1, 3, 10))
-    print(
-        f"filtered ranking of {len(triples):,} triples, both sides: MRR {(1 / ranks).mean():.4f}, {hits}, mean rank {ranks.mean():.0f}"
-    )
+    return torch.from_numpy(triples)
 
 
 def _of_array(args: argparse.Namespace) -> EntityVectors:

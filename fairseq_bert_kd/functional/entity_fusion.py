@@ -98,10 +98,12 @@ def controlled_table(table: Tensor, control: str, generator: torch.Generator) ->
             mean and standard deviation; "true" and "none" leave the table as it is.
         generator: source of randomness.
     """
+    if control in (TRUE, NONE):
+        return table
     vectors = table[1:]
     if control == SHUFFLED:
         vectors = vectors[torch.randperm(len(vectors), generator=generator)]
-    elif control == RANDOM:
+    else:
         vectors = torch.randn(vectors.shape, generator=generator) * vectors.std() + vectors.mean()
     return torch.cat([table[:1], vectors])
 

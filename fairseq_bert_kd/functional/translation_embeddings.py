@@ -1,12 +1,10 @@
 """TransE (Bordes et al. 2013): vectors of entities of which a relation is a translation, and their filtered ranking."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
-
-Known = Mapping[tuple[int, int], Tensor]
 
 
 def distances(heads: Tensor, relations: Tensor, tails: Tensor, norm: int) -> Tensor:
@@ -86,32 +84,52 @@ def evaluate(
     Returns:
         ``(2 n,)`` float32.
     """
-    tails, heads = _answers(known), _answers(known.flip(1))
+    tails, heads = KnownThirds(known, len(relations)), KnownThirds(known.flip(1), len(relations))
     return torch.cat(list(_ranks(triples, entities, relations, tails, heads, norm, batch)))
 
 
+class KnownThirds:
+    """The third entries of all triples that begin with the same two.
+
+    Args:
+        triples: ``(m, 3)`` int64.
+        relations: number of relations, which are second.
+    """
+
+    def __init__(self, triples: Tensor, relations: int):
+        self._relations = relations
+        self._keys, order = self._key(triples[:, 0], triples[:, 1]).sort()
+        self._thirds = triples[order, 2]
+
+    def _key(self, first: Tensor, relation: Tensor) -> Tensor:
+        return first * self._relations + relation
+
+    def mask(self, first: Tensor, relation: Tensor, entities: int) -> Tensor:
+        """``(batch, entities)`` bool, entities that make a known triple with ``(batch,)`` first entries and relations."""
+        keys = self._key(first, relation)
+        begins, ends = (torch.searchsorted(self._keys, keys, right=right) for right in (False, True))
+        found = torch.zeros(len(first), entities, dtype=torch.bool)
+        for row, (begin, end) in enumerate(zip(begins.tolist(), ends.tolist(), strict=True)):
+            found[row, self._thirds[begin:end]] = True
+        return found
+
+
 def _ranks(
-    triples: Tensor, entities: Tensor, relations: Tensor, tails: Known, heads: Known, norm: int, batch: int
+    triples: Tensor,
+    entities: Tensor,
+    relations: Tensor,
+    tails: KnownThirds,
+    heads: KnownThirds,
+    norm: int,
+    batch: int,
 ) -> Iterator[Tensor]:
+    def distance(places: Tensor) -> Tensor:
+        # by matrix products it would lose the digits of short distances
+        return torch.cdist(places, entities, p=norm, compute_mode="donot_use_mm_for_euclid_dist")
+
     for part in triples.split(batch):
         head, relation, tail = part.unbind(1)
-        forward = torch.cdist(entities[head] + relations[relation], entities, p=norm)
-        yield filtered_ranks(forward, tail, _known(tails, head, relation, len(entities)))
-        backward = torch.cdist(entities[tail] - relations[relation], entities, p=norm)
-        yield filtered_ranks(backward, head, _known(heads, tail, relation, len(entities)))
-
-
-def _answers(triples: Tensor) -> Known:
-    """The third entries of all triples that begin with the same two."""
-    found: dict[tuple[int, int], list[int]] = {}
-    for first, second, third in triples.tolist():
-        found.setdefault((first, second), []).append(third)
-    return {key: torch.tensor(values) for key, values in found.items()}
-
-
-def _known(answers: Known, first: Tensor, second: Tensor, entities: int) -> Tensor:
-    known = torch.zeros(len(first), entities, dtype=torch.bool)
-    for row, key in enumerate(zip(first.tolist(), second.tolist(), strict=True)):
-        if key in answers:
-            known[row, answers[key]] = True
-    return known
+        forward = distance(entities[head] + relations[relation])
+        yield filtered_ranks(forward, tail, tails.mask(head, relation, len(entities)))
+        backward = distance(entities[tail] - relations[relation])
+        yield filtered_ranks(backward, head, heads.mask(tail, relation, len(entities)))

@@ -34,7 +34,7 @@ class EntityVectors:
     def digest(self) -> str:
         """Hexadecimal sha256 of ids and vectors."""
         hashed = hashlib.sha256("\n".join(self.ids).encode())
-        hashed.update(np.ascontiguousarray(self.vectors, "<f4").tobytes())
+        hashed.update(np.ascontiguousarray(self.vectors, "<f4").reshape(-1))
         return hashed.hexdigest()
 
 
@@ -64,7 +64,8 @@ def read_entity_vectors(path: str | Path) -> EntityVectors:
             )
     try:
         with safe_open(str(path), framework="np") as file:
-            vectors, stated = file.get_tensor(TENSOR).astype(np.float32), (file.metadata() or {}).get(IDS)
+            vectors = file.get_tensor(TENSOR).astype(np.float32, copy=False)
+            stated = (file.metadata() or {}).get(IDS)
     except (SafetensorError, KeyError):
         raise ValueError(
             f"`{path}` holds no entity vectors; make them with `fairseq-bert-kd entity-vectors`"

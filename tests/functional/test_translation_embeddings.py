@@ -1,6 +1,7 @@
 import torch
 
 from fairseq_bert_kd.functional.translation_embeddings import (
+    KnownThirds,
     corrupt,
     distances,
     evaluate,
@@ -39,6 +40,19 @@ def test_both_sides_are_ranked():
     assert evaluate(wrong, entities, relations, wrong, norm=1).tolist() == [2.5, 2.5]
     also = torch.tensor([[0, 0, 2], [0, 0, 1], [1, 0, 2]])
     assert evaluate(wrong, entities, relations, also, norm=1).tolist() == [1.5, 1.5]
+
+
+def test_known_thirds_are_those_of_all_triples():
+    """Against a loop, with pairs that no triple has and numbers that are larger than those of the triples."""
+    generator = torch.Generator().manual_seed(1)
+    triples = torch.randint(6, (40, 3), generator=generator)
+    first, relation = torch.cartesian_prod(torch.arange(9), torch.arange(6)).unbind(1)
+    found = KnownThirds(triples, 6).mask(first, relation, 9)
+    expected = torch.zeros(54, 9, dtype=torch.bool)
+    for a, r, b in triples.tolist():
+        expected[a * 6 + r, b] = True
+    assert found.equal(expected)
+    assert not KnownThirds(triples[:0], 6).mask(first, relation, 9).any()
 
 
 def test_one_side_is_corrupted():

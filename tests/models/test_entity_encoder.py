@@ -194,7 +194,9 @@ def test_a_checkpoint_loads_without_the_vectors(task, vectors, tmp_path):
     with pytest.raises(ValueError, match="times .*, the options say times 1; give --entity-scale as there"):
         model_of(task, vectors, entity_scale="none").load_state_dict(state["model"])
     init = dict.fromkeys(sizes(), None) | {"encoder_init": str(path)}
-    with pytest.raises(ValueError, match="model.pt` was trained on entity vectors times .* give --entity-scale"):
+    with pytest.raises(
+        ValueError, match="model.pt` was trained on entity vectors times .* give --entity-scale"
+    ):
         model_of(task, vectors, **init, entity_scale="none")
     assert not model_of(task, vectors, **init, entity_control="none").entities.reads
 

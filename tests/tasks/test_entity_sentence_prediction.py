@@ -268,6 +268,17 @@ def test_refusals(folder, tmp_path, capsys):
         == 2
     )
     assert "7 of 7 triples of --valid are in the graph too" in capsys.readouterr().err
+    (tmp_path / "others.tsv").write_text("x\tbefore\ty\n")
+    train = ("entity-vectors", "--triples", graph, "--output", tmp_path / "x.safetensors")
+    for options, said in (
+        (("--valid", tmp_path / "others.tsv"), "no triple of --valid is of the graph's entities"),
+        (("--known", tmp_path / "others.tsv"), "there is no --valid"),
+        (("--valid", tmp_path / "others.tsv", "--known", tmp_path / "none.tsv"), "none.tsv"),
+        (("--array-ids", tmp_path / "others.tsv"), "nothing else reads them"),
+    ):
+        assert cli(*train, *options) == 2
+        assert said in (captured := capsys.readouterr()).err
+        assert "epoch 1" not in captured.out
     assert not list(tmp_path.glob("x.*"))
 
 
