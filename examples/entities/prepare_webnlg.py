@@ -2,9 +2,10 @@
 
     python examples/entities/prepare_webnlg.py --data webnlg --out text
 
-webnlg holds {train,dev,test}.jsonl or the same with .gz: objects with `triples` ("subject | predicate | object"), `text`, and `mentions`
-with `entity`, `begin` and `end` in characters of the text (-1 where a mention was not found). dev becomes valid. A source is its
-triples with spaces for underscores, joined by semicolons; subjects and objects are its mentions.
+webnlg holds {train,dev,test}.jsonl or the same with .gz: objects with `category`, `triples` ("subject | predicate | object"), `text`,
+and `mentions` with `entity`, `begin` and `end` in characters of the text (-1 where a mention was not found). dev becomes valid. Rows of
+categories that train has not are left out: their entities have no vectors. A source is its triples with spaces for underscores,
+joined by semicolons; subjects and objects are its mentions.
 
 Writes SPLIT.triples and SPLIT.text, SPLIT.jsonl (mentions of both), and graph.tsv, the triples of the training split.
 """
@@ -65,10 +66,13 @@ def main() -> None:
     args = parser.parse_args()
     args.out.mkdir(parents=True, exist_ok=True)
     graph: dict[str, None] = {}
+    categories: set[str] = set()
     for name, split in SPLITS.items():
         path = args.data / f"{name}.jsonl"
         lines = open_lines(path if path.exists() else args.data / f"{name}.jsonl.gz")
-        rows = [json.loads(line) for line in itertools.islice(lines, args.rows)]
+        read = (row for row in map(json.loads, lines) if name == "train" or row["category"] in categories)
+        rows = list(itertools.islice(read, args.rows))
+        categories |= {row["category"] for row in rows}
         rows = [row for row in rows if "\n" not in row["text"] and row["text"].strip()]
         pairs = [(source_of(row["triples"]), target_of(row)) for row in rows]
         if name == "train":

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from examples.entities import prepare_webnlg
 from examples.entities.prepare_text import pair_of, split_graph
 from examples.entities.prepare_webnlg import source_of, target_of
 from examples.workflow.settings import load
@@ -114,6 +115,26 @@ def test_a_source_is_its_triples_and_names_their_ends():
     ]
     row = {"text": "It is in Aarhus.", "mentions": [{"entity": "Aarhus", "begin": 9, "end": 15}, {"entity": "X", "begin": -1, "end": -1}]}  # fmt: skip
     assert target_of(row).mentions == [(9, 15, "Aarhus")]
+
+
+def test_webnlg_is_prepared_without_categories_that_train_has_not(tmp_path, monkeypatch):
+    row = {"category": "Food", "triples": ["A | is | B"], "text": "A is B.", "mentions": [{"entity": "A", "begin": 0, "end": 1}]}  # fmt: skip
+    for name, rows in (
+        ("train", [row, row | {"text": " "}]),
+        ("dev", [row]),
+        ("test", [row | {"category": "Artist"}, row]),
+    ):
+        (tmp_path / f"{name}.jsonl").write_text("".join(f"{json.dumps(one)}\n" for one in rows))
+    monkeypatch.setattr(
+        sys, "argv", ["prepare_webnlg.py", "--data", str(tmp_path), "--rows", "2", "--out", str(tmp_path)]
+    )
+    prepare_webnlg.main()
+    for split in ("train", "valid", "test"):
+        assert (tmp_path / f"{split}.text").read_text() == "A is B.\n"
+        assert (tmp_path / f"{split}.triples").read_text() == "A | is | B\n"
+    [line] = (tmp_path / "test.jsonl").read_text().splitlines()[-1:]
+    assert json.loads(line)["mentions"] == [[0, 0, 1, "A"], [0, 9, 10, "B"], [1, 0, 1, "A"]]
+    assert read_triples([tmp_path / "graph.tsv"]) == [("A", "is", "B")]
 
 
 @pytest.mark.parametrize("name", ["webnlg", "no_harm"])
