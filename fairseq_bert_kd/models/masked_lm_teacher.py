@@ -17,7 +17,7 @@ from fairseq_bert_kd.functional.masking import ALWAYS_MASKED, Replacement
 from fairseq_bert_kd.functional.text_format import TextFormat
 from fairseq_bert_kd.functional.text_input import ATTENTIONS, BIDIRECTIONAL, LEFT_TO_RIGHT, TextLayout
 from fairseq_bert_kd.modules.encoder_layers import keep_first_layers
-from fairseq_bert_kd.modules.entity_reader import EntityOptions, EntityReader
+from fairseq_bert_kd.modules.entity_reader import EntityOptions, EntityReader, check_without_vectors
 from fairseq_bert_kd.modules.entity_stream import EntityHead
 from fairseq_bert_kd.modules.last_layer import output_rows
 from fairseq_bert_kd.modules.masked_lm_head import put_head, take_head
@@ -170,6 +170,8 @@ class HfMaskedLM(BaseFairseqModel):
         model.head.initialise_projection(model.encoder.get_input_embeddings().weight, model.target_to_teacher)
         if cfg.entity_vectors:
             model._read_entities(cfg, getattr(getattr(task, "cfg", None), "cmlm_seed", 1))
+        else:
+            check_without_vectors(cfg)
         return model
 
     def _read_entities(self, cfg: Any, seed: int) -> None:

@@ -1,6 +1,6 @@
 """What an encoder needs to read entities: the stream beside its layers, the frozen vectors, and the options of both."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any, Optional
 
 import torch
@@ -75,6 +75,17 @@ class EntityOptions(FairseqDataclass):
             "the same one (shuffled), random numbers of the same spread (random), or nothing (none); drawn from --seed"
         },
     )
+
+
+def check_without_vectors(cfg: Any) -> None:
+    """ValueError for an option of `EntityOptions` that has no effect, since ``--entity-vectors`` is not given."""
+    for option in fields(EntityOptions):
+        given = getattr(cfg, option.name, option.default)
+        if option.name.startswith("entity_") and str(given) != str(option.default):
+            name = option.name.replace("_", "-")
+            raise ValueError(
+                f"--{name} {given} has no effect without --entity-vectors; give them, or leave it out"
+            )
 
 
 class EntityReader(nn.Module):

@@ -136,6 +136,10 @@ def test_entities_change_the_output_once_trained_and_order_does_not(task, vector
         parameter.mul_(20.0)
     hidden, extra = model(**batch, entities=entities)
     without, _ = model(**batch)
+    nowhere = tuple(map(torch.zeros_like, entities))
+    torch.testing.assert_close(
+        model(**batch, entities=nowhere)[0], without
+    )  # the first token alone is present
     tokens = extra["inputs"].attention_mask.bool()
     assert torch.isfinite(without).all()
     assert not torch.allclose(hidden[tokens], without[tokens], atol=1e-2)

@@ -282,6 +282,40 @@ def test_refusals(folder, tmp_path, capsys):
     assert not list(tmp_path.glob("x.*"))
 
 
+def test_mentions_behind_the_cut_are_left_out_and_counted(folder, tmp_path, capsys):
+    """Three pieces are left of each row, beside two special ones; the mention of the third and the fourth goes."""
+    (tmp_path / "text.txt").write_text("man people eat near\n" * 4)
+    words = ("--task", "plain", "--max-tokens", 5, "--train", tmp_path / "text.txt")
+    assert prepare(folder / "bert", tmp_path / "data", *words) == 0
+    row = {"text": "man people eat near", "mentions": [[4, 10, "people"], [11, 19, "eat"], [15, 19, "near"]]}
+    (tmp_path / "m.jsonl").write_text(f"{json.dumps(row)}\n" * 4)
+    capsys.readouterr()
+    assert cli("entities", tmp_path / "data", "--vectors", folder / "graph.safetensors", "--train", tmp_path / "m.jsonl") == 0  # fmt: skip
+    said = capsys.readouterr().out
+    assert "12 mentions; 4 carry a vector (100.0 % of those inside the cut)" in said
+    assert "4 overlap a longer one, 4 lie behind the cut" in said
+    number = (folder / "graph.txt").read_text().split().index("people") + 1
+    rows = mentions_of(tmp_path / "data", "train").rows.tolist()
+    assert rows == [[row, 0, 1, 2, number, 0] for row in range(4)]
+
+
+def test_a_split_without_types_has_none(folder, tmp_path):
+    """Beside one that has them it would be one whose rows have no type at all."""
+    (tmp_path / "text.txt").write_text("man\npeople\n")
+    words = ("--task", "plain", "--train", tmp_path / "text.txt", "--valid", tmp_path / "text.txt")
+    assert prepare(folder / "bert", tmp_path / "data", *words) == 0
+    rows = [
+        {"text": word, "mentions": [[0, len(word), word]], "arguments": [0]} for word in ("man", "people")
+    ]
+    files = [tmp_path / "train.jsonl", tmp_path / "valid.jsonl"]
+    files[0].write_text("".join(f"{json.dumps(row | {'types': ['word']})}\n" for row in rows))
+    files[1].write_text("".join(f"{json.dumps(row)}\n" for row in rows))
+    assert cli("entities", tmp_path / "data", "--vectors", folder / "graph.safetensors", "--train", files[0], "--valid", files[1]) == 0  # fmt: skip
+    assert read_types(tmp_path / "data", "train", 2).tolist() == [[1], [1]]
+    with pytest.raises(FileNotFoundError, match="of split `valid` .* have no types"):
+        read_types(tmp_path / "data", "valid", 2)
+
+
 def test_vectors_of_a_library(tmp_path):
     """PyKEEN's entity_to_id.tsv, in any order of its lines."""
     np.save(tmp_path / "array.npy", np.arange(6, dtype=np.float32).reshape(3, 2))

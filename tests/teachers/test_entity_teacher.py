@@ -217,6 +217,9 @@ def test_refusals(folder, checkpoint, tmp_path, capsys):
     data, bert = folder / "data", folder / "bert"
     with pytest.raises(ValueError, match="--teacher-attention left-to-right shows one by one"):
         train_teacher(data, bert, tmp_path, *graph, "--teacher-attention", "left-to-right", "-s", "de", "-t", "en")  # fmt: skip
+    for option in (("--entity-control", "none"), ("--entity-layers", "mix")):
+        with pytest.raises(ValueError, match="has no effect without --entity-vectors"):
+            train_teacher(data, bert, tmp_path, *option, "-s", "de", "-t", "en")
     cfg = SimpleNamespace(kd_live_teacher=str(checkpoint), data=str(data))
     with pytest.raises(ValueError, match="reads entities, which a student's batches do not name"):
         load_live_teacher(cfg, TeacherRequirements(topk=4, temperature=1.0))

@@ -20,6 +20,8 @@ def tokenizer(tmp_path_factory):
         ("two men, people.", "people"),
         ("Dylan wrote", "Dylan"),  # spelled by bytes or letters
         ("a house", "a house"),
+        ("Bób  Dýlan wrote", "Bób  Dýlan"),  # accents go, two spaces are one
+        ("Zwei Männer stehen", "Männer"),
     ],
 )
 def test_a_mention_is_its_pieces(tokenizer, text, said):
