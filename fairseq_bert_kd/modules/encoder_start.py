@@ -106,6 +106,12 @@ def entities_of_checkpoint(path: str) -> tuple[dict[str, Any], dict[str, Tensor]
     return _described(state).entities, _below(state["model"], "entities.")
 
 
+def head_names(path: str, head: str) -> tuple[str, ...]:
+    """Label names of a head of a checkpoint; empty where it has no such head, or none with names."""
+    heads = _described(compat.load_checkpoint(path)).heads
+    return tuple(heads[head].names) if head in heads else ()
+
+
 def _described(state: dict[str, Any]) -> EncoderSpec:
     """What a checkpoint of ours says about its encoder."""
     settings = compat.model_settings(state)

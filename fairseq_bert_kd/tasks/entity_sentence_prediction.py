@@ -10,11 +10,13 @@ from fairseq.tasks import register_task
 
 from fairseq_bert_kd.data.entity_dataset import EntitySentenceDataset
 from fairseq_bert_kd.data.marked_texts import mark_arguments, rows_without
+from fairseq_bert_kd.modules.encoder_start import head_names
 from fairseq_bert_kd.storage.entity_mentions import Mentions, read_mentions, read_types, type_names
 from fairseq_bert_kd.storage.sentence_data import SETS, UNLABELLED
 from fairseq_bert_kd.tasks.sentence_prediction_with_teacher import (
     SentencePredictionWithTeacherConfig,
     SentencePredictionWithTeacherTask,
+    continued_checkpoint,
 )
 
 logger = logging.getLogger(__name__)
@@ -92,6 +94,17 @@ class EntitySentencePredictionTask(SentencePredictionWithTeacherTask):
 
     def _targets(self, folder, split, rows):
         return read_types(folder, split, rows) if self.types else super()._targets(folder, split, rows)
+
+    def _check_continued_checkpoint(self):
+        """Compare the types too: their numbers follow from the names of all splits."""
+        super()._check_continued_checkpoint()
+        path, head = continued_checkpoint(self.cfg), self.cfg.classification_head_name
+        trained = head_names(path, head) if path and self.types else ()
+        if trained and trained != self.types:
+            raise ValueError(
+                f"head `{head}` of checkpoint `{path}` is for the types {', '.join(trained)}, the mentions of `{self.cfg.data}` name "
+                f"{', '.join(self.types)}; write the mentions with the former, or give another --classification-head-name"
+            )
 
     def _check_criterion(self, cfg):
         super()._check_criterion(cfg)

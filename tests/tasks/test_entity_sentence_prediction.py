@@ -14,6 +14,7 @@ from fairseq.logging import metrics
 from fairseq_bert_kd.cli.main import cli_main
 from fairseq_bert_kd.criterions.entity_typing import EntityTypingCriterion
 from fairseq_bert_kd.evaluation.fairseq_output import read_sets
+from fairseq_bert_kd.storage import entity_mentions
 from fairseq_bert_kd.storage.entity_mentions import read_mentions, read_types, type_names
 from fairseq_bert_kd.storage.entity_vectors import read_entity_vectors
 from fairseq_bert_kd.storage.fairseq_data import open_sides, sentence_files
@@ -197,6 +198,12 @@ def test_typing_with_any_number_of_types(folder, tmp_path, capsys):
         == 0
     )
     assert "strict accuracy 100.00" in capsys.readouterr().out
+    (tmp_path / "m.jsonl").write_text((tmp_path / "m.jsonl").read_text().replace('"verb"', '"action"'))
+    assert cli("entities", tmp_path / "data", "--vectors", folder / "graph.safetensors", "--overwrite", "--train", tmp_path / "m.jsonl", "--valid", tmp_path / "m.jsonl") == 0  # fmt: skip
+    with pytest.raises(
+        ValueError, match="is for the types being, person, verb, word, the mentions of .* name action, being"
+    ):
+        train("entity_typing")
 
 
 def test_typing_loss_by_hand():
@@ -349,6 +356,13 @@ def test_mentions_of_other_splits_stay_and_mixed_files_are_found(folder, tmp_pat
     np.save(data / "train.entities.npy", changed)
     with pytest.raises(ValueError, match="is not what entities.json describes"):
         mentions_of(data, "train")
+
+
+def test_rows_are_hashed_in_blocks(folder, monkeypatch):
+    texts = list(open_sides(sentence_files(folder / "data", "train"), "train").values())
+    whole = entity_mentions.rows_digest(texts)
+    monkeypatch.setattr(entity_mentions, "_BLOCK", 5)
+    assert entity_mentions.rows_digest(texts) == whole
 
 
 def test_vectors_with_other_ids_beside_them_are_refused(folder, tmp_path):
