@@ -15,6 +15,7 @@ from fairseq_bert_kd.cli.run_dump import (
     check_same_stores,
     chosen_device,
     chosen_precision,
+    compile_encoder,
     device_name,
     dump_split,
     tool_versions,
@@ -95,7 +96,7 @@ def dump_inputs(args: argparse.Namespace, rank: int, world_size: int) -> None:
         teacher = load_smoother(args.path, load_dictionary(path), str(path), args.view == UNMASKED)
         teacher.model.to(device=device, dtype=PRECISIONS[precision])
         if args.compile:
-            teacher.model.encoder = torch.compile(teacher.model.encoder, dynamic=True)
+            compile_encoder(teacher.model)
         for subset in args.subset.split(","):
             info = store_info(args, teacher, subset, precision, device)
             sides = open_sides(info.files(folder), subset)

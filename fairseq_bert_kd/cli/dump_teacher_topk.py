@@ -21,6 +21,7 @@ from fairseq_bert_kd.cli.run_dump import (
     check_same_stores,
     chosen_device,
     chosen_precision,
+    compile_encoder,
     device_name,
     dump_split,
     tool_versions,
@@ -74,7 +75,7 @@ def dump_all(args: argparse.Namespace, rank: int, world_size: int) -> None:
     precision = chosen_precision(args, device)
     teacher.model.to(device=device, dtype=PRECISIONS[precision])
     if args.compile:
-        teacher.model.encoder = torch.compile(teacher.model.encoder, dynamic=True)
+        compile_encoder(teacher.model)
     shard, dumps = parse_shard(args.shard), []
     for folder, store_dir in zip(folders, store_dirs, strict=True):
         check_same_dictionaries(folder, teacher)

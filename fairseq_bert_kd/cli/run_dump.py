@@ -20,6 +20,7 @@ from fairseq_bert_kd.storage.schema import differing_fields
 from fairseq_bert_kd.storage.shards import Shard, shard_path
 from fairseq_bert_kd.teachers import distributed
 from fairseq_bert_kd.teachers.dump import StoreDump
+from fairseq_bert_kd.teachers.load import entities_digest
 
 logger = logging.getLogger(__name__)
 
@@ -35,6 +36,19 @@ def chosen_device(args: argparse.Namespace) -> torch.device:
 def chosen_precision(args: argparse.Namespace, device: torch.device) -> str:
     """``--precision``, or what suits the device."""
     return args.precision or ("fp16" if device.type == "cuda" else "fp32")
+
+
+def compile_encoder(model: Any) -> None:
+    """Compile a teacher's encoder, for ``--compile``.
+
+    Raises:
+        ValueError: a teacher that reads entities, which runs its encoder's layers one by one.
+    """
+    if entities_digest(model):
+        raise ValueError(
+            "--compile has no effect on a teacher that reads entities, which runs its encoder's layers one by one; leave it out"
+        )
+    model.encoder = torch.compile(model.encoder, dynamic=True)
 
 
 def device_name(device: torch.device) -> str:

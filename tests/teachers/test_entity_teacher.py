@@ -228,6 +228,8 @@ def test_refusals(folder, checkpoint, tmp_path, capsys):
     with pytest.raises(ValueError, match="are of other entity vectors"):
         train_teacher(data, bert, tmp_path, "--entity-vectors", tmp_path / "other.safetensors", "-s", "de", "-t", "en")  # fmt: skip
     capsys.readouterr()
+    assert dump(data, checkpoint, "--subset", "test", "--compile") == 2
+    assert "--compile has no effect on a teacher that reads entities" in capsys.readouterr().err
     described, rows = data / FILE, mentions_path(data, "test")
     kept = described.read_text()
     described.write_text(kept.replace('"test"', '"other"'))
