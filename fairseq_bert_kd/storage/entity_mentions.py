@@ -117,9 +117,9 @@ def rows_digest(texts: Sequence[IndexedTokens]) -> str:
     """Digest of the rows of a split, by the ids of their texts."""
     hashed = hashlib.sha256()
     for text in texts:
-        hashed.update(np.ascontiguousarray(text.sizes))
+        hashed.update(np.ascontiguousarray(text.sizes).data)
         for start in range(0, len(text.tokens), _BLOCK):
-            hashed.update(np.ascontiguousarray(text.tokens[start : start + _BLOCK], "<i4"))
+            hashed.update(np.ascontiguousarray(text.tokens[start : start + _BLOCK], "<i4").data)
     return hashed.hexdigest()
 
 
@@ -180,7 +180,7 @@ def _save(path: Path, array: NDArray[np.int64]) -> str:
 
 
 def _array_digest(array: NDArray[np.int64]) -> str:
-    return hashlib.sha256(np.ascontiguousarray(array, "<i8").reshape(-1)).hexdigest()
+    return hashlib.sha256(np.ascontiguousarray(array, "<i8").reshape(-1).data).hexdigest()
 
 
 def _load(path: Path, digest: str) -> NDArray[np.int64]:

@@ -34,7 +34,7 @@ class EntityVectors:
     def digest(self) -> str:
         """Hexadecimal sha256 of ids and vectors."""
         hashed = hashlib.sha256("\n".join(self.ids).encode())
-        hashed.update(np.ascontiguousarray(self.vectors, "<f4").reshape(-1))
+        hashed.update(np.ascontiguousarray(self.vectors, "<f4").reshape(-1).data)
         return hashed.hexdigest()
 
 
