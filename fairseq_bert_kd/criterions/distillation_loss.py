@@ -218,9 +218,8 @@ class LabelSmoothedCrossEntropyWithDistillationCriterion(LabelSmoothedCrossEntro
                 n_correct, total = self.compute_accuracy(model, net_output, both)
                 sums |= {"n_correct": n_correct.data, "total": total.data}
         logits = scores_of(model, net_output)[:, self.ignore_prefix_size :]  # (2 batch, tgt_len, vocab)
-        kept = self._target(sample).ne(self.padding_idx)
-        one, other = (logits[number::PASSES].flatten(0, 1)[kept] for number in range(PASSES))
-        divergence = symmetric_divergence(one, other).sum()
+        kept = sample["target"][:, self.ignore_prefix_size :].ne(self.padding_idx)  # (batch, tgt_len)
+        divergence = symmetric_divergence(logits.unflatten(0, (-1, PASSES))).masked_fill(~kept, 0).sum()
         loss = regularised(sums.pop("loss"), divergence, self.rdrop_weight)
         means = {name: value / PASSES for name, value in sums.items()}
         return {"loss": loss, **means, "rdrop_kl": divergence.detach()}
