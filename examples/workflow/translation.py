@@ -271,6 +271,7 @@ class _Steps(Steps):
     def record(self, name: str, seed: int) -> dict[str, dict[str, Any]]:
         """What ``fairseq-bert-kd report`` reads about a student."""
         system = self.systems[name]
+        store = self.settings.stores[system.store] if system.store else None
         model = f"{replace(self.settings.student, **system.student)} " if system.student else ""
         return self.described(
             name,
@@ -278,5 +279,5 @@ class _Steps(Steps):
             updates=self.updates(name),
             options=model + self.options(name),
             store=system.store,
-            teacher=self.settings.stores[system.store].teacher if system.store else None,
+            teacher=None if store is None or store.folds else store.teacher,
         )
