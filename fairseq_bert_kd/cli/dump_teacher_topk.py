@@ -161,7 +161,9 @@ def check_fold(path: str, teacher: Teacher, fold: Fold | None, subsets: Sequence
             f"--teacher-fold {fold}: checkpoint `{path}` was trained {trained} and has seen sentences of this fold; give the "
             f"teacher that was trained with --teacher-fold {fold}"
         )
-    parts = re.compile(rf"{re.escape(teacher.task.cfg.train_subset)}\d*")  # fairseq trains on train, train1, train2, ...
+    parts = re.compile(
+        rf"{re.escape(teacher.task.cfg.train_subset)}\d*"
+    )  # fairseq trains on train, train1, train2, ...
     seen = next((subset for subset in subsets if parts.fullmatch(subset)), None)
     if fold is None and teacher.fold is not None and seen is not None:
         raise ValueError(

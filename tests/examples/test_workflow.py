@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -156,6 +157,25 @@ def test_settings_come_from_kind_size_file_and_command_line(task):
 def test_results_name_settings_as_the_command_line_does(name):
     file = name if name == "quickstart" else Path(__file__).parents[2] / name
     assert load(file, ["data=text", "out=out", "teacher=bert"])[0].called == name
+
+
+@pytest.mark.parametrize("name", ["multi30k", "ted_de-en", "tatoeba_de-en"])
+def test_another_pair_is_two_names(name):
+    given = ["data=text", "out=out", "teacher=bert", "seeds=[1]"]
+    for names, languages, shown in (
+        ([], "de-en", " German–English, "),
+        (["source=fr", "target=nl"], "fr-nl", " French–Dutch, "),
+        (["source=xx", "target=en"], "xx-en", " xx–English, "),
+    ):
+        settings, kind = load(name, [*given, *names])
+        assert shown in settings.title
+        commands = "\n".join(step.command for step in kind.steps(settings))
+        source, target = languages.split("-")
+        assert f"--languages {source} {target} " in commands
+        assert f"--source-lang {source} --target-lang {target} " in commands
+        assert f"--reference text/test.{target} " in commands
+        for code in {"de", "en"} - {source, target}:
+            assert not re.search(rf"[.{{,]{code}\b", commands)  # no file of the pair that it was made for
 
 
 @pytest.mark.parametrize(

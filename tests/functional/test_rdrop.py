@@ -51,7 +51,9 @@ def test_gradients_of_both_passes_are_the_formulas(block, monkeypatch):
 def test_nothing_of_vocabulary_size_is_kept_but_the_logits():
     passes = torch.randn(2, 2, 3, 1000, requires_grad=True) * 1
     kept = []
-    with torch.autograd.graph.saved_tensors_hooks(lambda tensor: kept.append(tensor) or tensor, lambda tensor: tensor):
+    with torch.autograd.graph.saved_tensors_hooks(
+        lambda tensor: kept.append(tensor) or tensor, lambda tensor: tensor
+    ):
         symmetric_divergence(passes)
     large = [tensor for tensor in kept if tensor.numel() >= 1000]
     assert [tensor.data_ptr() for tensor in large] == [passes.data_ptr()]

@@ -18,7 +18,10 @@ def test_the_fold_is_the_targets_hash_modulo_the_count():
 def test_folds_partition_a_corpus_and_keep_equal_targets_together():
     rng = np.random.default_rng(0)
     texts = [rng.integers(4, 99, rng.integers(2, 9)) for _ in range(400)]
-    pairs = {"source": Side(texts + texts[::-1]), "target": Side(texts + texts)}  # each target with two sources
+    pairs = {
+        "source": Side(texts + texts[::-1]),
+        "target": Side(texts + texts),
+    }  # each target with two sources
     masks = np.stack([in_fold(pairs, Fold(number, 4)) for number in range(1, 5)])
     assert (masks.sum(axis=0) == 1).all()
     assert (masks[:, :400] == masks[:, 400:]).all()
