@@ -204,7 +204,8 @@ class _Steps(Steps):
             dump = values | {"options": f"{values['options']} {fold}"}
             yield Step(f"dump-{name}-{number}", self.command("dump", teacher=teacher, **dump), resumes=True)
         pair = f"{settings.source}-{settings.target}.{settings.target}"
-        command = self.command("merge", store=f"{values['data']}/train.{pair}.{name}.topk", folds=store.folds)
+        path = f"{values['data']}/train.{pair}.{name}.topk"
+        command = self.command("merge", store=path, folds=store.folds, teacher=store.teacher)
         yield Step(f"merge-{name}", command, resumes=True)
 
     def binarised(self, folder: str, pieces: str, dictionaries: str) -> Step:

@@ -294,6 +294,7 @@ def test_a_store_out_of_fold_has_a_teacher_for_each_fold(task):
         assert steps[name].command.endswith(f"--teacher-fold {'1/2' if '-1' in name else '2/2'}")
     assert "--path teacher-fold-2-of-2/checkpoint_best.pt --name folds-2" in steps["dump-folds-2-2"].command
     assert "data-bin/train.nl-fr.fr.folds-2.topk.fold-*-of-2" in steps["merge-folds-2"].command
+    assert "rm -f teacher-fold-*-of-2/checkpoint_last.pt" in steps["merge-folds-2"].command
     student = steps["students/folds-2-w0.3.1"]
     assert "--kd-stores folds-2 " in student.command
     record = student.files["students/folds-2-w0.3.1/run.json"]
