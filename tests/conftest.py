@@ -1,3 +1,4 @@
+import gc
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -72,8 +73,11 @@ def _registered():
     import torch
 
     import fairseq_bert_kd.tasks  # noqa: F401  registers all
+    from tests.preloaded import quick_settings
 
     torch.set_num_threads(1)  # tiny models; the runner uses the cores
+    quick_settings.set_up()
+    gc.freeze()  # what is loaded by now stays; collections need not look at it
 
 
 @pytest.fixture(scope="session")

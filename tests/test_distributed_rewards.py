@@ -6,6 +6,7 @@ one in the last update, and fairseq gives it a dummy batch.
 
 import pytest
 
+from tests.ranked_texts import prepare_pairs, ranking, write_texts
 from tests.rewarded_generators import TINY, train
 from tests.test_distributed_training import ODD, assert_same_weights, from_log, in_one, training
 from tests.two_workers import TwoWorkers
@@ -57,4 +58,23 @@ def test_generator(chain, workers, tmp_path, backend):
             assert float(found[name]) == pytest.approx(float(expected[name]), rel=1e-3, abs=2e-3), name
     for name in ("valid_entropy", "valid_reward", "valid_source_bleu", "valid_loss"):
         assert float(two["valid"][0][name]) == pytest.approx(float(one["valid"][0][name]), rel=1e-3, abs=2e-3)
+    assert_same_weights(tmp_path / "one", tmp_path / "two")
+
+
+def test_evaluator_that_ranks(chain, workers, tmp_path):
+    """Three batches of 10, 10 and 4 triples, with a curriculum: one worker gets a dummy batch in the last update."""
+    data, texts = prepare_pairs(chain.bert, tmp_path), write_texts(tmp_path)
+    arguments = (
+        *ranking(texts), "--arch", "decomposable_attention", "--encoder-model", chain.bert, "--evaluator-dropout", 0,
+        "--batch-size", 10, "--ranking-curriculum-delta", 4,
+    )  # fmt: skip
+    one = in_one(data, tmp_path / "one", *arguments, epochs=2)
+    command = training(data, tmp_path / "two", *arguments, epochs=2)
+    two = from_log(workers.run("train", *command, pytorch_ddp=True)[0])
+    assert len(one["train_inner"]) == len(two["train_inner"]) == 4
+    for expected, found in zip(one["train_inner"], two["train_inner"], strict=True):
+        for name in ("loss", "margin", "learned", "sampled_score", "reference_score", "gnorm"):
+            assert float(found[name]) == pytest.approx(float(expected[name]), rel=1e-3, abs=2e-3), name
+    assert 0 < sum(float(entry["learned"]) for entry in one["train_inner"]) < 4
+    assert [entry["valid_loss"] for entry in one["valid"]] == [entry["valid_loss"] for entry in two["valid"]]
     assert_same_weights(tmp_path / "one", tmp_path / "two")

@@ -1,22 +1,26 @@
 """Quora's paraphrases by cluster as training text, and what the evaluators learn from.
 
-    python prepare_text.py --data DIR [--pairs N] [--other-clusters N] [--test-pairs N]
+    python prepare_text.py --data DIR [--pairs N] [--test-pairs N]
 
 Reads ``quora_pairs.tsv.gz`` (columns cluster, split, source, target) and ``quora_labelled.tsv.gz`` (split, label, question1,
 question2), and for the judge alone, where they are, ``twitter_url_labelled.tsv.gz`` and ``pan_test.tsv.gz`` (label, sentence1,
-sentence2). Writes into ``text/``: train, valid and test, all references of a sentence, labelled pairs, pairs of other clusters,
-and in ``judged/`` the tables for the judge.
+sentence2). Writes into ``text/``: train, valid and test, all references of a sentence, labelled pairs of which one half of the
+training set is the evaluator's and the other the held-out evaluator's, and in ``judged/`` the tables for the judge.
 
 Pairs of equal sides and repeated pairs are left out; valid and test have each source once. Labelled pairs get the form of the
 pairs of paraphrases: lower case, words apart, no final question mark. Whole clusters lie on one side of the split; that no
-sentence of valid or test is in training is checked, and labelled pairs with such a sentence are left out.
+sentence of valid or test is in training is checked, and labelled pairs with such a sentence are left out. No sentence is in
+both halves.
 """
 
 import argparse
 import sys
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
@@ -68,6 +72,26 @@ def labelled_pairs(found: Sequence[Row], names: tuple[str, str]) -> list[tuple[s
     return [(plain(row[names[0]]), plain(row[names[1]]), row["label"]) for row in found]
 
 
+def halves(pairs: Sequence[tuple[str, str, str]]) -> tuple[list, list]:
+    """Two halves in the order of the pairs; pairs that share a sentence, also through others, are in one of them."""
+    number = {
+        text: place for place, text in enumerate(dict.fromkeys(t for *texts, _ in pairs for t in texts))
+    }
+    first, second = ([number[pair[side]] for pair in pairs] for side in (0, 1))
+    links = coo_array(([1] * len(pairs), (first, second)), shape=(len(number), len(number)))
+    _, component = connected_components(links, directed=False)
+    sizes = Counter(component[place] for place in first)
+    half_of, filled = {}, [0, 0]
+    for name, size in sizes.items():
+        half_of[name] = filled.index(min(filled))
+        filled[half_of[name]] += size
+    one, other = (
+        [pair for pair, place in zip(pairs, first, strict=True) if half_of[component[place]] == half]
+        for half in (0, 1)
+    )
+    return one, other
+
+
 def sentences(pairs: Sequence[Row]) -> list[str]:
     return [text for row in pairs for text in (row["source"], row["target"])]
 
@@ -84,7 +108,12 @@ def write_labelled(args: argparse.Namespace, held: list[str]) -> None:
                 f"labelled {split}: {len(kept):,} pairs; {len(found) - len(kept)} with a sentence of valid or test left out"
             )
             found = kept
-        write(f"labelled.{split}.tsv", [HEADER, *map("\t".join, found)])
+        tables = {f"labelled.{split}": found}
+        if split == "train":
+            tables = dict(zip(("labelled.train", "held-out.train"), halves(found), strict=True))
+            print(" and ".join(f"{name} {len(table):,}" for name, table in tables.items()))
+        for name, table in tables.items():
+            write(f"{name}.tsv", [HEADER, *map("\t".join, table)])
     Path("text", "judged").mkdir(exist_ok=True)
     for name, file in OTHERS.items():
         if (path := Path(args.data, file)).exists():
@@ -115,21 +144,14 @@ def main(args: argparse.Namespace) -> None:
             [text for text in of_cluster[row["cluster"]] if text != row["source"]] for row in chosen
         )
         write(f"{split}.references", map("\t".join, references))
-    trained = {row["cluster"] for row in sets["train"]}
-    others = [row for row in by_split["train"] if row["cluster"] not in trained]
-    kept = set(list(dict.fromkeys(row["cluster"] for row in others))[: args.other_clusters])
-    others = [row for row in others if row["cluster"] in kept]
-    write(
-        "other_pairs.tsv",
-        ["cluster\tsource\ttarget", *("\t".join((r["cluster"], r["source"], r["target"])) for r in others)],
-    )
     held = sentences([*by_split["valid"], *by_split["test"]])
-    if shared := shared_sentences(sentences([*sets["train"], *others]), held):
+    if shared := shared_sentences(sentences(sets["train"]), held):
         raise SystemExit(
             f"{len(shared)} sentences of valid or test are in training, the first is {shared[0]!r}"
         )
     print(f"{len(given):,} pairs, {len(pairs):,} different ones of two sentences")
-    print(f"train {len(sets['train']):,} pairs of {len(trained):,} clusters, {len(others):,} pairs of others")
+    clusters = len({row["cluster"] for row in sets["train"]})
+    print(f"train {len(sets['train']):,} pairs of {clusters:,} clusters")
     print(f"valid {len(sets['valid']):,}, test {len(sets['test']):,} sources; no sentence is in training")
     write_labelled(args, held)
 
@@ -140,7 +162,6 @@ if __name__ == "__main__":
     )
     parser.add_argument("--data", required=True)
     parser.add_argument("--pairs", type=int, default=20_000)
-    parser.add_argument("--other-clusters", type=int, default=5_000)
     parser.add_argument(
         "--test-pairs", type=int, help="sources of valid and test, and pairs of other sets of the judge"
     )

@@ -15,7 +15,7 @@ from examples.paraphrase.judge_evaluator import (
     verdict,
     word_overlap,
 )
-from examples.paraphrase.prepare_text import main, plain
+from examples.paraphrase.prepare_text import halves, main, plain
 from examples.paraphrase.report_scores import further_scores_record
 from examples.workflow import paraphrase
 from examples.workflow.settings import load
@@ -48,10 +48,10 @@ def data(tmp_path):
     return folder
 
 
-def prepare(data, pairs=20_000, other_clusters=5_000, test_pairs=None):
+def prepare(data, pairs=20_000, test_pairs=None):
     """Run prepare_text.py in the folder above its data."""
     with contextlib.chdir(data.parent):
-        main(Namespace(data=data, pairs=pairs, other_clusters=other_clusters, test_pairs=test_pairs))
+        main(Namespace(data=data, pairs=pairs, test_pairs=test_pairs))
 
 
 def lines(data, name):
@@ -59,10 +59,9 @@ def lines(data, name):
 
 
 def test_text_by_cluster(data, capsys):
-    prepare(data, pairs=3, other_clusters=1)
+    prepare(data, pairs=3)
     assert lines(data, "train.source") == ["a man", "a man", "who"]
     assert lines(data, "test.references") == ["upon\ton top", "on\ton top"]
-    assert lines(data, "other_pairs.tsv") == ["cluster\tsource\ttarget", "3\teat\tpeople eat"]
     assert lines(data, "labelled.test.tsv") == ["question1\tquestion2\tis_duplicate", "e\tf\t1"]
     assert lines(data, "labelled.train.tsv")[1:] == ["do n't a\tb\t1"]  # the other one has a sentence of test
     assert "labelled train: 1 pairs; 1 with a sentence of valid or test left out" in capsys.readouterr().out
@@ -82,6 +81,22 @@ def test_repeated_pairs_and_equal_sides_are_left_out(data, capsys):
     assert lines(data, "test.target") == ["upon", "on top"]
     assert lines(data, "test.references") == ["upon\ton top\tabove", "on\ton top\tabove"]
     assert "12 pairs, 9 different ones of two sentences" in capsys.readouterr().out
+
+
+def test_evaluators_learn_from_halves_without_a_common_sentence():
+    pairs = [
+        ("a", "b", "1"),
+        ("c", "d", "0"),
+        ("b", "e", "0"),
+        ("f", "g", "1"),
+        ("d", "d", "1"),
+        ("e", "a", "1"),
+    ]
+    assert halves(pairs) == (
+        [("a", "b", "1"), ("b", "e", "0"), ("e", "a", "1")],
+        [("c", "d", "0"), ("f", "g", "1"), ("d", "d", "1")],
+    )
+    assert halves(pairs[:1]) == (pairs[:1], [])
 
 
 def test_labelled_pairs_of_other_origin_are_for_the_judge(data):

@@ -58,6 +58,7 @@ def preload() -> list[partial]:
         for name in OPTIONAL:
             with contextlib.suppress(ImportError):
                 importlib.import_module(name)
+    runpy.run_path(str(Path(__file__).with_name("quick_settings.py")))["set_up"]()
     logging.root.removeHandler(collect)
     logging.root.setLevel(logging.WARNING)
     gc.collect()

@@ -9,41 +9,26 @@ import torch
 
 from fairseq_bert_kd.criterions.ranking_margin import RankingMarginConfig, RankingMarginCriterion
 from fairseq_bert_kd.rewards.evaluator import load_evaluator
+from tests.ranked_texts import REFERENCES, SAMPLES, SOURCES, prepare_pairs, ranking, write_texts
 from tests.tiny_chain import PLUGIN, logged, run_fairseq
-from tests.tiny_sentences import prepare, train, write_table
+from tests.tiny_sentences import train
 
-SOURCES = ["a man", "he is near", "people eat", "the man is in"] * 6
-REFERENCES = ["the man", "he is at the", "the people eat", "in is the man"] * 6
-SAMPLES = ["a a a", "he is at the", "", "und und der"] * 6
 HEAD = "sentence_classification_head"
 
 
 @pytest.fixture(scope="module")
 def files(chain, tmp_path_factory):
     """Labelled pairs, an evaluator, and texts to rank."""
-    folder = tmp_path_factory.mktemp("ranking")
-    tables = [
-        argument
-        for seed, split in enumerate(("train", "valid"))
-        for argument in (f"--{split}", write_table(folder / f"{split}.tsv", 40, seed, pairs=True))
-    ]
-    columns = ("--columns", "text,other", "--label-column", "label")
-    assert prepare(chain.bert, folder / "data", *columns, *tables) == 0
-    train(folder / "data", folder / "evaluator", updates=2)
-    for name, texts in (("sources", SOURCES), ("references", REFERENCES)):
-        (folder / name).write_text("".join(f"{text}\n" for text in texts), encoding="utf-8")
-    samples = "".join(f"D-{i}\t0\t{text}\n" for i, text in enumerate(SAMPLES))
-    (folder / "samples").write_text(samples, encoding="utf-8")
+    folder = write_texts(tmp_path_factory.mktemp("ranking"))
+    train(prepare_pairs(chain.bert, folder), folder / "evaluator", updates=2)
     return folder
 
 
 def continued(files, save_dir, *arguments, updates=8):
     """Continue the evaluator on the triples; the path of its last checkpoint."""
     run_fairseq(
-        "train", files / "data", "--user-dir", PLUGIN, "--task", "ranking_margin", "--criterion", "ranking_margin", "--arch",
-        "tiny_sentences", "--finetune-from-model", files / "evaluator" / "checkpoint_last.pt", "--ranking-positive", "good",
-        "--ranking-sources", files / "sources", "--ranking-references", files / "references", "--ranking-samples",
-        files / "samples", "--optimizer", "adam", "--lr", 0.05, "--batch-size", 8, "--max-update", updates, "--save-dir",
+        "train", files / "data", "--user-dir", PLUGIN, *ranking(files), "--arch", "tiny_sentences", "--finetune-from-model",
+        files / "evaluator" / "checkpoint_last.pt", "--optimizer", "adam", "--lr", 0.05, "--batch-size", 8, "--max-update", updates, "--save-dir",
         save_dir, "--no-epoch-checkpoints", "--num-workers", 0, "--cpu", "--log-format", "json", "--log-interval", 1,
         *arguments,
     )  # fmt: skip
