@@ -168,6 +168,7 @@ def test_another_pair_is_two_names(name):
         (["source=xx", "target=en"], "xx-en", " xx–English, "),
     ):
         settings, kind = load(name, [*given, *names])
+        assert load(name, [*given, "size=seconds"])[0].pairs == "200"  # whatever the task's own number is
         assert shown in settings.title
         commands = "\n".join(step.command for step in kind.steps(settings))
         source, target = languages.split("-")
