@@ -115,7 +115,7 @@ def growth_table(experiments: Sequence[Record]) -> str:
             raise ValueError(
                 f"the experiment of {number} pairs has no gain of `{main_name}` over `{base_name}` yet"
             )
-        known = _teacher_cells(experiment, main.run["teacher"])
+        known = _teacher_cells(experiment, [main.run["teacher"]])
         rows.append([number, *known, base.mean(metric), main.mean(metric), *main.gains()])
         labels = [f"{system.run['label']}, {TITLES[metric]}" for system in (base, main)]
     return _table(["training pairs", *_TEACHER_HEAD, *labels, "gain", "p by seed"], rows) + "\n"
@@ -196,7 +196,8 @@ def _store_table(experiment: Record, _: str) -> str:
     for name, store in experiment["stores"].items():
         mass, accuracy = store["captured_mass"].get("1", {}), store["gold_accuracy"]
         knows = _knows(None if accuracy is None else 100 * accuracy, store["gold_perplexity"])
-        teacher = _teacher_cells(experiment, Path(store["teacher"]).parent.name)
+        named = [teacher["teacher"] for teacher in store.get("folds", [])] or [store["teacher"]]
+        teacher = _teacher_cells(experiment, [Path(path).parent.name for path in named])
         covered, held = percent(store["scored_share"]), (percent(mass.get(k)) for k in _SHOWN_K)
         rows.append([name, *teacher, str(store["passes"]), covered, knows, *held])
     head = [*_TEACHER_HEAD, "passes", "covered", "accuracy, perplexity (training targets)"]
@@ -212,12 +213,26 @@ def _time_table(experiment: Record, _: str) -> str:
     return _table(["step", "runs", "shortest"], rows)
 
 
-def _teacher_cells(experiment: Record, teacher: str | None) -> list[str]:
-    """Its updates (also those of the kept checkpoint, if a later one was worse), and what it knew on validation."""
-    log = experiment["teachers"].get(teacher, {})
-    updates, kept = ("–" if log.get(key) is None else f"{log[key]:,}" for key in ("updates", "best_at"))
+def _teacher_cells(experiment: Record, teachers: Sequence[str | None]) -> list[str]:
+    """Updates (also those of the kept checkpoint, if a later one was worse), and what was known on validation.
+
+    Of several teachers, one for each fold, updates that are not the same are a range, and the others are means.
+    """
+    logs = [experiment["teachers"].get(teacher, {}) for teacher in teachers]
+    updates, kept = (_range([log.get(key) for log in logs]) for key in ("updates", "best_at"))
     trained = updates if kept in (updates, "–") else f"{kept} of {updates}"
-    return [trained, _knows(log.get("masked_accuracy"), log.get("perplexity"))]
+    means = (_mean_or_none([log.get(key) for log in logs]) for key in ("masked_accuracy", "perplexity"))
+    return [trained, _knows(*means)]
+
+
+def _range(numbers: Sequence[int | None]) -> str:
+    known = sorted({number for number in numbers if number is not None})
+    return " to ".join(f"{number:,}" for number in dict.fromkeys([known[0], known[-1]])) if known else "–"
+
+
+def _mean_or_none(numbers: Sequence[float | None]) -> float | None:
+    known = [number for number in numbers if number is not None]
+    return sum(known) / len(known) if known else None
 
 
 def _knows(accuracy: float | None, perplexity: float | None) -> str:

@@ -161,6 +161,10 @@ def test_a_teacher_that_has_seen_the_fold_is_refused(chain, folded, tmp_path, ca
         assert "has seen sentences of this fold" in err
     err = refused(capsys, "dump", data, "--path", first, "--cpu")
     assert "give dump --teacher-fold 1/2 too" in err
+    err = refused(capsys, "dump", data, "--path", first, "--cpu", "--subset", "valid,train1")
+    assert "has seen the other pairs of `train1`" in err  # fairseq adds it to `train`
+    with pytest.raises(ValueError, match="trained with --teacher-fold 1/2 and has seen all pairs but those"):
+        train_student(data, tmp_path / "student", "--kd-live-teacher", first, updates=1)
     assert dump(data, first, "--subset", "valid", "--store-dir", tmp_path) == 0  # nobody has learned from it
 
 

@@ -22,6 +22,11 @@ MACHINE = {  # commands that print what ran an experiment
     "code": f"git -C '{HERE}' rev-parse --short=12 HEAD || echo {fairseq_bert_kd.__version__}",
 }
 
+LANGUAGES = {"cs": "Czech", "de": "German", "en": "English", "es": "Spanish", "fr": "French", "it": "Italian", "nl": "Dutch",
+             "pt": "Portuguese", "ru": "Russian", "vi": "Vietnamese", "zh": "Chinese"}  # fmt: skip
+# ${language:${source}} in a title, so that another pair changes it too; other codes stand for themselves
+OmegaConf.register_new_resolver("language", lambda code: LANGUAGES.get(code, code), replace=True)
+
 
 @dataclass
 class Common:

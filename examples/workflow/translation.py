@@ -203,7 +203,8 @@ class _Steps(Steps):
             dump = values | {"options": f"{values['options']} {fold}"}
             yield Step(f"dump-{name}-{number}", self.command("dump", teacher=teacher, **dump), resumes=True)
         pair = f"{settings.source}-{settings.target}.{settings.target}"
-        command = self.command("merge", store=f"{values['data']}/train.{pair}.{name}.topk", folds=store.folds)
+        path = f"{values['data']}/train.{pair}.{name}.topk"
+        command = self.command("merge", store=path, folds=store.folds, teacher=store.teacher)
         yield Step(f"merge-{name}", command, resumes=True)
 
     def binarised(self, folder: str, pieces: str, dictionaries: str) -> Step:
@@ -270,6 +271,7 @@ class _Steps(Steps):
     def record(self, name: str, seed: int) -> dict[str, dict[str, Any]]:
         """What ``fairseq-bert-kd report`` reads about a student."""
         system = self.systems[name]
+        store = self.settings.stores[system.store] if system.store else None
         model = f"{replace(self.settings.student, **system.student)} " if system.student else ""
         return self.described(
             name,
@@ -277,5 +279,5 @@ class _Steps(Steps):
             updates=self.updates(name),
             options=model + self.options(name),
             store=system.store,
-            teacher=self.settings.stores[system.store].teacher if system.store else None,
+            teacher=None if store is None or store.folds else store.teacher,
         )

@@ -150,7 +150,9 @@ def add_running_arguments(parser: argparse.ArgumentParser, counted: str) -> Any:
         help="score only the I-th of N parts, on any machine and in any order; join them with `store merge`",
     )
     how.add_argument(
-        "--overwrite", action="store_true", help="replace an existing store, drop unfinished work"
+        "--overwrite",
+        action="store_true",
+        help="replace an existing store, and drop unfinished work that had other settings",
     )
     return how
 

@@ -6,6 +6,7 @@ import importlib
 import logging
 import math
 import os
+import re
 from collections.abc import Sequence
 from dataclasses import replace
 from datetime import timedelta
@@ -163,10 +164,14 @@ def check_fold(path: str, teacher: Teacher, fold: Fold | None, subsets: Sequence
             f"--teacher-fold {fold}: checkpoint `{path}` was trained {trained} and has seen sentences of this fold; give the "
             f"teacher that was trained with --teacher-fold {fold}"
         )
-    if fold is None and teacher.fold is not None and teacher.task.cfg.train_subset in subsets:
+    parts = re.compile(
+        rf"{re.escape(teacher.task.cfg.train_subset)}\d*"
+    )  # fairseq trains on train, train1, train2, ...
+    seen = next((subset for subset in subsets if parts.fullmatch(subset)), None)
+    if fold is None and teacher.fold is not None and seen is not None:
         raise ValueError(
-            f"checkpoint `{path}` was trained with --teacher-fold {teacher.fold} and has seen the other pairs of "
-            f"`{teacher.task.cfg.train_subset}`; give dump --teacher-fold {teacher.fold} too, or a teacher of all pairs"
+            f"checkpoint `{path}` was trained with --teacher-fold {teacher.fold} and has seen the other pairs of `{seen}`; give "
+            f"dump --teacher-fold {teacher.fold} too, or a teacher of all pairs"
         )
 
 

@@ -68,9 +68,13 @@ def main(args: argparse.Namespace) -> None:
     """Print the tables; ValueError for outputs that do not fit each other."""
     if args.json and Path(args.json).exists() and not args.overwrite:
         raise FileExistsError(f"`{args.json}` exists; pass --overwrite to replace it")
+    if args.json and not Path(args.json).absolute().parent.is_dir():
+        raise ValueError(f"--json `{args.json}` is in a folder that does not exist; create it first")
     if args.bins < 1 or args.order < 1:
         raise ValueError(f"--bins and --order must be at least 1, got {args.bins} and {args.order}")
     references = read_lines(args.reference)
+    if not references:
+        raise ValueError(f"reference `{args.reference}` is empty; give the text that was translated to")
     sources = read_lines(args.source) if args.source else None
     if sources is not None and len(sources) != len(references):
         raise ValueError(

@@ -22,6 +22,7 @@ from fairseq_bert_kd.storage.fairseq_data import (
     read_dictionary,
     translation_files,
 )
+from fairseq_bert_kd.storage.folds import FoldTeacher
 from fairseq_bert_kd.storage.store_folders import store_folders
 from fairseq_bert_kd.storage.topk import MASK_PLANS, STRIDED_PLAN, TopKInfo
 from fairseq_bert_kd.storage.topk_store import DEFAULT_NAME, TopKWriter, store_path
@@ -115,6 +116,12 @@ def make_info(
     stated = {name: value for name, value in table.stated.items() if name in known}
     former_plan = stated.get("mask_plan", STRIDED_PLAN)
     plan, columns = args.mask_plan or former_plan, table.columns
+    folds = tuple(FoldTeacher(**teacher) for teacher in stated.get("folds", ()))
+    if len(folds) == 1:
+        raise ValueError(
+            f"{args.table} holds fold {folds[0].fold} alone; join the stores of all folds with `fairseq-bert-kd store merge` and "
+            "export that one"
+        )
     here = {
         "teacher": args.teacher or stated.get("teacher", "unknown"),
         "passes": stated.get("passes", 1) if plan == former_plan else 1,
@@ -131,5 +138,6 @@ def make_info(
         "target_lang": args.target_lang,
         "versions": {**stated.get("versions", {}), "fairseq-bert-kd": fairseq_bert_kd.__version__},
         "origin": ORIGIN,
+        "folds": folds,
     }
     return TopKInfo(**{"mask_ratio": 0.0, **stated, **here})

@@ -207,6 +207,11 @@ class LabelSmoothedCrossEntropyWithDistillationCriterion(LabelSmoothedCrossEntro
 
     def _two_passes(self, model, sample, objective):
         """Sums of R-Drop: means over two passes with different dropout, and the divergence between them."""
+        if not _has_dropout(model):
+            self._log_once(
+                "--rdrop-weight has no effect but its cost: the student has no dropout, so both passes are equal; give --dropout",
+                logging.WARNING,
+            )
         both = twice(sample)
         net_output = model(**both["net_input"])
         if objective.weight:
@@ -218,9 +223,8 @@ class LabelSmoothedCrossEntropyWithDistillationCriterion(LabelSmoothedCrossEntro
                 n_correct, total = self.compute_accuracy(model, net_output, both)
                 sums |= {"n_correct": n_correct.data, "total": total.data}
         logits = scores_of(model, net_output)[:, self.ignore_prefix_size :]  # (2 batch, tgt_len, vocab)
-        kept = self._target(sample).ne(self.padding_idx)
-        one, other = (logits[number::PASSES].flatten(0, 1)[kept] for number in range(PASSES))
-        divergence = symmetric_divergence(one, other).sum()
+        kept = sample["target"][:, self.ignore_prefix_size :].ne(self.padding_idx)  # (batch, tgt_len)
+        divergence = symmetric_divergence(logits.unflatten(0, (-1, PASSES))).masked_fill(~kept, 0).sum()
         loss = regularised(sums.pop("loss"), divergence, self.rdrop_weight)
         means = {name: value / PASSES for name, value in sums.items()}
         return {"loss": loss, **means, "rdrop_kl": divergence.detach()}
@@ -269,10 +273,10 @@ class LabelSmoothedCrossEntropyWithDistillationCriterion(LabelSmoothedCrossEntro
             return None
         return projection
 
-    def _log_once(self, message: str) -> None:
+    def _log_once(self, message: str, level: int = logging.INFO) -> None:
         if message not in self._logged:
             self._logged.add(message)
-            logger.info(message)
+            logger.log(level, message)
 
     @classmethod
     def reduce_metrics(cls, logging_outputs) -> None:
@@ -331,6 +335,12 @@ def _sums(logging_outputs: list[dict[str, Any]]) -> dict[str, float]:
         for (key, _), value in zip(found, torch.stack([tensor for _, tensor in found]).tolist(), strict=True):
             sums[key] += value
     return sums
+
+
+def _has_dropout(model: torch.nn.Module) -> bool:
+    """Whether two passes of a model in training differ; what drops whole layers does the same to both."""
+    layers = (module for module in model.modules() if "dropout" in type(module).__name__.lower())
+    return any(getattr(layer, "p", 0) > 0 for layer in layers)
 
 
 def _schedule(cfg: DistillationConfig, start: float, end: float | None) -> Schedule:

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -95,7 +95,7 @@ def read_stores(experiment: Experiment, notes: Notes) -> dict[str, StoreStat]:
 
 
 def store_record(stat: StoreStat) -> dict[str, Any]:
-    """Facts of a store for the results file: digests, the teacher, how it was scored."""
+    """Facts of a store for the results file: digests, the teacher or that of each fold, how it was scored."""
     info, header = stat.reader.info, stat.reader.header
     return {
         "digest": header.digest,
@@ -103,6 +103,7 @@ def store_record(stat: StoreStat) -> dict[str, Any]:
         "tokenizer_digest": info.tokenizer_digest,
         "teacher": info.teacher,
         "teacher_digest": info.teacher_digest,
+        "folds": [asdict(teacher) for teacher in info.folds],
         "k": info.k,
         "passes": info.passes,
         "mask_plan": info.mask_plan,

@@ -1,7 +1,8 @@
 """Folds of a corpus of pairs, for soft labels of teachers that have not seen what they score.
 
 Cross-fitting of distillation is of Dao et al., "Knowledge Distillation as Semiparametric Inference" (ICLR 2021). Folds by
-content are our choice: a pair that occurs twice is in one fold, and order and number of the pairs do not matter.
+content are our choice: order and number of the pairs do not matter. They follow from the target alone, since a teacher that has
+learned a target with another source knows what it is asked for: in 164,676 pairs of Tatoeba every third target occurs again.
 """
 
 import os
@@ -53,28 +54,25 @@ def parse_fold(text: str, what: str = "a fold") -> Fold:
 
 
 def fold_numbers(hashes: Any, count: int) -> NDArray[np.int64]:
-    """``(sentences,)`` number of each pair's fold, from 1: ``(source xor (target >> 1)) mod count + 1`` of its hashes.
+    """``(sentences,)`` number of each pair's fold, from 1: its target's hash modulo ``count``, plus 1.
 
     Args:
-        hashes: ``(sentences,)`` hashes of ``source`` and ``target``, see `fairseq_data.sentence_hash`.
+        hashes: ``(sentences,)`` uint64 by side, of which ``target`` is read, see `fairseq_data.sentence_hash`.
         count: folds in all.
     """
-    source, target = (np.asarray(hashes[side], dtype=np.uint64) for side in ("source", "target"))
-    return ((source ^ (target >> np.uint64(1))) % np.uint64(count)).astype(np.int64) + 1
+    return (np.asarray(hashes["target"], dtype=np.uint64) % np.uint64(count)).astype(np.int64) + 1
 
 
 def in_fold(pairs: Any, fold: Fold) -> NDArray[np.bool_]:
     """``(sentences,)`` whether each pair is of a fold.
 
     Args:
-        pairs: ids of each sentence by side, ``source`` and ``target``, end of sentence included.
+        pairs: ids of each sentence by side, end of sentence included; ``target`` is read.
         fold: the fold.
     """
-    hashes = {
-        side: np.fromiter((sentence_hash(tokens[i]) for i in range(len(tokens))), np.uint64, len(tokens))
-        for side, tokens in pairs.items()
-    }
-    return fold_numbers(hashes, fold.count) == fold.number
+    targets = pairs["target"]
+    hashes = np.fromiter((sentence_hash(targets[i]) for i in range(len(targets))), np.uint64, len(targets))
+    return fold_numbers({"target": hashes}, fold.count) == fold.number
 
 
 def fold_path(path: str | os.PathLike[str], fold: Fold | None) -> Path:

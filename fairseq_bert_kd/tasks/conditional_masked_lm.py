@@ -78,7 +78,7 @@ class ConditionalMaskedLMConfig(TranslationConfig):
         default=None,
         metadata={
             "help": "I/N: learn from all training pairs but those of the I-th of N folds, which the teacher then scores (dump "
-            "--teacher-fold) without having seen them; a pair's fold follows from its token ids (default: learn from all)"
+            "--teacher-fold) without having seen them; a pair's fold follows from its target's token ids (default: learn from all)"
         },
     )
     cmlm_seed: int = II("common.seed")
@@ -294,15 +294,13 @@ class ConditionalMaskedLMTask(MaskedLMTraining, GuardedTranslation, TranslationT
         super().begin_epoch(epoch, model)
 
     def _kept(self, parts, fold):
-        """``(pairs,)`` bool, pairs outside the fold, by the files' own ids: --truncate-source does not move a pair."""
+        """``(pairs,)`` bool, pairs outside the fold, by the files' own ids."""
         assert self.fold is not None
         repeats, kept = self.cfg.upsample_primary if len(parts) > 1 else 1, []
         for number, part in enumerate(parts):
-            sides = {
-                side: data_utils.load_indexed_dataset(prefix, self.dictionaries[side], self.cfg.dataset_impl)
-                for side, prefix in part.prefixes.items()
-            }
-            outside = ~in_fold(sides, fold)
+            prefix, dictionary = part.prefixes["target"], self.dictionaries["target"]
+            targets = data_utils.load_indexed_dataset(prefix, dictionary, self.cfg.dataset_impl)
+            outside = ~in_fold({"target": targets}, fold)
             logger.info(
                 "--teacher-fold %s: %d of %d pairs of %s are held out",
                 *(fold, len(outside) - outside.sum(), len(outside), part.name),

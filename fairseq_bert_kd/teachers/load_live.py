@@ -22,7 +22,7 @@ def load_live_teacher(cfg: Any, requirements: TeacherRequirements, weight: float
 
     Raises:
         ValueError: the checkpoint is not a teacher, is unsafe, or was trained with other dictionaries than those of the
-            student's data or for another direction, or reads entities.
+            student's data or for another direction, of all but a fold of them, or reads entities.
         FileNotFoundError: checkpoint or data folder missing.
     """
     with torch.random.fork_rng(devices=[]):  # weights are drawn before those of the checkpoint replace them
@@ -31,6 +31,12 @@ def load_live_teacher(cfg: Any, requirements: TeacherRequirements, weight: float
         raise ValueError(
             f"teacher `{cfg.kd_live_teacher}` reads entities, which a student's batches do not name; store its soft labels with "
             "`fairseq-bert-kd dump` and train the student from them"
+        )
+    if teacher.fold is not None:
+        raise ValueError(
+            f"teacher `{cfg.kd_live_teacher}` was trained with --teacher-fold {teacher.fold} and has seen all pairs but those; "
+            "store the labels of all folds (`fairseq-bert-kd dump --teacher-fold`, `store merge`) and train the student from "
+            "them, or give a teacher of all pairs"
         )
     trained = f"{teacher.task.cfg.source_lang}-{teacher.task.cfg.target_lang}"
     if trained != f"{cfg.source_lang}-{cfg.target_lang}":

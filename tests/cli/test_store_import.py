@@ -10,6 +10,7 @@ import pytest
 from fairseq_bert_kd.cli import dispatch, store_export, store_import_table
 from fairseq_bert_kd.cli.store_tools import PROG, TOOLS
 from fairseq_bert_kd.storage.fairseq_data import sentence_hash
+from fairseq_bert_kd.storage.folds import FoldTeacher
 from fairseq_bert_kd.storage.schema import SCORED, ChunkData, empty_records
 from fairseq_bert_kd.storage.topk import NOT_IMPORTED, TopKInfo
 from fairseq_bert_kd.storage.topk_store import TopKReader, TopKWriter
@@ -19,6 +20,7 @@ from tests.storage.small_stores import write_store as write_hand_store
 
 pa = pytest.importorskip("pyarrow")
 
+FOLDS = (FoldTeacher("1/2", "one/best.pt", "a"), FoldTeacher("2/2", "other/best.pt", "b"))
 LENGTHS = np.array([len(target) for _, target in PAIRS], dtype=np.int32)
 
 
@@ -95,6 +97,7 @@ def write_table(path, table, batch_rows=None):
         {"gold": True, "samples": 2, "sample_seed": 5},
         {"chunk_sentences": 100},
         {"mask_plan": "left-to-right", "passes": 1, "mask_ratio": 0.0},
+        {"folds": FOLDS},
     ],
     ids=str,
 )
@@ -116,6 +119,15 @@ def test_export_and_import_give_the_same_rows(tmp_path, data, suffix, changes):
     }
     assert changed.keys() == {"origin", "versions", "source_dictionary_digest"}
     assert found.info.origin == "import"
+
+
+def test_one_fold_alone_is_no_store(tmp_path, data, capsys):
+    original = write_store(tmp_path / "original.topk", make_info(folds=FOLDS[1:]))
+    table = tmp_path / "table.arrow"
+    dispatch.run(TOOLS, PROG, ["export", str(original), str(table)])
+    with pytest.raises(ValueError, match="holds fold 2/2 alone; join the stores of all folds"):
+        run(table, data)
+    assert not (data / NAME).exists()
 
 
 def test_batches_and_chunks_need_not_fit(tmp_path, data, monkeypatch):

@@ -130,6 +130,7 @@ def test_every_objective(model, rich_sample, objective):
 
 def test_the_log_says_once_that_all_logits_are_held(model, sample):
     regularised = criterion(rdrop_weight=ALPHA)
+    with_dropout(model)
     with logged("fairseq_bert_kd.criterions.distillation_loss") as messages:
         regularised(model, sample)
         regularised(model, sample)
@@ -137,6 +138,21 @@ def test_the_log_says_once_that_all_logits_are_held(model, sample):
         message for message in messages if "itself, all logits at once" in message
     ]
     assert len(messages) == 1
+
+
+def test_a_student_without_dropout_is_warned_of_once(model, sample):
+    found = {}
+    for dropout in (0.0, 0.3):
+        for module in model.modules():
+            if hasattr(module, "p"):
+                module.p = dropout
+        regularised = criterion(kd_weight=0.0, rdrop_weight=ALPHA)
+        with logged("fairseq_bert_kd.criterions.distillation_loss") as messages:
+            for _ in range(2):
+                _, _, log = regularised(model, sample)
+        found[dropout] = sum("the student has no dropout" in message for message in messages)
+        assert (log["rdrop_kl"].item() > 1e-3) == (dropout > 0)
+    assert found == {0.0: 1, 0.3: 0}
 
 
 def test_logged_in_bits_per_token():

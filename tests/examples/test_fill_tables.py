@@ -7,7 +7,17 @@ import pytest
 from examples.fill_tables import PLACE, filled, groups_of, growth_table, markdown_tables, pages
 from fairseq_bert_kd.report.experiment_report import make_report
 from fairseq_bert_kd.report.results_file import experiment_record, write_results
-from tests.report.small_experiments import BETTER, REFERENCE, WORSE, add_run, write_experiment
+from fairseq_bert_kd.storage.folds import FoldTeacher
+from tests.report.small_experiments import (
+    BETTER,
+    REFERENCE,
+    WORSE,
+    add_run,
+    done,
+    log_lines,
+    write_experiment,
+    write_text,
+)
 from tests.storage.small_stores import PAIRS, make_info, write_data, write_store
 
 
@@ -86,6 +96,22 @@ def test_stores_and_times_have_tables_of_their_own(tmp_path):
         ["students/plain", "2", "1 min 40 s"],
         ["outputs/plain", "1", "7 s"],
     ]
+
+
+def test_a_store_out_of_fold_shows_what_the_teachers_of_its_folds_know(tmp_path):
+    folder = write_experiment(tmp_path / "toy", store=False)
+    teachers = tuple(FoldTeacher(f"{i}/2", f"teacher-fold-{i}-of-2/checkpoint_best.pt", "d") for i in (1, 2))
+    info = replace(make_info(gold=True), teacher="one teacher for each fold", folds=teachers)
+    write_store(write_data(folder / "data-bin") / "train.de-en.en.folds-2.topk", info, PAIRS)
+    for number, accuracy in ((1, 60.0), (2, 61.0)):
+        lines = [line.replace("bleu 20.5", f"masked_accuracy {accuracy}") for line in log_lines(200 * number)]
+        write_text(folder / "logs" / f"teacher-fold-{number}-of-2.log", [*lines, done()])
+    record = experiment_record(make_report(folder))
+    assert [teacher["fold"] for teacher in record["stores"]["folds-2"]["folds"]] == ["1/2", "2/2"]
+    head, _, row = cells(markdown_tables(record, ["stores"]))
+    row = dict(zip(head, row, strict=True))
+    assert row["teacher's updates"] == "200 to 400"
+    assert row["masked accuracy, perplexity (validation)"] == "60.5 %, 10.00"  # of 60 and 61 %, 16 and 4
 
 
 def test_a_group_without_scores_is_an_error_and_nothing_at_all_gives_no_table(tmp_path):

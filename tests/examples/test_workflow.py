@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -158,6 +159,26 @@ def test_results_name_settings_as_the_command_line_does(name):
     assert load(file, ["data=text", "out=out", "teacher=bert"])[0].called == name
 
 
+@pytest.mark.parametrize("name", ["multi30k", "ted_de-en", "tatoeba_de-en"])
+def test_another_pair_is_two_names(name):
+    given = ["data=text", "out=out", "teacher=bert", "seeds=[1]"]
+    for names, languages, shown in (
+        ([], "de-en", " German–English, "),
+        (["source=fr", "target=nl"], "fr-nl", " French–Dutch, "),
+        (["source=xx", "target=en"], "xx-en", " xx–English, "),
+    ):
+        settings, kind = load(name, [*given, *names])
+        assert load(name, [*given, "size=seconds"])[0].pairs == "200"  # whatever the task's own number is
+        assert shown in settings.title
+        commands = "\n".join(step.command for step in kind.steps(settings))
+        source, target = languages.split("-")
+        assert f"--languages {source} {target} " in commands
+        assert f"--source-lang {source} --target-lang {target} " in commands
+        assert f"--reference text/test.{target} " in commands
+        for code in {"de", "en"} - {source, target}:
+            assert not re.search(rf"[.{{,]{code}\b", commands)  # no file of the pair that it was made for
+
+
 @pytest.mark.parametrize(
     ("given", "reason"),
     [
@@ -261,6 +282,25 @@ def test_a_row_brings_what_it_needs_and_nothing_twice(task):
         more
     )
     assert len(names(task, "all")) == len(set(names(task, "all")))
+
+
+def test_a_store_out_of_fold_has_a_teacher_for_each_fold(task):
+    settings, kind = load(task, ["seeds=[1]", "folds-2-w0.3", "plain-rdrop"])
+    steps = {step.name: step for step in kind.steps(settings)}
+    folds = [name for number in (1, 2) for name in (f"teacher-fold-{number}-of-2", f"dump-folds-2-{number}")]
+    made = [name for name in steps if "fold" in name and "/" not in name]
+    assert made == [*folds, "merge-folds-2"]
+    assert "teacher" not in steps  # nothing needs one of all pairs
+    for name in folds:
+        assert steps[name].command.endswith(f"--teacher-fold {'1/2' if '-1' in name else '2/2'}")
+    assert "--path teacher-fold-2-of-2/checkpoint_best.pt --name folds-2" in steps["dump-folds-2-2"].command
+    assert "data-bin/train.nl-fr.fr.folds-2.topk.fold-*-of-2" in steps["merge-folds-2"].command
+    assert "rm -f teacher-fold-*-of-2/checkpoint_last.pt" in steps["merge-folds-2"].command
+    student = steps["students/folds-2-w0.3.1"]
+    assert "--kd-stores folds-2 " in student.command
+    record = student.files["students/folds-2-w0.3.1/run.json"]
+    assert (record["store"], record["teacher"]) == ("folds-2", None)  # the store's header names all teachers
+    assert "--kd-weight 0 --rdrop-weight 5" in steps["students/plain-rdrop.1"].command
 
 
 def test_every_step_comes_after_what_it_needs(task):
