@@ -210,6 +210,23 @@ def import_transformers(models: bool = True) -> Any:
     return transformers
 
 
+def mismatched_sizes(model: Any, info: dict[str, Any]) -> list[tuple[str, Any, Any]]:
+    """Weights of another size than the model's: name, size in the file or None where it is not known, size in the model.
+
+    transformers 4 gives the names alone.
+    Remove when transformers 4 is no longer supported.
+
+    Args:
+        model: what ``from_pretrained`` gave.
+        info: what it gave with ``output_loading_info=True``.
+    """
+    found = list(info["mismatched_keys"])
+    if not any(isinstance(entry, str) for entry in found):
+        return found
+    weights = model.state_dict()
+    return [(name, None, tuple(weights[name].shape)) for name in found]
+
+
 def import_extra(module: str, extra: str = "report", what: str = "a report") -> Any:
     """A module of one of our extras.
 

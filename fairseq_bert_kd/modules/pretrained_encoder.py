@@ -3,7 +3,7 @@
 import json
 import logging
 import pickle
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, NamedTuple, NoReturn
 
@@ -186,7 +186,7 @@ def _pretrained(path_or_name: str, config: Any, model_class: str, what: str) -> 
         raise
     except Exception as error:  # safetensors, pickle, torch and transformers raise very different types
         _raise_not_loaded(path_or_name, what, "config.json and the weights", error)
-    _check_sizes(path_or_name, info["mismatched_keys"])
+    _check_sizes(path_or_name, compat.mismatched_sizes(model, info))
     prefix = "" if model.base_model is model else model.base_model_prefix + "."
     missing = sorted(info["missing_keys"])
     optional = [key for key in missing if not key.startswith(prefix) or "pooler" in key]
@@ -248,7 +248,8 @@ def _from_config(settings: dict[str, Any], model_class: str) -> Any:
 def _raise_not_loaded(path_or_name: str, what: str, needed: str, error: Exception) -> NoReturn:
     """Raise the error in our words: about the file that cannot be read, or the library's own first line."""
     reason = next(unreadable_files(path_or_name), "")
-    if not reason and isinstance(error, pickle.UnpicklingError):  # it proposes to run what the file holds
+    if not reason and any(isinstance(cause, pickle.UnpicklingError) for cause in _causes(error)):
+        # transformers' own message proposes to run what the file holds
         reason = "its weights are not a file of tensors alone."
     raise ValueError(
         f"cannot load `{path_or_name}` as {what}: {reason or compat.first_line(error)} "
@@ -256,11 +257,18 @@ def _raise_not_loaded(path_or_name: str, what: str, needed: str, error: Exceptio
     ) from (None if reason else error)
 
 
+def _causes(error: BaseException | None) -> Iterator[BaseException]:
+    """An error, and the errors during which it was raised."""
+    while error is not None:
+        yield error
+        error = error.__cause__ or error.__context__
+
+
 def _check_sizes(path_or_name: str, mismatched: Collection[tuple[str, Any, Any]]) -> None:
-    """ValueError for weights of other sizes than the config's, given as name, size in the file and size by the config."""
+    """ValueError for weights of other sizes than the config's, given as name, size in the file or None, and size by the config."""
     if mismatched:
         name, *sizes = min(mismatched, key=lambda entry: ("word_embeddings" not in entry[0], entry[0]))
-        in_file, by_config = (" x ".join(map(str, size)) for size in sizes)
+        in_file, by_config = (" x ".join(map(str, size)) if size else "of another size" for size in sizes)
         raise ValueError(
             f"config.json of `{path_or_name}` and its weights are not of one model: {len(mismatched)} weights differ in size, "
             f"`{name}` is {by_config} by config.json and {in_file} in the weights; give both files from the same origin"

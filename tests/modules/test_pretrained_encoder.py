@@ -1,6 +1,7 @@
 """What the user reads when a model folder cannot be loaded: the file, what it is, the next step."""
 
 import json
+import re
 import shutil
 
 import pytest
@@ -119,6 +120,8 @@ def test_weights_that_hold_code_are_refused_without_advice_to_run_it(folder):
 def test_a_config_of_another_model_is_refused_by_its_sizes(folder, setting, value, said):
     config = json.loads((folder / "config.json").read_text())
     (folder / "config.json").write_text(json.dumps(config | {setting: value}))
+    if transformers.__version__ < "5":  # which does not say it
+        said = re.sub(r"and [\d x]+ in", "and of another size in", said)
     with pytest.raises(ValueError, match=said):
         pretrained_masked_lm(str(folder))
 

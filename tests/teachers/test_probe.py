@@ -37,12 +37,7 @@ SOUND = (
     "longformer", "megatron-bert", "modernbert", "mpnet", "rembert", "roberta", "roberta-prelayernorm", "roformer",
     "xlm-roberta",
 )  # fmt: skip
-READ_PADDING = (
-    "convbert",
-    "fnet",
-    "nystromformer",
-    "yoso",
-)  # convolution, Fourier transform, landmarks, hashing
+READ_PADDING = ("convbert", "nystromformer", "yoso")  # convolution, landmarks, hashing
 
 
 def teacher_of(model_type, attention=BIDIRECTIONAL, **settings):
@@ -169,9 +164,9 @@ class SentenceEncoder(nn.Module):
         (lambda: SentenceLSTM(packed=False), "reads padding"),
         (lambda: SentenceEncoder("bert", mean=False), None),
         (lambda: SentenceEncoder("bert", mean=True), "reads padding"),  # the mean counts padding
-        (lambda: SentenceEncoder("fnet", mean=False), "reads padding"),
+        (lambda: SentenceEncoder("yoso", mean=False), "reads padding"),
     ],
-    ids=["lstm", "lstm unpacked", "first state", "careless mean", "fnet"],
+    ids=["lstm", "lstm unpacked", "first state", "careless mean", "yoso"],
 )
 def test_sentence_encoders_are_probed_by_the_same_function(build, fault):
     torch.manual_seed(0)
@@ -192,6 +187,12 @@ def set_config(folder, **settings):
     path.write_text(json.dumps(json.loads(path.read_text()) | settings))
 
 
+def save_conv_bert(vocab_size, folder):
+    """Put a small ConvBERT, which reads padding, in the place of a folder's model."""
+    config = transformers.ConvBertConfig(**SIZES | {"vocab_size": vocab_size})
+    transformers.AutoModelForMaskedLM.from_config(config).save_pretrained(folder)
+
+
 @pytest.fixture
 def bert(chain, tmp_path):
     shutil.copytree(chain.bert, tmp_path / "bert")
@@ -200,14 +201,10 @@ def bert(chain, tmp_path):
 
 def test_a_teacher_that_reads_padding_is_refused_before_it_is_trained(chain, bert, tmp_path):
     size = json.loads((bert / "config.json").read_text())["vocab_size"]
-    config = transformers.FNetConfig(
-        vocab_size=size, pad_token_id=0, hidden_size=32, num_hidden_layers=2, intermediate_size=64,
-        max_position_embeddings=64,
-    )  # fmt: skip
-    transformers.AutoModelForMaskedLM.from_config(config).save_pretrained(bert)
+    save_conv_bert(size, bert)
     with pytest.raises(ValueError, match=r"--teacher-model .*bert cannot be a teacher: it reads padding"):
-        train_teacher(chain.data, bert, tmp_path / "fnet")
-    assert not (tmp_path / "fnet").exists() or not list((tmp_path / "fnet").glob("*.pt"))
+        train_teacher(chain.data, bert, tmp_path / "conv")
+    assert not (tmp_path / "conv").exists() or not list((tmp_path / "conv").glob("*.pt"))
 
 
 @pytest.mark.parametrize("weights", ["pretrained", "random"])
@@ -243,16 +240,13 @@ def test_every_kind_of_teacher_that_the_tests_use_passes(name, tmp_path):
 
 @pytest.fixture(scope="module")
 def models(tmp_path_factory):
-    """Folders ``bert`` and ``fnet`` with one tokenizer."""
+    """Folders ``bert`` and ``conv`` with one tokenizer."""
     root = tmp_path_factory.mktemp("models")
     bert = build_teacher_folder("bert", root / "bert")
-    fnet = shutil.copytree(bert, root / "fnet")
+    conv = shutil.copytree(bert, root / "conv")
     size = json.loads((bert / "config.json").read_text())["vocab_size"]
-    config = transformers.FNetConfig(
-        vocab_size=size, pad_token_id=0, hidden_size=32, num_hidden_layers=2, intermediate_size=64
-    )
-    transformers.AutoModelForMaskedLM.from_config(config).save_pretrained(fnet)
-    return bert, fnet
+    save_conv_bert(size, conv)
+    return bert, conv
 
 
 def sentences(bert):
@@ -262,29 +256,29 @@ def sentences(bert):
 
 
 def test_teachers_of_layers_are_probed(models):
-    bert, fnet = models
+    bert, conv = models
     _, vocabulary = sentences(bert)
     assert load_layer_teacher(str(bert), vocabulary, (), 1, predicts=False).layers == 2
-    with pytest.raises(ValueError, match=r"--kd-teacher `.*fnet` cannot be a teacher: it reads padding"):
-        load_layer_teacher(str(fnet), vocabulary, (), 1, predicts=False)
+    with pytest.raises(ValueError, match=r"--kd-teacher `.*conv` cannot be a teacher: it reads padding"):
+        load_layer_teacher(str(conv), vocabulary, (), 1, predicts=False)
 
 
 def test_masked_language_models_of_sentences_are_probed(models):
-    bert, fnet = models
+    bert, conv = models
     load_masked_lm(str(bert))
-    with pytest.raises(ValueError, match=r"`.*fnet` cannot be a teacher: it reads padding"):
-        load_masked_lm(str(fnet))
+    with pytest.raises(ValueError, match=r"`.*conv` cannot be a teacher: it reads padding"):
+        load_masked_lm(str(conv))
 
 
 def test_teachers_of_vectors_are_probed_and_their_stores_can_lie_elsewhere(models, tmp_path, capsys):
-    bert, fnet = models
+    bert, conv = models
     lines = [" ".join(WORDS[i : i + 3]) for i in range(12)]
     (tmp_path / "train.txt").write_text("".join(f"{line}\n" for line in lines))
     data = tmp_path / "data"
     assert prepare(bert, data, "--task", "plain", "--full-dictionary", "--train", tmp_path / "train.txt") == 0
     command = ["vectors", str(data), "--cpu", "--encoder-model"]
-    assert cli_main([*command, str(fnet)]) == 2
-    assert "fnet` cannot be a teacher: it reads padding" in capsys.readouterr().err
+    assert cli_main([*command, str(conv)]) == 2
+    assert "conv` cannot be a teacher: it reads padding" in capsys.readouterr().err
     assert cli_main([*command, str(bert), "--store-dir", str(tmp_path / "stores")]) == 0
     store = vector_store_path(tmp_path / "stores", "train")
     assert len(VectorReader(store)) == 12
