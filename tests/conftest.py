@@ -26,11 +26,12 @@ def pytest_configure(config):
 
 # Files whose tests start many processes, kill them, mutate files, or train until something is learned.
 SLOW = (
-    "benchmarks", "examples", "preloaded", "cli/test_dump_kills.py", "cli/test_vectors_kills.py", "storage/test_crashes.py",
+    "benchmarks", "examples", "preloaded", "cli/test_dump_kills.py", "cli/test_vectors_kills.py",
+    "functional/test_triton_kernels.py", "storage/test_crashes.py",
     "storage/test_mutations.py", "test_augmentation_page.py", "test_chain.py", "test_distillation_helps.py",
     "test_distributed_rewards.py", "test_distributed_training.py", "test_docs.py", "test_hydra.py",
     "test_layer_distillation_stages.py", "test_one_sided.py", "test_readme.py", "test_sentence_lstm_page.py",
-    "test_sentences_page.py", "test_serving.py", "test_serving_encoders_page.py", "test_site.py",
+    "test_sentences_page.py", "test_serving.py", "test_serving_encoders_page.py", "test_site.py", "test_text_smoothing.py",
     "test_teachers_page.py", "test_tinybert_page.py", "test_wheel.py",
 )  # fmt: skip
 
@@ -76,6 +77,8 @@ def _registered():
     from tests.preloaded import quick_settings
 
     torch.set_num_threads(1)  # tiny models; the runner uses the cores
+    # a loader that is found as garbage can no longer tell its workers to end: it waits so many seconds, and ends them
+    torch.utils.data._utils.MP_STATUS_CHECK_INTERVAL = 0.2
     quick_settings.set_up()
     gc.freeze()  # what is loaded by now stays; collections need not look at it
 

@@ -3,7 +3,6 @@
 Nothing of what it composes changes (see test_quick_settings.py).
 """
 
-import copy
 import functools
 
 
@@ -11,6 +10,7 @@ def set_up() -> None:
     """Parse each override once in a process, and let hydra's sources share the store of fairseq's settings."""
     from hydra.core.config_store import ConfigStore
     from hydra.core.override_parser.overrides_parser import OverridesParser
+    from hydra.core.override_parser.types import Override
 
     # hydra copies its sources for each composition, and what they only read with them; what is loaded is a copy anyway
     ConfigStore.__deepcopy__ = lambda store, memo: store
@@ -20,4 +20,12 @@ def set_up() -> None:
     def parsed(text: str, rule: str):
         return parse(OverridesParser.create(), text, rule)
 
-    OverridesParser.parse_rule = lambda parser, text, rule: copy.copy(parsed(text, rule))
+    def again(parser, text: str, rule: str):
+        found = parsed(text, rule)
+        if not isinstance(found, Override):
+            return found
+        fresh = object.__new__(type(found))  # as `copy.copy` does, in a tenth of its time
+        fresh.__dict__.update(found.__dict__)
+        return fresh
+
+    OverridesParser.parse_rule = again
