@@ -24,15 +24,18 @@ def pytest_configure(config):
         commands.use(Path(os.environ["KD_PRELOADED_COMMANDS"]))
 
 
-# Files whose tests start many processes, kill them, mutate files, or train until something is learned.
+# Files whose tests start many processes, kill them, mutate files, draw pages, run whole chains or train until something is learned.
 SLOW = (
-    "benchmarks", "examples", "preloaded", "cli/test_dump_kills.py", "cli/test_vectors_kills.py",
-    "functional/test_triton_kernels.py", "storage/test_crashes.py",
-    "storage/test_mutations.py", "test_augmentation_page.py", "test_chain.py", "test_distillation_helps.py",
-    "test_distributed_rewards.py", "test_distributed_training.py", "test_docs.py", "test_hydra.py",
-    "test_layer_distillation_stages.py", "test_one_sided.py", "test_readme.py", "test_sentence_lstm_page.py",
-    "test_sentences_page.py", "test_serving.py", "test_serving_encoders_page.py", "test_site.py", "test_text_smoothing.py",
-    "test_teachers_page.py", "test_tinybert_page.py", "test_wheel.py",
+    "benchmarks", "examples", "preloaded", "cli/test_dump_kills.py", "cli/test_dump_teacher_topk.py",
+    "cli/test_export_student.py", "cli/test_main.py", "cli/test_report.py", "cli/test_vectors_kills.py",
+    "functional/test_triton_kernels.py", "report/test_page.py", "storage/test_crashes.py",
+    "storage/test_mutations.py", "tasks/test_registration.py", "test_augmentation_page.py", "test_chain.py",
+    "test_data_shards.py", "test_distillation_helps.py", "test_distributed_rewards.py",
+    "test_distributed_training.py", "test_docs.py", "test_hydra.py", "test_layer_distillation_stages.py",
+    "test_left_to_right.py", "test_objectives.py", "test_one_sided.py", "test_out_of_fold.py", "test_readme.py",
+    "test_sentence_lstm_page.py", "test_sentences_page.py", "test_serving.py", "test_serving_encoders_page.py",
+    "test_site.py", "test_smaller_teachers.py", "test_teachers_page.py", "test_text_smoothing.py",
+    "test_tinybert_page.py", "test_wheel.py",
 )  # fmt: skip
 
 
