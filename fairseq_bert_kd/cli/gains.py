@@ -2,7 +2,7 @@
 
 import argparse
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from fairseq_bert_kd.cli.score_translations import parse_systems, read_system
@@ -13,6 +13,7 @@ from fairseq_bert_kd.evaluation.system_output import SystemOutput
 from fairseq_bert_kd.evaluation.text_metrics import TOKENIZERS, word_counts
 from fairseq_bert_kd.report.compare_positions import ORDER, POSITION_BINS, PositionBin, gain_by_position
 from fairseq_bert_kd.report.compare_sentences import LengthBin, gain_by_length
+from fairseq_bert_kd.tokenization.hf_tokenizer import HfTokenizer
 
 HELP = """Gain of a system over its baseline, with 95 % bootstrap intervals: by length of reference and source, and by position in
 the sentence. The gain by position is ours: of 100 n-grams in a part of the references, how many more the system's output has
@@ -38,6 +39,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default="bleu",
         choices=("bleu", "chrf2", "rougeL"),
         help="score whose gain by length is shown (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--normalise-like",
+        metavar="TOKENIZER",
+        help="pass references and outputs through this tokenizer's rules for text first, as `score` does",
     )
     parser.add_argument("--lowercase", action="store_true", help="compare without case")
     parser.add_argument(
@@ -80,10 +86,15 @@ def main(args: argparse.Namespace) -> None:
         raise ValueError(
             f"--source `{args.source}` has {len(sources)} lines, the reference has {len(references)}; give the same sentences"
         )
+    normalise: Callable[[str], str] = (
+        HfTokenizer(args.normalise_like).normalise if args.normalise_like else str
+    )
+    references = [normalise(line) for line in references]
     metrics = {args.metric: METRICS[args.metric](MetricSettings(args.lowercase, args.tokenize))}
     runs = {
         label: [
-            SystemOutput(metrics, texts, references) for texts in read_system(files, len(references), None)
+            SystemOutput(metrics, [normalise(text) for text in texts], references)
+            for texts in read_system(files, len(references), None)
         ]
         for label, files in parse_systems(args.systems).items()
     }

@@ -78,3 +78,17 @@ def test_wrong_input(folder, capsys):
     (folder / "ref").write_text("")
     assert gains(folder, base, better) == 2
     assert "ref` is empty" in capsys.readouterr().err
+
+
+def test_texts_can_go_through_a_tokenizer_s_rules_first(folder, chain, capsys):
+    systems = (f"a={folder / 'base'}", f"b={folder / 'better'}")
+    assert gains(folder, *systems, "--normalise-like", chain.bert) == 0
+    expected = capsys.readouterr().out
+    accents = [
+        text.replace("four", "FÓUR") for text in REFERENCES
+    ]  # the tokenizer takes case and accents away
+    (folder / "ref").write_text("\n".join(accents) + "\n", encoding="utf-8")
+    assert gains(folder, *systems, "--normalise-like", chain.bert) == 0
+    assert capsys.readouterr().out == expected
+    assert gains(folder, *systems) == 0
+    assert capsys.readouterr().out != expected
