@@ -5,6 +5,7 @@ import logging
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -32,6 +33,18 @@ HELP = "vectors of a graph's entities by TransE, with their filtered ranking; or
 EXAMPLE = """examples:
   fairseq-bert-kd entity-vectors --triples train.tsv --valid valid.tsv --output graph.safetensors
   fairseq-bert-kd entity-vectors --array entities.npy --array-ids entity_to_id.tsv.gz --output graph.safetensors"""
+
+# option -> default, what it is; margin, negatives and epochs: chosen on the validation triples of WN18RR (ours)
+TRANSE: dict[str, tuple[Any, str]] = {
+    "dim": (100, "width of the vectors"),
+    "norm": (1, "of the distance"),
+    "margin": (5.0, "by which corrupted triples shall be longer"),
+    "negatives": (4, "corrupted triples of each true one"),
+    "epochs": (20, "passes over the graph"),
+    "batch": (1000, "triples of an update"),
+    "lr": (0.1, "of Adagrad"),
+    "seed": (1, "of the first vectors, order and corruption"),
+}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -73,25 +86,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="FILE",
         help="ids of its rows: PyKEEN's entity_to_id.tsv.gz (id, label), or one label a line",
     )
-    model = parser.add_argument_group("TransE")
-    model.add_argument("--dim", type=int, default=100, help="width of the vectors (default: %(default)s)")
-    model.add_argument(
-        "--norm", type=int, choices=(1, 2), default=1, help="of the distance (default: %(default)s)"
-    )
-    # margin, negatives and epochs: chosen on the validation triples of WN18RR (ours)
-    model.add_argument(
-        "--margin",
-        type=float,
-        default=5.0,
-        help="by which corrupted triples shall be longer (default: %(default)s)",
-    )
-    model.add_argument(
-        "--negatives", type=int, default=4, help="corrupted triples of each true one (default: %(default)s)"
-    )
-    model.add_argument("--epochs", type=int, default=20, help="default: %(default)s")
-    model.add_argument("--batch", type=int, default=1000, help="triples of an update (default: %(default)s)")
-    model.add_argument("--lr", type=float, default=0.1, help="of Adagrad (default: %(default)s)")
-    model.add_argument("--seed", type=int, default=1, help="default: %(default)s")
+    model = parser.add_argument_group("TransE, with --triples")
+    for name, (default, text) in TRANSE.items():
+        choices = (1, 2) if name == "norm" else None
+        said = f"{text} (default: {default})"
+        model.add_argument(f"--{name}", type=type(default), choices=choices, help=said)
 
 
 def main(args: argparse.Namespace) -> None:
@@ -143,10 +142,18 @@ def _checked_output(args: argparse.Namespace) -> Path:
         raise ValueError(
             "--valid and --known rank what --triples trains, and --array trains nothing; leave them out"
         )
+    given = [name for name in TRANSE if getattr(args, name) is not None]
+    if args.array and given:
+        raise ValueError(
+            f"--{given[0]} is of TransE, and --array trains nothing; leave it out, or give --triples"
+        )
     if bool(args.array) != bool(args.array_ids):
         raise ValueError("--array needs --array-ids, the labels of its rows, and nothing else reads them")
     if args.known and not args.valid:
         raise ValueError("--known is left out when --valid is ranked, and there is no --valid; leave it out")
+    for name, (default, _) in TRANSE.items():
+        if name not in given:
+            setattr(args, name, default)
     if args.margin <= 0 or args.lr <= 0:
         raise ValueError(f"--margin and --lr must be above 0, got {args.margin:g} and {args.lr:g}")
     for name in ("dim", "negatives", "epochs", "batch"):

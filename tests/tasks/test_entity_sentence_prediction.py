@@ -323,12 +323,24 @@ def test_a_split_without_types_has_none(folder, tmp_path):
         read_types(tmp_path / "data", "valid", 2)
 
 
-def test_vectors_of_a_library(tmp_path):
+def test_vectors_of_a_library(tmp_path, capsys):
     """PyKEEN's entity_to_id.tsv, in any order of its lines."""
     np.save(tmp_path / "array.npy", np.arange(6, dtype=np.float32).reshape(3, 2))
     (tmp_path / "ids.tsv").write_text("id\tlabel\n2\tc\n0\ta\n1\tb\n")
     output = tmp_path / "own.safetensors"
-    assert cli("entity-vectors", "--array", tmp_path / "array.npy", "--array-ids", tmp_path / "ids.tsv", "--output", output) == 0  # fmt: skip
+    words = (
+        "entity-vectors",
+        "--array",
+        tmp_path / "array.npy",
+        "--array-ids",
+        tmp_path / "ids.tsv",
+        "--output",
+        output,
+    )
+    assert cli(*words, "--dim", 100) == 2
+    assert "--dim is of TransE, and --array trains nothing; leave it out" in capsys.readouterr().err
+    assert not output.exists()
+    assert cli(*words) == 0
     assert output.with_suffix(".txt").read_text().split() == ["a", "b", "c"]
 
 
