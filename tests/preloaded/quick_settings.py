@@ -24,7 +24,7 @@ def set_up() -> None:
         found = parsed(text, rule)
         if not isinstance(found, Override):
             return found
-        fresh = object.__new__(type(found))  # as `copy.copy` does, in a tenth of its time
+        fresh = object.__new__(type(found))  # as `copy.copy` does, with less work
         fresh.__dict__.update(found.__dict__)
         return fresh
 
