@@ -1,7 +1,7 @@
 """Tokens per second of C-MLM training as fairseq-train does it, and against bare steps on batches that lie ready.
 
 The model has MiniLM-L6-H384's shape with random weights, which cost what trained ones cost, and sentences are as long as
-those of talks; fp32 on a CPU, fp16 autocast on a GPU. Tokens are those of source and target, without special ones. Reading,
+those of talks; fp32 on a CPU, fp16 autocast on a GPU, and bfloat16 autocast beside them. Tokens are those of source and target, without special ones. Reading,
 masking and collating batches, clipping and logging are part of training and not of a bare step (forward, backward, Adam).
 """
 
@@ -11,7 +11,7 @@ import json
 import logging
 import tempfile
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -27,12 +27,17 @@ from torch.utils.flop_counter import FlopCounterMode
 from benchmarks.dump import SEP, SHAPES, TEXT_FORMAT
 from benchmarks.synthetic import make_dictionary, make_pairs, write_corpus
 from benchmarks.table import Length, Row, at_least, spread
-from benchmarks.timing import in_turns, ratios
+from benchmarks.timing import in_turns, processor_clock, ratios
 from fairseq_bert_kd.modules.pretrained_encoder import EncoderSpec
 from fairseq_bert_kd.tokenization.dictionary import dictionary_digests
 
 GOAL = 0.85  # of the bare steps' rate
 PRODUCTS = 10  # of large matrices, whose speed stands for the device's
+PRECISIONS = {  # options of training, and the type of its matrix products
+    "fp32": ([], torch.float32),
+    "fp16 autocast": (["--amp"], torch.float16),
+    "bf16 autocast": (["--autocast", "bf16"], torch.bfloat16),
+}
 UTILISATION = "model FLOPs per second, over those of a large matrix product"
 
 
@@ -46,6 +51,7 @@ class Setup:
         sentences: number of pairs of the corpus; an epoch is all of them once.
         max_tokens: source and target tokens of a batch, as ``--max-tokens``.
         workers: processes that collate.
+        precision: a key of ``PRECISIONS``.
     """
 
     shape: str
@@ -53,6 +59,7 @@ class Setup:
     sentences: int
     max_tokens: int
     workers: int = 0
+    precision: str = "fp32"
 
 
 class TeacherTraining:
@@ -71,6 +78,7 @@ class TeacherTraining:
     def __init__(self, folder: Path, setup: Setup):
         importlib.import_module("fairseq_bert_kd.tasks")
         self.device = "cuda" if torch.cuda.is_available() else "cpu"
+        self.dtype = PRECISIONS[setup.precision][1]
         dictionary = make_dictionary(setup.vocabulary)
         for language in "ab":
             dictionary.save(str(folder / f"dict.{language}.txt"))
@@ -113,7 +121,7 @@ class TeacherTraining:
         """Forward, backward and update alone, on batches that lie ready."""
         optimizer = self.trainer.optimizer
         for batch in self.ready:
-            with torch.autocast(self.device, torch.float16, enabled=self.device == "cuda"):
+            with torch.autocast(self.device, self.dtype, enabled=self.dtype != torch.float32):
                 loss, size, _ = self.criterion(self.model, batch)
             optimizer.backward(loss / size)
             optimizer.step()
@@ -127,29 +135,33 @@ def _fairseq_arguments(folder: Path, setup: Setup, spec: EncoderSpec, device: st
         "--criterion", "conditional_masked_lm", "--optimizer", "adam", "--adam-betas", (0.9, 0.98),
         "--weight-decay", 0.01, "--clip-norm", 1.0, "--lr", 5e-5, "--lr-scheduler", "fixed",
         "--max-tokens", setup.max_tokens, "--num-workers", setup.workers, "--distributed-world-size", 1,
-        "--cpu" if device == "cpu" else "--amp",
+        *(["--cpu"] if device == "cpu" else []), *PRECISIONS[setup.precision][0],
     ]  # fmt: skip
     return options.parse_args_and_arch(options.get_training_parser(), [str(word) for word in words])
 
 
-def large_matrix(device: str) -> torch.Tensor:
+def large_matrix(device: str, dtype: torch.dtype) -> torch.Tensor:
     """A square matrix in the precision of training."""
-    size, dtype = (8192, torch.float16) if device == "cuda" else (1024, torch.float32)
+    size = 8192 if device == "cuda" else 1024
     return torch.ones(size, size, device=device, dtype=dtype)
+
+
+def described(setup: Setup, device: str) -> str:
+    """What is trained, for the table."""
+    return f"{setup.shape}, dictionary {setup.vocabulary:,}, batches of {setup.max_tokens:,}, {setup.precision}, {device}"
 
 
 def measure(setup: Setup, rounds: int) -> list[Row]:
     """Rates, their ratio, and how much of the device's arithmetic training uses."""
     with tempfile.TemporaryDirectory() as folder:
         training = TeacherTraining(Path(folder), setup)
-        matrix = large_matrix(training.device)
+        matrix = large_matrix(training.device, training.dtype)
         products = lambda: [matrix @ matrix for _ in range(PRODUCTS)]  # noqa: E731
         ways = {"bare": training.bare_epoch, "train": training.train_epoch, "products": products}
         times = in_turns(ways, rounds)
         with FlopCounterMode(display=False) as counter:
             training.bare_epoch()
-    precision = "fp16 autocast" if training.device == "cuda" else "fp32"
-    what = f"{setup.shape}, dictionary {setup.vocabulary:,}, batches of {setup.max_tokens:,}, {precision}, {training.device}"
+    what = described(setup, training.device)
     rates = [training.tokens / one for one in times["train"]]
     shares = ratios(times["bare"], times["train"])
     arithmetic = counter.get_total_flops() / (
@@ -161,6 +173,17 @@ def measure(setup: Setup, rounds: int) -> list[Row]:
         at_least("teacher training", f"{what}: over bare steps, tokens/s", shares, GOAL),
         Row("teacher training", f"{what}: {UTILISATION}", spread(used, ".2f")),
     ]
+
+
+def compare(setup: Setup, rounds: int) -> list[Row]:
+    """The rate in bfloat16 over that of ``setup``."""
+    with tempfile.TemporaryDirectory() as first, tempfile.TemporaryDirectory() as second:
+        usual = TeacherTraining(Path(first), setup)
+        bfloat16 = TeacherTraining(Path(second), replace(setup, precision="bf16 autocast"))
+        ways = {"usual": usual.train_epoch, "bfloat16": bfloat16.train_epoch}
+        times = in_turns(ways, rounds, processor_clock(usual.device))
+    what = f"{described(setup, usual.device)}: with bf16 autocast over it, tokens/s"
+    return [Row("teacher training", what, spread(ratios(times["usual"], times["bfloat16"]), ".2f"))]
 
 
 @contextlib.contextmanager
@@ -179,7 +202,10 @@ def run(length: Length) -> list[Row]:
     rounds = 2 if length is Length.SHORT else 5
     with quiet():
         if length is Length.QUICK:
-            return measure(Setup("tiny", 1000, 100, 512), rounds=1)
+            setup = Setup("tiny", 1000, 100, 512)
+            return [*measure(setup, rounds=1), *compare(setup, rounds=1)]
         if torch.cuda.is_available():  # --max-tokens of the README
-            return measure(Setup("minilm", 30522, 60_000, 16384, workers=2), rounds)
-        return measure(Setup("minilm", 30522, 200, 4096), rounds)
+            setup = Setup("minilm", 30522, 60_000, 16384, workers=2, precision="fp16 autocast")
+        else:
+            setup = Setup("minilm", 30522, 200, 4096)
+        return [*measure(setup, rounds), *compare(setup, rounds)]

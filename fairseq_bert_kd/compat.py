@@ -75,6 +75,21 @@ def broadcast_to_own_workers() -> None:
     utils._broadcast_object_slow = broadcast
 
 
+def cpu_has_bfloat16() -> bool | None:
+    """Whether the CPU multiplies matrices in bfloat16 natively; None where torch cannot tell.
+
+    Older versions of torch do not list a CPU's capabilities. Remove when the oldest supported one does.
+    """
+    import torch
+
+    if not hasattr(torch.cpu, "get_capabilities"):
+        return None
+    found = torch.cpu.get_capabilities()
+    return any(
+        bool(found.get(name)) for name in ("avx512_bf16", "amx_bf16", "avx_ne_convert", "bf16", "arm_bf16")
+    )
+
+
 def load_tensors(path: str) -> Any:
     """What torch.save wrote into a file, on the CPU, without running any code that it may carry.
 

@@ -25,7 +25,7 @@ INSIDE = {
     "storage": {"text_lines", "compat"},
     "functional": {"batch"},
     "evaluation": {"text_lines", "compat"},
-    "data": {"functional", "storage", "batch"},
+    "data": {"functional", "storage", "batch", "compat"},
     "tokenization": {"functional", "storage", "text_lines", "compat"},
     "modules": {"functional", "storage", "batch", "compat"},
     "teachers": {"data", "tokenization", "modules", "functional", "storage", "batch", "compat"},
@@ -57,7 +57,7 @@ OUTSIDE = {
     "evaluation": {"numpy", "sacrebleu", "scipy", "sklearn"},  # rouge-score comes through compat.import_extra
     "data": {"torch", "numpy", "fairseq.data", "fairseq.utils"},
     "tokenization": {"numpy", "fairseq.data", "fairseq.dataclass", "omegaconf", "tokenizers", "transformers"},
-    "modules": {"torch", "numpy", "fairseq.dataclass", "fairseq.distributed", "fairseq.logging", "fairseq.models", "fairseq.modules", "fairseq.utils", "transformers"},
+    "modules": {"torch", "numpy", "fairseq.dataclass", "fairseq.distributed", "fairseq.logging", "fairseq.models", "fairseq.modules", "fairseq.utils", "omegaconf", "transformers"},
     "teachers": {"torch", "numpy", "omegaconf", "fairseq"},
     "rewards": {"torch", "numpy", "fairseq.checkpoint_utils"},
     "models": {"torch", "fairseq.models", "fairseq.dataclass", "transformers"},

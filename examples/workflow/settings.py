@@ -2,6 +2,7 @@
 
 import importlib
 import json
+import shlex
 import subprocess
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -44,6 +45,7 @@ class Common:
     sizes: dict[str, Any] = field(default_factory=dict)
     own: dict[str, Any] = field(default_factory=dict)  # a task's own values, for ${own.NAME}
     rows: list[str] = field(default_factory=list)  # of the table of systems
+    precision: str = ""  # options of fairseq-train for all trainings, such as --fp16 or --autocast bf16
     jobs: int = 1  # steps side by side
     report: bool = True
     called: str = ""  # how run.py was told these settings: a task, or a file
@@ -96,14 +98,19 @@ def describe(settings: Common, values: dict[str, Any]) -> None:
     path = Path(settings.out, "experiment.json")
     same = {"format": 1, "task": settings.task, "size": settings.size, "title": settings.title, **values}
     same["teacher"] = settings.teacher_name or Path(settings.teacher).name
+    same["precision"] = settings.precision
     if path.exists():
-        before = json.loads(path.read_text(encoding="utf-8"))
+        before = {"precision": "", **json.loads(path.read_text(encoding="utf-8"))}
         if differing := [key for key in same if before.get(key) != same[key]]:
             raise ValueError(
                 f"{path.parent} holds {before['title']!r} and differs in {', '.join(differing)}. Give another folder: out=..."
             )
         return
-    command = f"python examples/run.py {settings.called or settings.task} size={settings.size} data=DATA_DIR teacher=TEACHER_DIR out=OUT_DIR [ROW...]"
+    precision = f" {shlex.quote(f'precision={settings.precision}')}" if settings.precision else ""
+    command = (
+        f"python examples/run.py {settings.called or settings.task} size={settings.size}{precision} data=DATA_DIR "
+        "teacher=TEACHER_DIR out=OUT_DIR [ROW...]"
+    )
     asked = {key: subprocess.getoutput(f"exec 2> /dev/null; {asks}") for key, asks in MACHINE.items()}
     path.write_text(
         json.dumps({**same, **asked, "command": command}, indent=1, ensure_ascii=False) + "\n",

@@ -14,7 +14,7 @@ from fairseq_bert_kd.data.corpus_parts import (
     language_pair,
     translation_parts,
 )
-from fairseq_bert_kd.data.run_hints import log_unknown, say_first_line, say_threads
+from fairseq_bert_kd.data.run_hints import log_unknown, say_autocast, say_first_line, say_threads
 from fairseq_bert_kd.storage.fairseq_data import read_dictionary
 
 
@@ -25,11 +25,13 @@ class GuardedLoading:
     _started = False
 
     def begin_epoch(self, epoch, model):
-        """Before the first epoch, say when the first line comes, and which number of threads to try."""
+        """Before the first epoch, say when the first line comes, and what could be faster."""
         if not self._started:
             self._started = True
             say_first_line(getattr(self.cfg, "log_interval", None))
-            say_threads(next(model.parameters()).device.type)
+            device = next(model.parameters()).device.type
+            say_threads(device)
+            say_autocast(device, str(self.cfg.autocast))
         super().begin_epoch(epoch, model)  # type: ignore[misc]
 
     def say_unknown(

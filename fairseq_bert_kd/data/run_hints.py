@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 import torch
 
+from fairseq_bert_kd import compat
 from fairseq_bert_kd.storage.fairseq_data import IndexedTokens
 from fairseq_bert_kd.storage.token_counts import unknown_share
 
@@ -46,6 +47,12 @@ def say_first_line(log_interval: int | None) -> None:
             "the first line of training comes after %d updates (--log-interval), or at the end of the epoch",
             log_interval,
         )
+
+
+def say_autocast(device: str, autocast: str) -> None:
+    """Log that a CPU could train faster in bfloat16, where it has instructions for it and trains in float32."""
+    if device == "cpu" and autocast == "none" and compat.cpu_has_bfloat16():
+        logger.info("this CPU has instructions for bfloat16: --autocast bf16 trains most models faster")
 
 
 def say_threads(device: str) -> None:

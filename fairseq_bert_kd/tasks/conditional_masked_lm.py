@@ -22,6 +22,7 @@ from fairseq_bert_kd.data.masked_entities import ShowEntities, noisy, withheld
 from fairseq_bert_kd.data.masked_text_dataset import MaskedTextDataset
 from fairseq_bert_kd.functional.masking import MaskedTokens, Replacement, mask_tokens, replayable_draws
 from fairseq_bert_kd.functional.text_input import LEFT_TO_RIGHT
+from fairseq_bert_kd.modules.autocast import AutocastOptions, AutocastTraining
 from fairseq_bert_kd.storage.entity_mentions import MentionsByRow, read_mentions
 from fairseq_bert_kd.storage.fairseq_data import IndexedTokens, text_files
 from fairseq_bert_kd.storage.folds import in_fold, parse_fold
@@ -43,7 +44,7 @@ NO_FOLD = (0, 0)  # for the model: all pairs are seen
 
 
 @dataclass
-class ConditionalMaskedLMConfig(TranslationConfig):
+class ConditionalMaskedLMConfig(AutocastOptions, TranslationConfig):
     """Options of ``translation`` and the masking."""
 
     cmlm_mask_prob: float = field(
@@ -85,7 +86,7 @@ class ConditionalMaskedLMConfig(TranslationConfig):
     log_interval: int = II("common.log_interval")
 
 
-class MaskedLMTraining(GuardedLoading):
+class MaskedLMTraining(AutocastTraining, GuardedLoading):
     """Mixin for tasks that train a masked language model on texts; name it before fairseq's own class."""
 
     dictionaries: Mapping[str, Dictionary]  # by side; that of the predicted side, `target`, is the last one
@@ -113,7 +114,7 @@ class MaskedLMTraining(GuardedLoading):
             self._check_masking_is_used(cfg)
             tokenizer = HfTokenizer(cfg.teacher_tokenizer or cfg.teacher_model)
             self.teacher_vocabulary = teacher_vocabulary(tokenizer, self.dictionaries)
-        model = super().build_model(cfg, from_checkpoint)  # type: ignore[misc]
+        model = super().build_model(cfg, from_checkpoint)
         self._left_to_right = model.text_layout().attention == LEFT_TO_RIGHT
         self._entities_digest = entities_digest(model)
         assert not (self._left_to_right and self.datasets), (

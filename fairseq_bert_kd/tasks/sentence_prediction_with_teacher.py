@@ -16,6 +16,7 @@ from omegaconf import II, MISSING
 from fairseq_bert_kd import compat
 from fairseq_bert_kd.data.guarded_loading import GuardedLoading
 from fairseq_bert_kd.data.sentence_dataset import SentenceDataset
+from fairseq_bert_kd.modules.autocast import AutocastOptions, AutocastTraining
 from fairseq_bert_kd.modules.data_options import TokenizerOptions
 from fairseq_bert_kd.optim.adam_by_part import name_parts
 from fairseq_bert_kd.storage.alignment import check_tokenizer
@@ -51,7 +52,7 @@ LAST_CHECKPOINT = "checkpoint_last.pt"  # fairseq's default for --restore-file
 
 
 @dataclass
-class SentencePredictionWithTeacherConfig(TokenizerOptions):
+class SentencePredictionWithTeacherConfig(TokenizerOptions, AutocastOptions):
     """Options of the data and of the classification head."""
 
     data: str = field(
@@ -84,7 +85,7 @@ class SentencePredictionWithTeacherConfig(TokenizerOptions):
 
 
 @register_task("sentence_prediction_with_teacher", dataclass=SentencePredictionWithTeacherConfig)
-class SentencePredictionWithTeacherTask(GuardedLoading, FairseqTask):
+class SentencePredictionWithTeacherTask(AutocastTraining, GuardedLoading, FairseqTask):
     """Sentences or pairs of them with a class, a number or no label; fairseq's ``sentence_prediction`` criterion trains it.
 
     Unlike fairseq's own task it keeps texts apart for the model to join, knows classes by name, sorts each epoch's rows by

@@ -1,6 +1,5 @@
 """Task ``translation_with_reward``: fairseq's translation, with samples of the model and their rewards beside the targets."""
 
-import contextlib
 import logging
 import time
 from collections import deque
@@ -28,6 +27,7 @@ from fairseq_bert_kd.evaluation.paraphrase_metrics import (
 )
 from fairseq_bert_kd.functional.policy_gradient import ADVANTAGES, check_advantage
 from fairseq_bert_kd.functional.sampling import allowed_entropies, allowed_log_probs
+from fairseq_bert_kd.modules.autocast import AutocastOptions, AutocastTraining
 from fairseq_bert_kd.modules.data_options import TokenizerOptions
 from fairseq_bert_kd.modules.decoding_policy import evaluation_mode, scoring_input, symbols_of
 from fairseq_bert_kd.modules.student_projection import scores_of
@@ -56,7 +56,7 @@ GUARDS = ("rl_max_start_ppl", "rl_max_copy_rate")  # stop training with samples,
 
 
 @dataclass
-class TranslationWithRewardConfig(TokenizerOptions, TranslationConfig):
+class TranslationWithRewardConfig(TokenizerOptions, AutocastOptions, TranslationConfig):
     """Options of ``translation``, and of samples and rewards; the weights of the loss are the criterion's."""
 
     rl_reward: str = field(
@@ -168,7 +168,7 @@ DEFAULTS = {
 
 
 @register_task("translation_with_reward", dataclass=TranslationWithRewardConfig)
-class TranslationWithRewardTask(GuardedTranslation, GuardedText, TranslationTask):
+class TranslationWithRewardTask(AutocastTraining, GuardedTranslation, GuardedText, TranslationTask):
     """fairseq's ``translation``, whose training step samples from the model and rewards the samples if the criterion requires it.
 
     fairseq's loop is used as it is; the criterion sees numbers only. Evaluators and the reference are no modules of the
@@ -415,7 +415,8 @@ class TranslationWithRewardTask(GuardedTranslation, GuardedText, TranslationTask
         device = sample["target"].device
         started = _now(device)
         if self._reference is not None:
-            policy["reference"] = self._reference_log_probs(sample, policy)
+            with self._mixed_precision(optimizer, sample):
+                policy["reference"] = self._reference_log_probs(sample, policy)
         step = super().train_step(
             {**sample, POLICY: policy}, model, criterion, optimizer, update_num, ignore_grad
         )
@@ -427,7 +428,7 @@ class TranslationWithRewardTask(GuardedTranslation, GuardedText, TranslationTask
         """The precision in which fairseq runs the model later in the step."""
         if type(optimizer).__name__ == "AMPOptimizer" and sample["target"].is_cuda:
             return torch.autocast("cuda")
-        return contextlib.nullcontext()
+        return self.autocast(sample["target"].device)
 
     def _reference_log_probs(self, sample, policy):
         symbols = symbols_of(self.tgt_dict)

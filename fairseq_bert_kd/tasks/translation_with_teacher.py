@@ -18,6 +18,7 @@ from fairseq_bert_kd.data.distilled_pair_dataset import DistilledPairDataset
 from fairseq_bert_kd.data.guarded_loading import GuardedTranslation
 from fairseq_bert_kd.data.store_rows import StoreRows
 from fairseq_bert_kd.data.teacher_stores import TeacherStores, check_unchanged_lengths, parse_weights
+from fairseq_bert_kd.modules.autocast import AutocastOptions, AutocastTraining
 from fairseq_bert_kd.modules.data_options import StoreOptions, TokenizerOptions
 from fairseq_bert_kd.modules.smoothing_options import SmoothingOptions
 from fairseq_bert_kd.modules.source_smoothing import SourceSmoothing
@@ -42,7 +43,9 @@ REMOVED_OPTION = "kd_approximate_tail"
 
 
 @dataclass
-class TranslationWithTeacherConfig(TokenizerOptions, StoreOptions, SmoothingOptions, TranslationConfig):
+class TranslationWithTeacherConfig(
+    TokenizerOptions, StoreOptions, SmoothingOptions, AutocastOptions, TranslationConfig
+):
     """Options of ``translation``, of where the teachers' rows come from, and of smoothed sources; the loss is the criterion's."""
 
     smoothing_weight: float = field(
@@ -100,7 +103,7 @@ class TranslationWithTeacherConfig(TokenizerOptions, StoreOptions, SmoothingOpti
 
 
 @register_task("translation_with_teacher", dataclass=TranslationWithTeacherConfig)
-class TranslationWithTeacherTask(GuardedTranslation, GuardedText, TranslationTask):
+class TranslationWithTeacherTask(AutocastTraining, GuardedTranslation, GuardedText, TranslationTask):
     """fairseq's ``translation``, with teachers' rows beside the training targets if the criterion requires them.
 
     Validation data get rows too where their store exists, for the log alone. Batches cover every sentence, in training and
@@ -224,7 +227,8 @@ class TranslationWithTeacherTask(GuardedTranslation, GuardedText, TranslationTas
         if needs_rows or needs_smoothing or (ignore_grad and self.stores and self.store_names):
             sample = self._stand_in(sample)
         if self.live_teacher is not None:
-            rows = self.live_teacher.training_batch(sample, model, optimizer, update_num)
+            with self.autocast(sample["target"].device):
+                rows = self.live_teacher.training_batch(sample, model, optimizer, update_num)
             sample = {**sample, TEACHER: [*sample.get(TEACHER, []), rows]}  # a batch may come again
         step = functools.partial(super().train_step, model=model, criterion=criterion, optimizer=optimizer)
         settings = {"update_num": update_num, "ignore_grad": ignore_grad}

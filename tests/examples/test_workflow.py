@@ -14,7 +14,7 @@ import pytest
 from examples import run as program
 from examples.workflow import translation
 from examples.workflow.engine import Step, Workflow
-from examples.workflow.settings import load
+from examples.workflow.settings import describe, load
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 
@@ -255,8 +255,29 @@ def test_a_folder_keeps_its_experiment(task, monkeypatch, capsys):
     assert "normalise_like" not in record  # as in folders from before there was the setting
     assert program.main([str(task), "normalise_like=${teacher}"]) == 2
     assert "differs in normalise_like" in capsys.readouterr().err
+    assert program.main([str(task), "precision=--autocast bf16"]) == 2
+    assert "differs in precision" in capsys.readouterr().err
     assert program.main([str(task), "title=Another"]) == 2
     assert "holds 'mine' and differs in title. Give another folder: out=..." in capsys.readouterr().err
+
+
+def test_precision_is_that_of_all_trainings(task, tmp_path):
+    given = ["data=text", "out=out", "teacher=bert", "seeds=[1]", "precision=--autocast bf16"]
+    settings, kind = load(str(task), given)
+    trainings = [step.command for step in kind.steps(settings) if "fairseq-train" in step.command]
+    assert len(trainings) == 3  # teacher, plain and distilled
+    assert all(" --autocast bf16 " in command for command in trainings)
+    settings.out = str(tmp_path)
+    describe(settings, {})
+    record = json.loads((tmp_path / "experiment.json").read_text())
+    assert record["precision"] == "--autocast bf16"
+    assert "size=laptop 'precision=--autocast bf16' data=DATA_DIR" in record["command"]
+    del record["precision"]  # a folder from before there was the setting had none
+    (tmp_path / "experiment.json").write_text(json.dumps(record))
+    with pytest.raises(ValueError, match="differs in precision"):
+        describe(settings, {})
+    settings.precision = ""
+    describe(settings, {})
 
 
 # ---- rows ----------------------------------------------------------------------------------------------------

@@ -1,0 +1,107 @@
+"""Option ``--autocast``: training with torch's autocast to bfloat16, on CPUs as well as GPUs."""
+
+import logging
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from fairseq.dataclass import ChoiceEnum, FairseqDataclass
+from omegaconf import II
+
+from fairseq_bert_kd import compat
+
+logger = logging.getLogger(__name__)
+
+DTYPES = {"none": None, "bf16": torch.bfloat16}
+
+
+@dataclass
+class AutocastOptions(FairseqDataclass):
+    """The precision of training, beside fairseq's own options."""
+
+    autocast: ChoiceEnum(list(DTYPES)) = field(  # type: ignore[valid-type]
+        default="none",
+        metadata={
+            "help": "bf16: matrix products of training in bfloat16 (torch.autocast), where the CPU or GPU has instructions for "
+            "it; weights, optimizer and validation stay in float32. In place of --fp16 and --amp"
+        },
+    )
+    fp16: bool = II("common.fp16")
+    amp: bool = II("common.amp")
+
+
+class AutocastTraining:
+    """Mixin for tasks with `AutocastOptions`; name it before fairseq's own class.
+
+    The forward pass and the loss run under ``torch.autocast``, the backward pass then has the same types. bfloat16 has
+    float32's range, so that no loss is scaled. Validation and decoding are in float32, as with fairseq's ``--amp``.
+    """
+
+    cfg: Any
+    _autocast_checked = False
+
+    def build_model(self, cfg, from_checkpoint=False):
+        if not from_checkpoint:
+            self._check_autocast(cfg)
+        return super().build_model(cfg, from_checkpoint)  # type: ignore[misc]
+
+    def train_step(self, sample, model, criterion, optimizer, update_num, ignore_grad=False):
+        dtype = self._autocast_dtype
+        if dtype is not None:
+            device = next(model.parameters()).device.type
+            if not self._autocast_checked:
+                check_device(device)
+                self._autocast_checked = True
+            criterion = under_autocast(criterion, device, dtype)
+        return super().train_step(sample, model, criterion, optimizer, update_num, ignore_grad)  # type: ignore[misc]
+
+    def autocast(self, device: torch.device) -> AbstractContextManager[Any]:
+        """Context for what a task runs of the model before fairseq's own step."""
+        dtype = self._autocast_dtype
+        return nullcontext() if dtype is None else torch.autocast(device.type, dtype)
+
+    @property
+    def _autocast_dtype(self) -> torch.dtype | None:
+        return DTYPES[str(self.cfg.autocast)]
+
+    def _check_autocast(self, cfg: Any) -> None:
+        if self._autocast_dtype is None:
+            return
+        for option in ("fp16", "amp"):
+            if self.cfg[option]:
+                raise ValueError(
+                    f"--{option} and --autocast bf16 are two ways to train in half precision; leave one of them out"
+                )
+        if getattr(cfg, "checkpoint_activations", False):
+            raise ValueError(
+                "--checkpoint-activations computes layers again without --autocast's types; leave one of them out"
+            )
+
+
+def under_autocast(criterion: Callable[..., Any], device: str, dtype: torch.dtype) -> Callable[..., Any]:
+    """The criterion, computed under ``torch.autocast``."""
+
+    def forward(*arguments: Any, **settings: Any) -> Any:
+        with torch.autocast(device, dtype):
+            return criterion(*arguments, **settings)
+
+    return forward
+
+
+def check_device(device: str) -> None:
+    """Check that a device computes in bfloat16; warn where it only emulates it.
+
+    Raises:
+        ValueError: a GPU without bfloat16.
+    """
+    if device == "cuda" and not torch.cuda.is_bf16_supported(including_emulation=False):
+        raise ValueError(
+            "--autocast bf16 needs a GPU with bfloat16 (NVIDIA: compute capability 8.0 or higher), and "
+            f"{torch.cuda.get_device_name()} has none; take --amp instead"
+        )
+    if device == "cpu" and compat.cpu_has_bfloat16() is False:
+        logger.warning(
+            "this CPU has no instructions for bfloat16: --autocast bf16 will probably be slower than training without it"
+        )

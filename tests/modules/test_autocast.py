@@ -1,0 +1,183 @@
+"""Option ``--autocast``: what runs in bfloat16 and what does not, and what it is refused beside."""
+
+import argparse
+import logging
+import math
+
+import pytest
+import torch
+from fairseq.tasks import FairseqTask
+from torch import nn
+
+from fairseq_bert_kd.data.run_hints import say_autocast
+from fairseq_bert_kd.modules.autocast import AutocastTraining, check_device
+from tests import rewarded_generators, tiny_sentences
+from tests.tiny_chain import logged, train_student, train_teacher
+
+LOG = ("--log-interval", 1, "--log-format", "simple")
+
+
+class Task(AutocastTraining, FairseqTask):
+    pass
+
+
+class Student(nn.Linear):
+    def set_num_updates(self, updates):
+        pass
+
+
+class Optimizer:
+    def backward(self, loss):
+        loss.backward()
+
+
+def products(model, sample):
+    """A criterion that notes the type of the model's products."""
+    output = model(sample)
+    products.seen.append(output.dtype)
+    return output.float().sum(), 1, {}
+
+
+@pytest.fixture(autouse=True)
+def _nothing_seen():
+    products.seen = []
+
+
+@pytest.mark.parametrize(("autocast", "expected"), [("bf16", torch.bfloat16), ("none", torch.float32)])
+def test_the_forward_pass_of_training_alone_is_cast(autocast, expected):
+    task, model = Task(argparse.Namespace(autocast=autocast)), Student(3, 2)
+    sample = torch.ones(1, 3)
+    task.train_step(sample, model, products, Optimizer(), 0)
+    task.valid_step(sample, model, products)
+    assert products.seen == [expected, torch.float32]
+    assert model.weight.dtype == model.weight.grad.dtype == torch.float32
+    assert not torch.is_autocast_enabled("cpu")
+    with task.autocast(torch.device("cpu")):
+        assert model(sample).dtype == expected
+
+
+def loss(messages):
+    """The loss of the first update."""
+    (line,) = [message for message in messages if "num_updates=1," in message]
+    return float(line.split(" loss=")[1].split(",")[0])
+
+
+def trained(train, folder):
+    """Losses and weights in float32 and in bfloat16, by a function of a folder and an option."""
+    found = {}
+    for autocast in ("none", "bf16"):
+        with logged("train_inner") as messages:
+            checkpoint = train(folder / autocast, "--autocast", autocast, *LOG)
+        weights = torch.load(checkpoint, weights_only=True)["model"]
+        found[autocast] = loss(messages), weights
+    return found
+
+
+def check(found, tolerance=0.03):
+    """bfloat16 computes nearly the same, and not the same; weights stay float32."""
+    (usual, weights), (cast, cast_weights) = found["none"], found["bf16"]
+    assert math.isfinite(cast)
+    assert cast == pytest.approx(usual, rel=tolerance)
+    floats = {name for name, weight in weights.items() if weight.is_floating_point()}
+    assert all(cast_weights[name].dtype == weights[name].dtype for name in weights)
+    assert all(cast_weights[name].isfinite().all() for name in floats)
+    assert any(not torch.equal(cast_weights[name], weights[name]) for name in floats)
+
+
+def test_a_teacher(chain, tmp_path):
+    check(trained(lambda *words: train_teacher(chain.data, chain.bert, *words), tmp_path))
+
+
+@pytest.mark.parametrize(
+    "options", [(), ("--kd-projection", "plain"), ("--rdrop-weight", 1, "--dropout", 0.1)], ids=str
+)
+def test_a_student(chain, tmp_path, options):
+    check(trained(lambda folder, *words: train_student(chain.data, folder, *options, *words), tmp_path))
+
+
+def test_a_live_teacher_is_cast_too(chain, tmp_path, monkeypatch):
+    from fairseq_bert_kd.teachers.live import LiveTeacher
+
+    seen = []
+    real = LiveTeacher.teacher_batch
+
+    def note(self, *arguments, **settings):
+        seen.append(torch.is_autocast_enabled("cpu"))
+        return real(self, *arguments, **settings)
+
+    monkeypatch.setattr(LiveTeacher, "teacher_batch", note)
+    live = ("--kd-live-teacher", chain.teacher)
+    check(trained(lambda folder, *words: train_student(chain.data, folder, *live, *words), tmp_path))
+    assert seen == [False, False, True, True]
+
+
+@pytest.mark.parametrize(
+    "model", [rewarded_generators.TINY, rewarded_generators.LSTM], ids=["transformer", "lstm"]
+)
+def test_samples_are_cast_as_their_scores_are(chain, tmp_path, monkeypatch, model):
+    from fairseq_bert_kd.rewards.rewarded_samples import RewardedSampler
+
+    seen = []
+    real = RewardedSampler.rewarded_batch
+
+    def note(self, *arguments):
+        seen.append(torch.is_autocast_enabled("cpu"))
+        return real(self, *arguments)
+
+    monkeypatch.setattr(RewardedSampler, "rewarded_batch", note)
+    checkpoint = rewarded_generators.train(
+        chain.data, tmp_path, "--rl-reward", "bleu", "--autocast", "bf16", tokenizer=chain.bert, model=model
+    )
+    assert seen == [True, True]
+    weights = torch.load(checkpoint, weights_only=True)["model"].values()
+    assert all(weight.isfinite().all() for weight in weights)
+
+
+def test_sentences(chain, tmp_path):
+    table = tiny_sentences.write_table(tmp_path / "table.tsv", 24)
+    words = ("--columns", "text", "--label-column", "label", "--full-dictionary")
+    assert (
+        tiny_sentences.prepare(chain.bert, tmp_path / "data", *words, "--train", table, "--valid", table) == 0
+    )
+    check(trained(lambda *words: tiny_sentences.train(tmp_path / "data", *words), tmp_path))
+
+
+@pytest.mark.parametrize("option", ["--fp16", "--amp", "--checkpoint-activations"])
+def test_refused_beside(chain, tmp_path, option):
+    with pytest.raises(ValueError, match=f"{option} .*leave one of them out"):
+        train_student(chain.data, tmp_path, "--autocast", "bf16", option)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_gpu_without_bfloat16_is_refused(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation=True: including_emulation)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda: "Tesla V100")
+    with pytest.raises(ValueError, match="8.0 or higher.*Tesla V100 has none; take --amp"):
+        check_device("cuda")
+
+
+@pytest.mark.parametrize(
+    ("capabilities", "warned", "hinted"),
+    [
+        ({"avx512_bf16": True}, False, True),
+        ({"amx_bf16": True}, False, True),
+        ({"avx2": True}, True, False),
+        (None, False, False),
+    ],
+)
+def test_what_is_said_of_a_cpu(monkeypatch, caplog, capabilities, warned, hinted):
+    """None: a torch that does not list what the CPU can do."""
+    if capabilities is None:
+        monkeypatch.delattr(torch.cpu, "get_capabilities", raising=False)
+    else:
+        monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: capabilities, raising=False)
+    with caplog.at_level(logging.INFO):
+        check_device("cpu")
+        assert ("no instructions for bfloat16" in caplog.text) is warned
+        caplog.clear()
+        say_autocast("cpu", "none")
+        assert ("--autocast bf16 trains most models faster" in caplog.text) is hinted
+        caplog.clear()
+        say_autocast("cpu", "bf16")
+        say_autocast("cuda", "none")
+        assert not caplog.text
