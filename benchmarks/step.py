@@ -24,6 +24,7 @@ from benchmarks.training_losses import (
     training_step,
 )
 from benchmarks.training_memory import peaks
+from fairseq_bert_kd import compat
 
 DICTIONARIES = (6_000, 30_000, 119_547)  # the last is multilingual BERT's own
 LARGEST = max(DICTIONARIES)
@@ -44,13 +45,15 @@ def run(length: Length) -> list[Row]:
 
 
 def settings() -> Iterator[Setting]:
-    """The paper's student on a GPU in three precisions, a small one on a CPU."""
+    """The paper's student on a GPU in three precisions, a small one on a CPU, in bfloat16 too where it has instructions for it."""
+    on_cpu = ("fp32", "bf16") if compat.cpu_has_bfloat16() else ("fp32",)
     for dictionary in DICTIONARIES:
         if torch.cuda.is_available():
             for precision in ("fp32", "bf16", "fp16"):
                 yield Setting("base", dictionary, 6144, "cuda", precision)
         else:
-            yield Setting("small", dictionary, 800, "cpu", batches=2)
+            for precision in on_cpu:
+                yield Setting("small", dictionary, 800, "cpu", precision, batches=2)
 
 
 def measure(setting: Setting, rounds: int, every_loss: bool) -> list[Row]:
