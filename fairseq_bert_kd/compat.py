@@ -85,9 +85,7 @@ def cpu_has_bfloat16() -> bool | None:
     if not hasattr(torch.cpu, "get_capabilities"):
         return None
     found = torch.cpu.get_capabilities()
-    return any(
-        bool(found.get(name)) for name in ("avx512_bf16", "amx_bf16", "avx_ne_convert", "bf16", "arm_bf16")
-    )
+    return any(bool(found.get(name)) for name in ("avx512_bf16", "amx_bf16", "bf16", "arm_bf16"))
 
 
 def load_tensors(path: str) -> Any:

@@ -1,6 +1,7 @@
 """The chain of docs/out_of_fold.md on a tiny corpus: teachers without a fold, their dumps, one store, a student."""
 
 import json
+import re
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -16,6 +17,7 @@ from fairseq_bert_kd.storage.merge_folds import merge_folds
 from fairseq_bert_kd.storage.topk import OTHER_FOLD
 from fairseq_bert_kd.storage.topk_store import TopKReader, TopKWriter, store_path
 from fairseq_bert_kd.storage.verify import verify_store
+from fairseq_bert_kd.storage.writer import StoreWriter
 from tests.tiny_chain import dump, logged, train_student, train_teacher
 
 FOLDS = ("1/2", "2/2")
@@ -109,6 +111,15 @@ def test_merged_store_has_each_sentence_by_its_own_teacher_and_trains_a_student(
     assert not fold_stores(data)
 
 
+def test_plan_counts_the_rows_that_the_store_of_a_fold_has(folded, capsys):
+    """Those of other folds are zeros in it."""
+    data, (first, _), _ = folded
+    assert dump(data, first, "--teacher-fold", "1/2", "--gold", "--plan") == 0
+    out = capsys.readouterr().out
+    rows = TopKReader(fold_stores(data)[0]).header.layout.rows
+    assert re.search(rf"target positions +{rows:,}\n", out)
+
+
 def test_shards_of_folds_give_the_same_store(folded, tmp_path):
     data = tmp_path / "data"
     shutil.copytree(folded[0], data)
@@ -126,16 +137,16 @@ def test_a_merge_goes_on_after_a_kill_with_the_same_bytes(folded, tmp_path, monk
     parts = fold_stores(folded[0])
     merge_folds(parts, tmp_path / "whole")
     wrote = []
-    original = TopKWriter.__mro__[1].write_chunk
+    original = StoreWriter.copy_chunk
 
-    def failing(self, chunk, data, **measured):
+    def failing(self, chunk, data, entry):
         if wrote:
             raise OSError("killed")
         wrote.append(chunk)
-        original(self, chunk, data, **measured)
+        original(self, chunk, data, entry)
 
     with monkeypatch.context() as patch:
-        patch.setattr("fairseq_bert_kd.storage.writer.StoreWriter.write_chunk", failing)
+        patch.setattr("fairseq_bert_kd.storage.writer.StoreWriter.copy_chunk", failing)
         with pytest.raises(OSError, match="killed"):
             merge_folds(parts, tmp_path / "part")
     assert not (tmp_path / "part").exists()

@@ -46,15 +46,14 @@ def main(args: argparse.Namespace) -> None:
 
     Raises:
         FileNotFoundError: no such checkpoint, or no folder for the output.
-        FileExistsError: the output exists.
-        ValueError: an option of another format, or a checkpoint that the format cannot hold.
+        FileExistsError: the output exists, or is a folder with files that are not of an export.
+        ValueError: an option of another format, an output where the checkpoint is, or a checkpoint that the format cannot hold.
     """
     output = Path(args.output)
     _check_options(args)
     if not output.parent.is_dir():
         raise FileNotFoundError(f"the folder of --output `{output}` does not exist. Create it first.")
-    if output.exists() and os.path.exists(args.checkpoint) and output.samefile(args.checkpoint):
-        raise ValueError(f"--output `{output}` must not be the checkpoint itself. Choose another name.")
+    _check_apart(output, Path(args.checkpoint))
     if output.exists() and not args.overwrite:
         raise FileExistsError(f"`{output}` exists; pass --overwrite to replace it")
     state = load_checkpoint(args.checkpoint)
@@ -62,6 +61,7 @@ def main(args: argparse.Namespace) -> None:
     try:
         said = FORMATS[args.format].write(state, temporary, args)
         size = _size(temporary)
+        _check_replaceable(output, temporary)
         _replace(output, temporary)
     finally:
         _remove(temporary)
@@ -73,6 +73,31 @@ def _check_options(args: argparse.Namespace) -> None:
         for flag in module.OPTIONS:
             if name != args.format and getattr(args, flag.lstrip("-").replace("-", "_")):
                 raise ValueError(f"{flag} is an option of --format {name}; add that, or leave {flag} out")
+
+
+def _check_apart(output: Path, checkpoint: Path) -> None:
+    """Check that an output is neither the checkpoint nor a folder that holds it."""
+    place = output.resolve()
+    if not place.name or place in (checkpoint.resolve(), *checkpoint.resolve().parents):
+        raise ValueError(
+            f"--output `{output}` must be neither the checkpoint itself nor a folder that it is in. Choose another name."
+        )
+
+
+def _check_replaceable(output: Path, export: Path) -> None:
+    """Check that nothing would be lost with a folder but an earlier export."""
+    if not output.is_dir():
+        return
+    theirs, ours = ({file.relative_to(folder) for file in folder.rglob("*")} for folder in (output, export))
+    if export.is_file() or theirs - ours:
+        what = (
+            f"`{min(theirs - ours)}`, which this export does not write"
+            if theirs - ours
+            else "no file to replace"
+        )
+        raise FileExistsError(
+            f"--output `{output}` is a folder with {what}. Choose another name, or remove it first."
+        )
 
 
 def _size(path: Path) -> int:

@@ -50,7 +50,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--tokenize",
         default="13a",
         choices=TOKENIZERS,
-        help="sacreBLEU's tokenizer for BLEU (default: %(default)s)",
+        help="sacreBLEU's tokenizer, for BLEU, lengths and positions (default: %(default)s)",
     )
     parser.add_argument(
         "--bins",
@@ -106,8 +106,10 @@ def main(args: argparse.Namespace) -> None:
     pairs = list(zip(base, other, strict=True))
     by_length = {"reference": gain_by_length(args.metric, pairs, args.bins)}
     if sources is not None:
-        by_length["source"] = gain_by_length(args.metric, pairs, args.bins, word_counts(sources))
-    positions = gain_by_position(pairs, args.bins, args.order, args.lowercase)
+        by_length["source"] = gain_by_length(
+            args.metric, pairs, args.bins, word_counts(sources, args.tokenize)
+        )
+    positions = gain_by_position(pairs, args.bins, args.order, args.lowercase, args.tokenize)
     unit = metrics[args.metric].title
     print(f"{system} against {baseline}, mean over {len(pairs)} seeds; 95 % bootstrap over sentences")
     for side, bins in by_length.items():

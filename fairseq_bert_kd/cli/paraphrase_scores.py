@@ -69,7 +69,7 @@ class ParaphraseScorer:
         references: ``(sentences,)`` one of each sentence, for ROUGE.
         all_references: ``(sentences,)`` all of each sentence, for BLEU.
         rewards: further measures by name, 0 to 1.
-        lowercase: whether BLEU ignores case.
+        settings: case and tokenizer of BLEU.
         raw_sources: ``(sentences,)`` sources as they are in the file; None for the same.
     """
 
@@ -79,12 +79,12 @@ class ParaphraseScorer:
         references: Sequence[str],
         all_references: Sequence[Sequence[str]],
         rewards: Mapping[str, Any],
-        lowercase: bool,
+        settings: MetricSettings,
         raw_sources: Sequence[str] | None = None,
     ):
         self._raw_sources = raw_sources or sources
         self.sources, self.references, self.all_references = sources, references, all_references
-        self._rewards, self._lowercase = rewards, lowercase
+        self._rewards, self._settings = rewards, settings
         self._rouge = {name: METRICS[name](MetricSettings()) for name in ROUGE}
 
     @classmethod
@@ -123,7 +123,8 @@ class ParaphraseScorer:
                 raise ValueError(
                     f"`{path}` has {len(found)} lines, the reference {len(references)}; give its own file"
                 )
-        return cls(sources, references, rows, _rewards(args), args.lowercase, raw_sources)
+        settings = MetricSettings(args.lowercase, args.tokenize)
+        return cls(sources, references, rows, _rewards(args), settings, raw_sources)
 
     def scores(self, texts: Sequence[str]) -> dict[str, float]:
         """Scores by name of `TITLES`, in per cent; rewards as the mean of 0 to 100.
@@ -131,7 +132,8 @@ class ParaphraseScorer:
         Raises:
             ValueError: texts in lower case for an evaluator that reads case.
         """
-        found = dict(paraphrase_scores(texts, self.sources, self.all_references, self._lowercase))
+        case, tokenize = self._settings.lowercase, self._settings.tokenize
+        found = dict(paraphrase_scores(texts, self.sources, self.all_references, case, tokenize))
         found |= {name: metric.corpus_score(texts, self.references) for name, metric in self._rouge.items()}
         for name, reward in self._rewards.items():
             reward.check_case(self._raw_sources, texts)

@@ -58,6 +58,8 @@ def main(args: argparse.Namespace) -> None:
     """
     if Path(args.output).exists() and not args.overwrite:
         raise FileExistsError(f"`{args.output}` exists; pass --overwrite to replace it")
+    if not Path(args.output).absolute().parent.is_dir():
+        raise FileNotFoundError(f"the folder of --output `{args.output}` does not exist; create it first")
     _check_used(args)
     if args.copy_penalty and (args.by == MBR or not args.sources):
         raise ValueError(

@@ -87,13 +87,13 @@ def dump_split(
     Args:
         dump: what to write.
         path: final name of the whole store.
-        args: ``shard`` and ``overwrite``.
+        args: ``shard``, ``overwrite`` and ``max_tokens``.
         rank: number of this process.
         world_size: number of processes.
         report: prints the contents of a store.
 
     Raises:
-        ValueError, FileExistsError, OSError: as `StoreDump.run`.
+        ValueError, FileExistsError, OSError: as `StoreDump.run`, and where a GPU has too little memory.
     """
     requested = parse_shard(args.shard)
     # together they hold the sentences of the requested shard, so machines may have different numbers of GPUs
@@ -107,7 +107,13 @@ def dump_split(
     tokens = 0  # of a finished store, of which `check_same_stores` has said that it is this one
     if not finished:
         with progress_bar(dump, part, f"dump {dump.info.split}", rank) as bar:
-            tokens = dump.run(path, part, args.overwrite, bar.update)
+            try:
+                tokens = dump.run(path, part, args.overwrite, bar.update)
+            except torch.cuda.OutOfMemoryError as error:
+                raise ValueError(
+                    f"the GPU's memory does not hold a batch of --max-tokens {args.max_tokens}; lower it, the dump goes on where "
+                    f"it was ({str(error).splitlines()[0]})"
+                ) from None
     seconds = max(time.perf_counter() - started, 1e-9)
     distributed.wait_for_all(world_size)
     if joined and rank == 0:

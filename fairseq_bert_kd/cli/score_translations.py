@@ -74,13 +74,14 @@ def parse_systems(arguments: Sequence[str]) -> dict[str, list[str]]:
     """Files by label from ``LABEL=FILE[,FILE...]``; a bare ``FILE`` is its own label, even with an equals sign."""
     systems: dict[str, list[str]] = {}
     for argument in arguments:
-        label, separator, files = argument.partition("=")
-        if not separator or Path(argument).is_file():
-            label, files = argument, argument
+        label, separator, names = argument.partition("=")
+        files = [file for file in (names if separator else argument).split(",") if file]
+        if Path(argument).is_file():
+            label, files = argument, [argument]
         if label in systems:
             raise ValueError(f"label `{label}` is given twice; join its files by commas")
-        systems[label] = [file for file in files.split(",") if file]
-        if not systems[label]:
+        systems[label] = files
+        if not files:
             raise ValueError(f"`{argument}` names no file; write LABEL=FILE[,FILE...]")
     return systems
 

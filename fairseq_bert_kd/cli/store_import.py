@@ -41,6 +41,16 @@ optional:
 Sentences that the table does not hold are missing: students learn them from labels alone."""
 
 ORIGIN = "import"
+# what an exported table says of its teacher's run, and of no other
+OF_TEACHER = (
+    "teacher_digest",
+    "precision",
+    "device",
+    "mask_ratio",
+    "entities_digest",
+    "mentions_digest",
+    "folds",
+)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -116,6 +126,8 @@ def make_info(
     stated = {name: value for name, value in table.stated.items() if name in known}
     former_plan = stated.get("mask_plan", STRIDED_PLAN)
     plan, columns = args.mask_plan or former_plan, table.columns
+    if args.teacher and args.teacher != stated.get("teacher"):
+        stated = {name: value for name, value in stated.items() if name not in OF_TEACHER}
     folds = tuple(FoldTeacher(**teacher) for teacher in stated.get("folds", ()))
     if len(folds) == 1:
         raise ValueError(

@@ -2,18 +2,15 @@
 
 import argparse
 from collections.abc import Sequence
-from contextlib import ExitStack
 from pathlib import Path
 
 from fairseq_bert_kd.cli.store_tools import printable, progress_bar
-from fairseq_bert_kd.storage.chunk import chunk_digest
 from fairseq_bert_kd.storage.folds import is_fold_path, store_of_fold
 from fairseq_bert_kd.storage.header import Header, open_header
 from fairseq_bert_kd.storage.known_schemas import SCHEMAS
 from fairseq_bert_kd.storage.merge import merge_shards
 from fairseq_bert_kd.storage.merge_folds import merge_folds
 from fairseq_bert_kd.storage.shards import store_of_shard
-from fairseq_bert_kd.storage.store_file import open_store
 from fairseq_bert_kd.storage.topk import TopKInfo
 from fairseq_bert_kd.storage.verify import verify_store
 
@@ -63,12 +60,11 @@ def main(args: argparse.Namespace) -> None:
         printable(f"{output}: {done}: {sentences:,} sentences, {rows:,} rows, {missing:,} sentences missing")
     )
     if args.remove_shards:
-        if was_there and of_folds:
+        if was_there and (problems := verify_store(output)):
             raise ValueError(
-                f"the folds were kept, as {output} was there before; delete them, or pass --overwrite"
+                f"the {kind} were kept, as {output} was there before and is damaged ({problems[0]}); pass --overwrite to merge "
+                "them again"
             )
-        if was_there:
-            _check_same_content(shards, output)
         for path in shards:
             path.unlink()
         print(f"removed {len(shards)} {kind}")
@@ -97,25 +93,3 @@ def default_output(shards: Sequence[Path]) -> Path:
             "give --output"
         )
     return names.pop()
-
-
-def _check_same_content(shards: Sequence[Path], output: Path) -> None:
-    """Raise ValueError unless a store that was there before is sound and holds the very rows of the shards."""
-    problems = verify_store(output)
-    if problems:
-        raise ValueError(
-            f"the shards were kept, as {output} was there before and is damaged ({problems[0]}); "
-            "pass --overwrite to merge them again"
-        )
-    with ExitStack() as files:
-        whole, *parts = (files.enter_context(open_store(path, SCHEMAS)) for path in (output, *shards))
-        for shard in parts:
-            for local in range(shard.header.layout.chunks):
-                number = shard.number(local)
-                entry, data = whole.entry(whole.local(number)), shard.chunk(local)
-                # the shard's rows must have the digest of the store's
-                if chunk_digest(number, entry, data, whole.info) != entry["digest"].tobytes():
-                    raise ValueError(
-                        f"the shards were kept, as {output} was there before and holds other rows than {shard.path} in "
-                        f"chunk {number}; pass --overwrite to merge them again"
-                    )

@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from typing import BinaryIO
 
 from tqdm import tqdm
@@ -88,7 +89,12 @@ def main(args: argparse.Namespace) -> None:
         counts = []
         for source, target in zip(args.input, args.output, strict=True):
             stream = stack.enter_context(_output(target))
-            counts.append(_tokenize_file(source, stream, encode)["lines"])
+            try:
+                counts.append(_tokenize_file(source, stream, encode)["lines"])
+            except BrokenProcessPool:
+                raise ValueError(
+                    f"a process of --workers {args.workers} was ended from outside, probably for lack of memory; give a lower number"
+                ) from None
         if args.parallel and counts[0] != counts[1]:
             raise ValueError(
                 f"a parallel corpus must have as many source as target lines, but `{args.input[0]}` has {counts[0]:,} "

@@ -17,15 +17,15 @@ from fairseq_bert_kd.criterions.distillation_options import NEEDS_TAIL, Distilla
 from fairseq_bert_kd.functional import soft_targets
 from fairseq_bert_kd.functional.chunked_projection import chunked_sums
 from fairseq_bert_kd.functional.distillation import Objective, distillation_sums, score_request
-from fairseq_bert_kd.functional.projected_scores import projected_scores
+from fairseq_bert_kd.functional.projected_scores import product_dtype, projected_scores
 from fairseq_bert_kd.functional.projection_plan import ProjectionPlan, projection_plan
 from fairseq_bert_kd.functional.rdrop import PASSES, regularised, symmetric_divergence
 from fairseq_bert_kd.functional.schedules import Schedule
 from fairseq_bert_kd.functional.student_scores import student_scores
 from fairseq_bert_kd.functional.teacher_targets import teacher_targets
 from fairseq_bert_kd.modules.student_projection import (
+    AssembledProbabilities,
     Projection,
-    adaptive_softmax_of,
     projection_of,
     scores_of,
 )
@@ -34,7 +34,9 @@ logger = logging.getLogger(__name__)
 
 
 @register_criterion("label_smoothed_cross_entropy_with_distillation", dataclass=DistillationConfig)
-class LabelSmoothedCrossEntropyWithDistillationCriterion(LabelSmoothedCrossEntropyCriterion):
+class LabelSmoothedCrossEntropyWithDistillationCriterion(
+    AssembledProbabilities, LabelSmoothedCrossEntropyCriterion
+):
     """Labels and teachers' soft targets in training; labels alone in validation.
 
     With ``kd_weight`` 0, during the warm-up, and in validation, this is fairseq's ``label_smoothed_cross_entropy`` itself,
@@ -92,6 +94,11 @@ class LabelSmoothedCrossEntropyWithDistillationCriterion(LabelSmoothedCrossEntro
             full=name == "full",
         )
 
+    @property
+    def learns_from_teachers(self) -> bool:
+        """Whether the next batch is: not while the weight is 0, as in the warm-up."""
+        return self._objective_at(self.update - self.warmup_updates).weight > 0.0
+
     def set_num_updates(self, update: int) -> None:
         """Tell the schedules how far training is; the task does so before every step."""
         self.update = update
@@ -112,20 +119,13 @@ class LabelSmoothedCrossEntropyWithDistillationCriterion(LabelSmoothedCrossEntro
         if self.rdrop_weight:
             sums = self._two_passes(model, sample, objective)
         elif projection is None:
-            sums = self._plain_sums(model, model(**sample["net_input"]), sample, objective)
+            sums = self._plain_sums(self._logits(model, model(**sample["net_input"])), sample, objective)
         else:
             sums = self._projected_sums(model, projection, sample, objective)
         loss = sums.pop("loss")
         if not self.report_accuracy:
             sums = {name: value for name, value in sums.items() if name not in ("n_correct", "total")}
         return self._result(loss, sample, sums)
-
-    def get_lprobs_and_target(self, model, net_output, sample):
-        """fairseq's, but an adaptive softmax is assembled by us: the gradient of fairseq's own cannot be computed."""
-        if adaptive_softmax_of(model) is None or not torch.is_grad_enabled():
-            return super().get_lprobs_and_target(model, net_output, sample)
-        log_probs = scores_of(model, net_output)[:, self.ignore_prefix_size :]  # (batch, tgt_len, vocab)
-        return log_probs.flatten(0, 1), self._target(sample)
 
     def _validate(self, model, sample, reduce):
         """fairseq's loss; where there are teacher rows, the comparison with the teacher too, for the log alone."""
@@ -139,7 +139,7 @@ class LabelSmoothedCrossEntropyWithDistillationCriterion(LabelSmoothedCrossEntro
             log |= {"n_correct": utils.item(n_correct.data), "total": utils.item(total.data)}
         objective = self._objective_at(max(self.update - self.warmup_updates, 0))
         with torch.no_grad():
-            sums = self._plain_sums(model, net_output, sample, objective)
+            sums = self._plain_sums(self._logits(model, net_output), sample, objective)
         log |= {name: value for name, value in sums.items() if name.startswith("kd_")}
         return self._result(loss, sample, log)
 
@@ -185,17 +185,19 @@ class LabelSmoothedCrossEntropyWithDistillationCriterion(LabelSmoothedCrossEntro
         return loss(projected_scores(features, weight, bias, request, chunk), slice(None))
 
     def _plan(self, features) -> ProjectionPlan:
-        device, dtype = features.device, features.dtype
-        if torch.is_autocast_enabled(device.type):
-            dtype = torch.get_autocast_dtype(device.type)
-        plan = projection_plan(device, dtype, small_chunks=self.projection == "chunked")
+        plan = projection_plan(
+            features.device, product_dtype(features), small_chunks=self.projection == "chunked"
+        )
         self._log_once(f"output projection and loss in one: {plan.reason}")
         return plan
 
-    def _plain_sums(self, model, net_output, sample, objective):
-        """`distillation_sums` from all logits."""
-        logits = scores_of(model, net_output)  # (batch, tgt_len, vocab)
-        logits = logits[:, self.ignore_prefix_size :].flatten(0, 1)  # (positions, vocab)
+    def _logits(self, model, net_output):
+        """``(batch, tgt_len, vocab)`` without the ignored prefix."""
+        return scores_of(model, net_output)[:, self.ignore_prefix_size :]
+
+    def _plain_sums(self, logits, sample, objective):
+        """`distillation_sums` from ``(batch, tgt_len, vocab)`` logits."""
+        logits = logits.flatten(0, 1)  # (positions, vocab)
         target = self._target(sample)
         teachers = self._teachers(sample, objective)
         losses = None
@@ -214,15 +216,15 @@ class LabelSmoothedCrossEntropyWithDistillationCriterion(LabelSmoothedCrossEntro
             )
         both = twice(sample)
         net_output = model(**both["net_input"])
+        logits = self._logits(model, net_output)  # (2 batch, tgt_len, vocab)
         if objective.weight:
-            sums = self._plain_sums(model, net_output, both, objective)
+            sums = self._plain_sums(logits, both, objective)
         else:
             loss, nll_loss = self.compute_loss(model, net_output, both)
             sums = {"loss": loss, "nll_loss": nll_loss.data}
             if self.report_accuracy:
                 n_correct, total = self.compute_accuracy(model, net_output, both)
                 sums |= {"n_correct": n_correct.data, "total": total.data}
-        logits = scores_of(model, net_output)[:, self.ignore_prefix_size :]  # (2 batch, tgt_len, vocab)
         kept = sample["target"][:, self.ignore_prefix_size :].ne(self.padding_idx)  # (batch, tgt_len)
         divergence = symmetric_divergence(logits.unflatten(0, (-1, PASSES))).masked_fill(~kept, 0).sum()
         loss = regularised(sums.pop("loss"), divergence, self.rdrop_weight)

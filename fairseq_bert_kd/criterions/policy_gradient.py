@@ -15,12 +15,12 @@ from fairseq.logging import metrics
 from fairseq_bert_kd.batch import POLICY
 from fairseq_bert_kd.functional.chunked_projection import chunked_sums
 from fairseq_bert_kd.functional.policy_gradient import kl_to_reference, policy_gradient_loss
-from fairseq_bert_kd.functional.projected_scores import projected_scores
+from fairseq_bert_kd.functional.projected_scores import product_dtype, projected_scores
 from fairseq_bert_kd.functional.projection_plan import projection_plan
 from fairseq_bert_kd.functional.sampling import allowed_log_probs, allowed_token_log_probs
 from fairseq_bert_kd.functional.student_scores import ScoreRequest
 from fairseq_bert_kd.modules.decoding_policy import evaluation_mode, scoring_input, symbols_of
-from fairseq_bert_kd.modules.student_projection import projection_of, scores_of
+from fairseq_bert_kd.modules.student_projection import AssembledProbabilities, projection_of, scores_of
 
 SUMS = ("loss", "nll_loss", "rl_loss", "rl_kl", "rl_scored", "ntokens", "sample_size")
 
@@ -45,7 +45,7 @@ class PolicyGradientConfig(LabelSmoothedCrossEntropyCriterionConfig):
 
 
 @register_criterion("policy_gradient", dataclass=PolicyGradientConfig)
-class PolicyGradientCriterion(LabelSmoothedCrossEntropyCriterion):
+class PolicyGradientCriterion(AssembledProbabilities, LabelSmoothedCrossEntropyCriterion):
     """Policy gradient on samples that the task has drawn and rewarded; in validation fairseq's label-smoothed cross-entropy.
 
     Samples are scored with the dropout off with which they were drawn, and label smoothing is in the likelihood term alone.
@@ -122,7 +122,7 @@ class PolicyGradientCriterion(LabelSmoothedCrossEntropyCriterion):
             log_probs = allowed_token_log_probs(scores.logits, scores.log_normaliser)
             return {"loss": policy_gradient_loss(log_probs, advantage[rows], everything[rows])}
 
-        plan = projection_plan(features.device, _dtype(features), small_chunks=False)
+        plan = projection_plan(features.device, product_dtype(features), small_chunks=False)
         chunk = plan.chunk(len(features), len(projection.weight))
         if plan.loss_by_chunk:
             sums = chunked_sums(features, *projection, request, loss, chunk)
@@ -160,9 +160,3 @@ class PolicyGradientCriterion(LabelSmoothedCrossEntropyCriterion):
     @staticmethod
     def logging_outputs_can_be_summed() -> bool:
         return True
-
-
-def _dtype(features):
-    """Type in which features are projected."""
-    device = features.device.type
-    return torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else features.dtype

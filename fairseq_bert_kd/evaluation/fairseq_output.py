@@ -77,9 +77,10 @@ def read_nbest(path: str | Path) -> list[list[str]]:
         path: output of ``fairseq-generate --nbest N``.
 
     Raises:
-        ValueError: a broken line, no hypotheses, or a sentence that is missing.
+        ValueError: a broken line, no hypotheses, several outputs in one file, or a sentence that is missing.
     """
     lists: dict[int, list[str]] = {}
+    last: int | None = None
     for line in open_lines(path, keep_ends=True):
         if not line.startswith("D-"):
             continue
@@ -88,7 +89,13 @@ def read_nbest(path: str | Path) -> list[list[str]]:
             raise ValueError(
                 f"`{path}` has a broken line {line.rstrip()!r}; the run was cut short: decode again"
             )
-        lists.setdefault(int(fields[0][2:]), []).append(fields[2])
+        index = int(fields[0][2:])
+        if index in lists and index != last:
+            raise ValueError(
+                f"`{path}` has sentence {index} in two places, so it holds more than one output; decode again into another file"
+            )
+        lists.setdefault(index, []).append(fields[2])
+        last = index
     if not lists:
         raise ValueError(
             f"`{path}` has no `D-` lines; give the output of fairseq-generate --nbest N (without --quiet)"

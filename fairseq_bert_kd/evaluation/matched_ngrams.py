@@ -5,7 +5,8 @@ from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
-from sacrebleu.tokenizers.tokenizer_13a import Tokenizer13a
+
+from fairseq_bert_kd.evaluation.text_metrics import DEFAULT_TOKENIZER, word_splitter
 
 
 def matched_ngrams(prediction: Sequence[str], reference: Sequence[str], order: int) -> NDArray[np.bool_]:
@@ -25,12 +26,16 @@ def matched_ngrams(prediction: Sequence[str], reference: Sequence[str], order: i
 
 
 def position_counts(
-    predictions: Sequence[str], references: Sequence[str], order: int, bins: int, lowercase: bool
+    predictions: Sequence[str],
+    references: Sequence[str],
+    order: int,
+    bins: int,
+    lowercase: bool,
+    tokenize: str = DEFAULT_TOKENIZER,
 ) -> NDArray[np.int64]:
     """``(sentences, bins, 2)`` matched n-grams and n-grams of each reference, by their place in it.
 
-    An n-gram with its middle in the first of ``bins`` equal parts of the reference is in bin 0, and so on. Words are those of
-    sacreBLEU's 13a tokenizer.
+    An n-gram with its middle in the first of ``bins`` equal parts of the reference is in bin 0, and so on.
 
     Args:
         predictions: ``(sentences,)`` outputs.
@@ -38,11 +43,12 @@ def position_counts(
         order: n.
         bins: parts of a reference.
         lowercase: compare without case.
+        tokenize: sacreBLEU's tokenizer, whose words are counted.
     """
-    tokenize = Tokenizer13a()
+    split = word_splitter(tokenize)
 
     def words(text: str) -> list[str]:
-        return tokenize(text.lower() if lowercase else text).split()
+        return split(text.lower() if lowercase else text)
 
     counts = np.zeros((len(references), bins, 2), dtype=np.int64)
     for row, prediction, reference in zip(counts, predictions, references, strict=True):

@@ -11,10 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 from sacrebleu.metrics import BLEU
 from sacrebleu.metrics.lib_ter import BeamEditDistance
-from sacrebleu.tokenizers.tokenizer_13a import Tokenizer13a
 
 from fairseq_bert_kd.evaluation.metric import check_pairs
-from fairseq_bert_kd.evaluation.text_metrics import word_counts
+from fairseq_bert_kd.evaluation.text_metrics import DEFAULT_TOKENIZER, word_counts, word_splitter
 
 IBLEU_WEIGHTS = (0.9, 0.8)  # of BLEU against the references; the rest weighs source-BLEU
 BLEU_COUNTS = ("sys_len", "ref_len", *(f"{kind}_{n}" for kind in ("counts", "totals") for n in range(1, 5)))
@@ -29,9 +28,11 @@ def sentence_bleu(texts: Sequence[str], others: Sequence[str]) -> NDArray[np.flo
     )
 
 
-def corpus_bleu(texts: Sequence[str], others: Sequence[str], lowercase: bool = False) -> Any:
+def corpus_bleu(
+    texts: Sequence[str], others: Sequence[str], lowercase: bool = False, tokenize: str = DEFAULT_TOKENIZER
+) -> Any:
     """sacreBLEU's score of texts against one other text each, 0 to 100 in ``score``, with its counts."""
-    return BLEU(lowercase=lowercase).corpus_score(list(texts), [list(others)])
+    return BLEU(lowercase=lowercase, tokenize=tokenize, force=True).corpus_score(list(texts), [list(others)])
 
 
 def bleu_counts(bleu: Any) -> dict[str, int]:
@@ -45,13 +46,18 @@ def bleu_of_counts(counts: Mapping[str, float]) -> float:
     return float(BLEU.compute_bleu(grams[:4], grams[4:], sys_len, ref_len, smooth_method="exp").score)
 
 
-def source_bleu(texts: Sequence[str], sources: Sequence[str], lowercase: bool = False) -> float:
+def source_bleu(
+    texts: Sequence[str], sources: Sequence[str], lowercase: bool = False, tokenize: str = DEFAULT_TOKENIZER
+) -> float:
     """Corpus BLEU of texts against their sources, 0 to 100."""
-    return float(corpus_bleu(texts, sources, lowercase).score)
+    return float(corpus_bleu(texts, sources, lowercase, tokenize).score)
 
 
 def several_references_bleu(
-    texts: Sequence[str], references: Sequence[Sequence[str]], lowercase: bool = False
+    texts: Sequence[str],
+    references: Sequence[Sequence[str]],
+    lowercase: bool = False,
+    tokenize: str = DEFAULT_TOKENIZER,
 ) -> float:
     """Corpus BLEU, 0 to 100, against several references of each text; their numbers may differ.
 
@@ -59,11 +65,13 @@ def several_references_bleu(
         texts: ``(texts,)``.
         references: references of each text, at least one.
         lowercase: whether case is ignored.
+        tokenize: sacreBLEU's tokenizer.
     """
     most = max(map(len, references))
     # sacreBLEU takes one list per reference and skips None
     columns = [[row[i] if i < len(row) else None for row in references] for i in range(most)]
-    return float(BLEU(lowercase=lowercase).corpus_score(list(texts), columns).score)
+    scorer = BLEU(lowercase=lowercase, tokenize=tokenize, force=True)
+    return float(scorer.corpus_score(list(texts), columns).score)
 
 
 def ibleu(bleu: float, of_source: float, weight: float) -> float:
@@ -94,13 +102,11 @@ def distance_places(distances: NDArray[np.int64]) -> NDArray[np.float64]:
     return rankdata(distances) / len(distances)
 
 
-def distinct(texts: Sequence[str], order: int) -> float:
+def distinct(texts: Sequence[str], order: int, tokenize: str = DEFAULT_TOKENIZER) -> float:
     """Different n-grams over all n-grams of the texts together, in per cent (Li et al. 2016); 0 without any."""
-    tokenize = Tokenizer13a()
+    split = word_splitter(tokenize)
     grams = [
-        tuple(words[i : i + order])
-        for words in (tokenize(text).split() for text in texts)
-        for i in range(len(words) - order + 1)
+        tuple(words[i : i + order]) for words in map(split, texts) for i in range(len(words) - order + 1)
     ]
     return 100.0 * len(set(grams)) / max(len(grams), 1)
 
@@ -110,6 +116,7 @@ def paraphrase_scores(
     sources: Sequence[str],
     references: Sequence[Sequence[str]],
     lowercase: bool = False,
+    tokenize: str = DEFAULT_TOKENIZER,
 ) -> Mapping[str, float]:
     """Scores by name, in per cent.
 
@@ -121,6 +128,7 @@ def paraphrase_scores(
         sources: ``(texts,)`` what it read.
         references: references of each text, at least one.
         lowercase: whether BLEU ignores case; copies are always compared without.
+        tokenize: sacreBLEU's tokenizer, for BLEU, n-grams and lengths.
 
     Raises:
         ValueError: unequal lengths, or nothing to score.
@@ -128,15 +136,15 @@ def paraphrase_scores(
     check_pairs(texts, sources)
     check_pairs(texts, references)
     bleu, of_source = (
-        several_references_bleu(texts, references, lowercase),
-        source_bleu(texts, sources, lowercase),
+        several_references_bleu(texts, references, lowercase, tokenize),
+        source_bleu(texts, sources, lowercase, tokenize),
     )
-    first = [row[0] for row in references]
+    lengths = [word_counts(side, tokenize).sum() for side in (texts, [row[0] for row in references])]
     return {
         "bleu": bleu,
         "source_bleu": of_source,
         **{f"ibleu_{weight:g}": ibleu(bleu, of_source, weight) for weight in IBLEU_WEIGHTS},
         "copy_rate": 100.0 * float(copies(texts, sources).mean()),
-        **{f"distinct_{order}": distinct(texts, order) for order in (1, 2)},
-        "length": 100.0 * float(word_counts(texts).sum() / max(word_counts(first).sum(), 1)),
+        **{f"distinct_{order}": distinct(texts, order, tokenize) for order in (1, 2)},
+        "length": 100.0 * float(lengths[0] / max(lengths[1], 1)),
     }

@@ -4,26 +4,32 @@ Sources: Papineni et al. 2002 (BLEU), Popović 2015 (chrF), Lin 2004 (ROUGE), Po
 """
 
 import importlib.metadata
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from sacrebleu.metrics import BLEU, CHRF
-from sacrebleu.tokenizers.tokenizer_13a import Tokenizer13a
 
 from fairseq_bert_kd.compat import import_extra
 from fairseq_bert_kd.evaluation.metric import Metric, MetricSettings, Values
 
 TOKENIZERS = tuple(sorted(BLEU.TOKENIZERS))  # of sacreBLEU
+DEFAULT_TOKENIZER = MetricSettings().tokenize
 _BLEU_ORDER = 4
 _BLEU_COLUMNS = ("bleu", "chrf2", "length_ratio")
 
 
-def word_counts(texts: Sequence[str]) -> NDArray[np.int64]:
-    """``(sentences,)`` numbers of words, as sacreBLEU's 13a tokenizer splits them."""
-    tokenize = Tokenizer13a()
-    return np.array([len(tokenize(text).split()) for text in texts], dtype=np.int64)
+def word_splitter(tokenize: str = DEFAULT_TOKENIZER) -> Callable[[str], list[str]]:
+    """Words of a text, as one of sacreBLEU's tokenizers splits it."""
+    tokenizer = BLEU(tokenize=tokenize, force=True).tokenizer
+    return lambda text: tokenizer(text).split()
+
+
+def word_counts(texts: Sequence[str], tokenize: str = DEFAULT_TOKENIZER) -> NDArray[np.int64]:
+    """``(sentences,)`` numbers of words, see `word_splitter`."""
+    words = word_splitter(tokenize)
+    return np.array([len(words(text)) for text in texts], dtype=np.int64)
 
 
 class Bleu(Metric):

@@ -92,12 +92,18 @@ def chunk_slices(positions: int, chunk: int) -> list[slice]:
     return [slice(start, start + chunk) for start in range(0, max(positions, 1), chunk)]
 
 
+def product_dtype(tensor: Tensor) -> torch.dtype:
+    """Type in which a tensor is multiplied: autocast's where it is on, else its own."""
+    device = tensor.device.type
+    return torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else tensor.dtype
+
+
 def as_autocast(*tensors: Tensor | None) -> list[Any]:
     """The tensors in autocast's type, where it is on."""
-    device = next(tensor.device.type for tensor in tensors if tensor is not None)
-    if not torch.is_autocast_enabled(device):
+    first = next(tensor for tensor in tensors if tensor is not None)
+    if not torch.is_autocast_enabled(first.device.type):
         return list(tensors)
-    dtype = torch.get_autocast_dtype(device)
+    dtype = product_dtype(first)
     return [None if tensor is None else tensor.to(dtype) for tensor in tensors]
 
 

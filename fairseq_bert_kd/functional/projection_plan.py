@@ -70,8 +70,8 @@ def whole_batch_plan(
         triton: whether the Triton kernels are used.
         small_chunks: whether memory matters more than time, as given to `projection_plan`.
     """
-    # without the kernels a buffer in the type of the sums is beside the logits
-    bytes_per_logit = dtype.itemsize + (0 if triton else accumulate_dtype(dtype).itemsize)
+    # without the kernels two buffers in the type of the sums are beside the logits, for temperatures 1 and T
+    bytes_per_logit = dtype.itemsize + (0 if triton else 2 * accumulate_dtype(dtype).itemsize)
     largest = max(memory // MEMORY_SHARE // bytes_per_logit, 1)
     limit = f"1/{MEMORY_SHARE} of {memory / 2**30:.0f} GiB"
     if small_chunks and largest > SMALL_CHUNK_BYTES // dtype.itemsize:

@@ -37,7 +37,8 @@ def relational_loss(student: Tensor, teacher: Tensor) -> Tensor:
 def _cosines(vectors: Tensor) -> Tensor:
     """``(batch, batch)`` cosines of ``(batch, d)`` vectors."""
     unit = F.normalize(vectors.float(), dim=1, eps=EPSILON)
-    return unit @ unit.T
+    with torch.autocast(unit.device.type, enabled=False):  # differences of cosines are small
+        return unit @ unit.T
 
 
 def neighbour_cosines(student: Tensor, teacher: Tensor) -> Tensor:

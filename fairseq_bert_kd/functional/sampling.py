@@ -232,7 +232,8 @@ class _Scratch:
         log_total = total.log() + best.squeeze(1)
         log_probs = logits.gather(1, chosen[:, None]).squeeze(1) - log_total
         logits.clamp_(min=torch.finfo(logits.dtype).min)  # 0 times infinity is no number
-        mean_logit = torch.einsum("rv,rv->r", weights[:, : logits.size(1)], logits) / total
+        with torch.autocast(logits.device.type, enabled=False):  # whose type has no room for the least logit
+            mean_logit = torch.einsum("rv,rv->r", weights[:, : logits.size(1)], logits) / total
         return chosen, log_probs, log_total - mean_logit
 
     def _buffer(self, logits: Tensor) -> Tensor:

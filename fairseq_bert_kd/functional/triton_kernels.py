@@ -43,8 +43,11 @@ def works(device: torch.device) -> bool:
     found = logits.new_full((5, 1), math.nan)
     try:
         statistics(logits, logits.long(), 1.0, True, found[:1], *found[1:])
-        if found[2].item() != 0.0:
-            raise ArithmeticError("the log-normaliser of a single logit is not 0")
+        gradient(
+            logits, logits.long(), 1.0, found[1], found[2], found[3], (None, found[2], None, None), logits
+        )
+        if found[2].item() != 0.0 or logits.item() != 0.0:
+            raise ArithmeticError("the log-normaliser of a single logit, or a gradient of nothing, is not 0")
     except Exception as error:  # no C compiler, a GPU that Triton does not know, and whatever else there is
         reason = (str(error).splitlines() or [""])[0]
         message = "Triton does not work on %s, PyTorch's operations are used: %s: %s"

@@ -1,5 +1,6 @@
 """Option ``--autocast``: training with torch's autocast to bfloat16, on CPUs as well as GPUs."""
 
+import functools
 import logging
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
@@ -24,11 +25,13 @@ class AutocastOptions(FairseqDataclass):
     autocast: ChoiceEnum(list(DTYPES)) = field(  # type: ignore[valid-type]
         default="none",
         metadata={
-            "help": "bf16: matrix products of training in bfloat16 (torch.autocast), where the CPU or GPU has instructions for "
-            "it; weights, optimizer and validation stay in float32. In place of --fp16 and --amp"
+            "help": "bf16: matrix products of training in bfloat16 (torch.autocast); weights, optimizer and validation stay in "
+            "float32. For CPUs and GPUs with instructions for it, in place of --fp16 and --amp; other GPUs are refused, other "
+            "CPUs emulate it slowly"
         },
     )
     fp16: bool = II("common.fp16")
+    bf16: bool = II("common.bf16")
     amp: bool = II("common.amp")
 
 
@@ -40,27 +43,35 @@ class AutocastTraining:
     """
 
     cfg: Any
-    _autocast_checked = False
 
     def build_model(self, cfg, from_checkpoint=False):
         if not from_checkpoint:
             self._check_autocast(cfg)
         return super().build_model(cfg, from_checkpoint)  # type: ignore[misc]
 
+    def begin_epoch(self, epoch, model):
+        if self._autocast_dtype is not None:
+            check_device(next(model.parameters()).device.type)
+        super().begin_epoch(epoch, model)  # type: ignore[misc]
+
     def train_step(self, sample, model, criterion, optimizer, update_num, ignore_grad=False):
         dtype = self._autocast_dtype
         if dtype is not None:
-            device = next(model.parameters()).device.type
-            if not self._autocast_checked:
-                check_device(device)
-                self._autocast_checked = True
-            criterion = under_autocast(criterion, device, dtype)
+            criterion = under_autocast(criterion, next(model.parameters()).device.type, dtype)
         return super().train_step(sample, model, criterion, optimizer, update_num, ignore_grad)  # type: ignore[misc]
 
-    def autocast(self, device: torch.device) -> AbstractContextManager[Any]:
-        """Context for what a task runs of the model before fairseq's own step."""
-        dtype = self._autocast_dtype
-        return nullcontext() if dtype is None else torch.autocast(device.type, dtype)
+    def precision(self, optimizer: Any, device: torch.device) -> AbstractContextManager[Any]:
+        """Context for what a task runs before fairseq's own step, in the precision that the model has in it.
+
+        Args:
+            optimizer: fairseq's, which tells ``--amp``.
+            device: the model's.
+        """
+        if self._autocast_dtype is not None:
+            return torch.autocast(device.type, self._autocast_dtype)
+        if type(optimizer).__name__ == "AMPOptimizer" and device.type == "cuda":
+            return torch.autocast("cuda")
+        return nullcontext()
 
     @property
     def _autocast_dtype(self) -> torch.dtype | None:
@@ -69,7 +80,7 @@ class AutocastTraining:
     def _check_autocast(self, cfg: Any) -> None:
         if self._autocast_dtype is None:
             return
-        for option in ("fp16", "amp"):
+        for option in ("fp16", "bf16", "amp"):
             if self.cfg[option]:
                 raise ValueError(
                     f"--{option} and --autocast bf16 are two ways to train in half precision; leave one of them out"
@@ -90,6 +101,7 @@ def under_autocast(criterion: Callable[..., Any], device: str, dtype: torch.dtyp
     return forward
 
 
+@functools.cache  # the warning stands in the log once
 def check_device(device: str) -> None:
     """Check that a device computes in bfloat16; warn where it only emulates it.
 

@@ -78,6 +78,21 @@ def scores_of(model: Any, net_output: Any) -> Tensor:
     return torch.cat(parts, dim=-1)
 
 
+class AssembledProbabilities:
+    """Mixin for criterions that extend fairseq's cross-entropy; name it before fairseq's own class.
+
+    An adaptive softmax is assembled by `scores_of`: the gradient of fairseq's own cannot be computed.
+    """
+
+    ignore_prefix_size: int
+
+    def get_lprobs_and_target(self, model, net_output, sample):
+        if adaptive_softmax_of(model) is None or not torch.is_grad_enabled():
+            return super().get_lprobs_and_target(model, net_output, sample)  # type: ignore[misc]
+        log_probs = scores_of(model, net_output)[:, self.ignore_prefix_size :]  # (batch, tgt_len, vocab)
+        return log_probs.flatten(0, 1), sample["target"][:, self.ignore_prefix_size :].flatten()
+
+
 def projection_of(model: nn.Module) -> Projection | str:
     """The student's output projection, or the reason why the loss cannot apply it itself.
 

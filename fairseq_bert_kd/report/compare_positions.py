@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from fairseq_bert_kd.evaluation.matched_ngrams import position_counts
 from fairseq_bert_kd.evaluation.significance import SEED, bootstrap_interval
 from fairseq_bert_kd.evaluation.system_output import SystemOutput
+from fairseq_bert_kd.evaluation.text_metrics import DEFAULT_TOKENIZER
 
 POSITION_BINS = 5
 ORDER = 2  # pairs of words: single ones match anywhere, longer ones seldom
@@ -41,6 +42,7 @@ def gain_by_position(
     bins: int = POSITION_BINS,
     order: int = ORDER,
     lowercase: bool = False,
+    tokenize: str = DEFAULT_TOKENIZER,
 ) -> list[PositionBin]:
     """Matched n-grams in each part of the references, of system and baseline; parts without n-grams are left out.
 
@@ -51,6 +53,7 @@ def gain_by_position(
         bins: parts of a reference.
         order: n.
         lowercase: compare without case.
+        tokenize: sacreBLEU's tokenizer.
 
     Raises:
         ValueError: ``bins`` or ``order`` below 1.
@@ -60,7 +63,7 @@ def gain_by_position(
     counts = np.stack(
         [
             [
-                position_counts(output.predictions, output.references, order, bins, lowercase)
+                position_counts(output.predictions, output.references, order, bins, lowercase, tokenize)
                 for output in pair
             ]
             for pair in pairs

@@ -107,8 +107,15 @@ def _check_alike(experiments: Sequence[Record], baseline: str | None) -> None:
     titles = [experiment["title"] for experiment in experiments]
     if len(set(titles)) < len(titles):
         raise ValueError(f"an experiment is given twice ({list_text(titles)}); leave one out")
-    for key in ("metric", *(() if baseline else ("baseline",))):
-        values = dict.fromkeys(experiment[key] for experiment in experiments)
+    said: dict[str, list[Any]] = {
+        "metric": [experiment["metric"] for experiment in experiments],
+        # what was asked for is not always what could be compared
+        "compared metric": [experiment["compared"].get("metric") for experiment in experiments],
+        "subset": [experiment["compared"].get("subset") for experiment in experiments],
+        **({} if baseline else {"baseline": [experiment["baseline"] for experiment in experiments]}),
+    }
+    for key, each in said.items():
+        values = dict.fromkeys(each)
         if len(values) > 1:
             raise ValueError(
                 f"the experiments differ in their {key} ({list_text(values)}); give experiments with the same one"

@@ -130,7 +130,9 @@ def gain_by_length(
         return sum(gains) / len(gains)
 
     rng = np.random.default_rng(SEED)
-    lengths = word_counts(pairs[0][0].references) if lengths is None else lengths
+    if lengths is None:
+        first = pairs[0][0]
+        lengths = word_counts(first.references, first.metrics[name].settings.tokenize)
     made = []
     for sentences in equal_bins(lengths, bins):
         low, high = bootstrap_interval(mean_gain, sentences, rng)

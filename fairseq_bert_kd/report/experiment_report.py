@@ -189,7 +189,9 @@ def make_report(
     if results and main and main.baseline and main.gains and experiment.kind == "text":
         pairs = results.pairs(main.baseline, main.system)
         report.bins = gain_by_length(results.main_metric, list(pairs.values()))
-        report.positions = gain_by_position(list(pairs.values()), lowercase=experiment.lowercase)
+        report.positions = gain_by_position(
+            list(pairs.values()), lowercase=experiment.lowercase, tokenize=experiment.bleu_tokenize
+        )
         report.worst, report.best = worst_and_best(
             pairs, results.sources, WORST_AND_BEST, experiment.lowercase
         )

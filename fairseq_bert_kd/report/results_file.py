@@ -45,7 +45,8 @@ def _versions() -> dict[str, str]:
 def experiment_record(report: ExperimentReport) -> dict[str, Any]:
     """An experiment as plain values."""
     by_subset = {subset: _outputs(report, subset) for subset in SUBSETS}
-    metrics = next((outputs.metrics for outputs in by_subset.values() if outputs), {})
+    scored = [report.results, *by_subset.values()]  # COMET scores the page's subset alone
+    metrics = next((outputs.metrics for outputs in scored if outputs), {})
     return {
         # a tokenizer's folder is of one machine; the signatures name it
         **{name: getattr(report.experiment, name) for name in EXPERIMENT_FIELDS if name != "normalise_like"},

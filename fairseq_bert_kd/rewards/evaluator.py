@@ -89,6 +89,19 @@ class Evaluator(Reward):
         return logits.double().softmax(dim=1)[:, self._positive]
 
 
+def keep_float32(head: Any) -> None:
+    """Let a head compute in float32 under ``torch.autocast``: in half precision many good texts would have equal logits."""
+    forward = head.forward
+
+    def in_float32(vectors: Any) -> Tensor:
+        both = isinstance(vectors, tuple)
+        values = tuple(vector.float() for vector in (vectors if both else (vectors,)))
+        with torch.autocast(values[0].device.type, enabled=False):
+            return forward(values if both else values[0])
+
+    head.forward = in_float32
+
+
 def _batches(lengths: Any) -> Iterator[Any]:
     """Rows of similar length."""
     order = np.argsort(lengths, kind="stable")
@@ -135,7 +148,9 @@ def load_evaluator(
         models, _, task = checkpoint_utils.load_model_ensemble_and_task([path])
     tokenizer = HfTokenizer(task.cfg.kd_tokenizer or spec.tokenizer_name)
     check_tokenizer(f"{option} `{path}`", spec.tokenizer, tokenizer.digest(), tokenizer.name)
-    return Evaluator(name, models[0], task.cfg.classification_head_name, task.dictionary, tokenizer, column)
+    head = task.cfg.classification_head_name
+    keep_float32(models[0].classification_heads[head])
+    return Evaluator(name, models[0], head, task.dictionary, tokenizer, column)
 
 
 def positive_class(spec: SentenceSpec, positive: str | None, what: str, option: str = "--rl-positive") -> int:

@@ -10,11 +10,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fairseq_bert_kd.storage.header import Schemas, damaged, open_header
+from fairseq_bert_kd.storage.header import Schemas
 from fairseq_bert_kd.storage.known_schemas import SCHEMAS
 from fairseq_bert_kd.storage.schema import differing_fields
 from fairseq_bert_kd.storage.shards import WHOLE, Shard
-from fairseq_bert_kd.storage.store_file import StoreFile, open_store
+from fairseq_bert_kd.storage.store_file import StoreFile, check_same_chunk, open_store, sound
 from fairseq_bert_kd.storage.writer import StoreWriter
 
 _SYNC_BYTES = 1 << 28  # brought to disk together
@@ -39,27 +39,34 @@ def merge_shards(
     Raises:
         FileNotFoundError: a shard is absent.
         ValueError: shards of different stores, one missing or given twice, or a damaged one.
-        FileExistsError: another file has the name ``output``.
+        FileExistsError: a file of another content has the name ``output``.
     """
     with ExitStack() as files:
         shards = [files.enter_context(open_store(Path(path), schemas)) for path in shard_paths]
         _check_alike(shards)
         owners, first = _owners(shards), shards[0]
-        blobs = {name: _sound(first, first.checked_blob, name) for name in first.info.blobs}
+        blobs = {name: sound(first, first.checked_blob, name) for name in first.info.blobs}
         lengths = _joined_lengths(owners)
         with StoreWriter(output, first.info, lengths, blobs, overwrite=overwrite) as writer:
             if writer.complete:
-                return open_header(writer.path, schemas).summary or {}
+                with open_store(writer.path, schemas) as whole:
+                    for chunk in WHOLE.chunks(len(lengths), first.info.chunk_sentences):
+                        shard = owners[chunk % len(owners)]
+                        data = sound(shard, shard.checked_chunk, shard.local(chunk))
+                        check_same_chunk(whole, chunk, data, shard.path)
+                        progress(data.records.nbytes)
+                    return whole.header.summary or {}
             unsynced = 0
             for chunk in writer.chunks():
                 shard = owners[chunk % len(owners)]
                 try:
-                    data = _sound(shard, shard.checked_chunk, shard.local(chunk))
+                    data = sound(shard, shard.checked_chunk, shard.local(chunk))
                 except ValueError:
                     writer.discard()  # it may have been laid out from a damaged index
                     raise
-                if not writer.is_done(chunk):
-                    writer.copy_chunk(chunk, data, shard.entry(shard.local(chunk)))
+                entry = shard.entry(shard.local(chunk))
+                if not writer.holds(chunk, entry):  # an earlier merge may have been of other shards
+                    writer.copy_chunk(chunk, data, entry)
                 unsynced += data.records.nbytes
                 progress(data.records.nbytes)
                 if unsynced > _SYNC_BYTES:
@@ -104,16 +111,8 @@ def _joined_lengths(owners: Sequence[StoreFile]) -> NDArray[np.int64]:
         shard = owners[chunk % len(owners)]
         local = shard.local(chunk)
         sentences = shard.sentences(local)
-        lengths[sentences.start : sentences.stop] = np.diff(_sound(shard, shard.offsets, local))
+        lengths[sentences.start : sentences.stop] = np.diff(sound(shard, shard.offsets, local))
     return lengths
-
-
-def _sound(shard: StoreFile, read: Callable[..., Any], *args: Any) -> Any:
-    """``read(*args)``, whose ValueError says that the shard is damaged."""
-    try:
-        return read(*args)
-    except ValueError as error:
-        raise damaged(shard.path, str(error), shard.info) from None
 
 
 def _check_alike(shards: Sequence[StoreFile]) -> None:

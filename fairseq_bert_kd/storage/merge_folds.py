@@ -1,7 +1,7 @@
 """Joins the folds of a store, each scored by a teacher that has not seen it; goes on after a crash."""
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
@@ -10,11 +10,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from fairseq_bert_kd.storage.chunk import check_rows, table_entry
 from fairseq_bert_kd.storage.folds import Fold, fold_numbers
-from fairseq_bert_kd.storage.header import damaged, open_header
 from fairseq_bert_kd.storage.schema import ChunkData, differing_fields
 from fairseq_bert_kd.storage.shards import WHOLE
-from fairseq_bert_kd.storage.store_file import StoreFile, open_store
+from fairseq_bert_kd.storage.store_file import StoreFile, check_same_chunk, open_store, sound
 from fairseq_bert_kd.storage.topk import OTHER_FOLD, TopKInfo
 from fairseq_bert_kd.storage.writer import StoreWriter
 
@@ -37,35 +37,30 @@ def merge_folds(
         FileNotFoundError: a store is absent.
         ValueError: folds that overlap, are missing or differ in number, stores of other data or settings, one teacher for
             several folds, or a damaged store.
-        FileExistsError: another file has the name ``output``.
+        FileExistsError: a file of another content has the name ``output``.
     """
     with ExitStack() as files:
         stores = [files.enter_context(open_store(Path(path), (TopKInfo,))) for path in paths]
         stores = _in_order(stores)
         first = stores[0]
         info = replace(_without_teacher(first.info), folds=tuple(store.info.folds[0] for store in stores))
-        blobs = {name: _sound(first, first.checked_blob, name) for name in info.blobs}
+        blobs = {name: sound(first, first.checked_blob, name) for name in info.blobs}
         lengths = np.concatenate([np.zeros(0, np.int64), *_lengths(first)])
         with StoreWriter(output, info, lengths, blobs, overwrite=overwrite) as writer:
+            chunks = _joined_chunks(stores, info, progress)
             if writer.complete:
-                return open_header(writer.path, (TopKInfo,)).summary or {}
-            for chunk in writer.chunks():
-                try:
-                    parts = [_sound(store, store.checked_chunk, chunk) for store in stores]
-                    data = _joined(stores, parts, first.chunk_name(chunk))
-                except ValueError:
-                    writer.discard()
-                    raise
-                if not writer.is_done(chunk):
-                    entries = [store.entry(chunk) for store in stores]
-                    writer.write_chunk(
-                        chunk,
-                        data,
-                        gold_correct=sum(int(entry["gold_correct"]) for entry in entries),
-                        gold_nll=sum(float(entry["gold_nll"]) for entry in entries),
-                    )
-                    writer.sync()
-                progress(sum(part.records.nbytes for part in parts))
+                with open_store(writer.path, (TopKInfo,)) as whole:
+                    for chunk, data, _ in chunks:
+                        check_same_chunk(whole, chunk, data, first.path)
+                    return whole.header.summary or {}
+            try:
+                for chunk, data, entry in chunks:
+                    if not writer.holds(chunk, entry):  # an earlier merge may have been of other folds
+                        writer.copy_chunk(chunk, data, entry)
+                        writer.sync()
+            except ValueError:
+                writer.discard()
+                raise
             return writer.finish()
 
 
@@ -136,7 +131,35 @@ def _without_teacher(info: TopKInfo) -> TopKInfo:
 def _lengths(store: StoreFile) -> list[NDArray[np.int64]]:
     """Rows of each sentence, by chunk."""
     chunks = WHOLE.chunks(store.header.corpus_sentences, store.info.chunk_sentences)
-    return [np.diff(_sound(store, store.offsets, chunk)) for chunk in chunks]
+    return [np.diff(sound(store, store.offsets, chunk)) for chunk in chunks]
+
+
+def _joined_chunks(
+    stores: Sequence[StoreFile], info: TopKInfo, progress: Callable[[int], Any]
+) -> Iterator[tuple[int, ChunkData, NDArray[Any]]]:
+    """Number, data and table entry of each chunk of the result.
+
+    Raises:
+        ValueError: as `merge_folds`.
+    """
+    first = stores[0]
+    for chunk in WHOLE.chunks(first.header.corpus_sentences, info.chunk_sentences):
+        parts = [sound(store, store.checked_chunk, chunk) for store in stores]
+        data = _joined(stores, parts, first.chunk_name(chunk))
+        check_rows(data, info, first.sentences(chunk).start)
+        entries = [store.entry(chunk) for store in stores]
+        yield (
+            chunk,
+            data,
+            table_entry(
+                chunk,
+                data,
+                info,
+                gold_correct=sum(int(entry["gold_correct"]) for entry in entries),
+                gold_nll=sum(float(entry["gold_nll"]) for entry in entries),
+            ),
+        )
+        progress(sum(part.records.nbytes for part in parts))
 
 
 def _joined(stores: Sequence[StoreFile], parts: Sequence[ChunkData], name: str) -> ChunkData:
@@ -162,11 +185,3 @@ def _joined(stores: Sequence[StoreFile], parts: Sequence[ChunkData], name: str) 
         rows = np.repeat(mine, part.lengths)
         status[mine], records[rows] = part.status[mine], part.records[rows]
     return ChunkData(first.hashes, first.lengths, status, records)
-
-
-def _sound(store: StoreFile, read: Callable[..., Any], *args: Any) -> Any:
-    """``read(*args)``, whose ValueError says that the store is damaged."""
-    try:
-        return read(*args)
-    except ValueError as error:
-        raise damaged(store.path, str(error), store.info) from None

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fairseq_bert_kd.storage.chunk import chunk_digest
-from fairseq_bert_kd.storage.header import Header, Schemas, check_exists, read_header
+from fairseq_bert_kd.storage.header import Header, Schemas, check_exists, damaged, read_header
 from fairseq_bert_kd.storage.schema import HASH_DTYPE, OFFSET_DTYPE, STATUS_DTYPE, ChunkData
 
 Read = Callable[[int, int], Any]  # (first byte, byte after the last) -> a buffer of just these bytes
@@ -116,6 +116,34 @@ class StoreFile:
         if chunk_digest(self.number(local), entry, data, self.info) != entry["digest"].tobytes():
             raise ValueError(f"{self.chunk_name(local)} does not match its digest")
         return data
+
+
+def sound(file: StoreFile, read: Callable[..., Any], *args: Any) -> Any:
+    """``read(*args)``, whose ValueError says that the store is damaged."""
+    try:
+        return read(*args)
+    except ValueError as error:
+        raise damaged(file.path, str(error), file.info) from None
+
+
+def check_same_chunk(file: StoreFile, chunk: int, data: ChunkData, source: Path) -> None:
+    """Check that a finished store says to hold just this chunk; its sums may have been rounded on another machine.
+
+    Args:
+        file: the store.
+        chunk: number of the chunk in the corpus.
+        data: what should be in its place.
+        source: where it comes from, for the message.
+
+    Raises:
+        FileExistsError: it holds another one.
+    """
+    entry = file.entry(file.local(chunk))
+    if chunk_digest(chunk, entry, data, file.info) != entry["digest"].tobytes():
+        raise FileExistsError(
+            f"store {file.path} exists and holds other rows than {source} in {file.chunk_name(file.local(chunk))}; pass "
+            "--overwrite to replace it"
+        )
 
 
 @contextmanager

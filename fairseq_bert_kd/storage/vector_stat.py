@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 from fairseq_bert_kd.storage.vector_store import VectorReader
 
 PAIRS = 1000
+_BLOCK = 4096  # vectors in memory
 
 
 class VectorStat(NamedTuple):
@@ -35,21 +36,24 @@ def vector_stat(reader: VectorReader, sample_rows: int) -> VectorStat:
     rng, sentences = np.random.default_rng(0), np.arange(len(reader))
     if 0 < sample_rows < len(sentences):
         sentences = np.sort(rng.choice(len(sentences), sample_rows, replace=False))
-    found, present = reader.vectors(sentences)
-    vectors = found[present].astype(np.float64)
-    lengths = np.sqrt((vectors**2).sum(axis=1))
+    lengths, there = [np.zeros(0)], [sentences[:0]]
+    for start in range(0, len(sentences), _BLOCK):
+        block = sentences[start : start + _BLOCK]
+        found, present = reader.vectors(block)
+        lengths.append(np.linalg.norm(found[present].astype(np.float64), axis=1))
+        there.append(block[present])
+    sampled = np.concatenate(there)
     return VectorStat(
-        rows=len(vectors),
-        mean_length=float(lengths.mean()) if len(vectors) else None,
-        random_cosine=_random_cosine(vectors, lengths, rng) if len(vectors) > 1 else None,
+        rows=len(sampled),
+        mean_length=float(np.concatenate(lengths).mean()) if len(sampled) else None,
+        random_cosine=_random_cosine(reader, sampled, rng) if len(sampled) > 1 else None,
     )
 
 
-def _random_cosine(
-    vectors: NDArray[np.float64], lengths: NDArray[np.float64], rng: np.random.Generator
-) -> float:
-    """Mean cosine of random pairs; a zero vector has the cosine 0."""
-    one = rng.integers(len(vectors), size=PAIRS)
-    other = (one + rng.integers(1, len(vectors), size=PAIRS)) % len(vectors)
-    products = (vectors[one] * vectors[other]).sum(axis=1)
-    return float((products / np.maximum(lengths[one] * lengths[other], 1e-12)).mean())
+def _random_cosine(reader: VectorReader, sentences: NDArray[np.int64], rng: np.random.Generator) -> float:
+    """Mean cosine of random pairs of different sentences; a zero vector has the cosine 0."""
+    first = rng.integers(len(sentences), size=PAIRS)
+    second = (first + rng.integers(1, len(sentences), size=PAIRS)) % len(sentences)
+    one, other = (reader.vectors(sentences[drawn])[0].astype(np.float64) for drawn in (first, second))
+    lengths = np.linalg.norm(one, axis=1) * np.linalg.norm(other, axis=1)
+    return float(((one * other).sum(axis=1) / np.maximum(lengths, 1e-12)).mean())

@@ -95,6 +95,11 @@ class StoreWriter:
         """Whether the file holds the chunk, proven by its digest."""
         return self.read_chunk(chunk) is not None
 
+    def holds(self, chunk: int, entry: NDArray[Any]) -> bool:
+        """Whether the file holds the very chunk that an entry of a chunk table describes, proven by its digest."""
+        found = self._store.entry(self._store.local(chunk))
+        return bool((found["digest"] == entry["digest"]).all()) and self.is_done(chunk)
+
     def read_chunk(self, chunk: int) -> ChunkData | None:
         """A chunk that an earlier run wrote; None when it is absent or torn."""
         local = self._store.local(chunk)

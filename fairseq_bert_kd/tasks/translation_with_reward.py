@@ -410,12 +410,12 @@ class TranslationWithRewardTask(AutocastTraining, GuardedTranslation, GuardedTex
             if update_num == 0 and not self._start_checked:
                 self._check_start(sample, model, criterion)
             self._follow(sample["target"].device)
-            with self._mixed_precision(optimizer, sample):
+            with self.precision(optimizer, sample["target"].device):
                 policy, log = self._sampler.rewarded_batch(sample, model, update_num)
         device = sample["target"].device
         started = _now(device)
         if self._reference is not None:
-            with self._mixed_precision(optimizer, sample):
+            with self.precision(optimizer, device):
                 policy["reference"] = self._reference_log_probs(sample, policy)
         step = super().train_step(
             {**sample, POLICY: policy}, model, criterion, optimizer, update_num, ignore_grad
@@ -423,12 +423,6 @@ class TranslationWithRewardTask(AutocastTraining, GuardedTranslation, GuardedTex
         log[UPDATE_SECONDS] = 0.0 if ignore_grad else _now(device) - started
         loss, sample_size, logging_output = step
         return loss, sample_size, {**logging_output, **log}
-
-    def _mixed_precision(self, optimizer, sample):
-        """The precision in which fairseq runs the model later in the step."""
-        if type(optimizer).__name__ == "AMPOptimizer" and sample["target"].is_cuda:
-            return torch.autocast("cuda")
-        return self.autocast(sample["target"].device)
 
     def _reference_log_probs(self, sample, policy):
         symbols = symbols_of(self.tgt_dict)

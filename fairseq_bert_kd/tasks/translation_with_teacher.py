@@ -226,9 +226,9 @@ class TranslationWithTeacherTask(AutocastTraining, GuardedTranslation, GuardedTe
         needs_smoothing = self._source_smoothing and self.smoother.needs_store and SMOOTHING not in sample
         if needs_rows or needs_smoothing or (ignore_grad and self.stores and self.store_names):
             sample = self._stand_in(sample)
-        if self.live_teacher is not None:
-            with self.autocast(sample["target"].device):
-                rows = self.live_teacher.training_batch(sample, model, optimizer, update_num)
+        if self.live_teacher is not None and criterion.learns_from_teachers:
+            with self.precision(optimizer, sample["target"].device):
+                rows = self.live_teacher.training_batch(sample, model, update_num)
             sample = {**sample, TEACHER: [*sample.get(TEACHER, []), rows]}  # a batch may come again
         step = functools.partial(super().train_step, model=model, criterion=criterion, optimizer=optimizer)
         settings = {"update_num": update_num, "ignore_grad": ignore_grad}

@@ -79,25 +79,20 @@ class LiveTeacher:
             self.model.to(dtype=precision)
 
     def training_batch(
-        self, sample: dict[str, Any], student: torch.nn.Module, optimizer: Any, update_num: int
+        self, sample: dict[str, Any], student: torch.nn.Module, update_num: int
     ) -> dict[str, Any]:
-        """`teacher_batch` in the student's precision.
+        """`teacher_batch` in the type of the student's weights, or under the caller's ``torch.autocast``.
 
         Args:
             sample: training batch, see `teacher_batch`.
             student: model in training; the teacher takes its type if that is half precision.
-            optimizer: fairseq's; that of ``--amp`` runs the teacher under ``torch.autocast`` too.
             update_num: number of the update, see `teacher_batch`.
         """
         weights = next(student.parameters())
         half = weights.dtype if weights.dtype in (torch.float16, torch.bfloat16) else None
         if self.precision != half:
             self.set_precision(half)
-        mixed: Any = contextlib.nullcontext()
-        if type(optimizer).__name__ == "AMPOptimizer":  # fairseq turns it on later, for the student alone
-            mixed = torch.autocast("cuda", enabled=weights.is_cuda)
-        with mixed:
-            return self.teacher_batch(sample, update_num)
+        return self.teacher_batch(sample, update_num)
 
     def teacher_batch(self, sample: dict[str, Any], update_num: int = 0) -> dict[str, Any]:
         """One dict of ``sample[TEACHER]``, see `fairseq_bert_kd.batch`, on the device of the targets.

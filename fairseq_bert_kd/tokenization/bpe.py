@@ -64,7 +64,7 @@ class HfTokenizerBPE:
         return " ".join(self.tokenizer.encode(x))
 
     def decode(self, x: str) -> str:
-        """Text of symbols joined by spaces; never raises, but says once if they are of another tokenizer."""
+        """One line of text of symbols joined by spaces; never raises, but says once if they are of another tokenizer."""
         symbols = x.split()
         foreign = [] if self._warned else foreign_symbols(self.tokenizer, symbols)
         if foreign:
@@ -74,7 +74,8 @@ class HfTokenizerBPE:
                 "an option changed them before (--post-process, --replace-unk).",
                 *(foreign[0], self.tokenizer.name),
             )
-        return self.tokenizer.decode(symbols)
+        # a model may write the byte of a line feed, which no line of its training had
+        return self.tokenizer.decode(symbols).replace("\n", " ")
 
     def is_beginning_of_word(self, x: str) -> bool:
         """Whether white space stands before the symbol, for fairseq's whole-word masking."""

@@ -50,6 +50,15 @@ def test_runs_of_all_experiments_by_hand():
     assert over_control.test.gain.mean == pytest.approx((1 + 2 + 2 + 4 + 4) / 5)
 
 
+def test_other_scores_are_not_put_together():
+    """A metric that cannot be computed is replaced by another one, and a set that is missing by another one."""
+    one, two = experiments()
+    for key, value in (("metric", "chrf2"), ("subset", "valid")):
+        other = two | {"compared": two["compared"] | {key: value}}
+        with pytest.raises(ValueError, match=f"differ in their (compared )?{key} .*{value}"):
+            runs_rows([one, other])
+
+
 def test_command_prints_what_a_page_shows(tmp_path, capsys):
     paths = [tmp_path / "one.json", tmp_path / "two.json"]
     for path, record in zip(paths, experiments(), strict=True):

@@ -183,8 +183,14 @@ def test_checkpoint_is_not_its_own_output(student, tmp_path, capsys):
     before = student.read_bytes()
     (tmp_path / "link.pt").symlink_to(student)
     assert export(student, tmp_path / "link.pt", "--overwrite") == 2
-    assert "must not be the checkpoint itself" in capsys.readouterr().err
+    assert "must be neither the checkpoint itself nor a folder that it is in" in capsys.readouterr().err
+    assert export(student, student.parent, "--overwrite") == 2
+    assert "nor a folder that it is in" in capsys.readouterr().err
     assert student.read_bytes() == before
+    (tmp_path / "folder").mkdir()
+    assert export(student, tmp_path / "folder", "--overwrite") == 2
+    assert "is a folder with no file to replace" in capsys.readouterr().err
+    assert (tmp_path / "folder").is_dir()
 
 
 @pytest.mark.parametrize(

@@ -196,8 +196,13 @@ def test_existing_folder_is_replaced_only_when_asked(task, bert, tmp_path, capsy
     (tmp_path / "out/mine").write_text("mine")
     assert export(path, tmp_path / "out", "--tokenizer", bert) == 2
     assert "exists; pass --overwrite to replace it" in capsys.readouterr().err
+    assert export(path, tmp_path / "out", "--tokenizer", bert, "--overwrite") == 2
+    assert "a folder with `mine`, which this export does not write" in capsys.readouterr().err
+    assert (tmp_path / "out/mine").read_text() == "mine"
+    (tmp_path / "out/mine").unlink()
+    (tmp_path / "out/config.json").write_text("of an earlier export")
     assert export(path, tmp_path / "out", "--tokenizer", bert, "--overwrite") == 0
-    assert not (tmp_path / "out/mine").exists()
+    assert json.loads((tmp_path / "out/config.json").read_text())
     assert (tmp_path / "out/config.json").is_file()
     assert sorted(file.name for file in tmp_path.iterdir()) == ["out", "student.pt"]
 

@@ -64,6 +64,19 @@ def test_command_prints_and_writes_the_same(folder, capsys):
     assert "pass --overwrite" in capsys.readouterr().err
 
 
+def test_another_tokenizer_splits_lengths_and_positions(tmp_path, capsys):
+    references = ["\u732b\u5728\u8fd9\u91cc"] * 10 + ["\u732b\u5728\u8fd9\u91cc\u7761\u89c9"] * 10
+    (tmp_path / "ref").write_text("".join(f"{text}\n" for text in references), encoding="utf-8")
+    for name, texts in (("base", ["\u72d7"] * 20), ("better", references)):
+        write_output(tmp_path / name, dict(enumerate(texts)))
+    systems = (f"a={tmp_path / 'base'}", f"b={tmp_path / 'better'}")
+    words = (*systems, "--tokenize", "zh", "--bins", 2, "--order", 1, "--json", tmp_path / "json")
+    assert gains(tmp_path, *words) == 0
+    record = json.loads((tmp_path / "json").read_text())
+    assert [(item["shortest"], item["longest"]) for item in record["reference_length"]] == [(4, 4), (6, 6)]
+    assert [item["ngrams"] for item in record["position"]] == [20 + 30, 20 + 30]
+
+
 def test_wrong_input(folder, capsys):
     base, better = f"a={folder / 'base'}", f"b={folder / 'better'}"
     for words, why in (

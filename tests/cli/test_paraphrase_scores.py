@@ -49,6 +49,24 @@ def test_table_and_results(files, capsys):
     assert "evaluator" not in said
 
 
+def test_another_tokenizer_is_that_of_both_tables(tmp_path, capsys):
+    texts = ["\u732b\u5728\u8fd9\u91cc\u7761\u89c9", "\u72d7\u5728\u90a3\u91cc\u5403\u996d"]
+    for name in ("sources", "references"):
+        (tmp_path / name).write_text("".join(f"{text}\n" for text in texts), encoding="utf-8")
+    for name in ("copied", "right"):
+        lines = "".join(f"D-{i}\t-0.1\t{text[:4]}\n" for i, text in enumerate(texts))
+        (tmp_path / f"{name}.out").write_text(lines, encoding="utf-8")
+    options = ("--sources", tmp_path / "sources", "--tokenize", "zh", "--json", tmp_path / "json")
+    assert score(tmp_path, *options) == 0
+    found = json.loads((tmp_path / "json").read_text(encoding="utf-8"))
+    [first], [second] = found["systems"]["right"], found["paraphrases"]["right"]
+    assert first["bleu"] == pytest.approx(second["bleu"])
+    assert 0 < second["bleu"] < 100
+    assert second["length"] == pytest.approx(100 * 8 / 12)
+    assert second["distinct_1"] == pytest.approx(100 * 6 / 8)  # two characters stand in both
+    assert found["paraphrases"]["(source copied)"][0]["source_bleu"] == pytest.approx(100)
+
+
 def test_cosine_of_an_encoder(chain, files, capsys):
     assert score(files, "--sources", files / "sources", "--sentence-encoder", chain.bert) == 0
     [line] = [line for line in capsys.readouterr().out.splitlines() if line.startswith("(source copied)")]

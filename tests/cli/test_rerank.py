@@ -62,6 +62,13 @@ def test_refused(nbest, capsys, monkeypatch, options, message):
     assert not (nbest / "out").exists()
 
 
+def test_the_folder_is_looked_for_first(nbest, capsys, monkeypatch):
+    monkeypatch.setattr("fairseq_bert_kd.cli.rerank.read_nbest", None)  # not reached
+    words = ["rerank", str(nbest / "nbest.out"), "--output", str(nbest / "no" / "out"), "--by", "mbr"]
+    assert cli_main(words) == 2
+    assert "does not exist; create it first" in capsys.readouterr().err
+
+
 def test_lower_case_is_not_for_an_evaluator_that_reads_case(nbest, capsys, monkeypatch):
     evaluator = evaluator_reading(lower_case=False, name="evaluator")
     monkeypatch.setattr("fairseq_bert_kd.rewards.registry.load_evaluator", lambda *_, **__: evaluator)
@@ -78,6 +85,7 @@ def test_lower_case_is_not_for_an_evaluator_that_reads_case(nbest, capsys, monke
         ("D-0\t0\ta\nD-2\t0\tb\n", "no output for sentence 1"),
         ("D-0\t0\n", "has a broken line"),
         ("D-0\t0\ta", "has a broken line"),
+        ("D-0\t0\ta\nD-1\t0\tb\nD-0\t0\ta\n", "sentence 0 in two places"),
     ],
 )
 def test_broken_lists_are_refused(tmp_path, text, message):

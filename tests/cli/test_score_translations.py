@@ -127,8 +127,10 @@ def test_missing_file_and_empty_reference_are_errors(folder, capsys):
     assert "is empty" in capsys.readouterr().err
 
 
-def test_labels():
+def test_labels(tmp_path):
     assert parse_systems(["a=x,y", "z"]) == {"a": ["x", "y"], "z": ["z"]}
+    (tmp_path / "x,y=z").write_text("")
+    assert parse_systems([str(tmp_path / "x,y=z")]) == {str(tmp_path / "x,y=z"): [str(tmp_path / "x,y=z")]}
     with pytest.raises(ValueError, match="label `a` is given twice"):
         parse_systems(["a=x", "a=y"])
     with pytest.raises(ValueError, match="names no file"):

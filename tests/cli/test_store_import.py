@@ -121,6 +121,18 @@ def test_export_and_import_give_the_same_rows(tmp_path, data, suffix, changes):
     assert found.info.origin == "import"
 
 
+def test_another_teacher_takes_nothing_from_the_exported_one(tmp_path, data):
+    info = make_info(teacher_digest="ab", precision="fp16", device="cpu", mask_ratio=0.25)
+    original = write_store(tmp_path / "original.topk", info)
+    table = tmp_path / "table.parquet"
+    dispatch.run(TOOLS, PROG, ["export", str(original), str(table)])
+    said = run(table, data, "--teacher", "another").info
+    assert (said.teacher, said.teacher_digest, said.precision, said.device) == ("another", "", "", "")
+    assert said.mask_ratio == 0
+    said = run(table, data, "--teacher", info.teacher, "--overwrite").info
+    assert (said.teacher_digest, said.precision, said.mask_ratio) == ("ab", "fp16", 0.25)
+
+
 def test_one_fold_alone_is_no_store(tmp_path, data, capsys):
     original = write_store(tmp_path / "original.topk", make_info(folds=FOLDS[1:]))
     table = tmp_path / "table.arrow"

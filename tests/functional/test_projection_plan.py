@@ -40,8 +40,8 @@ def test_float16_on_a_cpu_takes_the_form_that_knows_the_loss_scale():
         (80 * GIB, torch.float32, False, 1),
         (16 * GIB, torch.float16, True, 1),  # 1.4 GiB of logits in 2 GiB
         (16 * GIB, torch.float32, True, 2),  # 2.7 GiB
-        (16 * GIB, torch.float16, False, 3),  # and a buffer of 2.7 GiB
-        (16 * GIB, torch.float64, False, 6),  # 5.5 GiB twice
+        (16 * GIB, torch.float16, False, 4),  # and two buffers of 2.7 GiB
+        (18 * GIB, torch.float64, False, 8),  # 5.5 GiB three times
     ],
 )
 def test_chunks_of_a_gpu_where_logits_are_over_an_eighth_of_its_memory(memory, dtype, triton, chunks):

@@ -48,6 +48,18 @@ def test_relations_by_hand():
     assert (loss.item(), alone.grad.tolist()) == (0, [[0, 0]])
 
 
+def test_relations_are_float32_under_automatic_casts():
+    """Differences of cosines are far below what bfloat16 resolves."""
+    generator = torch.Generator().manual_seed(1)
+    teacher = torch.randn(16, 64, generator=generator)
+    student = teacher + 0.02 * torch.randn(16, 64, generator=generator)
+    expected = relational_loss(student, teacher).item()
+    with torch.autocast("cpu", torch.bfloat16):
+        assert relational_loss(student, teacher).item() == pytest.approx(expected, rel=1e-5)
+    rounded = [torch.nn.functional.normalize(vectors).bfloat16().float() for vectors in (student, teacher)]
+    assert relational_loss(*rounded).item() != pytest.approx(expected, rel=1e-2)  # so that the test can fail
+
+
 def test_neighbours_by_hand():
     student = torch.tensor([[1.0, 0.0], [0.0, 1.0]])
     teacher = torch.tensor([[1.0, 1.0], [1.0, 0.0]])

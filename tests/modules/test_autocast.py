@@ -1,6 +1,7 @@
 """Option ``--autocast``: what runs in bfloat16 and what does not, and what it is refused beside."""
 
 import argparse
+import json
 import logging
 import math
 
@@ -52,7 +53,7 @@ def test_the_forward_pass_of_training_alone_is_cast(autocast, expected):
     assert products.seen == [expected, torch.float32]
     assert model.weight.dtype == model.weight.grad.dtype == torch.float32
     assert not torch.is_autocast_enabled("cpu")
-    with task.autocast(torch.device("cpu")):
+    with task.precision(Optimizer(), torch.device("cpu")):
         assert model(sample).dtype == expected
 
 
@@ -109,6 +110,8 @@ def test_a_live_teacher_is_cast_too(chain, tmp_path, monkeypatch):
     live = ("--kd-live-teacher", chain.teacher)
     check(trained(lambda folder, *words: train_student(chain.data, folder, *live, *words), tmp_path))
     assert seen == [False, False, True, True]
+    train_student(chain.data, tmp_path / "warm-up", *live, "--kd-warmup-updates", 2, updates=3)
+    assert len(seen) == 5  # it does not run while it has no weight
 
 
 @pytest.mark.parametrize(
@@ -125,9 +128,20 @@ def test_samples_are_cast_as_their_scores_are(chain, tmp_path, monkeypatch, mode
         return real(self, *arguments)
 
     monkeypatch.setattr(RewardedSampler, "rewarded_batch", note)
-    checkpoint = rewarded_generators.train(
-        chain.data, tmp_path, "--rl-reward", "bleu", "--autocast", "bf16", tokenizer=chain.bert, model=model
-    )
+    with logged("train_inner") as messages:
+        checkpoint = rewarded_generators.train(
+            chain.data,
+            tmp_path,
+            "--rl-reward",
+            "bleu",
+            "--autocast",
+            "bf16",
+            tokenizer=chain.bert,
+            model=model,
+        )
+    entropies = [float(json.loads(message)["entropy"]) for message in messages]
+    assert len(entropies) == 2
+    assert all(0 < entropy < math.log(100) for entropy in entropies)
     assert seen == [True, True]
     weights = torch.load(checkpoint, weights_only=True)["model"].values()
     assert all(weight.isfinite().all() for weight in weights)
@@ -142,7 +156,7 @@ def test_sentences(chain, tmp_path):
     check(trained(lambda *words: tiny_sentences.train(tmp_path / "data", *words), tmp_path))
 
 
-@pytest.mark.parametrize("option", ["--fp16", "--amp", "--checkpoint-activations"])
+@pytest.mark.parametrize("option", ["--fp16", "--bf16", "--amp", "--checkpoint-activations"])
 def test_refused_beside(chain, tmp_path, option):
     with pytest.raises(ValueError, match=f"{option} .*leave one of them out"):
         train_student(chain.data, tmp_path, "--autocast", "bf16", option)
@@ -151,6 +165,7 @@ def test_refused_beside(chain, tmp_path, option):
 
 def test_a_gpu_without_bfloat16_is_refused(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation=True: including_emulation)
+    check_device.cache_clear()
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda: "Tesla V100")
     with pytest.raises(ValueError, match="8.0 or higher.*Tesla V100 has none; take --amp"):
         check_device("cuda")
@@ -171,6 +186,7 @@ def test_what_is_said_of_a_cpu(monkeypatch, caplog, capabilities, warned, hinted
         monkeypatch.delattr(torch.cpu, "get_capabilities", raising=False)
     else:
         monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: capabilities, raising=False)
+    check_device.cache_clear()
     with caplog.at_level(logging.INFO):
         check_device("cpu")
         assert ("no instructions for bfloat16" in caplog.text) is warned

@@ -26,6 +26,7 @@ from fairseq_bert_kd.storage.work_file import work_path
 from tests.storage.small_stores import NAME, make_corpus
 
 CORPUS = make_corpus()  # three chunks
+CORRECTED = make_corpus(seed=1)  # equal settings and lengths, other hashes and rows
 needs_fork = pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
 
 
@@ -508,6 +509,34 @@ def test_merge_goes_on(path, whole, monkeypatch):
     with CORPUS.open(path) as writer:
         assert [writer.is_done(chunk) for chunk in range(3)] == [True, True, False]
     merge_shards(shards, path)
+    assert path.read_bytes() == whole
+
+
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_merge_goes_on_with_the_shards_as_they_are_now(path, monkeypatch, overwrite):
+    """Unfinished work of shards that were dumped again since is not taken for theirs."""
+    old = write_shards(CORPUS, path, 2)
+
+    def interrupted(size):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        merge_shards(old, path, progress=interrupted)
+    for shard in old:
+        shard.unlink()
+    new = write_shards(CORRECTED, path, 2)
+    CORRECTED.write(path.with_name("expected"))
+    merge_shards(new, path, overwrite)
+    assert path.read_bytes() == path.with_name("expected").read_bytes()
+
+
+def test_merge_does_not_take_another_store_for_its_own(path, whole):
+    merge_shards(write_shards(CORPUS, path, 2), path)
+    new = write_shards(CORRECTED, path.with_name("new"), 2)
+    with pytest.raises(
+        FileExistsError, match=r"holds other rows than .*new.shard-1-of-2 in chunk 0 .*--overwrite"
+    ):
+        merge_shards(new, path)
     assert path.read_bytes() == whole
 
 

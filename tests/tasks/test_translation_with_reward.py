@@ -15,6 +15,7 @@ from fairseq_bert_kd.functional.policy_gradient import ADVANTAGES
 from fairseq_bert_kd.functional.sampling import allowed_log_probs
 from fairseq_bert_kd.modules.decoding_policy import evaluation_mode, scoring_input
 from fairseq_bert_kd.modules.student_projection import scores_of
+from fairseq_bert_kd.rewards.evaluator import load_evaluator
 from fairseq_bert_kd.rewards.interface import Reward
 from fairseq_bert_kd.rewards.overlap import BleuReward
 from fairseq_bert_kd.rewards.rewarded_samples import RewardedSampler, SamplingSettings
@@ -420,6 +421,26 @@ def test_an_evaluator_rewards_and_another_judges(chain, trained, evaluators, tmp
     assert 0 < float(found["valid_held_out"]) != float(found["valid_reward"]) > 0
     keys = (torch.load(path, weights_only=True)["model"].keys() for path in (last, trained["transformer"]))
     assert next(keys) == next(keys)
+
+
+def test_an_evaluator_s_logits_are_float32_under_automatic_casts(evaluators):
+    """bfloat16 has few numbers between two good texts' logits."""
+    judge = load_evaluator(str(evaluators["held-out"]), "good", "--rl-evaluator")
+    texts = [f"the {word}" for word in ("man", "people", "eat", "near", "der", "ein")]
+    expected = judge.score_pairs(texts, texts[::-1])
+    with torch.autocast("cpu", torch.bfloat16):
+        found = judge.score_pairs(texts, texts[::-1])
+    assert found == pytest.approx(expected, abs=0.05)
+    logits = torch.from_numpy(found).logit()
+    assert (logits - logits.bfloat16().double()).abs().max() > 1e-5
+
+
+def test_a_generator_with_an_adaptive_softmax(chain, tmp_path):
+    """fairseq's own log-probabilities write into what the likelihood's gradient needs."""
+    model = ("--arch", "transformer_tiny", "--adaptive-softmax-cutoff", "10,20")
+    last = train(chain.data, tmp_path, "--rl-reward", "bleu", tokenizer=chain.bert, model=model, updates=1)
+    weights = torch.load(last, weights_only=True)["model"].values()
+    assert all(weight.isfinite().all() for weight in weights)
 
 
 def test_an_evaluator_that_does_not_reward_judges(chain, trained, evaluators, tmp_path):

@@ -60,6 +60,14 @@ def test_built_from_fairseqs_config(folders: Path):
     assert bpe.encode("the the") == "▁the ▁the"
 
 
+def test_a_line_feed_does_not_end_the_line(folders: Path):
+    """A model may write its byte; the rest of the output would be lost to whoever reads lines."""
+    bpe = HfTokenizerBPE(HfTokenizerConfig(hf_tokenizer=str(folders / "bert_uncased")))
+    assert "\n" in bpe.tokenizer.decode(["the", "<0x0A>", "man"])
+    assert bpe.decode("the <0x0A> man").split() == ["the", "man"]
+    assert "\n" not in bpe.decode("the <0x0A> man")
+
+
 def test_tokenizer_of_validation_bleu_gives_words_back(folders: Path):
     # as fairseq's translation task builds it from --eval-bleu-detok and --eval-bleu-detok-args
     namespace = argparse.Namespace(tokenizer="hf_tokenizer", hf_tokenizer=str(folders / "xlmr"))
