@@ -7,8 +7,8 @@ A page (default: README.md, examples/*/README.md, docs/*.md) marks each place by
     <!-- table: results/laptop.json main -->
     <!-- end of table -->
 
-The file is relative to the page. Names of tables follow it (see `markdown_tables`); without names it is all groups of systems.
-The name `training-pairs` alone is one table of all experiments of the file, and so is `paired-runs`, every system over all runs of
+The file, or the files one after another, are relative to the page. Names of tables follow it (see `markdown_tables`); without names it is all groups of systems.
+The name `training-pairs` alone is one table of all experiments, and so is `paired-runs`, every system over all runs of
 them against their baseline (`paired-runs:SYSTEM`: against that one).
 """
 
@@ -29,7 +29,7 @@ from fairseq_bert_kd.report.read_scores import PREFIX, FurtherScores, further_sc
 
 ROOT = Path(__file__).parents[1]
 PLACE = re.compile(
-    r"(?P<head><!-- table: (?P<file>\S+)(?P<groups>( \S+)*) -->\n).*?(?P<tail><!-- end of table -->)",
+    r"(?P<head><!-- table: (?P<files>\S+\.json(?: \S+\.json)*)(?P<groups>( \S+)*) -->\n).*?(?P<tail><!-- end of table -->)",
     re.DOTALL,
 )
 Record = Mapping[str, Any]
@@ -292,7 +292,10 @@ def filled(page: Path) -> str:
 
     def table(place: re.Match[str]) -> str:
         names = place["groups"].split()
-        experiments = json.loads((page.parent / place["file"]).read_text(encoding="utf-8"))["experiments"]
+        files = [page.parent / file for file in place["files"].split()]
+        experiments = [
+            record for file in files for record in json.loads(file.read_text(encoding="utf-8"))["experiments"]
+        ]
         try:
             if names == [GROWTH_TABLE]:
                 text = growth_table(experiments)
@@ -301,7 +304,7 @@ def filled(page: Path) -> str:
             else:
                 text = "\n".join(markdown_tables(experiment, names or None) for experiment in experiments)
         except ValueError as error:
-            raise ValueError(f"{page}, `{place['file']}`: {error}") from None
+            raise ValueError(f"{page}, `{place['files']}`: {error}") from None
         return f"{place['head']}\n{text}\n{place['tail']}"
 
     return PLACE.sub(table, page.read_text(encoding="utf-8"))
