@@ -9,7 +9,7 @@ import torch
 from tests.test_chain import values
 from tests.tiny_chain import PLUGIN, logged, train_student, train_teacher
 
-PRECISIONS = {"fp32": [], "fp16": ["--fp16"], "bf16": ["--bf16"], "amp": ["--amp"]}
+PRECISIONS = {"fp32": [], "fp16": ["--fp16"], "bf16": ["--autocast", "bf16"], "amp": ["--amp"]}
 SIZES = ["--encoder-embed-dim", 64, "--decoder-embed-dim", 64, "--encoder-ffn-embed-dim", 64,
          "--decoder-ffn-embed-dim", 64]  # fmt: skip
 LOG = ["--log-interval", 1, "--log-format", "simple"]
@@ -18,8 +18,9 @@ some_precisions = pytest.mark.parametrize("precision", PRECISIONS)
 
 
 def options_of(precision, device):
-    """On a CPU, where fairseq has float32 only, the rehearsal trains in that."""
-    return [*(PRECISIONS[precision] if device.name == "cuda" else []), *LOG]
+    """On a CPU, where fairseq has float32 only, the rehearsal trains in that; autocast to bfloat16 is there too."""
+    on_cpu = precision in ("fp32", "bf16")
+    return [*(PRECISIONS[precision] if on_cpu or device.name == "cuda" else []), *LOG]
 
 
 def check(messages, checkpoint):
