@@ -38,7 +38,7 @@ def decoding_command(experiment: Experiment, run: Run, subset: str) -> str:
     """
     steps = experiment.folder / "steps.jsonl"
     main = {f"outputs/{run.name}.{subset}": run.name for run in experiment.runs if run.group == MAIN_GROUP}
-    for record in map(json.loads, steps.read_text(encoding="utf-8").splitlines()):
+    for record in map(json.loads, reversed(steps.read_text(encoding="utf-8").splitlines())):  # the latest
         if other := main.get(record["step"]):
             command: str = record["command"].split(" > ")[0]
             return command.replace(f"students/{other}/", f"students/{run.name}/")
@@ -57,7 +57,11 @@ def decoded(
     path = experiment.folder / "lenpen" / f"{run.name}.{subset}.{penalty}.out"
     if penalty == AS_RUN and "--lenpen" not in command:
         path = experiment.output(run, subset)
-    if not path.exists():
+    checkpoint = experiment.folder / "students" / run.name / "checkpoint_best.pt"
+    own = path.parent.name == "lenpen"
+    if not path.exists() or (
+        own and checkpoint.exists() and checkpoint.stat().st_mtime > path.stat().st_mtime
+    ):
         path.parent.mkdir(exist_ok=True)
         script = f"({command} --lenpen {penalty}) > '{path}.part' && mv '{path}.part' '{path}'"
         environment = {**os.environ, "TOKENIZERS_PARALLELISM": "false"}

@@ -13,7 +13,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from examples.workflow.engine import Workflow
-from examples.workflow.settings import load
+from examples.workflow.settings import check_needs, load
 
 
 def main(arguments: list[str]) -> int:
@@ -29,6 +29,7 @@ def main(arguments: list[str]) -> int:
         if "--dry-run" in arguments:
             workflow.show()
             return 0
+        check_needs(settings)
         out.mkdir(parents=True, exist_ok=True)
         kind.check(settings)
         return workflow.run()

@@ -4,7 +4,8 @@
 
 webnlg holds {train,dev,test}.jsonl or the same with .gz: objects with `category`, `triples` ("subject | predicate | object"), `text`,
 and `mentions` with `entity`, `begin` and `end` in characters of the text (-1 where a mention was not found). dev becomes valid. Rows of
-categories that train has not are left out: their entities have no vectors. A source is its triples with spaces for underscores,
+categories that train has not are left out: their entities have no vectors. Validation and test have each source once, with its
+first text, and no source or text of train. A source is its triples with spaces for underscores,
 joined by semicolons; subjects and objects are its mentions.
 
 Writes SPLIT.triples and SPLIT.text, SPLIT.jsonl (mentions of both), and graph.tsv, the triples of the training split.
@@ -56,6 +57,14 @@ def target_of(row: dict[str, Any]) -> Side:
     return Side(text, found)
 
 
+def one_of_each(pairs: list[tuple[Side, Side]]) -> list[tuple[Side, Side]]:
+    """The first pair of each source: sentences of a test must not depend on each other."""
+    found: dict[str, tuple[Side, Side]] = {}
+    for pair in pairs:
+        found.setdefault(pair[0].text, pair)
+    return list(found.values())
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -67,6 +76,7 @@ def main() -> None:
     args.out.mkdir(parents=True, exist_ok=True)
     graph: dict[str, None] = {}
     categories: set[str] = set()
+    known: set[str] = set()  # texts of train
     for name, split in SPLITS.items():
         path = args.data / f"{name}.jsonl"
         lines = open_lines(path if path.exists() else args.data / f"{name}.jsonl.gz")
@@ -75,6 +85,10 @@ def main() -> None:
         categories |= {row["category"] for row in rows}
         rows = [row for row in rows if "\n" not in row["text"] and row["text"].strip()]
         pairs = [(source_of(row["triples"]), target_of(row)) for row in rows]
+        if name == "train":
+            known = {side.text for pair in pairs for side in pair}
+        else:
+            pairs = [pair for pair in one_of_each(pairs) if not known & {side.text for side in pair}]
         if name == "train":
             graph |= dict.fromkeys(
                 "\t".join(triple.split(" | ")) for row in rows for triple in row["triples"]

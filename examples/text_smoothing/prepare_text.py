@@ -2,7 +2,8 @@
 
     python prepare_text.py --data DATA --task trec --draws 1 2 3 --out text
 
-DATA holds TASK.train.tsv, TASK.dev.tsv and TASK.test.tsv, or the same with .gz: label TAB sentence, without a header. Writes
+DATA holds TASK.train.tsv, TASK.dev.tsv and TASK.test.tsv, or the same with .gz: label TAB sentence, without a header. Training
+sentences that stand in the validation or test set are left out, and validation sentences of the test set. Writes
 train.DRAW.tsv (10 sentences of each class, drawn with the draw's number as seed, as the authors' later code does),
 valid.tsv (as many, where there are so many, drawn from the validation set with seed 0), test.tsv, all.txt (all training sentences, without labels: the
 text of the smoother, with --general more of it), and SPLIT.sentence and SPLIT.label of valid and test for the report.
@@ -63,7 +64,14 @@ def main() -> None:
     args = parser.parse_args()
     args.out.mkdir(parents=True, exist_ok=True)
     train, valid, test = (read(args.data, args.task, split) for split in ("train", "dev", "test"))
-    valid = drawn(valid, args.per_class, 0)
+    seen = {sentence for _, sentence in test}
+    valid = [row for row in valid if row[1] not in seen]
+    seen |= {sentence for _, sentence in valid}
+    kept = [row for row in train if row[1] not in seen]
+    print(
+        f"{len(train) - len(kept)} of {len(train)} training sentences stand in the validation or test set and are left out"
+    )
+    train, valid = kept, drawn(valid, args.per_class, 0)
     for draw in args.draws:
         write_table(args.out / f"train.{draw}.tsv", drawn(train, args.per_class, draw))
     general = [line.strip().lower() for path in args.general for line in open_lines(path)]

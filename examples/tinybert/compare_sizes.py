@@ -90,7 +90,7 @@ def main() -> None:
     results = read_outputs(experiment, SUBSET, Notes(args.out))
     assert results is not None, "no output of the test set yet"
     runs = [run for run in experiment.runs if run.name in results.outputs]
-    teacher = next(run for run in runs if run.system == args.teacher)
+    teacher = next((run for run in runs if run.system == args.teacher), None)  # not every row needs one
     first = {run.system: run for run in reversed(runs)}  # seeds do not differ in speed
     models = {name: loaded(experiment, run) for name, run in first.items()}
     speed = rates(models, args.sentences)
@@ -98,11 +98,15 @@ def main() -> None:
     rows = []
     for run in runs:
         row = {"system": run.system, "seed": run.seed, "subset": SUBSET}
-        row["retention, %"] = 100 * accuracy[run.name] / accuracy[teacher.name]
+        if teacher is not None:
+            row["retention, %"] = 100 * accuracy[run.name] / accuracy[teacher.name]
         row["parameters, million"] = parameters(models[run.system][0]) / 1e6
         for size in BATCHES:
             row[f"sentences/s, batch {size}"] = speed[run.system][size]
-            row[f"times the teacher's, batch {size}"] = speed[run.system][size] / speed[teacher.system][size]
+            if teacher is not None:
+                row[f"times the teacher's, batch {size}"] = (
+                    speed[run.system][size] / speed[teacher.system][size]
+                )
         rows.append(row)
         print(json.dumps(row))
     signature = {

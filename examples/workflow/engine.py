@@ -71,8 +71,14 @@ class Workflow:
     def _run_step(self, step: Step) -> TaskFailed | None:
         """Run a step's command and note it, or say why it failed."""
         log = self.out / "logs" / f"{step.name}.log"
-        started, done = (self.out / folder / step.name for folder in ("started", "done"))
-        for path in (log, started, done, *(self.out / name for name in step.files)):
+        started, done, begun = (self.out / folder / step.name for folder in ("started", "done", "begun"))
+        if step.resumes and (before := _command_in(begun)) not in ("", _plain(step.command)):
+            print(
+                f"\n== {step.name} was begun by another command, and would go on from its work:\n   {before}\nGive its settings "
+                f"again; or, to run it anew, remove what it wrote, {begun} and {done}"
+            )
+            return TaskFailed(step.name, report=False)
+        for path in (log, started, done, begun, *(self.out / name for name in step.files)):
             path.parent.mkdir(parents=True, exist_ok=True)
         for name, record in step.files.items():
             (self.out / name).write_text(json.dumps(record, indent=1, ensure_ascii=False), encoding="utf-8")
@@ -81,6 +87,7 @@ class Workflow:
         if step.resumes and started.exists() and log.exists():  # the earlier start ended when its log did
             start -= max(0.0, log.stat().st_mtime - float(started.read_text(encoding="utf-8")))
         started.write_text(str(start), encoding="utf-8")
+        begun.write_text(step.command, encoding="utf-8")
         threads = max(1, (os.cpu_count() or 1) // (self.jobs if step.parallel else 1))
         environment = {"OMP_NUM_THREADS": str(threads), **os.environ, **QUIET}
         script = f"(set -e; {step.command}\n) 2>&1 | tee {'-a' * step.resumes} '{log}' | {step.screen}"
@@ -105,7 +112,20 @@ class Workflow:
         done = self.out / "done" / step.name
         if step.always or not done.exists():
             return False
-        before = done.read_text(encoding="utf-8")
-        other = f" by another command, whose result is kept (remove {done} to run it anew):\n   {before}"
-        print(f"== {step.name}: done before{'' if before == step.command else other}", flush=True)
+        before = _command_in(done)
+        other = (
+            f" by another command, whose result is kept (to run it anew, remove what it wrote, {done}, {self.out / 'begun' / step.name} "
+            f"and the same of the steps that read it):\n   {before}"
+        )
+        print(f"== {step.name}: done before{'' if before == _plain(step.command) else other}", flush=True)
         return True
+
+
+def _command_in(path: Path) -> str:
+    """The command that a mark holds; empty without one."""
+    return _plain(path.read_text(encoding="utf-8")) if path.exists() else ""
+
+
+def _plain(command: str) -> str:
+    """A command with single spaces, in which a setting that is empty leaves no trace."""
+    return " ".join(command.split())

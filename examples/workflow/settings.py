@@ -29,6 +29,9 @@ LANGUAGES = {"cs": "Czech", "de": "German", "en": "English", "es": "Spanish", "f
 OmegaConf.register_new_resolver("language", lambda code: LANGUAGES.get(code, code), replace=True)
 
 
+NOT_PUBLISHED = ("data", "out", "teacher", "size", "jobs", "report")  # of what a command line gives
+
+
 @dataclass
 class Common:
     """Settings of every kind of task."""
@@ -48,7 +51,11 @@ class Common:
     precision: str = ""  # options of fairseq-train for all trainings, such as --fp16 or --autocast bf16
     jobs: int = 1  # steps side by side
     report: bool = True
+    needs: list[str] = field(default_factory=list)  # folders and files, by full paths, that steps read
     called: str = ""  # how run.py was told these settings: a task, or a file
+    given: list[str] = field(
+        default_factory=list
+    )  # and which of them on the command line, without folders of this machine
     examples: str = str(HERE.parent)
 
 
@@ -78,6 +85,9 @@ def load(name: str | Path, given: Sequence[str]) -> tuple[Any, ModuleType]:
         at_size, own_at_size = (part.get(size, {}) for part in sizes)
         merged: Any = OmegaConf.merge(schema, defaults, at_size, task, own_at_size, line)
         merged.called = str(name) if path.parent.name == str(name) else _from_root(path)
+        merged.given = [
+            _published(word) for word in given if "=" in word and word.split("=")[0] not in NOT_PUBLISHED
+        ]
         for key in ("data", "out", "teacher"):  # steps run in the folder that is written
             if merged[key] and (key != "teacher" or Path(merged[key]).exists()):
                 merged[key] = str(Path(merged[key]).resolve())
@@ -85,6 +95,25 @@ def load(name: str | Path, given: Sequence[str]) -> tuple[Any, ModuleType]:
     except (OmegaConfBaseException, OSError, yaml.YAMLError, AttributeError) as error:
         reason = " ".join(str(error).split("object_type=")[0].split())
         raise ValueError(f"{path}: {reason}. Correct it, or give KEY=VALUE on the command line") from None
+
+
+def _published(word: str) -> str:
+    """``KEY=VALUE``, without a path of this machine."""
+    key, _, value = word.partition("=")
+    return f"{key}={'...' if value.startswith('/') else value}"
+
+
+def check_needs(settings: Common) -> None:
+    """Check that what steps will read is there; steps run in the folder that is written.
+
+    Raises:
+        ValueError: a path that is absent or not a full one.
+    """
+    for needed in settings.needs:
+        if not Path(needed).is_absolute() or not Path(needed).exists():
+            raise ValueError(
+                f"`{needed}` {'does not exist' if Path(needed).is_absolute() else 'must be a full path'}; {settings.task} reads it"
+            )
 
 
 def _from_root(path: Path) -> str:
@@ -106,9 +135,9 @@ def describe(settings: Common, values: dict[str, Any]) -> None:
                 f"{path.parent} holds {before['title']!r} and differs in {', '.join(differing)}. Give another folder: out=..."
             )
         return
-    precision = f" {shlex.quote(f'precision={settings.precision}')}" if settings.precision else ""
+    given = "".join(f" {shlex.quote(word)}" for word in settings.given)
     command = (
-        f"python examples/run.py {settings.called or settings.task} size={settings.size}{precision} data=DATA_DIR "
+        f"python examples/run.py {settings.called or settings.task} size={settings.size}{given} data=DATA_DIR "
         "teacher=TEACHER_DIR out=OUT_DIR [ROW...]"
     )
     asked = {key: subprocess.getoutput(f"exec 2> /dev/null; {asks}") for key, asks in MACHINE.items()}

@@ -119,12 +119,15 @@ class Steps(ABC):
             for step in self.student(name, seed, before):
                 students.append(step.name)
                 yield step
-        for number, command in enumerate(self.settings.after_students, 1):
-            yield Step(f"scores-{number}", command, after=students, screen="cat", always=True)
+        last = {f"scores-{number}": command for number, command in enumerate(self.settings.after_students, 1)}
         if score := self.score():
-            yield Step("score", score, students, screen="cat", always=True)
+            last["score"] = score
         if self.settings.report:
-            yield Step("report", self.command("report"), students, screen="cat", always=True)
+            last["report"] = self.command("report")
+        done = students  # one after another: the report shows the scores, and some of these are times
+        for name, command in last.items():
+            yield Step(name, command, after=done, screen="cat", always=True)
+            done = [*students, name]
 
     def runs(self) -> list[tuple[str, int]]:
         """Every system with each of its seeds, one seed after another."""

@@ -17,7 +17,9 @@ from fairseq_bert_kd.evaluation.system_output import SystemOutput
 
 RESAMPLES = 1000
 SEED = 12345  # sacreBLEU's default
-BOOTSTRAP = f"paired bootstrap resampling, two-sided, {RESAMPLES:,} resamples"  # for readers
+LEVEL = 0.05  # of a two-sided p
+BOOTSTRAP_LEVEL = LEVEL / 2  # its p is about half of that
+BOOTSTRAP = f"paired bootstrap resampling by sacreBLEU's rule, {RESAMPLES:,} resamples"  # for readers
 
 
 class Spread(NamedTuple):
@@ -38,14 +40,16 @@ class PairedResult(NamedTuple):
     """Outcome of a paired test.
 
     Attributes:
-        p: two-sided p-value.
+        p: p-value; two-sided if exact, about half of that by the bootstrap, see `sacrebleu_test`.
         signature: test and settings.
         description: the test in words.
+        level: p below which a difference is beyond sampling noise.
     """
 
     p: float
     signature: str
     description: str
+    level: float = LEVEL
 
 
 class RunsTest(NamedTuple):
@@ -90,7 +94,8 @@ def sacrebleu_test(name: str, baseline: SystemOutput, system: SystemOutput) -> P
 
     Sentences are drawn with replacement, the same ones for both sides. p is the share of resamples whose absolute
     difference, minus its mean over the resamples, exceeds the observed one; one is added to both counts. p is 1 if the
-    two scores are equal. (The rule alone counts none of the resamples of two equal texts and calls them different.)
+    two scores are equal. (The rule alone counts none of the resamples of two equal texts and calls them different.) Since it
+    is the absolute differences that are centred, p is that of a one-sided test where a difference is clear.
     """
     metric = baseline.metrics[name]
     texts = [("baseline", baseline.predictions), ("system", system.predictions)]
@@ -107,7 +112,7 @@ def sacrebleu_test(name: str, baseline: SystemOutput, system: SystemOutput) -> P
     title = next(iter(signatures))
     base, other = results[title]
     p = 1.0 if other.score == base.score else other.p_value
-    return PairedResult(p, str(signatures[title]), BOOTSTRAP)
+    return PairedResult(p, str(signatures[title]), BOOTSTRAP, BOOTSTRAP_LEVEL)
 
 
 def statistics_test(name: str, baseline: SystemOutput, system: SystemOutput) -> PairedResult:
@@ -123,11 +128,11 @@ def statistics_test(name: str, baseline: SystemOutput, system: SystemOutput) -> 
 
     observed = abs(difference(everything))
     if not observed:
-        return PairedResult(1.0, signature, BOOTSTRAP)
+        return PairedResult(1.0, signature, BOOTSTRAP, BOOTSTRAP_LEVEL)
     samples = np.abs(resampled(difference, everything, np.random.default_rng(SEED)))
     samples = samples[np.isfinite(samples)]
     beyond = int((samples - samples.mean() > observed).sum())
-    return PairedResult((beyond + 1) / (len(samples) + 1), signature, BOOTSTRAP)
+    return PairedResult((beyond + 1) / (len(samples) + 1), signature, BOOTSTRAP, BOOTSTRAP_LEVEL)
 
 
 def mcnemar_test(name: str, baseline: SystemOutput, system: SystemOutput) -> PairedResult:

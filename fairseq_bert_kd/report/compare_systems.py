@@ -4,12 +4,11 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from fairseq_bert_kd.evaluation.significance import PairedResult, Spread, paired_test, spread
+from fairseq_bert_kd.evaluation.significance import LEVEL, PairedResult, Spread, paired_test, spread
 from fairseq_bert_kd.report.formatting import list_text
 from fairseq_bert_kd.report.read_experiment import MAIN_GROUP, Notes, Run
 from fairseq_bert_kd.report.read_scores import ScoredOutputs
 
-SIGNIFICANT = 0.05
 _SAME_OVER_SEEDS = ("label", "group", "value", "baseline", "updates", "options", "store", "teacher")
 # groups of the examples in the order of a report; others follow under their own names
 GROUP_TITLES = {
@@ -97,14 +96,15 @@ def verdict(row: SystemRow) -> str:
     gain = row.gain
     if gain is None:
         return "there is nothing to compare yet"
-    agrees = [(row.gains[seed] > 0) == (gain.mean > 0) for seed, p in row.p.items() if p < SIGNIFICANT]
+    level = next((test.level for test in row.tests.values()), LEVEL)
+    agrees = [(row.gains[seed] > 0) == (gain.mean > 0) for seed, p in row.p.items() if p < level]
     low, against = sum(agrees), len(agrees) - sum(agrees)
     direction = "better" if gain.mean > 0 else "worse"
-    significant = f"p < {SIGNIFICANT:g} in {low} of {gain.n} seeds"
+    significant = f"p < {level:g} in {low} of {gain.n} seeds"
     if against:
         significant += f", and in {against} the other way"
     if gain.sd is None:
-        tested = f"p {'<' if low else '≥'} {SIGNIFICANT:g} over sentences"
+        tested = f"p {'<' if low else '≥'} {level:g} over sentences"
         return (
             f"one seed only ({tested}): the spread between seeds is not known, and a difference may be noise"
         )

@@ -63,7 +63,8 @@ def test_p_is_that_of_sacrebleus_command_line(tmp_path):
     expected = json.loads(child.stdout)[1]["BLEU"]
     metrics = table_metrics("bleu", MetricSettings())
     base, system = (SystemOutput(metrics, texts, references) for texts in (worse, better))
-    p, signature, description = paired_test("bleu", base, system)
+    p, signature, description, level = paired_test("bleu", base, system)
+    assert level == 0.025  # its p is that of one tail
     assert p == pytest.approx(expected["p_value"], abs=1e-9)
     assert description == BOOTSTRAP
     assert system.scores["bleu"] == pytest.approx(expected["score"], abs=0.06)  # it prints one digit
@@ -84,7 +85,7 @@ def test_p_of_a_mean_against_the_slow_way():
     result = paired_test("rougeL", base, system)
     assert result.p == pytest.approx(expected, abs=1e-12)
     assert result.signature == f"paired bootstrap of sentence F1|bs:{RESAMPLES}|seed:{SEED}"
-    assert paired_test("rougeL", system, base) == result  # two-sided
+    assert paired_test("rougeL", system, base) == result  # the same in both directions
 
 
 def test_equal_texts_do_not_differ():

@@ -119,21 +119,22 @@ def test_a_source_is_its_triples_and_names_their_ends():
 
 def test_webnlg_is_prepared_without_categories_that_train_has_not(tmp_path, monkeypatch):
     row = {"category": "Food", "triples": ["A | is | B"], "text": "A is B.", "mentions": [{"entity": "A", "begin": 0, "end": 1}]}  # fmt: skip
+    other = row | {"triples": ["A | has | B"], "text": "A has B."}
     for name, rows in (
         ("train", [row, row | {"text": " "}]),
-        ("dev", [row]),
-        ("test", [row | {"category": "Artist"}, row]),
+        ("dev", [other, row]),  # the second one is in train
+        ("test", [row | {"category": "Artist"}, other, other | {"text": "B is A's."}]),  # one source twice
     ):
         (tmp_path / f"{name}.jsonl").write_text("".join(f"{json.dumps(one)}\n" for one in rows))
     monkeypatch.setattr(
-        sys, "argv", ["prepare_webnlg.py", "--data", str(tmp_path), "--rows", "2", "--out", str(tmp_path)]
+        sys, "argv", ["prepare_webnlg.py", "--data", str(tmp_path), "--rows", "3", "--out", str(tmp_path)]
     )
     prepare_webnlg.main()
-    for split in ("train", "valid", "test"):
-        assert (tmp_path / f"{split}.text").read_text() == "A is B.\n"
-        assert (tmp_path / f"{split}.triples").read_text() == "A | is | B\n"
+    for split, verb in (("train", "is"), ("valid", "has"), ("test", "has")):
+        assert (tmp_path / f"{split}.text").read_text() == f"A {verb} B.\n"
+        assert (tmp_path / f"{split}.triples").read_text() == f"A | {verb} | B\n"
     [line] = (tmp_path / "test.jsonl").read_text().splitlines()[-1:]
-    assert json.loads(line)["mentions"] == [[0, 0, 1, "A"], [0, 9, 10, "B"], [1, 0, 1, "A"]]
+    assert json.loads(line)["mentions"] == [[0, 0, 1, "A"], [0, 10, 11, "B"], [1, 0, 1, "A"]]
     assert read_triples([tmp_path / "graph.tsv"]) == [("A", "is", "B")]
 
 

@@ -2,11 +2,13 @@
 
 import re
 import shlex
+import sys
 from pathlib import Path
 
 import pytest
 from fairseq import options
 
+from examples.text_smoothing import prepare_text
 from examples.text_smoothing.prepare_text import drawn
 from examples.workflow.settings import load
 from tests.tiny_chain import PLUGIN
@@ -87,6 +89,21 @@ def test_the_smoother_is_trained_as_bert_was_and_has_a_store(variant):
     unmasked = [command for command in dumps if "--view unmasked" in command]
     assert unmasked
     assert all("--path smoother/" in command and f"--side {side} " in command for command in unmasked)
+
+
+def test_training_has_no_sentence_of_the_other_sets(tmp_path, monkeypatch):
+    rows = {"train": ["a x", "b Y", "a z", "b w"], "dev": ["a z", "b v", "a y"], "test": ["b y", "a u"]}
+    for split, lines in rows.items():
+        text = "".join(line.replace(" ", "\t") + "\n" for line in lines)
+        (tmp_path / f"t.{split}.tsv").write_text(text)
+    words = ["--data", tmp_path, "--task", "t", "--draws", 1, "--out", tmp_path / "text"]
+    monkeypatch.setattr(sys, "argv", ["prepare_text.py", *map(str, words)])
+    prepare_text.main()
+    found = {
+        name: set((tmp_path / "text" / name).read_text().split("\n")[:-1])
+        for name in ("all.txt", "valid.sentence", "test.sentence")
+    }
+    assert found == {"all.txt": {"x", "w"}, "valid.sentence": {"z", "v"}, "test.sentence": {"y", "u"}}
 
 
 def test_draws_have_the_same_rows_of_each_class_and_their_own_sentences():

@@ -1,5 +1,6 @@
 """The workflow behind the examples: steps that are killed, fail or run twice; settings that are wrong; other kinds of tasks."""
 
+import itertools
 import json
 import os
 import re
@@ -52,8 +53,28 @@ def test_a_step_that_was_done_otherwise_is_kept_and_says_so(out, capsys):
     Workflow(out, [Step("first", "echo two > made")], jobs=1).run()
     assert (out / "made").read_text() == "one\n"
     said = capsys.readouterr().out
-    assert "done before by another command, whose result is kept (remove" in said
+    assert "done before by another command, whose result is kept (to run it anew, remove" in said
     assert "echo one > made" in said.split("done before")[1]
+
+
+def test_work_that_another_command_began_is_not_gone_on_with(out, capsys):
+    """A training that was killed at one learning rate would otherwise end at another."""
+    failing = Step("teacher", "echo x >> work; test -e repaired", resumes=True)
+    assert Workflow(out, [failing], jobs=1).run() != 0
+    (out / "repaired").touch()
+    other = Step("teacher", "echo y >> work", resumes=True)
+    assert Workflow(out, [other], jobs=1).run() != 0
+    said = capsys.readouterr().out
+    assert (
+        f"teacher was begun by another command, and would go on from its work:\n   {failing.command}" in said
+    )
+    assert str(out / "begun" / "teacher") in said
+    spaced = Step("teacher", failing.command.replace("; ", " ;  ").replace(" ;  ", ";   "), resumes=True)
+    assert Workflow(out, [spaced], jobs=1).run() == 0  # spaces are no other command
+    assert (out / "work").read_text() == "x\nx\n"
+    (out / "begun" / "teacher").unlink()
+    (out / "done" / "teacher").unlink()
+    assert Workflow(out, [other], jobs=1).run() == 0
 
 
 def test_what_does_not_need_a_failed_step_is_done_and_the_same_command_goes_on(out, capsys):
@@ -262,7 +283,14 @@ def test_a_folder_keeps_its_experiment(task, monkeypatch, capsys):
 
 
 def test_precision_is_that_of_all_trainings(task, tmp_path):
-    given = ["data=text", "out=out", "teacher=bert", "seeds=[1]", "precision=--autocast bf16"]
+    given = [
+        "data=text",
+        "out=out",
+        "teacher=/of/mine",
+        "seeds=[1]",
+        "precision=--autocast bf16",
+        "own.file=/of/mine",
+    ]
     settings, kind = load(str(task), given)
     trainings = [step.command for step in kind.steps(settings) if "fairseq-train" in step.command]
     assert len(trainings) == 3  # teacher, plain and distilled
@@ -271,13 +299,35 @@ def test_precision_is_that_of_all_trainings(task, tmp_path):
     describe(settings, {})
     record = json.loads((tmp_path / "experiment.json").read_text())
     assert record["precision"] == "--autocast bf16"
-    assert "size=laptop 'precision=--autocast bf16' data=DATA_DIR" in record["command"]
+    assert (
+        "size=laptop 'seeds=[1]' 'precision=--autocast bf16' own.file=... data=DATA_DIR" in record["command"]
+    )
+    assert "/of/mine" not in record["command"]
     del record["precision"]  # a folder from before there was the setting had none
     (tmp_path / "experiment.json").write_text(json.dumps(record))
     with pytest.raises(ValueError, match="differs in precision"):
         describe(settings, {})
     settings.precision = ""
     describe(settings, {})
+
+
+def test_the_report_waits_for_the_scores(task):
+    """It shows them, and some are times that it would disturb."""
+    given = ["data=text", "out=out", "teacher=bert", "seeds=[1]", "after_students=[true, false]"]
+    settings, kind = load(str(task), given)
+    steps = {step.name: step for step in kind.steps(settings)}
+    names = ["scores-1", "scores-2", "score", "report"]
+    for before, name in itertools.pairwise(names):
+        assert before in steps[name].after
+
+
+@pytest.mark.parametrize(
+    ("path", "why"), [("/no/such/folder", "does not exist"), ("folder", "must be a full path")]
+)
+def test_what_steps_will_read_is_looked_for_first(task, capsys, path, why):
+    assert program.main([str(task), f"needs=[{path}]"]) == 2
+    assert f"`{path}` {why}; mine reads it" in capsys.readouterr().err
+    assert not (task.parent / "out").exists()
 
 
 # ---- rows ----------------------------------------------------------------------------------------------------
