@@ -38,6 +38,7 @@ EXAMPLE = """example:
   fairseq-bert-kd augment train.tsv --task sst2 --masked-lm bert-base-uncased --output train.augmented.tsv
   fairseq-bert-kd prepare-sentences --task sst2 --train train.augmented.tsv ...
 """
+ROW = "row"  # column of the number of the row that a copy is of
 CHUNK_ROWS = 256  # read, scored and written together
 
 
@@ -127,6 +128,7 @@ def main(args: argparse.Namespace) -> None:
     """
     table = table_format(args)
     output = check_options(args)
+    header(table, labelled=True)
     importlib.import_module("fairseq_bert_kd.tasks")  # registers the models
     total = sum(1 for _ in read_rows(args.data, table, labelled=False))  # all is checked before the work
     stop_words = read_stop_words(args.stop_words) if args.stop_words else STOP_WORDS
@@ -265,7 +267,11 @@ def header(table: TableFormat, labelled: bool) -> list[str]:
         texts, label = ["text"] if table.texts == 1 else ["text1", "text2"], "label"
     else:
         texts, label = list(table.columns), table.label or "label"
-    return ["row", *texts, *([label] if labelled else [])]
+    if ROW in (*texts, label):
+        raise ValueError(
+            f"a column is called `{ROW}`, as the one with the row's number that is written; give it another name in the data"
+        )
+    return [ROW, *texts, *([label] if labelled else [])]
 
 
 def report(output: Path, rows: int, counts: Counter[str], seconds: float) -> None:

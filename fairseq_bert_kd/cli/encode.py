@@ -128,7 +128,7 @@ class LineEncoder:
         from fairseq_bert_kd.teachers.interface import SentenceEncoder
         from fairseq_bert_kd.tokenization.hf_tokenizer import HfTokenizer
 
-        loaded = load(args.path, args.data, args.cpu)
+        loaded = load(args.path, args.data, args.cpu, args.vector)
         self.model: Any = loaded.model
         self.limit: int | None = loaded.model.max_positions()
         if not isinstance(loaded.model, SentenceEncoder):

@@ -93,7 +93,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="of the linker: entity id and name with a tab between, several names each on their own line",
     )
     parser.add_argument(
-        "--subset", default="train,valid", help="splits that the linker reads (default: %(default)s)"
+        "--subset", help="splits that the linker reads, separated by commas (default: train,valid)"
     )
     parser.add_argument(
         "--tokenizer", help="folder or hub name (default: the one that sentences were prepared with)"
@@ -132,7 +132,11 @@ def main(args: argparse.Namespace) -> None:
             "--linker dictionary needs --names, a file of entity ids and names, and nothing else reads it"
         )
     vectors = read_entity_vectors(args.vectors)
-    written = list(files) or args.subset.split(",")
+    if args.subset and files:
+        raise ValueError(
+            "--subset names the splits of --linker dictionary; leave it out beside files of mentions"
+        )
+    written = list(files) or (args.subset or "train,valid").split(",")
     _check_existing(args, written, vectors.digest())
     table = {name: number for number, name in enumerate(vectors.ids, start=1)}
     folder = _Sentences(args) if (Path(args.data) / LABELS_FILE).is_file() else _Pairs(args)

@@ -102,8 +102,19 @@ def main(args: argparse.Namespace) -> None:
     check_options(args)
     from fairseq_bert_kd.cli import sentence_predictions
 
-    model = sentence_predictions.load(args.path, args.data, args.cpu)
+    model = sentence_predictions.load(args.path, args.data, args.cpu, args.vector)
     rows = sentence_predictions.rows_to_predict(args, model)
+    kind = NUMBERS if args.sts else model.task.predicted_kind
+    if rows.references is None:
+        if args.against:
+            raise ValueError(f"--against compares by labels, and {rows.name} has none; leave it out")
+        if not args.predictions:
+            raise ValueError(
+                f"{rows.name} has no labels to compare with; give --predictions FILE to write what the model says"
+            )
+        metrics = {}
+    else:
+        metrics = chosen_metrics(args, kind, model.task.spec)
     started = time.monotonic()
     predictions = (
         sentence_predictions.cosines(model, rows, args.batch_size, args.vector)
@@ -112,22 +123,15 @@ def main(args: argparse.Namespace) -> None:
     )
     seconds = time.monotonic() - started
     print(f"{rows.name}: {len(predictions):,} rows in {seconds:.1f} seconds")
-    kind = NUMBERS if args.sts else model.task.predicted_kind
-    results: dict[str, Any] = {"checkpoint": args.path, "set": rows.name, "rows": len(predictions)}
-    if rows.references is None:
-        if not args.predictions:
-            raise ValueError(
-                f"{rows.name} has no labels to compare with; give --predictions FILE to write what the model says"
-            )
-    else:
-        metrics = chosen_metrics(args, kind, model.task.spec)
-        results |= scores(metrics, predictions, rows.references)
-        if args.against:
-            results["against"] = compare(args.against, kind, metrics, predictions, rows.references)
     if args.predictions:
         write(
             Path(args.predictions), "".join(f"{prediction_line(prediction)}\n" for prediction in predictions)
         )
+    results: dict[str, Any] = {"checkpoint": args.path, "set": rows.name, "rows": len(predictions)}
+    if rows.references is not None:
+        results |= scores(metrics, predictions, rows.references)
+        if args.against:
+            results["against"] = compare(args.against, kind, metrics, predictions, rows.references)
     if args.json:
         write(Path(args.json), json.dumps(results, indent=2, ensure_ascii=False) + "\n")
 
@@ -143,6 +147,12 @@ def check_options(args: argparse.Namespace) -> None:
     if not args.input and (args.task or args.columns or args.tokenizer):
         raise ValueError(
             "--task, --columns and --tokenizer say how to read --input FILE, which is not given; leave them out"
+        )
+    if not args.input and (
+        args.label_column or args.header or args.label_kind != CLASSES or args.quoting != "none"
+    ):
+        raise ValueError(
+            "--label-column, --label-kind, --header and --quoting say how to read --input FILE, which is not given; leave them out"
         )
     if args.vector and not args.sts:
         raise ValueError("--vector chooses a vector for --sts, which is not given; leave it out")

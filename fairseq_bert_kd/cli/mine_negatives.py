@@ -242,10 +242,13 @@ def mine(
         if kind == "random":
             found[places] = random_negatives(table.clusters, rows[places], seed)
         else:
+            from fairseq_bert_kd.rewards.interface import best_device
             from fairseq_bert_kd.rewards.similarity import MeanVectors
 
             assert encoder
-            vectors = MeanVectors(encoder).of_texts(table.texts)
+            means = MeanVectors(encoder)
+            means.to(best_device())
+            vectors = means.of_texts(table.texts).cpu()
             found[places] = nearest_negatives(vectors, table.clusters, rows[places])
     return found
 

@@ -197,6 +197,11 @@ def _rewards(args: argparse.Namespace) -> dict[str, Any]:
         from fairseq_bert_kd.rewards.similarity import CosineReward
 
         rewards["cosine"] = CosineReward(args.sentence_encoder)
+    if rewards:
+        from fairseq_bert_kd.rewards.interface import best_device
+
+        for reward in rewards.values():
+            reward.to(best_device())
     return rewards
 
 

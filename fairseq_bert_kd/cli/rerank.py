@@ -133,6 +133,7 @@ def by_reward(lists: Sequence[Sequence[str]], args: argparse.Namespace) -> list[
             evaluator that reads case.
     """
     import fairseq_bert_kd.tasks  # noqa: F401  registers the task of evaluators
+    from fairseq_bert_kd.rewards.interface import best_device
     from fairseq_bert_kd.rewards.overlap import SourceBleu
     from fairseq_bert_kd.rewards.registry import LOADED, build_reward, parts_of
 
@@ -152,6 +153,8 @@ def by_reward(lists: Sequence[Sequence[str]], args: argparse.Namespace) -> list[
         raise ValueError(
             f"--by {args.by} needs references, which are not at hand when one translates; take evaluator, cosine or {MBR}"
         )
+    for part in parts_of(reward):
+        part.to(best_device())
     texts = [text for of_sentence in lists for text in of_sentence]
     owners = [source for source, of_sentence in zip(sources, lists, strict=True) for _ in of_sentence]
     reward.check_case(owners, texts)

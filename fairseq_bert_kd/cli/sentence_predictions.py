@@ -32,6 +32,7 @@ from fairseq_bert_kd.tasks.sentence_prediction_with_teacher import (
     text_sides,
     trained_spec,
 )
+from fairseq_bert_kd.teachers.declared_vector import declared_vector
 from fairseq_bert_kd.teachers.interface import SentenceEncoder
 from fairseq_bert_kd.tokenization.hf_tokenizer import HfTokenizer
 
@@ -70,23 +71,26 @@ class Rows(NamedTuple):
     references: list[Any] | None
 
 
-def load(path: str, data: str | None, cpu: bool) -> LoadedModel:
+def load(path: str, data: str | None, cpu: bool, vector: str | None = None) -> LoadedModel:
     """Load a checkpoint, or a pre-trained transformers encoder, on a data folder.
 
     Args:
         path: checkpoint of a sentence model, or folder or hub name of an encoder.
         data: data folder; None for the one that the checkpoint was trained on.
         cpu: do not use a GPU.
+        vector: vector that will be asked for; None for the one that the model itself names, an encoder's folder by its pooling.
 
     Raises:
         FileNotFoundError: checkpoint or folder missing.
-        ValueError: no checkpoint of a sentence model, or of another tokenizer or dictionary than the folder.
+        ValueError: an encoder made for another pooling than ours, no checkpoint of a sentence model, or of another tokenizer or dictionary than the folder.
     """
     device = torch.device("cuda" if torch.cuda.is_available() and not cpu else "cpu")
     if not Path(path).is_file() and not path.endswith(".pt"):
         if data is None:
             raise ValueError(f"`{path}` is not a checkpoint, which would name its data; give the data folder")
         model, task = _pretrained(path, data)
+        if vector is None:
+            model.default_vector = declared_vector(path)[0] or model.default_vector
         return LoadedModel(model.eval().to(device), task, path, data, device)
     trained_spec(path)  # refuses other checkpoints before anything is built
     overrides = {} if data is None else {"data": data}

@@ -110,7 +110,7 @@ def encode_all(args: argparse.Namespace, rank: int, world_size: int) -> None:
     device, shard = chosen_device(args), parse_shard(args.shard)
     precision, dumps = chosen_precision(args, device), []
     for folder, store_dir in zip(folders, store_dirs, strict=True):
-        loaded = load(args.encoder_model, folder, cpu=True)
+        loaded = load(args.encoder_model, folder, cpu=True, vector=args.vector)
         if isinstance(loaded.model, SentenceEncoder):  # others are refused below
             check_sentence_encoder(
                 loaded.model, loaded.task.dictionary, args.vector, f"--encoder-model `{args.encoder_model}`"

@@ -10,6 +10,7 @@ from fairseq.models import BaseFairseqModel, register_model
 from torch import Tensor, nn
 
 from fairseq_bert_kd.functional.decomposable import pair_vector, sinusoidal_positions
+from fairseq_bert_kd.modules.encoder_start import take_common_parts
 from fairseq_bert_kd.modules.pretrained_encoder import encoder_from_pretrained
 
 POSITIONS = ("none", "sinusoidal")
@@ -121,6 +122,11 @@ class DecomposableAttention(BaseFairseqModel):
         width = inner_dim or self.hidden
         output = nn.Linear(width, num_classes)
         self.classification_heads[name] = nn.Sequential(self._network(2 * self.hidden, width), output)
+
+    def upgrade_state_dict_named(self, state_dict: dict[str, Any], name: str) -> None:
+        """Let ``--finetune-from-model`` take a checkpoint of other heads."""
+        take_common_parts(self, state_dict, name, ("classification_heads",))
+        super().upgrade_state_dict_named(state_dict, name)
 
     def forward(self, texts, lengths, features_only=False, classification_head_name=None, **_unused):
         """Logits ``(batch, classes)`` of a head, or ``(batch, 2 * hidden)`` vectors of the pairs without one.

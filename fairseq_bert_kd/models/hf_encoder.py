@@ -16,7 +16,7 @@ from fairseq_bert_kd.functional.text_format import TextFormat
 from fairseq_bert_kd.functional.text_input import TextInput, assemble_texts
 from fairseq_bert_kd.functional.text_smoothing import SmoothedText, smooth_embeddings
 from fairseq_bert_kd.modules.encoder_layers import inside
-from fairseq_bert_kd.modules.encoder_start import starting_point
+from fairseq_bert_kd.modules.encoder_start import same_shape, starting_point, take_common_parts
 from fairseq_bert_kd.modules.last_layer import output_rows
 from fairseq_bert_kd.modules.pretrained_encoder import (
     EncoderSpec,
@@ -282,18 +282,7 @@ class HfEncoder(BaseFairseqModel):
 
     def upgrade_state_dict_named(self, state_dict: dict[str, Any], name: str) -> None:
         """Let ``--finetune-from-model`` take what both models have of pooler, heads and projections."""
-        prefix = f"{name}." if name else ""
-        own = {f"{prefix}{key}": weight for key, weight in self.state_dict().items()}
-        optional = tuple(f"{prefix}{part}." for part in ("pooler", "classification_heads", "projections"))
-        for key in {*state_dict, *own}:
-            if not key.startswith(optional) or _same_shape(state_dict.get(key), own.get(key)):
-                continue
-            if key in own:
-                logger.info("%s starts anew: the checkpoint has no such weight", key)
-                state_dict[key] = own[key]
-            else:
-                logger.info("%s of the checkpoint is left out", key)
-                del state_dict[key]
+        take_common_parts(self, state_dict, name, ("pooler", "classification_heads", "projections"))
         super().upgrade_state_dict_named(state_dict, name)
 
     # ------------------------------------------------------------ forward
@@ -434,9 +423,4 @@ class HfEncoder(BaseFairseqModel):
 
 
 def _same_sizes(one: nn.Linear, other: nn.Linear) -> bool:
-    return _same_shape(one.weight, other.weight) and _same_shape(one.bias, other.bias)
-
-
-def _same_shape(one: Optional[Tensor], other: Optional[Tensor]) -> bool:
-    """Whether both are absent, or both present with one shape."""
-    return (one is None) == (other is None) and (one is None or other is None or one.shape == other.shape)
+    return same_shape(one.weight, other.weight) and same_shape(one.bias, other.bias)

@@ -20,6 +20,7 @@ from fairseq_bert_kd.functional.pooling import (
     weighted_over_tokens,
 )
 from fairseq_bert_kd.functional.text_smoothing import SmoothedText, smooth_embeddings
+from fairseq_bert_kd.modules.encoder_start import take_common_parts
 from fairseq_bert_kd.modules.sentence_head import INNER_DIM, SentenceHead
 from fairseq_bert_kd.modules.sentence_lstm_spec import (
     ATTENTION,
@@ -239,6 +240,11 @@ class SentenceLstm(BaseFairseqModel):
             return vectors[0], extra
         return self.classification_heads[classification_head_name](vectors), extra
 
+    def upgrade_state_dict_named(self, state_dict: dict[str, Any], name: str) -> None:
+        """Let ``--finetune-from-model`` take a checkpoint of other heads."""
+        take_common_parts(self, state_dict, name, ("classification_heads",))
+        super().upgrade_state_dict_named(state_dict, name)
+
     def sentence_vectors(self, tokens: Tensor, lengths: Tensor, vector: Optional[str] = None) -> Tensor:
         """One vector per sentence, as a `teachers.interface.SentenceEncoder` gives them.
 
@@ -279,10 +285,15 @@ class SentenceLstm(BaseFairseqModel):
     def _hidden(self, embedded: Tensor, lengths: Tensor) -> Tensor:
         """``(batch, text_len, 2 * hidden_size)`` states of word embeddings; zeros on padding. ``lengths`` lie on the CPU."""
         embedded, longest = self.dropout(embedded), embedded.size(1)
-        if int(lengths.min()) == longest:  # nothing is padded, and packing costs time
-            return self.lstm(embedded)[0]
-        packed = pack_padded_sequence(embedded, lengths, batch_first=True, enforce_sorted=False)
-        return pad_packed_sequence(self.lstm(packed)[0], batch_first=True, total_length=longest)[0]
+        device, autocast = embedded.device.type, torch.is_autocast_enabled(embedded.device.type)
+        if autocast and device == "cpu" and compat.cpu_has_bfloat16() is False:
+            autocast = False  # oneDNN then has no LSTM in bfloat16
+            embedded = embedded.float()
+        with torch.autocast(device, enabled=autocast):
+            if int(lengths.min()) == longest:  # nothing is padded, and packing costs time
+                return self.lstm(embedded)[0]
+            packed = pack_padded_sequence(embedded, lengths, batch_first=True, enforce_sorted=False)
+            return pad_packed_sequence(self.lstm(packed)[0], batch_first=True, total_length=longest)[0]
 
     def _pooled(self, hidden: Tensor, present: Tensor) -> Tensor:
         if self.attention is not None:

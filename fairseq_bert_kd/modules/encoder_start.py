@@ -197,3 +197,33 @@ def _check_sizes(cfg: Any, config: Any, origin: str) -> None:
                 f"--{option.replace('_', '-')} is {given}, but `{origin}` has {own}; leave the option out, or start from "
                 "random weights"
             )
+
+
+def take_common_parts(
+    model: nn.Module, state_dict: dict[str, Any], prefix: str, optional: tuple[str, ...]
+) -> None:
+    """Let ``--finetune-from-model`` take what checkpoint and model have in common of some parts.
+
+    Args:
+        model: model that is loaded.
+        state_dict: weights of the checkpoint; weights that fit nothing are taken out, missing ones are the model's own.
+        prefix: name of the model in them, as in `upgrade_state_dict_named`.
+        optional: names of the parts; all others must fit.
+    """
+    start = f"{prefix}." if prefix else ""
+    own = {f"{start}{key}": weight for key, weight in model.state_dict().items()}
+    starts = tuple(f"{start}{part}." for part in optional)
+    for key in {*state_dict, *own}:
+        if not key.startswith(starts) or same_shape(state_dict.get(key), own.get(key)):
+            continue
+        if key in own:
+            logger.info("%s starts anew: the checkpoint has no such weight", key)
+            state_dict[key] = own[key]
+        else:
+            logger.info("%s of the checkpoint is left out", key)
+            del state_dict[key]
+
+
+def same_shape(one: Tensor | None, other: Tensor | None) -> bool:
+    """Whether both are absent, or both present with one shape."""
+    return (one is None) == (other is None) and (one is None or other is None or one.shape == other.shape)

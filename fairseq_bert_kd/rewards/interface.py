@@ -4,6 +4,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 Texts = Sequence[str]
@@ -43,6 +44,9 @@ class Reward(ABC):
     def _scores(self, sources: list[str], hypotheses: list[str], references: list[str]) -> Scores:
         """``(texts,)`` rewards of hypotheses that are not empty."""
 
+    def to(self, device: torch.device) -> None:  # noqa: B027  not all have a model
+        """Move what the reward computes with; most have nothing to move."""
+
     def check_case(self, sources: Texts, hypotheses: Texts) -> None:  # noqa: B027  not all read case
         """Check that the texts have the case that the reward reads; most rewards take any.
 
@@ -62,6 +66,11 @@ class Reward(ABC):
                 f"reward `{self.name}` must be a number from 0 to 1, got {rewards[i]} for source {sources[i]!r} and "
                 f"hypothesis {hypotheses[i]!r}; correct the reward"
             )
+
+
+def best_device() -> torch.device:
+    """A GPU where there is one."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
 class CachedReward:

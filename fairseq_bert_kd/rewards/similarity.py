@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from fairseq_bert_kd.compat import first_line, import_transformers
+from fairseq_bert_kd.modules.pretrained_encoder import encoder_positions
 from fairseq_bert_kd.rewards.interface import Reward, Scores
 
 BATCH = 256  # texts that are encoded together
@@ -27,7 +28,8 @@ class MeanVectors:
         try:
             self._tokenizer: Any = transformers.AutoTokenizer.from_pretrained(path)
             with torch.random.fork_rng(devices=[]):
-                self._model: Any = transformers.AutoModel.from_pretrained(path).eval().requires_grad_(False)
+                model = transformers.AutoModel.from_pretrained(path)
+            self._model: Any = model.eval().requires_grad_(False).float()  # whatever type was saved
         except (OSError, ValueError) as error:
             raise ValueError(
                 f"`{path}` is not an encoder of sentences that can be loaded ({first_line(error)}); give the folder or hub name of a "
@@ -38,6 +40,11 @@ class MeanVectors:
         """Move the encoder."""
         self._model.to(device)
 
+    @property
+    def _longest(self) -> int:
+        """Tokens of a text, at most."""
+        return min(self._tokenizer.model_max_length, encoder_positions(self._model))
+
     @torch.no_grad()
     def of_texts(self, texts: Sequence[str]) -> Tensor:
         """``(texts, d)`` float32."""
@@ -45,9 +52,9 @@ class MeanVectors:
         found = []
         for start in range(0, len(order), BATCH):
             rows = [texts[i] for i in order[start : start + BATCH]]
-            inputs = self._tokenizer(rows, padding=True, truncation=True, return_tensors="pt").to(
-                self._model.device
-            )
+            inputs = self._tokenizer(
+                rows, padding=True, truncation=True, max_length=self._longest, return_tensors="pt"
+            ).to(self._model.device)
             hidden = self._model(**inputs).last_hidden_state.float()  # (rows, length, d)
             mask = inputs["attention_mask"][..., None].float()
             found.append((hidden * mask).sum(dim=1) / mask.sum(dim=1))

@@ -1,5 +1,6 @@
 """Task ``ranking_margin``: sources with a reference and a sample of the generator, on which an evaluator goes on to learn."""
 
+import logging
 from dataclasses import dataclass, field
 from typing import Optional
 
@@ -23,6 +24,9 @@ from fairseq_bert_kd.tasks.sentence_prediction_with_teacher import (
 from fairseq_bert_kd.tokenization.dictionary import token_ids
 from fairseq_bert_kd.tokenization.hf_tokenizer import HfTokenizer
 
+logger = logging.getLogger(__name__)
+
+TEXTS = 3  # of a triple
 FILES = {
     "ranking_sources": "the raw text that the generator read",
     "ranking_references": "the raw references of these sources",
@@ -116,7 +120,20 @@ class RankingMarginTask(SentencePredictionWithTeacherTask):
         if not limits:
             return texts
         most = max(min(limits) // 2, 1)
+        if cut := sum(len(text) > most for text in texts):
+            logger.warning(
+                "%d of %d texts were cut to %d tokens, half of what the model reads (or of --max-positions)",
+                *(cut, len(texts), most),
+            )
         return [cut_text(text, most) for text in texts]
+
+    def filter_indices_by_size(self, indices, dataset, max_positions=None, ignore_invalid_inputs=False):
+        """All rows: of the three texts of a triple the model reads two at a time, so that all may be longer than it reads."""
+        limits = [max_positions] if isinstance(max_positions, int) else [*(max_positions or ())]
+        kept = tuple(
+            limit for limit in limits if len(dataset.texts) < TEXTS or limit != self._model_positions
+        )
+        return super().filter_indices_by_size(indices, dataset, kept or None, ignore_invalid_inputs)
 
     def train_step(self, sample, model, criterion, optimizer, update_num, ignore_grad=False):
         criterion.set_num_updates(update_num)

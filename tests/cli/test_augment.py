@@ -229,6 +229,12 @@ def test_bad_data(run, table, tmp_path, capsys):
     assert [path.name for path in tmp_path.iterdir()] == ["in.tsv"]
 
 
+def test_a_column_that_would_stand_for_the_row_s_number(run, tmp_path, capsys):
+    (tmp_path / "in.tsv").write_text("row\tlabel\nthe man\tgood\n")
+    run("--columns", "row", "--label-column", "label", source=tmp_path / "in.tsv", task=None, status=2)
+    assert "a column is called `row`" in capsys.readouterr().err
+
+
 def test_existing_output(run, table, tmp_path, capsys):
     (tmp_path / "out.tsv").write_text("old")
     run(status=2)

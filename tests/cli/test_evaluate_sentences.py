@@ -116,6 +116,18 @@ def test_a_file_without_labels_is_predicted(folder, tmp_path, capsys):
     assert "has no labels to compare with; give --predictions" in capsys.readouterr().err
 
 
+def test_there_is_nothing_to_compare_without_labels(folder, tmp_path, capsys, monkeypatch):
+    """Found before anything is predicted."""
+    monkeypatch.setattr(sentence_predictions, "predict", None)
+    (tmp_path / "text.tsv").write_text("text\nthe man\n")
+    (tmp_path / "others").write_text("good\n")
+    words = ("--input", tmp_path / "text.tsv", "--columns", "text", "--predictions", tmp_path / "out")
+    assert evaluate(folder, "classes", *words, "--against", tmp_path / "others") == 2
+    assert "--against compares by labels, and" in capsys.readouterr().err
+    assert evaluate(folder, "classes", "--metric", "pearson") == 2
+    assert "the model predicts classes" in capsys.readouterr().err
+
+
 def test_the_data_folder_is_the_checkpoint_s_by_default(folder, capsys):
     assert (
         cli_main(["evaluate-sentences", "--path", str(folder / "classes" / "checkpoint_last.pt"), *CPU]) == 0
@@ -178,6 +190,8 @@ def test_a_model_without_vectors():
     [
         ("classes", ("--batch-size", "0"), "--batch-size must be at least 1"),
         ("classes", ("--columns", "text"), "say how to read --input FILE, which is not given"),
+        ("classes", ("--label-column", "label"), "say how to read --input FILE, which is not given"),
+        ("classes", ("--quoting", "double"), "say how to read --input FILE, which is not given"),
         ("classes", ("--vector", "mean"), "--vector chooses a vector for --sts"),
         ("classes", ("--metric", "pearson"), "compares numbers, the model predicts classes"),
         ("numbers", ("--metric", "f1"), "compares classes, the model predicts numbers"),

@@ -11,6 +11,7 @@ from fairseq.tasks import FairseqTask
 from torch import nn
 
 from fairseq_bert_kd.data.run_hints import say_autocast
+from fairseq_bert_kd.models.sentence_lstm import SentenceLstm
 from fairseq_bert_kd.modules.autocast import AutocastTraining, check_device
 from tests import rewarded_generators, tiny_sentences
 from tests.tiny_chain import logged, train_student, train_teacher
@@ -197,3 +198,18 @@ def test_what_is_said_of_a_cpu(monkeypatch, caplog, capabilities, warned, hinted
         say_autocast("cpu", "bf16")
         say_autocast("cuda", "none")
         assert not caplog.text
+
+
+def test_an_lstm_is_float32_on_a_cpu_without_bfloat16(monkeypatch):
+    """oneDNN has no LSTM in bfloat16 there, and says so in a raw error."""
+    lstm, embedded = SentenceLstm.__new__(SentenceLstm), torch.randn(2, 3, 4)
+    nn.Module.__init__(lstm)
+    lstm.dropout, lstm.lstm = nn.Dropout(0), nn.LSTM(4, 5, batch_first=True)
+    seen = []
+    lstm.lstm.register_forward_hook(lambda *_: seen.append(torch.is_autocast_enabled("cpu")))
+    for has in (True, False):
+        monkeypatch.setattr("fairseq_bert_kd.compat.cpu_has_bfloat16", lambda has=has: has)
+        for lengths in ([3, 3], [3, 2]):
+            with torch.autocast("cpu", torch.bfloat16):
+                lstm._hidden(embedded, torch.tensor(lengths))
+    assert seen == [True, True, False, False]

@@ -1,5 +1,6 @@
 """Rewards: texts in, numbers from 0 to 1 out."""
 
+import shutil
 from types import SimpleNamespace
 
 import numpy as np
@@ -18,7 +19,7 @@ from fairseq_bert_kd.rewards.evaluator import (
 from fairseq_bert_kd.rewards.interface import CachedReward, Reward
 from fairseq_bert_kd.rewards.overlap import BleuReward, RougeReward, SourceBleu
 from fairseq_bert_kd.rewards.registry import NAMES, build_reward, parts_of
-from fairseq_bert_kd.rewards.similarity import CosineReward
+from fairseq_bert_kd.rewards.similarity import CosineReward, MeanVectors
 from fairseq_bert_kd.storage.sentence_data import SentenceSpec
 from fairseq_bert_kd.tokenization.hf_tokenizer import HfTokenizer
 from tests.rewards.case_readers import evaluator_reading
@@ -243,6 +244,22 @@ def test_cosine_is_that_of_the_mean_vectors(chain):
         )
     assert found[0] == pytest.approx(1, abs=1e-5)
     assert found[1] == pytest.approx(max(0.0, float(torch.cosine_similarity(first, second, dim=0))), abs=1e-4)
+
+
+def test_long_texts_are_cut_and_weights_are_float32(chain, tmp_path):
+    """The tokenizer may know no limit, and a folder may be saved in half precision."""
+    from transformers import AutoModel
+
+    shutil.copytree(chain.bert, tmp_path / "bert")
+    AutoModel.from_pretrained(chain.bert).half().save_pretrained(tmp_path / "bert")
+    vectors = MeanVectors(str(tmp_path / "bert"))
+    vectors._tokenizer.model_max_length = 10**30
+    positions = vectors._model.config.max_position_embeddings
+    long = " ".join(["man"] * (positions + 50))
+    found = vectors.of_texts([long, long + " man", "a man"])
+    assert found.dtype == next(vectors._model.parameters()).dtype == torch.float32
+    torch.testing.assert_close(found[0], found[1])
+    assert not torch.allclose(found[0], found[2])
 
 
 def test_an_encoder_that_is_none_is_refused(tmp_path):

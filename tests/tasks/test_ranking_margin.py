@@ -11,7 +11,7 @@ from fairseq_bert_kd.criterions.ranking_margin import RankingMarginConfig, Ranki
 from fairseq_bert_kd.rewards.evaluator import load_evaluator
 from tests.ranked_texts import REFERENCES, SAMPLES, SOURCES, prepare_pairs, ranking, write_texts
 from tests.tiny_chain import PLUGIN, logged, run_fairseq
-from tests.tiny_sentences import train
+from tests.tiny_sentences import TinySentences, train
 
 HEAD = "sentence_classification_head"
 
@@ -45,6 +45,19 @@ def test_the_margin_falls_and_references_rise_above_samples(files, tmp_path):
     evaluator = load_evaluator(str(last), "good", "--rl-evaluator")
     found, other = evaluator(SOURCES[:1], REFERENCES[:1], [""]), evaluator(SOURCES[:1], SAMPLES[:1], [""])
     assert found > other + 0.3
+
+
+def test_texts_that_fit_two_by_two_are_not_refused_three_by_three(files, tmp_path, monkeypatch):
+    """The model reads a source with one other text; what is longer is cut, and counted."""
+    longest = 2 * max(len(text.split()) + 1 for text in (*SOURCES, *REFERENCES, *SAMPLES))
+    monkeypatch.setattr(TinySentences, "positions", 2 * longest)
+    with logged("fairseq_bert_kd.tasks.ranking_margin") as messages:
+        continued(files, tmp_path / "all", updates=1)
+        assert not messages
+        monkeypatch.setattr(TinySentences, "positions", 8)
+        continued(files, tmp_path / "cut", updates=1)
+    assert all("texts were cut to 4 tokens" in message for message in messages)
+    assert messages
 
 
 def test_the_curriculum_learns_a_part(files, tmp_path):

@@ -334,6 +334,30 @@ def test_encode_by_the_teacher_itself(folder, tmp_path):
     np.testing.assert_allclose(np.load(tmp_path / "a.npy"), stored, rtol=2e-3, atol=2e-3)
 
 
+def test_an_encoder_s_own_pooling_is_that_of_encode_too(folder, tmp_path):
+    """A folder that says cls is not averaged, unless one asks for it."""
+    shutil.copytree(folder / "bert", tmp_path / "cls")
+    (tmp_path / "cls" / "1_Pooling" / "config.json").write_text('{"pooling_mode_cls_token": true}')
+    found = {}
+    for name, options in (("own", ()), ("cls", ("--vector", "cls")), ("mean", ("--vector", "mean"))):
+        out = tmp_path / f"{name}.npy"
+        words = (folder / "train.txt", "--path", tmp_path / "cls", "--data", folder / "data", "--output", out)
+        assert encode(*words, *options) == 0
+        found[name] = np.load(out)
+    np.testing.assert_array_equal(found["own"], found["cls"])
+    assert np.abs(found["own"] - found["mean"]).max() > 1e-3
+
+
+def test_another_head_of_a_fine_tuned_student_starts_anew(folder, student, tmp_path):
+    settings = {"task": "sentence_prediction_with_teacher", "criterion": "sentence_prediction", "updates": 1}
+    data = folder / "data-classes"
+    first = train(data, tmp_path / "one", "--encoder-init", student, **settings)
+    named = ("--finetune-from-model", first, "--classification-head-name", "other", "--encoder-init", student)
+    second = train(data, tmp_path / "two", *named, **settings)
+    weights = torch.load(second, weights_only=False)["model"]
+    assert {key.split(".")[1] for key in weights if key.startswith("classification_heads.")} == {"other"}
+
+
 def test_what_encode_refuses(folder, student, tmp_path, capsys):
     text = tmp_path / "text.txt"
     text.write_text("a man\n\n")
