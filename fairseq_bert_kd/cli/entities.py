@@ -27,6 +27,7 @@ from fairseq_bert_kd.storage.entity_mentions import (
 )
 from fairseq_bert_kd.storage.entity_vectors import read_entity_vectors
 from fairseq_bert_kd.storage.fairseq_data import (
+    LABELS_FILE,
     SPECIAL_SYMBOLS,
     IndexedTokens,
     Sides,
@@ -35,7 +36,7 @@ from fairseq_bert_kd.storage.fairseq_data import (
     read_dictionary,
     sentence_files,
 )
-from fairseq_bert_kd.storage.sentence_data import LABELS_FILE, read_spec
+from fairseq_bert_kd.storage.sentence_data import read_spec
 from fairseq_bert_kd.text_lines import open_lines
 from fairseq_bert_kd.tokenization.dictionary import load_dictionary
 from fairseq_bert_kd.tokenization.hf_tokenizer import HfTokenizer

@@ -14,8 +14,8 @@ import torch
 from fairseq.data import Dictionary, indexed_dataset
 from numpy.typing import NDArray
 
-from fairseq_bert_kd.storage.fairseq_data import sentence_hash
-from fairseq_bert_kd.storage.sentence_data import LABELS_FILE, hashes_path, numbers_path
+from fairseq_bert_kd.storage.fairseq_data import LABELS_FILE, sentence_hash
+from fairseq_bert_kd.storage.sentence_data import hashes_path, numbers_path
 
 DICTIONARY_FILE = "dict.txt"
 

@@ -21,6 +21,7 @@ _MAGIC = b"MMIDIDX\x00\x00"
 _HEADER = struct.Struct("<9sQBQ")  # magic, version, dtype code, items
 _OLD_MAGIC = b"TNTIDX\x00\x00"
 _DTYPES = {1: "u1", 2: "i1", 3: "<i2", 4: "<i4", 5: "<i8", 8: "<u2", 9: "<u4", 10: "<u8"}
+LABELS_FILE = "labels.json"  # in a folder of prepare-sentences, see `sentence_data`
 SPECIAL_SYMBOLS = ("<s>", "<pad>", "</s>", "<unk>")
 _BLOCK = 1 << 20  # items checked together
 
@@ -176,9 +177,11 @@ def sentence_files(
     }
     for side, (prefix, _) in files.items():
         if not Path(f"{prefix}.idx").exists():
+            advice = f"run fairseq-preprocess with --destdir {Path(folder) / side} --only-source"
+            if (Path(folder) / LABELS_FILE).exists():
+                advice = "name one that is there, or prepare the folder with it (fairseq-bert-kd prepare-sentences)"
             raise FileNotFoundError(
-                f"{prefix}.idx, side `{side}` of split `{split}`, does not exist; run fairseq-preprocess with "
-                f"--destdir {Path(folder) / side} --only-source"
+                f"{prefix}.idx, side `{side}` of split `{split}`, does not exist; {advice}"
             )
     return files
 

@@ -16,9 +16,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fairseq_bert_kd.storage.fairseq_data import SPECIAL_SYMBOLS, IndexedTokens
+from fairseq_bert_kd.storage.fairseq_data import LABELS_FILE, SPECIAL_SYMBOLS, IndexedTokens
 
-LABELS_FILE = "labels.json"
 FORMAT = 1
 CLASSES = "classes"
 NUMBERS = "numbers"

@@ -198,7 +198,11 @@ def test_a_model_without_vectors():
         ("numbers", ("--sts", "--metric", "f1"), "--sts compares numbers"),
         ("classes", ("--sts",), "--sts needs rows with numbers as labels"),
         ("classes", ("--positive", "fine"), "is not a class of the model; its classes are bad, good"),
-        ("classes", ("--subset", "more"), "side `input0` of split `more`, does not exist"),
+        (
+            "classes",
+            ("--subset", "more"),
+            "side `input0` of split `more`, does not exist; name one that is there",
+        ),
         ("classes", ("--against", "/nowhere"), "--against `/nowhere` does not exist"),
         ("classes", ("--input", "/nowhere"), "--input `/nowhere` does not exist"),
         ("classes", ("--predictions", "/nowhere/x"), "the folder of --predictions"),
