@@ -1,8 +1,9 @@
 """Tokens per second of C-MLM training as fairseq-train does it, and against bare steps on batches that lie ready.
 
 The model has MiniLM-L6-H384's shape with random weights, which cost what trained ones cost, and sentences are as long as
-those of talks; fp32 on a CPU, fp16 autocast on a GPU, and bfloat16 autocast beside them. Tokens are those of source and target, without special ones. Reading,
-masking and collating batches, clipping and logging are part of training and not of a bare step (forward, backward, Adam).
+those of talks; fp32 on a CPU, fp16 autocast on a GPU, and bfloat16 autocast beside them. Tokens are those of source and target,
+without special ones. Reading, masking and collating batches, clipping and logging are part of training and not of a bare step
+(forward, backward, Adam).
 """
 
 import contextlib

@@ -50,6 +50,7 @@ def main(args: argparse.Namespace) -> None:
         ValueError: an option of another format, an output where the checkpoint is, or a checkpoint that the format cannot hold.
     """
     output = Path(args.output)
+    output = output if output.name else output.resolve()  # of `.`
     _check_options(args)
     if not output.parent.is_dir():
         raise FileNotFoundError(f"the folder of --output `{output}` does not exist. Create it first.")

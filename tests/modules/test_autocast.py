@@ -33,6 +33,18 @@ class Optimizer:
         loss.backward()
 
 
+class Recorder(nn.Module):
+    """In the place of an LSTM: gives back its input, and notes whether autocast is on."""
+
+    def __init__(self):
+        super().__init__()
+        self.seen = []
+
+    def forward(self, inputs):
+        self.seen.append(torch.is_autocast_enabled("cpu"))
+        return inputs, None
+
+
 def products(model, sample):
     """A criterion that notes the type of the model's products."""
     output = model(sample)
@@ -94,7 +106,8 @@ def test_a_teacher(chain, tmp_path):
     "options", [(), ("--kd-projection", "plain"), ("--rdrop-weight", 1, "--dropout", 0.1)], ids=str
 )
 def test_a_student(chain, tmp_path, options):
-    check(trained(lambda folder, *words: train_student(chain.data, folder, *options, *words), tmp_path))
+    found = trained(lambda folder, *words: train_student(chain.data, folder, *options, *words), tmp_path)
+    check(found, tolerance=0.1 if "--dropout" in options else 0.03)  # another type may draw another dropout
 
 
 def test_a_live_teacher_is_cast_too(chain, tmp_path, monkeypatch):
@@ -204,12 +217,10 @@ def test_an_lstm_is_float32_on_a_cpu_without_bfloat16(monkeypatch):
     """oneDNN has no LSTM in bfloat16 there, and says so in a raw error."""
     lstm, embedded = SentenceLstm.__new__(SentenceLstm), torch.randn(2, 3, 4)
     nn.Module.__init__(lstm)
-    lstm.dropout, lstm.lstm = nn.Dropout(0), nn.LSTM(4, 5, batch_first=True)
-    seen = []
-    lstm.lstm.register_forward_hook(lambda *_: seen.append(torch.is_autocast_enabled("cpu")))
+    lstm.dropout, lstm.lstm = nn.Dropout(0), Recorder()  # a real one would fail where the CPU has no bfloat16
     for has in (True, False):
         monkeypatch.setattr("fairseq_bert_kd.compat.cpu_has_bfloat16", lambda has=has: has)
         for lengths in ([3, 3], [3, 2]):
             with torch.autocast("cpu", torch.bfloat16):
                 lstm._hidden(embedded, torch.tensor(lengths))
-    assert seen == [True, True, False, False]
+    assert lstm.lstm.seen == [True, True, False, False]
