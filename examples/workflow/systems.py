@@ -97,9 +97,13 @@ class Steps(ABC):
     def prepared(self) -> Iterator[Step]:
         """What all systems need, one by one and with all cores."""
 
+    def teachers(self, before: str) -> Iterator[Step]:
+        """What only some systems need, each beside the others; ``before`` is the last step of `prepared`."""
+        return iter(())
+
     @abstractmethod
     def student(self, name: str, seed: int, before: tuple[str, ...]) -> Iterator[Step]:
-        """Training and outputs of a system; ``before`` are the steps of `prepared` that it needs."""
+        """Training and outputs of a system; ``before`` is the last step of `prepared`, to which it adds what else it needs."""
 
     def score(self) -> str:
         """Command that prints the scores; empty where the report's are enough."""
@@ -114,6 +118,7 @@ class Steps(ABC):
         for step in self.prepared():
             yield replace(step, after=before)
             before = (step.name,)
+        yield from self.teachers(*before)
         students: list[str] = []
         for name, seed in self.runs():
             for step in self.student(name, seed, before):

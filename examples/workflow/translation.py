@@ -139,6 +139,11 @@ def steps(settings: Settings) -> list[Step]:
     return list(_Steps(settings))
 
 
+def filled(name: str, store: Store) -> str:
+    """The step after which a store can be read."""
+    return f"merge-{name}" if store.folds else f"dump-{name}".removesuffix("-default")
+
+
 class _Steps(Steps):
     """Makes the steps of one experiment."""
 
@@ -152,7 +157,7 @@ class _Steps(Steps):
         )
 
     def prepared(self) -> Iterator[Step]:
-        """Text, data, teachers and stores."""
+        """Text and data."""
         settings = self.settings
         yield Step("text", " && ".join(settings.prepare), screen="cat")
         if settings.make_teacher:
@@ -161,51 +166,57 @@ class _Steps(Steps):
         yield Step("tokenize", self.command("tokenize", sets=sets))
         if settings.after_tokenize:
             yield Step("after-tokenize", " && ".join(settings.after_tokenize))
-        stores = [system.store for system in self.systems.values() if system.store]
-        teachers = dict.fromkeys(settings.stores[store].teacher for store in stores)
         data = [system.data.replace("data-beam", "data-bin") for system in self.systems.values()]
-        for folder in dict.fromkeys([*data, *(settings.teachers[name].data for name in teachers)]):
+        for folder in dict.fromkeys([*data, *(settings.teachers[store.teacher].data for store in self.stores().values())]):
             yield self.binarised(folder, "pieces", "--joined-dictionary" if folder == "data-bin" else "")
         if settings.after_preprocess:
             command = " && ".join(settings.after_preprocess)
             yield Step("after-preprocess", command, resumes=True, screen="cat")
-        whole = dict.fromkeys(
-            settings.stores[store].teacher for store in stores if not settings.stores[store].folds
-        )
-        for name in whole:
-            yield self.teacher(name, name)
-        for name in dict.fromkeys(stores):
-            store = settings.stores[name]
-            folder = settings.teachers[store.teacher].data
+
+    def stores(self) -> dict[str, Store]:
+        """Stores that some system reads, by name."""
+        names = dict.fromkeys(system.store for system in self.systems.values() if system.store)
+        return {name: self.settings.stores[name] for name in names}
+
+    def teachers(self, before: str) -> Iterator[Step]:
+        """Teachers and their stores: those of all pairs first, then a teacher and a dump for each fold."""
+        stores = self.stores()
+        for name in dict.fromkeys(store.teacher for store in stores.values() if not store.folds):
+            yield self.teacher(name, name, before)
+        for name, store in stores.items():
+            folder = self.settings.teachers[store.teacher].data
             named = "" if name == "default" or folder == "data-separate" else f"--name {name}"
             values = {"data": folder, "named": named, "options": store.options}
             if store.folds:
-                yield from self.out_of_fold(name, values)
-                continue
-            command = self.command("dump", teacher=store.teacher, **values)
-            yield Step(f"dump-{name}".removesuffix("-default"), command, resumes=True)
+                yield from self.out_of_fold(name, values, before)
+            else:
+                yield self.dump(filled(name, store), store.teacher, values)
 
-    def teacher(self, name: str, kind: str, options: str = "") -> Step:
+    def teacher(self, name: str, kind: str, before: str, options: str = "") -> Step:
         """Training of a teacher of a kind."""
         teacher = self.settings.teachers[kind]
-        options = f"{teacher.options} {options}"
-        return Step(
-            name, self.command("teacher", name=name, data=teacher.data, options=options), resumes=True
-        )
+        values = {"name": name, "data": teacher.data, "options": f"{teacher.options} {options}"}
+        return Step(name, self.command("teacher", **values), (before,), resumes=True, parallel=True)
 
-    def out_of_fold(self, name: str, values: dict[str, str]) -> Iterator[Step]:
+    def dump(self, name: str, teacher: str, values: dict[str, str]) -> Step:
+        """A teacher's store, or its shard of one."""
+        command = self.command("dump", teacher=teacher, **values)
+        return Step(name, command, (teacher,), resumes=True, parallel=True)
+
+    def out_of_fold(self, name: str, values: dict[str, str], before: str) -> Iterator[Step]:
         """A teacher and a dump for each fold, and the store that joins them; each teacher trains as long as one of all pairs."""
         store, settings = self.settings.stores[name], self.settings
+        dumps = []
         for number in range(1, store.folds + 1):
             fold = f"--teacher-fold {number}/{store.folds}"
             teacher = f"{store.teacher}-fold-{number}-of-{store.folds}"
-            yield self.teacher(teacher, store.teacher, fold)
-            dump = values | {"options": f"{values['options']} {fold}"}
-            yield Step(f"dump-{name}-{number}", self.command("dump", teacher=teacher, **dump), resumes=True)
+            yield self.teacher(teacher, store.teacher, before, fold)
+            dumps.append(f"dump-{name}-{number}")
+            yield self.dump(dumps[-1], teacher, values | {"options": f"{values['options']} {fold}"})
         pair = f"{settings.source}-{settings.target}.{settings.target}"
         path = f"{values['data']}/train.{pair}.{name}.topk"
         command = self.command("merge", store=path, folds=store.folds, teacher=store.teacher)
-        yield Step(f"merge-{name}", command, resumes=True)
+        yield Step(filled(name, store), command, dumps, resumes=True)
 
     def binarised(self, folder: str, pieces: str, dictionaries: str) -> Step:
         tests = ",".join(f"{pieces}/{name}" for name in self.settings.test_sets)
@@ -217,6 +228,8 @@ class _Steps(Steps):
         """Training and outputs of a student, or links to another one's."""
         system, settings, run = self.systems[name], self.settings, f"{name}.{seed}"
         described = self.record(name, seed)
+        if system.store:
+            before = (*before, filled(system.store, settings.stores[system.store]))
         other = f"{system.same or system.after}.{seed}"
         if system.same or system.after:
             before = (*before, *(f"outputs/{other}.{subset}" for subset in self.sets))
