@@ -385,6 +385,22 @@ def test_every_step_comes_after_what_it_needs(task):
     assert "preprocess-beam" in beam["students/beam.2"].after
 
 
+def test_a_student_waits_for_its_own_store_only(task):
+    given = ["plain", "distilled", "small-teacher", "folds-2-w0.3", "seeds=[1]"]
+    settings, kind = load(task, given)
+    steps = {step.name: step for step in kind.steps(settings)}
+    assert steps["students/plain.1"].after == ("preprocess",)
+    assert steps["students/distilled.1"].after == ("preprocess", "dump")
+    assert steps["students/small-teacher.1"].after == ("preprocess", "dump-small")
+    assert steps["students/folds-2-w0.3.1"].after == ("preprocess", "merge-folds-2")
+    assert list(steps["merge-folds-2"].after) == ["dump-folds-2-1", "dump-folds-2-2"]
+    for teacher, dump in {"teacher": "dump", "teacher-fold-2-of-2": "dump-folds-2-2"}.items():
+        assert steps[teacher].after == ("preprocess",)
+        assert steps[teacher].parallel
+        assert steps[dump].after == (teacher,)
+        assert steps[dump].parallel
+
+
 def test_students_of_a_row_differ_in_its_options_alone(task):
     settings, kind = load(task, ["topk-1", "seeds=[1]"])
     commands = {step.name: step.command.split() for step in kind.steps(settings)}
