@@ -51,6 +51,9 @@ COMMANDS = {
         f"{CLI}.export_student", "a student for stock fairseq and CTranslate2, or for transformers"
     ),
     "report": Command(f"{CLI}.report", "experiments as one page, figures and a results file"),
+    "options": Command(
+        f"{CLI}.options", "our options of fairseq-train and fairseq-generate, with their help"
+    ),
 }
 
 
