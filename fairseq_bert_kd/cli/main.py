@@ -82,6 +82,8 @@ def cli_main(argv: Sequence[str] | None = None) -> int:
         parser.print_help()
         return 2
     logging.basicConfig(level=logging.INFO, format="%(asctime)s | %(levelname)s | %(name)s | %(message)s")
+    # fairseq's task of speech asks whoever imports it to install tensorboardX, which none of ours needs
+    logging.getLogger("fairseq.tasks.text_to_speech").setLevel(logging.WARNING)
     try:
         return dispatch.run(COMMANDS, PROG, [args.command, *args.arguments])
     except BrokenPipeError:  # an OSError, so before them

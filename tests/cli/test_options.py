@@ -1,3 +1,6 @@
+import subprocess
+import sys
+
 import pytest
 
 from fairseq_bert_kd.cli.main import cli_main
@@ -39,6 +42,14 @@ def test_a_part_of_a_name_finds_options_wherever_they_are(capsys):
 def test_an_unknown_name_is_an_error(capsys):
     assert cli_main(["options", "nothing"]) == 2
     assert "no choice and no option of ours is called `nothing`" in capsys.readouterr().err
+
+
+def test_nothing_is_logged_that_the_user_did_not_ask_for():
+    """fairseq's speech tasks would ask for tensorboardX."""
+    command = [sys.executable, "-m", "fairseq_bert_kd", "options", "nothing"]
+    result = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert result.returncode == 2
+    assert "tensorboardX" not in result.stderr
 
 
 @pytest.mark.parametrize("found", [{}, {"--task a": []}])
