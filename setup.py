@@ -22,7 +22,7 @@ setup(
     package_data={"fairseq_bert_kd.report": ["templates/*"]},
     python_requires=">=3.10,<3.13",
     # fairseq itself is left to the user: its declared requirements pull a torchaudio that breaks
-    # transformers, and the version that runs on Python 3.11+ has another name (see README, Installation).
+    # transformers, and the version that runs on Python 3.11+ has another name (see docs/installation.md).
     install_requires=[
         "torch>=2.6",  # the first with safe loading of checkpoints by default
         "transformers>=4.48,<6",

@@ -102,3 +102,13 @@ def test_options_of_the_table_exist_with_their_defaults():
             field = fields[option.replace("-", "_")]
             if match := re.match(r"[\d.]+", default):
                 assert field.default == float(match[0]), option
+
+
+def test_versions_of_the_installation_page_are_those_of_the_constraints():
+    page = (ROOT / "docs" / "installation.md").read_text(encoding="utf-8")
+    pinned = set(re.findall(r"==([\d.]+)", (ROOT / "constraints.txt").read_text(encoding="utf-8")))
+    rows = re.findall(r"^\| (?:torch|transformers|numpy|fairseq) \| ([^|]*) \|", page, flags=re.M)
+    found = [version for row in rows for version in re.findall(r"\d+\.\d+\.\d+(?:\.\d+)?", row)]
+    assert len(rows) == 4
+    assert set(found) <= pinned
+    assert len(found) == 6

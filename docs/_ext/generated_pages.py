@@ -5,16 +5,13 @@ links to their README files.
 """
 
 import contextlib
-import dataclasses
 import inspect
 import io
 import os
 import pkgutil
 import re
 from collections.abc import Iterator
-from enum import EnumMeta
 from pathlib import Path
-from typing import Any
 
 from docutils import nodes
 from sphinx.application import Sphinx
@@ -23,8 +20,8 @@ from sphinx.util.docutils import SphinxDirective
 import fairseq_bert_kd
 from fairseq_bert_kd.cli import main as command_line
 from fairseq_bert_kd.cli import store_tools
+from fairseq_bert_kd.cli.options import PACKAGE, Field, choices_of, configs, default_of, our_fields, summary
 
-PACKAGE = "fairseq_bert_kd"
 HELP_WIDTH = "88"  # characters
 
 
@@ -74,56 +71,19 @@ class AllOptions(Generated):
 
     def lines(self) -> Iterator[str]:
         for choice, config in configs():
-            yield from ("", f"## `{choice}`", "", summary(config), "")
+            yield from ("", f"## `{choice}`", "", markdown(summary(config)), "")
             for option in our_fields(config):
-                yield from (f"`--{option.name.replace('_', '-')}`{default_of(option)}", "")
+                yield from (f"`--{option.name.replace('_', '-')}`{values_of(option)}", "")
                 yield from (f": {markdown(option.metadata['help'])}", "")
 
 
-def configs() -> list[tuple[str, type]]:
-    """Pairs of a choice (such as ``--task NAME``) and the dataclass of its options, ours only."""
-    from fairseq.criterions import CRITERION_DATACLASS_REGISTRY
-    from fairseq.models import MODEL_DATACLASS_REGISTRY
-    from fairseq.registry import REGISTRIES
-    from fairseq.tasks import TASK_DATACLASS_REGISTRY
-
-    registries = {
-        "--task": TASK_DATACLASS_REGISTRY,
-        "--criterion": CRITERION_DATACLASS_REGISTRY,
-        "--arch": MODEL_DATACLASS_REGISTRY,
-        "--optimizer": REGISTRIES["optimizer"]["dataclass_registry"],
-        "--bpe": REGISTRIES["bpe"]["dataclass_registry"],
-    }
-    return [
-        (f"{option} {name}", config)
-        for option, registry in registries.items()
-        for name, config in registry.items()
-        if config is not None and config.__module__.startswith(PACKAGE) and any(our_fields(config))
-    ]
-
-
-def our_fields(config: type) -> list[dataclasses.Field[Any]]:
-    """Fields with a help text that fairseq's own parents of the dataclass do not have."""
-    theirs = {
-        field.name
-        for parent in config.__mro__[1:]
-        if dataclasses.is_dataclass(parent) and not parent.__module__.startswith(PACKAGE)
-        for field in dataclasses.fields(parent)
-    }
-    return [
-        field for field in dataclasses.fields(config) if field.name not in theirs and "help" in field.metadata
-    ]
-
-
-def default_of(field: dataclasses.Field[Any]) -> str:
-    """Choices and default as the user writes them."""
-    said = ""
-    if isinstance(field.type, EnumMeta):
-        said += " {" + ", ".join(str(member.value) for member in field.type) + "}"
-    if field.default is False:
+def values_of(option: Field) -> str:
+    """Choices and default of an option, after its name."""
+    choices, default = ", ".join(choices_of(option)), default_of(option)
+    said = f" {{{choices}}}" if choices else ""
+    if option.default is False:
         return f"{said} (a switch, off by default)"
-    missing = field.default in (None, dataclasses.MISSING)
-    return said if missing else f"{said} (default: {getattr(field.default, 'value', field.default)})"
+    return f"{said} (default: {default})" if default else said
 
 
 class AllArchitectures(Generated):
@@ -134,7 +94,7 @@ class AllArchitectures(Generated):
 
         for name, preset in ARCH_CONFIG_REGISTRY.items():
             if preset.__module__.startswith(PACKAGE) and inspect.getdoc(preset):
-                yield from (f"`--arch {name}`", "", f": {summary(preset)}", "")
+                yield from (f"`--arch {name}`", "", f": {markdown(summary(preset))}", "")
 
 
 class ModulesOf(Generated):
@@ -155,11 +115,6 @@ def modules_of(part: str) -> list[str]:
     if not folder.is_dir():
         return [f"{PACKAGE}.{part}"]
     return sorted(f"{PACKAGE}.{part}.{module.name}" for module in pkgutil.iter_modules([str(folder)]))
-
-
-def summary(documented: Any) -> str:
-    """A docstring as one paragraph of Markdown."""
-    return markdown(" ".join((inspect.getdoc(documented) or "").replace("``", "`").split()))
 
 
 def markdown(text: str) -> str:

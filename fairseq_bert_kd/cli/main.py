@@ -51,6 +51,9 @@ COMMANDS = {
         f"{CLI}.export_student", "a student for stock fairseq and CTranslate2, or for transformers"
     ),
     "report": Command(f"{CLI}.report", "experiments as one page, figures and a results file"),
+    "options": Command(
+        f"{CLI}.options", "our options of fairseq-train and fairseq-generate, with their help"
+    ),
 }
 
 
@@ -79,6 +82,8 @@ def cli_main(argv: Sequence[str] | None = None) -> int:
         parser.print_help()
         return 2
     logging.basicConfig(level=logging.INFO, format="%(asctime)s | %(levelname)s | %(name)s | %(message)s")
+    # fairseq's task of speech asks whoever imports it to install tensorboardX, which none of ours needs
+    logging.getLogger("fairseq.tasks.text_to_speech").setLevel(logging.WARNING)
     try:
         return dispatch.run(COMMANDS, PROG, [args.command, *args.arguments])
     except BrokenPipeError:  # an OSError, so before them

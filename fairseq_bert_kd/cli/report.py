@@ -10,13 +10,13 @@ from fairseq_bert_kd.report.results_file import write_results
 
 HELP = """Write one HTML page about experiments: tables, learning curves, gains by length, sentences and the teacher's soft
 labels. The page needs no network. Experiments may be half finished: the page lists what is missing."""
-EXAMPLE = "example: fairseq-bert-kd report OUT --out report.html --results results.json --figures figures"
+EXAMPLE = "example: fairseq-bert-kd report OUT --output report.html --results results.json --figures figures"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.epilog = EXAMPLE
     parser.add_argument("runs", nargs="+", metavar="RUNS", help="folders that examples/run.py wrote")
-    parser.add_argument("--out", required=True, metavar="FILE", help="the page")
+    parser.add_argument("--output", required=True, metavar="FILE", help="the page")
     parser.add_argument("--results", metavar="FILE", help="also write scores, times and digests as JSON")
     parser.add_argument("--figures", metavar="DIR", help="also write figures as PNG files")
     parser.add_argument(
@@ -41,9 +41,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def main(args: argparse.Namespace) -> None:
-    outputs = [Path(path) for path in (args.out, args.results) if path]
+    outputs = [Path(path) for path in (args.output, args.results) if path]
     if len(outputs) == 2 and outputs[0].absolute() == outputs[1].absolute():
-        raise ValueError(f"--out and --results are both `{args.out}`; give two names")
+        raise ValueError(f"--output and --results are both `{args.output}`; give two names")
     _check_absent(outputs, args.overwrite)
     for module in ("jinja2", "matplotlib"):
         import_extra(module)
@@ -55,8 +55,8 @@ def main(args: argparse.Namespace) -> None:
     if args.figures:
         outputs += _check_absent(figure_paths(args.figures, reports), args.overwrite)
     page = render(reports)
-    Path(args.out).parent.mkdir(parents=True, exist_ok=True)
-    Path(args.out).write_text(page, encoding="utf-8")
+    Path(args.output).parent.mkdir(parents=True, exist_ok=True)
+    Path(args.output).write_text(page, encoding="utf-8")
     if args.results:
         write_results(args.results, reports)
     if args.figures:

@@ -163,6 +163,10 @@ def main(args: argparse.Namespace) -> None:
         raise FileExistsError(f"`{args.json}` exists; pass --overwrite to replace it")
     if args.json and not Path(args.json).absolute().parent.is_dir():
         raise ValueError(f"--json `{args.json}` is in a folder that does not exist; create it first")
+    if args.source and not args.comet:
+        raise ValueError(
+            "--source is read for --comet alone; add it, give --sources for the table of paraphrases, or leave --source out"
+        )
     reference = read_lines(args.reference)
     if not reference:
         raise ValueError(f"reference `{args.reference}` is empty")

@@ -26,7 +26,7 @@ def run(tmp_path, capsys):
 
 def test_page_results_and_figures(run, folder, tmp_path):
     page, results, figures = tmp_path / "new/report.html", tmp_path / "results.json", tmp_path / "figures"
-    arguments = (folder, "--out", page, "--results", results, "--figures", figures)
+    arguments = (folder, "--output", page, "--results", results, "--figures", figures)
     status, out, _ = run(*arguments)
     assert status == 0
     names = ["learning_curves.png", "gain_by_length.png", "gain_by_position.png", "k_and_t.png", "gains.png"]
@@ -90,7 +90,7 @@ def test_user_errors(run, folder, tmp_path, capsys):
     assert "empty` is not an experiment: it has no experiment.json" in run(tmp_path / "empty", *out)[2]
     assert "none` is not an experiment" in run(tmp_path / "none", *out)[2]
     assert "an experiment is given twice" in run(folder, f"{folder}/", *out)[2]
-    assert "--out and --results are both" in run(folder, *out, "--results", tmp_path / "r.html")[2]
+    assert "--output and --results are both" in run(folder, *out, "--results", tmp_path / "r.html")[2]
     assert "is a folder; name a file" in run(folder, "--out", tmp_path)[2]
     assert not (tmp_path / "r.html").exists()
     with pytest.raises(SystemExit):

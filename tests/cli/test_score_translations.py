@@ -244,3 +244,9 @@ def test_missing_sentences_have_the_causes_that_are_possible(tmp_path, indices, 
     places = [said.find(cause) for cause in (SKIPPED, PARTIAL, LONGER, CUT) if cause in said]
     assert [cause for cause in (SKIPPED, PARTIAL, LONGER, CUT) if cause in said] == causes
     assert places == sorted(places)
+
+
+def test_a_source_that_nothing_reads_is_refused(folder, capsys):
+    """Also the one of someone who wanted --sources."""
+    assert score(folder, f"good={folder / 'good'}", "--source", folder / "ref") == 2
+    assert "--source is read for --comet alone" in capsys.readouterr().err

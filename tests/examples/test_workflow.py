@@ -174,6 +174,18 @@ def test_settings_come_from_kind_size_file_and_command_line(task):
     assert load(task, [])[0].called == task.name
 
 
+def test_the_settings_in_the_readme_are_scored_with_case(tmp_path):
+    readme = (EXAMPLES.parent / "README.md").read_text(encoding="utf-8")
+    file = tmp_path / "mine.yaml"
+    file.write_text(re.search(r"```yaml\n(.*?)```", readme, flags=re.S)[1], encoding="utf-8")
+    settings, kind = load(file, [])
+    [score] = [step.command for step in kind.steps(settings) if step.name == "score"]
+    assert "--lowercase" not in score
+    settings, kind = load(file, ["lowercase=true"])
+    [score] = [step.command for step in kind.steps(settings) if step.name == "score"]
+    assert "--lowercase" in score
+
+
 @pytest.mark.parametrize("name", ["quickstart", "examples/text_smoothing/sst2.yaml"])
 def test_results_name_settings_as_the_command_line_does(name):
     file = name if name == "quickstart" else Path(__file__).parents[2] / name
