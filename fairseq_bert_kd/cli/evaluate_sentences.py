@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from fairseq_bert_kd.cli.output_files import check_new_file
 from fairseq_bert_kd.cli.sentence_table import add_format_arguments
 from fairseq_bert_kd.evaluation.fairseq_output import READERS, prediction_line
 from fairseq_bert_kd.evaluation.metric import Metric, MetricSettings
@@ -165,13 +166,8 @@ def check_options(args: argparse.Namespace) -> None:
         if name and not Path(name).is_file():
             raise FileNotFoundError(f"--{option} `{name}` does not exist, or is no file. Check its path")
     for option in ("predictions", "json"):
-        name = getattr(args, option)
-        if name and not Path(name).absolute().parent.is_dir():
-            raise FileNotFoundError(f"the folder of --{option} `{name}` does not exist. Create it first")
-        if name and Path(name).exists() and not args.overwrite:
-            raise FileExistsError(
-                f"--{option} `{name}` exists; choose another name, or pass --overwrite to replace it"
-            )
+        if name := getattr(args, option):
+            check_new_file(f"--{option}", name, args.overwrite)
 
 
 def chosen_metrics(args: argparse.Namespace, kind: str, spec: SentenceSpec) -> dict[str, Metric]:

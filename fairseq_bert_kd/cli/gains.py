@@ -5,6 +5,7 @@ import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from fairseq_bert_kd.cli.output_files import check_new_file
 from fairseq_bert_kd.cli.score_translations import parse_systems, read_system
 from fairseq_bert_kd.evaluation.fairseq_output import read_lines
 from fairseq_bert_kd.evaluation.metric import MetricSettings
@@ -72,10 +73,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def main(args: argparse.Namespace) -> None:
     """Print the tables; ValueError for outputs that do not fit each other."""
-    if args.json and Path(args.json).exists() and not args.overwrite:
-        raise FileExistsError(f"`{args.json}` exists; pass --overwrite to replace it")
-    if args.json and not Path(args.json).absolute().parent.is_dir():
-        raise ValueError(f"--json `{args.json}` is in a folder that does not exist; create it first")
+    if args.json:
+        check_new_file("--json", args.json, args.overwrite)
     if args.bins < 1 or args.order < 1:
         raise ValueError(f"--bins and --order must be at least 1, got {args.bins} and {args.order}")
     references = read_lines(args.reference)

@@ -10,6 +10,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from fairseq_bert_kd.cli.output_files import check_new_file
 from fairseq_bert_kd.text_lines import open_lines
 
 logger = logging.getLogger(__name__)
@@ -133,10 +134,7 @@ def check_options(args: argparse.Namespace) -> list[str]:
         raise ValueError(f"--ratio must be above 0, got {args.ratio:g}; 1 is one negative per pair")
     if args.pairs is not None and args.pairs < 2:
         raise ValueError(f"--pairs must be at least 2, got {args.pairs}; leave it out to take all")
-    if Path(args.output).exists() and not args.overwrite:
-        raise FileExistsError(f"`{args.output}` exists; pass --overwrite to replace it")
-    if not Path(args.output).absolute().parent.is_dir():
-        raise ValueError(f"--output `{args.output}` is in a folder that does not exist; create it first")
+    check_new_file("--output", args.output, args.overwrite)
     return kinds
 
 

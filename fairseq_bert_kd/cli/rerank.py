@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
+from fairseq_bert_kd.cli.output_files import check_new_file
 from fairseq_bert_kd.evaluation.fairseq_output import read_lines, read_nbest
 
 HELP = "choose from n-best lists of fairseq-generate by an evaluator, another reward, or agreement (MBR)"
@@ -56,10 +57,7 @@ def main(args: argparse.Namespace) -> None:
         ValueError: options that do not fit, or outputs and sources of different lengths.
         FileExistsError: the output exists.
     """
-    if Path(args.output).exists() and not args.overwrite:
-        raise FileExistsError(f"`{args.output}` exists; pass --overwrite to replace it")
-    if not Path(args.output).absolute().parent.is_dir():
-        raise FileNotFoundError(f"the folder of --output `{args.output}` does not exist; create it first")
+    check_new_file("--output", args.output, args.overwrite)
     _check_used(args)
     if args.copy_penalty and (args.by == MBR or not args.sources):
         raise ValueError(

@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from fairseq_bert_kd.cli import paraphrase_scores
+from fairseq_bert_kd.cli.output_files import check_new_file
 from fairseq_bert_kd.evaluation.comet_metric import Comet
 from fairseq_bert_kd.evaluation.comparability import remarks
 from fairseq_bert_kd.evaluation.fairseq_output import read_hypotheses, read_lines, read_undecoded_targets
@@ -159,10 +160,8 @@ def _comet(args: argparse.Namespace, settings: MetricSettings, sentences: int) -
 
 
 def main(args: argparse.Namespace) -> None:
-    if args.json and Path(args.json).exists() and not args.overwrite:
-        raise FileExistsError(f"`{args.json}` exists; pass --overwrite to replace it")
-    if args.json and not Path(args.json).absolute().parent.is_dir():
-        raise ValueError(f"--json `{args.json}` is in a folder that does not exist; create it first")
+    if args.json:
+        check_new_file("--json", args.json, args.overwrite)
     reference = read_lines(args.reference)
     if not reference:
         raise ValueError(f"reference `{args.reference}` is empty")
