@@ -77,6 +77,27 @@ def main(args: argparse.Namespace) -> None:
         check_new_file("--json", args.json, args.overwrite)
     if args.bins < 1 or args.order < 1:
         raise ValueError(f"--bins and --order must be at least 1, got {args.bins} and {args.order}")
+    references, sources = read_texts(args)
+    baseline, system, pairs = read_pairs(args, references)
+    by_length = {"reference": gain_by_length(args.metric, pairs, args.bins)}
+    if sources is not None:
+        words = word_counts(sources, args.tokenize)
+        by_length["source"] = gain_by_length(args.metric, pairs, args.bins, words)
+    positions = gain_by_position(pairs, args.bins, args.order, args.lowercase, args.tokenize)
+    unit = METRICS[args.metric].title
+    print(f"{system} against {baseline}, mean over {len(pairs)} seeds; 95 % bootstrap over sentences")
+    for side, bins in by_length.items():
+        print("\n".join(_length_lines(side, bins, unit)))
+    print("\n".join(_position_lines(positions, args.order)))
+    if args.json:
+        gains = {f"{side}_length": [item._asdict() for item in bins] for side, bins in by_length.items()}
+        record = {"baseline": baseline, "system": system, "metric": args.metric, "order": args.order, **gains}
+        record["position"] = [item._asdict() for item in positions]
+        Path(args.json).write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+
+
+def read_texts(args: argparse.Namespace) -> tuple[list[str], list[str] | None]:
+    """References and, where they are given, as many sources; ValueError for an empty reference or another number."""
     references = read_lines(args.reference)
     if not references:
         raise ValueError(f"reference `{args.reference}` is empty; give the text that was translated to")
@@ -85,11 +106,18 @@ def main(args: argparse.Namespace) -> None:
         raise ValueError(
             f"--source `{args.source}` has {len(sources)} lines, the reference has {len(references)}; give the same sentences"
         )
+    return references, sources
+
+
+def read_pairs(
+    args: argparse.Namespace, references: list[str]
+) -> tuple[str, str, list[tuple[SystemOutput, SystemOutput]]]:
+    """Names of baseline and system, and both outputs of each seed; ValueError for another number of outputs."""
     normalise: Callable[[str], str] = (
         HfTokenizer(args.normalise_like).normalise if args.normalise_like else str
     )
-    references = [normalise(line) for line in references]
     metrics = {args.metric: METRICS[args.metric](MetricSettings(args.lowercase, args.tokenize))}
+    references = [normalise(line) for line in references]
     runs = {
         label: [
             SystemOutput(metrics, [normalise(text) for text in texts], references)
@@ -102,23 +130,7 @@ def main(args: argparse.Namespace) -> None:
         raise ValueError(
             f"{len(base)} outputs of `{baseline}` and {len(other)} of `{system}`; give one of each for every seed"
         )
-    pairs = list(zip(base, other, strict=True))
-    by_length = {"reference": gain_by_length(args.metric, pairs, args.bins)}
-    if sources is not None:
-        by_length["source"] = gain_by_length(
-            args.metric, pairs, args.bins, word_counts(sources, args.tokenize)
-        )
-    positions = gain_by_position(pairs, args.bins, args.order, args.lowercase, args.tokenize)
-    unit = metrics[args.metric].title
-    print(f"{system} against {baseline}, mean over {len(pairs)} seeds; 95 % bootstrap over sentences")
-    for side, bins in by_length.items():
-        print("\n".join(_length_lines(side, bins, unit)))
-    print("\n".join(_position_lines(positions, args.order)))
-    if args.json:
-        gains = {f"{side}_length": [item._asdict() for item in bins] for side, bins in by_length.items()}
-        record = {"baseline": baseline, "system": system, "metric": args.metric, "order": args.order, **gains}
-        record["position"] = [item._asdict() for item in positions]
-        Path(args.json).write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+    return baseline, system, list(zip(base, other, strict=True))
 
 
 def _length_lines(side: str, bins: Sequence[LengthBin], unit: str) -> list[str]:

@@ -3,7 +3,7 @@
 import argparse
 import logging
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -144,34 +144,11 @@ def read_pairs(path: str, columns: str, split: str | None, limit: int | None) ->
     Raises:
         ValueError: missing columns, a sentence in two clusters, or fewer than two clusters.
     """
-    names = columns.split(",")
-    if len(names) != 3:
-        raise ValueError(
-            f"--columns names three columns, cluster and two sentences, got `{columns}`; the default is cluster,source,target"
-        )
-    header, *lines = [line.split("\t") for line in open_lines(path)] or [[]]
-    if not header:
-        raise ValueError(
-            f"`{path}` is empty; give a tab-separated table whose header has the columns {', '.join(names)}"
-        )
-    wanted = [*names, *(["split"] if split else [])]
-    if missing := [name for name in wanted if name not in header]:
-        raise ValueError(
-            f"`{path}` has no column `{missing[0]}`; its header is {', '.join(header)}. Correct --columns or --split"
-        )
-    places = [header.index(name) for name in wanted]
     numbers: dict[str, int] = {}
     clusters: list[str] = []
     pairs: dict[tuple[int, int], None] = {}
     left_out = 0
-    for number, line in enumerate(lines, 2):
-        if len(line) != len(header):
-            raise ValueError(
-                f"`{path}`, line {number}: {len(line)} columns, the header has {len(header)}; correct the line"
-            )
-        cluster, first, second, *in_split = (line[place] for place in places)
-        if split and in_split != [split]:
-            continue
+    for number, cluster, first, second in _rows(path, columns, split):
         if first == second or (numbers.get(first), numbers.get(second)) in pairs:
             left_out += 1
             continue
@@ -194,6 +171,39 @@ def read_pairs(path: str, columns: str, split: str | None, limit: int | None) ->
         logger.info("`%s`: %d pairs left out, repeated or of a sentence with itself", path, left_out)
     _, of_sentence = np.unique(clusters, return_inverse=True)
     return Pairs(list(numbers), of_sentence.astype(np.int64), np.array(list(pairs), dtype=np.int64))
+
+
+def _rows(path: str, columns: str, split: str | None) -> Iterator[tuple[int, str, str, str]]:
+    """Line number, cluster and two sentences of each row of a table.
+
+    Raises:
+        ValueError: not three columns, or some that the table or a line does not have.
+    """
+    names = columns.split(",")
+    if len(names) != 3:
+        raise ValueError(
+            f"--columns names three columns, cluster and two sentences, got `{columns}`; the default is cluster,source,target"
+        )
+    lines = (line.split("\t") for line in open_lines(path))
+    header = next(lines, None)
+    if header is None:
+        raise ValueError(
+            f"`{path}` is empty; give a tab-separated table whose header has the columns {', '.join(names)}"
+        )
+    wanted = [*names, *(["split"] if split else [])]
+    if missing := [name for name in wanted if name not in header]:
+        raise ValueError(
+            f"`{path}` has no column `{missing[0]}`; its header is {', '.join(header)}. Correct --columns or --split"
+        )
+    places = [header.index(name) for name in wanted]
+    for number, line in enumerate(lines, 2):
+        if len(line) != len(header):
+            raise ValueError(
+                f"`{path}`, line {number}: {len(line)} columns, the header has {len(header)}; correct the line"
+            )
+        cluster, first, second, *in_split = (line[place] for place in places)
+        if not split or in_split == [split]:
+            yield number, cluster, first, second
 
 
 def check_held_out(texts: Sequence[str], files: Sequence[str], allowed: bool) -> None:
