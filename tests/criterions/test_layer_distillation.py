@@ -13,6 +13,7 @@ from fairseq.logging import metrics
 from omegaconf import OmegaConf
 from torch.testing import assert_close
 
+from fairseq_bert_kd.batch import twice
 from fairseq_bert_kd.criterions.layer_distillation import LayerDistillationCriterion
 from fairseq_bert_kd.criterions.layer_distillation_options import TERMS, LayerDistillationConfig, term_weights
 from fairseq_bert_kd.teachers.layer_teacher import LiveLayerTeacher
@@ -60,6 +61,18 @@ def sample_of(task, *texts):
 
 def gradients(model):
     return {name: weight.grad for name, weight in model.named_parameters() if weight.grad is not None}
+
+
+# ---- a sentence that stands in the batch twice -------------------------------------------------------------
+def test_each_copy_of_a_sentence_learns_its_own_prediction(task, student, teacher):
+    """The teacher reads single sentences and answers for both copies, which stand one after the other."""
+    criterion = made(task, student, teacher, layer_stage="prediction")
+    sample = sample_of(task, FIRST)
+    loss, size, log = criterion(student.eval(), sample)
+    loss_of_both, size_of_both, log_of_both = criterion(student, twice(sample))
+    assert_close(loss_of_both, 2 * loss)
+    assert (size, size_of_both) == (2, 4)
+    assert log_of_both["n_agreement"] == 2 * log["n_agreement"]
 
 
 # ---- parity with the released code -------------------------------------------------------------------------
