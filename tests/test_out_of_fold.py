@@ -154,15 +154,6 @@ def test_a_merge_goes_on_after_a_kill_with_the_same_bytes(folded, tmp_path, monk
     assert (tmp_path / "part").read_bytes() == (tmp_path / "whole").read_bytes()
 
 
-def test_a_merge_waits_for_the_disk_by_bytes_and_not_by_chunk(folded, tmp_path, monkeypatch):
-    parts, syncs = fold_stores(folded[0]), []
-    original = StoreWriter.sync
-    monkeypatch.setattr(StoreWriter, "sync", lambda self: syncs.append(self.path) or original(self))
-    merge_folds(parts, tmp_path / "merged")
-    assert TopKReader(tmp_path / "merged").header.layout.chunks > 2
-    assert len(syncs) == 2  # of a small store: before its header and after it
-
-
 def refused(capsys, *arguments):
     capsys.readouterr()
     assert cli_main([str(argument) for argument in arguments]) == 2
