@@ -3,9 +3,8 @@
 import argparse
 import json
 from collections.abc import Callable, Sequence
-from pathlib import Path
 
-from fairseq_bert_kd.cli.output_files import check_new_file
+from fairseq_bert_kd.cli.output_files import check_new_file, write_text
 from fairseq_bert_kd.cli.score_translations import parse_systems, read_system
 from fairseq_bert_kd.evaluation.fairseq_output import read_lines
 from fairseq_bert_kd.evaluation.metric import MetricSettings
@@ -93,7 +92,7 @@ def main(args: argparse.Namespace) -> None:
         gains = {f"{side}_length": [item._asdict() for item in bins] for side, bins in by_length.items()}
         record = {"baseline": baseline, "system": system, "metric": args.metric, "order": args.order, **gains}
         record["position"] = [item._asdict() for item in positions]
-        Path(args.json).write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+        write_text(args.json, json.dumps(record, indent=2) + "\n")
 
 
 def read_texts(args: argparse.Namespace) -> tuple[list[str], list[str] | None]:

@@ -2,15 +2,13 @@
 
 import argparse
 import logging
-import os
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from fairseq_bert_kd.cli.output_files import check_new_file
+from fairseq_bert_kd.cli.output_files import check_new_file, write_text
 from fairseq_bert_kd.text_lines import open_lines
 
 logger = logging.getLogger(__name__)
@@ -111,7 +109,7 @@ def main(args: argparse.Namespace) -> None:
     for place in rng.permutation(len(labelled)).tolist():
         first, second, label = labelled[place]
         lines.append(f"{table.texts[first]}\t{table.texts[second]}\t{CLASSES[label]}")
-    write(Path(args.output), "".join(f"{line}\n" for line in lines))
+    write_text(args.output, "".join(f"{line}\n" for line in lines))
     print(
         f"{args.output}: {len(table.pairs):,} pairs of paraphrases and {count:,} that are none ({', '.join(kinds)}), of "
         f"{len(table.texts):,} sentences in {len(set(table.clusters.tolist())):,} clusters"
@@ -259,10 +257,3 @@ def mine(
             vectors = means.of_texts(table.texts).cpu()
             found[places] = nearest_negatives(vectors, table.clusters, rows[places])
     return found
-
-
-def write(path: Path, text: str) -> None:
-    """Write a file whole or not at all."""
-    part = path.with_name(f"{path.name}.part")
-    part.write_text(text, encoding="utf-8")
-    os.replace(part, path)

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from fairseq_bert_kd.cli import paraphrase_scores
-from fairseq_bert_kd.cli.output_files import check_new_file
+from fairseq_bert_kd.cli.output_files import check_new_file, write_text
 from fairseq_bert_kd.evaluation.comet_metric import Comet
 from fairseq_bert_kd.evaluation.comparability import remarks
 from fairseq_bert_kd.evaluation.fairseq_output import read_hypotheses, read_lines, read_undecoded_targets
@@ -191,4 +191,4 @@ def main(args: argparse.Namespace) -> None:
     further.show()
     if args.json:
         results = {"signatures": listed, "reference": args.reference, "systems": scores, **further.results}
-        Path(args.json).write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
+        write_text(args.json, json.dumps(results, indent=2) + "\n")

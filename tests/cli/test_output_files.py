@@ -5,7 +5,7 @@ import os
 import pytest
 
 from fairseq_bert_kd.cli.main import cli_main
-from fairseq_bert_kd.cli.output_files import check_new_file
+from fairseq_bert_kd.cli.output_files import check_new_file, write_text
 
 
 def test_file_that_is_there(tmp_path):
@@ -15,6 +15,20 @@ def test_file_that_is_there(tmp_path):
     with pytest.raises(FileExistsError, match=r"--output `.*out` exists; pass --overwrite to replace it"):
         check_new_file("--output", path, overwrite=False)
     check_new_file("--output", path, overwrite=True)
+
+
+def test_device():
+    with pytest.raises(ValueError, match=f"--json `{os.devnull}` is a device; name a file"):
+        check_new_file("--json", os.devnull, overwrite=True)
+
+
+def test_text_replaces_what_a_link_names(tmp_path):
+    (tmp_path / "link").symlink_to(tmp_path / "file")
+    for text in ("é\n", "ü\n"):
+        write_text(tmp_path / "link", text)
+        assert (tmp_path / "file").read_text(encoding="utf-8") == text
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "link"]
+    assert (tmp_path / "link").is_symlink()
 
 
 def test_absent_folder(tmp_path, monkeypatch):
