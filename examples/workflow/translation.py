@@ -167,7 +167,9 @@ class _Steps(Steps):
         if settings.after_tokenize:
             yield Step("after-tokenize", " && ".join(settings.after_tokenize))
         data = [system.data.replace("data-beam", "data-bin") for system in self.systems.values()]
-        for folder in dict.fromkeys([*data, *(settings.teachers[store.teacher].data for store in self.stores().values())]):
+        for folder in dict.fromkeys(
+            [*data, *(settings.teachers[store.teacher].data for store in self.stores().values())]
+        ):
             yield self.binarised(folder, "pieces", "--joined-dictionary" if folder == "data-bin" else "")
         if settings.after_preprocess:
             command = " && ".join(settings.after_preprocess)
