@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
+from fairseq_bert_kd.cli.output_files import check_new_file
 from fairseq_bert_kd.cli.sentence_table import (
     TAB,
     Row,
@@ -169,12 +170,9 @@ def check_options(args: argparse.Namespace) -> Path:
         raise FileNotFoundError(f"`{data}` does not exist, or is no file. Check its path")
     named = data.with_suffix("") if data.suffix == ".gz" else data
     output = Path(args.output) if args.output else named.with_name(f"{named.stem}.augmented{named.suffix}")
-    if not output.parent.is_dir():
-        raise FileNotFoundError(f"the folder of --output `{output}` does not exist. Create it first")
     if output.exists() and output.samefile(data):
         raise ValueError(f"--output `{output}` must not be the data. Choose another name")
-    if output.exists() and not args.overwrite:
-        raise FileExistsError(f"`{output}` exists; pass --overwrite to replace it")
+    check_new_file("--output", output, args.overwrite)
     return output
 
 

@@ -13,6 +13,7 @@ import torch
 from numpy.typing import NDArray
 from tqdm import tqdm
 
+from fairseq_bert_kd.cli.output_files import check_new_file
 from fairseq_bert_kd.storage.alignment import check_tokenizer
 from fairseq_bert_kd.text_lines import STANDARD_STREAM, batches, open_lines
 
@@ -84,10 +85,7 @@ def main(args: argparse.Namespace) -> None:
     output = Path(args.output)
     if args.input != STANDARD_STREAM and not Path(args.input).is_file():
         raise FileNotFoundError(f"`{args.input}` does not exist, or is no file. Check its path")
-    if not output.absolute().parent.is_dir():
-        raise FileNotFoundError(f"the folder of --output `{output}` does not exist. Create it first")
-    if output.exists() and not args.overwrite:
-        raise FileExistsError(f"--output `{output}` exists; pass --overwrite to replace it")
+    check_new_file("--output", output, args.overwrite)
     if args.max_tokens < 1:
         raise ValueError(f"--max-tokens must be at least 1, got {args.max_tokens}; 8192 is the default")
     encoder = LineEncoder(args)

@@ -2,7 +2,6 @@
 
 import argparse
 import json
-import os
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from fairseq_bert_kd.cli.output_files import check_new_file, write_text
 from fairseq_bert_kd.cli.sentence_table import add_format_arguments
 from fairseq_bert_kd.evaluation.fairseq_output import READERS, prediction_line
 from fairseq_bert_kd.evaluation.metric import Metric, MetricSettings
@@ -124,8 +124,8 @@ def main(args: argparse.Namespace) -> None:
     seconds = time.monotonic() - started
     print(f"{rows.name}: {len(predictions):,} rows in {seconds:.1f} seconds")
     if args.predictions:
-        write(
-            Path(args.predictions), "".join(f"{prediction_line(prediction)}\n" for prediction in predictions)
+        write_text(
+            args.predictions, "".join(f"{prediction_line(prediction)}\n" for prediction in predictions)
         )
     results: dict[str, Any] = {"checkpoint": args.path, "set": rows.name, "rows": len(predictions)}
     if rows.references is not None:
@@ -133,7 +133,7 @@ def main(args: argparse.Namespace) -> None:
         if args.against:
             results["against"] = compare(args.against, kind, metrics, predictions, rows.references)
     if args.json:
-        write(Path(args.json), json.dumps(results, indent=2, ensure_ascii=False) + "\n")
+        write_text(args.json, json.dumps(results, indent=2, ensure_ascii=False) + "\n")
 
 
 def check_options(args: argparse.Namespace) -> None:
@@ -165,13 +165,8 @@ def check_options(args: argparse.Namespace) -> None:
         if name and not Path(name).is_file():
             raise FileNotFoundError(f"--{option} `{name}` does not exist, or is no file. Check its path")
     for option in ("predictions", "json"):
-        name = getattr(args, option)
-        if name and not Path(name).absolute().parent.is_dir():
-            raise FileNotFoundError(f"the folder of --{option} `{name}` does not exist. Create it first")
-        if name and Path(name).exists() and not args.overwrite:
-            raise FileExistsError(
-                f"--{option} `{name}` exists; choose another name, or pass --overwrite to replace it"
-            )
+        if name := getattr(args, option):
+            check_new_file(f"--{option}", name, args.overwrite)
 
 
 def chosen_metrics(args: argparse.Namespace, kind: str, spec: SentenceSpec) -> dict[str, Metric]:
@@ -244,13 +239,3 @@ def compare(
             f"against {path}: {metrics[name].title} {before:.2f}, {after - before:+.2f}, p = {test.p:.4f} ({test.description})"
         )
     return {"predictions": path, **found}
-
-
-def write(path: Path, text: str) -> None:
-    """Write a file under a temporary name, then under its own."""
-    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-    try:
-        temporary.write_text(text, encoding="utf-8")
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)

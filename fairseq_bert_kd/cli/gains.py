@@ -3,8 +3,8 @@
 import argparse
 import json
 from collections.abc import Callable, Sequence
-from pathlib import Path
 
+from fairseq_bert_kd.cli.output_files import check_new_file, write_text
 from fairseq_bert_kd.cli.score_translations import parse_systems, read_system
 from fairseq_bert_kd.evaluation.fairseq_output import read_lines
 from fairseq_bert_kd.evaluation.metric import MetricSettings
@@ -72,12 +72,31 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def main(args: argparse.Namespace) -> None:
     """Print the tables; ValueError for outputs that do not fit each other."""
-    if args.json and Path(args.json).exists() and not args.overwrite:
-        raise FileExistsError(f"`{args.json}` exists; pass --overwrite to replace it")
-    if args.json and not Path(args.json).absolute().parent.is_dir():
-        raise ValueError(f"--json `{args.json}` is in a folder that does not exist; create it first")
+    if args.json:
+        check_new_file("--json", args.json, args.overwrite)
     if args.bins < 1 or args.order < 1:
         raise ValueError(f"--bins and --order must be at least 1, got {args.bins} and {args.order}")
+    references, sources = read_texts(args)
+    baseline, system, pairs = read_pairs(args, references)
+    by_length = {"reference": gain_by_length(args.metric, pairs, args.bins)}
+    if sources is not None:
+        words = word_counts(sources, args.tokenize)
+        by_length["source"] = gain_by_length(args.metric, pairs, args.bins, words)
+    positions = gain_by_position(pairs, args.bins, args.order, args.lowercase, args.tokenize)
+    unit = METRICS[args.metric].title
+    print(f"{system} against {baseline}, mean over {len(pairs)} seeds; 95 % bootstrap over sentences")
+    for side, bins in by_length.items():
+        print("\n".join(_length_lines(side, bins, unit)))
+    print("\n".join(_position_lines(positions, args.order)))
+    if args.json:
+        gains = {f"{side}_length": [item._asdict() for item in bins] for side, bins in by_length.items()}
+        record = {"baseline": baseline, "system": system, "metric": args.metric, "order": args.order, **gains}
+        record["position"] = [item._asdict() for item in positions]
+        write_text(args.json, json.dumps(record, indent=2) + "\n")
+
+
+def read_texts(args: argparse.Namespace) -> tuple[list[str], list[str] | None]:
+    """References and, where they are given, as many sources; ValueError for an empty reference or another number."""
     references = read_lines(args.reference)
     if not references:
         raise ValueError(f"reference `{args.reference}` is empty; give the text that was translated to")
@@ -86,11 +105,18 @@ def main(args: argparse.Namespace) -> None:
         raise ValueError(
             f"--source `{args.source}` has {len(sources)} lines, the reference has {len(references)}; give the same sentences"
         )
+    return references, sources
+
+
+def read_pairs(
+    args: argparse.Namespace, references: list[str]
+) -> tuple[str, str, list[tuple[SystemOutput, SystemOutput]]]:
+    """Names of baseline and system, and both outputs of each seed; ValueError for another number of outputs."""
     normalise: Callable[[str], str] = (
         HfTokenizer(args.normalise_like).normalise if args.normalise_like else str
     )
-    references = [normalise(line) for line in references]
     metrics = {args.metric: METRICS[args.metric](MetricSettings(args.lowercase, args.tokenize))}
+    references = [normalise(line) for line in references]
     runs = {
         label: [
             SystemOutput(metrics, [normalise(text) for text in texts], references)
@@ -103,23 +129,7 @@ def main(args: argparse.Namespace) -> None:
         raise ValueError(
             f"{len(base)} outputs of `{baseline}` and {len(other)} of `{system}`; give one of each for every seed"
         )
-    pairs = list(zip(base, other, strict=True))
-    by_length = {"reference": gain_by_length(args.metric, pairs, args.bins)}
-    if sources is not None:
-        by_length["source"] = gain_by_length(
-            args.metric, pairs, args.bins, word_counts(sources, args.tokenize)
-        )
-    positions = gain_by_position(pairs, args.bins, args.order, args.lowercase, args.tokenize)
-    unit = metrics[args.metric].title
-    print(f"{system} against {baseline}, mean over {len(pairs)} seeds; 95 % bootstrap over sentences")
-    for side, bins in by_length.items():
-        print("\n".join(_length_lines(side, bins, unit)))
-    print("\n".join(_position_lines(positions, args.order)))
-    if args.json:
-        gains = {f"{side}_length": [item._asdict() for item in bins] for side, bins in by_length.items()}
-        record = {"baseline": baseline, "system": system, "metric": args.metric, "order": args.order, **gains}
-        record["position"] = [item._asdict() for item in positions]
-        Path(args.json).write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+    return baseline, system, list(zip(base, other, strict=True))
 
 
 def _length_lines(side: str, bins: Sequence[LengthBin], unit: str) -> list[str]:

@@ -2,14 +2,13 @@
 
 import argparse
 import logging
-import os
-from collections.abc import Sequence
-from pathlib import Path
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from fairseq_bert_kd.cli.output_files import check_new_file, write_text
 from fairseq_bert_kd.text_lines import open_lines
 
 logger = logging.getLogger(__name__)
@@ -110,7 +109,7 @@ def main(args: argparse.Namespace) -> None:
     for place in rng.permutation(len(labelled)).tolist():
         first, second, label = labelled[place]
         lines.append(f"{table.texts[first]}\t{table.texts[second]}\t{CLASSES[label]}")
-    write(Path(args.output), "".join(f"{line}\n" for line in lines))
+    write_text(args.output, "".join(f"{line}\n" for line in lines))
     print(
         f"{args.output}: {len(table.pairs):,} pairs of paraphrases and {count:,} that are none ({', '.join(kinds)}), of "
         f"{len(table.texts):,} sentences in {len(set(table.clusters.tolist())):,} clusters"
@@ -133,10 +132,7 @@ def check_options(args: argparse.Namespace) -> list[str]:
         raise ValueError(f"--ratio must be above 0, got {args.ratio:g}; 1 is one negative per pair")
     if args.pairs is not None and args.pairs < 2:
         raise ValueError(f"--pairs must be at least 2, got {args.pairs}; leave it out to take all")
-    if Path(args.output).exists() and not args.overwrite:
-        raise FileExistsError(f"`{args.output}` exists; pass --overwrite to replace it")
-    if not Path(args.output).absolute().parent.is_dir():
-        raise ValueError(f"--output `{args.output}` is in a folder that does not exist; create it first")
+    check_new_file("--output", args.output, args.overwrite)
     return kinds
 
 
@@ -146,34 +142,11 @@ def read_pairs(path: str, columns: str, split: str | None, limit: int | None) ->
     Raises:
         ValueError: missing columns, a sentence in two clusters, or fewer than two clusters.
     """
-    names = columns.split(",")
-    if len(names) != 3:
-        raise ValueError(
-            f"--columns names three columns, cluster and two sentences, got `{columns}`; the default is cluster,source,target"
-        )
-    header, *lines = [line.split("\t") for line in open_lines(path)] or [[]]
-    if not header:
-        raise ValueError(
-            f"`{path}` is empty; give a tab-separated table whose header has the columns {', '.join(names)}"
-        )
-    wanted = [*names, *(["split"] if split else [])]
-    if missing := [name for name in wanted if name not in header]:
-        raise ValueError(
-            f"`{path}` has no column `{missing[0]}`; its header is {', '.join(header)}. Correct --columns or --split"
-        )
-    places = [header.index(name) for name in wanted]
     numbers: dict[str, int] = {}
     clusters: list[str] = []
     pairs: dict[tuple[int, int], None] = {}
     left_out = 0
-    for number, line in enumerate(lines, 2):
-        if len(line) != len(header):
-            raise ValueError(
-                f"`{path}`, line {number}: {len(line)} columns, the header has {len(header)}; correct the line"
-            )
-        cluster, first, second, *in_split = (line[place] for place in places)
-        if split and in_split != [split]:
-            continue
+    for number, cluster, first, second in _rows(path, columns, split):
         if first == second or (numbers.get(first), numbers.get(second)) in pairs:
             left_out += 1
             continue
@@ -196,6 +169,39 @@ def read_pairs(path: str, columns: str, split: str | None, limit: int | None) ->
         logger.info("`%s`: %d pairs left out, repeated or of a sentence with itself", path, left_out)
     _, of_sentence = np.unique(clusters, return_inverse=True)
     return Pairs(list(numbers), of_sentence.astype(np.int64), np.array(list(pairs), dtype=np.int64))
+
+
+def _rows(path: str, columns: str, split: str | None) -> Iterator[tuple[int, str, str, str]]:
+    """Line number, cluster and two sentences of each row of a table.
+
+    Raises:
+        ValueError: not three columns, or some that the table or a line does not have.
+    """
+    names = columns.split(",")
+    if len(names) != 3:
+        raise ValueError(
+            f"--columns names three columns, cluster and two sentences, got `{columns}`; the default is cluster,source,target"
+        )
+    lines = (line.split("\t") for line in open_lines(path))
+    header = next(lines, None)
+    if header is None:
+        raise ValueError(
+            f"`{path}` is empty; give a tab-separated table whose header has the columns {', '.join(names)}"
+        )
+    wanted = [*names, *(["split"] if split else [])]
+    if missing := [name for name in wanted if name not in header]:
+        raise ValueError(
+            f"`{path}` has no column `{missing[0]}`; its header is {', '.join(header)}. Correct --columns or --split"
+        )
+    places = [header.index(name) for name in wanted]
+    for number, line in enumerate(lines, 2):
+        if len(line) != len(header):
+            raise ValueError(
+                f"`{path}`, line {number}: {len(line)} columns, the header has {len(header)}; correct the line"
+            )
+        cluster, first, second, *in_split = (line[place] for place in places)
+        if not split or in_split == [split]:
+            yield number, cluster, first, second
 
 
 def check_held_out(texts: Sequence[str], files: Sequence[str], allowed: bool) -> None:
@@ -251,10 +257,3 @@ def mine(
             vectors = means.of_texts(table.texts).cpu()
             found[places] = nearest_negatives(vectors, table.clusters, rows[places])
     return found
-
-
-def write(path: Path, text: str) -> None:
-    """Write a file whole or not at all."""
-    part = path.with_name(f"{path.name}.part")
-    part.write_text(text, encoding="utf-8")
-    os.replace(part, path)

@@ -1,12 +1,11 @@
 """``fairseq-bert-kd rerank``: the best of several outputs per sentence, by a reward or by agreement (MBR)."""
 
 import argparse
-import os
 from collections.abc import Sequence
-from pathlib import Path
 
 import numpy as np
 
+from fairseq_bert_kd.cli.output_files import check_new_file, write_text
 from fairseq_bert_kd.evaluation.fairseq_output import read_lines, read_nbest
 
 HELP = "choose from n-best lists of fairseq-generate by an evaluator, another reward, or agreement (MBR)"
@@ -56,10 +55,7 @@ def main(args: argparse.Namespace) -> None:
         ValueError: options that do not fit, or outputs and sources of different lengths.
         FileExistsError: the output exists.
     """
-    if Path(args.output).exists() and not args.overwrite:
-        raise FileExistsError(f"`{args.output}` exists; pass --overwrite to replace it")
-    if not Path(args.output).absolute().parent.is_dir():
-        raise FileNotFoundError(f"the folder of --output `{args.output}` does not exist; create it first")
+    check_new_file("--output", args.output, args.overwrite)
     _check_used(args)
     if args.copy_penalty and (args.by == MBR or not args.sources):
         raise ValueError(
@@ -73,13 +69,11 @@ def main(args: argparse.Namespace) -> None:
     lists = read_nbest(args.nbest)
     values = by_agreement(lists) if args.by == MBR else by_reward(lists, args)
     chosen = [texts[int(np.argmax(scores))] for texts, scores in zip(lists, values, strict=True)]
-    part = Path(f"{args.output}.part")
     lines = (
         f"D-{i}\t{max(scores):.6f}\t{text}\n"
         for i, (text, scores) in enumerate(zip(chosen, values, strict=True))
     )
-    part.write_text("".join(lines), encoding="utf-8")
-    os.replace(part, args.output)
+    write_text(args.output, "".join(lines))
     changed = sum(text != texts[0] for text, texts in zip(chosen, lists, strict=True))
     print(f"{args.output}: {len(chosen):,} sentences, {changed:,} with another output than the first")
 

@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from fairseq_bert_kd.cli import paraphrase_scores
+from fairseq_bert_kd.cli.output_files import check_new_file, write_text
 from fairseq_bert_kd.evaluation.comet_metric import Comet
 from fairseq_bert_kd.evaluation.comparability import remarks
 from fairseq_bert_kd.evaluation.fairseq_output import read_hypotheses, read_lines, read_undecoded_targets
@@ -159,10 +160,8 @@ def _comet(args: argparse.Namespace, settings: MetricSettings, sentences: int) -
 
 
 def main(args: argparse.Namespace) -> None:
-    if args.json and Path(args.json).exists() and not args.overwrite:
-        raise FileExistsError(f"`{args.json}` exists; pass --overwrite to replace it")
-    if args.json and not Path(args.json).absolute().parent.is_dir():
-        raise ValueError(f"--json `{args.json}` is in a folder that does not exist; create it first")
+    if args.json:
+        check_new_file("--json", args.json, args.overwrite)
     if args.source and not args.comet:
         raise ValueError(
             "--source is read for --comet alone; add it, give --sources for the table of paraphrases, or leave --source out"
@@ -196,4 +195,4 @@ def main(args: argparse.Namespace) -> None:
     further.show()
     if args.json:
         results = {"signatures": listed, "reference": args.reference, "systems": scores, **further.results}
-        Path(args.json).write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
+        write_text(args.json, json.dumps(results, indent=2) + "\n")

@@ -97,7 +97,7 @@ class LabelSmoothedCrossEntropyWithDistillationCriterion(
     @property
     def learns_from_teachers(self) -> bool:
         """Whether the next batch is: not while the weight is 0, as in the warm-up."""
-        return self._objective_at(self.update - self.warmup_updates).weight > 0.0
+        return self._objective().weight > 0.0
 
     def set_num_updates(self, update: int) -> None:
         """Tell the schedules how far training is; the task does so before every step."""
@@ -107,7 +107,7 @@ class LabelSmoothedCrossEntropyWithDistillationCriterion(
         """Loss summed over target tokens, its denominator, and what to log."""
         if not model.training:
             return self._validate(model, sample, reduce)
-        objective = self._objective_at(self.update - self.warmup_updates)
+        objective = self._objective()
         if objective.weight == 0.0 and not self.rdrop_weight:
             return super().forward(model, sample, reduce=reduce)
         if objective.weight and TEACHER not in sample:
@@ -137,9 +137,8 @@ class LabelSmoothedCrossEntropyWithDistillationCriterion(
         if self.report_accuracy:
             n_correct, total = self.compute_accuracy(model, net_output, sample)
             log |= {"n_correct": utils.item(n_correct.data), "total": utils.item(total.data)}
-        objective = self._objective_at(max(self.update - self.warmup_updates, 0))
         with torch.no_grad():
-            sums = self._plain_sums(self._logits(model, net_output), sample, objective)
+            sums = self._plain_sums(self._logits(model, net_output), sample, self._objective())
         log |= {name: value for name, value in sums.items() if name.startswith("kd_")}
         return self._result(loss, sample, log)
 
@@ -153,8 +152,9 @@ class LabelSmoothedCrossEntropyWithDistillationCriterion(
         }
         return loss, sample_size, {"loss": loss.data, **log, **counts}
 
-    def _objective_at(self, update: int) -> Objective:
-        """The objective at an update, counted from the end of the warm-up."""
+    def _objective(self) -> Objective:
+        """The objective of the present update, whose schedules begin at the end of the warm-up."""
+        update = self.update - self.warmup_updates
         return replace(
             self.objective,
             weight=self.weights.value(update) if update >= 0 else 0.0,

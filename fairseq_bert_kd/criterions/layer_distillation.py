@@ -163,18 +163,8 @@ class LayerDistillationCriterion(FairseqCriterion):
     def forward(self, model, sample, reduce=True):
         """Loss summed over sentences, their number, and what to log."""
         shows_logits = self.needs_head or (not model.training and self._can_show(model, sample))
-        teacher: Any = None
-        if self.needs_teacher:  # first, while the student holds nothing for its backward pass
-            # smoothed and plain, a sentence stands in the batch twice; its prediction is the same
-            repeats = 1 if any(self.pairs) else sample.get(REPEATS, 1)
-            teacher = self.task.teacher.run(
-                single_rows(plain_input(sample["net_input"]), repeats),
-                next(model.parameters()),
-                predict=self.needs_predictions,
-                **self.pairs.of(1),
-            )
-            if repeats > 1:
-                teacher = teacher._replace(logits=teacher.logits.repeat_interleave(repeats, dim=0))
+        # first, while the student holds nothing for its backward pass
+        teacher = self._ask_teacher(model, sample) if self.needs_teacher else None
         found: list[tuple[str, Tensor]] = []  # term, and losses by sentence or summed
         head = self.head if shows_logits else None
         with self._comparing(model, teacher, found):
@@ -197,6 +187,20 @@ class LayerDistillationCriterion(FairseqCriterion):
         if shows_logits and not self.regression:
             log |= _hits(logits, teacher and teacher.logits, sample.get("target"))
         return loss, sentences, log
+
+    def _ask_teacher(self, model, sample) -> Any:
+        """Hidden states and predictions of the teacher that the losses need."""
+        # smoothed and plain, a sentence stands in the batch twice; its prediction is the same
+        repeats = 1 if any(self.pairs) else sample.get(REPEATS, 1)
+        output = self.task.teacher.run(
+            single_rows(plain_input(sample["net_input"]), repeats),
+            next(model.parameters()),
+            predict=self.needs_predictions,
+            **self.pairs.of(1),
+        )
+        if repeats == 1:
+            return output
+        return output._replace(logits=output.logits.repeat_interleave(repeats, dim=0))
 
     def _comparing(self, model, teacher: Any, found: list[tuple[str, Tensor]]) -> AbstractContextManager[Any]:
         """Context in which each layer of the student is compared as soon as it is done, and both sides' states let go."""

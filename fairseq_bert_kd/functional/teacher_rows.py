@@ -1,7 +1,7 @@
 """A teacher's logits reduced to the rows that a store or a batch keeps."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import NamedTuple
 
 import torch
@@ -72,9 +72,8 @@ def teacher_rows(
         raise ValueError(
             f"k={k} needs {needed} tokens with mass, the dictionary has {candidates}; request fewer"
         )
-    finite = logits.sum(
-        dim=1
-    ).isfinite()  # a NaN or infinity survives a sum; much faster than isfinite of each
+    # a NaN or infinity survives a sum; much faster than isfinite of each
+    finite = logits.sum(dim=1).isfinite()
     logits.index_fill_(1, excluded_ids, -math.inf)
     best, topk_ids = best_tokens(logits, k)
     logits -= best[:, :1]  # from here on relative to the best
@@ -84,28 +83,23 @@ def teacher_rows(
     gold_rounded = gold_exact.half()
     # (rows, 1): gold is a further stored token
     extra = keep_gold & (topk_ids != gold[:, None]).all(dim=1, keepdim=True)
-    sums = _sums_of_powers(logits, [*temperatures, 1.0])  # (rows,) each
-    normalisers = []
-    for temperature, total in zip(temperatures, sums, strict=False):
+    sums = _sums_of_powers(logits, {*temperatures, 1.0})
+    normalisers = []  # (rows, 1) each
+    for temperature in temperatures:
         shift = _change(exact, rounded, temperature).sum(dim=1, keepdim=True)
         shift += _change(gold_exact, gold_rounded, temperature) * extra
-        normalisers.append((total + shift.squeeze(1)).log())
-    gold_nll = sums[-1].log() - gold_exact.squeeze(1)
-    empty = logits.new_empty(len(logits), 0)
-    sample_ids, sample_logits = empty.long(), empty.half()
-    if uniforms is not None:
-        stored = torch.cat([topk_ids, gold[:, None]], dim=1) if keep_gold else topk_ids
-        sample_ids = _draw(logits.scatter(1, stored, -math.inf), uniforms)
-        sample_logits = logits.gather(1, sample_ids).clamp(min=LEAST_LOGIT).half()
+        normalisers.append((sums[temperature] + shift).log())
+    stored = torch.cat([topk_ids, gold[:, None]], dim=1) if keep_gold else topk_ids
+    sample_ids = _drawn_outside(stored, logits, uniforms)
     rows = TeacherRows(
         topk_ids=topk_ids,
         topk_logits=rounded,
-        log_normalisers=torch.stack(normalisers, dim=1) if normalisers else empty,
+        log_normalisers=torch.cat([logits.new_empty(len(logits), 0), *normalisers], dim=1),
         gold_logit=gold_rounded.squeeze(1),
-        gold_nll=gold_nll,
+        gold_nll=(sums[1.0].log() - gold_exact).squeeze(1),
         finite=finite,
         sample_ids=sample_ids,
-        sample_logits=sample_logits,
+        sample_logits=logits.gather(1, sample_ids).clamp(min=LEAST_LOGIT).half(),
     )
     # `finite` as (rows, 1, ...) beside each field
     zeroed = (part.masked_fill(~finite.view(-1, *[1] * (part.dim() - 1)), 0) for part in rows)
@@ -158,19 +152,25 @@ def _smallest_ids(logits: Tensor, last: Tensor, k: int) -> Tensor:
     return (vocab - (chosen * from_the_end).topk(k, dim=1).values.long()).clamp(max=vocab - 1)
 
 
-def _sums_of_powers(logits: Tensor, temperatures: Sequence[float]) -> list[Tensor]:
-    """``sum exp(logits / T)`` over each row, whose largest is 0, one ``(rows,)`` per temperature."""
-    known: dict[float, Tensor] = {}
+def _sums_of_powers(logits: Tensor, temperatures: Collection[float]) -> dict[float, Tensor]:
+    """``sum exp(logits / T)`` over each row, whose largest is 0: ``(rows, 1)`` by temperature."""
     scratch = torch.empty_like(logits)  # reused: fresh memory costs more than the arithmetic
-    for temperature in temperatures:
-        if temperature not in known:
-            known[temperature] = torch.div(logits, temperature, out=scratch).exp_().sum(dim=1)
-    return [known[temperature] for temperature in temperatures]
+    return {
+        temperature: torch.div(logits, temperature, out=scratch).exp_().sum(dim=1, keepdim=True)
+        for temperature in temperatures
+    }
 
 
 def _change(exact: Tensor, rounded: Tensor, temperature: float) -> Tensor:
     """Change of ``exp(logit / T)`` by rounding, in the shape of the logits."""
     return torch.exp(rounded.float() / temperature) - torch.exp(exact / temperature)
+
+
+def _drawn_outside(stored: Tensor, logits: Tensor, uniforms: Tensor | None) -> Tensor:
+    """``(rows, samples)`` int64 tokens drawn outside ``(rows, stored)`` ones; no columns without ``uniforms``."""
+    if uniforms is None:
+        return stored[:, :0]
+    return _draw(logits.scatter(1, stored, -math.inf), uniforms)
 
 
 def _draw(logits: Tensor, uniforms: Tensor) -> Tensor:

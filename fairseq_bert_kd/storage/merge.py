@@ -2,7 +2,7 @@
 
 import math
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -12,12 +12,12 @@ from numpy.typing import NDArray
 
 from fairseq_bert_kd.storage.header import Schemas
 from fairseq_bert_kd.storage.known_schemas import SCHEMAS
-from fairseq_bert_kd.storage.schema import differing_fields
+from fairseq_bert_kd.storage.schema import ChunkData, differing_fields
 from fairseq_bert_kd.storage.shards import WHOLE, Shard
 from fairseq_bert_kd.storage.store_file import StoreFile, check_same_chunk, open_store, sound
 from fairseq_bert_kd.storage.writer import StoreWriter
 
-_SYNC_BYTES = 1 << 28  # brought to disk together
+SYNC_BYTES = 1 << 28  # brought to disk together
 
 
 def merge_shards(
@@ -48,31 +48,56 @@ def merge_shards(
         blobs = {name: sound(first, first.checked_blob, name) for name in first.info.blobs}
         lengths = _joined_lengths(owners)
         with StoreWriter(output, first.info, lengths, blobs, overwrite=overwrite) as writer:
-            if writer.complete:
-                with open_store(writer.path, schemas) as whole:
-                    for chunk in WHOLE.chunks(len(lengths), first.info.chunk_sentences):
-                        shard = owners[chunk % len(owners)]
-                        data = sound(shard, shard.checked_chunk, shard.local(chunk))
-                        check_same_chunk(whole, chunk, data, shard.path)
-                        progress(data.records.nbytes)
-                    return whole.header.summary or {}
-            unsynced = 0
-            for chunk in writer.chunks():
-                shard = owners[chunk % len(owners)]
-                try:
-                    data = sound(shard, shard.checked_chunk, shard.local(chunk))
-                except ValueError:
-                    writer.discard()  # it may have been laid out from a damaged index
-                    raise
-                entry = shard.entry(shard.local(chunk))
-                if not writer.holds(chunk, entry):  # an earlier merge may have been of other shards
-                    writer.copy_chunk(chunk, data, entry)
+            return write_joined(writer, _chunks(owners, progress), schemas)
+
+
+def write_joined(
+    writer: StoreWriter, chunks: Iterable[tuple[int, ChunkData, NDArray[Any], Path]], schemas: Schemas
+) -> dict[str, Any]:
+    """Write a store of chunks that other stores hold, as far as an earlier run has not; the header's summary.
+
+    A finished store is compared with them and left as it is.
+
+    Args:
+        writer: writer of the whole store.
+        chunks: number, data, table entry and source of each chunk.
+        schemas: those that the store may have.
+
+    Raises:
+        ValueError: a damaged source; the unfinished work is thrown away, as it may have been laid out from a damaged index.
+        FileExistsError: the finished store holds other rows.
+    """
+    if writer.complete:
+        with open_store(writer.path, schemas) as whole:
+            for chunk, data, _, source in chunks:
+                check_same_chunk(whole, chunk, data, source)
+            return whole.header.summary or {}
+    unsynced = 0
+    try:
+        for chunk, data, entry, _ in chunks:
+            if not writer.holds(chunk, entry):  # an earlier merge may have been of other stores
+                writer.copy_chunk(chunk, data, entry)
                 unsynced += data.records.nbytes
-                progress(data.records.nbytes)
-                if unsynced > _SYNC_BYTES:
-                    writer.sync()
-                    unsynced = 0
-            return writer.finish()
+            if unsynced > SYNC_BYTES:
+                writer.sync()
+                unsynced = 0
+    except ValueError:
+        writer.discard()
+        raise
+    return writer.finish()
+
+
+def _chunks(
+    owners: Sequence[StoreFile], progress: Callable[[int], Any]
+) -> Iterator[tuple[int, ChunkData, NDArray[Any], Path]]:
+    """Number, data, table entry and file of each chunk; ValueError for a damaged shard."""
+    header = owners[0].header
+    for chunk in WHOLE.chunks(header.corpus_sentences, header.info.chunk_sentences):
+        shard = owners[chunk % len(owners)]
+        local = shard.local(chunk)
+        data = sound(shard, shard.checked_chunk, local)
+        yield chunk, data, shard.entry(local), shard.path
+        progress(data.records.nbytes)
 
 
 def _owners(shards: Sequence[StoreFile]) -> list[StoreFile]:

@@ -12,9 +12,10 @@ from numpy.typing import NDArray
 
 from fairseq_bert_kd.storage.chunk import check_rows, table_entry
 from fairseq_bert_kd.storage.folds import Fold, fold_numbers
+from fairseq_bert_kd.storage.merge import write_joined
 from fairseq_bert_kd.storage.schema import ChunkData, differing_fields
 from fairseq_bert_kd.storage.shards import WHOLE
-from fairseq_bert_kd.storage.store_file import StoreFile, check_same_chunk, open_store, sound
+from fairseq_bert_kd.storage.store_file import StoreFile, open_store, sound
 from fairseq_bert_kd.storage.topk import OTHER_FOLD, TopKInfo
 from fairseq_bert_kd.storage.writer import StoreWriter
 
@@ -47,21 +48,7 @@ def merge_folds(
         blobs = {name: sound(first, first.checked_blob, name) for name in info.blobs}
         lengths = np.concatenate([np.zeros(0, np.int64), *_lengths(first)])
         with StoreWriter(output, info, lengths, blobs, overwrite=overwrite) as writer:
-            chunks = _joined_chunks(stores, info, progress)
-            if writer.complete:
-                with open_store(writer.path, (TopKInfo,)) as whole:
-                    for chunk, data, _ in chunks:
-                        check_same_chunk(whole, chunk, data, first.path)
-                    return whole.header.summary or {}
-            try:
-                for chunk, data, entry in chunks:
-                    if not writer.holds(chunk, entry):  # an earlier merge may have been of other folds
-                        writer.copy_chunk(chunk, data, entry)
-                        writer.sync()
-            except ValueError:
-                writer.discard()
-                raise
-            return writer.finish()
+            return write_joined(writer, _joined_chunks(stores, info, progress), (TopKInfo,))
 
 
 def _in_order(stores: Sequence[StoreFile]) -> list[StoreFile]:
@@ -136,8 +123,8 @@ def _lengths(store: StoreFile) -> list[NDArray[np.int64]]:
 
 def _joined_chunks(
     stores: Sequence[StoreFile], info: TopKInfo, progress: Callable[[int], Any]
-) -> Iterator[tuple[int, ChunkData, NDArray[Any]]]:
-    """Number, data and table entry of each chunk of the result.
+) -> Iterator[tuple[int, ChunkData, NDArray[Any], Path]]:
+    """Number, data and table entry of each chunk of the result, and the file of the first fold.
 
     Raises:
         ValueError: as `merge_folds`.
@@ -148,17 +135,14 @@ def _joined_chunks(
         data = _joined(stores, parts, first.chunk_name(chunk))
         check_rows(data, info, first.sentences(chunk).start)
         entries = [store.entry(chunk) for store in stores]
-        yield (
+        entry = table_entry(
             chunk,
             data,
-            table_entry(
-                chunk,
-                data,
-                info,
-                gold_correct=sum(int(entry["gold_correct"]) for entry in entries),
-                gold_nll=sum(float(entry["gold_nll"]) for entry in entries),
-            ),
+            info,
+            gold_correct=sum(int(entry["gold_correct"]) for entry in entries),
+            gold_nll=sum(float(entry["gold_nll"]) for entry in entries),
         )
+        yield chunk, data, entry, first.path
         progress(sum(part.records.nbytes for part in parts))
 
 

@@ -131,7 +131,7 @@ class StoreDump(ABC):
 
     def chunks(self, shard: Shard = WHOLE) -> range:
         """Numbers of a shard's chunks."""
-        return range(shard.index, -(-self.sentences // self.info.chunk_sentences), shard.count)
+        return shard.chunks(self.sentences, self.info.chunk_sentences)
 
     def count(self, shard: Shard) -> dict[str, int]:
         """Sums of `count_chunk` over a shard, and the ``bytes`` of its rows and index."""

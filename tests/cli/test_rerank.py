@@ -66,7 +66,7 @@ def test_the_folder_is_looked_for_first(nbest, capsys, monkeypatch):
     monkeypatch.setattr("fairseq_bert_kd.cli.rerank.read_nbest", None)  # not reached
     words = ["rerank", str(nbest / "nbest.out"), "--output", str(nbest / "no" / "out"), "--by", "mbr"]
     assert cli_main(words) == 2
-    assert "does not exist; create it first" in capsys.readouterr().err
+    assert "does not exist. Create it first" in capsys.readouterr().err
 
 
 def test_lower_case_is_not_for_an_evaluator_that_reads_case(nbest, capsys, monkeypatch):

@@ -32,12 +32,12 @@ class Stub(nn.Module):
         return self.logits[: int(predicted.sum())], self.features[: int(aligned.sum())]
 
 
-def sample(labels):
+def sample(labels, predicted=PREDICTED):
     labels = torch.tensor(labels)
     return {
         "nsentences": 2,
         "ntokens": 6,
-        "net_input": {"texts": (), "predicted": PREDICTED, "aligned": labels != 0},
+        "net_input": {"texts": (), "predicted": predicted, "aligned": labels != 0},
         "entity_labels": labels,
         "target": torch.tensor([[0, 0, 2], [1, 1, 2]]),
     }
@@ -55,6 +55,16 @@ def test_loss_by_hand():
     assert log["chance"] == 1.0  # of two rows one would be right
     loss, _, _ = criterion(model, sample([[3, 0, 0], [0, 0, 0]]))
     torch.testing.assert_close(loss.item(), tokens, atol=1e-5, rtol=0)  # one candidate
+
+
+def test_entities_weigh_as_much_as_masked_tokens_whatever_their_number():
+    """One masked token and two entities: fairseq divides the sum by 1, so the entities come in by their mean."""
+    criterion = EntityMaskedLMCriterion(SimpleNamespace(target_dictionary=None))
+    one_token = PREDICTED & torch.tensor([[True], [False]])
+    loss, size, _ = criterion(Stub(), sample([[1, 3, 0], [0, 0, 0]], one_token))
+    entities = math.log(1 + math.exp(-1)) + math.log(1 + math.exp(-9))
+    assert size == 1
+    torch.testing.assert_close(loss.item(), math.log(2) + entities / 2, atol=1e-5, rtol=0)
 
 
 def test_a_batch_without_entities_has_a_gradient_everywhere():

@@ -13,6 +13,7 @@ from fairseq.logging import metrics
 from omegaconf import OmegaConf
 from torch.testing import assert_close
 
+from fairseq_bert_kd.batch import twice
 from fairseq_bert_kd.criterions.layer_distillation import LayerDistillationCriterion
 from fairseq_bert_kd.criterions.layer_distillation_options import TERMS, LayerDistillationConfig, term_weights
 from fairseq_bert_kd.teachers.layer_teacher import LiveLayerTeacher
@@ -60,6 +61,21 @@ def sample_of(task, *texts):
 
 def gradients(model):
     return {name: weight.grad for name, weight in model.named_parameters() if weight.grad is not None}
+
+
+# ---- a sentence that stands in the batch twice -------------------------------------------------------------
+def test_each_copy_of_a_sentence_learns_its_own_prediction(task, student, teacher):
+    """The teacher reads single sentences and answers for both copies, which stand one after the other."""
+    criterion = made(task, student, teacher, layer_stage="prediction")
+    sample = sample_of(task, FIRST)
+    single = criterion._ask_teacher(student, sample).logits
+    answers = criterion._ask_teacher(student, twice(sample)).logits
+    assert not torch.equal(single[0], single[1])
+    assert [torch.equal(answer, single[row // 2]) for row, answer in enumerate(answers)] == [True] * 4
+    loss, size, _ = criterion(student.eval(), sample)
+    loss_of_both, size_of_both, _ = criterion(student, twice(sample))
+    assert_close(loss_of_both, 2 * loss)
+    assert (size, size_of_both) == (2, 4)
 
 
 # ---- parity with the released code -------------------------------------------------------------------------

@@ -40,7 +40,7 @@ def test_every_field_arrives_bit_for_bit(rich):
         assert_rows_of(entry, row, rich, int(sentence))
     assert entry["temperatures"] == (1.0, 5.0)
     assert entry["gold_stored"]
-    assert any(rich.is_missing(int(i)) for i in sentences) or rich.missing_sentences == 0
+    assert any(rich.is_missing(int(i)) for i in sentences)  # so that the test can fail
 
 
 def test_every_sentence_of_several_parts(rich, tmp_path):

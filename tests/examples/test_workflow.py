@@ -114,7 +114,8 @@ import sys
 from pathlib import Path
 from examples.workflow.engine import Step, Workflow
 
-command = "echo start; test -e begun-once || { touch begun-once; sleep 3; echo; }; echo end"
+wait = "for i in $(seq 600); do test -e go-on && break; sleep 0.1; done"
+command = f"echo start; test -e begun-once || {{ touch begun-once; {wait}; echo; }}; echo end"
 steps = [Step("data", "echo x >> data"), Step("teacher", command, after=["data"], resumes=True)]
 sys.exit(Workflow(Path(sys.argv[1]), steps, jobs=1).run())
 """
@@ -129,7 +130,8 @@ def test_a_start_that_was_killed_goes_on_where_it_was(out):
             time.sleep(0.05)
         child.send_signal(signal.SIGKILL)
     with pytest.raises(BlockingIOError, match="is in use by another start, or by a step that outlived one"):
-        Workflow(out, [], jobs=1).run()  # its step is still asleep
+        Workflow(out, [], jobs=1).run()  # its step still waits
+    (out / "go-on").touch()
     for _ in range(60):
         again = subprocess.run(
             command, env=environment, capture_output=True, text=True, check=False, timeout=60

@@ -48,6 +48,12 @@ def test_relations_by_hand():
     assert (loss.item(), alone.grad.tolist()) == (0, [[0, 0]])
 
 
+def test_a_zero_vector_is_related_to_nothing_and_not_compared_with_itself():
+    """Its cosine with itself is 0 on one side and 1 on the other; those with the other sentence are 0 on both."""
+    student, teacher = torch.tensor([[0.0, 0.0], [1.0, 0.0]]), torch.tensor([[0.0, 2.0], [3.0, 0.0]])
+    assert relational_loss(student, teacher).item() == 0
+
+
 def test_relations_are_float32_under_automatic_casts():
     """Differences of cosines are far below what bfloat16 resolves."""
     generator = torch.Generator().manual_seed(1)

@@ -70,9 +70,9 @@ def test_log_probabilities_and_entropies_are_the_policy_s():
 
 @pytest.mark.parametrize("vocab", [5, BLOCK, 3 * BLOCK + 17])
 def test_frequencies_are_the_probabilities(vocab):
-    """20,000 draws of one token; every token within five standard deviations."""
+    """20,000 draws of one token: each within five standard deviations, and three more, as counts of rare ones are skewed."""
     rows = 20_000
-    logits = torch.randn(vocab) * 2
+    logits = torch.randn(vocab, generator=torch.Generator().manual_seed(0)) * 2
     draws = uniform_draws(3, 0, [0], [rows], 1)
     policy = Markov(logits.expand(1, vocab, vocab).expand(rows, vocab, vocab))
     drawn = sample_sequences(policy, torch.ones(rows, dtype=torch.int64), SYMBOLS, draws)
@@ -80,7 +80,7 @@ def test_frequencies_are_the_probabilities(vocab):
     expected = allowed(logits).exp()
     assert not counts[[SYMBOLS.pad, SYMBOLS.bos]].any()
     deviation = (rows * expected * (1 - expected)).sqrt()
-    assert ((counts - rows * expected).abs() <= 5 * deviation + 1e-6).all()
+    assert ((counts - rows * expected).abs() <= 5 * deviation + 3).all()
 
 
 def test_no_impossible_token_at_the_ends_of_the_interval():

@@ -145,7 +145,9 @@ def test_constant_added_to_the_teachers_logits_changes_nothing(name):
 # --- parts
 
 
-@pytest.mark.parametrize(("temperature", "column"), [(10.0, 1), (0.1, 2), (0.30000001, 3), (2.0, None)])
+@pytest.mark.parametrize(
+    ("temperature", "column"), [(10.0, 1), (0.1, 2), (0.30000001, 3), (2.0, None), (10.01, None)]
+)
 def test_column_of_a_temperature(temperature, column):
     assert soft_targets.column_of((1.0, 10.0, 0.1, 0.3), temperature) == column
 

@@ -213,6 +213,14 @@ def test_draws_at_the_ends_of_the_unit_interval_have_mass():
     assert rows.sample_ids.tolist() == [[1, 4]]
 
 
+def test_draws_find_a_token_whose_mass_float32_loses_in_a_sum():
+    """Outside token 0 the others have 1, 2e-9 and 2e-9 parts: in float32 their sum stays at 1."""
+    logits = torch.tensor([[5.0, 1.0, -19.0, -19.0]])
+    uniforms = torch.tensor([[0.5, 1 - 3e-9, 1 - 1e-9]], dtype=torch.float64)
+    rows = make(logits, k=1, uniforms=uniforms, gold=torch.tensor([0]))
+    assert rows.sample_ids.tolist() == [[1, 2, 3]]
+
+
 def test_no_temperature_is_allowed():
     rows = make(random_logits(), temperatures=())
     assert rows.log_normalisers.shape == (20, 0)

@@ -305,6 +305,16 @@ def test_update_0_draws_what_a_dump_stores(teacher, pairs, tmp_path):
     assert np.concatenate(same).mean() > 0.8
 
 
+def test_a_dump_draws_the_same_in_chunks_of_any_size(teacher, pairs, tmp_path):
+    """And others for each sentence of a chunk, and for the first ones of two chunks."""
+    one, other = (
+        dumped(teacher, pairs, tmp_path / f"{size}", samples=3, sample_seed=4, chunk_sentences=size)
+        for size in (len(LENGTHS), 2)
+    )
+    same = [(one.rows(i)["sample_ids"] == other.rows(i)["sample_ids"]).flatten() for i in range(len(LENGTHS))]
+    assert np.concatenate(same).mean() > 0.8  # a last bit of a logit may move a draw
+
+
 def test_gradient_flows_to_the_student_through_teacher_constants(teacher, pairs):
     sample = make_sample(teacher, pairs, [0, 3, 5])
     entry = LiveTeacher(teacher, **SETTINGS, samples=1, full=True).teacher_batch(sample)
