@@ -256,7 +256,14 @@ def test_refusals(folder, tmp_path, capsys):
     assert "row 1: mention 0 to 999" in refused([{"text": lines[0], "mentions": [[0, 999, "Q"]]}, *rows[1:]])
     assert "expected a JSON object" in refused([{"mentions": []}])
     two = {"text": lines[0], "mentions": [[0, len(lines[0].split()[0]), "Q7"]] * 2}
-    for wrong in ({"mentions": [[-1, 0, 3, "Q7"]]}, {"mentions": [[0, 2.5, "Q7"]]}, {"arguments": [-1]}):
+    for wrong in (
+        {"mentions": [[-1, 0, 3, "Q7"]]},
+        {"mentions": [[0, 2.5, "Q7"]]},
+        {"arguments": [-1]},
+        {"text": None},
+        {"texts": lines[0]},
+        {"types": "verb"},  # its letters are no types
+    ):
         assert "line 1: expected a JSON object" in refused([two | wrong, *rows[1:]])
     assert "row 1: `arguments` name one mention twice" in refused([two | {"arguments": [1, 1]}, *rows[1:]])
     assert "row 1: the arguments Q7 and Q7 overlap" in refused([two | {"arguments": [0, 1]}, *rows[1:]])
