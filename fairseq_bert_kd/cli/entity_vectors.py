@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from fairseq_bert_kd.functional.translation_embeddings import (
@@ -248,31 +249,54 @@ def _ranked(evaluated: Sequence[Triple], entities: dict[str, int], relations: di
 
 
 def _of_array(args: argparse.Namespace) -> EntityVectors:
-    """Vectors of an array, with the labels of its rows.
-
-    Raises:
-        ValueError: labels that do not name each row once.
-    """
-    try:
-        array = np.load(args.array, allow_pickle=False)
-    except ValueError:
-        raise ValueError(
-            f"--array `{args.array}` is not a .npy file of numbers; save it with numpy.save"
-        ) from None
-    rows = [line.rstrip("\r\n").split("\t") for line in open_lines(args.array_ids)]
-    if rows and rows[0] == ["id", "label"]:  # PyKEEN's heading
-        rows = rows[1:]
-    if all(len(row) == 2 for row in rows):
-        numbers = [row[0] for row in rows]
-        if sorted(numbers, key=lambda text: int(text) if text.isdecimal() else -1) != [
-            str(n) for n in range(len(rows))
-        ]:
-            raise ValueError(
-                f"`{args.array_ids}`: expected the numbers 0 to {len(rows) - 1} in the first column, once each; give PyKEEN's "
-                "entity_to_id.tsv.gz"
-            )
-        rows = sorted(([row[1], row[0]] for row in rows), key=lambda row: int(row[1]))
-    ids = tuple(row[0] for row in rows)
-    vectors = np.ascontiguousarray(array, np.float32)
+    """Vectors of an array, with the labels of its rows."""
+    vectors = np.ascontiguousarray(_real_array(args.array), np.float32)
+    ids = _labels(args.array_ids)
     check_vectors(ids, vectors, args.array)
     return EntityVectors(ids, vectors)
+
+
+def _real_array(path: str) -> NDArray[Any]:
+    """The array of a .npy file.
+
+    Raises:
+        ValueError: it is no such file, or not of real numbers.
+    """
+    try:
+        array = np.load(path, allow_pickle=False)
+    except (ValueError, EOFError):
+        array = None
+    if not isinstance(array, np.ndarray) or array.dtype.kind not in "fiuc":
+        raise ValueError(f"--array `{path}` is not a .npy file of numbers; save it with numpy.save")
+    if array.dtype.kind == "c":
+        raise ValueError(
+            f"--array `{path}` holds complex numbers, as of RotatE and ComplEx, and an encoder reads real ones; save both parts "
+            "side by side: numpy.concatenate([array.real, array.imag], axis=1)"
+        )
+    return array
+
+
+def _labels(path: str) -> tuple[str, ...]:
+    """Labels of an array's rows, in their order.
+
+    Raises:
+        ValueError: a line of another form, a label that is empty, or numbers that do not name each row once.
+    """
+    rows = [line.rstrip("\r\n").split("\t") for line in open_lines(path)]
+    if rows and rows[0] == ["id", "label"]:  # PyKEEN's heading
+        rows = rows[1:]
+    if {len(row) for row in rows} not in ({1}, {2}) or not all(row[-1] for row in rows):
+        raise ValueError(
+            f"`{path}`: expected a label on each line, or a number, a tab and a label; give PyKEEN's entity_to_id.tsv.gz, or one "
+            "label a line"
+        )
+    if len(rows[0]) == 1:
+        return tuple(label for [label] in rows)
+    numbered = {number: label for number, label in rows}
+    expected = list(map(str, range(len(rows))))
+    if set(numbered) != set(expected):
+        raise ValueError(
+            f"`{path}`: expected the numbers 0 to {len(rows) - 1} in the first column, once each; give PyKEEN's "
+            "entity_to_id.tsv.gz"
+        )
+    return tuple(numbered[number] for number in expected)

@@ -351,6 +351,32 @@ def test_vectors_of_a_library(tmp_path, capsys):
     assert output.with_suffix(".txt").read_text().split() == ["a", "b", "c"]
 
 
+@pytest.mark.parametrize(
+    ("array", "ids", "said"),
+    [
+        (np.ones((2, 3), np.complex64), "a\nb\n", "holds complex numbers"),  # half of each would be lost
+        (np.array([["1", "2"], ["3", "4"]]), "a\nb\n", "is not a .npy file of numbers"),
+        (None, "a\nb\n", "is not a .npy file of numbers"),
+        (np.ones((2, 0)), "a\nb\n", "got an array of shape (2, 0)"),
+        (np.eye(2), "0\ta\tQ1\n1\tb\tQ2\n", "expected a label on each line"),  # the ids would be 0 and 1
+        (np.eye(2), "a\n\n", "expected a label on each line"),
+        (np.eye(2), "0\ta\n0\tb\n", "expected the numbers 0 to 1"),
+        (np.eye(2), "a\t0\nb\t1\n", "expected the numbers 0 to 1"),
+        (np.eye(2), "", "expected a label on each line"),
+    ],
+)
+def test_arrays_that_are_no_vectors_of_their_ids_are_refused(tmp_path, capsys, array, ids, said):
+    if array is None:
+        (tmp_path / "array.npy").write_bytes(b"")
+    else:
+        np.save(tmp_path / "array.npy", array)
+    (tmp_path / "ids.tsv").write_text(ids)
+    words = ("--array", tmp_path / "array.npy", "--array-ids", tmp_path / "ids.tsv")
+    assert cli("entity-vectors", *words, "--output", tmp_path / "own.safetensors") == 2
+    assert said in capsys.readouterr().err
+    assert not list(tmp_path.glob("own.*"))
+
+
 def test_mentions_of_other_splits_stay_and_mixed_files_are_found(folder, tmp_path, capsys):
     data = shutil.copytree(folder / "data", tmp_path / "data")
     vectors = (
