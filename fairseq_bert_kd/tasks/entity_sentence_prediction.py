@@ -66,8 +66,21 @@ class EntitySentencePredictionTask(SentencePredictionWithTeacherTask):
 
     @functools.cached_property
     def types(self) -> tuple[str, ...]:
-        """Names of the types that mentions of unlabelled sentences have, any number each; empty for other data."""
-        return type_names(next(iter(self._folders))) if self.spec.kind == UNLABELLED else ()
+        """Names of the types that mentions of unlabelled sentences have, any number each; empty for other data.
+
+        Raises:
+            ValueError: folders whose types differ, since each numbers its own.
+        """
+        if self.spec.kind != UNLABELLED:
+            return ()
+        (first, names), *others = ((folder, type_names(folder)) for folder in self._folders)
+        for folder, found in others:
+            if found != names:
+                raise ValueError(
+                    f"the mentions of data folder `{first}` have the types {', '.join(names) or '(none)'}, those of `{folder}` "
+                    f"{', '.join(found) or '(none)'}; put the rows of both into one folder, or train on one of them"
+                )
+        return names
 
     @property
     def predicted_kind(self):

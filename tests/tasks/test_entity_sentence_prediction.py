@@ -149,9 +149,9 @@ def test_typing_with_any_number_of_types(folder, tmp_path, capsys):
     table = read_types(tmp_path / "data", "train", len(lines))
     assert table.tolist()[:3] == [[0, 0, 1, 0], [1, 1, 0, 0], [0, 0, 0, 0]]
 
-    def train(criterion):
+    def train(criterion, data=tmp_path / "data"):
         run_fairseq(
-            "train", tmp_path / "data", "--user-dir", PLUGIN, "--task", "entity_sentence_prediction", "--arch", "entity_encoder",
+            "train", data, "--user-dir", PLUGIN, "--task", "entity_sentence_prediction", "--arch", "entity_encoder",
             "--encoder-layers", 2, "--encoder-hidden", 16, "--encoder-heads", 2, "--entity-vectors", folder / "graph.safetensors",
             "--criterion", criterion, "--optimizer", "adam", "--lr", 0.01, "--batch-size", 4, "--max-update", 2,
             "--save-dir", tmp_path / "model", "--no-epoch-checkpoints", "--num-workers", 0, "--no-progress-bar", "--cpu",
@@ -165,6 +165,11 @@ def test_typing_with_any_number_of_types(folder, tmp_path, capsys):
     state = torch.load(tmp_path / "model" / "checkpoint_last.pt", weights_only=False)
     assert 0 <= state["extra_state"]["val_loss"] <= 100  # F1
     assert state["model"]["classification_heads.sentence_classification_head.output.weight"].shape[0] == 4
+    other = shutil.copytree(tmp_path / "data", tmp_path / "other")
+    (tmp_path / "o.jsonl").write_text((tmp_path / "m.jsonl").read_text().replace('"verb"', '"action"'))
+    assert cli("entities", other, "--vectors", folder / "graph.safetensors", "--overwrite", "--train", tmp_path / "o.jsonl", "--valid", tmp_path / "o.jsonl") == 0  # fmt: skip
+    with pytest.raises(ValueError, match="types being, person, verb, word, those of .*other` action, being"):
+        train("entity_typing", data=f"{tmp_path / 'data'}:{other}")
     path, out, scores = tmp_path / "model/checkpoint_last.pt", tmp_path / "out", tmp_path / "scores.json"
     words = (
         "evaluate-sentences",
