@@ -152,15 +152,20 @@ class EntitySentencePredictionTask(SentencePredictionWithTeacherTask):
         arguments = self.marked_arguments
         if not arguments:
             return texts, mentions
-        without = rows_without(mentions, arguments, len(texts[0]))
-        if without == len(texts[0]):
+        if rows_without(mentions, arguments, len(texts[0])) == len(texts[0]):
             raise ValueError(
                 f"--entity-markers {kind} marks {arguments} arguments, no row of split `{split}` names them; give the mentions "
                 "`arguments` (see `fairseq-bert-kd entities --help`), or leave the option out"
             )
-        if without:
-            logger.warning("%s: %d of %d rows lack an argument to mark", split, without, len(texts[0]))
         return mark_arguments(texts, mentions, self._markers(arguments))
+
+    def truncate(self, dataset, name):
+        """Cut rows, and count those of which no argument is left, or was there, at a place that is to be marked."""
+        super().truncate(dataset, name)
+        if without := dataset.rows_without(self.marked_arguments):
+            logger.warning(
+                "%s: %d of %d rows lack an argument to mark (not named, or behind the cut)", name, without, len(dataset)
+            )
 
     def _markers(self, arguments: int) -> list[int]:
         """Ids of the markers of the arguments."""

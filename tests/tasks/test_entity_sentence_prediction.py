@@ -18,7 +18,7 @@ from fairseq_bert_kd.storage import entity_mentions
 from fairseq_bert_kd.storage.entity_mentions import read_mentions, read_types, type_names
 from fairseq_bert_kd.storage.entity_vectors import read_entity_vectors
 from fairseq_bert_kd.storage.fairseq_data import open_sides, sentence_files
-from tests.tiny_chain import PLUGIN, build_teacher_folder, run_fairseq
+from tests.tiny_chain import PLUGIN, build_teacher_folder, logged, run_fairseq
 from tests.tiny_sentences import prepare, write_table
 
 WORDS = ("eat", "man", "near", "people", "auf", "der", "ein", "und")
@@ -107,7 +107,11 @@ def test_a_relation_between_markers(folder, tmp_path, capsys):
         train()
     with pytest.raises(ValueError, match="must name 2 different pieces"):
         train("--entity-marker-pieces", "man")
-    train("--entity-marker-pieces", "man,people")
+    with logged("fairseq_bert_kd.tasks.entity_sentence_prediction") as messages:
+        train("--entity-marker-pieces", "man,people")
+        assert messages == []
+        train("--entity-marker-pieces", "man,people", "--max-positions", 4, "--save-dir", tmp_path / "cut")
+    assert "train: 24 of 24 rows lack an argument to mark (not named, or behind the cut)" in messages
     assert cli("evaluate-sentences", data, "--path", tmp_path / "checkpoint_last.pt", "--cpu") == 0
     at_arguments = (
         "--entity-pooling",
