@@ -25,7 +25,7 @@ from fairseq_bert_kd.storage.entity_vectors import (
     ids_path,
     write_entity_vectors,
 )
-from fairseq_bert_kd.storage.triples import Triple, numbered, read_triples
+from fairseq_bert_kd.storage.triples import Graph, Triple, numbered, read_graph, read_triples
 from fairseq_bert_kd.text_lines import open_lines
 
 logger = logging.getLogger(__name__)
@@ -100,17 +100,11 @@ def main(args: argparse.Namespace) -> None:
         vectors = _of_array(args)
         write_entity_vectors(output, vectors)
     else:
-        triples, evaluated, others = (
-            read_triples(files) if files else [] for files in (args.triples, args.valid, args.known)
-        )
-        _check_apart(triples, evaluated)
-        entities = {
-            name: number for number, name in enumerate(sorted({t[i] for t in triples for i in (0, 2)}))
-        }
-        relations = {name: number for number, name in enumerate(sorted({t[1] for t in triples}))}
-        graph = torch.from_numpy(numbered(triples, entities, relations)[0])
+        evaluated, others = (read_triples(files) if files else [] for files in (args.valid, args.known))
+        read = read_graph(args.triples)
+        entities, relations, graph = read.entities, read.relations, torch.from_numpy(read.triples)
         print(f"graph: {len(graph):,} triples, {len(entities):,} entities, {len(relations)} relations")
-        ranked = _ranked(evaluated, entities, relations)
+        ranked = _ranked(evaluated, read)
         table, translations = train(graph, len(entities), len(relations), args)
         vectors = EntityVectors(tuple(entities), table.numpy())
         check_vectors(vectors.ids, vectors.vectors, "the trained table")
@@ -161,14 +155,6 @@ def _checked_output(args: argparse.Namespace) -> Path:
         if getattr(args, name) < 1:
             raise ValueError(f"--{name} must be at least 1, got {getattr(args, name)}")
     return output
-
-
-def _check_apart(triples: Sequence[Triple], evaluated: Sequence[Triple]) -> None:
-    if shared := set(triples) & set(evaluated):
-        raise ValueError(
-            f"{len(shared):,} of {len(evaluated):,} triples of --valid are in the graph too (first: {' '.join(min(shared))}): "
-            "their ranks would say nothing; take them out of --triples"
-        )
 
 
 def train(triples: Tensor, entities: int, relations: int, args: argparse.Namespace) -> tuple[Tensor, Tensor]:
@@ -230,13 +216,21 @@ def _update(
     return float(loss.detach())
 
 
-def _ranked(evaluated: Sequence[Triple], entities: dict[str, int], relations: dict[str, int]) -> Tensor:
+def _ranked(evaluated: Sequence[Triple], graph: Graph) -> Tensor:
     """``(n, 3)`` numbers of the triples to rank; say how many others there are.
 
     Raises:
-        ValueError: there are only others.
+        ValueError: some are in the graph, or there are only others.
     """
-    triples, unknown = numbered(evaluated, entities, relations)
+    triples, unknown = numbered(evaluated, graph.entities, graph.relations)
+    shared = np.isin(graph.keys(triples), graph.keys(graph.triples))
+    if shared.any():
+        entities, relations = list(graph.entities), list(graph.relations)
+        named = ((entities[h], relations[r], entities[t]) for h, r, t in triples[shared].tolist())
+        raise ValueError(
+            f"{shared.sum():,} of {len(evaluated):,} triples of --valid are in the graph too (first: {' '.join(min(named))}): "
+            "their ranks would say nothing; take them out of --triples"
+        )
     if unknown:
         print(
             f"{unknown:,} of {len(evaluated):,} triples of --valid have an entity or relation that the graph has not: left out"
