@@ -286,11 +286,11 @@ def _labels(path: str) -> tuple[str, ...]:
         )
     if len(rows[0]) == 1:
         return tuple(label for [label] in rows)
-    numbered = {number: label for number, label in rows}
+    by_number = dict(rows)
     expected = list(map(str, range(len(rows))))
-    if set(numbered) != set(expected):
+    if set(by_number) != set(expected):
         raise ValueError(
             f"`{path}`: expected the numbers 0 to {len(rows) - 1} in the first column, once each; give PyKEEN's "
             "entity_to_id.tsv.gz"
         )
-    return tuple(numbered[number] for number in expected)
+    return tuple(by_number[number] for number in expected)

@@ -164,7 +164,10 @@ class EntitySentencePredictionTask(SentencePredictionWithTeacherTask):
         super().truncate(dataset, name)
         if without := dataset.rows_without(self.marked_arguments):
             logger.warning(
-                "%s: %d of %d rows lack an argument to mark (not named, or behind the cut)", name, without, len(dataset)
+                "%s: %d of %d rows lack an argument to mark (not named, or behind the cut)",
+                name,
+                without,
+                len(dataset),
             )
 
     def _markers(self, arguments: int) -> list[int]:
