@@ -109,7 +109,7 @@ class MentionsByRow:
         """
         row, text, begin, _, _, number = self._arguments.T
         counted = (number <= arguments) & (begin < lengths[row, text])
-        return np.bincount(row[counted], minlength=len(lengths))
+        return np.bincount(row[counted], minlength=len(lengths)).astype(np.int64)
 
     def spans(self, row: int) -> list[Spans]:
         """Mentions of each text of a row that name an entity."""
