@@ -199,7 +199,7 @@ def _read(path: str) -> Iterator[RowMentions]:
     for number, line in enumerate(open_lines(path), start=1):
         try:
             fields = json.loads(line)
-            texts = fields["texts"] if "texts" in fields else [fields["text"]]
+            texts = _strings(fields["texts"] if "texts" in fields else [fields["text"]])
             mentions: list[list[Mention]] = [[] for _ in texts]
             places = []
             for *which, begin, end, entity in fields["mentions"]:
@@ -207,7 +207,7 @@ def _read(path: str) -> Iterator[RowMentions]:
                 places.append((text, len(mentions[_number(text)])))
                 mentions[text].append(Mention(_number(begin), _number(end), str(entity)))
             arguments = [places[_number(mention)] for mention in fields.get("arguments", ())]
-            types = list(map(str, fields.get("types", ())))
+            types = _strings(fields.get("types", []))
         except (ValueError, KeyError, TypeError, IndexError):
             raise ValueError(
                 f"{path}, line {number:,}: expected a JSON object with a text and its mentions (see `fairseq-bert-kd entities "
@@ -221,6 +221,13 @@ def _number(value: Any) -> int:
     if type(value) is not int or value < 0:
         raise ValueError(value)
     return value
+
+
+def _strings(values: Any) -> list[str]:
+    """A list of strings of the file; ValueError for anything else, such as one string alone."""
+    if not (isinstance(values, list) and all(isinstance(value, str) for value in values)):
+        raise ValueError(values)
+    return values
 
 
 def _row(sides: Sequence[IndexedTokens], number: int) -> list[list[int]]:

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from fairseq_bert_kd.functional.translation_embeddings import (
@@ -24,7 +25,7 @@ from fairseq_bert_kd.storage.entity_vectors import (
     ids_path,
     write_entity_vectors,
 )
-from fairseq_bert_kd.storage.triples import Triple, numbered, read_triples
+from fairseq_bert_kd.storage.triples import Graph, Triple, numbered, read_graph, read_triples
 from fairseq_bert_kd.text_lines import open_lines
 
 logger = logging.getLogger(__name__)
@@ -99,17 +100,11 @@ def main(args: argparse.Namespace) -> None:
         vectors = _of_array(args)
         write_entity_vectors(output, vectors)
     else:
-        triples, evaluated, others = (
-            read_triples(files) if files else [] for files in (args.triples, args.valid, args.known)
-        )
-        _check_apart(triples, evaluated)
-        entities = {
-            name: number for number, name in enumerate(sorted({t[i] for t in triples for i in (0, 2)}))
-        }
-        relations = {name: number for number, name in enumerate(sorted({t[1] for t in triples}))}
-        graph = torch.from_numpy(numbered(triples, entities, relations)[0])
+        evaluated, others = (read_triples(files) if files else [] for files in (args.valid, args.known))
+        read = read_graph(args.triples)
+        entities, relations, graph = read.entities, read.relations, torch.from_numpy(read.triples)
         print(f"graph: {len(graph):,} triples, {len(entities):,} entities, {len(relations)} relations")
-        ranked = _ranked(evaluated, entities, relations)
+        ranked = _ranked(evaluated, read)
         table, translations = train(graph, len(entities), len(relations), args)
         vectors = EntityVectors(tuple(entities), table.numpy())
         check_vectors(vectors.ids, vectors.vectors, "the trained table")
@@ -160,14 +155,6 @@ def _checked_output(args: argparse.Namespace) -> Path:
         if getattr(args, name) < 1:
             raise ValueError(f"--{name} must be at least 1, got {getattr(args, name)}")
     return output
-
-
-def _check_apart(triples: Sequence[Triple], evaluated: Sequence[Triple]) -> None:
-    if shared := set(triples) & set(evaluated):
-        raise ValueError(
-            f"{len(shared):,} of {len(evaluated):,} triples of --valid are in the graph too (first: {' '.join(min(shared))}): "
-            "their ranks would say nothing; take them out of --triples"
-        )
 
 
 def train(triples: Tensor, entities: int, relations: int, args: argparse.Namespace) -> tuple[Tensor, Tensor]:
@@ -229,13 +216,21 @@ def _update(
     return float(loss.detach())
 
 
-def _ranked(evaluated: Sequence[Triple], entities: dict[str, int], relations: dict[str, int]) -> Tensor:
+def _ranked(evaluated: Sequence[Triple], graph: Graph) -> Tensor:
     """``(n, 3)`` numbers of the triples to rank; say how many others there are.
 
     Raises:
-        ValueError: there are only others.
+        ValueError: some are in the graph, or there are only others.
     """
-    triples, unknown = numbered(evaluated, entities, relations)
+    triples, unknown = numbered(evaluated, graph.entities, graph.relations)
+    shared = np.isin(graph.keys(triples), graph.keys(graph.triples))
+    if shared.any():
+        entities, relations = list(graph.entities), list(graph.relations)
+        named = ((entities[h], relations[r], entities[t]) for h, r, t in triples[shared].tolist())
+        raise ValueError(
+            f"{shared.sum():,} of {len(evaluated):,} triples of --valid are in the graph too (first: {' '.join(min(named))}): "
+            "their ranks would say nothing; take them out of --triples"
+        )
     if unknown:
         print(
             f"{unknown:,} of {len(evaluated):,} triples of --valid have an entity or relation that the graph has not: left out"
@@ -248,31 +243,54 @@ def _ranked(evaluated: Sequence[Triple], entities: dict[str, int], relations: di
 
 
 def _of_array(args: argparse.Namespace) -> EntityVectors:
-    """Vectors of an array, with the labels of its rows.
-
-    Raises:
-        ValueError: labels that do not name each row once.
-    """
-    try:
-        array = np.load(args.array, allow_pickle=False)
-    except ValueError:
-        raise ValueError(
-            f"--array `{args.array}` is not a .npy file of numbers; save it with numpy.save"
-        ) from None
-    rows = [line.rstrip("\r\n").split("\t") for line in open_lines(args.array_ids)]
-    if rows and rows[0] == ["id", "label"]:  # PyKEEN's heading
-        rows = rows[1:]
-    if all(len(row) == 2 for row in rows):
-        numbers = [row[0] for row in rows]
-        if sorted(numbers, key=lambda text: int(text) if text.isdecimal() else -1) != [
-            str(n) for n in range(len(rows))
-        ]:
-            raise ValueError(
-                f"`{args.array_ids}`: expected the numbers 0 to {len(rows) - 1} in the first column, once each; give PyKEEN's "
-                "entity_to_id.tsv.gz"
-            )
-        rows = sorted(([row[1], row[0]] for row in rows), key=lambda row: int(row[1]))
-    ids = tuple(row[0] for row in rows)
-    vectors = np.ascontiguousarray(array, np.float32)
+    """Vectors of an array, with the labels of its rows."""
+    vectors = np.ascontiguousarray(_real_array(args.array), np.float32)
+    ids = _labels(args.array_ids)
     check_vectors(ids, vectors, args.array)
     return EntityVectors(ids, vectors)
+
+
+def _real_array(path: str) -> NDArray[Any]:
+    """The array of a .npy file.
+
+    Raises:
+        ValueError: it is no such file, or not of real numbers.
+    """
+    try:
+        array = np.load(path, allow_pickle=False)
+    except (ValueError, EOFError):
+        array = None
+    if not isinstance(array, np.ndarray) or array.dtype.kind not in "fiuc":
+        raise ValueError(f"--array `{path}` is not a .npy file of numbers; save it with numpy.save")
+    if array.dtype.kind == "c":
+        raise ValueError(
+            f"--array `{path}` holds complex numbers, as of RotatE and ComplEx, and an encoder reads real ones; save both parts "
+            "side by side: numpy.concatenate([array.real, array.imag], axis=1)"
+        )
+    return array
+
+
+def _labels(path: str) -> tuple[str, ...]:
+    """Labels of an array's rows, in their order.
+
+    Raises:
+        ValueError: a line of another form, a label that is empty, or numbers that do not name each row once.
+    """
+    rows = [line.rstrip("\r\n").split("\t") for line in open_lines(path)]
+    if rows and rows[0] == ["id", "label"]:  # PyKEEN's heading
+        rows = rows[1:]
+    if {len(row) for row in rows} not in ({1}, {2}) or not all(row[-1] for row in rows):
+        raise ValueError(
+            f"`{path}`: expected a label on each line, or a number, a tab and a label; give PyKEEN's entity_to_id.tsv.gz, or one "
+            "label a line"
+        )
+    if len(rows[0]) == 1:
+        return tuple(label for [label] in rows)
+    by_number = dict(rows)
+    expected = list(map(str, range(len(rows))))
+    if set(by_number) != set(expected):
+        raise ValueError(
+            f"`{path}`: expected the numbers 0 to {len(rows) - 1} in the first column, once each; give PyKEEN's "
+            "entity_to_id.tsv.gz"
+        )
+    return tuple(by_number[number] for number in expected)

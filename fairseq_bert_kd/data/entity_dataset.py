@@ -51,6 +51,10 @@ class EntitySentenceDataset(SentenceDataset):
                 places[begin : len(places) - 1][:1] = number
         return item | {"entities": entities, "arguments": arguments}
 
+    def rows_without(self, arguments: int) -> int:
+        """Number of rows that have not all of the first arguments, or of which the cut has taken one's first piece."""
+        return int((self.mentions.arguments_within(self.lengths - 1, arguments) < arguments).sum())
+
     def collater(self, samples):
         batch = super().collater(samples)
         if batch:

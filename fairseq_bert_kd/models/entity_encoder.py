@@ -1,5 +1,6 @@
 """fairseq model ``entity_encoder``: ``hf_encoder`` with knowledge-graph vectors beside its last layers (ERNIE)."""
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Optional
@@ -16,6 +17,8 @@ from fairseq_bert_kd.modules.encoder_start import entities_of_checkpoint
 from fairseq_bert_kd.modules.entity_reader import EntityOptions, EntityReader
 from fairseq_bert_kd.modules.pretrained_encoder import EncoderSpec
 from fairseq_bert_kd.modules.sentence_classifier import new_linear, pool
+
+logger = logging.getLogger(__name__)
 
 SENTENCE = "sentence"
 ARGUMENTS = "arguments"
@@ -46,6 +49,7 @@ class EntityEncoder(HfEncoder):
 
     entities: EntityReader
     arguments: int = 0
+    _said_without = False  # that vectors of sentences read no entities
 
     @classmethod
     def build_model(cls, cfg, task):
@@ -180,8 +184,14 @@ class EntityEncoder(HfEncoder):
         return pool(hidden, inputs.attention_mask, pooling, self.pooler)
 
     def sentence_vectors(self, tokens: Tensor, lengths: Tensor, vector: Optional[str] = None) -> Tensor:
+        """As `HfEncoder.sentence_vectors`, without entities, as the log says once; not of "last2-mean"."""
         if vector == "last2-mean":
             raise ValueError(
                 "--arch entity_encoder does not show its inner layers; take the vector mean or cls"
+            )
+        if self.entities.reads and not self._said_without:
+            self._said_without = True
+            logger.warning(
+                "the model was trained with the entities that its texts name, and gives sentence vectors without them"
             )
         return super().sentence_vectors(tokens, lengths, vector)

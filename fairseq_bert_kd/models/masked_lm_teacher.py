@@ -229,7 +229,7 @@ class HfMaskedLM(BaseFairseqModel):
 
     @classmethod
     def of_checkpoint(cls, state: dict[str, Any]) -> "HfMaskedLM":
-        """The model of a checkpoint alone: no data folder and no task is needed.
+        """The model of a checkpoint alone: no data folder and no task is needed. It is shown no entities; the log says so.
 
         Args:
             state: what `compat.load_checkpoint` read.
@@ -238,6 +238,10 @@ class HfMaskedLM(BaseFairseqModel):
         model = cls.build_model(SimpleNamespace(**compat.model_settings(state)), _DictionarySizes(weights))
         model.upgrade_state_dict(weights)
         model.load_state_dict(weights)
+        if model.entities is not None and model.entities.reads:
+            logger.warning(
+                "the model was trained with the entities that its texts name (--entity-vectors), and is used without them"
+            )
         return model
 
     def spec(self) -> str:

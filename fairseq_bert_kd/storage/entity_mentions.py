@@ -100,6 +100,17 @@ class MentionsByRow:
             found[text].append((begin, number))
         return found
 
+    def arguments_within(self, lengths: NDArray[np.int64], arguments: int) -> NDArray[np.int64]:
+        """``(rows,)`` how many of a row's first arguments begin within its texts.
+
+        Args:
+            lengths: ``(rows, texts)`` pieces of each text.
+            arguments: number of the last argument that counts.
+        """
+        row, text, begin, _, _, number = self._arguments.T
+        counted = (number <= arguments) & (begin < lengths[row, text])
+        return np.bincount(row[counted], minlength=len(lengths)).astype(np.int64)
+
     def spans(self, row: int) -> list[Spans]:
         """Mentions of each text of a row that name an entity."""
         found: list[Spans] = [[] for _ in range(self._texts)]

@@ -82,7 +82,7 @@ def read_entity_vectors(path: str | Path) -> EntityVectors:
 
 def check_vectors(ids: tuple[str, ...], vectors: NDArray[np.float32], name: str) -> None:
     """ValueError for ids and vectors that do not fit together."""
-    if vectors.ndim != 2 or len(ids) != len(vectors):
+    if vectors.ndim != 2 or len(ids) != len(vectors) or not vectors.size:
         raise ValueError(
             f"`{name}`: expected a vector for each of {len(ids):,} ids, got an array of shape {vectors.shape}; give both from "
             "the same origin"

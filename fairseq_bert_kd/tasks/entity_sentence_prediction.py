@@ -66,8 +66,21 @@ class EntitySentencePredictionTask(SentencePredictionWithTeacherTask):
 
     @functools.cached_property
     def types(self) -> tuple[str, ...]:
-        """Names of the types that mentions of unlabelled sentences have, any number each; empty for other data."""
-        return type_names(next(iter(self._folders))) if self.spec.kind == UNLABELLED else ()
+        """Names of the types that mentions of unlabelled sentences have, any number each; empty for other data.
+
+        Raises:
+            ValueError: folders whose types differ, since each numbers its own.
+        """
+        if self.spec.kind != UNLABELLED:
+            return ()
+        (first, names), *others = ((folder, type_names(folder)) for folder in self._folders)
+        for folder, found in others:
+            if found != names:
+                raise ValueError(
+                    f"the mentions of data folder `{first}` have the types {', '.join(names) or '(none)'}, those of `{folder}` "
+                    f"{', '.join(found) or '(none)'}; put the rows of both into one folder, or train on one of them"
+                )
+        return names
 
     @property
     def predicted_kind(self):
@@ -139,15 +152,23 @@ class EntitySentencePredictionTask(SentencePredictionWithTeacherTask):
         arguments = self.marked_arguments
         if not arguments:
             return texts, mentions
-        without = rows_without(mentions, arguments, len(texts[0]))
-        if without == len(texts[0]):
+        if rows_without(mentions, arguments, len(texts[0])) == len(texts[0]):
             raise ValueError(
                 f"--entity-markers {kind} marks {arguments} arguments, no row of split `{split}` names them; give the mentions "
                 "`arguments` (see `fairseq-bert-kd entities --help`), or leave the option out"
             )
-        if without:
-            logger.warning("%s: %d of %d rows lack an argument to mark", split, without, len(texts[0]))
         return mark_arguments(texts, mentions, self._markers(arguments))
+
+    def truncate(self, dataset, name):
+        """Cut rows, and count those of which no argument is left, or was there, at a place that is to be marked."""
+        super().truncate(dataset, name)
+        if without := dataset.rows_without(self.marked_arguments):
+            logger.warning(
+                "%s: %d of %d rows lack an argument to mark (not named, or behind the cut)",
+                name,
+                without,
+                len(dataset),
+            )
 
     def _markers(self, arguments: int) -> list[int]:
         """Ids of the markers of the arguments."""

@@ -1,5 +1,7 @@
 """Mentions of entities: from characters of a text to pieces, and by a dictionary of names."""
 
+import bisect
+import functools
 import itertools
 import re
 from collections.abc import Iterable, Sequence
@@ -68,8 +70,15 @@ def align_mentions(
     if not mentions:
         return []
     normal = tokenizer.normalise(text)
-    ends = [len(tokenizer.decode(pieces[: count + 1])) for count in range(len(pieces))]
-    starts = [_after_space(normal, end) for end in [0, *ends[:-1]]]
+
+    @functools.cache
+    def spelled(count: int) -> str:
+        return tokenizer.decode(pieces[:count])
+
+    def most(place: int) -> int:
+        """How many pieces, the most, spell no more than so many characters."""
+        return bisect.bisect_right(range(len(pieces) + 1), place, key=lambda n: len(spelled(n))) - 1
+
     aligned = []
     for begin, end, entity in mentions:
         if not 0 <= begin < end <= len(text):
@@ -77,22 +86,29 @@ def align_mentions(
                 f"mention {begin} to {end} of {entity} is not inside the text of {len(text)} characters; correct its offsets"
             )
         said = tokenizer.normalise(text[begin:end]).strip()
-        first = _after_space(normal, len(tokenizer.normalise(text[:begin]).rstrip()))
-        last = first + len(said)
-        inside = normal[first:last] != said or first not in starts or last not in ends
-        if said and inside and skip_inside:
+        start = _after_space(normal, len(tokenizer.normalise(text[:begin]).rstrip()))
+        stop = start + len(said)
+        first, last = most(start), most(stop)
+        whole = (  # a piece may end inside a letter, of which it spells a U+FFFD
+            normal.startswith(spelled(first))
+            and _after_space(normal, len(spelled(first))) == start
+            and normal[start:stop] == said
+            and normal[:stop] == spelled(last)
+        )
+        if said and not whole and skip_inside:
             continue
-        if not said or inside:
+        if not said or not whole:
             raise ValueError(
                 f"mention {begin} to {end} of {entity}, {text[begin:end]!r}, begins or ends inside a piece of {' '.join(pieces)!r}; "
                 "correct its offsets, or leave it out"
             )
-        aligned.append(Mention(starts.index(first), ends.index(last) + 1, entity))
+        aligned.append(Mention(first, last, entity))
     return aligned
 
 
 def _after_space(text: str, place: int) -> int:
-    return place + 1 if text[place : place + 1] == " " else place
+    """The first place from this one on that is no white space."""
+    return len(text) - len(text[place:].lstrip())
 
 
 class DictionaryLinker:

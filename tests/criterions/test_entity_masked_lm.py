@@ -13,7 +13,7 @@ from fairseq_bert_kd.criterions.entity_masked_lm import EntityMaskedLMCriterion
 from fairseq_bert_kd.data.masked_entities import noisy
 from fairseq_bert_kd.storage.entity_mentions import Mentions, MentionsByRow
 from fairseq_bert_kd.teachers.load_masked_lm import load_masked_lm
-from tests.tiny_chain import PLUGIN, WORDS, build_teacher_folder, run_fairseq
+from tests.tiny_chain import PLUGIN, WORDS, build_teacher_folder, logged, run_fairseq
 
 PREDICTED = torch.tensor([[True, False, False], [False, True, False]])
 ALIGNED = torch.tensor([[True, True, False], [False, False, False]])
@@ -129,7 +129,9 @@ def test_a_run(folder, caplog):
     with pytest.raises(ValueError, match="and --entity-vectors needs --criterion entity_masked_lm"):
         train(folder, "--criterion", "conditional_masked_lm")
     train(folder, "--criterion", "entity_masked_lm")
-    model, _ = load_masked_lm(str(folder / "model" / "checkpoint_last.pt"))
+    with logged("fairseq_bert_kd.models.masked_lm_teacher") as messages:
+        model, _ = load_masked_lm(str(folder / "model" / "checkpoint_last.pt"))
+    assert any("is used without them" in message for message in messages)
     assert model.entity_head is not None
     assert model.entities.vectors.shape == (9, 8)
     assert not model.entities.vectors[0].any()

@@ -35,8 +35,11 @@ def test_relation_in_one_text():
     assert batch["arguments"][0].tolist() == [item["arguments"][0].tolist(), [0] * 9]
     assert found[1]["texts"][0].tolist() == [10, EOS]
     assert found.sizes.tolist() == [9, 2]
-    assert rows_without(mentions, 2, rows=2) == 1
+    assert rows_without(mentions, 2, rows=2) == found.rows_without(2) == 1
+    assert found.truncate(7) == 1
+    assert found.rows_without(2) == 1  # the tail is the last piece that is left
     assert found.truncate(6) == 1
+    assert [found.rows_without(arguments) for arguments in (0, 1, 2)] == [0, 1, 2]
     assert found[0]["texts"][0].tolist() == [HEAD, 10, 11, HEAD, TAIL, EOS]
     assert found[0]["arguments"][0].tolist() == [0, 1, 0, 0, 0, 0]  # the tail lies behind the cut
 
@@ -50,6 +53,12 @@ def test_relation_between_two_texts_and_an_argument_without_vector():
     ]
     assert [row.tolist() for row in found[0]["entities"]] == [[0, 5, 0, 0, 0], [0] * 5]
     assert [row.tolist() for row in found[0]["arguments"]] == [[0, 1, 0, 0, 0], [0, 0, 2, 0, 0]]
+    assert found.rows_without(2) == 1
+    assert found.truncate(8) == 1  # of the first row's second text 20, the marker and the tail are left
+    assert found.rows_without(2) == 1
+    assert found.truncate(6) == 2  # and now no tail
+    assert found.rows_without(2) == 2
+    found = dataset([texts_of((10, 11), (12,)), texts_of((20, 21), (22, 23))], mentions)
     assert [text.tolist() for text in found[1]["texts"]] == [[12, EOS], [TAIL, 22, TAIL, 23, EOS]]
 
 

@@ -20,7 +20,7 @@ from fairseq_bert_kd.storage.entity_vectors import (
     write_entity_vectors,
 )
 from tests.models.small_encoders import HEAD, batch_of, build, save, sentence_task, sizes
-from tests.tiny_chain import build_teacher_folder
+from tests.tiny_chain import build_teacher_folder, logged
 
 TEXTS = (["two men stand", "a house"], ["a little girl", "two young men are standing near a stove"])
 DIM = 8
@@ -163,6 +163,18 @@ def test_a_model_without_entities_reads_none(task, vectors):
     )
     cfg = OmegaConf.structured(EntityEncoderConfig(encoder_spec=model.spec()))
     assert not EntityEncoder.build_model(cfg, task).entities.reads
+
+
+@torch.no_grad()
+def test_sentence_vectors_say_once_that_they_read_no_entities(task, vectors):
+    batch = batch_of(task, *TEXTS)
+    text = batch["texts"][0], batch["lengths"][0]
+    for control, times in (("true", 1), ("none", 0)):
+        model = model_of(task, vectors, entity_control=control)
+        with logged("fairseq_bert_kd.models.entity_encoder") as messages:
+            one, other = (model.sentence_vectors(*text) for _ in range(2))
+        assert torch.equal(one, other)
+        assert [("without them" in message) for message in messages] == [True] * times
 
 
 @torch.no_grad()

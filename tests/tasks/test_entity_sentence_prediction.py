@@ -18,7 +18,7 @@ from fairseq_bert_kd.storage import entity_mentions
 from fairseq_bert_kd.storage.entity_mentions import read_mentions, read_types, type_names
 from fairseq_bert_kd.storage.entity_vectors import read_entity_vectors
 from fairseq_bert_kd.storage.fairseq_data import open_sides, sentence_files
-from tests.tiny_chain import PLUGIN, build_teacher_folder, run_fairseq
+from tests.tiny_chain import PLUGIN, build_teacher_folder, logged, run_fairseq
 from tests.tiny_sentences import prepare, write_table
 
 WORDS = ("eat", "man", "near", "people", "auf", "der", "ein", "und")
@@ -107,7 +107,11 @@ def test_a_relation_between_markers(folder, tmp_path, capsys):
         train()
     with pytest.raises(ValueError, match="must name 2 different pieces"):
         train("--entity-marker-pieces", "man")
-    train("--entity-marker-pieces", "man,people")
+    with logged("fairseq_bert_kd.tasks.entity_sentence_prediction") as messages:
+        train("--entity-marker-pieces", "man,people")
+        assert messages == []
+        train("--entity-marker-pieces", "man,people", "--max-positions", 4, "--save-dir", tmp_path / "cut")
+    assert "train: 24 of 24 rows lack an argument to mark (not named, or behind the cut)" in messages
     assert cli("evaluate-sentences", data, "--path", tmp_path / "checkpoint_last.pt", "--cpu") == 0
     at_arguments = (
         "--entity-pooling",
@@ -149,9 +153,9 @@ def test_typing_with_any_number_of_types(folder, tmp_path, capsys):
     table = read_types(tmp_path / "data", "train", len(lines))
     assert table.tolist()[:3] == [[0, 0, 1, 0], [1, 1, 0, 0], [0, 0, 0, 0]]
 
-    def train(criterion):
+    def train(criterion, data=tmp_path / "data"):
         run_fairseq(
-            "train", tmp_path / "data", "--user-dir", PLUGIN, "--task", "entity_sentence_prediction", "--arch", "entity_encoder",
+            "train", data, "--user-dir", PLUGIN, "--task", "entity_sentence_prediction", "--arch", "entity_encoder",
             "--encoder-layers", 2, "--encoder-hidden", 16, "--encoder-heads", 2, "--entity-vectors", folder / "graph.safetensors",
             "--criterion", criterion, "--optimizer", "adam", "--lr", 0.01, "--batch-size", 4, "--max-update", 2,
             "--save-dir", tmp_path / "model", "--no-epoch-checkpoints", "--num-workers", 0, "--no-progress-bar", "--cpu",
@@ -165,6 +169,11 @@ def test_typing_with_any_number_of_types(folder, tmp_path, capsys):
     state = torch.load(tmp_path / "model" / "checkpoint_last.pt", weights_only=False)
     assert 0 <= state["extra_state"]["val_loss"] <= 100  # F1
     assert state["model"]["classification_heads.sentence_classification_head.output.weight"].shape[0] == 4
+    other = shutil.copytree(tmp_path / "data", tmp_path / "other")
+    (tmp_path / "o.jsonl").write_text((tmp_path / "m.jsonl").read_text().replace('"verb"', '"action"'))
+    assert cli("entities", other, "--vectors", folder / "graph.safetensors", "--overwrite", "--train", tmp_path / "o.jsonl", "--valid", tmp_path / "o.jsonl") == 0  # fmt: skip
+    with pytest.raises(ValueError, match="types being, person, verb, word, those of .*other` action, being"):
+        train("entity_typing", data=f"{tmp_path / 'data'}:{other}")
     path, out, scores = tmp_path / "model/checkpoint_last.pt", tmp_path / "out", tmp_path / "scores.json"
     words = (
         "evaluate-sentences",
@@ -256,7 +265,14 @@ def test_refusals(folder, tmp_path, capsys):
     assert "row 1: mention 0 to 999" in refused([{"text": lines[0], "mentions": [[0, 999, "Q"]]}, *rows[1:]])
     assert "expected a JSON object" in refused([{"mentions": []}])
     two = {"text": lines[0], "mentions": [[0, len(lines[0].split()[0]), "Q7"]] * 2}
-    for wrong in ({"mentions": [[-1, 0, 3, "Q7"]]}, {"mentions": [[0, 2.5, "Q7"]]}, {"arguments": [-1]}):
+    for wrong in (
+        {"mentions": [[-1, 0, 3, "Q7"]]},
+        {"mentions": [[0, 2.5, "Q7"]]},
+        {"arguments": [-1]},
+        {"text": None},
+        {"texts": lines[0]},
+        {"types": "verb"},  # its letters are no types
+    ):
         assert "line 1: expected a JSON object" in refused([two | wrong, *rows[1:]])
     assert "row 1: `arguments` name one mention twice" in refused([two | {"arguments": [1, 1]}, *rows[1:]])
     assert "row 1: the arguments Q7 and Q7 overlap" in refused([two | {"arguments": [0, 1]}, *rows[1:]])
@@ -342,6 +358,32 @@ def test_vectors_of_a_library(tmp_path, capsys):
     assert not output.exists()
     assert cli(*words) == 0
     assert output.with_suffix(".txt").read_text().split() == ["a", "b", "c"]
+
+
+@pytest.mark.parametrize(
+    ("array", "ids", "said"),
+    [
+        (np.ones((2, 3), np.complex64), "a\nb\n", "holds complex numbers"),  # half of each would be lost
+        (np.array([["1", "2"], ["3", "4"]]), "a\nb\n", "is not a .npy file of numbers"),
+        (None, "a\nb\n", "is not a .npy file of numbers"),
+        (np.ones((2, 0)), "a\nb\n", "got an array of shape (2, 0)"),
+        (np.eye(2), "0\ta\tQ1\n1\tb\tQ2\n", "expected a label on each line"),  # the ids would be 0 and 1
+        (np.eye(2), "a\n\n", "expected a label on each line"),
+        (np.eye(2), "0\ta\n0\tb\n", "expected the numbers 0 to 1"),
+        (np.eye(2), "a\t0\nb\t1\n", "expected the numbers 0 to 1"),
+        (np.eye(2), "", "expected a label on each line"),
+    ],
+)
+def test_arrays_that_are_no_vectors_of_their_ids_are_refused(tmp_path, capsys, array, ids, said):
+    if array is None:
+        (tmp_path / "array.npy").write_bytes(b"")
+    else:
+        np.save(tmp_path / "array.npy", array)
+    (tmp_path / "ids.tsv").write_text(ids)
+    words = ("--array", tmp_path / "array.npy", "--array-ids", tmp_path / "ids.tsv")
+    assert cli("entity-vectors", *words, "--output", tmp_path / "own.safetensors") == 2
+    assert said in capsys.readouterr().err
+    assert not list(tmp_path.glob("own.*"))
 
 
 def test_mentions_of_other_splits_stay_and_mixed_files_are_found(folder, tmp_path, capsys):

@@ -6,10 +6,15 @@ from tests.tiny_chain import build_teacher_folder
 
 
 @pytest.fixture(scope="module")
-def tokenizer(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("bert")
-    build_teacher_folder("bert", folder)
-    return HfTokenizer(str(folder))
+def tokenizers(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("tokenizers")
+    names = ("bert", "roberta", "xlmr")
+    return {name: HfTokenizer(str(build_teacher_folder(name, folder / name))) for name in names}
+
+
+@pytest.fixture(scope="module")
+def tokenizer(tokenizers):
+    return tokenizers["bert"]
 
 
 @pytest.mark.parametrize(
@@ -30,6 +35,31 @@ def test_a_mention_is_its_pieces(tokenizer, text, said):
     [(first, last, _)] = align_mentions(tokenizer, text, pieces, [Mention(begin, begin + len(said), "Q1")])
     assert tokenizer.decode(pieces[first:last]) == tokenizer.normalise(said)
     assert tokenizer.decode(pieces[:first]) == tokenizer.normalise(text[:begin])
+
+
+@pytest.mark.parametrize("kind", ["bert", "roberta", "xlmr"])
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("two men stand", "men stand"),
+        ("  two   men  stand", "men"),  # a byte-level tokenizer keeps every space
+        ("two\u00a0men stand", "men"),
+        ("Dylan wrote", "Dylan"),
+        ("a house", "house"),  # of RoBERTa's pieces the first one is a space alone
+        ("\u4e2d\u6587 men", "\u6587"),  # a letter is three pieces
+        ("\u4e2d\u6587 men", "\u4e2d\u6587"),
+        ("two \u2167 men", "men"),
+        ("two \u2167 men", "two \u2167"),
+    ],
+)
+def test_the_pieces_of_a_mention_spell_it_and_no_more(tokenizers, kind, text, said):
+    """So that no piece of a letter, masked or not, lies outside, and none of other letters or spaces inside."""
+    tokenizer, begin = tokenizers[kind], text.index(said)
+    pieces = tokenizer.encode(text)
+    [(first, last, _)] = align_mentions(tokenizer, text, pieces, [Mention(begin, begin + len(said), "Q1")])
+    assert tokenizer.decode(pieces[first:last]).removeprefix(" ") == tokenizer.normalise(said)
+    assert tokenizer.decode(pieces[first]).strip()
+    assert tokenizer.decode(pieces[:first]).rstrip() == tokenizer.normalise(text[:begin]).rstrip()
 
 
 @pytest.mark.parametrize(
