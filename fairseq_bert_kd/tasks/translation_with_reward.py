@@ -175,6 +175,8 @@ class TranslationWithRewardTask(AutocastTraining, GuardedTranslation, GuardedTex
     task, so they are neither trained nor saved.
     """
 
+    _recomputes = False  # whether the generator's backward pass computes its layers again
+
     def __init__(self, cfg, src_dict, tgt_dict):
         super().__init__(cfg, src_dict, tgt_dict)
         self._sampler: RewardedSampler | None = None
@@ -184,6 +186,11 @@ class TranslationWithRewardTask(AutocastTraining, GuardedTranslation, GuardedTex
         self._update = 0  # of the latest step, from 0
         self._copies: deque[tuple[float, float]] = deque(maxlen=COPY_WINDOW)
         self._validated: dict[str, float] = {}
+
+    def build_model(self, cfg, from_checkpoint=False):
+        model = super().build_model(cfg, from_checkpoint)
+        self._recomputes = not from_checkpoint and getattr(cfg, "checkpoint_activations", False)
+        return model
 
     def build_criterion(self, cfg, *args, **kwargs):
         criterion = super().build_criterion(cfg, *args, **kwargs)
@@ -226,6 +233,12 @@ class TranslationWithRewardTask(AutocastTraining, GuardedTranslation, GuardedTex
         self._check_metric()
         if cfg.left_pad_target:
             raise ValueError("--left-pad-target is not supported with samples; leave it out")
+        if self._recomputes:
+            raise ValueError(
+                "--checkpoint-activations (--offload-activations) computes layers again in the backward pass, then with the "
+                "dropout that samples are scored without: the gradient would be another policy's. Leave it out, and halve "
+                "--batch-size and double --update-freq where memory is short"
+            )
 
     def _check_effects(self):
         """Check that the reward has an effect, and every option of ranks and roll-outs."""

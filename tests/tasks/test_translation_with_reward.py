@@ -519,6 +519,8 @@ OPTIONS = [
     (("--rl-reference", "x.pt"), "--rl-reference is for --rl-kl-weight above 0"),
     (("--rl-held-out-evaluator", "x.pt"), "--rl-held-out-evaluator scores the output of --eval-bleu"),
     (("--kd-tokenizer", ""), "rewards read text: give --kd-tokenizer"),
+    (("--checkpoint-activations",), "computes layers again in the backward pass, then with the dropout that"),
+    (("--offload-activations",), "computes layers again in the backward pass, then with the dropout that"),
     (("--rl-max-start-ppl", 1.5), r"perplexity on the first batch is .*, above --rl-max-start-ppl 1.5"),
 ]
 
