@@ -167,6 +167,10 @@ DEFAULTS = {
 }
 
 
+class UntrainedStart(ValueError, RuntimeError):
+    """The generator has not been trained. A RuntimeError too: of all others in a step fairseq writes ``crash.pt``."""
+
+
 @register_task("translation_with_reward", dataclass=TranslationWithRewardConfig)
 class TranslationWithRewardTask(AutocastTraining, GuardedTranslation, GuardedText, TranslationTask):
     """fairseq's ``translation``, whose training step samples from the model and rewards the samples if the criterion requires it.
@@ -404,7 +408,7 @@ class TranslationWithRewardTask(AutocastTraining, GuardedTranslation, GuardedTex
             _, nll = criterion.compute_loss(model, model(**sample["net_input"]), sample)
         perplexity = float(torch.exp(nll / sample["ntokens"]))
         if not perplexity <= self.cfg.rl_max_start_ppl:
-            raise ValueError(
+            raise UntrainedStart(
                 f"the generator's perplexity on the first batch is {perplexity:.1f}, above --rl-max-start-ppl "
                 f"{self.cfg.rl_max_start_ppl:g}: rewards improve a trained generator only. Train it by likelihood first and give "
                 "--finetune-from-model"
