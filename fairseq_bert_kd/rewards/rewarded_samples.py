@@ -28,6 +28,7 @@ from fairseq_bert_kd.rewards.overlap import SourceBleu
 from fairseq_bert_kd.tokenization.hf_tokenizer import HfTokenizer
 
 SAMPLES_STREAM, ROLLOUTS_STREAM = 0, 1  # purposes of `uniform_draws`
+ROLLOUT_ROWS = 2048  # completions that are decoded together: all of a batch have no room in memory
 # what `rewarded_batch` counts, as sums over a batch
 COUNTS = ("rl_samples", "rl_tokens", "rl_reward", "rl_copies", "rl_cut", "rl_entropy")
 SECONDS = ("rl_sampling_seconds", "rl_reward_seconds")
@@ -192,9 +193,15 @@ class RewardedSampler:
         draws = uniform_draws(
             self.settings.seed, update_num, sample["id"].tolist(), numbers, int(limits.max()), ROLLOUTS_STREAM
         )
-        policy = DecodingPolicy(model, sample["net_input"], sources[owners])
-        tokens = sample_sequences(policy, limits, self._symbols, draws.to(device), prefixes).tokens
-        written = iter(self.decoded(tokens))
+        texts: list[str] = []
+        for start in range(0, len(owners), ROLLOUT_ROWS):
+            part = slice(start, start + ROLLOUT_ROWS)
+            policy = DecodingPolicy(model, sample["net_input"], sources[owners[part]])
+            completed = sample_sequences(
+                policy, limits[part], self._symbols, draws[part].to(device), prefixes[part]
+            )
+            texts += self.decoded(completed.tokens)
+        written = iter(texts)
         return [[[next(written) for _ in range(count)] for _ in of_row] for of_row in places]
 
     # ------------------------------------------------------------ texts

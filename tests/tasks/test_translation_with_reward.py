@@ -13,8 +13,9 @@ from fairseq_bert_kd.cli.main import cli_main
 from fairseq_bert_kd.criterions.policy_gradient import PolicyGradientConfig, PolicyGradientCriterion
 from fairseq_bert_kd.functional.policy_gradient import ADVANTAGES
 from fairseq_bert_kd.functional.sampling import allowed_log_probs
-from fairseq_bert_kd.modules.decoding_policy import evaluation_mode, scoring_input
+from fairseq_bert_kd.modules.decoding_policy import DecodingPolicy, evaluation_mode, scoring_input
 from fairseq_bert_kd.modules.student_projection import scores_of
+from fairseq_bert_kd.rewards import rewarded_samples
 from fairseq_bert_kd.rewards.evaluator import load_evaluator
 from fairseq_bert_kd.rewards.interface import Reward
 from fairseq_bert_kd.rewards.overlap import BleuReward
@@ -229,6 +230,28 @@ def test_completions_begin_with_their_prefix(transformer):
             prefix = sampler.decoded(tokens[None, :place])[0]
             # the first piece after the prefix may go on with its last word
             assert text.startswith(prefix) or prefix.startswith(text)
+
+
+def test_completions_are_decoded_in_parts_and_are_the_same(transformer, monkeypatch):
+    """All completions of a batch together are thousands of rows of logits over the vocabulary."""
+    sampler = transformer.sampler(samples=2, rollouts=2)
+    rows = []
+
+    class Counted(DecodingPolicy):
+        def __init__(self, model, net_input, rows_of_sources):
+            rows.append(len(rows_of_sources))
+            super().__init__(model, net_input, rows_of_sources)
+
+    with evaluation_mode(transformer.model), torch.no_grad():
+        drawn, sources = sampler._samples(transformer.batch, transformer.model, 0)
+        expected = sampler._rollouts(transformer.batch, transformer.model, 0, drawn, sources)
+        monkeypatch.setattr(rewarded_samples, "ROLLOUT_ROWS", 10)
+        monkeypatch.setattr(rewarded_samples, "DecodingPolicy", Counted)
+        found = sampler._rollouts(transformer.batch, transformer.model, 0, drawn, sources)
+    assert found == expected
+    assert sum(rows) == sum(len(texts) for prefixes in found for texts in prefixes)
+    assert len(rows) > 1
+    assert max(rows) == 10
 
 
 # ---------------------------------------------------------------- the criterion
