@@ -218,6 +218,12 @@ def test_inverse_reinforcement_goes_in_rounds(tmp_path):
     assert "--finetune-from-model students/irl.1/round1/checkpoint_best.pt" in last
 
 
+def test_every_training_says_that_it_goes_on_after_a_kill(tmp_path):
+    """fairseq-train does; so its log must go on too, and another command must not go on from its checkpoint."""
+    for name, step in steps_of(tmp_path, "all", "seeds=[1]").items():
+        assert step.resumes == step.command.startswith("fairseq-train"), name
+
+
 def test_missing_data_are_named(tmp_path):
     settings, kind = load("paraphrase", [f"out={tmp_path}", "teacher=encoder", f"data={tmp_path}"])
     with pytest.raises(ValueError, match=r"must hold quora_pairs.tsv.gz, which it does not"):
