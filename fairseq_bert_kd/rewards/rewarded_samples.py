@@ -241,13 +241,13 @@ class RewardedSampler:
     def _advantages(
         self, texts: BatchTexts, rewards: Scores, greedy: list[str] | None, update_num: int
     ) -> Tensor:
-        """``(sources, samples)``."""
+        """``(sources, samples)`` float32, of differences in float64: float32 knows no two rewards within 6e-8 of 1."""
         baseline = None
         if greedy is not None:
             found, _ = self._rewards(texts, range(len(greedy)), greedy, update_num)
-            baseline = torch.from_numpy(found).float()
-        values = torch.from_numpy(rewards).float().view(len(texts.ids), self.settings.samples)
-        return advantages(values, self.settings.advantage, self.settings.delta, baseline)
+            baseline = torch.from_numpy(found)
+        values = torch.from_numpy(rewards).view(len(texts.ids), self.settings.samples)
+        return advantages(values, self.settings.advantage, self.settings.delta, baseline).float()
 
     def _token_advantages(
         self,
@@ -273,7 +273,7 @@ class RewardedSampler:
             means = [float(np.mean([next(found) for _ in of_prefix])) for of_prefix in completions[row]]
             places = [*rollout_places(length, stride), length]
             by_prefix.append(
-                torch.tensor(interpolated(places, [*means, float(rewards[row])], length), dtype=torch.float32)
+                torch.tensor(interpolated(places, [*means, float(rewards[row])], length), dtype=torch.float64)
             )
         centred = self.settings.advantage != "rank"
         return token_advantages(by_prefix, advantage, self.settings.rollout_delta, centred)

@@ -183,6 +183,20 @@ def test_rewards_are_of_the_text_of_the_sample_s_own_source(transformer):
     assert 0 < log["rl_entropy"] / log["rl_tokens"] < 6
 
 
+@pytest.mark.parametrize(
+    ("advantage", "expected"),
+    [("rank-centred", [0.4890, 0.3176, -0.3176, -0.4890]), ("mean", [2e-9, 2e-9 / 3, -2e-9 / 3, -2e-9])],
+)
+def test_a_sure_evaluator_still_tells_samples_apart(transformer, advantage, expected):
+    """Rewards that are all 1 in float32."""
+    sampler = transformer.sampler(samples=4, advantage=advantage)
+    texts = sampler.texts_of(transformer.batch)
+    rewards = 1 - 1e-9 * torch.arange(1, 5).double().repeat(6).numpy()
+    found = sampler._advantages(texts, rewards, None, 0)
+    assert found.dtype == torch.float32
+    torch.testing.assert_close(found, torch.tensor([expected] * 6), rtol=1e-3, atol=1e-12)
+
+
 def test_empty_texts_get_nothing_and_a_copy_is_penalised(transformer):
     sampler = transformer.sampler(copy_penalty=0.5)
     texts = sampler.texts_of(transformer.batch)
