@@ -3,10 +3,12 @@
 import contextlib
 import gzip
 from argparse import Namespace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
+from examples.paraphrase import judge_evaluator
 from examples.paraphrase.judge_evaluator import (
     best_threshold,
     judged,
@@ -256,6 +258,19 @@ def test_the_judge_says_where_an_evaluator_is_below_word_overlap(tmp_path):
     }  # fmt: skip
     assert "area under the curve 75.0, word overlap has 100.0" in verdict(found)
     assert verdict(found | {"word overlap": {"auc": 70}}) == ""
+
+
+def test_the_judge_computes_on_the_gpu(tmp_path, monkeypatch):
+    table, moved = tmp_path / "pairs.tsv", []
+    table.write_text("q1\tq2\td\na b\ta b\t1\na\tb\t0\n", encoding="utf-8")
+    judge = SimpleNamespace(to=moved.append, score_pairs=lambda first, second: np.array([0.9, 0.1]))
+    monkeypatch.setattr("fairseq_bert_kd.rewards.evaluator.load_evaluator", lambda *_, **__: judge)
+    monkeypatch.setattr("fairseq_bert_kd.rewards.interface.best_device", lambda: "gpu")
+    given = {"evaluator": "x.pt", "pairs": str(table)}
+    judge_evaluator.main(
+        Namespace(**dict.fromkeys(("positive", "others", "fit", "encoder", "json")), **given)
+    )
+    assert moved == ["gpu"]
 
 
 def test_measures_reach_the_report_with_gains_by_the_held_out_evaluator():
