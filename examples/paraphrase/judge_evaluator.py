@@ -88,12 +88,15 @@ def verdict(found: Mapping[str, Any]) -> str:
 def main(args: argparse.Namespace) -> None:
     import fairseq_bert_kd.tasks  # noqa: F401  registers the evaluator's task
     from fairseq_bert_kd.rewards.evaluator import load_evaluator
+    from fairseq_bert_kd.rewards.interface import best_device
     from fairseq_bert_kd.rewards.similarity import CosineReward
 
     evaluator = load_evaluator(args.evaluator, args.positive, "--evaluator", positive_option="--positive")
+    evaluator.to(best_device())
     plain: dict[str, Scorer] = {OVERLAP: word_overlap}
     if args.encoder:
         cosine = CosineReward(args.encoder)
+        cosine.to(best_device())
         plain["cosine"] = lambda first, second: cosine(first, second, first)  # needs no references
     others = sorted(Path(args.others).glob("*.tsv")) if args.others else []
     tables = {Path(path).stem: read_pairs(path) for path in (args.pairs, *others)}

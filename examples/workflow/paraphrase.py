@@ -170,9 +170,8 @@ class _Steps(Steps):
             values = self.training("ranking")
             values |= {"folder": folder, "samples": samples, "seed": seed}
             values |= {"start": f"--finetune-from-model {self.evaluator(run, number - 1)}"}
-            yield Step(
-                f"{run}/evaluator{number}", self.command("ranking", **values), (f"{run}/samples{number}",)
-            )
+            command = self.command("ranking", **values)
+            yield Step(f"{run}/evaluator{number}", command, (f"{run}/samples{number}",), resumes=True)
             if number == system.rounds:
                 return
             values = self.training(system.training, number, system.rounds)
@@ -182,7 +181,7 @@ class _Steps(Steps):
             start = f"--finetune-from-model {generator}/checkpoint_best.pt"
             generator = f"students/{run}/round{number}"
             command = self.command("generator", folder=generator, seed=seed, start=start, **values)
-            yield Step(f"{run}/round{number}", command, (f"{run}/evaluator{number}",))
+            yield Step(f"{run}/round{number}", command, (f"{run}/evaluator{number}",), resumes=True)
             before = (f"{run}/round{number}",)
 
     def reranked(self, name: str, seed: int, before: tuple[str, ...]) -> Iterator[Step]:

@@ -137,25 +137,30 @@ def check_options(args: argparse.Namespace) -> list[str]:
 
 
 def read_pairs(path: str, columns: str, split: str | None, limit: int | None) -> Pairs:
-    """Pairs of a table, each once and none of a sentence with itself.
+    """Pairs of a table, each once and none of a sentence with itself; case and white space make no other sentence.
 
     Raises:
         ValueError: missing columns, a sentence in two clusters, or fewer than two clusters.
     """
-    numbers: dict[str, int] = {}
+    from fairseq_bert_kd.data.negatives import plain
+
+    numbers: dict[str, int] = {}  # by plain text
+    texts: list[str] = []
     clusters: list[str] = []
     pairs: dict[tuple[int, int], None] = {}
     left_out = 0
-    for number, cluster, first, second in _rows(path, columns, split):
+    for number, cluster, *sides in _rows(path, columns, split):
+        first, second = map(plain, sides)
         if first == second or (numbers.get(first), numbers.get(second)) in pairs:
             left_out += 1
             continue
-        for text in (first, second):
-            if numbers.setdefault(text, len(numbers)) == len(clusters):
+        for text, side in zip((first, second), sides, strict=True):
+            if numbers.setdefault(text, len(numbers)) == len(texts):
+                texts.append(side)
                 clusters.append(cluster)
             elif clusters[numbers[text]] != cluster:
                 raise ValueError(
-                    f"`{path}`, line {number}: {text!r} is in clusters {clusters[numbers[text]]} and {cluster}; join them, since "
+                    f"`{path}`, line {number}: {side!r} is in clusters {clusters[numbers[text]]} and {cluster}; join them, since "
                     "all its paraphrases are paraphrases of each other"
                 )
         pairs[numbers[first], numbers[second]] = None
@@ -166,9 +171,11 @@ def read_pairs(path: str, columns: str, split: str | None, limit: int | None) ->
             f"negatives come from another cluster, `{path}` has {len(set(clusters))}; give more pairs"
         )
     if left_out:
-        logger.info("`%s`: %d pairs left out, repeated or of a sentence with itself", path, left_out)
+        logger.info(
+            "`%s`: %d pairs left out, repeated or of a sentence with itself, case aside", path, left_out
+        )
     _, of_sentence = np.unique(clusters, return_inverse=True)
-    return Pairs(list(numbers), of_sentence.astype(np.int64), np.array(list(pairs), dtype=np.int64))
+    return Pairs(texts, of_sentence.astype(np.int64), np.array(list(pairs), dtype=np.int64))
 
 
 def _rows(path: str, columns: str, split: str | None) -> Iterator[tuple[int, str, str, str]]:

@@ -89,11 +89,12 @@ def check_negatives(
         )
 
 
+def plain(text: str) -> str:
+    """A sentence without case, and with single spaces: what two sentences share that differ in nothing else."""
+    return " ".join(text.lower().split())
+
+
 def shared_sentences(one: Sequence[str], other: Sequence[str]) -> list[str]:
     """Sentences of both sides, case and white space aside."""
-
-    def plain(texts: Sequence[str]) -> dict[str, None]:
-        return dict.fromkeys(" ".join(text.lower().split()) for text in texts)
-
-    there = plain(other)
-    return [text for text in plain(one) if text in there]
+    there = set(map(plain, other))
+    return [text for text in dict.fromkeys(map(plain, one)) if text in there]

@@ -84,7 +84,7 @@ def advantages(rewards: Tensor, kind: str, delta: float = 12.0, greedy: Tensor |
     ==============  =============================================  ==============================================
 
     Args:
-        rewards: ``(sources, D)`` float32.
+        rewards: ``(sources, D)``.
         kind: one of `ADVANTAGES`.
         delta: steepness of the ranks.
         greedy: ``(sources,)`` rewards of greedy sequences, for that advantage.

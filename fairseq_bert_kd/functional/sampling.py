@@ -151,7 +151,8 @@ def sample_sequences(
 ) -> Samples:
     """Draw a sequence for each row of a policy.
 
-    Rows that are finished leave the batch when enough of them are, so a batch costs about the sum of its lengths.
+    Rows that are finished leave the batch when enough of them are, so a batch costs about the sum of its lengths. The
+    device is waited for once per position, and when rows leave.
 
     Args:
         policy: prepared for ``rows`` rows; its rows change.
@@ -169,8 +170,8 @@ def sample_sequences(
     running = torch.ones_like(present, dtype=torch.bool)  # by row of the policy
     history = torch.full_like(present, symbols.eos)[:, None]  # (rows of the policy, tokens so far)
     scratch = _Scratch()
-    position = 0
-    while running.any():
+    position, remaining = 0, len(limits)
+    while remaining:
         drawn = None if draws is None else draws[present, position]
         chosen, log_prob, entropy = scratch.choose(policy.next_logits(history), symbols, drawn)
         free = running
@@ -188,7 +189,8 @@ def sample_sequences(
         found.cut[present] |= running & at_limit & ~ended
         running = running & ~ended & ~at_limit
         history = torch.cat([history, chosen[:, None]], dim=1)
-        if 0 < running.sum() <= SHRINK * len(running):
+        remaining = int(running.sum())
+        if 0 < remaining <= SHRINK * len(running):
             kept = running.nonzero().squeeze(1)
             policy.keep(kept)
             present, history, running = present[kept], history[kept], running[kept]
@@ -222,13 +224,15 @@ class _Scratch:
             draws: ``(rows,)`` uniform numbers; None for the best tokens.
         """
         logits = logits.float()
-        logits[:, list(symbols.forbidden)] = -math.inf
+        for token in symbols.forbidden:
+            logits[:, token] = -math.inf
         best = logits.amax(dim=1, keepdim=True)
         weights = self._buffer(logits)
         torch.sub(logits, best, out=weights[:, : logits.size(1)]).exp_()
-        sums = weights.view(len(logits), -1, BLOCK).sum(dim=2).cumsum(dim=1)  # (rows, blocks)
+        blocks = weights.view(len(logits), -1, BLOCK).sum(dim=2)  # (rows, blocks)
+        sums = blocks.cumsum(dim=1)
         total = sums[:, -1]
-        chosen = logits.argmax(dim=1) if draws is None else _find(weights, sums, draws * total)
+        chosen = logits.argmax(dim=1) if draws is None else _find(weights, blocks, sums, draws * total)
         log_total = total.log() + best.squeeze(1)
         log_probs = logits.gather(1, chosen[:, None]).squeeze(1) - log_total
         logits.clamp_(min=torch.finfo(logits.dtype).min)  # 0 times infinity is no number
@@ -244,23 +248,29 @@ class _Scratch:
         return self._weights[:rows]
 
 
-def _find(weights: Tensor, sums: Tensor, wanted: Tensor) -> Tensor:
+def _find(weights: Tensor, blocks: Tensor, sums: Tensor, wanted: Tensor) -> Tensor:
     """First token of each row at which the running sum of weights exceeds a value.
 
     The sums of whole blocks are looked at first. That costs one sum over the vocabulary, and rounds less than a running sum
-    of all.
+    of all. Where rounding leads to a token that is impossible, a likely one is taken.
 
     Args:
         weights: ``(rows, blocks * BLOCK)``.
-        sums: ``(rows, blocks)`` running sums of whole blocks.
-        wanted: ``(rows,)`` from 0 to the last of the sums.
+        blocks: ``(rows, blocks)`` sums of blocks.
+        sums: ``(rows, blocks)`` their running sums.
+        wanted: ``(rows,)`` from 0 to the last of the running sums.
     """
     block = sums.le(wanted[:, None]).sum(dim=1).clamp_(max=sums.size(1) - 1)
     before = torch.cat([torch.zeros_like(sums[:, :1]), sums], dim=1).gather(1, block[:, None])
-    places = block[:, None] * BLOCK + torch.arange(BLOCK, device=weights.device)
+    places = _places(block)
     within = weights.gather(1, places).cumsum(dim=1)  # (rows, BLOCK)
     token = within.le(wanted[:, None] - before).sum(dim=1).clamp_(max=BLOCK - 1)
-    chosen = places.gather(1, token[:, None]).squeeze(1)
-    # rounding may lead beyond the last token that is possible
-    impossible = weights.gather(1, chosen[:, None]).squeeze(1).eq(0)
-    return torch.where(impossible, weights.argmax(dim=1), chosen) if impossible.any() else chosen
+    chosen = places.gather(1, token[:, None])
+    places = _places(blocks.argmax(dim=1))
+    likely = places.gather(1, weights.gather(1, places).argmax(dim=1, keepdim=True))
+    return torch.where(weights.gather(1, chosen).eq(0), likely, chosen).squeeze(1)
+
+
+def _places(block: Tensor) -> Tensor:
+    """``(rows, BLOCK)`` tokens of one block of each row."""
+    return block[:, None] * BLOCK + torch.arange(BLOCK, device=block.device)

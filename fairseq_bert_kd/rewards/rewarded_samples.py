@@ -28,6 +28,7 @@ from fairseq_bert_kd.rewards.overlap import SourceBleu
 from fairseq_bert_kd.tokenization.hf_tokenizer import HfTokenizer
 
 SAMPLES_STREAM, ROLLOUTS_STREAM = 0, 1  # purposes of `uniform_draws`
+ROLLOUT_ROWS = 2048  # completions that are decoded together: all of a batch have no room in memory
 # what `rewarded_batch` counts, as sums over a batch
 COUNTS = ("rl_samples", "rl_tokens", "rl_reward", "rl_copies", "rl_cut", "rl_entropy")
 SECONDS = ("rl_sampling_seconds", "rl_reward_seconds")
@@ -192,9 +193,15 @@ class RewardedSampler:
         draws = uniform_draws(
             self.settings.seed, update_num, sample["id"].tolist(), numbers, int(limits.max()), ROLLOUTS_STREAM
         )
-        policy = DecodingPolicy(model, sample["net_input"], sources[owners])
-        tokens = sample_sequences(policy, limits, self._symbols, draws.to(device), prefixes).tokens
-        written = iter(self.decoded(tokens))
+        texts: list[str] = []
+        for start in range(0, len(owners), ROLLOUT_ROWS):
+            part = slice(start, start + ROLLOUT_ROWS)
+            policy = DecodingPolicy(model, sample["net_input"], sources[owners[part]])
+            completed = sample_sequences(
+                policy, limits[part], self._symbols, draws[part].to(device), prefixes[part]
+            )
+            texts += self.decoded(completed.tokens)
+        written = iter(texts)
         return [[[next(written) for _ in range(count)] for _ in of_row] for of_row in places]
 
     # ------------------------------------------------------------ texts
@@ -234,13 +241,13 @@ class RewardedSampler:
     def _advantages(
         self, texts: BatchTexts, rewards: Scores, greedy: list[str] | None, update_num: int
     ) -> Tensor:
-        """``(sources, samples)``."""
+        """``(sources, samples)`` float32, of differences in float64: float32 knows no two rewards within 6e-8 of 1."""
         baseline = None
         if greedy is not None:
             found, _ = self._rewards(texts, range(len(greedy)), greedy, update_num)
-            baseline = torch.from_numpy(found).float()
-        values = torch.from_numpy(rewards).float().view(len(texts.ids), self.settings.samples)
-        return advantages(values, self.settings.advantage, self.settings.delta, baseline)
+            baseline = torch.from_numpy(found)
+        values = torch.from_numpy(rewards).view(len(texts.ids), self.settings.samples)
+        return advantages(values, self.settings.advantage, self.settings.delta, baseline).float()
 
     def _token_advantages(
         self,
@@ -266,7 +273,7 @@ class RewardedSampler:
             means = [float(np.mean([next(found) for _ in of_prefix])) for of_prefix in completions[row]]
             places = [*rollout_places(length, stride), length]
             by_prefix.append(
-                torch.tensor(interpolated(places, [*means, float(rewards[row])], length), dtype=torch.float32)
+                torch.tensor(interpolated(places, [*means, float(rewards[row])], length), dtype=torch.float64)
             )
         centred = self.settings.advantage != "rank"
         return token_advantages(by_prefix, advantage, self.settings.rollout_delta, centred)

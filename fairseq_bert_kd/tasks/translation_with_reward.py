@@ -167,6 +167,10 @@ DEFAULTS = {
 }
 
 
+class UntrainedStart(ValueError, RuntimeError):
+    """The generator has not been trained. A RuntimeError too: of all others in a step fairseq writes ``crash.pt``."""
+
+
 @register_task("translation_with_reward", dataclass=TranslationWithRewardConfig)
 class TranslationWithRewardTask(AutocastTraining, GuardedTranslation, GuardedText, TranslationTask):
     """fairseq's ``translation``, whose training step samples from the model and rewards the samples if the criterion requires it.
@@ -174,6 +178,8 @@ class TranslationWithRewardTask(AutocastTraining, GuardedTranslation, GuardedTex
     fairseq's loop is used as it is; the criterion sees numbers only. Evaluators and the reference are no modules of the
     task, so they are neither trained nor saved.
     """
+
+    _recomputes = False  # whether the generator's backward pass computes its layers again
 
     def __init__(self, cfg, src_dict, tgt_dict):
         super().__init__(cfg, src_dict, tgt_dict)
@@ -184,6 +190,11 @@ class TranslationWithRewardTask(AutocastTraining, GuardedTranslation, GuardedTex
         self._update = 0  # of the latest step, from 0
         self._copies: deque[tuple[float, float]] = deque(maxlen=COPY_WINDOW)
         self._validated: dict[str, float] = {}
+
+    def build_model(self, cfg, from_checkpoint=False):
+        model = super().build_model(cfg, from_checkpoint)
+        self._recomputes = not from_checkpoint and getattr(cfg, "checkpoint_activations", False)
+        return model
 
     def build_criterion(self, cfg, *args, **kwargs):
         criterion = super().build_criterion(cfg, *args, **kwargs)
@@ -226,6 +237,12 @@ class TranslationWithRewardTask(AutocastTraining, GuardedTranslation, GuardedTex
         self._check_metric()
         if cfg.left_pad_target:
             raise ValueError("--left-pad-target is not supported with samples; leave it out")
+        if self._recomputes:
+            raise ValueError(
+                "--checkpoint-activations (--offload-activations) computes layers again in the backward pass, then with the "
+                "dropout that samples are scored without: the gradient would be another policy's. Leave it out, and halve "
+                "--batch-size and double --update-freq where memory is short"
+            )
 
     def _check_effects(self):
         """Check that the reward has an effect, and every option of ranks and roll-outs."""
@@ -391,7 +408,7 @@ class TranslationWithRewardTask(AutocastTraining, GuardedTranslation, GuardedTex
             _, nll = criterion.compute_loss(model, model(**sample["net_input"]), sample)
         perplexity = float(torch.exp(nll / sample["ntokens"]))
         if not perplexity <= self.cfg.rl_max_start_ppl:
-            raise ValueError(
+            raise UntrainedStart(
                 f"the generator's perplexity on the first batch is {perplexity:.1f}, above --rl-max-start-ppl "
                 f"{self.cfg.rl_max_start_ppl:g}: rewards improve a trained generator only. Train it by likelihood first and give "
                 "--finetune-from-model"

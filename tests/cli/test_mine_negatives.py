@@ -109,6 +109,20 @@ def test_repeated_pairs_and_equal_sides_are_left_out(tmp_path):
     assert read_pairs(str(table), "cluster,source,target", None, 3).pairs.tolist() == [[0, 1], [1, 0], [2, 3]]
 
 
+def test_case_and_white_space_make_no_other_sentence(tmp_path, capsys):
+    """The nearest sentence of another cluster would be the same one, labelled as no paraphrase."""
+    table = tmp_path / "pairs.tsv"
+    rows = ["cluster\tsource\ttarget", "1\tWhat is C?\tDefine C.", "1\tdefine c.\twhat  is C?", "2\tx\ty"]
+    table.write_text("\n".join([*rows, "1\tWHAT IS C?\tDefine C."]) + "\n", encoding="utf-8")
+    found = read_pairs(str(table), "cluster,source,target", None, None)
+    assert (found.texts, found.clusters.tolist()) == (["What is C?", "Define C.", "x", "y"], [0, 0, 1, 1])
+    assert found.pairs.tolist() == [[0, 1], [1, 0], [2, 3]]
+    table.write_text("\n".join([*rows, "3\twhat is c?\tTell me of C"]) + "\n", encoding="utf-8")
+    arguments = ("--input", str(table), "--output", str(tmp_path / "out.tsv"), "--kinds", "random")
+    assert cli_main(["mine-negatives", *arguments]) == 2
+    assert "line 5: 'what is c?' is in clusters 1 and 3; join them" in capsys.readouterr().err
+
+
 def test_split_and_first_pairs(tmp_path):
     rows = mined(tmp_path, "--kinds", "random", "--split", "train", "--pairs", 3)
     assert sum(label == "duplicate" for *_, label in rows) == 3

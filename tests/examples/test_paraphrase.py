@@ -3,10 +3,12 @@
 import contextlib
 import gzip
 from argparse import Namespace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
+from examples.paraphrase import judge_evaluator
 from examples.paraphrase.judge_evaluator import (
     best_threshold,
     judged,
@@ -218,6 +220,12 @@ def test_inverse_reinforcement_goes_in_rounds(tmp_path):
     assert "--finetune-from-model students/irl.1/round1/checkpoint_best.pt" in last
 
 
+def test_every_training_says_that_it_goes_on_after_a_kill(tmp_path):
+    """fairseq-train does; so its log must go on too, and another command must not go on from its checkpoint."""
+    for name, step in steps_of(tmp_path, "all", "seeds=[1]").items():
+        assert step.resumes == step.command.startswith("fairseq-train"), name
+
+
 def test_missing_data_are_named(tmp_path):
     settings, kind = load("paraphrase", [f"out={tmp_path}", "teacher=encoder", f"data={tmp_path}"])
     with pytest.raises(ValueError, match=r"must hold quora_pairs.tsv.gz, which it does not"):
@@ -250,6 +258,19 @@ def test_the_judge_says_where_an_evaluator_is_below_word_overlap(tmp_path):
     }  # fmt: skip
     assert "area under the curve 75.0, word overlap has 100.0" in verdict(found)
     assert verdict(found | {"word overlap": {"auc": 70}}) == ""
+
+
+def test_the_judge_computes_on_the_gpu(tmp_path, monkeypatch):
+    table, moved = tmp_path / "pairs.tsv", []
+    table.write_text("q1\tq2\td\na b\ta b\t1\na\tb\t0\n", encoding="utf-8")
+    judge = SimpleNamespace(to=moved.append, score_pairs=lambda first, second: np.array([0.9, 0.1]))
+    monkeypatch.setattr("fairseq_bert_kd.rewards.evaluator.load_evaluator", lambda *_, **__: judge)
+    monkeypatch.setattr("fairseq_bert_kd.rewards.interface.best_device", lambda: "gpu")
+    given = {"evaluator": "x.pt", "pairs": str(table)}
+    judge_evaluator.main(
+        Namespace(**dict.fromkeys(("positive", "others", "fit", "encoder", "json")), **given)
+    )
+    assert moved == ["gpu"]
 
 
 def test_measures_reach_the_report_with_gains_by_the_held_out_evaluator():

@@ -4,10 +4,12 @@ import math
 
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from fairseq_bert_kd.functional.sampling import (
     BLOCK,
     Symbols,
+    _find,
     allowed_entropies,
     allowed_log_probs,
     allowed_token_log_probs,
@@ -109,6 +111,33 @@ def test_finished_rows_leave_the_batch_and_change_nothing():
         length = int(alone.sampled.sum())
         assert together.tokens[row, :length].tolist() == alone.tokens[0, :length].tolist()
         assert not together.sampled[row, length:].any()
+
+
+def test_the_device_is_waited_for_once_per_position():
+    """A number that is read from a tensor is a wait of the CPU for the GPU."""
+    read = []
+
+    class Reads(TorchDispatchMode):
+        def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+            read.extend([1] if func is torch.ops.aten._local_scalar_dense.default else [])
+            return func(*args, **kwargs or {})
+
+    policy = Markov(tables(40, 8, eos=1.5))
+    draws = uniform_draws(1, 0, list(range(40)), [1] * 40, 30)
+    with Reads():
+        sample_sequences(policy, torch.full((40,), 30), SYMBOLS, draws)
+    assert len(policy.calls) > 3
+    assert len(read) == len(policy.calls) + 1  # the longest limit is read once
+
+
+def test_a_likely_token_replaces_an_impossible_one():
+    """As rounding may lead there: the value is beyond the last of the sums."""
+    weights = torch.zeros(2, 3 * BLOCK)
+    weights[0, 2 * BLOCK + 5] = weights[1, 7] = 2.0
+    weights[0, 2 * BLOCK + 9] = weights[1, 8] = 1.0
+    blocks = weights.view(2, 3, BLOCK).sum(dim=2)
+    found = _find(weights, blocks, blocks.cumsum(dim=1), torch.tensor([3.0, 3.0]))
+    assert found.tolist() == [2 * BLOCK + 5, 7]
 
 
 def test_a_cut_sequence_has_no_end_and_says_so():

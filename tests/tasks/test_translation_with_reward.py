@@ -13,8 +13,9 @@ from fairseq_bert_kd.cli.main import cli_main
 from fairseq_bert_kd.criterions.policy_gradient import PolicyGradientConfig, PolicyGradientCriterion
 from fairseq_bert_kd.functional.policy_gradient import ADVANTAGES
 from fairseq_bert_kd.functional.sampling import allowed_log_probs
-from fairseq_bert_kd.modules.decoding_policy import evaluation_mode, scoring_input
+from fairseq_bert_kd.modules.decoding_policy import DecodingPolicy, evaluation_mode, scoring_input
 from fairseq_bert_kd.modules.student_projection import scores_of
+from fairseq_bert_kd.rewards import rewarded_samples
 from fairseq_bert_kd.rewards.evaluator import load_evaluator
 from fairseq_bert_kd.rewards.interface import Reward
 from fairseq_bert_kd.rewards.overlap import BleuReward
@@ -182,6 +183,20 @@ def test_rewards_are_of_the_text_of_the_sample_s_own_source(transformer):
     assert 0 < log["rl_entropy"] / log["rl_tokens"] < 6
 
 
+@pytest.mark.parametrize(
+    ("advantage", "expected"),
+    [("rank-centred", [0.4890, 0.3176, -0.3176, -0.4890]), ("mean", [2e-9, 2e-9 / 3, -2e-9 / 3, -2e-9])],
+)
+def test_a_sure_evaluator_still_tells_samples_apart(transformer, advantage, expected):
+    """Rewards that are all 1 in float32."""
+    sampler = transformer.sampler(samples=4, advantage=advantage)
+    texts = sampler.texts_of(transformer.batch)
+    rewards = 1 - 1e-9 * torch.arange(1, 5).double().repeat(6).numpy()
+    found = sampler._advantages(texts, rewards, None, 0)
+    assert found.dtype == torch.float32
+    torch.testing.assert_close(found, torch.tensor([expected] * 6), rtol=1e-3, atol=1e-12)
+
+
 def test_empty_texts_get_nothing_and_a_copy_is_penalised(transformer):
     sampler = transformer.sampler(copy_penalty=0.5)
     texts = sampler.texts_of(transformer.batch)
@@ -229,6 +244,28 @@ def test_completions_begin_with_their_prefix(transformer):
             prefix = sampler.decoded(tokens[None, :place])[0]
             # the first piece after the prefix may go on with its last word
             assert text.startswith(prefix) or prefix.startswith(text)
+
+
+def test_completions_are_decoded_in_parts_and_are_the_same(transformer, monkeypatch):
+    """All completions of a batch together are thousands of rows of logits over the vocabulary."""
+    sampler = transformer.sampler(samples=2, rollouts=2)
+    rows = []
+
+    class Counted(DecodingPolicy):
+        def __init__(self, model, net_input, rows_of_sources):
+            rows.append(len(rows_of_sources))
+            super().__init__(model, net_input, rows_of_sources)
+
+    with evaluation_mode(transformer.model), torch.no_grad():
+        drawn, sources = sampler._samples(transformer.batch, transformer.model, 0)
+        expected = sampler._rollouts(transformer.batch, transformer.model, 0, drawn, sources)
+        monkeypatch.setattr(rewarded_samples, "ROLLOUT_ROWS", 10)
+        monkeypatch.setattr(rewarded_samples, "DecodingPolicy", Counted)
+        found = sampler._rollouts(transformer.batch, transformer.model, 0, drawn, sources)
+    assert found == expected
+    assert sum(rows) == sum(len(texts) for prefixes in found for texts in prefixes)
+    assert len(rows) > 1
+    assert max(rows) == 10
 
 
 # ---------------------------------------------------------------- the criterion
@@ -519,6 +556,8 @@ OPTIONS = [
     (("--rl-reference", "x.pt"), "--rl-reference is for --rl-kl-weight above 0"),
     (("--rl-held-out-evaluator", "x.pt"), "--rl-held-out-evaluator scores the output of --eval-bleu"),
     (("--kd-tokenizer", ""), "rewards read text: give --kd-tokenizer"),
+    (("--checkpoint-activations",), "computes layers again in the backward pass, then with the dropout that"),
+    (("--offload-activations",), "computes layers again in the backward pass, then with the dropout that"),
     (("--rl-max-start-ppl", 1.5), r"perplexity on the first batch is .*, above --rl-max-start-ppl 1.5"),
 ]
 
@@ -527,7 +566,7 @@ OPTIONS = [
 def test_refused(chain, tmp_path, options, message):
     with pytest.raises(ValueError, match=message):
         train(chain.data, tmp_path, "--rl-reward", "bleu", *options, tokenizer=chain.bert)
-    assert not (tmp_path / "checkpoint_last.pt").exists()
+    assert not list(tmp_path.glob("*.pt"))
 
 
 def test_training_stops_where_samples_are_copies(transformer):
