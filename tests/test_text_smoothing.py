@@ -335,6 +335,30 @@ def test_parts_of_a_corpus_keep_their_rows(sources, tmp_path):
         train_student(data, tmp_path / "again", *hard, *STRONG)
 
 
+def test_parts_of_a_corpus_may_hold_different_numbers_of_words(sources, tmp_path):
+    """All words that every part has."""
+    folder, smoother = sources
+    data = shutil.copytree(folder / "data", tmp_path / "data")
+    for path in list(data.glob("valid.de-en.*")):
+        if path.suffix in (".bin", ".idx"):
+            shutil.copy(path, data / path.name.replace("valid", "train1"))
+    assert dump(data, smoother, *SOURCES, "--subset", "train1", "--topk", 6) == 0
+    shapes = set()
+
+    class Seen(SmoothedDataset):
+        def collater(self, samples, **options):
+            batch = super().collater(samples, **options)
+            shapes.add(batch[SMOOTHING]["topk_ids"].size(2))
+            return batch
+
+    everything = ("--smoothing-weight", 0.5, "--smoothing-topk", 0, "--max-epoch", 1)
+    with mock.patch("fairseq_bert_kd.teachers.smoothed_inputs.SmoothedDataset", Seen):
+        train_student(
+            data, tmp_path / "student", "--criterion", "label_smoothed_cross_entropy", *everything, updates=100
+        )
+    assert shapes == {4}
+
+
 def refusal(call):
     """What a command says when it refuses."""
     with pytest.raises(ValueError, match="--") as error:
