@@ -165,16 +165,14 @@ class LayerDistillationCriterion(FairseqCriterion):
         shows_logits = self.needs_head or (not model.training and self._can_show(model, sample))
         teacher: Any = None
         if self.needs_teacher:  # first, while the student holds nothing for its backward pass
-            # smoothed and plain, a sentence stands in the batch twice; its prediction is the same
-            repeats = 1 if any(self.pairs) else sample.get(REPEATS, 1)
+            # smoothed and plain, a sentence stands in the batch twice; its teacher reads it once
+            repeats = sample.get(REPEATS, 1)
             teacher = self.task.teacher.run(
                 single_rows(plain_input(sample["net_input"]), repeats),
                 next(model.parameters()),
                 predict=self.needs_predictions,
                 **self.pairs.of(1),
-            )
-            if repeats > 1:
-                teacher = teacher._replace(logits=teacher.logits.repeat_interleave(repeats, dim=0))
+            ).repeated(repeats)
         found: list[tuple[str, Tensor]] = []  # term, and losses by sentence or summed
         head = self.head if shows_logits else None
         with self._comparing(model, teacher, found):

@@ -119,7 +119,9 @@ def source_readers(
         )
         readers.append(reader)
         needs.append(needed)
-    return readers, min(needs, key=lambda needed: needed.topk)  # --smoothing-topk 0 takes as many as all parts have
+    return readers, min(
+        needs, key=lambda needed: needed.topk
+    )  # --smoothing-topk 0 takes as many as all parts have
 
 
 def word_counts(texts: Sequence[Any], dictionary: Any) -> torch.Tensor:
