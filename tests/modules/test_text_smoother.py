@@ -35,7 +35,7 @@ def batch():
         "topk_ids": torch.tensor([4, 5], dtype=torch.int32).expand(2, 3, 2),
         "topk_logits": torch.zeros(2, 3, 2, dtype=torch.float16),
         "log_normalisers": torch.full((2, 3, 1), 1.4),
-        "present": TOKENS != SPECIAL.pad,
+        "present": TOKENS.ne(SPECIAL.pad),
     }
     rows = {**pack(fields), "temperatures": (1.0,), "weight": 1.0}
     return {"id": torch.tensor([3, 7]), "nsentences": 2, "ntokens": 5, SMOOTHING: rows}
