@@ -30,7 +30,13 @@ from fairseq_bert_kd.modules.smoothing_options import (
     SmoothingOptions,
 )
 
-STORE_OPTIONS = {"smoothing_temperature", "smoothing_view", "smoothing_store", "smoothing_store_dir"}
+STORE_OPTIONS = {
+    "smoothing_temperature",
+    "smoothing_topk",
+    "smoothing_view",
+    "smoothing_store",
+    "smoothing_store_dir",
+}
 COUNT = "smoothed_positions"
 SUMS = ("smoothing_moved", "smoothing_original")  # of the log, over the positions
 
@@ -202,7 +208,7 @@ def check_origin(cfg: Any) -> None:
     origin = str(cfg.smoothing_source)
     if origin in STORED:
         return
-    for name in given_options(cfg) & STORE_OPTIONS:
+    for name in sorted(given_options(cfg) & STORE_OPTIONS):
         raise ValueError(
             f"--{name.replace('_', '-')} is for --smoothing-source {' or '.join(STORED)}, which reads a store, not {origin}; "
             "leave it out"

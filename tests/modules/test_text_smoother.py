@@ -61,3 +61,12 @@ def test_a_batch_read_twice_does_not_carry_rows_twice():
     assert SMOOTHING not in doubled
     assert doubled["id"].tolist() == [3, 3, 7, 7]
     assert text.smoothed.tolist() == [[False] * 3, [True, True, False], [False] * 3, [True, False, False]]
+
+
+@pytest.mark.parametrize("origin", ["unigram", "uniform"])
+def test_a_control_without_a_store_takes_no_option_of_one(origin):
+    said = f"--smoothing-topk is for --smoothing-source mlm or dropout, which reads a store, not {origin}"
+    with pytest.raises(ValueError, match=said):
+        TextSmoother(SmoothingOptions(smoothing_source=origin, smoothing_topk=4), 1)
+    TextSmoother(SmoothingOptions(smoothing_source=origin), 1)
+    TextSmoother(SmoothingOptions(smoothing_source="dropout", smoothing_topk=4), 1)
