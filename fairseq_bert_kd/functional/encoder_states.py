@@ -70,7 +70,8 @@ class EncoderStates:
 
     def repeat_rows(self, times: int) -> None:
         """Make of each row of the batch ``times`` equal ones, one after another."""
-        for kept in (self.hidden, self._projected):
+        both: tuple[dict[Any, Tensor], ...] = (self.hidden, self._projected)
+        for kept in both:
             for place, state in kept.items():
                 kept[place] = state.repeat_interleave(times, dim=0)
 
