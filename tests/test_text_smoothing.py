@@ -23,7 +23,13 @@ from fairseq_bert_kd.storage.topk_store import TopKReader
 from fairseq_bert_kd.tokenization.dictionary import excluded_ids, map_dictionary
 from fairseq_bert_kd.tokenization.hf_tokenizer import HfTokenizer
 from tests.one_sided_chain import BERT_REPLACEMENT
-from tests.test_distributed_training import assert_same_weights, in_one, training
+from tests.test_distributed_training import (
+    assert_same_curves,
+    assert_same_weights,
+    from_log,
+    in_one,
+    training,
+)
 from tests.tiny_chain import dump, run_fairseq, train_student, train_teacher
 from tests.tiny_sentences import PLUGIN, prepare, write_table
 from tests.two_workers import TwoWorkers
@@ -162,8 +168,8 @@ def test_weight_zero_is_fairseq_s_own_training(sentences, chain, tmp_path):
     [
         ("--smoothing-schedule", "only", "--smoothing-view", "masked"),
         ("--smoothing-schedule", "mixed"),
-        ("--smoothing-source", "unigram"),
-        ("--smoothing-source", "uniform", "--smoothing-schedule", "only"),
+        ("--smoothing-topk", 16, "--smoothing-source", "unigram"),
+        ("--smoothing-topk", 16, "--smoothing-source", "uniform", "--smoothing-schedule", "only"),
         ("--smoothing-source", "dropout"),
     ],
 )
@@ -207,7 +213,7 @@ def test_soft_labels_and_smoothing(sentences, chain, tmp_path):
         "plain": ("--criterion", "layer_distillation"),
         "zero": (*smoothed, "--smoothing-weight", 0),
         "half": smoothed,
-        "unigram": (*smoothed, "--smoothing-source", "unigram"),
+        "unigram": (*smoothed, "--smoothing-topk", 16, "--smoothing-source", "unigram"),
     }.items():
         classify(sentences, tmp_path / name, *options, *stage, encoder=chain.bert, epochs=1)
     assert same(tmp_path / "plain", tmp_path / "zero")
@@ -256,10 +262,11 @@ def test_two_workers_learn_as_one_does(sentences, chain, tmp_path):
     config |= {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
     (calm / "config.json").write_text(json.dumps(config))
     arguments = (*CLASSIFIER, *HF_ENCODER, "--encoder-model", calm, *SMOOTHED, *STRONG)
-    in_one(folder / "data", tmp_path / "one", *arguments)
+    one = in_one(folder / "data", tmp_path / "one", *arguments)
     with TwoWorkers(tmp_path) as workers:
-        workers.run("train", *training(folder / "data", tmp_path / "two", *arguments), pytorch_ddp=True)
+        two = workers.run("train", *training(folder / "data", tmp_path / "two", *arguments), pytorch_ddp=True)
     assert_same_weights(tmp_path / "one", tmp_path / "two")
+    assert_same_curves(one, from_log(two[0]), 6, {"smoothing_moved", "smoothing_original"})
 
 
 def test_two_workers_read_smoothed_sources_as_one_does(sources, tmp_path):
@@ -335,6 +342,35 @@ def test_parts_of_a_corpus_keep_their_rows(sources, tmp_path):
         train_student(data, tmp_path / "again", *hard, *STRONG)
 
 
+def test_parts_of_a_corpus_may_hold_different_numbers_of_words(sources, tmp_path):
+    """All words that every part has."""
+    folder, smoother = sources
+    data = shutil.copytree(folder / "data", tmp_path / "data")
+    for path in list(data.glob("valid.de-en.*")):
+        if path.suffix in (".bin", ".idx"):
+            shutil.copy(path, data / path.name.replace("valid", "train1"))
+    assert dump(data, smoother, *SOURCES, "--subset", "train1", "--topk", 6) == 0
+    shapes = set()
+
+    class Seen(SmoothedDataset):
+        def collater(self, samples, **options):
+            batch = super().collater(samples, **options)
+            shapes.add(batch[SMOOTHING]["topk_ids"].size(2))
+            return batch
+
+    everything = ("--smoothing-weight", 0.5, "--smoothing-topk", 0, "--max-epoch", 1)
+    with mock.patch("fairseq_bert_kd.teachers.smoothed_inputs.SmoothedDataset", Seen):
+        train_student(
+            data,
+            tmp_path / "student",
+            "--criterion",
+            "label_smoothed_cross_entropy",
+            *everything,
+            updates=100,
+        )
+    assert shapes == {4}
+
+
 def refusal(call):
     """What a command says when it refuses."""
     with pytest.raises(ValueError, match="--") as error:
@@ -388,7 +424,11 @@ def test_refused_trainings(sentences, sources, chain, tmp_path):
     assert "0.5 is the default" in smoothed("--smoothing-rate", 2)
     assert "from 0 to 1" in smoothed("--smoothing-weight", 2)
     assert "reads smoothed words" in smoothed("--arch", "tiny_sentences")
-    unigram = smoothed("--smoothing-source", "unigram", "--smoothing-view", "masked")
+    topk = smoothed("--smoothing-source", "unigram")
+    assert (
+        "--smoothing-topk is for --smoothing-source mlm or dropout, which reads a store, not unigram" in topk
+    )
+    unigram = smoothed("--smoothing-topk", 16, "--smoothing-source", "unigram", "--smoothing-view", "masked")
     assert (
         "--smoothing-view is for --smoothing-source mlm or dropout, which reads a store, not unigram"
         in unigram

@@ -5,8 +5,9 @@
 DATA holds TASK.train.tsv, TASK.dev.tsv and TASK.test.tsv, or the same with .gz: label TAB sentence, without a header. Training
 sentences that stand in the validation or test set are left out, and validation sentences of the test set. Writes
 train.DRAW.tsv (10 sentences of each class, drawn with the draw's number as seed, as the authors' later code does),
-valid.tsv (as many, where there are so many, drawn from the validation set with seed 0), test.tsv, all.txt (all training sentences, without labels: the
-text of the smoother, with --general more of it), and SPLIT.sentence and SPLIT.label of valid and test for the report.
+valid.tsv (as many, where there are so many, drawn from the validation set with seed 0), test.tsv, all.txt (all training
+sentences, without labels: the text of the smoother, with --general more of it, without sentences of the validation and test
+set), and SPLIT.sentence and SPLIT.label of valid and test for the report.
 """
 
 import argparse
@@ -19,11 +20,30 @@ HEADER = ("label", "sentence")
 
 
 def read(data: Path, task: str, split: str) -> list[list[str]]:
-    """Label and sentence of each row, lower-cased as in the authors' later code."""
+    """Label and sentence of each row, lower-cased as in the authors' later code.
+
+    Raises:
+        ValueError: a row that is not a label and a sentence.
+    """
     name = f"{task}.{split}.tsv"
     path = data / name if (data / name).exists() else data / f"{name}.gz"
-    rows = [line.rstrip("\n").split("\t") for line in open_lines(path)]
-    return [[label.strip(), sentence.strip().lower()] for label, sentence in rows]
+    rows = []
+    for number, line in enumerate(open_lines(path), start=1):
+        row = [cell.strip() for cell in line.split("\t")]
+        if len(row) != len(HEADER) or not all(row):
+            raise ValueError(
+                f"{path}, line {number}: expected a label, a tab and a sentence, got {line[:60].rstrip()!r}; mend the line"
+            )
+        rows.append([row[0], row[1].lower()])
+    return rows
+
+
+def further_text(files: list[Path], number: str, evaluated: set[str]) -> list[str]:
+    """So many lines of files of text, or all, lower-cased and in random order, without those of the evaluation sets."""
+    lines = [line.strip().lower() for path in files for line in open_lines(path)]
+    lines = [line for line in lines if line and line not in evaluated]
+    random.Random(0).shuffle(lines)
+    return lines if number == "all" else lines[: int(number)]
 
 
 def drawn(rows: list[list[str]], per_class: int, seed: int) -> list[list[str]]:
@@ -59,7 +79,7 @@ def main() -> None:
     parser.add_argument(
         "--general", type=Path, nargs="*", default=[], help="files of further text for the smoother"
     )
-    parser.add_argument("--general-rows", type=int, default=0)
+    parser.add_argument("--general-rows", default="all", help="lines of that text, or all")
     parser.add_argument("--out", type=Path, required=True)
     args = parser.parse_args()
     args.out.mkdir(parents=True, exist_ok=True)
@@ -74,9 +94,7 @@ def main() -> None:
     train, valid = kept, drawn(valid, args.per_class, 0)
     for draw in args.draws:
         write_table(args.out / f"train.{draw}.tsv", drawn(train, args.per_class, draw))
-    general = [line.strip().lower() for path in args.general for line in open_lines(path)]
-    random.Random(0).shuffle(general)
-    text = [sentence for _, sentence in train] + [line for line in general if line][: args.general_rows]
+    text = [sentence for _, sentence in train] + further_text(args.general, args.general_rows, seen)
     (args.out / "all.txt").write_text("".join(f"{line}\n" for line in text), encoding="utf-8")
     (args.out / "all.valid.txt").write_text("".join(f"{s}\n" for _, s in valid), encoding="utf-8")
     for split, rows in (("valid", valid), ("test", test)):

@@ -27,8 +27,14 @@ from fairseq_bert_kd.cli.sentence_table import (
 )
 from fairseq_bert_kd.functional.augmentation import draw_rows
 from fairseq_bert_kd.storage.word_vectors import read_word_vectors
-from fairseq_bert_kd.teachers.load_masked_lm import load_masked_lm
-from fairseq_bert_kd.teachers.word_candidates import CONTEXTS, ORIGINAL, Candidates, WordCandidates
+from fairseq_bert_kd.teachers.load_masked_lm import load_masked_lm, names_transformers
+from fairseq_bert_kd.teachers.word_candidates import (
+    CONTEXTS,
+    MASKED_ONLY,
+    ORIGINAL,
+    Candidates,
+    WordCandidates,
+)
 from fairseq_bert_kd.tokenization.replaceable_words import STOP_WORDS, SentenceSplitter, read_stop_words
 
 HELP = (
@@ -135,6 +141,12 @@ def main(args: argparse.Namespace) -> None:
     stop_words = read_stop_words(args.stop_words) if args.stop_words else STOP_WORDS
     vectors = read_word_vectors(args.word_vectors) if args.word_vectors else None
     model, tokenizer = load_masked_lm(args.masked_lm, args.tokenizer)
+    if args.context == ORIGINAL and not names_transformers(args.masked_lm):
+        print(
+            f"warning: checkpoint `{args.masked_lm}` was trained on single sentences (--cmlm-one-sided), and --context {ORIGINAL} shows "
+            f"it two; --context {MASKED_ONLY} is right for it",
+            file=sys.stderr,
+        )
     model.to(torch.device("cuda" if torch.cuda.is_available() and not args.cpu else "cpu"))
     finder = WordCandidates(model, tokenizer, args.candidates, args.context, args.batch_size, vectors)
     splitter = SentenceSplitter(tokenizer, stop_words)

@@ -189,18 +189,17 @@ class LayerDistillationCriterion(FairseqCriterion):
         return loss, sentences, log
 
     def _ask_teacher(self, model, sample) -> Any:
-        """Hidden states and predictions of the teacher that the losses need."""
-        # smoothed and plain, a sentence stands in the batch twice; its prediction is the same
-        repeats = 1 if any(self.pairs) else sample.get(REPEATS, 1)
-        output = self.task.teacher.run(
+        """Hidden states and predictions of the teacher that the losses need.
+
+        Smoothed and plain, a sentence stands in the batch twice; its teacher reads it once.
+        """
+        repeats = sample.get(REPEATS, 1)
+        return self.task.teacher.run(
             single_rows(plain_input(sample["net_input"]), repeats),
             next(model.parameters()),
             predict=self.needs_predictions,
             **self.pairs.of(1),
-        )
-        if repeats == 1:
-            return output
-        return output._replace(logits=output.logits.repeat_interleave(repeats, dim=0))
+        ).repeated(repeats)
 
     def _comparing(self, model, teacher: Any, found: list[tuple[str, Tensor]]) -> AbstractContextManager[Any]:
         """Context in which each layer of the student is compared as soon as it is done, and both sides' states let go."""

@@ -68,6 +68,13 @@ class EncoderStates:
         """What `scores` are made of, each ``(batch, length, d)``, heads side by side; they are kept no longer."""
         return self._projected.pop((layer, "query")), self._projected.pop((layer, "key"))
 
+    def repeat_rows(self, times: int) -> None:
+        """Make of each row of the batch ``times`` equal ones, one after another."""
+        both: tuple[dict[Any, Tensor], ...] = (self.hidden, self._projected)
+        for kept in both:
+            for place, state in kept.items():
+                kept[place] = state.repeat_interleave(times, dim=0)
+
     def relations(self, layer: int) -> tuple[Tensor, Tensor, Tensor]:
         """Queries, keys and values of a layer in ``relations`` of `record`, each ``(batch, length, d)``, heads side by side."""
         query, key, value = (self._projected[layer, name] for name in AttentionParts._fields)

@@ -140,7 +140,7 @@ def mixtures(
     Returns:
         ``(smoothed positions, d)`` in row-major order.
     """
-    rows, weights = _bags(text, tokens, to_rows)
+    rows, weights = _bags(text, tokens, text.smoothed.nonzero(as_tuple=True), to_rows)
     mixed = F.embedding_bag(rows, embedding, per_sample_weights=weights.to(embedding.dtype), mode="sum")
     common = _common_part(embedding, text, to_rows)
     return mixed if common is None else mixed + common
@@ -169,12 +169,13 @@ def smooth_embeddings(
     Returns:
         ``(batch, input_len, d)``; positions that are not smoothed have their row exactly.
     """
-    sentences, places = text.smoothed.nonzero(as_tuple=True)
+    positions = text.smoothed.nonzero(as_tuple=True)  # once: a GPU is waited for here
+    sentences, places = positions
     if not len(sentences):
         return F.embedding(rows, embedding)
     if columns is not None:
         places = columns[sentences, places]
-    mixed_rows, mixed_weights = _bags(text, tokens, to_rows)
+    mixed_rows, mixed_weights = _bags(text, tokens, positions, to_rows)
     at, size = sentences * rows.size(1) + places, mixed_rows.size(1)
     smoothed = torch.zeros(rows.numel(), dtype=torch.bool, device=rows.device)
     smoothed[at] = True
@@ -192,9 +193,17 @@ def smooth_embeddings(
     return embedded.view(*rows.shape, -1)
 
 
-def _bags(text: SmoothedText, tokens: Tensor, to_rows: Optional[Tensor]) -> tuple[Tensor, Tensor]:
-    """``(smoothed positions, n + 1)`` rows of the embedding and their weights; the original token's comes last."""
-    at = text.smoothed
+def _bags(
+    text: SmoothedText, tokens: Tensor, at: tuple[Tensor, ...], to_rows: Optional[Tensor]
+) -> tuple[Tensor, Tensor]:
+    """``(smoothed positions, n + 1)`` rows of the embedding and their weights; the original token's comes last.
+
+    Args:
+        text: what stands there.
+        tokens: ``(batch, text_len)`` int64.
+        at: sentence and place of each smoothed position.
+        to_rows: see `mixtures`.
+    """
     weights = text.weights[at]
     rest = (1.0 - text.common_weight - weights.sum(dim=1, keepdim=True)).clamp(min=0.0)
     ids = torch.cat([text.ids[at], tokens[at][:, None]], dim=1)
@@ -205,35 +214,35 @@ def _common_part(embedding: Tensor, text: SmoothedText, to_rows: Optional[Tensor
     """``(d,)`` what the common distribution adds to every mixture; None without one."""
     if text.common is None:
         return None
-    every = embedding if to_rows is None else embedding[to_rows]
-    return text.common_weight * (text.common.to(embedding.dtype) @ every)
+    common = text.common
+    if to_rows is not None:  # numbers move, not the embedding
+        common = common.new_zeros(len(embedding)).index_add(0, to_rows, common)
+    return text.common_weight * (common.to(embedding.dtype) @ embedding)
 
 
 def moved_mass(text: SmoothedText, tokens: Tensor) -> Tensor:
-    """``(smoothed positions,)`` weight of all other tokens than the original one, 0 to 1: the strength of smoothing.
+    """``(batch, text_len)`` weight of all other tokens than the original one, the strength of smoothing; 0 where nothing is
+    smoothed.
 
     Args:
         text: what stands there.
         tokens: ``(batch, text_len)`` int64.
     """
-    original = tokens[text.smoothed]
-    weights = text.weights[text.smoothed]
-    moved = weights.where(text.ids[text.smoothed] != original[:, None], 0.0).sum(dim=1)
+    moved = text.weights.where(text.ids != tokens[..., None], 0.0).sum(dim=2)
     if text.common is not None:
-        moved = moved + text.common_weight * (1.0 - text.common[original])
-    return moved
+        moved = moved + text.common_weight * (1.0 - text.common[tokens])
+    return moved.where(text.smoothed, 0.0)
 
 
 def original_mass(text: SmoothedText, tokens: Tensor, weight: float) -> Tensor:
-    """``(smoothed positions,)`` probability of the original token among those with a weight, 0 to 1.
+    """``(batch, text_len)`` probability of the original token among those with a weight; 0 where nothing is smoothed.
 
     Args:
         text: what stands there.
         tokens: ``(batch, text_len)`` int64.
         weight: lambda, above 0.
     """
-    original = tokens[text.smoothed]
-    found = text.weights[text.smoothed].where(text.ids[text.smoothed] == original[:, None], 0.0).sum(dim=1)
+    found = text.weights.where(text.ids == tokens[..., None], 0.0).sum(dim=2)
     if text.common is not None:
-        found = found + text.common_weight * text.common[original]
-    return found / weight
+        found = found + text.common_weight * text.common[tokens]
+    return found.where(text.smoothed, 0.0) / weight

@@ -31,8 +31,8 @@ class SmoothingOptions(FairseqDataclass):
     smoothing_topk: int = field(
         default=16,
         metadata={
-            "help": "expected words per position, at most those of the store; 0 for all of them. The mass of all others stays on "
-            "the original word"
+            "help": "expected words per position, at most those of the store; 0 for all of them (of the smallest store of several "
+            "parts of a corpus). The mass of all others stays on the original word"
         },
     )
     smoothing_view: ChoiceEnum(["unmasked", "masked"]) = field(  # type: ignore[valid-type]

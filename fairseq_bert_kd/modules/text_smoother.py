@@ -30,7 +30,13 @@ from fairseq_bert_kd.modules.smoothing_options import (
     SmoothingOptions,
 )
 
-STORE_OPTIONS = {"smoothing_temperature", "smoothing_view", "smoothing_store", "smoothing_store_dir"}
+STORE_OPTIONS = {
+    "smoothing_temperature",
+    "smoothing_topk",
+    "smoothing_view",
+    "smoothing_store",
+    "smoothing_store_dir",
+}
 COUNT = "smoothed_positions"
 SUMS = ("smoothing_moved", "smoothing_original")  # of the log, over the positions
 
@@ -125,7 +131,10 @@ class TextSmoother:
             text = self._dropped(text, tokens, self._draws(sample["id"], places), special.unk)
         if self.schedule != BOTH:
             return sample, text
-        return twice(sample), SmoothedText(
+        plain = {
+            name: value for name, value in sample.items() if name != SMOOTHING
+        }  # its rows have been read
+        return twice(plain), SmoothedText(
             smoothed=torch.stack([torch.zeros_like(text.smoothed), text.smoothed], dim=1).flatten(0, 1),
             ids=each_twice(text.ids),
             weights=each_twice(text.weights),
@@ -136,8 +145,7 @@ class TextSmoother:
     def log(self, text: SmoothedText, tokens: Tensor) -> dict[str, Any]:
         """For the log: smoothed positions, the weight of other tokens than the original ones, and the probability of these,
         summed; that is left out where words are dropped."""
-        moved = moved_mass(text, tokens)
-        found = {COUNT: moved.numel(), "smoothing_moved": moved.sum()}
+        found = {COUNT: text.smoothed.sum(), "smoothing_moved": moved_mass(text, tokens).sum()}
         if self.origin == DROPOUT:
             return found
         return found | {"smoothing_original": original_mass(text, tokens, self.weight).sum()}
@@ -145,7 +153,8 @@ class TextSmoother:
     def log_of_none(self, like: Tensor) -> dict[str, Any]:
         """The same names for a batch without a smoothed position; ``like`` is a tensor of its device."""
         names = SUMS[:1] if self.origin == DROPOUT else SUMS
-        return {COUNT: 0} | {name: like.new_zeros((), dtype=torch.float32) for name in names}
+        none = like.new_zeros((), dtype=torch.int64)
+        return {COUNT: none} | {name: none.float() for name in names}
 
     def _text(self, chosen: Tensor, rows: Optional[Mapping[str, Any]]) -> SmoothedText:
         if not self.needs_store:
@@ -168,21 +177,19 @@ class TextSmoother:
 
     def _dropped(self, text: SmoothedText, tokens: Tensor, draws: Tensor, unk: int) -> SmoothedText:
         """The text with whole words dropped, each as probably as its mixture would move its weight to other words."""
-        rates = torch.zeros_like(draws)
-        rates[text.smoothed] = moved_mass(text, tokens)
-        return replaced_text(draws < rates, unk, text.smoothed)
+        return replaced_text(draws < moved_mass(text, tokens), unk, text.smoothed)
 
     def _draws(self, sentences: Tensor, places: Tensor) -> Tensor:
         """``(batch, text_len)`` numbers from 0 to 1 that depend on the seed, the update, the sentence and the token's place in
         it (``places``, padding below 0 or any), not on the batch."""
         length = places.size(1)
-        streams = (np.random.default_rng([self.seed, self.updates, int(i), 1]) for i in sentences)
+        streams = (np.random.default_rng([self.seed, self.updates, i, 1]) for i in sentences.tolist())
         draws = torch.from_numpy(np.stack([stream.random(length, np.float32) for stream in streams]))
         return draws.to(places.device).gather(1, places.clamp(min=0))
 
     def _drawn(self, sentences: Tensor) -> Tensor:
         """``(batch,)`` bool that depend on the seed, the update and the sentence, not on the batch."""
-        draws = [np.random.default_rng([self.seed, self.updates, int(i)]).random() for i in sentences]
+        draws = [np.random.default_rng([self.seed, self.updates, i]).random() for i in sentences.tolist()]
         return torch.tensor(draws) < self.cfg.smoothing_rate
 
 
@@ -201,7 +208,7 @@ def check_origin(cfg: Any) -> None:
     origin = str(cfg.smoothing_source)
     if origin in STORED:
         return
-    for name in given_options(cfg) & STORE_OPTIONS:
+    for name in sorted(given_options(cfg) & STORE_OPTIONS):
         raise ValueError(
             f"--{name.replace('_', '-')} is for --smoothing-source {' or '.join(STORED)}, which reads a store, not {origin}; "
             "leave it out"
@@ -222,7 +229,7 @@ def given_options(cfg: Any) -> set[str]:
 
 def log_means(logging_outputs: Sequence[Mapping[str, Any]]) -> None:
     """Log the means over all smoothed positions, if there are any."""
-    positions = sum(log.get(COUNT, 0) for log in logging_outputs)
+    positions = int(sum(log.get(COUNT, 0) for log in logging_outputs))
     for name in SUMS if positions else ():
         if any(name in log for log in logging_outputs):
             mean = sum(log.get(name, 0) for log in logging_outputs) / positions

@@ -26,6 +26,14 @@ class TeacherOutput(NamedTuple):
     tokens: Tensor
     logits: Tensor | None
 
+    def repeated(self, times: int) -> "TeacherOutput":
+        """That of a batch in which each row stands ``times`` times, one after another; takes the states over."""
+        if times == 1:
+            return self
+        self.states.repeat_rows(times)
+        logits = None if self.logits is None else self.logits.repeat_interleave(times, dim=0)
+        return TeacherOutput(self.states, self.tokens.repeat_interleave(times, dim=0), logits)
+
 
 class LiveLayerTeacher:
     """Runs a frozen encoder beside the student, on the same texts.

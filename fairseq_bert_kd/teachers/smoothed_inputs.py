@@ -100,12 +100,12 @@ def smoothed_sources(
 def source_readers(
     smoother: TextSmoother, task: Any, parts: Sequence[Any], sources: Sequence[Any]
 ) -> tuple[list[Any], Any]:
-    """Readers of the stores of a corpus's parts, and what of their rows is needed; arguments as `smoothed_sources`.
+    """Readers of the stores of a corpus's parts, and what of the rows of all of them is used; arguments as `smoothed_sources`.
 
     Raises:
         FileNotFoundError, ValueError: see `open_smoothing`.
     """
-    cfg, readers, needed = task.cfg, [], None
+    cfg, readers, needs = task.cfg, [], []
     for part, tokens in zip(parts, sources, strict=True):
         path = _path(smoother, cfg.data, part.folder, part.name, f"{cfg.source_lang}-{cfg.target_lang}")
         reader, needed = open_smoothing(
@@ -118,7 +118,10 @@ def source_readers(
             str(cfg.kd_check) == "all",
         )
         readers.append(reader)
-    return readers, needed
+        needs.append(needed)
+    return readers, min(
+        needs, key=lambda needed: needed.topk
+    )  # --smoothing-topk 0 takes as many as all parts have
 
 
 def word_counts(texts: Sequence[Any], dictionary: Any) -> torch.Tensor:

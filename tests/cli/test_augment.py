@@ -183,6 +183,14 @@ def test_a_checkpoint_of_sentences(run, one_sided, tmp_path):
     assert run("--tokenizer", one_sided.encoder, model=moved, output="named.tsv").read_bytes() == first
 
 
+def test_a_checkpoint_that_never_saw_two_texts_is_warned_of(run, one_sided, capsys):
+    run(model=one_sided.checkpoint)
+    assert "--context original shows it two; --context masked-only is right for it" in capsys.readouterr().err
+    run("--context", "masked-only", model=one_sided.checkpoint, output="alone.tsv")
+    run(output="folder.tsv")
+    assert "--context" not in capsys.readouterr().err
+
+
 def test_long_sentences_stay_alone_and_are_counted(run, tmp_path, capsys):
     source = tmp_path / "long.tsv"
     source.write_text("label\tsentence\n1\t" + "man " * 20 + "\n0\tmen eat\n")

@@ -13,7 +13,7 @@ from fairseq.logging import metrics
 from omegaconf import OmegaConf
 from torch.testing import assert_close
 
-from fairseq_bert_kd.batch import twice
+from fairseq_bert_kd.batch import REPEATS, twice
 from fairseq_bert_kd.criterions.layer_distillation import LayerDistillationCriterion
 from fairseq_bert_kd.criterions.layer_distillation_options import TERMS, LayerDistillationConfig, term_weights
 from fairseq_bert_kd.teachers.layer_teacher import LiveLayerTeacher
@@ -353,6 +353,26 @@ def test_the_teacher_has_no_dropout_and_the_student_has(task, student, teacher):
     student.train()
     hidden = [student(**net_input)[0] for _ in range(2)]
     assert not torch.equal(*hidden)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{}, {"layer_loss_positions": "all"}, {"layer_attention_loss": "relations", "layer_relation_heads": 4}],
+)
+def test_the_teacher_reads_a_sentence_once_that_stands_in_the_batch_twice(task, student, teacher, options):
+    criterion = made(task, student, teacher, layer_prediction_weight=1.0, **options)
+    doubled = twice(sample_of(task, FIRST))
+    rows = []
+    teacher.encoder.register_forward_pre_hook(
+        lambda _, args, named: rows.append(len(named["input_ids"])), with_kwargs=True
+    )
+    _, size, log = criterion(student.eval(), doubled)
+    expected = criterion(student, {**doubled, REPEATS: 1})[2]
+    assert rows == [2, 4]
+    assert size == 4
+    assert log.keys() == expected.keys()
+    for name, value in expected.items():
+        assert_close(log[name], value)
 
 
 def test_the_teacher_s_classes_are_put_in_the_student_s_order(task, teacher):

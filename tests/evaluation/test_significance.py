@@ -167,6 +167,13 @@ def test_runs_by_hand(differences, counts, sign_p, wilcoxon_p):
     assert (found.sign_p, found.wilcoxon_p) == pytest.approx((sign_p, wilcoxon_p))
 
 
+def test_differences_that_are_equal_but_for_rounding_share_a_rank():
+    """60.2 - 60.1 is as much as 80.2 - 80.1, and 0.1 + 0.2 is 0.3."""
+    computed = [70.2 - 70.1, 80.2 - 80.1, 60.1 - 60.2, 51.3 - 51.0, 0.1 + 0.2 - 0.3]
+    assert len({*map(abs, computed)}) > 3
+    assert runs_test(computed)[1:] == runs_test([0.1, 0.1, -0.1, 0.3, 0.0])[1:]
+
+
 def test_runs_of_equal_size_in_many_runs():
     """The same difference everywhere: a signed-rank sum n(n + 1)/2 of n runs, by the normal approximation with ties."""
     n = 45

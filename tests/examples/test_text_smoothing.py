@@ -96,14 +96,29 @@ def test_training_has_no_sentence_of_the_other_sets(tmp_path, monkeypatch):
     for split, lines in rows.items():
         text = "".join(line.replace(" ", "\t") + "\n" for line in lines)
         (tmp_path / f"t.{split}.tsv").write_text(text)
-    words = ["--data", tmp_path, "--task", "t", "--draws", 1, "--out", tmp_path / "text"]
+    # of which Y is in the test set and V in the validation set
+    (tmp_path / "more.txt").write_text("A u\nY\nmore\n\nV\n")
+    words = ["--data", tmp_path, "--task", "t", "--draws", 1, "--general", tmp_path / "more.txt"]
+    words += ["--out", tmp_path / "text"]
     monkeypatch.setattr(sys, "argv", ["prepare_text.py", *map(str, words)])
     prepare_text.main()
     found = {
         name: set((tmp_path / "text" / name).read_text().split("\n")[:-1])
         for name in ("all.txt", "valid.sentence", "test.sentence")
     }
-    assert found == {"all.txt": {"x", "w"}, "valid.sentence": {"z", "v"}, "test.sentence": {"y", "u"}}
+    assert found == {
+        "all.txt": {"x", "w", "a u", "more"},
+        "valid.sentence": {"z", "v"},
+        "test.sentence": {"y", "u"},
+    }
+
+
+def test_a_row_without_a_label_is_named(tmp_path):
+    (tmp_path / "t.train.tsv").write_text("a\tx\nno label\n")
+    with pytest.raises(
+        ValueError, match=r"t.train.tsv, line 2: expected a label, a tab and a sentence, got 'no label'"
+    ):
+        prepare_text.read(tmp_path, "t", "train")
 
 
 def test_draws_have_the_same_rows_of_each_class_and_their_own_sentences():

@@ -133,6 +133,17 @@ def test_rows_of_another_vocabulary():
     )
 
 
+def test_a_common_distribution_over_another_vocabulary():
+    """Its mean is that of the embedding's rows, two symbols of one row and one row of no symbol among them."""
+    to_rows = torch.tensor([3, 0, 0])
+    embedding = torch.randn(4, 2, dtype=torch.float64, requires_grad=True)
+    text = common_text(torch.tensor([0.5, 0.25, 0.25], dtype=torch.float64), HERE, 0.5)
+    found = mixtures(embedding, text, TOKENS, to_rows)
+    torch.testing.assert_close(found[0], 0.75 * embedding[3] + 0.25 * embedding[0])
+    found.sum().backward()
+    assert embedding.grad[:, 0].tolist() == [0.25, 0.0, 0.0, 0.75]
+
+
 def test_probability_of_the_original_token():
     assert original_mass(sparse(3, 0.5), TOKENS, 0.5).item() == pytest.approx(0.5)
     assert original_mass(sparse(1, 0.5), torch.tensor([[2]]), 0.5).item() == 0.0
@@ -148,11 +159,22 @@ def test_weight_that_is_moved():
     assert moved_mass(text, TOKENS).item() == pytest.approx(0.5 * 0.8)
 
 
+def test_what_is_not_smoothed_has_no_mass():
+    tokens, at = torch.tensor([[0, 0], [2, 1]]), torch.tensor([[True, False], [False, True]])
+    row = tuple(part.expand(2, 2, *part.shape[2:]) for part in stored(LOGITS[None, None], 3))
+    text = sparse_text(*row, at, 0.5)
+    assert moved_mass(text, tokens).tolist() == [[0.25, 0.0], [0.0, 0.375]]
+    assert original_mass(text, tokens, 0.5).tolist() == [[0.5, 0.0], [0.0, 0.25]]
+    text = common_text(torch.tensor([0.25, 0.25, 0.5]), at, 0.5)
+    assert moved_mass(text, tokens).tolist() == [[0.375, 0.0], [0.0, 0.375]]
+    assert original_mass(text, tokens, 0.5).tolist() == [[0.25, 0.0], [0.0, 0.25]]
+
+
 def test_replaced_tokens():
     tokens, everywhere = torch.tensor([[0, 1]]), torch.tensor([[True, True]])
     text = replaced_text(torch.tensor([[True, False]]), 2, everywhere)
     assert mixtures(EMBEDDING, text, tokens).tolist() == [[1.0, 1.0], [0.0, 1.0]]
-    assert moved_mass(text, tokens).tolist() == [1.0, 0.0]
+    assert moved_mass(text, tokens).tolist() == [[1.0, 0.0]]
 
 
 @pytest.mark.parametrize(
