@@ -234,7 +234,7 @@ def test_other_predictions_of_another_length(folder, tmp_path, capsys):
 def test_existing_outputs(folder, tmp_path, capsys):
     (tmp_path / "out").touch()
     assert evaluate(folder, "classes", "--predictions", tmp_path / "out") == 2
-    assert "exists; choose another name, or pass --overwrite" in capsys.readouterr().err
+    assert "exists; pass --overwrite to replace it" in capsys.readouterr().err
     assert evaluate(folder, "classes", "--predictions", tmp_path / "out", "--overwrite") == 0
     assert (tmp_path / "out").read_text().count("\n") == 20
 
