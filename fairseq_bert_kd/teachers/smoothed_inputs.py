@@ -119,9 +119,8 @@ def source_readers(
         )
         readers.append(reader)
         needs.append(needed)
-    return readers, min(
-        needs, key=lambda needed: needed.topk
-    )  # --smoothing-topk 0 takes as many as all parts have
+    # --smoothing-topk 0 takes as many words as all parts have
+    return readers, min(needs, key=lambda needed: needed.topk)
 
 
 def word_counts(texts: Sequence[Any], dictionary: Any) -> torch.Tensor:
