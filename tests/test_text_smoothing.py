@@ -304,13 +304,19 @@ def test_smoothed_sources_with_and_without_soft_labels(sources, tmp_path):
     assert not same(tmp_path / "soft", tmp_path / "both")
 
 
+def in_two_parts(folder, copy):
+    """A copy of a data folder whose training set has a second part, train1: the pairs of valid."""
+    shutil.copytree(folder, copy)
+    for path in list(copy.glob("valid.de-en.*")):
+        if path.suffix in (".bin", ".idx"):
+            shutil.copy(path, copy / path.name.replace("valid", "train1"))
+    return copy
+
+
 def test_parts_of_a_corpus_keep_their_rows(sources, tmp_path):
     """train and train1, the first one twice: each source has the rows of its own part."""
     folder, smoother = sources
-    data = shutil.copytree(folder / "data", tmp_path / "data")
-    for path in list(data.glob("valid.de-en.*")):
-        if path.suffix in (".bin", ".idx"):
-            shutil.copy(path, data / path.name.replace("valid", "train1"))
+    data = in_two_parts(folder / "data", tmp_path / "data")
     assert dump(data, smoother, *SOURCES, "--subset", "train1") == 0
     batches = []
 
@@ -345,10 +351,7 @@ def test_parts_of_a_corpus_keep_their_rows(sources, tmp_path):
 def test_parts_of_a_corpus_may_hold_different_numbers_of_words(sources, tmp_path):
     """All words that every part has."""
     folder, smoother = sources
-    data = shutil.copytree(folder / "data", tmp_path / "data")
-    for path in list(data.glob("valid.de-en.*")):
-        if path.suffix in (".bin", ".idx"):
-            shutil.copy(path, data / path.name.replace("valid", "train1"))
+    data = in_two_parts(folder / "data", tmp_path / "data")
     assert dump(data, smoother, *SOURCES, "--subset", "train1", "--topk", 6) == 0
     shapes = set()
 

@@ -131,9 +131,8 @@ class TextSmoother:
             text = self._dropped(text, tokens, self._draws(sample["id"], places), special.unk)
         if self.schedule != BOTH:
             return sample, text
-        plain = {
-            name: value for name, value in sample.items() if name != SMOOTHING
-        }  # its rows have been read
+        # without its rows, which have been read
+        plain = {name: value for name, value in sample.items() if name != SMOOTHING}
         return twice(plain), SmoothedText(
             smoothed=torch.stack([torch.zeros_like(text.smoothed), text.smoothed], dim=1).flatten(0, 1),
             ids=each_twice(text.ids),
