@@ -70,9 +70,9 @@ def test_options_of_the_table_exist_with_their_defaults():
     from fairseq_bert_kd.optim.adam_by_part import AdamByPartConfig
     from fairseq_bert_kd.tasks.conditional_masked_lm import ConditionalMaskedLMConfig
     from fairseq_bert_kd.tasks.entity_sentence_prediction import EntitySentencePredictionConfig
-    from fairseq_bert_kd.tasks.reward_options import TranslationWithRewardConfig
     from fairseq_bert_kd.tasks.sentence_prediction_with_teacher import SentencePredictionWithTeacherConfig
     from fairseq_bert_kd.tasks.sentence_vectors import SentenceVectorsConfig
+    from fairseq_bert_kd.tasks.translation_with_reward import TranslationWithRewardConfig
     from fairseq_bert_kd.tasks.translation_with_teacher import TranslationWithTeacherConfig
     from fairseq_bert_kd.tokenization.bpe import HfTokenizerConfig
 

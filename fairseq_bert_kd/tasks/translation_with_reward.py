@@ -2,36 +2,47 @@
 
 import logging
 import time
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from fairseq.tasks import register_task
-from fairseq.tasks.translation import TranslationTask
+from fairseq.tasks.translation import TranslationConfig, TranslationTask
 
 from fairseq_bert_kd.batch import POLICY
 from fairseq_bert_kd.data.guarded_loading import GuardedTranslation
 from fairseq_bert_kd.evaluation.paraphrase_metrics import corpus_bleu
 from fairseq_bert_kd.functional.sampling import allowed_entropies, allowed_log_probs
-from fairseq_bert_kd.modules.autocast import AutocastTraining
+from fairseq_bert_kd.modules.autocast import AutocastOptions, AutocastTraining
+from fairseq_bert_kd.modules.data_options import TokenizerOptions
 from fairseq_bert_kd.modules.decoding_policy import evaluation_mode, scoring_input, symbols_of
 from fairseq_bert_kd.modules.student_projection import scores_of
 from fairseq_bert_kd.rewards.evaluator import Evaluator, check_held_out, check_same_case, load_evaluator
 from fairseq_bert_kd.rewards.interface import Reward
 from fairseq_bert_kd.rewards.registry import build_reward, parts_of
 from fairseq_bert_kd.rewards.reward_log import ENTROPY, TARGETS, UPDATE_SECONDS, RewardLog, judged_counts
-from fairseq_bert_kd.rewards.rewarded_samples import RewardedSampler, SamplingSettings
-from fairseq_bert_kd.tasks.reward_options import (
+from fairseq_bert_kd.rewards.reward_options import (
     FILES,
-    TranslationWithRewardConfig,
+    RewardOptions,
     check_judges,
     check_sampling,
     check_unused,
     option_of,
 )
+from fairseq_bert_kd.rewards.rewarded_samples import RewardedSampler, SamplingSettings
 from fairseq_bert_kd.tokenization.guarded_text import GuardedText
 from fairseq_bert_kd.tokenization.hf_tokenizer import HfTokenizer
 
 logger = logging.getLogger(__name__)
+
+
+# of fairseq's --eval-bleu: they say how pieces become text, which --kd-tokenizer says already
+TEXT_OPTIONS = ("eval_tokenized_bleu", "eval_bleu_remove_bpe", "eval_bleu_detok", "eval_bleu_detok_args")
+
+
+@dataclass
+class TranslationWithRewardConfig(RewardOptions, TokenizerOptions, AutocastOptions, TranslationConfig):
+    """Options of ``translation``, and of samples and rewards."""
 
 
 class UntrainedStart(ValueError, RuntimeError):
@@ -79,6 +90,7 @@ class TranslationWithRewardTask(AutocastTraining, GuardedTranslation, GuardedTex
             check_unused(self.cfg, cfg._name)
         if self.cfg.kd_tokenizer:  # without samples too: validation judges plain training as the others
             check_judges(self.cfg, samples)
+            check_text_options(self.cfg)
             self._prepare(samples)
         return criterion
 
@@ -245,6 +257,20 @@ class TranslationWithRewardTask(AutocastTraining, GuardedTranslation, GuardedTex
     def reduce_metrics(self, logging_outputs, criterion):
         super().reduce_metrics(logging_outputs, criterion)
         self._log.reduce(logging_outputs, self.cfg.rl_max_copy_rate, self._update)
+
+
+def check_text_options(cfg: TranslationWithRewardConfig) -> None:
+    """Check that pieces become text in one way.
+
+    Raises:
+        ValueError: an option of fairseq's says how, beside ``--kd-tokenizer``.
+    """
+    plain = TranslationWithRewardConfig()
+    for name in TEXT_OPTIONS if cfg.eval_bleu else ():
+        if str(getattr(cfg, name)) != str(getattr(plain, name)):
+            raise ValueError(
+                f"{option_of(name)} says how pieces become text, which --kd-tokenizer says; leave one of them out"
+            )
 
 
 def _now(device: torch.device) -> float:

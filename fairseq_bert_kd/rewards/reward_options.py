@@ -1,16 +1,13 @@
-"""Options of task ``translation_with_reward``, and which of them have no effect together."""
+"""Options of samples and rewards, and which of them have no effect together."""
 
 import logging
 from dataclasses import dataclass, field, fields
-from typing import Optional
+from typing import Any, Optional
 
-from fairseq.dataclass import ChoiceEnum
-from fairseq.tasks.translation import TranslationConfig
+from fairseq.dataclass import ChoiceEnum, FairseqDataclass
 from omegaconf import II
 
 from fairseq_bert_kd.functional.policy_gradient import ADVANTAGES, check_advantage
-from fairseq_bert_kd.modules.autocast import AutocastOptions
-from fairseq_bert_kd.modules.data_options import TokenizerOptions
 from fairseq_bert_kd.rewards.combined import parse_terms
 from fairseq_bert_kd.rewards.controls import CONTROLS
 from fairseq_bert_kd.rewards.reward_log import COPY_WINDOW
@@ -20,15 +17,13 @@ logger = logging.getLogger(__name__)
 # options that judge in validation too
 JUDGES = ("rl_reward", "rl_evaluator", "rl_held_out_evaluator", "rl_positive", "rl_sentence_encoder")
 FILES = {"evaluator": "rl_evaluator", "cosine": "rl_sentence_encoder"}  # by term of --rl-reward
-# of fairseq's --eval-bleu: they say how pieces become text, which --kd-tokenizer says already
-TEXT_OPTIONS = ("eval_tokenized_bleu", "eval_bleu_remove_bpe", "eval_bleu_detok", "eval_bleu_detok_args")
 OF_TARGETS = ("loss", "nll_loss", "ppl")  # measures of validation that samples make worse at first
 GUARDS = ("rl_max_start_ppl", "rl_max_copy_rate")  # stop training with samples, change nothing of any
 
 
 @dataclass
-class TranslationWithRewardConfig(TokenizerOptions, AutocastOptions, TranslationConfig):
-    """Options of ``translation``, and of samples and rewards; the weights of the loss are the criterion's."""
+class RewardOptions(FairseqDataclass):
+    """Samples of a generator and what rewards them; the weights of the loss are the criterion's."""
 
     rl_reward: str = field(
         default="evaluator",
@@ -131,11 +126,8 @@ class TranslationWithRewardConfig(TokenizerOptions, AutocastOptions, Translation
     best_checkpoint_metric: str = II("checkpoint.best_checkpoint_metric")
 
 
-DEFAULTS = {
-    item.name: item.default
-    for item in fields(TranslationWithRewardConfig)
-    if item.name in TEXT_OPTIONS or (item.name.startswith("rl_") and item.name != "rl_seed")
-}
+DEFAULTS = {item.name: item.default for item in fields(RewardOptions) if item.name.startswith("rl_")}
+del DEFAULTS["rl_seed"]
 
 
 def option_of(name: str) -> str:
@@ -143,17 +135,20 @@ def option_of(name: str) -> str:
     return f"--{name.replace('_', '-')}"
 
 
-def _is_set(cfg: TranslationWithRewardConfig, name: str) -> bool:
+def _is_set(cfg: Any, name: str) -> bool:
     return str(getattr(cfg, name)) != str(DEFAULTS[name])
 
 
-def _terms(cfg: TranslationWithRewardConfig) -> set[str]:
+def _terms(cfg: Any) -> set[str]:
     """Names in the reward."""
     return {name for _, name in parse_terms(cfg.rl_reward)}
 
 
-def check_sampling(cfg: TranslationWithRewardConfig) -> None:
+def check_sampling(cfg: Any) -> None:
     """Check the options of training with samples.
+
+    Args:
+        cfg: options of the task.
 
     Raises:
         ValueError: a number out of range, an option without effect, no tokenizer, or a best checkpoint chosen by the reward.
@@ -176,7 +171,7 @@ def check_sampling(cfg: TranslationWithRewardConfig) -> None:
         raise ValueError("--left-pad-target is not supported with samples; leave it out")
 
 
-def _check_effects(cfg: TranslationWithRewardConfig) -> None:
+def _check_effects(cfg: Any) -> None:
     """Check that the reward has an effect, and every option of ranks and roll-outs."""
     advantage = str(cfg.rl_advantage)
     if str(cfg.rl_control) == "constant" and advantage != "none":
@@ -197,7 +192,7 @@ def _check_effects(cfg: TranslationWithRewardConfig) -> None:
             )
 
 
-def _check_metric(cfg: TranslationWithRewardConfig) -> None:
+def _check_metric(cfg: Any) -> None:
     """Check that the best checkpoint is not chosen by what is optimised, and warn of what samples make worse."""
     metric, terms = cfg.best_checkpoint_metric, _terms(cfg)
     optimised = {"reward", *terms} | ({"ibleu"} if "bleu" in terms else set())
@@ -215,7 +210,7 @@ def _check_metric(cfg: TranslationWithRewardConfig) -> None:
         )
 
 
-def check_judges(cfg: TranslationWithRewardConfig, samples: bool) -> None:
+def check_judges(cfg: Any, samples: bool) -> None:
     """Check that what judges in validation is asked there.
 
     Args:
@@ -228,10 +223,6 @@ def check_judges(cfg: TranslationWithRewardConfig, samples: bool) -> None:
             "--rl-held-out-evaluator, or leave --rl-positive out"
         )
     if cfg.eval_bleu:
-        if name := next((name for name in TEXT_OPTIONS if _is_set(cfg, name)), None):
-            raise ValueError(
-                f"{option_of(name)} says how pieces become text, which --kd-tokenizer says; leave one of them out"
-            )
         return
     names = {
         "rl_held_out_evaluator",
@@ -246,13 +237,13 @@ def check_judges(cfg: TranslationWithRewardConfig, samples: bool) -> None:
             )
 
 
-def check_unused(cfg: TranslationWithRewardConfig, criterion: str) -> None:
+def check_unused(cfg: Any, criterion: str) -> None:
     """Check that no option is set which training without samples does not read."""
     judged = bool(cfg.kd_tokenizer)
     for name in DEFAULTS:
         if name in GUARDS or (judged and name in JUDGES):
             continue
-        if name not in TEXT_OPTIONS and _is_set(cfg, name):
+        if _is_set(cfg, name):
             option = option_of(name)
             other = ", give --kd-tokenizer to judge in validation" if name in JUDGES else ""
             raise ValueError(

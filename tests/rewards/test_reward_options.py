@@ -11,13 +11,9 @@ from fairseq_bert_kd.compat import load_checkpoint
 from fairseq_bert_kd.criterions.ranking_margin import RankingMarginConfig, RankingMarginCriterion
 from fairseq_bert_kd.rewards.evaluator import load_evaluator
 from fairseq_bert_kd.rewards.reward_log import RewardLog
+from fairseq_bert_kd.rewards.reward_options import check_judges, check_sampling, check_unused
 from fairseq_bert_kd.tasks import translation_with_reward
-from fairseq_bert_kd.tasks.reward_options import (
-    TranslationWithRewardConfig,
-    check_judges,
-    check_sampling,
-    check_unused,
-)
+from fairseq_bert_kd.tasks.translation_with_reward import TranslationWithRewardConfig, check_text_options
 from fairseq_bert_kd.tokenization.hf_tokenizer import HfTokenizer
 from tests.rewarded_generators import train
 from tests.tiny_chain import logged
@@ -180,7 +176,7 @@ def test_what_rewards_needs_no_validation():
 )
 def test_fairseq_s_ways_to_text_are_refused_beside_the_tokenizer(name, value):
     with pytest.raises(ValueError, match=f"--{name.replace('_', '-')} says how pieces become text, which"):
-        check_judges(settings(eval_bleu=True, **{name: value}), samples=False)
+        check_text_options(settings(eval_bleu=True, **{name: value}))
 
 
 def test_the_clock_waits_for_the_device(monkeypatch):
