@@ -1,10 +1,13 @@
 """What all dumps do: refuse another store's name, write shards by several processes, show progress, join the parts."""
 
 import argparse
+import glob
 import logging
+import math
+import re
 import sys
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -105,6 +108,8 @@ def dump_split(
     joined = requested.count == 1 and world_size > 1  # all parts are written here
     finished = joined and not args.overwrite and path.exists()
     tokens = 0  # of a finished store, of which `check_same_stores` has said that it is this one
+    if rank == 0 and not finished and (args.overwrite or not shard_path(path, part).exists()):
+        say_unread(path, parts)
     if not finished:
         with progress_bar(dump, part, f"dump {dump.info.split}", rank) as bar:
             try:
@@ -131,6 +136,34 @@ def dump_split(
             print(f"{stores[0]} is complete already: nothing to score")
         for store in stores:
             report(store)
+
+
+def say_unread(path: Path, parts: Sequence[Shard]) -> None:
+    """Log a warning if an earlier run has left shards that this one does not read; arguments as `shards_of_another_split`."""
+    if unread := shards_of_another_split(path, parts):
+        logger.warning(
+            "%s: an earlier run has scored sentences of this one, with other processes or another --shard, and this one scores "
+            "them anew. To go on from there, start it as before (CUDA_VISIBLE_DEVICES chooses GPUs); else remove what is left",
+            ", ".join(map(str, unread)),
+        )
+
+
+def shards_of_another_split(path: Path, parts: Sequence[Shard]) -> list[Path]:
+    """Shards beside a store, finished or not, that hold sentences of these parts and are none of them.
+
+    Args:
+        path: final name of the whole store.
+        parts: what is written now, all of one count.
+    """
+    found = []
+    for file in sorted(path.parent.glob(f"{glob.escape(path.name)}.shard-*")):
+        named = re.fullmatch(r"\.shard-(\d+)-of-(\d+)(\.partial)?", file.name.removeprefix(path.name))
+        if named is None or int(named[2]) == parts[0].count:
+            continue
+        index, common = int(named[1]) - 1, math.gcd(int(named[2]), parts[0].count)
+        if any(index % common == part.index % common for part in parts):  # they have chunks in common
+            found.append(file)
+    return found
 
 
 def check_same_store(path: Path, dump: StoreDump) -> None:

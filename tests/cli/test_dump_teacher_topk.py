@@ -13,6 +13,7 @@ import torch
 from fairseq import checkpoint_utils
 from fairseq.data import Dictionary, data_utils
 
+from fairseq_bert_kd.cli.run_dump import shards_of_another_split
 from fairseq_bert_kd.storage.merge import merge_shards
 from fairseq_bert_kd.storage.shards import Shard, shard_path
 from fairseq_bert_kd.storage.topk import TopKInfo
@@ -466,6 +467,34 @@ def test_folder_with_another_dictionary_is_refused(chain, data, tmp_path, capsys
     )
     message = refusal(capsys, f"{data}:{tmp_path / 'second'}", chain.teacher, "--subset", "valid")
     assert "second/dict.en.txt is not the dictionary that the teacher was trained with" in message
+
+
+@pytest.mark.parametrize(
+    ("earlier", "parts", "unread"),
+    [
+        (["1-of-8", "3-of-8.partial"], [Shard(i, 8) for i in range(8)], []),  # the same ones: gone on with
+        (["1-of-8", "3-of-8.partial"], [Shard(i, 4) for i in range(4)], ["1-of-8", "3-of-8.partial"]),
+        (["1-of-8", "x-of-8"], [Shard(0, 1)], ["1-of-8"]),
+        (["1-of-4", "3-of-4"], [Shard(1, 2)], []),  # shard 1/2 on two GPUs, beside 2/2
+        (["2-of-4", "3-of-4"], [Shard(1, 2)], ["2-of-4"]),
+    ],
+)
+def test_work_that_another_number_of_processes_left_is_found(tmp_path, earlier, parts, unread):
+    path = tmp_path / "train.de-en.en.topk"
+    for name in earlier:
+        (tmp_path / f"{path.name}.shard-{name}").touch()
+    assert [file.name.rpartition("shard-")[2] for file in shards_of_another_split(path, parts)] == unread
+
+
+def test_scoring_anew_what_another_number_of_processes_left_is_said(chain, data):
+    assert dump(data, chain.teacher, *SMALL_CHUNKS, "--shard", "2/2") == 0
+    for again in (True, False):
+        with tiny_chain.logged("fairseq_bert_kd.cli.run_dump") as messages:
+            assert dump(data, chain.teacher, *SMALL_CHUNKS, *(["--shard", "2/2"] if again else [])) == 0
+        said = [
+            message for message in messages if "shard-2-of-2: an earlier run has scored sentences" in message
+        ]
+        assert len(said) == (0 if again else 1)
 
 
 @pytest.mark.parametrize("shard", ["0/2", "3/2", "2", "a/b", "1/0"])
