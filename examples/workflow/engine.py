@@ -7,7 +7,7 @@ import subprocess
 import threading
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -164,11 +164,14 @@ class Workflow:
 def visible_gpus() -> list[str]:
     """Names of the GPUs that programs see, as CUDA_VISIBLE_DEVICES has them."""
     named = os.environ.get("CUDA_VISIBLE_DEVICES")
-    if named is None:
-        query = ["nvidia-smi", "--query-gpu=index", "--format=csv,noheader"]
-        with suppress(OSError, subprocess.CalledProcessError):
-            named = ",".join(subprocess.run(query, capture_output=True, text=True, check=True).stdout.split())
-    return [name for name in (named or "").split(",") if name not in ("", "-1")]
+    if named is not None:
+        return [name for name in named.split(",") if name not in ("", "-1")]
+    query = ["nvidia-smi", "--query-gpu=index", "--format=csv,noheader"]
+    try:
+        listed = subprocess.run(query, capture_output=True, text=True, check=True).stdout
+    except (OSError, subprocess.CalledProcessError):
+        return []
+    return [line.strip() for line in listed.splitlines() if line.strip().isdecimal()]
 
 
 def _command_in(path: Path) -> str:

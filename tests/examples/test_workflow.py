@@ -14,7 +14,7 @@ import pytest
 
 from examples import run as program
 from examples.workflow import translation
-from examples.workflow.engine import Step, Workflow
+from examples.workflow.engine import Step, Workflow, visible_gpus
 from examples.workflow.settings import describe, load
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
@@ -135,6 +135,20 @@ def test_more_gpus_than_there_are_are_refused_and_none_are_no_matter(out, monkey
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
     assert Workflow(out, [Step("first", "echo [$CUDA_VISIBLE_DEVICES] > made")], jobs=1, gpus=4).run() == 0
     assert (out / "made").read_text() == "[]\n"
+
+
+@pytest.mark.parametrize(
+    ("answer", "expected"),
+    [("printf '0\\n1\\n'", ["0", "1"]), ("echo No devices were found", []), ("exit 9", []), (None, [])],
+)
+def test_gpus_are_counted_by_nvidias_program(tmp_path, monkeypatch, answer, expected):
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    if answer is not None:
+        program = tmp_path / "nvidia-smi"
+        program.write_text(f"#!/bin/sh\n{answer}\n")
+        program.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert visible_gpus() == expected
 
 
 SCRIPT = """
