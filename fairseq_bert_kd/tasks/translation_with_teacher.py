@@ -7,13 +7,13 @@ from functools import cached_property
 from typing import Optional
 
 from fairseq import utils
-from fairseq.data import data_utils
 from fairseq.logging import metrics
 from fairseq.tasks import register_task
 from fairseq.tasks.translation import TranslationConfig, TranslationTask
 from omegaconf import II, open_dict
 
 from fairseq_bert_kd.batch import SMOOTHING, TEACHER
+from fairseq_bert_kd.data.corpus_parts import open_side
 from fairseq_bert_kd.data.distilled_pair_dataset import DistilledPairDataset
 from fairseq_bert_kd.data.guarded_loading import GuardedTranslation
 from fairseq_bert_kd.data.store_rows import StoreRows
@@ -176,10 +176,7 @@ class TranslationWithTeacherTask(AutocastTraining, GuardedTranslation, GuardedTe
 
     def _sources(self, parts):
         """Indexed sources of parts of the corpus."""
-        return [
-            data_utils.load_indexed_dataset(part.prefixes["source"], self.src_dict, self.cfg.dataset_impl)
-            for part in parts
-        ]
+        return [open_side(part.prefixes["source"], self.src_dict, self.cfg.dataset_impl) for part in parts]
 
     def _check_smoothing(self, parts, split, combine):
         """Before the first epoch, check the stores of the other data folders, which would end the run in a later one."""
