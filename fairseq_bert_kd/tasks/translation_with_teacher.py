@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Optional
 
+import numpy as np
 from fairseq import utils
 from fairseq.logging import metrics
 from fairseq.tasks import register_task
@@ -246,10 +247,13 @@ class TranslationWithTeacherTask(AutocastTraining, GuardedTranslation, GuardedTe
         """A training batch for a worker that has none left while others have.
 
         fairseq then takes a batch that it saw before and ignores its gradient. In the first epoch it is one of
-        validation, which has no teacher rows, and all workers must log the same sums.
+        validation, which has no teacher rows, and all workers must log the same sums. It is the pair of the
+        shortest sentences: another may be longer than the student's positions.
         """
         pairs = self.datasets[self.cfg.train_subset]
-        batch = pairs.collater([pairs[0]])
+        longer_sides = np.asarray(pairs.sizes).max(axis=1)  # (pairs, 2) -> (pairs,) tokens
+        shortest = int(longer_sides.argmin())
+        batch = pairs.collater([pairs[shortest]])
         return utils.move_to_cuda(batch) if sample["target"].is_cuda else batch
 
     def _rows_of(self, stores: TeacherStores, pairs, parts, names):
