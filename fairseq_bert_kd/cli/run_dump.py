@@ -5,6 +5,7 @@ import glob
 import logging
 import math
 import re
+import shutil
 import sys
 import time
 from collections.abc import Callable, Iterable, Sequence
@@ -20,7 +21,8 @@ from fairseq_bert_kd.cli.dump_options import parse_shard
 from fairseq_bert_kd.cli.store_folder import check_writable
 from fairseq_bert_kd.storage.merge import merge_shards
 from fairseq_bert_kd.storage.schema import differing_fields
-from fairseq_bert_kd.storage.shards import Shard, shard_path
+from fairseq_bert_kd.storage.shards import WHOLE, Shard, shard_path
+from fairseq_bert_kd.storage.work_file import work_path
 from fairseq_bert_kd.teachers import distributed
 from fairseq_bert_kd.teachers.dump import StoreDump
 from fairseq_bert_kd.teachers.load import entities_digest
@@ -110,6 +112,8 @@ def dump_split(
     tokens = 0  # of a finished store, of which `check_same_stores` has said that it is this one
     if rank == 0 and not finished and (args.overwrite or not shard_path(path, part).exists()):
         say_unread(path, parts)
+    if rank == 0 and joined and not finished:
+        say_room(dump, path, parts)
     if not finished:
         with progress_bar(dump, part, f"dump {dump.info.split}", rank) as bar:
             try:
@@ -136,6 +140,27 @@ def dump_split(
             print(f"{stores[0]} is complete already: nothing to score")
         for store in stores:
             report(store)
+
+
+def say_room(dump: StoreDump, path: Path, parts: Sequence[Shard]) -> None:
+    """Log a warning if the disk has no room for all parts and the store that joins them, which are there together.
+
+    Args:
+        dump: what is written.
+        path: final name of the whole store.
+        parts: shards that are written and joined.
+    """
+    files = [file for part in parts for file in (shard_path(path, part), work_path(shard_path(path, part)))]
+    there = sum(
+        file.stat().st_size for file in files if file.exists()
+    )  # an unfinished one has its size at once
+    needed, free = 2 * dump.count(WHOLE)["bytes"] - there, shutil.disk_usage(path.parent).free
+    if needed > free:
+        logger.warning(
+            "the %d parts of this dump and the store that joins them need %s more bytes until the parts are removed, and %s has "
+            "%s: make room before the parts are done, or write elsewhere (--store-dir)",
+            *(len(parts), f"{needed:,}", path.parent, f"{free:,}"),
+        )
 
 
 def say_unread(path: Path, parts: Sequence[Shard]) -> None:

@@ -6,6 +6,7 @@ import shutil
 import socket
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -13,7 +14,7 @@ import torch
 from fairseq import checkpoint_utils
 from fairseq.data import Dictionary, data_utils
 
-from fairseq_bert_kd.cli.run_dump import shards_of_another_split
+from fairseq_bert_kd.cli.run_dump import say_room, shards_of_another_split
 from fairseq_bert_kd.storage.merge import merge_shards
 from fairseq_bert_kd.storage.shards import Shard, shard_path
 from fairseq_bert_kd.storage.topk import TopKInfo
@@ -484,6 +485,18 @@ def test_work_that_another_number_of_processes_left_is_found(tmp_path, earlier, 
     for name in earlier:
         (tmp_path / f"{path.name}.shard-{name}").touch()
     assert [file.name.rpartition("shard-")[2] for file in shards_of_another_split(path, parts)] == unread
+
+
+@pytest.mark.parametrize(("free", "said"), [(1499, True), (1500, False)])
+def test_room_for_parts_and_the_store_that_joins_them(tmp_path, monkeypatch, free, said):
+    """A store of 1,000 bytes in two parts, of which one is there already."""
+    path, dumped = tmp_path / "train.de-en.en.topk", SimpleNamespace(count=lambda shard: {"bytes": 1000})
+    work_path(shard_path(path, Shard(1, 2))).write_bytes(bytes(500))
+    monkeypatch.setattr(shutil, "disk_usage", lambda folder: SimpleNamespace(free=free))
+    with tiny_chain.logged("fairseq_bert_kd.cli.run_dump") as messages:
+        say_room(dumped, path, [Shard(0, 2), Shard(1, 2)])
+    assert len(messages) == said
+    assert all("need 1,500 more bytes until the parts are removed, and" in message for message in messages)
 
 
 def test_scoring_anew_what_another_number_of_processes_left_is_said(chain, data):
