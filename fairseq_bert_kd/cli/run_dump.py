@@ -20,7 +20,7 @@ import fairseq_bert_kd
 from fairseq_bert_kd.cli.dump_options import parse_shard
 from fairseq_bert_kd.cli.store_folder import check_writable
 from fairseq_bert_kd.storage.merge import merge_shards
-from fairseq_bert_kd.storage.schema import differing_fields
+from fairseq_bert_kd.storage.schema import StoreInfo, differing_fields
 from fairseq_bert_kd.storage.shards import WHOLE, Shard, shard_path
 from fairseq_bert_kd.storage.work_file import work_path
 from fairseq_bert_kd.teachers import distributed
@@ -92,14 +92,15 @@ def dump_split(
     Args:
         dump: what to write.
         path: final name of the whole store.
-        args: ``shard``, ``overwrite`` and ``max_tokens``.
+        args: ``shard`` and ``overwrite``.
         rank: number of this process.
         world_size: number of processes.
         report: prints the contents of a store.
 
     Raises:
-        ValueError, FileExistsError, OSError: as `StoreDump.run`, and where a GPU has too little memory.
+        ValueError, FileExistsError, OSError: as `StoreDump.run`, and where a GPU has too little memory, or processes differ.
     """
+    check_same_infos(distributed.gathered(dump.info, world_size))
     requested = parse_shard(args.shard)
     # together they hold the sentences of the requested shard, so machines may have different numbers of GPUs
     parts = [
@@ -120,8 +121,9 @@ def dump_split(
                 tokens = dump.run(path, part, args.overwrite, bar.update)
             except torch.cuda.OutOfMemoryError as error:
                 raise ValueError(
-                    f"the GPU's memory does not hold a batch of --max-tokens {args.max_tokens}; lower it, the dump goes on where "
-                    f"it was ({str(error).splitlines()[0]})"
+                    f"the GPU's memory does not hold a batch of --max-tokens {dump.info.max_tokens} "
+                    f"({str(error).splitlines()[0]}). Free it and give the same command again, which goes on where it was; or lower "
+                    "--max-tokens and add --overwrite, which begins anew: the batches are part of what a store is"
                 ) from None
     seconds = max(time.perf_counter() - started, 1e-9)
     distributed.wait_for_all(world_size)
@@ -140,6 +142,20 @@ def dump_split(
             print(f"{stores[0]} is complete already: nothing to score")
         for store in stores:
             report(store)
+
+
+def check_same_infos(infos: Sequence[StoreInfo]) -> None:
+    """Check that the parts of all processes will be of one store, before they are scored.
+
+    Raises:
+        ValueError: processes have GPUs of different kinds, or different versions of torch.
+    """
+    for info in infos[1:]:
+        if differences := differing_fields(infos[0], info):
+            raise ValueError(
+                f"the processes of this dump differ ({'; '.join(differences[:3])}), and a store is made on one kind of device by "
+                "the same tools. Choose GPUs of one kind (CUDA_VISIBLE_DEVICES), or machines that are set up alike"
+            )
 
 
 def say_room(dump: StoreDump, path: Path, parts: Sequence[Shard]) -> None:

@@ -6,6 +6,7 @@ import shutil
 import socket
 import subprocess
 import sys
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -14,7 +15,7 @@ import torch
 from fairseq import checkpoint_utils
 from fairseq.data import Dictionary, data_utils
 
-from fairseq_bert_kd.cli.run_dump import say_room, shards_of_another_split
+from fairseq_bert_kd.cli.run_dump import check_same_infos, say_room, shards_of_another_split
 from fairseq_bert_kd.storage.merge import merge_shards
 from fairseq_bert_kd.storage.shards import Shard, shard_path
 from fairseq_bert_kd.storage.topk import TopKInfo
@@ -26,6 +27,7 @@ from fairseq_bert_kd.teachers.distributed import launch
 from fairseq_bert_kd.tokenization.dictionary import excluded_ids
 from tests import tiny_chain
 from tests.cli.launched_work import divide_by_nothing, open_what_is_not_there, write_after_the_other
+from tests.storage.small_stores import make_info
 from tests.tiny_chain import (
     build_teacher_folder,
     dump,
@@ -485,6 +487,30 @@ def test_work_that_another_number_of_processes_left_is_found(tmp_path, earlier, 
     for name in earlier:
         (tmp_path / f"{path.name}.shard-{name}").touch()
     assert [file.name.rpartition("shard-")[2] for file in shards_of_another_split(path, parts)] == unread
+
+
+def test_processes_on_other_devices_are_refused_before_they_score():
+    """Their parts would be refused by the merge, after the work."""
+    one = make_info(device="NVIDIA A100")
+    check_same_infos([one, one])
+    with pytest.raises(
+        ValueError, match="device: 'NVIDIA A100' against 'NVIDIA H100'.*CUDA_VISIBLE_DEVICES"
+    ):
+        check_same_infos([one, one, replace(one, device="NVIDIA H100")])
+
+
+def test_too_little_memory_of_a_gpu_names_the_budget_and_what_goes_on(chain, data, monkeypatch, capsys):
+    def score(*_):
+        raise torch.cuda.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB\nand more")
+
+    monkeypatch.setattr(ChunkScorer, "score", score)
+    message = refusal(capsys, data, chain.teacher)
+    assert (
+        "a batch of --max-tokens 8192 (CUDA out of memory. Tried to allocate 2 GiB). Free it and" in message
+    )
+    monkeypatch.undo()
+    assert "max_tokens: 8192 against 64" in refusal(capsys, data, chain.teacher, "--max-tokens", 64)
+    assert dump(data, chain.teacher, "--max-tokens", 64, "--overwrite") == 0
 
 
 @pytest.mark.parametrize(("free", "said"), [(1499, True), (1500, False)])
