@@ -493,9 +493,7 @@ def test_processes_on_other_devices_are_refused_before_they_score():
     """Their parts would be refused by the merge, after the work."""
     one = make_info(device="NVIDIA A100")
     check_same_infos([one, one])
-    with pytest.raises(
-        ValueError, match="device: 'NVIDIA A100' against 'NVIDIA H100'.*CUDA_VISIBLE_DEVICES"
-    ):
+    with pytest.raises(ValueError, match="device: 'NVIDIA A100' against 'NVIDIA H100'.*CUDA_VISIBLE_DEVICES"):
         check_same_infos([one, one, replace(one, device="NVIDIA H100")])
 
 
