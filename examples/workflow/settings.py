@@ -107,7 +107,9 @@ def _advice(error: Exception) -> str:
     key = str(getattr(error, "full_key", None) or "")
     if isinstance(error, ConfigKeyError) and error.parent_node is not None:
         known = [str(name) for name in error.parent_node]
-        return "".join(f"Is `{name}` meant? " for name in difflib.get_close_matches(key.split(".")[-1], known, 1))
+        return "".join(
+            f"Is `{name}` meant? " for name in difflib.get_close_matches(key.split(".")[-1], known, 1)
+        )
     return f"A list is written in brackets, such as {key}=[A,B]. " if "ListConfig" in str(error) else ""
 
 

@@ -117,7 +117,9 @@ def check(settings: Settings) -> None:
             _is_there(folder / "train.tsv") and not _is_there(folder / f"train.{sides[0]}")
         )
         splits = ("train", "valid", *settings.test_sets)
-        for path in (folder / f"{split}.{ending}" for split in splits for ending in (["tsv"] if table else sides)):
+        for path in (
+            folder / f"{split}.{ending}" for split in splits for ending in (["tsv"] if table else sides)
+        ):
             if not _is_there(path):
                 there = ", ".join(sorted(path.name for path in folder.glob("*.*"))) or "no files"
                 raise ValueError(

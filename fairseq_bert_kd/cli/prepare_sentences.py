@@ -299,7 +299,9 @@ def _looks_quoted(row: Row) -> bool:
     )
 
 
-def _check_first_lines(first_lines: Sequence[tuple[str, Row]], numbers: NDArray[np.int64], labels: Labels) -> None:
+def _check_first_lines(
+    first_lines: Sequence[tuple[str, Row]], numbers: NDArray[np.int64], labels: Labels
+) -> None:
     """Refuse first lines whose class no other row has, where all other classes have more: a header of unknown words."""
     counts = np.bincount(numbers, minlength=len(labels.names))
     path, first = first_lines[0]
@@ -318,7 +320,9 @@ def _warn_of_case(names: Sequence[str]) -> None:
     for name in names:
         other = spelled.setdefault(name.casefold(), name)
         if other != name:
-            print(f"warning: the classes `{other}` and `{name}` differ in case only; is it one class, spelled in two ways?")
+            print(
+                f"warning: the classes `{other}` and `{name}` differ in case only; is it one class, spelled in two ways?"
+            )
 
 
 # ---------------------------------------------------------------- the work

@@ -110,7 +110,9 @@ def of_another_text(targets: Mapping[int, str], references: Sequence[str]) -> st
     same = sum(target == reference for target, reference in long)
     if len(long) < LEAST_SENTENCES or same >= SAME * len(long):
         return ""
-    first = next(number for number, text in enumerate(references) if number in kept and kept[number] != _latin(text))
+    first = next(
+        number for number, text in enumerate(references) if number in kept and kept[number] != _latin(text)
+    )
     return (
         f"the reference is not the text of the test set that was decoded ({same} of {len(long)} sentences have the same "
         f"letters; sentence {first} is {targets[first][:60]!r} there and {references[first][:60]!r} here): is it of another "
@@ -121,7 +123,9 @@ def of_another_text(targets: Mapping[int, str], references: Sequence[str]) -> st
 def _latin(text: str) -> str:
     """Letters and digits of a text that are ASCII without their accents, in lower case."""
     return "".join(
-        letter for letter in unicodedata.normalize("NFKD", text).lower() if letter.isascii() and letter.isalnum()
+        letter
+        for letter in unicodedata.normalize("NFKD", text).lower()
+        if letter.isascii() and letter.isalnum()
     )
 
 

@@ -235,9 +235,15 @@ def test_a_header_of_unknown_words_is_no_row(bert, files, tmp_path, capsys):
     said = capsys.readouterr().err
     assert "train`, line 1: no other row has the label `opinion`, so the line is probably a header" in said
     assert not (tmp_path / "data").exists()
-    for name, options in {"a": (train, "--header"), "b": (plain,), "c": (train, "--classes", "bad,good,opinion")}.items():
+    for name, options in {
+        "a": (train, "--header"),
+        "b": (plain,),
+        "c": (train, "--classes", "bad,good,opinion"),
+    }.items():
         assert prepare(bert, tmp_path / name, *numbers, *options) == 0
-    assert [read_spec(tmp_path / name).names for name in "abc"] == [("bad", "good")] * 2 + [("bad", "good", "opinion")]
+    assert [read_spec(tmp_path / name).names for name in "abc"] == [("bad", "good")] * 2 + [
+        ("bad", "good", "opinion")
+    ]
 
 
 def test_rare_classes_are_no_header(bert, files, tmp_path):
@@ -252,7 +258,9 @@ def test_quotes_of_a_csv_writer_and_two_spellings_of_a_class_are_said(bert, file
     said = capsys.readouterr().out
     assert "warning: 1 of 3 rows of train have a text in double quotes" in said
     assert "warning: the classes `Good` and `good` differ in case only" in said
-    assert prepare(bert, tmp_path / "quoted", *OWN, "--train", train, "--quoting", "double") == 2  # `"the" man` is not csv
+    assert (
+        prepare(bert, tmp_path / "quoted", *OWN, "--train", train, "--quoting", "double") == 2
+    )  # `"the" man` is not csv
 
 
 def test_commas_instead_of_tabs(bert, files, tmp_path, capsys):

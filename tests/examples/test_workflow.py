@@ -179,7 +179,9 @@ def test_settings_come_from_kind_size_file_and_command_line(task):
 def test_home_is_what_it_is_in_a_shell(task, tmp_path, monkeypatch):
     monkeypatch.setenv("HOME", str(tmp_path))
     settings, _ = load(task, ["out=~/out", "data=~/text", "teacher=~/bert"])
-    assert [settings.out, settings.data, settings.teacher] == [f"{tmp_path}/{name}" for name in ("out", "text", "bert")]
+    assert [settings.out, settings.data, settings.teacher] == [
+        f"{tmp_path}/{name}" for name in ("out", "text", "bert")
+    ]
 
 
 def test_tables_are_read_where_there_are_no_files_of_two_languages(task, tmp_path, monkeypatch, capsys):
@@ -190,8 +192,9 @@ def test_tables_are_read_where_there_are_no_files_of_two_languages(task, tmp_pat
     assert program.main([str(task), f"data={tables}"]) == 2
     assert "must hold test.tsv or test.tsv.gz; it has train.tsv, valid.tsv" in capsys.readouterr().err
     (tables / "test.tsv").write_text("d\te f\n", encoding="utf-8")
-    step = [step.command for step in load(task, [f"data={tables}"])[1].steps(load(task, [f"data={tables}"])[0])][0]
-    subprocess.run(["bash", "-ec", step], cwd=tmp_path, check=True, capture_output=True)
+    settings, kind = load(task, [f"data={tables}"])
+    prepare = kind.steps(settings)[0].command
+    subprocess.run(["bash", "-ec", prepare], cwd=tmp_path, check=True, capture_output=True)
     assert (tmp_path / "text" / "test.fr").read_text() == "e f\n"
     assert (tmp_path / "text" / "train.nl").read_text() == "a b\n"
 

@@ -90,7 +90,9 @@ def test_unusable_folder():
 
 def test_a_folder_of_checkpoints(tmp_path):
     (tmp_path / "checkpoint_best.pt").touch()
-    with pytest.raises(ValueError, match="holds fairseq's checkpoints and no tokenizer: give .*checkpoint_best.pt"):
+    with pytest.raises(
+        ValueError, match="holds fairseq's checkpoints and no tokenizer: give .*checkpoint_best.pt"
+    ):
         HfTokenizerBPE(HfTokenizerConfig(hf_tokenizer=str(tmp_path)))
 
 
