@@ -299,9 +299,7 @@ def _looks_quoted(row: Row) -> bool:
     )
 
 
-def _check_first_lines(
-    first_lines: Sequence[tuple[str, Row]], numbers: NDArray[np.int64], labels: Labels
-) -> None:
+def _check_first_lines(first_lines: Sequence[tuple[str, Row]], numbers: NDArray[Any], labels: Labels) -> None:
     """Refuse first lines whose class no other row has, where all other classes have more: a header of unknown words."""
     counts = np.bincount(numbers, minlength=len(labels.names))
     path, first = first_lines[0]
