@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from corpus import Pair, corpus_parser, count, parallel, read_lines, run, write_corpus
+from corpus import Pair, corpus_parser, count, is_there, parallel, read_lines, run, write_corpus
 
 
 def pairs(
@@ -40,11 +40,18 @@ def main() -> None:
         "--data", type=Path, required=True, help="folder with SPLIT.LANGUAGE or SPLIT.tsv, or with .gz"
     )
     parser.add_argument("--languages", nargs=2, required=True, metavar=("SOURCE", "TARGET"))
-    parser.add_argument("--table", action="store_true", help="read SPLIT.tsv: source TAB target")
+    parser.add_argument(
+        "--table",
+        action="store_true",
+        help="read SPLIT.tsv: source TAB target; so are they where there is no train.SOURCE",
+    )
     parser.add_argument("--source-words", type=count, help="cut sources to so many words (or all)")
     args = parser.parse_args()
+    table = args.table or (
+        is_there(args.data / "train.tsv") and not is_there(args.data / f"train.{args.languages[0]}")
+    )
     splits = {
-        name: pairs(args.data, name, args.languages, args.table, args.source_words)
+        name: pairs(args.data, name, args.languages, table, args.source_words)
         for name in ("train", "valid", "test")
     }
     write_corpus(args, args.languages, **splits)

@@ -1,5 +1,6 @@
 """Settings of an experiment: its kind's defaults, a size, a task's file and the command line, each over the ones before."""
 
+import difflib
 import importlib
 import json
 import shlex
@@ -12,7 +13,7 @@ from typing import Any
 
 import yaml
 from omegaconf import MISSING, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
+from omegaconf.errors import ConfigKeyError, OmegaConfBaseException
 
 import fairseq_bert_kd
 
@@ -90,12 +91,27 @@ def load(name: str | Path, given: Sequence[str]) -> tuple[Any, ModuleType]:
             _published(word) for word in given if "=" in word and word.split("=")[0] not in NOT_PUBLISHED
         ]
         for key in ("data", "out", "teacher"):  # steps run in the folder that is written
-            if merged[key] and (key != "teacher" or Path(merged[key]).exists()):
-                merged[key] = str(Path(merged[key]).resolve())
+            if merged[key]:
+                folder = Path(merged[key]).expanduser()  # no shell has read a file of settings
+                if key != "teacher" or folder.exists() or merged[key].startswith("~"):  # else a hub name
+                    merged[key] = str(folder.resolve())
         return OmegaConf.to_object(merged), module
     except (OmegaConfBaseException, OSError, yaml.YAMLError, AttributeError) as error:
         reason = " ".join(str(error).split("object_type=")[0].split())
-        raise ValueError(f"{path}: {reason}. Correct it, or give KEY=VALUE on the command line") from None
+        raise ValueError(
+            f"{path}: {reason}. {_advice(error)}Correct it, or give KEY=VALUE on the command line"
+        ) from None
+
+
+def _advice(error: Exception) -> str:
+    """What a user most likely meant, or nothing."""
+    key = str(getattr(error, "full_key", None) or "")
+    if isinstance(error, ConfigKeyError) and error.parent_node is not None:
+        known = [str(name) for name in error.parent_node]
+        return "".join(
+            f"Is `{name}` meant? " for name in difflib.get_close_matches(key.split(".")[-1], known, 1)
+        )
+    return f"A list is written in brackets, such as {key}=[A,B]. " if "ListConfig" in str(error) else ""
 
 
 def _published(word: str) -> str:

@@ -112,10 +112,15 @@ def check(settings: Settings) -> None:
     done, folder = Path(settings.out, "done"), Path(settings.data)
     prepare = " ".join(settings.prepare)
     if "prepare_raw.py" in prepare and not (done / "text").exists():
-        endings = ["tsv"] if "--table" in prepare else [settings.source, settings.target]
+        sides = [settings.source, settings.target]
+        table = "--table" in prepare or (
+            _is_there(folder / "train.tsv") and not _is_there(folder / f"train.{sides[0]}")
+        )
         splits = ("train", "valid", *settings.test_sets)
-        for path in (folder / f"{split}.{ending}" for split in splits for ending in endings):
-            if not path.exists() and not Path(f"{path}.gz").exists():
+        for path in (
+            folder / f"{split}.{ending}" for split in splits for ending in (["tsv"] if table else sides)
+        ):
+            if not _is_there(path):
                 there = ", ".join(sorted(path.name for path in folder.glob("*.*"))) or "no files"
                 raise ValueError(
                     f"data={folder} must hold {path.name} or {path.name}.gz; it has {there}. Correct data, source or target"
@@ -132,6 +137,11 @@ def check(settings: Settings) -> None:
     if settings.normalise_like:  # folders from before it was there go on
         scoring["normalise_like"] = settings.normalise_like
     describe(settings, languages | scoring)
+
+
+def _is_there(path: Path) -> bool:
+    """Whether a file is there, packed or not."""
+    return path.exists() or Path(f"{path}.gz").exists()
 
 
 def steps(settings: Settings) -> list[Step]:

@@ -1,6 +1,7 @@
 """The console command ``fairseq-bert-kd``: one module per subcommand, imported when it runs."""
 
 import argparse
+import errno
 import logging
 import sys
 from collections.abc import Sequence
@@ -89,7 +90,11 @@ def cli_main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # an OSError, so before them
         return 1
     except (ValueError, OSError, ImportError) as error:
-        print(f"fairseq-bert-kd {args.command}: {error}", file=sys.stderr)
+        full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
+        advice = (
+            ". The disk (or your share of it) is full: make room, or write to another folder" if full else ""
+        )
+        print(f"fairseq-bert-kd {args.command}: {error}{advice}", file=sys.stderr)
         return 2
 
 

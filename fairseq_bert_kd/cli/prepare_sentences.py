@@ -250,17 +250,29 @@ def scan(files: Sequence[str], table: TableFormat, labels: Labels, split: str) -
     """Read a split for the first time: every row is checked, and labels become numbers.
 
     Raises:
-        ValueError: see `sentence_table.read_rows` and `Labels.read`; also files with and without labels in one split.
+        ValueError: see `sentence_table.read_rows` and `Labels.read`; also files with and without labels in one split, and a
+            first line that is probably a header.
     """
     scanned, values = Scanned(files), array("d")
+    learned = not labels.names and table.kind == CLASSES
+    quoted = 0
+    first_lines: list[tuple[str, Row]] = []
     for path in files:
         before = scanned.rows
         for row in read_rows(path, table, labelled=split != "test"):
             scanned.rows += 1
+            quoted += _looks_quoted(row)
+            if row.line == 1:
+                first_lines.append((path, row))
             if table.kind != UNLABELLED and row.label is not None:
                 values.append(labels.read(path, row))
         if scanned.rows == before:
             raise ValueError(f"`{path}` has a header and no row below it; give a file with at least one row")
+    if quoted and table.quoting == "none":
+        print(
+            f"warning: {quoted:,} of {scanned.rows:,} rows of {split} have a text in double quotes, with doubled ones inside, as "
+            "pandas and spreadsheets write them; they stay in the text, but --quoting double reads them as quotes"
+        )
     if table.kind == UNLABELLED or not values:
         return scanned
     if len(values) != scanned.rows:
@@ -272,7 +284,43 @@ def scan(files: Sequence[str], table: TableFormat, labels: Labels, split: str) -
     final = labels.close()
     if final is not None:
         scanned.labels = final[scanned.labels]
+    if learned:
+        if table.takes_first_line:
+            _check_first_lines(first_lines, scanned.labels, labels)
+        _warn_of_case(labels.names)
     return scanned
+
+
+def _looks_quoted(row: Row) -> bool:
+    """Whether a text is written as a csv writer writes one that holds quotation marks: ``"a ""fine"" film"``."""
+    return any(
+        len(text) > 2 and text[0] == text[-1] == '"' and '""' in text[1:-1] and text.count('"') % 2 == 0
+        for text in row.texts
+    )
+
+
+def _check_first_lines(first_lines: Sequence[tuple[str, Row]], numbers: NDArray[Any], labels: Labels) -> None:
+    """Refuse first lines whose class no other row has, where all other classes have more: a header of unknown words."""
+    counts = np.bincount(numbers, minlength=len(labels.names))
+    path, first = first_lines[0]
+    same = all(row.label == first.label for _, row in first_lines)
+    rare = counts <= len(first_lines)
+    if same and rare.sum() == 1 and rare[labels.names.index(str(first.label))]:
+        raise ValueError(
+            f"`{path}`, line 1: no other row has the label `{first.label}`, so the line is probably a header. If it is, give "
+            "--header, or names of columns; if it is not, name all classes with --classes"
+        )
+
+
+def _warn_of_case(names: Sequence[str]) -> None:
+    """Warn of classes that differ in case only."""
+    spelled: dict[str, str] = {}
+    for name in names:
+        other = spelled.setdefault(name.casefold(), name)
+        if other != name:
+            print(
+                f"warning: the classes `{other}` and `{name}` differ in case only; is it one class, spelled in two ways?"
+            )
 
 
 # ---------------------------------------------------------------- the work

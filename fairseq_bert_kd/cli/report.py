@@ -3,6 +3,7 @@
 import argparse
 from pathlib import Path
 
+from fairseq_bert_kd.cli.output_files import write_text
 from fairseq_bert_kd.compat import import_extra
 from fairseq_bert_kd.report.experiment_report import make_report, note_other_data
 from fairseq_bert_kd.report.page import figure_paths, render, write_figures
@@ -56,7 +57,7 @@ def main(args: argparse.Namespace) -> None:
         outputs += _check_absent(figure_paths(args.figures, reports), args.overwrite)
     page = render(reports)
     Path(args.output).parent.mkdir(parents=True, exist_ok=True)
-    Path(args.output).write_text(page, encoding="utf-8")
+    write_text(args.output, page)
     if args.results:
         write_results(args.results, reports)
     if args.figures:

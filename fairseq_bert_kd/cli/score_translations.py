@@ -10,8 +10,13 @@ from pathlib import Path
 from fairseq_bert_kd.cli import paraphrase_scores
 from fairseq_bert_kd.cli.output_files import check_new_file, write_text
 from fairseq_bert_kd.evaluation.comet_metric import Comet
-from fairseq_bert_kd.evaluation.comparability import remarks
-from fairseq_bert_kd.evaluation.fairseq_output import read_hypotheses, read_lines, read_undecoded_targets
+from fairseq_bert_kd.evaluation.comparability import of_another_text, remarks
+from fairseq_bert_kd.evaluation.fairseq_output import (
+    read_hypotheses,
+    read_lines,
+    read_targets,
+    read_undecoded_targets,
+)
 from fairseq_bert_kd.evaluation.metric import MetricSettings
 from fairseq_bert_kd.evaluation.registry import signatures, table_metrics
 from fairseq_bert_kd.evaluation.significance import Spread, spread
@@ -186,6 +191,9 @@ def main(args: argparse.Namespace) -> None:
         runs = [[normalise(text) for text in run] for run in read_system(files, len(reference), tokenizer)]
         for remark in remarks([text for run in runs for text in run], reference, settings):
             logger.warning("%s: %s", label, remark)
+        for file in files:
+            if remark := of_another_text(read_targets(file), reference):
+                logger.warning("%s: %s", file, remark)
         scores[label] = [SystemOutput(metrics, run, reference).scores for run in runs]
         further.add(label, *runs)
     print(format_table(scores))

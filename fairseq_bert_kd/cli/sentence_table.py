@@ -69,6 +69,11 @@ class TableFormat:
     kind: str = CLASSES
 
     @property
+    def takes_first_line(self) -> bool:
+        """Whether the first line is data only because the user gave numbers of columns and named no header."""
+        return bool(self.columns) and self.columns[0].isdecimal() and not self.header
+
+    @property
     def texts(self) -> int:
         """Texts of a row."""
         return len(self.columns) or len(self.preset.texts if self.preset else ())
@@ -216,7 +221,7 @@ def _columns(path: str, first: Sequence[str], table: TableFormat) -> Columns:
     if absent:
         raise ValueError(
             f"`{path}` has no column `{absent[0]}` in its first line ({_shown(first)}); name columns of the header, or give "
-            "numbers from 1 if there is none"
+            "numbers from 1 if there is none. Columns are separated by tabs"
         )
     label = table.label.lower() if table.label else None
     return Columns(

@@ -6,7 +6,7 @@ Chinese characters. Scores count every such difference as an error. The threshol
 
 import unicodedata
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 from fairseq_bert_kd.evaluation.metric import MetricSettings
@@ -15,6 +15,9 @@ COMMON = 1e-3  # of the letters: a trait of a text, not an exception in it
 RARE = 0.05  # of the other side's rate: hardly any
 MOST = 0.5  # of the letters
 SPACES_PER_LETTER = 0.02  # fewer: words run together, whatever the language that writes spaces
+LEAST_LETTERS = 8  # of a sentence that is compared with the test set's own target
+LEAST_SENTENCES = 5  # so compared
+SAME = 0.1  # of them, at least: tokenisation alone leaves most sentences the same letters
 WORD_TOKENIZERS = ("13a", "intl")  # of sacreBLEU, for languages that write spaces
 # first word of a letter's Unicode name -> script, and sacreBLEU's tokenizer for it
 UNSPACED = {
@@ -90,6 +93,40 @@ def remarks(texts: Sequence[str], references: Sequence[str], settings: MetricSet
     yield from _without_spaces(settings, sides["the reference"])
     yield from _pieces(texts, references)
     yield from _joined(sides)
+
+
+def of_another_text(targets: Mapping[int, str], references: Sequence[str]) -> str:
+    """Whether references are not what an output's own test set has as targets; a sentence that says so, or nothing.
+
+    Latin letters and digits are compared, without case, accents and spaces: what tokenizers leave as it is.
+
+    Args:
+        targets: the test set's targets by number, text or pieces.
+        references: ``(sentences,)`` what the output is compared with.
+    """
+    kept = {number: _latin(text) for number, text in targets.items() if "unk>" not in text}
+    both = [(kept[number], _latin(text)) for number, text in enumerate(references) if number in kept]
+    long = [pair for pair in both if min(map(len, pair)) >= LEAST_LETTERS]
+    same = sum(target == reference for target, reference in long)
+    if len(long) < LEAST_SENTENCES or same >= SAME * len(long):
+        return ""
+    first = next(
+        number for number, text in enumerate(references) if number in kept and kept[number] != _latin(text)
+    )
+    return (
+        f"the reference is not the text of the test set that was decoded ({same} of {len(long)} sentences have the same "
+        f"letters; sentence {first} is {targets[first][:60]!r} there and {references[first][:60]!r} here): is it of another "
+        "language, another set, or in another order?"
+    )
+
+
+def _latin(text: str) -> str:
+    """Letters and digits of a text that are ASCII without their accents, in lower case."""
+    return "".join(
+        letter
+        for letter in unicodedata.normalize("NFKD", text).lower()
+        if letter.isascii() and letter.isalnum()
+    )
 
 
 def _letters(counts: Counter[str]) -> int:

@@ -45,6 +45,7 @@ from fairseq_bert_kd.tokenization.hf_tokenizer import HfTokenizer
 
 logger = logging.getLogger(__name__)
 
+SEQUENCE_CRITERIONS = ("cross_entropy", "label_smoothed_cross_entropy")  # of fairseq, the likely mistakes
 LABEL_CRITERIONS = ("sentence_prediction", "smoothed_sentence_prediction")
 CHECKPOINT = "the checkpoint"  # in messages
 SPEC = "sentence_spec"  # in the task's state, which checkpoints hold
@@ -290,7 +291,12 @@ class SentencePredictionWithTeacherTask(AutocastTraining, GuardedLoading, Fairse
         self._model_positions = min(limit for limit in limits if limit is not None)
 
     def _check_criterion(self, cfg):
-        """Check fairseq's own criterion against the kind of the labels."""
+        """Check fairseq's own criterions: those of sequences have no place here, others must fit the kind of the labels."""
+        if getattr(cfg, "_name", None) in SEQUENCE_CRITERIONS:
+            raise ValueError(
+                f"--criterion {cfg._name} (cross_entropy is fairseq's default) scores sequences, not sentences: give --criterion "
+                "sentence_prediction, or layer_distillation with --kd-teacher"
+            )
         if getattr(cfg, "_name", None) not in LABEL_CRITERIONS:
             return
         self._needs_labels = True

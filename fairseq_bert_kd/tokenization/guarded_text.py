@@ -18,8 +18,8 @@ MARK = "\ufeff"  # the byte order mark as a character
 class GuardedText:
     """Mixin for tasks that extend fairseq's ``translation``; name it before fairseq's own class.
 
-    The task's state, which every checkpoint holds and `fairseq-generate` gives back, has the digests of the dictionaries
-    and, where it is known, of the tokenizer.
+    The task's state, which every checkpoint holds and `fairseq-generate` gives back, has the languages and the digests of
+    the dictionaries and, where it is known, of the tokenizer.
 
     Attributes:
         tokenizer_digest: digest of the tokenizer that made the pieces; "" where it is not known.
@@ -33,14 +33,17 @@ class GuardedText:
     _at_head = True  # of the text that fairseq-interactive reads
 
     def state_dict(self) -> dict[str, Any]:
-        """fairseq's, with ``digests`` by name: tokenizer, source and target dictionary."""
+        """fairseq's, with ``digests`` by name (tokenizer, source and target dictionary) and ``languages``."""
         digests = self._digests()
         if self.tokenizer_digest:
             digests["tokenizer"] = self.tokenizer_digest
-        return {**super().state_dict(), "digests": digests}  # type: ignore[misc]
+        return {**super().state_dict(), "digests": digests, "languages": self._languages()}  # type: ignore[misc]
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Compare a checkpoint with the data folder; older checkpoints hold no digests and pass.
+        """Compare a checkpoint with the data folder; older checkpoints hold neither digests nor languages, and pass.
+
+        With a joined dictionary nothing else tells that a pair is the wrong way round: a warning does, no error, since
+        languages are only names.
 
         Raises:
             ValueError: the folder's dictionaries are not those of the checkpoint, or another checkpoint of the ensemble has
@@ -54,6 +57,13 @@ class GuardedText:
                     f"(sha256 {digest[:12]} against {trained_with[name][:12]}): every word would become another one. Give "
                     "the folder of its training, or binarise with its dictionaries (fairseq-preprocess --srcdict/--tgtdict)"
                 )
+        source, target = state_dict.get("languages", (None, None))
+        if source != target and self._languages() == [target, source]:
+            logger.warning(
+                "the checkpoint was trained to translate from %s to %s, and is used from %s to %s: swap --source-lang and "
+                "--target-lang",
+                *(source, target, target, source),
+            )
         digest = trained_with.get("tokenizer", "")
         if digest and self.tokenizer_digest not in ("", digest):
             raise ValueError(
@@ -62,6 +72,9 @@ class GuardedText:
             )
         self.tokenizer_digest = digest or self.tokenizer_digest
         super().load_state_dict(state_dict)  # type: ignore[misc]
+
+    def _languages(self) -> list[str]:
+        return [self.cfg.source_lang, self.cfg.target_lang]
 
     def _digests(self) -> dict[str, str]:
         return dictionary_digests({"source": self.src_dict, "target": self.tgt_dict})

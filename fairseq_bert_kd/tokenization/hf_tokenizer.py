@@ -235,6 +235,13 @@ def _load(name: str) -> Any:
         loaded = transformers.AutoTokenizer.from_pretrained(name)
     except Exception as error:  # transformers and its Rust part raise very different types
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        if Path(name).is_dir() and (
+            checkpoints := sorted(path.name for path in Path(name).glob("checkpoint*.pt"))
+        ):
+            raise ValueError(
+                f"`{name}` holds fairseq's checkpoints and no tokenizer: give `{Path(name, checkpoints[0])}` where a checkpoint "
+                "is asked for, else the folder of the pre-trained model"
+            ) from None
         raise ValueError(
             f"cannot load a tokenizer from `{name}`: it is neither a folder that holds one (tokenizer.json or "
             "the vocabulary files, with tokenizer_config.json) nor the name of a model on the hub that can be "

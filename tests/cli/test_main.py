@@ -1,3 +1,4 @@
+import errno
 import importlib
 import subprocess
 import sys
@@ -5,6 +6,7 @@ import sys
 import pytest
 
 import fairseq_bert_kd
+from fairseq_bert_kd.cli import dispatch
 from fairseq_bert_kd.cli.main import COMMANDS, cli_main
 
 
@@ -18,6 +20,18 @@ def test_every_command_has_help_and_summary(capsys):
         printed = capsys.readouterr().out
         assert f"usage: fairseq-bert-kd {name}" in printed
         assert "example" in printed
+
+
+@pytest.mark.parametrize(
+    ("number", "said"), [(errno.ENOSPC, True), (errno.EDQUOT, True), (errno.EACCES, False)]
+)
+def test_a_full_disk_is_named(monkeypatch, capsys, number, said):
+    def full(*_):
+        raise OSError(number, "no")
+
+    monkeypatch.setattr(dispatch, "run", full)
+    assert cli_main(["tokenize"]) == 2
+    assert ("is full: make room, or write to another folder" in capsys.readouterr().err) is said
 
 
 def test_no_command_prints_help_and_fails(capsys):

@@ -227,6 +227,49 @@ def test_labels_of_one_s_own(bert, files, tmp_path, capsys, content, options, me
     assert message in capsys.readouterr().err
 
 
+def test_a_header_of_unknown_words_is_no_row(bert, files, tmp_path, capsys):
+    rows = "a man\tbad\nthe man\tgood\n" * 2
+    train, plain = files(train=f"review\topinion\n{rows}", plain=rows)
+    numbers = ("--columns", "1", "--label-column", "2", "--train")
+    assert prepare(bert, tmp_path / "data", *numbers, train) == 2
+    said = capsys.readouterr().err
+    assert "train`, line 1: no other row has the label `opinion`, so the line is probably a header" in said
+    assert not (tmp_path / "data").exists()
+    for name, options in {
+        "a": (train, "--header"),
+        "b": (plain,),
+        "c": (train, "--classes", "bad,good,opinion"),
+    }.items():
+        assert prepare(bert, tmp_path / name, *numbers, *options) == 0
+    assert [read_spec(tmp_path / name).names for name in "abc"] == [("bad", "good")] * 2 + [
+        ("bad", "good", "opinion")
+    ]
+
+
+def test_rare_classes_are_no_header(bert, files, tmp_path):
+    [train] = files(train="a man\tx\nthe man\ty\na men\tz\nthe men\tz\n")
+    given = ("--columns", "1", "--label-column", "2", "--train", train)
+    assert prepare(bert, tmp_path / "data", *given) == 0  # y stands once, too
+
+
+def test_quotes_of_a_csv_writer_and_two_spellings_of_a_class_are_said(bert, files, tmp_path, capsys):
+    [train] = files(train='text\tlabel\n"a ""man"" sit"\tGood\n"the" man\tgood\nthe men\tbad\n')
+    assert prepare(bert, tmp_path / "data", *OWN, "--train", train) == 0
+    said = capsys.readouterr().out
+    assert "warning: 1 of 3 rows of train have a text in double quotes" in said
+    assert "warning: the classes `Good` and `good` differ in case only" in said
+    assert (
+        prepare(bert, tmp_path / "quoted", *OWN, "--train", train, "--quoting", "double") == 2
+    )  # `"the" man` is not csv
+
+
+def test_commas_instead_of_tabs(bert, files, tmp_path, capsys):
+    [train] = files(train="text,label\na man,x\n")
+    assert prepare(bert, tmp_path / "data", *OWN, "--train", train) == 2
+    assert "has no column `text` in its first line ('text,label')" in (said := capsys.readouterr().err)
+    assert "Columns are separated by tabs" in said
+
+
 def test_a_score_out_of_range(bert, files, tmp_path, capsys):
     [train] = files(train="g\tf\ty\t1\t5.5\tthe man\tthe men\n")
     assert prepare(bert, tmp_path / "data", "--task", "stsb", "--train", train) == 2

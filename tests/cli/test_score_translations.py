@@ -57,6 +57,41 @@ def test_table_and_signature_are_sacrebleus(folder, capsys):
     assert stored["systems"]["good"][0]["bleu"] == pytest.approx(expected[0])
 
 
+def write_decoded(path, targets):
+    lines = [f"T-{number}\t{text}\nD-{number}\t-0.5\tx\n" for number, text in enumerate(targets)]
+    path.write_text("".join(lines), encoding="utf-8")
+
+
+ENGLISH = ["A café near the house", *(f"The man number {number} sits there" for number in range(9))]
+
+
+@pytest.mark.parametrize(
+    "targets",
+    [
+        ENGLISH,
+        ["a cafe near the house", *ENGLISH[1:]],
+        ["a ca ##fe near the house", *(f"the man num ##ber {number} sits there" for number in range(9))],
+        ["Ein Haus mit <<unk>>"] * 10,
+        ["那个男人坐在一把很大的椅子上面看书"] * 10,
+        ["short"] * 10,
+    ],
+)
+def test_references_of_the_same_text_say_nothing(tmp_path, caplog, targets):
+    (tmp_path / "ref").write_text("\n".join(ENGLISH) + "\n", encoding="utf-8")
+    write_decoded(tmp_path / "out", targets)
+    assert score(tmp_path, tmp_path / "out") == 0
+    assert "another set" not in caplog.text
+
+
+@pytest.mark.parametrize("targets", [[f"Der Mann Nummer {n} sitzt da" for n in range(10)], ENGLISH[::-1]])
+def test_references_of_another_text_are_said(tmp_path, caplog, targets):
+    (tmp_path / "ref").write_text("\n".join(ENGLISH) + "\n", encoding="utf-8")
+    write_decoded(tmp_path / "out", targets)
+    assert score(tmp_path, tmp_path / "out") == 0
+    assert "the reference is not the text of the test set that was decoded (0 of 10 sentences" in caplog.text
+    assert "another language, another set, or in another order" in caplog.text
+
+
 def test_several_runs_give_mean_spread_and_gain(folder, capsys):
     assert score(folder, f"a={folder / 'poor'}", f"b={folder / 'good'},{folder / 'poor'}") == 0
     good, poor = (BLEU().corpus_score(texts, [REFERENCE]).score for texts in (GOOD, POOR))

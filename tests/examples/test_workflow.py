@@ -218,6 +218,29 @@ def test_settings_come_from_kind_size_file_and_command_line(task):
     assert load(task, [])[0].called == task.name
 
 
+def test_home_is_what_it_is_in_a_shell(task, tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    settings, _ = load(task, ["out=~/out", "data=~/text", "teacher=~/bert"])
+    assert [settings.out, settings.data, settings.teacher] == [
+        f"{tmp_path}/{name}" for name in ("out", "text", "bert")
+    ]
+
+
+def test_tables_are_read_where_there_are_no_files_of_two_languages(task, tmp_path, monkeypatch, capsys):
+    tables = tmp_path / "tables"
+    tables.mkdir()
+    for split in ("train", "valid"):
+        (tables / f"{split}.tsv").write_text("a b\tc\n", encoding="utf-8")
+    assert program.main([str(task), f"data={tables}"]) == 2
+    assert "must hold test.tsv or test.tsv.gz; it has train.tsv, valid.tsv" in capsys.readouterr().err
+    (tables / "test.tsv").write_text("d\te f\n", encoding="utf-8")
+    settings, kind = load(task, [f"data={tables}"])
+    prepare = kind.steps(settings)[0].command
+    subprocess.run(["bash", "-ec", prepare], cwd=tmp_path, check=True, capture_output=True)
+    assert (tmp_path / "text" / "test.fr").read_text() == "e f\n"
+    assert (tmp_path / "text" / "train.nl").read_text() == "a b\n"
+
+
 def test_the_settings_in_the_readme_are_scored_with_case(tmp_path):
     readme = (EXAMPLES.parent / "README.md").read_text(encoding="utf-8")
     file = tmp_path / "mine.yaml"
@@ -260,6 +283,8 @@ def test_another_pair_is_two_names(name):
     ("given", "reason"),
     [
         (["colour=red"], "Key 'colour' not in 'Settings'"),
+        (["paris=5"], "Key 'paris' not in 'Settings' full_key: paris. Is `pairs` meant?"),
+        (["seeds=1"], "A list is written in brackets, such as seeds=[A,B]."),
         (["student_training.updates=many"], "Value 'many' of type 'str' could not be converted to Integer"),
         (["size=huge"], "size=huge does not exist. Give one of: laptop, gpu, seconds, paper"),
         (["kind=juggling"], "kind=juggling does not exist. Give one of: translation"),

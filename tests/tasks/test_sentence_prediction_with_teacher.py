@@ -402,6 +402,11 @@ def test_which_checkpoint_is_continued(tmp_path):
         ("numbers", (), "the labels of .* are numbers; add --regression-target"),
         ("classes", ("--regression-target",), "are classes; leave out --regression-target"),
         ("plain", ("--disable-validation",), "learns from labels, .* has none"),
+        (
+            "classes",
+            ("--criterion", "cross_entropy"),
+            "scores sequences, .* give --criterion sentence_prediction",
+        ),
     ],
 )
 def test_criterion_and_labels_must_agree(folder, data, options, message, tmp_path):

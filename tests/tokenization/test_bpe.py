@@ -88,6 +88,14 @@ def test_unusable_folder():
         HfTokenizerBPE(HfTokenizerConfig(hf_tokenizer="/no/such/folder"))
 
 
+def test_a_folder_of_checkpoints(tmp_path):
+    (tmp_path / "checkpoint_best.pt").touch()
+    with pytest.raises(
+        ValueError, match="holds fairseq's checkpoints and no tokenizer: give .*checkpoint_best.pt"
+    ):
+        HfTokenizerBPE(HfTokenizerConfig(hf_tokenizer=str(tmp_path)))
+
+
 def test_import_leaves_transformers_alone():
     code = "import sys, fairseq_bert_kd.tokenization.bpe; print('transformers' in sys.modules)"
     root = Path(__file__).resolve().parents[2]

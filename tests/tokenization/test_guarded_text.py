@@ -48,10 +48,10 @@ def generate(data, checkpoint, tokenizer, *arguments):
     )  # fmt: skip
 
 
-def interactive(data, checkpoint, tokenizer, text):
+def interactive(data, checkpoint, tokenizer, text, source="de", target="en"):
     import fairseq_cli.interactive
 
-    argv = ["fairseq-interactive", data, "--user-dir", PLUGIN, "--task", "translation_with_teacher", "-s", "de", "-t", "en",
+    argv = ["fairseq-interactive", data, "--user-dir", PLUGIN, "--task", "translation_with_teacher", "-s", source, "-t", target,
             "--path", checkpoint, "--beam", 1, "--max-len-b", 4, "--cpu", "--bpe", "hf_tokenizer", "--hf-tokenizer",
             tokenizer]  # fmt: skip
     out = io.StringIO()
@@ -97,6 +97,13 @@ def test_generate_refuses_other_dictionaries_of_the_same_size(chain, student, tm
         ValueError, match="the source dictionary in .* is not the one that the checkpoint was trained with"
     ):
         generate(data, student, chain.bert)
+
+
+def test_a_pair_the_wrong_way_round_is_said(chain, student, caplog):
+    interactive(chain.data, student, chain.bert, "the man\n")
+    assert "swap --source-lang" not in caplog.text
+    interactive(chain.data, student, chain.bert, "the man\n", source="en", target="de")
+    assert "trained to translate from de to en, and is used from en to de: swap --source-lang" in caplog.text
 
 
 def test_interactive_refuses_another_tokenizer_and_drops_the_mark(chain, student, others):
