@@ -399,6 +399,29 @@ def test_every_step_comes_after_what_it_needs(task):
     assert "preprocess-beam" in beam["students/beam.2"].after
 
 
+def test_the_beam_is_made_once_for_whatever_seed_comes_first(task):
+    given = ["plain", "beam", "systems.beam.seeds=[3,2]"]
+    settings, kind = load(task, given)
+    steps = list(kind.steps(settings))
+    made = [step.name for step in steps]
+    assert made.count("beam") == made.count("preprocess-beam") == 1
+    assert made.index("students/plain.1") < made.index("beam") < made.index("students/beam.2")
+    assert all(set(step.after) <= set(made) for step in steps)
+
+
+def test_a_row_begins_from_a_run_of_the_same_seed():
+    given = ["data=text", "out=out", "teacher=bert", "kl"]
+    settings, kind = load("paraphrase", [*given, "seeds=[2,3]"])
+    with pytest.raises(
+        ValueError,
+        match="row `kl` runs with seed 1 and begins from `likelihood` of the same seed, which runs with 2, 3. Give seeds",
+    ):
+        kind.steps(settings)
+    settings, kind = load("paraphrase", [*given, "seeds=[2,1]"])
+    steps = {step.name: step for step in kind.steps(settings)}
+    assert set(steps["students/kl.1"].after) <= steps.keys()
+
+
 def test_a_student_waits_for_its_own_store_only(task):
     given = ["plain", "distilled", "small-teacher", "folds-2-w0.3", "seeds=[1]"]
     settings, kind = load(task, given)
