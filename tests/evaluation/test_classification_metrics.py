@@ -2,7 +2,7 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fairseq_bert_kd.evaluation.metric import MetricSettings
@@ -143,6 +143,7 @@ def test_every_metric_is_complete(name):
 CLASSES = st.sampled_from("abc")
 
 
+@settings(deadline=None)
 @given(st.lists(st.tuples(CLASSES, CLASSES), min_size=1, max_size=30))
 @pytest.mark.parametrize(("name", "positive"), [("f1", None), ("f1", "b"), ("mcc", None)])
 def test_scores_of_counts_are_scikit_learn_s(name, positive, pairs):
