@@ -36,6 +36,7 @@ def test_each_part_has_its_rate():
     model = made_model()
     optimizer = made_optimizer(model, "entities=10,head=0.5")
     assert optimizer.get_lr() == 0.25
+    assert [group["lr"] for group in optimizer.param_groups] == [0.25, 0.125, 2.5]
     optimizer.set_lr(0.02)
     assert optimizer.get_lr() == 0.02
     rates = {id(weight): group["lr"] for group in optimizer.param_groups for weight in group["params"]}
