@@ -77,6 +77,8 @@ def test_overlap_by_hand():
     # 1- to 3-grams: 2/3, 1/2, and none of one, which smoothing counts as a half
     assert BleuReward()(*pairs)[0] == pytest.approx((2 / 3 * 1 / 2 * 1 / 2) ** (1 / 3))
     assert SourceBleu()(*pairs) == pytest.approx([1, 0], abs=1e-9)
+    # half of the source: all of its 1- and 2-grams, and the brevity penalty of 2 words for 4
+    assert SourceBleu()(["a b c d"], ["a b"], ["x"]) == pytest.approx([np.exp(1 - 4 / 2)])
 
 
 def test_sums():
