@@ -109,6 +109,20 @@ def test_steps_run_side_by_side_with_their_share_of_the_cores(out, monkeypatch):
     assert [(out / name).read_text() for name in ("wide", "a", "b")] == ["6\n", "3\n", "3\n"]
 
 
+def test_the_time_of_a_step_that_goes_on_has_that_of_its_first_start(out):
+    """It began at 1000 and wrote its last line at 1500; since then nothing ran."""
+    for folder in ("logs", "started", "begun"):
+        (out / folder).mkdir()
+    step = Step("teacher", "echo again", resumes=True)
+    (out / "begun/teacher").write_text(step.command)
+    (out / "started/teacher").write_text("1000.0")
+    (out / "logs/teacher.log").write_text("first\n")
+    os.utime(out / "logs/teacher.log", (1500, 1500))
+    assert Workflow(out, [step], jobs=1).run() == 0
+    [note] = notes(out)
+    assert 500 <= note["seconds"] < 1000
+
+
 SCRIPT = """
 import sys
 from pathlib import Path
@@ -174,6 +188,15 @@ def test_settings_come_from_kind_size_file_and_command_line(task):
     assert settings.kd == {"weight": 0.5, "temperature": 10, "topk": 8, "objective": "paper"}  # the paper's
     assert load(task, [])[0].kd["temperature"] == 1
     assert load(task, [])[0].called == task.name
+
+
+def test_a_file_s_own_numbers_stand_over_those_of_a_size(task):
+    """And those that it gives for the size over both."""
+    own = "student_training: {updates: 77, lr: 1e-9}\nsizes: {paper: {student_training: {updates: 5}}}\n"
+    task.write_text(task.read_text() + own)
+    for size, updates in (("laptop", 77), ("paper", 5)):
+        training = load(task, [f"size={size}"])[0].student_training
+        assert (training.updates, float(training.lr)) == (updates, 1e-9)
 
 
 def test_the_settings_in_the_readme_are_scored_with_case(tmp_path):
