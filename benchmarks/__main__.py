@@ -14,6 +14,7 @@ from pathlib import Path
 import torch
 
 from benchmarks.table import Length, markdown
+from fairseq_bert_kd import compat
 
 MODULES = {
     "store": "benchmarks.store",
@@ -26,6 +27,7 @@ MODULES = {
     "sampling": "benchmarks.sampling",
     "layer-distillation": "benchmarks.layer_distillation",
     "text-smoothing": "benchmarks.text_smoothing",
+    "freed-memory": "benchmarks.freed_memory",
 }
 
 
@@ -59,6 +61,7 @@ def main() -> None:
     unknown = set(args.names) - set(MODULES)
     if unknown:
         parser.error(f"no benchmark {', '.join(sorted(unknown))}; there are {', '.join(MODULES)}")
+    compat.keep_freed_memory()  # as in training
     print(machine())
     for name in args.names or MODULES:
         print(f"{name} ...", file=sys.stderr, flush=True)

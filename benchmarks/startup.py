@@ -109,6 +109,6 @@ def train(folder: Path, task: str, criterion: str) -> list[str]:
         "--criterion", criterion, "-s", "a", "-t", "b", "--arch", "transformer", "--encoder-layers", 1, "--decoder-layers", 1,
         *(word for size in sizes for word in (size, 16)), "--encoder-attention-heads", 1, "--decoder-attention-heads", 1,
         "--optimizer", "adam", "--lr", 1e-3, "--max-tokens", 500, "--max-update", 1, "--disable-validation", "--no-save",
-        "--cpu", "--num-workers", 0,
+        "--cpu", "--distributed-world-size", 1, "--num-workers", 0,
     ]  # fmt: skip
     return [str(word) for word in words]

@@ -25,10 +25,11 @@ def main(arguments: list[str]) -> int:
     try:
         settings, kind = load(words[0], words[1:])
         out = Path(settings.out)
-        workflow = Workflow(out, kind.steps(settings), settings.jobs)
+        workflow = Workflow(out, kind.steps(settings), settings.jobs, settings.gpus)
         if "--dry-run" in arguments:
             workflow.show()
             return 0
+        workflow.check()
         check_needs(settings)
         out.mkdir(parents=True, exist_ok=True)
         kind.check(settings)

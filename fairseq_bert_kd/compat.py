@@ -88,6 +88,26 @@ def cpu_has_bfloat16() -> bool | None:
     return any(bool(found.get(name)) for name in ("avx512_bf16", "amx_bf16", "bf16", "arm_bf16"))
 
 
+def keep_freed_memory() -> bool:
+    """Let a process without a GPU keep the memory that it frees, for the next tensor; whether it does.
+
+    torch has no pool for tensors on a CPU, and glibc gives what it frees back to the system: every block above 32 MiB, and the
+    end of the heap. So each step of a training waits while the system clears hundreds of megabytes of pages anew (``python -m
+    benchmarks freed-memory``). The process then holds about what it has needed at most. Left alone: a process that sees a GPU, other C
+    libraries than glibc, and settings of the user's own in the environment. Remove when torch pools these tensors.
+    """
+    import ctypes
+
+    import torch
+
+    own = any(name.startswith("MALLOC_") or name == "GLIBC_TUNABLES" for name in os.environ)
+    library: Any = ctypes.CDLL(None) if sys.platform == "linux" else None
+    if own or not hasattr(library, "gnu_get_libc_version") or torch.cuda.is_available():
+        return False
+    trim_threshold, mmap_threshold, most = -1, -3, 2**31 - 1  # of malloc.h
+    return all(library.mallopt(option, most) for option in (trim_threshold, mmap_threshold))
+
+
 def load_tensors(path: str) -> Any:
     """What torch.save wrote into a file, on the CPU, without running any code that it may carry.
 

@@ -7,6 +7,9 @@ import pytest
 
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # fairseq forks; the library warns otherwise
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # tests need no network
+# fairseq-train starts a process for each GPU that it sees, with --cpu too; tests read its log in this one
+os.environ.setdefault("KD_GIVEN_GPUS", os.environ.get("CUDA_VISIBLE_DEVICES", "all"))
+os.environ["CUDA_VISIBLE_DEVICES"] = os.environ.get("CUDA_VISIBLE_DEVICES", "0").split(",")[0]
 # before torch is imported: tests fork, and a pool of OpenMP threads does not survive that
 os.environ["OMP_NUM_THREADS"] = "1"
 

@@ -1,5 +1,6 @@
 import argparse
 import os
+import platform
 import subprocess
 import sys
 from pathlib import Path
@@ -317,3 +318,45 @@ class Heedless(torch.nn.Module):
 
 def test_encoder_that_ignores_the_mask_has_no_form():
     assert compat.pair_attention_form(Heedless()) is None
+
+
+# --- memory
+
+
+FREED = """
+import os
+import platform
+import torch
+from fairseq_bert_kd import compat
+
+def resident():
+    with open("/proc/self/statm") as file:
+        return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 2**20
+
+kept = compat.keep_freed_memory()
+torch.ones(50_000_000).sum()  # 191 MiB, freed at once
+print(kept, resident())
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="other C libraries have no such setting")
+def test_freed_memory_stays_with_the_process_unless_the_user_has_settings_of_their_own():
+    plain = {
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith("MALLOC_") and name != "GLIBC_TUNABLES"
+    }
+    plain["CUDA_VISIBLE_DEVICES"] = ""
+
+    def found(**settings):
+        command = [sys.executable, "-c", FREED]
+        said = subprocess.run(
+            command, env=plain | settings, capture_output=True, text=True, check=True, cwd=ROOT
+        )
+        kept, resident = said.stdout.split()
+        return kept == "True", float(resident)
+
+    kept, resident = found()
+    untouched, without = found(MALLOC_TOP_PAD_="131072")  # glibc's default
+    assert (kept, untouched) == (True, False)
+    assert resident - without > 100

@@ -6,6 +6,7 @@ import shutil
 
 import numpy as np
 import pytest
+from fairseq.data import indexed_dataset
 
 from tests.partial_stores import drop_rows
 from tests.test_chain import store, values
@@ -105,6 +106,19 @@ def test_sentences_are_compared_with_each_store_once(shards, tmp_path):
         train_student(joined(shards[:2]), tmp_path / "student", *epochs(4), updates=ENOUGH)
     compared = re.findall(r"(\w+)/train\S* belongs to these data: (\d+) sentences", "\n".join(messages))
     assert sorted(compared) == [("first", "72"), ("second", "48")]
+
+
+def test_checks_of_folders_do_not_read_them_whole(shards, tmp_path, monkeypatch):
+    """fairseq's reader does when it opens one; the run begins with the first folder, of which it opens each side once."""
+    opened, read = [], indexed_dataset._warmup_mmap_file
+    monkeypatch.setattr(
+        indexed_dataset,
+        "_warmup_mmap_file",
+        lambda path: opened.append(os.path.relpath(path, shards[0])) or read(path),
+    )
+    train_student(joined(shards[:2]), tmp_path / "student", *epochs(1), "--batch-size", 24, updates=1)
+    sides = [path for path in opened if "train" in path and path.endswith(".bin")]
+    assert sorted(sides) == ["train.de-en.de.bin", "train.de-en.en.bin"]
 
 
 @pytest.mark.parametrize("stopped_after", [1, 2])

@@ -19,6 +19,7 @@ import torch
 import transformers
 
 from fairseq_bert_kd.cli.main import cli_main
+from fairseq_bert_kd.storage.fairseq_data import IndexedTokens
 from tests.partial_stores import drop_rows
 from tests.test_chain import hypotheses, store
 from tests.tiny_chain import PLUGIN, logged, run_fairseq
@@ -164,6 +165,23 @@ def test_student(data, chain, workers, tmp_path, model, batch_size, backend, pro
     assert "valid_bleu" in two["valid"][0]
     if batch_size == ODD:
         assert last_updates_of_epochs(two, per_epoch=3) == ["24"] * 3  # one batch, not two
+
+
+def test_first_pair_may_be_too_long_for_the_student(data, workers, tmp_path):
+    """The worker without a batch takes a pair of training, and the student has positions for every pair but some."""
+    longest = len(IndexedTokens(data / "train.de-en.de")[0]) - 1
+    limits = ("--max-source-positions", longest, "--max-target-positions", longest)
+    model = (*TIED, "--encoder-learned-pos", "--decoder-learned-pos", *limits)
+    arguments = (
+        *student(EVEN, *model),
+        "--skip-invalid-size-inputs-valid-test",
+        "--ddp-backend",
+        "legacy_ddp",
+    )
+    output = workers.run("train", *training(data, tmp_path, *arguments, epochs=1))
+    updates = from_log(output[0])["train_inner"]
+    # 80 of 120 pairs; the last batch is on one worker
+    assert [entry["bsz"] for entry in updates] == ["32", "32", "16"]
 
 
 def test_encoder_of_sentences(calm_bert, workers, tmp_path):

@@ -59,7 +59,9 @@ OUTSIDE = {
     "tokenization": {"numpy", "fairseq.data", "fairseq.dataclass", "omegaconf", "tokenizers", "transformers"},
     "modules": {"torch", "numpy", "fairseq.dataclass", "fairseq.distributed", "fairseq.logging", "fairseq.models", "fairseq.modules", "fairseq.utils", "omegaconf", "transformers"},
     "teachers": {"torch", "numpy", "omegaconf", "fairseq"},
-    "rewards": {"torch", "numpy", "fairseq.checkpoint_utils"},
+    "rewards": {
+        "torch", "numpy", "fairseq.checkpoint_utils", "fairseq.dataclass", "fairseq.logging", "fairseq.utils", "omegaconf",
+    },
     "models": {"torch", "fairseq.models", "fairseq.dataclass", "transformers"},
     "criterions": {
         "torch", "fairseq.criterions", "fairseq.dataclass", "fairseq.distributed", "fairseq.logging", "fairseq.models",

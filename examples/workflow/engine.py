@@ -4,8 +4,10 @@ import fcntl
 import json
 import os
 import subprocess
+import threading
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -33,11 +35,48 @@ class Step:
     files: dict[str, dict[str, Any]] = field(default_factory=dict)  # JSON about it, written when it starts
 
 
-class Workflow:
-    """Steps of one folder; ``jobs`` of them run at once."""
+class Gpus:
+    """GPUs of the machine, of which each step sees some: those that the fewest others use."""
 
-    def __init__(self, out: Path, steps: Sequence[Step], jobs: int) -> None:
-        self.out, self.steps, self.jobs = out, steps, jobs
+    def __init__(self, names: Sequence[str]) -> None:
+        self._steps = dict.fromkeys(names, 0)  # that use each
+        self._lock = threading.Lock()
+
+    @contextmanager
+    def lent(self, count: int) -> Iterator[dict[str, str]]:
+        """Environment in which a program sees ``count`` of them; empty where there are none."""
+        with self._lock:
+            chosen = sorted(self._steps, key=self._steps.__getitem__)[:count]
+            self._steps |= {name: self._steps[name] + 1 for name in chosen}
+        try:
+            yield {"CUDA_VISIBLE_DEVICES": ",".join(chosen)} if chosen else {}
+        finally:
+            with self._lock:
+                self._steps |= {name: self._steps[name] - 1 for name in chosen}
+
+
+class Workflow:
+    """Steps of one folder; ``jobs`` of them run at once, each on ``gpus`` GPUs where there are any.
+
+    Without a limit fairseq-train takes all GPUs that it sees, and its batches are as many times as large.
+    """
+
+    def __init__(self, out: Path, steps: Sequence[Step], jobs: int, gpus: int = 1) -> None:
+        self.out, self.steps, self.jobs, self.gpus = out, steps, jobs, gpus
+        self._names = visible_gpus()
+        self._lender = Gpus(self._names)
+
+    def check(self) -> None:
+        """Check that a step can have its GPUs, where there are any: training would wait for the others without end.
+
+        Raises:
+            ValueError: there are fewer.
+        """
+        if self._names and not 1 <= self.gpus <= len(self._names):
+            raise ValueError(
+                f"gpus={self.gpus}, and the GPUs that are visible here are {', '.join(self._names)}; give gpus=1 to "
+                f"{len(self._names)}, and change --update-freq so that the product, and with it the batch, stays"
+            )
 
     def show(self) -> None:
         """Print what would run."""
@@ -89,12 +128,13 @@ class Workflow:
         started.write_text(str(start), encoding="utf-8")
         begun.write_text(step.command, encoding="utf-8")
         threads = max(1, (os.cpu_count() or 1) // (self.jobs if step.parallel else 1))
-        environment = {"OMP_NUM_THREADS": str(threads), **os.environ, **QUIET}
         script = f"(set -e; {step.command}\n) 2>&1 | tee {'-a' * step.resumes} '{log}' | {step.screen}"
         command, lock = ["bash", "-o", "pipefail", "-c", script], self._lock.fileno()  # which lasts as long
-        status = subprocess.run(
-            command, cwd=self.out, env=environment, pass_fds=[lock], check=False
-        ).returncode
+        with self._lender.lent(self.gpus) as gpus:
+            environment = {"OMP_NUM_THREADS": str(threads), **os.environ, **gpus, **QUIET}
+            status = subprocess.run(
+                command, cwd=self.out, env=environment, pass_fds=[lock], check=False
+            ).returncode
         if status:
             end = "\n".join(log.read_text(encoding="utf-8", errors="replace").splitlines()[-20:])
             print(f"\n== {step.name} failed (exit status {status}); the end of {log}:\n{end}")
@@ -119,6 +159,19 @@ class Workflow:
         )
         print(f"== {step.name}: done before{'' if before == _plain(step.command) else other}", flush=True)
         return True
+
+
+def visible_gpus() -> list[str]:
+    """Names of the GPUs that programs see, as CUDA_VISIBLE_DEVICES has them."""
+    named = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if named is not None:
+        return [name for name in named.split(",") if name not in ("", "-1")]
+    query = ["nvidia-smi", "--query-gpu=index", "--format=csv,noheader"]
+    try:
+        listed = subprocess.run(query, capture_output=True, text=True, check=True).stdout
+    except (OSError, subprocess.CalledProcessError):
+        return []
+    return [line.strip() for line in listed.splitlines() if line.strip().isdecimal()]
 
 
 def _command_in(path: Path) -> str:

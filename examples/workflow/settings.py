@@ -50,6 +50,7 @@ class Common:
     rows: list[str] = field(default_factory=list)  # of the table of systems
     precision: str = ""  # options of fairseq-train for all trainings, such as --fp16 or --autocast bf16
     jobs: int = 1  # steps side by side
+    gpus: int = 1  # GPUs of each step, where there are any; training on several makes its batches as many times as large
     report: bool = True
     needs: list[str] = field(default_factory=list)  # folders and files, by full paths, that steps read
     called: str = ""  # how run.py was told these settings: a task, or a file
@@ -127,9 +128,9 @@ def describe(settings: Common, values: dict[str, Any]) -> None:
     path = Path(settings.out, "experiment.json")
     same = {"format": 1, "task": settings.task, "size": settings.size, "title": settings.title, **values}
     same["teacher"] = settings.teacher_name or Path(settings.teacher).name
-    same["precision"] = settings.precision
+    same["precision"], same["gpus"] = settings.precision, settings.gpus
     if path.exists():
-        before = {"precision": "", **json.loads(path.read_text(encoding="utf-8"))}
+        before = {"precision": "", "gpus": 1, **json.loads(path.read_text(encoding="utf-8"))}
         if differing := [key for key in same if before.get(key) != same[key]]:
             raise ValueError(
                 f"{path.parent} holds {before['title']!r} and differs in {', '.join(differing)}. Give another folder: out=..."

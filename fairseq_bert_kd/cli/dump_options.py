@@ -147,7 +147,8 @@ def add_running_arguments(parser: argparse.ArgumentParser, counted: str) -> Any:
         "--shard",
         default="1/1",
         metavar="I/N",
-        help="score only the I-th of N parts, on any machine and in any order; join them with `store merge`",
+        help="score only the I-th of N parts, in any order, on any machine with the same kind of device and the same versions of "
+        "torch, transformers and numpy; join them with `store merge`",
     )
     how.add_argument(
         "--overwrite",

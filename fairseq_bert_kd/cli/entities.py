@@ -290,6 +290,11 @@ class _Folder(ABC):
             types.append(row.types)
             place = f"{split}, row {number + 1:,}"
             stored = _row(sides, number)
+            if row.types and not row.arguments:
+                raise ValueError(
+                    f"{place}: `types` are those of the mention that `arguments` names, and it names none; add `arguments`, "
+                    "such as [0] for the first mention, or leave `types` out"
+                )
             if len(set(row.arguments)) < len(row.arguments):
                 raise ValueError(
                     f"{place}: `arguments` name one mention twice; give each argument a mention of its own"

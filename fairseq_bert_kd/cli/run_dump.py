@@ -1,10 +1,14 @@
 """What all dumps do: refuse another store's name, write shards by several processes, show progress, join the parts."""
 
 import argparse
+import glob
 import logging
+import math
+import re
+import shutil
 import sys
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -16,8 +20,9 @@ import fairseq_bert_kd
 from fairseq_bert_kd.cli.dump_options import parse_shard
 from fairseq_bert_kd.cli.store_folder import check_writable
 from fairseq_bert_kd.storage.merge import merge_shards
-from fairseq_bert_kd.storage.schema import differing_fields
-from fairseq_bert_kd.storage.shards import Shard, shard_path
+from fairseq_bert_kd.storage.schema import StoreInfo, differing_fields
+from fairseq_bert_kd.storage.shards import WHOLE, Shard, shard_path
+from fairseq_bert_kd.storage.work_file import work_path
 from fairseq_bert_kd.teachers import distributed
 from fairseq_bert_kd.teachers.dump import StoreDump
 from fairseq_bert_kd.teachers.load import entities_digest
@@ -87,14 +92,15 @@ def dump_split(
     Args:
         dump: what to write.
         path: final name of the whole store.
-        args: ``shard``, ``overwrite`` and ``max_tokens``.
+        args: ``shard`` and ``overwrite``.
         rank: number of this process.
         world_size: number of processes.
         report: prints the contents of a store.
 
     Raises:
-        ValueError, FileExistsError, OSError: as `StoreDump.run`, and where a GPU has too little memory.
+        ValueError, FileExistsError, OSError: as `StoreDump.run`, and where a GPU has too little memory, or processes differ.
     """
+    check_same_infos(distributed.gathered(dump.info, world_size))
     requested = parse_shard(args.shard)
     # together they hold the sentences of the requested shard, so machines may have different numbers of GPUs
     parts = [
@@ -105,14 +111,19 @@ def dump_split(
     joined = requested.count == 1 and world_size > 1  # all parts are written here
     finished = joined and not args.overwrite and path.exists()
     tokens = 0  # of a finished store, of which `check_same_stores` has said that it is this one
+    if rank == 0 and not finished and (args.overwrite or not shard_path(path, part).exists()):
+        say_unread(path, parts)
+    if rank == 0 and joined and not finished:
+        say_room(dump, path, parts)
     if not finished:
         with progress_bar(dump, part, f"dump {dump.info.split}", rank) as bar:
             try:
                 tokens = dump.run(path, part, args.overwrite, bar.update)
             except torch.cuda.OutOfMemoryError as error:
                 raise ValueError(
-                    f"the GPU's memory does not hold a batch of --max-tokens {args.max_tokens}; lower it, the dump goes on where "
-                    f"it was ({str(error).splitlines()[0]})"
+                    f"the GPU's memory does not hold a batch of --max-tokens {dump.info.max_tokens} "
+                    f"({str(error).splitlines()[0]}). Free it and give the same command again, which goes on where it was; or lower "
+                    "--max-tokens and add --overwrite, which begins anew: the batches are part of what a store is"
                 ) from None
     seconds = max(time.perf_counter() - started, 1e-9)
     distributed.wait_for_all(world_size)
@@ -131,6 +142,69 @@ def dump_split(
             print(f"{stores[0]} is complete already: nothing to score")
         for store in stores:
             report(store)
+
+
+def check_same_infos(infos: Sequence[StoreInfo]) -> None:
+    """Check that the parts of all processes will be of one store, before they are scored.
+
+    Raises:
+        ValueError: processes have GPUs of different kinds, or different versions of torch.
+    """
+    for info in infos[1:]:
+        if differences := differing_fields(infos[0], info):
+            raise ValueError(
+                f"the processes of this dump differ ({'; '.join(differences[:3])}), and a store is made on one kind of device by "
+                "the same tools. Choose GPUs of one kind (CUDA_VISIBLE_DEVICES), or machines that are set up alike"
+            )
+
+
+def say_room(dump: StoreDump, path: Path, parts: Sequence[Shard]) -> None:
+    """Log a warning if the disk has no room for all parts and the store that joins them, which are there together.
+
+    Args:
+        dump: what is written.
+        path: final name of the whole store.
+        parts: shards that are written and joined.
+    """
+    files = [file for part in parts for file in (shard_path(path, part), work_path(shard_path(path, part)))]
+    there = sum(
+        file.stat().st_size for file in files if file.exists()
+    )  # an unfinished one has its size at once
+    needed, free = 2 * dump.count(WHOLE)["bytes"] - there, shutil.disk_usage(path.parent).free
+    if needed > free:
+        logger.warning(
+            "the %d parts of this dump and the store that joins them need %s more bytes until the parts are removed, and %s has "
+            "%s: make room before the parts are done, or write elsewhere (--store-dir)",
+            *(len(parts), f"{needed:,}", path.parent, f"{free:,}"),
+        )
+
+
+def say_unread(path: Path, parts: Sequence[Shard]) -> None:
+    """Log a warning if an earlier run has left shards that this one does not read; arguments as `shards_of_another_split`."""
+    if unread := shards_of_another_split(path, parts):
+        logger.warning(
+            "%s: an earlier run has scored sentences of this one, with other processes or another --shard, and this one scores "
+            "them anew. To go on from there, start it as before (CUDA_VISIBLE_DEVICES chooses GPUs); else remove what is left",
+            ", ".join(map(str, unread)),
+        )
+
+
+def shards_of_another_split(path: Path, parts: Sequence[Shard]) -> list[Path]:
+    """Shards beside a store, finished or not, that hold sentences of these parts and are none of them.
+
+    Args:
+        path: final name of the whole store.
+        parts: what is written now, all of one count.
+    """
+    found = []
+    for file in sorted(path.parent.glob(f"{glob.escape(path.name)}.shard-*")):
+        named = re.fullmatch(r"\.shard-(\d+)-of-(\d+)(\.partial)?", file.name.removeprefix(path.name))
+        if named is None or int(named[2]) == parts[0].count:
+            continue
+        index, common = int(named[1]) - 1, math.gcd(int(named[2]), parts[0].count)
+        if any(index % common == part.index % common for part in parts):  # they have chunks in common
+            found.append(file)
+    return found
 
 
 def check_same_store(path: Path, dump: StoreDump) -> None:

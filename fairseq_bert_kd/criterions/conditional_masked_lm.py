@@ -8,6 +8,8 @@ from fairseq import utils
 from fairseq.criterions import FairseqCriterion, register_criterion
 from fairseq.logging import metrics
 
+from fairseq_bert_kd.criterions.log_sums import log_sums
+
 
 @register_criterion("conditional_masked_lm")
 class ConditionalMaskedLMCriterion(FairseqCriterion):
@@ -41,15 +43,11 @@ class ConditionalMaskedLMCriterion(FairseqCriterion):
     @classmethod
     def reduce_metrics(cls, logging_outputs) -> None:
         """Masked cross-entropy (base 2), perplexity and accuracy in percent, over all workers."""
-        loss, n_correct, n_predicted = (
-            sum(log.get(key, 0) for log in logging_outputs) for key in ("loss", "n_correct", "sample_size")
-        )
-        n_predicted = max(utils.item(n_predicted), 1)
-        metrics.log_scalar("loss", loss / n_predicted / math.log(2), n_predicted, round=3)
+        sums = log_sums(logging_outputs, ("loss", "n_correct", "sample_size"))
+        n_predicted = max(sums["sample_size"], 1)
+        metrics.log_scalar("loss", sums["loss"] / n_predicted / math.log(2), n_predicted, round=3)
         metrics.log_derived("ppl", lambda meters: utils.get_perplexity(meters["loss"].avg))
-        metrics.log_scalar(
-            "masked_accuracy", 100.0 * utils.item(n_correct) / n_predicted, n_predicted, round=2
-        )
+        metrics.log_scalar("masked_accuracy", 100.0 * sums["n_correct"] / n_predicted, n_predicted, round=2)
 
     @staticmethod
     def logging_outputs_can_be_summed() -> bool:

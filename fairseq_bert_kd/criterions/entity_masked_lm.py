@@ -4,11 +4,22 @@ import math
 
 import torch
 import torch.nn.functional as F
-from fairseq import utils
 from fairseq.criterions import FairseqCriterion, register_criterion
 from fairseq.logging import metrics
 
+from fairseq_bert_kd.criterions.log_sums import log_sums
 from fairseq_bert_kd.functional.entity_fusion import entity_alignment_loss
+
+SUMS = (
+    "sample_size",
+    "loss",
+    "token_loss",
+    "entity_loss",
+    "n_correct",
+    "n_aligned",
+    "entities_correct",
+    "chance",
+)
 
 
 @register_criterion("entity_masked_lm")
@@ -53,22 +64,16 @@ class EntityMaskedLMCriterion(FairseqCriterion):
     @classmethod
     def reduce_metrics(cls, logging_outputs) -> None:
         """Both cross-entropies (base 2) and accuracies in percent, and that of guessing among the candidates."""
-
-        def total(key):
-            return utils.item(sum(log.get(key, 0) for log in logging_outputs))
-
-        n_predicted, n_aligned = max(total("sample_size"), 1), max(total("n_aligned"), 1)
-        metrics.log_scalar("loss", total("loss") / n_predicted / math.log(2), n_predicted, round=3)
-        metrics.log_scalar(
-            "token_loss", total("token_loss") / n_predicted / math.log(2), n_predicted, round=3
-        )
-        metrics.log_scalar("entity_loss", total("entity_loss") / n_aligned / math.log(2), n_aligned, round=3)
+        sums = log_sums(logging_outputs, SUMS)
+        n_predicted, n_aligned = max(sums["sample_size"], 1), max(sums["n_aligned"], 1)
+        for name, count in (("loss", n_predicted), ("token_loss", n_predicted), ("entity_loss", n_aligned)):
+            metrics.log_scalar(name, sums[name] / count / math.log(2), count, round=3)
         for name, key, count in (
             ("masked_accuracy", "n_correct", n_predicted),
             ("entity_accuracy", "entities_correct", n_aligned),
             ("entity_chance", "chance", n_aligned),
         ):
-            metrics.log_scalar(name, 100.0 * total(key) / count, count, round=2)
+            metrics.log_scalar(name, 100.0 * sums[key] / count, count, round=2)
 
     @staticmethod
     def logging_outputs_can_be_summed() -> bool:

@@ -4,9 +4,10 @@ import math
 
 import torch
 import torch.nn.functional as F
-from fairseq import utils
 from fairseq.criterions import FairseqCriterion, register_criterion
 from fairseq.logging import metrics
+
+from fairseq_bert_kd.criterions.log_sums import log_sums
 
 
 @register_criterion("entity_typing")
@@ -47,18 +48,15 @@ class EntityTypingCriterion(FairseqCriterion):
     @classmethod
     def reduce_metrics(cls, logging_outputs) -> None:
         """Cross-entropy of a sentence (base 2), micro F1 and strict accuracy in percent."""
-        loss, size, hits, found, true, exact = (
-            utils.item(sum(log.get(key, 0) for log in logging_outputs))
-            for key in ("loss", "sample_size", "hits", "found", "true", "exact")
-        )
-        size = max(size, 1)
-        metrics.log_scalar("loss", loss / size / math.log(2), size, round=3)
-        for key, value in (("hits", hits), ("found_or_true", found + true)):
-            metrics.log_scalar_sum(f"_{key}", value)
+        sums = log_sums(logging_outputs, ("loss", "sample_size", "hits", "found", "true", "exact"))
+        size = max(sums["sample_size"], 1)
+        metrics.log_scalar("loss", sums["loss"] / size / math.log(2), size, round=3)
+        metrics.log_scalar_sum("_hits", sums["hits"])
+        metrics.log_scalar_sum("_found_or_true", sums["found"] + sums["true"])
         metrics.log_derived(
             "f1", lambda meters: 200.0 * meters["_hits"].sum / max(meters["_found_or_true"].sum, 1)
         )
-        metrics.log_scalar("strict_accuracy", 100.0 * exact / size, size, round=2)
+        metrics.log_scalar("strict_accuracy", 100.0 * sums["exact"] / size, size, round=2)
 
     @staticmethod
     def logging_outputs_can_be_summed() -> bool:

@@ -13,6 +13,7 @@ from fairseq.criterions.label_smoothed_cross_entropy import (
 from fairseq.logging import metrics
 
 from fairseq_bert_kd.batch import POLICY
+from fairseq_bert_kd.criterions.log_sums import log_sums
 from fairseq_bert_kd.functional.chunked_projection import chunked_sums
 from fairseq_bert_kd.functional.policy_gradient import kl_to_reference, policy_gradient_loss
 from fairseq_bert_kd.functional.projected_scores import product_dtype, projected_scores
@@ -147,7 +148,7 @@ class PolicyGradientCriterion(AssembledProbabilities, LabelSmoothedCrossEntropyC
         if not any("rl_scored" in log for log in logging_outputs):
             super().reduce_metrics(logging_outputs)
             return
-        sums = {name: utils.item(sum(log.get(name, 0) for log in logging_outputs)) for name in SUMS}
+        sums = log_sums(logging_outputs, SUMS)
         scored = max(sums["rl_scored"], 1)
         for name in ("loss", "rl_loss", "rl_kl"):
             if any(name in log for log in logging_outputs):

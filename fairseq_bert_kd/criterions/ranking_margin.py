@@ -3,11 +3,11 @@
 from dataclasses import dataclass, field
 
 import torch
-from fairseq import utils
 from fairseq.criterions import register_criterion
 from fairseq.criterions.sentence_prediction import SentencePredictionConfig, SentencePredictionCriterion
 from fairseq.logging import metrics
 
+from fairseq_bert_kd.criterions.log_sums import log_sums
 from fairseq_bert_kd.functional.policy_gradient import curriculum_probabilities, ranking_margin
 from fairseq_bert_kd.functional.sampling import uniform_draws
 from fairseq_bert_kd.functional.schedules import Schedule
@@ -116,7 +116,7 @@ class RankingMarginCriterion(SentencePredictionCriterion):
         if not any("margin" in log for log in logging_outputs):
             SentencePredictionCriterion.reduce_metrics(logging_outputs)
             return
-        sums = {name: utils.item(sum(log.get(name, 0) for log in logging_outputs)) for name in SUMS}
+        sums = log_sums(logging_outputs, SUMS)
         pairs, learned = max(sums["nsentences"], 1), max(sums["learned"], 1)
         metrics.log_scalar("loss", sums["loss"] / learned, learned, round=4)
         for name in ("margin", "learned", "sampled_score", "reference_score"):

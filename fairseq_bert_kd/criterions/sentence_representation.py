@@ -5,13 +5,13 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import torch
-from fairseq import utils
 from fairseq.criterions import FairseqCriterion, register_criterion
 from fairseq.dataclass import ChoiceEnum, FairseqDataclass
 from fairseq.logging import metrics
 from torch import Tensor
 
 from fairseq_bert_kd.batch import VECTORS, from_bits
+from fairseq_bert_kd.criterions.log_sums import log_sums
 from fairseq_bert_kd.functional.representation_matching import (
     cosine_loss,
     neighbour_cosines,
@@ -21,6 +21,9 @@ from fairseq_bert_kd.functional.representation_matching import (
 
 ROW_LOSSES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {"cosine": cosine_loss, "mse": squared_loss}
 LOSSES = ("auto", *ROW_LOSSES, "both")
+# what the log has of them
+OF_SENTENCES = ("loss", "cosine_loss", "mse_loss", "student_length", "teacher_length")
+RELATIONAL = "relational_loss"
 
 logger = logging.getLogger(__name__)
 
@@ -104,18 +107,16 @@ class SentenceRepresentationCriterion(FairseqCriterion):
     @classmethod
     def reduce_metrics(cls, logging_outputs) -> None:
         """Means over all workers' sentences."""
-
-        def total(name: str) -> float:
-            return utils.item(sum(log.get(name, 0) for log in logging_outputs))
-
-        sentences = max(total("sample_size"), 1)
-        for name in ("loss", "cosine_loss", "mse_loss", "student_length", "teacher_length"):
-            metrics.log_scalar(name, total(name) / sentences, sentences, round=4)
-        if any("relational_loss" in log for log in logging_outputs):
-            metrics.log_scalar("relational_loss", total("relational_loss") / sentences, sentences, round=4)
-        metrics.log_scalar("true_cosine", 1 - total("cosine_loss") / sentences, sentences, round=4)
-        if pairs := total("random_pairs"):
-            metrics.log_scalar("random_cosine", total("random_cosine") / pairs, pairs, round=4)
+        sums = log_sums(
+            logging_outputs, (*OF_SENTENCES, RELATIONAL, "sample_size", "random_pairs", "random_cosine")
+        )
+        sentences = max(sums["sample_size"], 1)
+        relational = any(RELATIONAL in log for log in logging_outputs)
+        for name in (*OF_SENTENCES, RELATIONAL) if relational else OF_SENTENCES:
+            metrics.log_scalar(name, sums[name] / sentences, sentences, round=4)
+        metrics.log_scalar("true_cosine", 1 - sums["cosine_loss"] / sentences, sentences, round=4)
+        if pairs := sums["random_pairs"]:
+            metrics.log_scalar("random_cosine", sums["random_cosine"] / pairs, pairs, round=4)
 
     @staticmethod
     def logging_outputs_can_be_summed() -> bool:

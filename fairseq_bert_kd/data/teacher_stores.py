@@ -7,11 +7,11 @@ from typing import Any
 
 import numpy as np
 from fairseq import utils
-from fairseq.data import Dictionary, data_utils
+from fairseq.data import Dictionary
 
 from fairseq_bert_kd.batch import TeacherRequirements
 from fairseq_bert_kd.data.absent_rows import AbsentRows
-from fairseq_bert_kd.data.corpus_parts import CorpusPart
+from fairseq_bert_kd.data.corpus_parts import CorpusPart, open_side
 from fairseq_bert_kd.storage.alignment import (
     check_contents,
     check_dictionaries,
@@ -153,9 +153,7 @@ class TeacherStores:
         self.check_tokenizer(f"top-k store {reader.path}", reader.info.tokenizer_digest)
 
     def _load(self, part: CorpusPart, side: str) -> Any:
-        return data_utils.load_indexed_dataset(
-            part.prefixes[side], self.dictionaries[side], self.cfg.dataset_impl
-        )
+        return open_side(part.prefixes[side], self.dictionaries[side], self.cfg.dataset_impl)
 
 
 def check_unchanged_lengths(

@@ -12,6 +12,7 @@ from fairseq_bert_kd import compat
 compat.require_fairseq()
 compat.allow_fairseq_checkpoints()
 compat.broadcast_to_own_workers()
+compat.keep_freed_memory()
 
 import fairseq_bert_kd.criterions.conditional_masked_lm  # noqa: E402
 import fairseq_bert_kd.criterions.distillation_loss  # noqa: E402

@@ -16,7 +16,13 @@ from fairseq.tasks.translation import TranslationConfig, TranslationTask
 from numpy.typing import NDArray
 from omegaconf import II
 
-from fairseq_bert_kd.data.corpus_parts import CorpusPart, check_parts, check_same_dictionaries, text_parts
+from fairseq_bert_kd.data.corpus_parts import (
+    CorpusPart,
+    check_parts,
+    check_same_dictionaries,
+    open_side,
+    text_parts,
+)
 from fairseq_bert_kd.data.guarded_loading import GuardedLoading, GuardedTranslation
 from fairseq_bert_kd.data.masked_entities import ShowEntities, noisy, withheld
 from fairseq_bert_kd.data.masked_text_dataset import MaskedTextDataset
@@ -300,7 +306,7 @@ class ConditionalMaskedLMTask(MaskedLMTraining, GuardedTranslation, TranslationT
         repeats, kept = self.cfg.upsample_primary if len(parts) > 1 else 1, []
         for number, part in enumerate(parts):
             prefix, dictionary = part.prefixes["target"], self.dictionaries["target"]
-            targets = data_utils.load_indexed_dataset(prefix, dictionary, self.cfg.dataset_impl)
+            targets = open_side(prefix, dictionary, self.cfg.dataset_impl)
             outside = ~in_fold({"target": targets}, fold)
             logger.info(
                 "--teacher-fold %s: %d of %d pairs of %s are held out",

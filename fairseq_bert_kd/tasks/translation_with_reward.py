@@ -2,169 +2,47 @@
 
 import logging
 import time
-from collections import deque
-from dataclasses import dataclass, field, fields
-from typing import Any, Optional
+from dataclasses import dataclass
+from typing import Any
 
 import torch
-from fairseq import utils
-from fairseq.dataclass import ChoiceEnum
-from fairseq.logging import metrics
 from fairseq.tasks import register_task
 from fairseq.tasks.translation import TranslationConfig, TranslationTask
-from omegaconf import II
 
 from fairseq_bert_kd.batch import POLICY
 from fairseq_bert_kd.data.guarded_loading import GuardedTranslation
-from fairseq_bert_kd.evaluation.paraphrase_metrics import (
-    BLEU_COUNTS,
-    IBLEU_WEIGHTS,
-    bleu_counts,
-    bleu_of_counts,
-    copies,
-    corpus_bleu,
-    ibleu,
-)
-from fairseq_bert_kd.functional.policy_gradient import ADVANTAGES, check_advantage
+from fairseq_bert_kd.evaluation.paraphrase_metrics import corpus_bleu
 from fairseq_bert_kd.functional.sampling import allowed_entropies, allowed_log_probs
 from fairseq_bert_kd.modules.autocast import AutocastOptions, AutocastTraining
 from fairseq_bert_kd.modules.data_options import TokenizerOptions
 from fairseq_bert_kd.modules.decoding_policy import evaluation_mode, scoring_input, symbols_of
 from fairseq_bert_kd.modules.student_projection import scores_of
-from fairseq_bert_kd.rewards.combined import parse_terms
-from fairseq_bert_kd.rewards.controls import CONTROLS
 from fairseq_bert_kd.rewards.evaluator import Evaluator, check_held_out, check_same_case, load_evaluator
 from fairseq_bert_kd.rewards.interface import Reward
 from fairseq_bert_kd.rewards.registry import build_reward, parts_of
-from fairseq_bert_kd.rewards.rewarded_samples import COUNTS, SECONDS, RewardedSampler, SamplingSettings
+from fairseq_bert_kd.rewards.reward_log import ENTROPY, TARGETS, UPDATE_SECONDS, RewardLog, judged_counts
+from fairseq_bert_kd.rewards.reward_options import (
+    FILES,
+    RewardOptions,
+    check_judges,
+    check_sampling,
+    check_unused,
+    option_of,
+)
+from fairseq_bert_kd.rewards.rewarded_samples import RewardedSampler, SamplingSettings
 from fairseq_bert_kd.tokenization.guarded_text import GuardedText
 from fairseq_bert_kd.tokenization.hf_tokenizer import HfTokenizer
 
 logger = logging.getLogger(__name__)
 
-UPDATE_SECONDS = "rl_update_seconds"
-COPY_WINDOW = 50  # updates over which the copy rate is taken
-SOURCE_BLEU = "_rl_source_bleu_"  # prefix of its counts in the log
-JUDGED = "_rl_judged_"  # prefix of the sums of scores in validation
-# options that judge in validation too
-JUDGES = ("rl_reward", "rl_evaluator", "rl_held_out_evaluator", "rl_positive", "rl_sentence_encoder")
-FILES = {"evaluator": "rl_evaluator", "cosine": "rl_sentence_encoder"}  # by term of --rl-reward
+
 # of fairseq's --eval-bleu: they say how pieces become text, which --kd-tokenizer says already
 TEXT_OPTIONS = ("eval_tokenized_bleu", "eval_bleu_remove_bpe", "eval_bleu_detok", "eval_bleu_detok_args")
-OF_TARGETS = ("loss", "nll_loss", "ppl")  # measures of validation that samples make worse at first
-GUARDS = ("rl_max_start_ppl", "rl_max_copy_rate")  # stop training with samples, change nothing of any
 
 
 @dataclass
-class TranslationWithRewardConfig(TokenizerOptions, AutocastOptions, TranslationConfig):
-    """Options of ``translation``, and of samples and rewards; the weights of the loss are the criterion's."""
-
-    rl_reward: str = field(
-        default="evaluator",
-        metadata={
-            "help": "reward of a text, 0 to 1: evaluator, cosine, rouge-1, rouge-2, rouge-l, bleu, or a weighted sum such as "
-            "0.7*evaluator+0.3*rouge-2"
-        },
-    )
-    rl_control: ChoiceEnum(CONTROLS) = field(  # type: ignore[valid-type]
-        default="none",
-        metadata={
-            "help": "take the meaning out of the reward: constant gives every text 1 (needs --rl-advantage none, as all others make 0 of "
-            "it or push equal samples down), shuffled deals the rewards of a batch out anew; the log shows the true reward"
-        },
-    )
-    rl_evaluator: Optional[str] = field(
-        default=None,
-        metadata={
-            "help": "checkpoint of a classifier of pairs (task sentence_prediction_with_teacher); where --rl-reward has no term "
-            "evaluator, its mean score of the beam's output is logged in validation (needs --eval-bleu)"
-        },
-    )
-    rl_held_out_evaluator: Optional[str] = field(
-        default=None,
-        metadata={
-            "help": "checkpoint of another classifier of pairs, which never rewards, in another file: its mean score of the beam's output is "
-            "logged in validation (needs --eval-bleu)"
-        },
-    )
-    rl_positive: Optional[str] = field(
-        default=None,
-        metadata={
-            "help": "name of the evaluators' class of paraphrases (default: the positive class of their data)"
-        },
-    )
-    rl_sentence_encoder: Optional[str] = field(
-        default=None,
-        metadata={
-            "help": "folder or hub name of a transformers encoder of sentences, for reward cosine; where it is no term of "
-            "--rl-reward, for the mean cosine in validation (needs --eval-bleu)"
-        },
-    )
-    rl_samples: int = field(
-        default=4, metadata={"help": "sequences D that are sampled of each source; 4 is our choice"}
-    )
-    rl_advantage: ChoiceEnum(ADVANTAGES) = field(  # type: ignore[valid-type]
-        default="rank-centred",
-        metadata={
-            "help": "advantage of a sample, rank 1 the best of D. rank: sigmoid(delta (0.5 - rank / D)) - 0.5, the paper's; "
-            "rank-centred: the same at rank - 0.5, so that it sums to 0 (ours); mean: reward minus the mean of the others; "
-            "greedy: reward minus that of the greedy sequence; none: reward"
-        },
-    )
-    rl_delta: float = field(default=12.0, metadata={"help": "delta of the ranks; 12 is our choice"})
-    rl_rollouts: int = field(
-        default=0,
-        metadata={
-            "help": "completions N of each prefix of a sample, whose mean reward ranks its positions (Li et al. 2018); costs N "
-            "decodings per position (default: 0, whole sequences are rewarded)"
-        },
-    )
-    rl_rollout_stride: int = field(
-        default=1,
-        metadata={"help": "complete every such prefix only; positions between are interpolated (ours)"},
-    )
-    rl_rollout_delta: float = field(
-        default=12.0, metadata={"help": "delta of the positions' ranks; 12 is our choice"}
-    )
-    rl_max_len_a: float = field(
-        default=1.5, metadata={"help": "samples are cut at A * source tokens + B tokens"}
-    )
-    rl_max_len_b: int = field(default=5, metadata={"help": "B of --rl-max-len-a"})
-    rl_copy_penalty: float = field(
-        default=0.1,
-        metadata={
-            "help": "this times the sentence BLEU against the source is taken off the reward, as an evaluator accepts a copy of "
-            "the source; 0.1 is our choice"
-        },
-    )
-    rl_max_copy_rate: float = field(
-        default=0.5,
-        metadata={
-            "help": f"training stops if more than this share of the samples of {COPY_WINDOW} updates copies its source"
-        },
-    )
-    rl_max_start_ppl: float = field(
-        default=100.0,
-        metadata={
-            "help": "training does not start if the perplexity of the first batch's targets is above this: rewards improve a "
-            "trained generator only (Choshen et al. 2020); 100 is our choice"
-        },
-    )
-    rl_reference: Optional[str] = field(
-        default=None,
-        metadata={
-            "help": "checkpoint of the generator at its start, for --rl-kl-weight; usually that of --finetune-from-model"
-        },
-    )
-    rl_seed: int = II("common.seed")
-    best_checkpoint_metric: str = II("checkpoint.best_checkpoint_metric")
-
-
-DEFAULTS = {
-    item.name: item.default
-    for item in fields(TranslationWithRewardConfig)
-    if item.name in TEXT_OPTIONS or (item.name.startswith("rl_") and item.name != "rl_seed")
-}
+class TranslationWithRewardConfig(RewardOptions, TokenizerOptions, AutocastOptions, TranslationConfig):
+    """Options of ``translation``, and of samples and rewards."""
 
 
 class UntrainedStart(ValueError, RuntimeError):
@@ -188,7 +66,7 @@ class TranslationWithRewardTask(AutocastTraining, GuardedTranslation, GuardedTex
         self._reference: Any = None
         self._start_checked = False
         self._update = 0  # of the latest step, from 0
-        self._copies: deque[tuple[float, float]] = deque(maxlen=COPY_WINDOW)
+        self._log = RewardLog()
         self._validated: dict[str, float] = {}
 
     def build_model(self, cfg, from_checkpoint=False):
@@ -200,7 +78,8 @@ class TranslationWithRewardTask(AutocastTraining, GuardedTranslation, GuardedTex
         criterion = super().build_criterion(cfg, *args, **kwargs)
         samples = bool(getattr(criterion, "needs_samples", False))
         if samples:
-            self._check_options()
+            check_sampling(self.cfg)
+            self._check_recomputation()
             if criterion.needs_reference:
                 self._load_reference()
             elif self.cfg.rl_reference:
@@ -208,131 +87,22 @@ class TranslationWithRewardTask(AutocastTraining, GuardedTranslation, GuardedTex
                     "--rl-reference is for --rl-kl-weight above 0, which is not given; leave it out"
                 )
         else:
-            self._check_unused(cfg)
-        if (
-            self.cfg.kd_tokenizer
-        ):  # without samples too: plain training is judged in validation as the others are
-            self._check_judges(samples)
+            check_unused(self.cfg, cfg._name)
+        if self.cfg.kd_tokenizer:  # without samples too: validation judges plain training as the others
+            check_judges(self.cfg, samples)
+            check_text_options(self.cfg)
             self._prepare(samples)
         return criterion
 
     # ------------------------------------------------------------ before training
 
-    def _check_options(self):
-        cfg = self.cfg
-        check_advantage(str(cfg.rl_advantage), cfg.rl_samples, cfg.rl_rollouts)
-        least = {"rl_rollouts": 0, "rl_rollout_stride": 1, "rl_max_len_a": 0, "rl_max_len_b": 1}
-        least |= {"rl_copy_penalty": 0, "rl_max_copy_rate": 0, "rl_delta": 0, "rl_rollout_delta": 0}
-        for name, bound in least.items():
-            if getattr(cfg, name) < bound:
-                option = _option(name)
-                raise ValueError(
-                    f"{option} must be at least {bound}, got {getattr(cfg, name)}; the default is {DEFAULTS[name]}"
-                )
-        self._check_effects()
-        if not cfg.kd_tokenizer:
-            raise ValueError(
-                "rewards read text: give --kd-tokenizer, the folder or hub name of the tokenizer that made the pieces"
-            )
-        self._check_metric()
-        if cfg.left_pad_target:
-            raise ValueError("--left-pad-target is not supported with samples; leave it out")
+    def _check_recomputation(self):
         if self._recomputes:
             raise ValueError(
                 "--checkpoint-activations (--offload-activations) computes layers again in the backward pass, then with the "
                 "dropout that samples are scored without: the gradient would be another policy's. Leave it out, and halve "
                 "--batch-size and double --update-freq where memory is short"
             )
-
-    def _check_effects(self):
-        """Check that the reward has an effect, and every option of ranks and roll-outs."""
-        cfg = self.cfg
-        advantage = str(cfg.rl_advantage)
-        if str(cfg.rl_control) == "constant" and advantage != "none":
-            effect = (
-                "pushes all of them down" if advantage == "rank" else "makes 0 of it, so that none counts"
-            )
-            raise ValueError(
-                f"--rl-control constant gives every sample the same reward, and --rl-advantage {advantage} {effect}; take "
-                "--rl-advantage none"
-            )
-        needed = {"rl_delta": ("--rl-advantage rank or rank-centred", advantage.startswith("rank"))}
-        needed |= dict.fromkeys(
-            ("rl_rollout_stride", "rl_rollout_delta"), ("--rl-rollouts above 0", cfg.rl_rollouts > 0)
-        )
-        for name, (other, is_given) in needed.items():
-            if self._is_set(name) and not is_given:
-                option = _option(name)
-                raise ValueError(
-                    f"{option} {getattr(cfg, name):g} has no effect without {other}; give that, or leave {option} out"
-                )
-
-    def _check_metric(self):
-        """Check that the best checkpoint is not chosen by what is optimised, and warn of what samples make worse."""
-        metric, terms = self.cfg.best_checkpoint_metric, self._terms()
-        optimised = {"reward", *terms} | ({"ibleu"} if "bleu" in terms else set())
-        if metric in optimised:
-            others = "held_out" if "bleu" in terms else "ibleu or held_out"
-            raise ValueError(
-                f"--best-checkpoint-metric {metric} would choose by what is optimised, --rl-reward {self.cfg.rl_reward}; take "
-                f"{others}, with --maximize-best-checkpoint-metric and --eval-bleu"
-            )
-        if metric in OF_TARGETS:
-            logger.warning(
-                "--best-checkpoint-metric %s measures the targets, so it may keep the generator that the samples have changed "
-                "least; take ibleu or held_out, with --maximize-best-checkpoint-metric and --eval-bleu",
-                metric,
-            )
-
-    def _terms(self) -> set[str]:
-        return {name for _, name in parse_terms(self.cfg.rl_reward)}
-
-    def _is_set(self, name: str) -> bool:
-        return str(getattr(self.cfg, name)) != str(DEFAULTS[name])
-
-    def _check_judges(self, samples: bool):
-        """Check that what judges in validation is asked there.
-
-        Args:
-            samples: whether the reward has another use, in training.
-        """
-        cfg = self.cfg
-        if self._is_set("rl_positive") and not (cfg.rl_evaluator or cfg.rl_held_out_evaluator):
-            raise ValueError(
-                f"--rl-positive {cfg.rl_positive} names a class of evaluators, and there is none; give --rl-evaluator or "
-                "--rl-held-out-evaluator, or leave --rl-positive out"
-            )
-        if cfg.eval_bleu:
-            if name := next(filter(self._is_set, TEXT_OPTIONS), None):
-                raise ValueError(
-                    f"{_option(name)} says how pieces become text, which --kd-tokenizer says; leave one of them out"
-                )
-            return
-        names = {
-            "rl_held_out_evaluator",
-            *(option for term, option in FILES.items() if term not in self._terms()),
-        }
-        for name in JUDGES if not samples else [name for name in JUDGES if name in names]:
-            if self._is_set(name):
-                option = _option(name)
-                raise ValueError(
-                    f"{option} scores the output of --eval-bleu, which is not given; give it, or leave {option} "
-                    f"`{getattr(cfg, name)}` out"
-                )
-
-    def _check_unused(self, criterion_cfg):
-        """Check that no option is set which training without samples does not read."""
-        judged = bool(self.cfg.kd_tokenizer)
-        for name in DEFAULTS:
-            if name in GUARDS or (judged and name in JUDGES):
-                continue
-            if name not in TEXT_OPTIONS and self._is_set(name):
-                option = _option(name)
-                other = ", give --kd-tokenizer to judge in validation" if name in JUDGES else ""
-                raise ValueError(
-                    f"{option} is for training with samples, and --criterion {criterion_cfg._name} does not ask for any; give "
-                    f"--criterion policy_gradient with --rl-weight above 0{other}, or leave {option} out"
-                )
 
     def _prepare(self, samples: bool):
         """Load the tokenizer, and rewards where texts are sampled or judged."""
@@ -367,7 +137,7 @@ class TranslationWithRewardTask(AutocastTraining, GuardedTranslation, GuardedTex
         cfg = self.cfg
         held_out = "--rl-held-out-evaluator"
         check_held_out(("--rl-evaluator", cfg.rl_evaluator), (held_out, cfg.rl_held_out_evaluator))
-        files = {term: (_option(name), getattr(cfg, name)) for term, name in FILES.items()}
+        files = {term: (option_of(name), getattr(cfg, name)) for term, name in FILES.items()}
         reward = build_reward(cfg.rl_reward, files, cfg.rl_positive)
         parts = {part.name: part for part in parts_of(reward)}
         judges = {"reward": reward}
@@ -463,15 +233,7 @@ class TranslationWithRewardTask(AutocastTraining, GuardedTranslation, GuardedTex
         best = [found[0]["tokens"] for found in self.inference_step(generator, [model], sample)]
         texts = [self._sampler.decoded(tokens[None])[0] for tokens in best]
         batch = self._sampler.texts_of(sample)
-        of_source = bleu_counts(corpus_bleu(texts, batch.sources))
-        self._validated = {
-            "_rl_texts": len(texts),
-            "_rl_copies": float(copies(texts, batch.sources).sum()),
-            **{f"{SOURCE_BLEU}{name}": float(count) for name, count in of_source.items()},
-        }
-        for name, judge in self._judges.items():
-            scores = judge(batch.sources, texts, batch.references)
-            self._validated[f"{JUDGED}{name}"] = float(scores.sum())
+        self._validated = judged_counts(texts, batch, self._judges)
         if self.cfg.eval_bleu_print_samples:
             logger.info("example hypothesis: %s", texts[0])
             logger.info("example reference: %s", batch.references[0])
@@ -488,60 +250,27 @@ class TranslationWithRewardTask(AutocastTraining, GuardedTranslation, GuardedTex
         scores = scores_of(model, model(**sample["net_input"]))
         targets = sample["target"].ne(self.tgt_dict.pad())
         entropies = allowed_entropies(scores[targets], symbols_of(self.tgt_dict))
-        return {"_rl_entropy": float(entropies.sum()), "_rl_targets": int(targets.sum())}
+        return {ENTROPY: float(entropies.sum()), TARGETS: int(targets.sum())}
 
     # ------------------------------------------------------------ log
 
     def reduce_metrics(self, logging_outputs, criterion):
         super().reduce_metrics(logging_outputs, criterion)
-        sums: dict[str, float] = {}
-        for log in logging_outputs:
-            for name, value in log.items():
-                if name in (*COUNTS, *SECONDS, UPDATE_SECONDS) or name.startswith("_rl_"):
-                    sums[name] = sums.get(name, 0.0) + float(utils.item(value))
-        if sums.get("rl_samples"):
-            self._log_training(sums)
-        if targets := sums.get("_rl_targets"):
-            metrics.log_scalar("entropy", sums["_rl_entropy"] / targets, targets, round=4)
-        if sums.get("_rl_texts"):
-            self._log_validation(sums)
+        self._log.reduce(logging_outputs, self.cfg.rl_max_copy_rate, self._update)
 
-    def _log_training(self, sums):
-        samples, tokens = sums["rl_samples"], max(sums["rl_tokens"], 1)
-        for name, title, total in (
-            ("rl_reward", "reward", samples),
-            ("rl_copies", "copy_rate", samples),
-            ("rl_cut", "cut_rate", samples),
-            ("rl_tokens", "sample_length", samples),
-            ("rl_entropy", "entropy", tokens),
-        ):
-            metrics.log_scalar(title, sums[name] / total, total, round=4)
-        for name in (*SECONDS, UPDATE_SECONDS):  # of all workers together, a batch
-            metrics.log_scalar(name.removeprefix("rl_"), sums[name], round=3)
-        self._copies.append((sums["rl_copies"], samples))
-        copied = sum(count for count, _ in self._copies) / sum(count for _, count in self._copies)
-        if len(self._copies) == COPY_WINDOW and copied > self.cfg.rl_max_copy_rate:
+
+def check_text_options(cfg: TranslationWithRewardConfig) -> None:
+    """Check that pieces become text in one way.
+
+    Raises:
+        ValueError: an option of fairseq's says how, beside ``--kd-tokenizer``.
+    """
+    plain = TranslationWithRewardConfig()
+    for name in TEXT_OPTIONS if cfg.eval_bleu else ():
+        if str(getattr(cfg, name)) != str(getattr(plain, name)):
             raise ValueError(
-                f"{100 * copied:.1f} % of the samples of the last {COPY_WINDOW} updates copy their source, more than "
-                f"--rl-max-copy-rate {self.cfg.rl_max_copy_rate:g}: the reward accepts copies. Raise --rl-copy-penalty, or take "
-                f"another reward, and go back to a checkpoint from before update {self._update + 2 - COPY_WINDOW}"
+                f"{option_of(name)} says how pieces become text, which --kd-tokenizer says; leave one of them out"
             )
-
-    def _log_validation(self, sums):
-        texts = sums["_rl_texts"]
-        metrics.log_scalar("copy_rate", sums["_rl_copies"] / texts, texts, round=4)
-        for name in sums:
-            if name.startswith(JUDGED):
-                metrics.log_scalar(name.removeprefix(JUDGED), sums[name] / texts, texts, round=4)
-        for name in BLEU_COUNTS:
-            metrics.log_scalar_sum(f"{SOURCE_BLEU}{name}", sums[f"{SOURCE_BLEU}{name}"])
-        metrics.log_derived("source_bleu", lambda meters: round(_source_bleu(meters), 2))
-        metrics.log_derived("ibleu", _ibleu)
-
-
-def _option(name: str) -> str:
-    """The option of a setting."""
-    return f"--{name.replace('_', '-')}"
 
 
 def _now(device: torch.device) -> float:
@@ -549,13 +278,3 @@ def _now(device: torch.device) -> float:
     if device.type == "cuda":
         torch.cuda.synchronize(device)
     return time.perf_counter()
-
-
-def _source_bleu(meters: Any) -> float:
-    return bleu_of_counts({name: meters[f"{SOURCE_BLEU}{name}"].sum for name in BLEU_COUNTS})
-
-
-def _ibleu(meters: Any) -> float:
-    """0.9 BLEU - 0.1 source-BLEU of the validation set, a metric to choose a checkpoint by that is no reward."""
-    bleu = meters.get_smoothed_value("bleu") if "bleu" in meters else 0.0
-    return round(ibleu(bleu, _source_bleu(meters), IBLEU_WEIGHTS[0]), 2)

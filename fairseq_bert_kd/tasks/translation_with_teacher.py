@@ -6,14 +6,15 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Optional
 
+import numpy as np
 from fairseq import utils
-from fairseq.data import data_utils
 from fairseq.logging import metrics
 from fairseq.tasks import register_task
 from fairseq.tasks.translation import TranslationConfig, TranslationTask
 from omegaconf import II, open_dict
 
 from fairseq_bert_kd.batch import SMOOTHING, TEACHER
+from fairseq_bert_kd.data.corpus_parts import open_side
 from fairseq_bert_kd.data.distilled_pair_dataset import DistilledPairDataset
 from fairseq_bert_kd.data.guarded_loading import GuardedTranslation
 from fairseq_bert_kd.data.store_rows import StoreRows
@@ -176,10 +177,7 @@ class TranslationWithTeacherTask(AutocastTraining, GuardedTranslation, GuardedTe
 
     def _sources(self, parts):
         """Indexed sources of parts of the corpus."""
-        return [
-            data_utils.load_indexed_dataset(part.prefixes["source"], self.src_dict, self.cfg.dataset_impl)
-            for part in parts
-        ]
+        return [open_side(part.prefixes["source"], self.src_dict, self.cfg.dataset_impl) for part in parts]
 
     def _check_smoothing(self, parts, split, combine):
         """Before the first epoch, check the stores of the other data folders, which would end the run in a later one."""
@@ -249,10 +247,13 @@ class TranslationWithTeacherTask(AutocastTraining, GuardedTranslation, GuardedTe
         """A training batch for a worker that has none left while others have.
 
         fairseq then takes a batch that it saw before and ignores its gradient. In the first epoch it is one of
-        validation, which has no teacher rows, and all workers must log the same sums.
+        validation, which has no teacher rows, and all workers must log the same sums. It is the pair of the
+        shortest sentences: another may be longer than the student's positions.
         """
         pairs = self.datasets[self.cfg.train_subset]
-        batch = pairs.collater([pairs[0]])
+        longer_sides = np.asarray(pairs.sizes).max(axis=1)  # (pairs, 2) -> (pairs,) tokens
+        shortest = int(longer_sides.argmin())
+        batch = pairs.collater([pairs[shortest]])
         return utils.move_to_cuda(batch) if sample["target"].is_cuda else batch
 
     def _rows_of(self, stores: TeacherStores, pairs, parts, names):

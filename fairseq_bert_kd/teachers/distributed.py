@@ -48,6 +48,14 @@ def wait_for_all(world_size: int) -> None:
         distributed.barrier()
 
 
+def gathered(value: Any, world_size: int) -> list[Any]:
+    """What each process gives, by rank."""
+    values = [value] * world_size
+    if world_size > 1:
+        distributed.all_gather_object(values, value)
+    return values
+
+
 def _spawn(work: Callable[..., None], args: Any, world_size: int, gpus: int) -> None:
     """Run all processes from here; the first one that fails ends the others."""
     errors = multiprocessing.get_context("spawn").SimpleQueue()

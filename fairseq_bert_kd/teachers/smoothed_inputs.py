@@ -19,6 +19,8 @@ from fairseq_bert_kd.modules.text_smoother import TextSmoother
 from fairseq_bert_kd.storage.smoothing_store import SENTENCES, smoothing_store_path
 from fairseq_bert_kd.storage.store_folders import store_folders
 
+COUNTED_TOGETHER = 4096  # sentences
+
 
 def smoothed_sentences(
     smoother: TextSmoother, dataset: Any, task: Any, folder: str, split: str, tokens: Any, tokenizer: str
@@ -127,8 +129,9 @@ def word_counts(texts: Sequence[Any], dictionary: Any) -> torch.Tensor:
     """``(dictionary,)`` occurrences of each symbol, 0 for special ones."""
     counts = np.zeros(len(dictionary), np.int64)
     for text in texts:
-        for i in range(len(text)):
-            np.add.at(counts, np.asarray(text[i]), 1)
+        for start in range(0, len(text), COUNTED_TOGETHER):
+            block = [np.asarray(text[i]) for i in range(start, min(start + COUNTED_TOGETHER, len(text)))]
+            counts += np.bincount(np.concatenate(block), minlength=len(counts))
     counts[: dictionary.nspecial] = 0
     return torch.from_numpy(counts)
 

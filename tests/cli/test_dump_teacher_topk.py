@@ -6,6 +6,8 @@ import shutil
 import socket
 import subprocess
 import sys
+from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -13,6 +15,7 @@ import torch
 from fairseq import checkpoint_utils
 from fairseq.data import Dictionary, data_utils
 
+from fairseq_bert_kd.cli.run_dump import check_same_infos, say_room, shards_of_another_split
 from fairseq_bert_kd.storage.merge import merge_shards
 from fairseq_bert_kd.storage.shards import Shard, shard_path
 from fairseq_bert_kd.storage.topk import TopKInfo
@@ -24,6 +27,7 @@ from fairseq_bert_kd.teachers.distributed import launch
 from fairseq_bert_kd.tokenization.dictionary import excluded_ids
 from tests import tiny_chain
 from tests.cli.launched_work import divide_by_nothing, open_what_is_not_there, write_after_the_other
+from tests.storage.small_stores import make_info
 from tests.tiny_chain import (
     build_teacher_folder,
     dump,
@@ -466,6 +470,68 @@ def test_folder_with_another_dictionary_is_refused(chain, data, tmp_path, capsys
     )
     message = refusal(capsys, f"{data}:{tmp_path / 'second'}", chain.teacher, "--subset", "valid")
     assert "second/dict.en.txt is not the dictionary that the teacher was trained with" in message
+
+
+@pytest.mark.parametrize(
+    ("earlier", "parts", "unread"),
+    [
+        (["1-of-8", "3-of-8.partial"], [Shard(i, 8) for i in range(8)], []),  # the same ones: gone on with
+        (["1-of-8", "3-of-8.partial"], [Shard(i, 4) for i in range(4)], ["1-of-8", "3-of-8.partial"]),
+        (["1-of-8", "x-of-8"], [Shard(0, 1)], ["1-of-8"]),
+        (["1-of-4", "3-of-4"], [Shard(1, 2)], []),  # shard 1/2 on two GPUs, beside 2/2
+        (["2-of-4", "3-of-4"], [Shard(1, 2)], ["2-of-4"]),
+    ],
+)
+def test_work_that_another_number_of_processes_left_is_found(tmp_path, earlier, parts, unread):
+    path = tmp_path / "train.de-en.en.topk"
+    for name in earlier:
+        (tmp_path / f"{path.name}.shard-{name}").touch()
+    assert [file.name.rpartition("shard-")[2] for file in shards_of_another_split(path, parts)] == unread
+
+
+def test_processes_on_other_devices_are_refused_before_they_score():
+    """Their parts would be refused by the merge, after the work."""
+    one = make_info(device="NVIDIA A100")
+    check_same_infos([one, one])
+    with pytest.raises(ValueError, match="device: 'NVIDIA A100' against 'NVIDIA H100'.*CUDA_VISIBLE_DEVICES"):
+        check_same_infos([one, one, replace(one, device="NVIDIA H100")])
+
+
+def test_too_little_memory_of_a_gpu_names_the_budget_and_what_goes_on(chain, data, monkeypatch, capsys):
+    def score(*_):
+        raise torch.cuda.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB\nand more")
+
+    monkeypatch.setattr(ChunkScorer, "score", score)
+    message = refusal(capsys, data, chain.teacher)
+    assert (
+        "a batch of --max-tokens 8192 (CUDA out of memory. Tried to allocate 2 GiB). Free it and" in message
+    )
+    monkeypatch.undo()
+    assert "max_tokens: 8192 against 64" in refusal(capsys, data, chain.teacher, "--max-tokens", 64)
+    assert dump(data, chain.teacher, "--max-tokens", 64, "--overwrite") == 0
+
+
+@pytest.mark.parametrize(("free", "said"), [(1499, True), (1500, False)])
+def test_room_for_parts_and_the_store_that_joins_them(tmp_path, monkeypatch, free, said):
+    """A store of 1,000 bytes in two parts, of which one is there already."""
+    path, dumped = tmp_path / "train.de-en.en.topk", SimpleNamespace(count=lambda shard: {"bytes": 1000})
+    work_path(shard_path(path, Shard(1, 2))).write_bytes(bytes(500))
+    monkeypatch.setattr(shutil, "disk_usage", lambda folder: SimpleNamespace(free=free))
+    with tiny_chain.logged("fairseq_bert_kd.cli.run_dump") as messages:
+        say_room(dumped, path, [Shard(0, 2), Shard(1, 2)])
+    assert len(messages) == said
+    assert all("need 1,500 more bytes until the parts are removed, and" in message for message in messages)
+
+
+def test_scoring_anew_what_another_number_of_processes_left_is_said(chain, data):
+    assert dump(data, chain.teacher, *SMALL_CHUNKS, "--shard", "2/2") == 0
+    for again in (True, False):
+        with tiny_chain.logged("fairseq_bert_kd.cli.run_dump") as messages:
+            assert dump(data, chain.teacher, *SMALL_CHUNKS, *(["--shard", "2/2"] if again else [])) == 0
+        said = [
+            message for message in messages if "shard-2-of-2: an earlier run has scored sentences" in message
+        ]
+        assert len(said) == (0 if again else 1)
 
 
 @pytest.mark.parametrize("shard", ["0/2", "3/2", "2", "a/b", "1/0"])

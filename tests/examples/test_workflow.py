@@ -14,7 +14,7 @@ import pytest
 
 from examples import run as program
 from examples.workflow import translation
-from examples.workflow.engine import Step, Workflow
+from examples.workflow.engine import Step, Workflow, visible_gpus
 from examples.workflow.settings import describe, load
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
@@ -121,6 +121,48 @@ def test_the_time_of_a_step_that_goes_on_has_that_of_its_first_start(out):
     assert Workflow(out, [step], jobs=1).run() == 0
     [note] = notes(out)
     assert 500 <= note["seconds"] < 1000
+
+
+@pytest.mark.parametrize(
+    ("gpus", "expected"), [(1, ["2", "2", "5"]), (2, ["2,5", "2,5", "7,2"]), (3, ["2,5,7"] * 3)]
+)
+def test_steps_see_as_many_gpus_as_they_are_to_have(out, monkeypatch, gpus, expected):
+    """Training takes all that it sees; steps side by side get others, as far as there are."""
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "2,5,7")
+    meet = "touch {0}; for i in $(seq 600); do test -e {1} && break; sleep 0.1; done; echo $CUDA_VISIBLE_DEVICES > {0}"
+    steps = [
+        Step("alone", "echo $CUDA_VISIBLE_DEVICES > alone"),
+        Step("a", meet.format("a", "b"), after=["alone"], parallel=True),
+        Step("b", meet.format("b", "a"), after=["alone"], parallel=True),
+    ]
+    assert Workflow(out, steps, jobs=2, gpus=gpus).run() == 0
+    alone, *both = ((out / name).read_text().strip() for name in ("alone", "a", "b"))
+    assert [alone, *sorted(both)] == expected
+
+
+def test_more_gpus_than_there_are_are_refused_and_none_are_no_matter(out, monkeypatch):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "2,5,7")
+    with pytest.raises(
+        ValueError, match=r"gpus=4, and the GPUs that are visible here are 2, 5, 7; give gpus=1 to 3"
+    ):
+        Workflow(out, [], jobs=1, gpus=4).check()
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    assert Workflow(out, [Step("first", "echo [$CUDA_VISIBLE_DEVICES] > made")], jobs=1, gpus=4).run() == 0
+    assert (out / "made").read_text() == "[]\n"
+
+
+@pytest.mark.parametrize(
+    ("answer", "expected"),
+    [("printf '0\\n1\\n'", ["0", "1"]), ("echo No devices were found", []), ("exit 9", []), (None, [])],
+)
+def test_gpus_are_counted_by_nvidias_program(tmp_path, monkeypatch, answer, expected):
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    if answer is not None:
+        program = tmp_path / "nvidia-smi"
+        program.write_text(f"#!/bin/sh\n{answer}\n")
+        program.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert visible_gpus() == expected
 
 
 SCRIPT = """
@@ -307,6 +349,7 @@ def test_a_folder_keeps_its_experiment(task, monkeypatch, capsys):
         "fairseq_bert_kd.modules.pretrained_encoder.masked_lm_with_random_weights", lambda name: None
     )
     monkeypatch.setattr(Workflow, "run", lambda self: 0)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
     assert program.main([str(task)]) == 0
     record = json.loads((task.parent / "out" / "experiment.json").read_text())
     assert (record["source_lang"], record["target_lang"], record["teacher"]) == ("nl", "fr", "bert")
@@ -315,6 +358,8 @@ def test_a_folder_keeps_its_experiment(task, monkeypatch, capsys):
     assert "differs in normalise_like" in capsys.readouterr().err
     assert program.main([str(task), "precision=--autocast bf16"]) == 2
     assert "differs in precision" in capsys.readouterr().err
+    assert program.main([str(task), "gpus=4"]) == 2
+    assert "differs in gpus" in capsys.readouterr().err
     assert program.main([str(task), "title=Another"]) == 2
     assert "holds 'mine' and differs in title. Give another folder: out=..." in capsys.readouterr().err
 

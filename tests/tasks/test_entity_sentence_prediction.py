@@ -274,6 +274,7 @@ def test_refusals(folder, tmp_path, capsys):
         {"types": "verb"},  # its letters are no types
     ):
         assert "line 1: expected a JSON object" in refused([two | wrong, *rows[1:]])
+    assert "row 1: `types` are those of the mention that `arguments`" in refused([two | {"types": ["verb"]}, *rows[1:]])  # fmt: skip
     assert "row 1: `arguments` name one mention twice" in refused([two | {"arguments": [1, 1]}, *rows[1:]])
     assert "row 1: the arguments Q7 and Q7 overlap" in refused([two | {"arguments": [0, 1]}, *rows[1:]])
     assert "train: no mention inside the texts of 24 rows" in refused([{"text": text, "mentions": []} for text in lines])  # fmt: skip

@@ -1,7 +1,6 @@
 """Training with rewards: what a step samples and scores, what it leaves as it was, what is refused."""
 
 import json
-from types import SimpleNamespace
 
 import pytest
 import torch
@@ -19,6 +18,7 @@ from fairseq_bert_kd.rewards import rewarded_samples
 from fairseq_bert_kd.rewards.evaluator import load_evaluator
 from fairseq_bert_kd.rewards.interface import Reward
 from fairseq_bert_kd.rewards.overlap import BleuReward
+from fairseq_bert_kd.rewards.reward_log import RewardLog
 from fairseq_bert_kd.rewards.rewarded_samples import RewardedSampler, SamplingSettings
 from fairseq_bert_kd.tokenization.hf_tokenizer import HfTokenizer
 from tests.rewarded_generators import LSTM, TINY, train
@@ -628,15 +628,14 @@ def test_refused(chain, tmp_path, options, message):
     assert not list(tmp_path.glob("*.pt"))
 
 
-def test_training_stops_where_samples_are_copies(transformer):
-    task = transformer.task
-    task.cfg = SimpleNamespace(rl_max_copy_rate=0.5)
+def test_training_stops_where_samples_are_copies():
+    log = RewardLog()
     sums = {"rl_samples": 10.0, "rl_tokens": 50.0, "rl_reward": 5.0, "rl_cut": 0.0, "rl_entropy": 9.0}
     sums |= dict.fromkeys(("rl_sampling_seconds", "rl_reward_seconds", "rl_update_seconds"), 0.0)
     for _ in range(49):
-        task._log_training({**sums, "rl_copies": 6.0})
+        log.reduce([{**sums, "rl_copies": 6.0}], 0.5, 0)
     with pytest.raises(ValueError, match=r"60.0 % of the samples of the last 50 updates copy their source"):
-        task._log_training({**sums, "rl_copies": 6.0})
+        log.reduce([{**sums, "rl_copies": 6.0}], 0.5, 0)
 
 
 def test_stand_in_has_no_loss_and_the_same_log(transformer):

@@ -2,7 +2,6 @@
 
 import json
 import logging
-from collections import deque
 from types import SimpleNamespace
 
 import pytest
@@ -11,11 +10,10 @@ import torch
 from fairseq_bert_kd.compat import load_checkpoint
 from fairseq_bert_kd.criterions.ranking_margin import RankingMarginConfig, RankingMarginCriterion
 from fairseq_bert_kd.rewards.evaluator import load_evaluator
+from fairseq_bert_kd.rewards.reward_log import RewardLog
+from fairseq_bert_kd.rewards.reward_options import check_judges, check_sampling, check_unused
 from fairseq_bert_kd.tasks import translation_with_reward
-from fairseq_bert_kd.tasks.translation_with_reward import (
-    TranslationWithRewardConfig,
-    TranslationWithRewardTask,
-)
+from fairseq_bert_kd.tasks.translation_with_reward import TranslationWithRewardConfig, check_text_options
 from fairseq_bert_kd.tokenization.hf_tokenizer import HfTokenizer
 from tests.rewarded_generators import train
 from tests.tiny_chain import logged
@@ -74,19 +72,17 @@ UNUSED = [
 @pytest.mark.parametrize(("name", "value"), UNUSED)
 def test_options_of_samples_are_refused_without_samples(name, value, judged):
     """All but those that judge in validation, once there is a tokenizer, and limits that nothing can reach."""
-    task = object.__new__(TranslationWithRewardTask)
-    task.cfg = TranslationWithRewardConfig(rl_max_start_ppl=1e9, kd_tokenizer="x" if judged else None)
-    criterion = SimpleNamespace(_name="label_smoothed_cross_entropy")
-    task._check_unused(criterion)
-    setattr(task.cfg, name, value)
+    cfg = TranslationWithRewardConfig(rl_max_start_ppl=1e9, kd_tokenizer="x" if judged else None)
+    check_unused(cfg, "label_smoothed_cross_entropy")
+    setattr(cfg, name, value)
     if judged and name in ("rl_reward", "rl_evaluator"):
-        task._check_unused(criterion)
+        check_unused(cfg, "label_smoothed_cross_entropy")
         return
     option = f"--{name.replace('_', '-')}"
     with pytest.raises(
         ValueError, match=f"{option} is for training with samples, and --criterion label_smoo"
     ):
-        task._check_unused(criterion)
+        check_unused(cfg, "label_smoothed_cross_entropy")
 
 
 def test_a_run_without_samples_refuses_them(chain, tmp_path):
@@ -94,12 +90,11 @@ def test_a_run_without_samples_refuses_them(chain, tmp_path):
         train(chain.data, tmp_path, *PLAIN, "--rl-samples", 2)
 
 
-def task_of(**options):
-    """A task with these settings, of which options are checked without data."""
-    task = object.__new__(TranslationWithRewardTask)
-    task.cfg = TranslationWithRewardConfig(kd_tokenizer="x", **{"best_checkpoint_metric": "ibleu", **options})
-    task.cfg.left_pad_target = False
-    return task
+def settings(**options):
+    """Settings of a task, of which options are checked without data."""
+    cfg = TranslationWithRewardConfig(kd_tokenizer="x", **{"best_checkpoint_metric": "ibleu", **options})
+    cfg.left_pad_target = False
+    return cfg
 
 
 REFUSED_WITH_SAMPLES = [
@@ -124,7 +119,7 @@ REFUSED_WITH_SAMPLES = [
 @pytest.mark.parametrize(("options", "message"), REFUSED_WITH_SAMPLES)
 def test_options_without_effect_on_samples_are_refused(options, message):
     with pytest.raises(ValueError, match=message):
-        task_of(**options)._check_options()
+        check_sampling(settings(**options))
 
 
 ACCEPTED_WITH_SAMPLES = [
@@ -141,13 +136,13 @@ ACCEPTED_WITH_SAMPLES = [
 @pytest.mark.parametrize("options", ACCEPTED_WITH_SAMPLES)
 def test_options_with_effect_are_accepted(options, caplog):
     with caplog.at_level(logging.WARNING):
-        task_of(**options)._check_options()
+        check_sampling(settings(**options))
     assert not caplog.messages
 
 
 def test_the_loss_of_the_targets_as_measure_of_the_best_is_warned_of(caplog):
     with caplog.at_level(logging.WARNING):
-        task_of(best_checkpoint_metric="loss")._check_options()
+        check_sampling(settings(best_checkpoint_metric="loss"))
     assert "keep the generator that the samples have changed least; take ibleu or held_out" in caplog.text
 
 
@@ -164,15 +159,15 @@ WITHOUT_BLEU = [
 @pytest.mark.parametrize(("options", "samples", "message"), WITHOUT_BLEU)
 def test_what_judges_in_validation_alone_needs_its_output(options, samples, message):
     with pytest.raises(ValueError, match=message):
-        task_of(**options)._check_judges(samples)
-    task_of(eval_bleu=True, **options)._check_judges(samples)
+        check_judges(settings(**options), samples)
+    check_judges(settings(eval_bleu=True, **options), samples)
 
 
 def test_what_rewards_needs_no_validation():
-    task_of(rl_evaluator="x.pt", rl_positive="good")._check_judges(samples=True)
-    task_of(rl_reward="bleu")._check_judges(samples=True)
+    check_judges(settings(rl_evaluator="x.pt", rl_positive="good"), samples=True)
+    check_judges(settings(rl_reward="bleu"), samples=True)
     with pytest.raises(ValueError, match="--rl-positive good names a class of evaluators, and there is none"):
-        task_of(rl_reward="bleu", rl_positive="good")._check_judges(samples=True)
+        check_judges(settings(rl_reward="bleu", rl_positive="good"), samples=True)
 
 
 @pytest.mark.parametrize(
@@ -181,7 +176,7 @@ def test_what_rewards_needs_no_validation():
 )
 def test_fairseq_s_ways_to_text_are_refused_beside_the_tokenizer(name, value):
     with pytest.raises(ValueError, match=f"--{name.replace('_', '-')} says how pieces become text, which"):
-        task_of(eval_bleu=True, **{name: value})._check_judges(samples=False)
+        check_text_options(settings(eval_bleu=True, **{name: value}))
 
 
 def test_the_clock_waits_for_the_device(monkeypatch):
@@ -202,12 +197,11 @@ def test_the_end_of_a_curriculum_needs_its_beginning():
 
 
 def test_copies_name_the_update_before_which_they_were_fewer():
-    task = object.__new__(TranslationWithRewardTask)
-    task.cfg, task._copies, task._update = SimpleNamespace(rl_max_copy_rate=0.5), deque(maxlen=50), 149
+    log = RewardLog()
     names = ("rl_reward", "rl_cut", "rl_entropy", "rl_sampling_seconds", "rl_reward_seconds")
     sums = dict.fromkeys((*names, "rl_update_seconds"), 0.0)
     sums |= {"rl_samples": 10.0, "rl_tokens": 50.0, "rl_copies": 6.0}
     for _ in range(49):
-        task._log_training(sums)
+        log.reduce([sums], 0.5, 149)
     with pytest.raises(ValueError, match="a checkpoint from before update 101$"):  # the 150th was the last
-        task._log_training(sums)
+        log.reduce([sums], 0.5, 149)
