@@ -68,6 +68,11 @@ def test_scored_once_by_source_text_and_reference():
     assert reward.scored == 4
 
 
+def test_what_is_remembered_is_of_the_same_reference():
+    found = CachedReward(BleuReward())(["x", "x"], ["a b", "a b"], ["a b", "c d"])
+    assert found == pytest.approx([1, 0], abs=1e-9)
+
+
 def test_overlap_by_hand():
     pairs = (["the cat sat", "x"], ["the cat sat", "a b c d"], ["the cat ran", "a b c d"])
     assert RougeReward("rouge-1")(*pairs) == pytest.approx([2 / 3, 1])
