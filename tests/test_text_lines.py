@@ -9,7 +9,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fairseq_bert_kd.cli.main import cli_main
@@ -48,6 +48,7 @@ def test_lines(tmp_path, content, lines):
         assert list(open_lines(tmp_path / name)) == lines
 
 
+@settings(deadline=None)
 @given(st.text(st.characters(exclude_characters="\0", codec="utf-8")))
 def test_any_text_comes_back_with_its_ends(text):
     expected = text.removeprefix("\ufeff")

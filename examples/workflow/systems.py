@@ -92,6 +92,19 @@ class Steps(ABC):
         self.settings = settings
         self.systems = {name: settings.systems[name] for name in chosen(settings)}
         self.sets = ["valid", *settings.test_sets]
+        self._check_origins()
+
+    def _check_origins(self) -> None:
+        """Raise ValueError for a row with a seed with which the one that it begins from does not run."""
+        runs = self.runs()
+        for name, seed in runs:
+            origin = self.systems[name].same or self.systems[name].after
+            if origin and (origin, seed) not in runs:
+                seeds = ", ".join(str(other) for system, other in runs if system == origin)
+                raise ValueError(
+                    f"row `{name}` runs with seed {seed} and begins from `{origin}` of the same seed, which runs with {seeds}. Give "
+                    f"seeds=[...] with {seed} in it, systems.{name}.seeds=[...] among those, or rows without `{name}`"
+                )
 
     @abstractmethod
     def prepared(self) -> Iterator[Step]:

@@ -253,7 +253,7 @@ class _Steps(Steps):
             yield Step(f"shared/{run}", command, after=before, files=described)
             return
         if system.data == "data-beam":
-            if seed == settings.seeds[0]:
+            if (name, seed) == next(run for run in self.runs() if self.systems[run[0]].data == "data-beam"):
                 yield from self.beam(before)
             before = ("preprocess-beam",)
         budget = settings.student_training

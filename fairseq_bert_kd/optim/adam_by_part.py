@@ -56,7 +56,17 @@ class AdamByPart(FairseqAdam):
             group["lr"] = lr * scale
 
     def load_state_dict(self, state_dict, optimizer_overrides=None):
-        """fairseq's; the factors stay those of the options, as its learning rate does."""
+        """fairseq's; the factors stay those of the options, as its learning rate does.
+
+        Raises:
+            ValueError: a checkpoint whose factors were of other parts; its means would come to other weights.
+        """
+        for group, saved in zip(self.param_groups, state_dict["param_groups"], strict=False):
+            if saved.get("parts", group["parts"]) != group["parts"]:  # older checkpoints do not say
+                raise ValueError(
+                    f"the checkpoint was trained with one learning rate for {', '.join(saved['parts'])}, --lr-scales now has one for "
+                    f"{', '.join(group['parts'])}; give factors of the same parts, or --reset-optimizer"
+                )
         super().load_state_dict(state_dict, optimizer_overrides)
         self.set_lr(self._lr)
 
@@ -111,4 +121,11 @@ def group_by_part(params: Iterable[nn.Parameter], scales: dict[str, float]) -> l
             )
         )
     ordered = sorted(groups.items(), key=lambda item: item[0] != 1.0)
-    return [{"params": members, "lr_scale": scale} for scale, members in ordered]
+    return [
+        {
+            "params": members,
+            "lr_scale": scale,
+            "parts": sorted({getattr(member, "param_group", "") for member in members}),
+        }
+        for scale, members in ordered
+    ]

@@ -127,6 +127,15 @@ def test_pairs_and_compressed_data_of_ones_own(run, tmp_path):
     assert {label for *_, label in rows} == {"7"}
 
 
+def test_pairs_stay_together(run, tmp_path):
+    """Probability 0 leaves the originals: of three rows both texts, with their own label."""
+    rows = [("1", "men eat", "a man"), ("0", "people sit", "the table"), ("1", "der mann", "near")]
+    path = tmp_path / "pairs.tsv"
+    path.write_text("".join("\t".join(row) + "\n" for row in rows), encoding="utf-8")
+    out = run("--columns", "2,3", "--label-column", 1, "--probability", 0, source=path, task=None)
+    assert read(out)[1] == [[str(i), one, other, label] for i, (label, one, other) in enumerate(rows)]
+
+
 def test_unlabelled_text_and_default_name(bert, tmp_path):
     (tmp_path / "corpus.txt").write_text("men eat\n")
     words = [

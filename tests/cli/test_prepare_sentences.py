@@ -177,6 +177,13 @@ def test_rows_that_training_has_too_are_counted(bert, files, tmp_path, capsys):
     assert "warning: 1 of 2 rows of valid have the same text as a row of train" in capsys.readouterr().out
 
 
+def test_a_pair_the_other_way_round_is_another_row(bert, files, tmp_path, capsys):
+    pairs = "text\tother\na man\tthe men\n"
+    train, valid = files(train=pairs, valid=f"{pairs}the men\ta man\n")
+    prepare(bert, tmp_path / "data", "--columns", "text,other", "--train", train, "--valid", valid)
+    assert "warning: 1 of 2 rows of valid have the same text as a row of train" in capsys.readouterr().out
+
+
 # ---------------------------------------------------------------- refusals
 
 BAD = [

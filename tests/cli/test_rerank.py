@@ -1,5 +1,6 @@
 """``rerank``: the best of an n-best list by agreement or by a reward."""
 
+import numpy as np
 import pytest
 
 from fairseq_bert_kd.cli.main import cli_main
@@ -76,6 +77,20 @@ def test_lower_case_is_not_for_an_evaluator_that_reads_case(nbest, capsys, monke
     assert rerank(nbest, "--by", "evaluator", "--evaluator", "x.pt", "--sources", nbest / "cased") == 2
     assert "no output has: source 'A man sat', output 'a b'" in capsys.readouterr().err
     assert not (nbest / "out").exists()
+
+
+def test_an_evaluator_reads_the_source_first(nbest, monkeypatch):
+    """It knows the longest text of each source as its paraphrase."""
+    best = {"a man sat": "a man sits", "he": "he", "z": "x y z"}
+    evaluator = evaluator_reading(lower_case=True, name="evaluator")
+    monkeypatch.setattr(
+        evaluator,
+        "score_pairs",
+        lambda *sides: np.array([float(best[s] == t) for s, t in zip(*sides, strict=True)]),
+    )
+    monkeypatch.setattr("fairseq_bert_kd.rewards.registry.load_evaluator", lambda *_, **__: evaluator)
+    assert rerank(nbest, "--by", "evaluator", "--evaluator", "x.pt", "--sources", nbest / "sources") == 0
+    assert read_hypotheses(nbest / "out", 3) == list(best.values())
 
 
 @pytest.mark.parametrize(

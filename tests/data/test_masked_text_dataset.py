@@ -182,6 +182,17 @@ def test_shuffling_mixes_equal_lengths_only_and_can_be_repeated():
     assert other.tolist() != order.tolist()
 
 
+@pytest.mark.parametrize("seed", [None, *range(5)])
+def test_kept_items_are_those_whatever_the_order(seed):
+    """Of twenty equally long ones the multiples of three, which a teacher of the other fold must not see."""
+    texts = list_dataset([[21, 22, EOS]] * 20)
+    kept = np.arange(20) % 3 != 0
+    sentences = MaskedTextDataset((texts,), lambda *_: None, PAD, seed, kept)
+    order = sentences.ordered_indices().tolist()
+    assert sorted(order) == [i for i in range(20) if i % 3]
+    assert (order == sorted(order)) == (seed is None)
+
+
 def test_pairs_over_the_limit_are_left_out_and_named():
     kept, ignored = dataset().filter_indices_by_size(np.array([2, 0, 1]), 5)
     assert list(kept) == [2]

@@ -33,6 +33,13 @@ def assert_rows_of(entry, row, store, sentence):
         assert not fields[name][row, there:].any(), name
 
 
+def scored(store):
+    """Sentences with rows, of which there are some."""
+    found = [i for i in range(len(store)) if not store.is_missing(i) and len(store.rows(i))]
+    assert found
+    return found
+
+
 def test_every_field_arrives_bit_for_bit(rich):
     sentences = np.array([8, 0, 4, 3, 0])
     entry = StoreRows([rich], ALL).teacher_batch(sentences, width=9)
@@ -81,13 +88,25 @@ def test_parts_that_know_less_leave_it_out(rich, tmp_path):
     other = reader(tmp_path / "other", temperatures=(5.0, 7.0))
     rows = StoreRows([rich, other], TeacherRequirements(3))
     assert rows.temperatures == (5.0,)
-    entry = rows.teacher_batch(np.array([0, 12]), width=9)
+    entry = rows.teacher_batch(np.arange(20), width=9)
     assert "gold_logit" not in entry
     assert not entry["gold_stored"]
-    for row, (store, column) in enumerate([(rich, 1), (other, 0)]):
-        expected = store.rows((0, 2)[row])["log_normalisers"][:, column]
-        found = unpack(entry)["log_normalisers"][row, : len(expected), 0]
-        assert np.array_equal(found.numpy(), expected) or store.is_missing((0, 2)[row])
+    for first, store, column in ((0, rich, 1), (10, other, 0)):
+        for sentence in scored(store):
+            expected = store.rows(sentence)["log_normalisers"][:, column]
+            found = unpack(entry)["log_normalisers"][first + sentence, : len(expected), 0]
+            assert np.array_equal(found.numpy(), expected)
+
+
+def test_parts_with_fewer_samples_give_as_many(rich, tmp_path):
+    other = reader(tmp_path / "other", gold=True, samples=1, seed=5)
+    entry = unpack(StoreRows([rich, other], ALL).teacher_batch(np.arange(20), width=9))
+    for first, store in ((0, rich), (10, other)):
+        for sentence in scored(store):
+            records = store.rows(sentence)
+            for name in ("sample_ids", "sample_logits"):
+                found = entry[name][first + sentence, : len(records)].numpy()
+                assert np.array_equal(found, records[name][:, :1]), name
 
 
 def test_no_temperatures_at_all(tmp_path):

@@ -3,6 +3,7 @@ import pytest
 from fairseq_bert_kd.evaluation.fairseq_output import (
     read_classes,
     read_hypotheses,
+    read_nbest,
     read_numbers,
     read_predictions,
 )
@@ -15,6 +16,13 @@ def test_a_hypothesis_cut_in_its_middle(tmp_path, cut):
     with pytest.raises(ValueError, match="has a broken line .*, expected `D-NUMBER score text`") as error:
         read_hypotheses(path, 2)
     assert repr(cut) in str(error.value)
+
+
+def test_an_empty_hypothesis_is_a_sentence(tmp_path):
+    path = tmp_path / "x.out"
+    path.write_text("D-0\t-0.1\tgood\t\nD-1\t-0.1\t\n")
+    assert read_hypotheses(path, 2) == read_predictions("text", path, 2) == ["good\t", ""]
+    assert read_nbest(path) == [["good\t"], [""]]
 
 
 def test_a_file_with_two_outputs(tmp_path):

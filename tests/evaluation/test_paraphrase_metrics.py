@@ -57,6 +57,13 @@ def test_a_copy_has_the_whole_source_and_pays_for_it():
     assert scores["ibleu_0.9"] == pytest.approx(0.9 * scores["bleu"] - 10)
 
 
+def test_case_counts_for_both_bleus_unless_it_is_ignored():
+    texts, sources, references = ["A Man Is There"], ["a man is there"], [["a man is there"]]
+    cased, uncased = (paraphrase_scores(texts, sources, references, lowercase) for lowercase in (False, True))
+    assert (cased["bleu"], cased["source_bleu"], cased["copy_rate"]) == (0, 0, 100)
+    assert (uncased["bleu"], uncased["source_bleu"]) == (pytest.approx(100), pytest.approx(100))
+
+
 def test_length_is_that_of_the_texts_over_the_first_references():
     scores = paraphrase_scores(["a b", "c"], ["x", "y"], [["a b c d", "a"], ["c d"]])
     assert scores["length"] == pytest.approx(50)

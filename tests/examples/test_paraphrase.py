@@ -215,6 +215,8 @@ def test_inverse_reinforcement_goes_in_rounds(tmp_path):
     ]
     assert "--rl-evaluator students/irl.1/evaluator1/checkpoint_last.pt" in steps["irl.1/round1"].command
     assert "--path students/irl.1/round1/checkpoint_best.pt" in steps["irl.1/samples2"].command
+    for number in (1, 2):  # each round draws anew
+        assert f" --seed {1 + number} " in steps[f"irl.1/samples{number}"].command
     last = steps["students/irl.1"].command
     assert last.endswith("--rl-evaluator students/irl.1/evaluator2/checkpoint_last.pt")
     assert "--finetune-from-model students/irl.1/round1/checkpoint_best.pt" in last

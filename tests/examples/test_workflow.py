@@ -109,6 +109,20 @@ def test_steps_run_side_by_side_with_their_share_of_the_cores(out, monkeypatch):
     assert [(out / name).read_text() for name in ("wide", "a", "b")] == ["6\n", "3\n", "3\n"]
 
 
+def test_the_time_of_a_step_that_goes_on_has_that_of_its_first_start(out):
+    """It began at 1000 and wrote its last line at 1500; since then nothing ran."""
+    for folder in ("logs", "started", "begun"):
+        (out / folder).mkdir()
+    step = Step("teacher", "echo again", resumes=True)
+    (out / "begun/teacher").write_text(step.command)
+    (out / "started/teacher").write_text("1000.0")
+    (out / "logs/teacher.log").write_text("first\n")
+    os.utime(out / "logs/teacher.log", (1500, 1500))
+    assert Workflow(out, [step], jobs=1).run() == 0
+    [note] = notes(out)
+    assert 500 <= note["seconds"] < 1000
+
+
 @pytest.mark.parametrize(
     ("gpus", "expected"), [(1, ["2", "2", "5"]), (2, ["2,5", "2,5", "7,2"]), (3, ["2,5,7"] * 3)]
 )
@@ -239,6 +253,15 @@ def test_tables_are_read_where_there_are_no_files_of_two_languages(task, tmp_pat
     subprocess.run(["bash", "-ec", prepare], cwd=tmp_path, check=True, capture_output=True)
     assert (tmp_path / "text" / "test.fr").read_text() == "e f\n"
     assert (tmp_path / "text" / "train.nl").read_text() == "a b\n"
+
+
+def test_a_file_s_own_numbers_stand_over_those_of_a_size(task):
+    """And those that it gives for the size over both."""
+    own = "student_training: {updates: 77, lr: 1e-9}\nsizes: {paper: {student_training: {updates: 5}}}\n"
+    task.write_text(task.read_text() + own)
+    for size, updates in (("laptop", 77), ("paper", 5)):
+        training = load(task, [f"size={size}"])[0].student_training
+        assert (training.updates, float(training.lr)) == (updates, 1e-9)
 
 
 def test_the_settings_in_the_readme_are_scored_with_case(tmp_path):
@@ -467,6 +490,29 @@ def test_every_step_comes_after_what_it_needs(task):
     beam = {step.name: step for step in kind.steps(settings)}
     assert "outputs/plain.1.test" in beam["beam"].after or "students/plain.1" in beam["beam"].after
     assert "preprocess-beam" in beam["students/beam.2"].after
+
+
+def test_the_beam_is_made_once_for_whatever_seed_comes_first(task):
+    given = ["plain", "beam", "systems.beam.seeds=[3,2]"]
+    settings, kind = load(task, given)
+    steps = list(kind.steps(settings))
+    made = [step.name for step in steps]
+    assert made.count("beam") == made.count("preprocess-beam") == 1
+    assert made.index("students/plain.1") < made.index("beam") < made.index("students/beam.2")
+    assert all(set(step.after) <= set(made) for step in steps)
+
+
+def test_a_row_begins_from_a_run_of_the_same_seed():
+    given = ["data=text", "out=out", "teacher=bert", "kl"]
+    settings, kind = load("paraphrase", [*given, "seeds=[2,3]"])
+    with pytest.raises(
+        ValueError,
+        match="row `kl` runs with seed 1 and begins from `likelihood` of the same seed, which runs with 2, 3. Give seeds",
+    ):
+        kind.steps(settings)
+    settings, kind = load("paraphrase", [*given, "seeds=[2,1]"])
+    steps = {step.name: step for step in kind.steps(settings)}
+    assert set(steps["students/kl.1"].after) <= steps.keys()
 
 
 def test_a_student_waits_for_its_own_store_only(task):

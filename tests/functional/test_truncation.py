@@ -1,6 +1,6 @@
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fairseq_bert_kd.functional.truncation import cut_text, longest_first
@@ -30,6 +30,7 @@ def one_by_one(first, second, limit):
     return [first, second]
 
 
+@settings(deadline=None)
 @given(
     st.lists(st.tuples(st.integers(1, 30), st.integers(1, 30)), min_size=1, max_size=20), st.integers(2, 40)
 )

@@ -326,20 +326,21 @@ def test_parity_with_the_released_formulas():
 
 @torch.no_grad()
 def test_one_mix_layer_by_a_loop():
-    """d = 2, d_e = 1, all weights of the fusion 1, biases 0."""
-    encoder = bert(layers=1, hidden=2, heads=1, ffn=1)
+    """d = 3, d_e = 1, weights 1 but those of W_t, which are 1, 0 and -1: LN would not see the same number in all places."""
+    encoder = bert(layers=1, hidden=3, heads=1, ffn=1)
     layer, side = encoder.encoder.layer[0], EntityLayer(encoder.config, "mix", 1, 1).eval()
     for linear in (side.to_hidden, side.from_hidden, layer.intermediate.dense, layer.output.dense):
         linear.weight.fill_(1.0)
         linear.bias.zero_()
-    tokens, vectors = torch.tensor([[[0.3, -0.2], [1.0, 2.0]]]), torch.tensor([[[0.5], [0.7]]])
-    present = torch.tensor([[True, False]])
+    layer.output.dense.weight.copy_(torch.tensor([[1.0], [0.0], [-1.0]]))
+    tokens = torch.tensor([[[0.3, -0.2, 0.5], [1.0, 2.0, -1.0]]])
+    vectors, present = torch.tensor([[[0.5], [0.7]]]), torch.tensor([[True, False]])
     new, _ = side(layer, tokens, torch.zeros(1, 1, 2, 2), EntityInput(vectors, present))
     attended = layer.attention(tokens)[0]
     for j, entity in enumerate((0.5, 0.0)):
-        a, b = attended[0, j].tolist()
-        hidden = F.gelu(torch.tensor(a + b + entity)).item()
-        expected = F.layer_norm(torch.tensor([hidden + a, hidden + b]), (2,), eps=1e-12)
+        a, b, c = attended[0, j].tolist()
+        hidden = F.gelu(torch.tensor(a + b + c + entity)).item()
+        expected = F.layer_norm(torch.tensor([hidden + a, b, c - hidden]), (3,), eps=1e-12)
         torch.testing.assert_close(new[0, j], expected, atol=1e-5, rtol=0)
 
 
@@ -378,7 +379,7 @@ def test_vectors_that_are_not_finite_are_refused(tmp_path):
 
 @pytest.mark.parametrize("pooling", ["sentence", "arguments"])
 def test_every_trained_weight_gets_a_gradient(task, vectors, pooling, monkeypatch):
-    """Several workers stop at one that gets none."""
+    """Several workers stop at one that gets none. What makes the last entity states is trained where a head reads them."""
     monkeypatch.setattr(task, "marked_arguments", 2, raising=False)
     options = {"entity_pooling": pooling, "entity_init": "normal", "entity_layers": "mix,full"}
     model = model_of(task, vectors, **options).train()
@@ -393,6 +394,9 @@ def test_every_trained_weight_gets_a_gradient(task, vectors, pooling, monkeypatc
         if parameter.requires_grad and parameter.grad is None
     ]
     assert without == []
+    last = model.entities.stream.layers["1"]
+    trained = {weight.requires_grad for part in (last.from_hidden, last.norm) for weight in part.parameters()}
+    assert trained == {pooling == "arguments"}
 
 
 @pytest.mark.parametrize("control", ["true", "none"])

@@ -96,6 +96,25 @@ def test_a_frozen_embedding_stays_and_the_others_learn(task):
     assert not model.embedding.weight.requires_grad
 
 
+def test_the_embedding_learns_unless_it_is_frozen(task):
+    model = build_lstm(task).train()
+    batch = batch_of(task, FIRST)
+    model(**batch)[0].sum().backward()
+    read = model.embedding.weight.grad.abs().sum(dim=1) > 0
+    ids = set(model.token_to_encoder[batch["texts"][0]].flatten().tolist())
+    assert set(read.nonzero().flatten().tolist()) == ids - {model.text_format.pad}
+
+
+def test_dropout_takes_the_words(task):
+    """Of all of them nothing but the number of tokens is left."""
+    model, eos = build_lstm(task, dropout=1.0), task.dictionary.eos()
+    batch = {"texts": [torch.tensor([[4, 5, 6, eos], [7, 8, 9, eos]])], "lengths": [torch.tensor([4, 4])]}
+    one, other = model(**batch)[0]
+    assert not torch.allclose(one, other)
+    one, other = model.train()(**batch)[0]
+    torch.testing.assert_close(one, other)
+
+
 def test_a_checkpoint_is_enough(task, tmp_path):
     model = build_lstm(task, pooling="attention", lstm_layers=2)
     cfg = OmegaConf.structured(SentenceLstmConfig(encoder_spec=model.spec()))

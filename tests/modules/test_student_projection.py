@@ -131,12 +131,28 @@ def test_projection_of_features_is_what_the_model_returns(name):
     )
 
 
-def test_adaptive_softmax_gives_fairseqs_probabilities():
-    model = transformer(**ADAPTIVE).eval()
+@pytest.mark.parametrize("cutoff", ["10", "6,12"])
+def test_adaptive_softmax_gives_fairseqs_probabilities(cutoff):
+    model = transformer(**ADAPTIVE | {"adaptive_softmax_cutoff": cutoff, "adaptive_softmax_factor": 2}).eval()
     net_output = model(**sample()["net_input"])
     with torch.no_grad():
         expected = model.get_normalized_probs(net_output, log_probs=True)
     torch.testing.assert_close(scores_of(model, net_output), expected)
+    torch.testing.assert_close(expected.exp().sum(dim=-1), torch.ones(3, 5))
+
+
+@pytest.mark.parametrize("prefix", [0, 2])
+def test_criterions_assemble_what_fairseq_s_own_read_without_a_gradient(prefix):
+    model = transformer(**ADAPTIVE).eval()
+    config = DistillationConfig(sentence_avg=False, label_smoothing=0.1, ignore_prefix_size=prefix)
+    criterion = LabelSmoothedCrossEntropyWithDistillationCriterion(config, Task())
+    net_output = model(**sample()["net_input"])
+    log_probs, target = criterion.get_lprobs_and_target(model, net_output, sample())
+    with torch.no_grad():
+        expected, expected_target = criterion.get_lprobs_and_target(model, net_output, sample())
+    assert log_probs.shape == (3 * (5 - prefix), VOCAB)
+    torch.testing.assert_close(log_probs, expected)
+    assert target.tolist() == expected_target.tolist()
 
 
 class CopyDecoder(TransformerDecoder):

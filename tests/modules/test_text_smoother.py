@@ -1,5 +1,7 @@
 """The smoother of batches: what it waits for on a GPU, and what it hands on."""
 
+import math
+
 import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -61,6 +63,71 @@ def test_a_batch_read_twice_does_not_carry_rows_twice():
     assert SMOOTHING not in doubled
     assert doubled["id"].tolist() == [3, 3, 7, 7]
     assert text.smoothed.tolist() == [[False] * 3, [True, True, False], [False] * 3, [True, False, False]]
+
+
+def test_a_position_without_a_row_and_the_normaliser_of_the_temperature():
+    """exp(0 / 2 - log 4) is 1/4, of which lambda takes 0.8; at temperature 1 it would be exp(-1.4)."""
+    fields = {
+        "topk_ids": torch.tensor([4, 5], dtype=torch.int32).expand(2, 3, 2),
+        "topk_logits": torch.zeros(2, 3, 2, dtype=torch.float16),
+        "log_normalisers": torch.tensor([1.4, math.log(4)]).repeat(2, 3, 1),
+        "present": torch.tensor([[True, False, True], [True, True, False]]),
+    }
+    rows = {**pack(fields), "temperatures": (1.0, 2.0), "weight": 1.0}
+    options = SmoothingOptions(smoothing_schedule="only", smoothing_temperature=2.0, smoothing_weight=0.8)
+    _, text = TextSmoother(options, 1).smoothed_batch(batch() | {SMOOTHING: rows}, TOKENS, SPECIAL)
+    assert text.smoothed.tolist() == [[True, False, False], [True, False, False]]
+    assert text.weights[text.smoothed].tolist() == [[pytest.approx(0.2)] * 2] * 2
+    options.smoothing_special = True
+    _, text = TextSmoother(options, 1).smoothed_batch(batch() | {SMOOTHING: rows}, TOKENS, SPECIAL)
+    assert text.smoothed.tolist() == [[True, False, True], [True, True, False]]
+
+
+@pytest.mark.parametrize(
+    ("origin", "expected"), [("unigram", [0, 0, 0.75, 0.25]), ("uniform", [0, 0, 0.5, 0.5])]
+)
+def test_the_words_of_a_control(origin, expected):
+    smoother = TextSmoother(SmoothingOptions(smoothing_source=origin, smoothing_schedule="only"), 1)
+    plain = {"id": torch.tensor([3, 7])}
+    assert not smoother.has_rows(plain)
+    smoother.take_counts(torch.tensor([0, 0, 3, 1]))
+    assert smoother.has_rows(plain)
+    _, text = smoother.smoothed_batch(plain, TOKENS, SPECIAL)
+    assert (text.common.tolist(), text.common_weight) == (expected, 0.5)
+
+
+def test_draws_of_sentences_are_others_in_every_update():
+    smoother = TextSmoother(SmoothingOptions(smoothing_schedule="mixed", smoothing_rate=0.5), 1)
+    sentences, drawn = torch.arange(40), []
+    for smoother.updates in (0, 1, 0):
+        drawn.append(smoother._drawn(sentences).tolist())
+    assert drawn[0] == drawn[2] != drawn[1]
+    assert smoother._drawn(sentences.flip(0)).tolist() == drawn[2][::-1]  # of the sentence, not of its row
+
+
+def test_dropped_words_are_those_of_the_text_wherever_padding_stands():
+    """Sources are padded on the left in one batch and not in another; the same words are dropped."""
+    smoother = TextSmoother(SmoothingOptions(smoothing_source="dropout", smoothing_schedule="only"), 1)
+    words = torch.arange(4, 24)
+
+    def dropped(tokens, present):
+        fields = {
+            "topk_ids": torch.full((1, tokens.size(1), 1), 30, dtype=torch.int32),
+            "topk_logits": torch.zeros(1, tokens.size(1), 1, dtype=torch.float16),
+            "log_normalisers": torch.zeros(1, tokens.size(1), 1),
+            "present": present,
+        }
+        sample = {"id": torch.tensor([3]), SMOOTHING: {**pack(fields), "temperatures": (1.0,), "weight": 1.0}}
+        _, text = smoother.smoothed_batch(sample, tokens, SPECIAL)
+        assert (text.ids == SPECIAL.unk).all()
+        return text.weights[text.smoothed][:, 0].tolist()
+
+    alone = dropped(words[None], torch.ones(1, 20, dtype=torch.bool))
+    assert 0 < sum(alone) < 20  # with lambda 0.5 about half of them
+    left = torch.cat([torch.full((3,), SPECIAL.pad), words])[None]
+    assert dropped(left, left != SPECIAL.pad) == alone
+    smoother.updates = 1
+    assert dropped(words[None], torch.ones(1, 20, dtype=torch.bool)) != alone
 
 
 @pytest.mark.parametrize("origin", ["unigram", "uniform"])

@@ -36,6 +36,7 @@ def test_each_part_has_its_rate():
     model = made_model()
     optimizer = made_optimizer(model, "entities=10,head=0.5")
     assert optimizer.get_lr() == 0.25
+    assert [group["lr"] for group in optimizer.param_groups] == [0.25, 0.125, 2.5]
     optimizer.set_lr(0.02)
     assert optimizer.get_lr() == 0.02
     rates = {id(weight): group["lr"] for group in optimizer.param_groups for weight in group["params"]}
@@ -84,6 +85,22 @@ def test_resumed_training_goes_on_as_if_never_stopped():
     second.backward(output.square().sum())
     second.step()
     assert all(torch.equal(weights[name], weight) for name, weight in model.named_parameters())
+
+
+def test_a_checkpoint_with_factors_of_other_parts_is_refused():
+    """As many weights of the same sizes in each group: torch would give them each other's means."""
+    model = nn.ModuleDict({name: nn.Linear(2, 2) for name in ("encoder", "head", "entities")})
+    name_parts(model)
+    state = made_optimizer(model, "head=3").state_dict()
+    with pytest.raises(
+        ValueError,
+        match="one learning rate for encoder, entities, --lr-scales now has one for encoder, head; give factors of the same",
+    ):
+        made_optimizer(model, "entities=3").load_state_dict(state)
+    made_optimizer(model, "head=5").load_state_dict(state)
+    for group in state["param_groups"]:
+        del group["parts"]  # of a checkpoint from before they were written
+    made_optimizer(model, "head=5").load_state_dict(state)
 
 
 @pytest.mark.parametrize(

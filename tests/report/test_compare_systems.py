@@ -5,7 +5,7 @@ from sacrebleu.metrics import BLEU
 from sacrebleu.metrics.bleu import _get_tokenizer as real
 
 from fairseq_bert_kd.evaluation.registry import signatures
-from fairseq_bert_kd.evaluation.significance import PairedResult, Spread
+from fairseq_bert_kd.evaluation.significance import BOOTSTRAP_LEVEL, PairedResult, Spread
 from fairseq_bert_kd.report.compare_systems import SystemRow, main_row, system_rows, verdict
 from fairseq_bert_kd.report.read_experiment import Note, Notes, read_experiment
 from fairseq_bert_kd.report.read_scores import read_outputs
@@ -261,6 +261,8 @@ ROW = SystemRow(
             "may be noise",
         ),
         ([2.0], [0.3], "one seed only (p ≥ 0.05 over sentences): the spread"),
+        ([2.0], [0.05], "one seed only (p ≥ 0.05 over sentences): the spread"),
+        ([0.2, 0.2, 1.6], [0.01] * 3, "within the spread of the seeds (p < 0.05 in 3 of 3 seeds): no difference is shown"),
         ([1.0, -0.5, 0.1], [0.01, 0.2, 0.9], "within the spread of the seeds (p < 0.05 in 1 of 3 seeds): no difference is shown"),
         ([0.0, 0.0], [1.0, 1.0], "within the spread of the seeds (p < 0.05 in 0 of 2 seeds)"),
         (
@@ -289,6 +291,15 @@ def test_verdict(gains, p, words):
     tests = {seed: PairedResult(value, "", "") for seed, value in enumerate(p)}
     row = replace(ROW, gains=dict(enumerate(gains)), tests=tests)
     assert verdict(row).startswith(words)
+
+
+def test_a_verdict_by_the_bootstrap_has_its_own_level():
+    """Its p is about half of a two-sided one."""
+    tests = {seed: PairedResult(p, "", "", BOOTSTRAP_LEVEL) for seed, p in enumerate((0.01, 0.04))}
+    words = verdict(replace(ROW, gains={0: 1.0, 1: 1.2}, tests=tests))
+    assert (
+        words == "better with every seed, beyond sampling noise in only 1 of them (p < 0.025 in 1 of 2 seeds)"
+    )
 
 
 def write_predictions(folder, metric, references, outputs):

@@ -5,6 +5,7 @@ from fairseq_bert_kd.report.read_experiment import Note, Notes, read_experiment
 from fairseq_bert_kd.report.read_logs import (
     STUDENT_CURVES,
     SystemCurve,
+    TrainingLog,
     read_student_logs,
     read_teacher_logs,
     read_training_log,
@@ -169,6 +170,14 @@ def test_teachers(folder):
     assert best["teacher-small"][1]["masked_accuracy"] == 50.5
     assert best["teacher-small"][1]["ppl"] == 4.0
     assert notes == [Note("logs/teacher-small.log", "cut short or still running: it ends after 600 updates")]
+
+
+def test_of_equal_losses_the_last_one_is_the_best_as_of_fairseq_s_checkpoints():
+    log = TrainingLog(
+        valid={update: {"loss": loss} for update, loss in ((1, 3.0), (2, 2.0), (3, 2.0), (4, 2.5))}
+    )
+    assert log.best == 3
+    assert TrainingLog().best is None
 
 
 def test_a_teacher_whose_log_is_missing_beside_another(folder):

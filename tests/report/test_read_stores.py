@@ -114,6 +114,17 @@ def test_soft_labels_by_hand(folder):
     assert first.gold_other is None
 
 
+def test_unlikely_tokens_are_part_of_the_rest_but_for_the_target_s_own(folder, monkeypatch):
+    """Of a half, a quarter and an eighth those below 0.3."""
+    monkeypatch.setattr("fairseq_bert_kd.report.soft_labels.LEAST", 0.3)
+    write_store(folder / "data-bin/train.de-en.en.x.topk", make_info())
+    (shown,), _ = labels(folder, [0], name="x")
+    first, second, _ = shown.positions
+    assert [(bar.is_gold, round(bar.prob, 2)) for bar in first.tokens] == [(True, 0.5)]
+    assert [(bar.is_gold, round(bar.prob, 2)) for bar in second.tokens] == [(False, 0.5), (True, 0.25)]
+    assert (first.rest, second.rest) == (pytest.approx(0.5, rel=1e-2), pytest.approx(0.25, rel=1e-2))
+
+
 def test_raw_text_where_its_lines_are_the_stores_sentences(folder):
     for language in ("de", "en"):
         write_text(folder / f"text/train.{language}", [f"{language} {i}" for i in range(len(PAIRS))])

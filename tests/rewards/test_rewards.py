@@ -68,6 +68,11 @@ def test_scored_once_by_source_text_and_reference():
     assert reward.scored == 4
 
 
+def test_what_is_remembered_is_of_the_same_reference():
+    found = CachedReward(BleuReward())(["x", "x"], ["a b", "a b"], ["a b", "c d"])
+    assert found == pytest.approx([1, 0], abs=1e-9)
+
+
 def test_overlap_by_hand():
     pairs = (["the cat sat", "x"], ["the cat sat", "a b c d"], ["the cat ran", "a b c d"])
     assert RougeReward("rouge-1")(*pairs) == pytest.approx([2 / 3, 1])
@@ -77,6 +82,8 @@ def test_overlap_by_hand():
     # 1- to 3-grams: 2/3, 1/2, and none of one, which smoothing counts as a half
     assert BleuReward()(*pairs)[0] == pytest.approx((2 / 3 * 1 / 2 * 1 / 2) ** (1 / 3))
     assert SourceBleu()(*pairs) == pytest.approx([1, 0], abs=1e-9)
+    # half of the source: all of its 1- and 2-grams, and the brevity penalty of 2 words for 4
+    assert SourceBleu()(["a b c d"], ["a b"], ["x"]) == pytest.approx([np.exp(1 - 4 / 2)])
 
 
 def test_sums():
@@ -157,6 +164,28 @@ def test_evaluator_of_two_classes_is_a_sigmoid():
     assert found == pytest.approx([1 / (1 + np.exp(0.3 - 1.5))])
 
 
+def test_evaluator_cuts_pairs_to_its_positions_and_keeps_their_ends():
+    """Of 5 and 2 tokens with their ends 2 and 2 are left; of 2 and 1, which comes in another order, all."""
+    read = []
+
+    class Model(torch.nn.Linear):
+        def forward(self, texts, lengths, features_only, classification_head_name):
+            read.append(([text.tolist() for text in texts], [length.tolist() for length in lengths]))
+            return torch.tensor([[0.0, 0.0], [0.0, 1.0]]), {}
+
+        def max_positions(self):
+            return 4
+
+    dictionary = SimpleNamespace(index=ord, eos=lambda: 2, pad=lambda: 1)
+    tokenizer = SimpleNamespace(encode_batch=lambda texts: [text.split() for text in texts])
+    found = Evaluator("m", Model(1, 1), "head", dictionary, tokenizer, 1)(
+        ["a b c d", "e"], ["f", "."], [""] * 2
+    )
+    a, e, f, dot = map(ord, "aef.")
+    assert read == [([[[e, 2], [a, 2]], [[dot, 2], [f, 2]]], [[2, 2], [2, 2]])]
+    assert found == pytest.approx([1 / (1 + np.exp(-1)), 0.5])
+
+
 def spec(names=("no", "yes"), texts=2, positive=None, kind="classes"):
     return SentenceSpec(kind, names, texts, "t", "d", positive=positive)
 
@@ -228,6 +257,17 @@ def test_an_evaluator_without_its_data_is_refused(evaluator, monkeypatch, tmp_pa
         FileNotFoundError, match=r"--rl-evaluator `.*` was trained on `data-evaluator`, which is not here"
     ):
         load_evaluator(str(tmp_path / "evaluator.pt"), "good", "--rl-evaluator")
+
+
+def test_cosine_by_hand():
+    """At 0, 45, 90 and 180 degrees; below 0 it counts as 0."""
+    vectors = {"a": [2, 0], "b": [1, 1], "c": [0, 3], "d": [-1, 0]}
+    reward = object.__new__(CosineReward)
+    reward._vectors = SimpleNamespace(
+        of_texts=lambda texts: torch.tensor([vectors[t] for t in texts]).float()
+    )
+    found = reward(["a", "a", "c", "a"], ["a", "b", "a", "d"], [""] * 4)
+    assert found == pytest.approx([1, 0.5**0.5, 0, 0], abs=1e-6)
 
 
 def test_cosine_is_that_of_the_mean_vectors(chain):

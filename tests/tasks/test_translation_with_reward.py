@@ -11,7 +11,7 @@ from fairseq_bert_kd.batch import POLICY
 from fairseq_bert_kd.cli.main import cli_main
 from fairseq_bert_kd.criterions.policy_gradient import PolicyGradientConfig, PolicyGradientCriterion
 from fairseq_bert_kd.functional.policy_gradient import ADVANTAGES
-from fairseq_bert_kd.functional.sampling import allowed_log_probs
+from fairseq_bert_kd.functional.sampling import allowed_log_probs, sample_sequences, uniform_draws
 from fairseq_bert_kd.modules.decoding_policy import DecodingPolicy, evaluation_mode, scoring_input
 from fairseq_bert_kd.modules.student_projection import scores_of
 from fairseq_bert_kd.rewards import rewarded_samples
@@ -244,6 +244,65 @@ def test_completions_begin_with_their_prefix(transformer):
             prefix = sampler.decoded(tokens[None, :place])[0]
             # the first piece after the prefix may go on with its last word
             assert text.startswith(prefix) or prefix.startswith(text)
+
+
+def test_completions_go_on_from_prefixes_of_every_length_with_draws_of_their_own(transformer, monkeypatch):
+    sampler, asked = transformer.sampler(samples=2, rollouts=1), {"prefixes": [], "streams": []}
+
+    def sampled(policy, limits, symbols, draws, prefixes=None):
+        asked["prefixes"].append(prefixes)
+        return sample_sequences(policy, limits, symbols, draws, prefixes)
+
+    def drawn_numbers(*arguments):
+        asked["streams"].append(arguments[-1])
+        return uniform_draws(*arguments)
+
+    monkeypatch.setattr(rewarded_samples, "sample_sequences", sampled)
+    monkeypatch.setattr(rewarded_samples, "uniform_draws", drawn_numbers)
+    with evaluation_mode(transformer.model), torch.no_grad():
+        drawn, sources = sampler._samples(transformer.batch, transformer.model, 0)
+        sampler._rollouts(transformer.batch, transformer.model, 0, drawn, sources)
+    pad = transformer.task.tgt_dict.pad()
+    expected = [
+        row[:place].tolist()
+        for row, length in zip(drawn.tokens, drawn.sampled.sum(dim=1).tolist(), strict=True)
+        for place in range(1, length)
+    ]
+    assert [[token for token in row if token != pad] for row in asked["prefixes"][1].tolist()] == expected
+    assert asked["streams"][0] != asked["streams"][1]
+
+
+def test_completions_are_rewarded_beside_their_own_source_and_reference(transformer):
+    asked = []
+
+    class Asked(Reward):
+        name = "asked"
+
+        def _scores(self, sources, hypotheses, references):
+            asked.extend(zip(sources, hypotheses, references, strict=True))
+            return torch.linspace(0, 1, len(sources)).double().numpy()
+
+    sampler = transformer.sampler(Asked(), samples=2, rollouts=1, rollout_stride=3, copy_penalty=0)
+    policy, _ = sampler.rewarded_batch(transformer.batch, transformer.model, 0)
+    texts, owners = sampler.texts_of(transformer.batch), policy["sources"].tolist()
+    with evaluation_mode(transformer.model), torch.no_grad():
+        drawn, sources = sampler._samples(transformer.batch, transformer.model, 0)
+        completions = sampler._rollouts(transformer.batch, transformer.model, 0, drawn, sources)
+    written = list(zip(owners, sampler.decoded(policy["tokens"]), strict=True))
+    written += [(owners[row], text) for row, places in enumerate(completions) for [text] in places]
+    assert len(written) > 12
+    assert set(asked) == {
+        (texts.sources[i], text, texts.references[i]) for i, text in written if text.strip()
+    }
+
+
+def test_the_greedy_baseline_pays_for_copies_as_the_samples_do(transformer):
+    sampler = transformer.sampler(samples=2, advantage="greedy", copy_penalty=0.5)
+    texts = sampler.texts_of(transformer.batch)
+    rewards = torch.linspace(0, 1, 12).double().numpy()
+    found = sampler._advantages(texts, rewards, texts.sources, 0)
+    baseline = BleuReward()(texts.sources, texts.sources, texts.references) - 0.5
+    torch.testing.assert_close(found, torch.tensor(rewards.reshape(6, 2) - baseline[:, None]).float())
 
 
 def test_completions_are_decoded_in_parts_and_are_the_same(transformer, monkeypatch):

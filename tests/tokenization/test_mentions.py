@@ -63,7 +63,14 @@ def test_the_pieces_of_a_mention_spell_it_and_no_more(tokenizers, kind, text, sa
 
 
 @pytest.mark.parametrize(
-    ("begin", "end", "said"), [(0, 99, "not inside"), (3, 3, "not inside"), (5, 7, "inside a piece")]
+    ("begin", "end", "said"),
+    [
+        (0, 99, "not inside"),
+        (3, 3, "not inside"),
+        (5, 7, "begins or ends inside a piece"),
+        (4, 6, "begins or ends inside a piece"),
+        (0, 6, "begins or ends inside a piece"),
+    ],
 )
 def test_wrong_offsets_are_refused(tokenizer, begin, end, said):
     text = "two men stand"
