@@ -22,6 +22,7 @@ INSIDE = {
     "batch": set(),
     "compat": set(),
     "text_lines": set(),
+    "output_files": set(),
     "storage": {"text_lines", "compat"},
     "functional": {"batch"},
     "evaluation": {"text_lines", "compat"},
@@ -37,10 +38,10 @@ INSIDE = {
         "rewards", "teachers", "modules", "evaluation", "data", "tokenization", "functional", "storage", "batch", "compat",
         "optim",
     },
-    "report": {"evaluation", "tokenization", "storage", "text_lines", "compat", "root"},
+    "report": {"evaluation", "tokenization", "storage", "text_lines", "output_files", "compat", "root"},
     "cli": {
         "report", "tasks", "rewards", "teachers", "modules", "evaluation", "tokenization", "data", "functional", "storage",
-        "text_lines", "batch", "compat", "root",
+        "text_lines", "output_files", "batch", "compat", "root",
     },
     "__main__": {"cli"},
 }  # fmt: skip
@@ -52,6 +53,7 @@ OUTSIDE = {
     "batch": {"torch"},
     "compat": {"torch", "numpy"},
     "text_lines": set(),
+    "output_files": set(),
     "storage": {"numpy", "safetensors"},
     "functional": {"torch", "numpy", "triton"},  # triton where there is a GPU
     "evaluation": {"numpy", "sacrebleu", "scipy", "sklearn"},  # rouge-score comes through compat.import_extra

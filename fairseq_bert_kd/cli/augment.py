@@ -16,7 +16,6 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from fairseq_bert_kd.cli.output_files import check_new_file
 from fairseq_bert_kd.cli.sentence_table import (
     TAB,
     Row,
@@ -26,6 +25,7 @@ from fairseq_bert_kd.cli.sentence_table import (
     table_format,
 )
 from fairseq_bert_kd.functional.augmentation import draw_rows
+from fairseq_bert_kd.output_files import check_new_file
 from fairseq_bert_kd.storage.word_vectors import read_word_vectors
 from fairseq_bert_kd.teachers.load_masked_lm import load_masked_lm, names_transformers
 from fairseq_bert_kd.teachers.word_candidates import (

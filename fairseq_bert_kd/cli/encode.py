@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from fairseq_bert_kd.cli.output_files import check_new_file
+from fairseq_bert_kd.output_files import check_new_file
 from fairseq_bert_kd.storage.alignment import check_tokenizer
 from fairseq_bert_kd.text_lines import STANDARD_STREAM, batches, open_lines
 

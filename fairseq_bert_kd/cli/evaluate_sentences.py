@@ -9,13 +9,13 @@ from typing import Any
 
 import numpy as np
 
-from fairseq_bert_kd.cli.output_files import check_new_file, write_text
 from fairseq_bert_kd.cli.sentence_table import add_format_arguments
 from fairseq_bert_kd.evaluation.fairseq_output import READERS, prediction_line
 from fairseq_bert_kd.evaluation.metric import Metric, MetricSettings
 from fairseq_bert_kd.evaluation.registry import METRICS, find_metric, signatures
 from fairseq_bert_kd.evaluation.significance import SEED, bootstrap_interval, paired_test
 from fairseq_bert_kd.evaluation.system_output import SystemOutput
+from fairseq_bert_kd.output_files import check_new_file, write_text
 from fairseq_bert_kd.storage.sentence_data import CLASSES, NUMBERS, SETS, SentenceSpec
 
 HELP = "score a sentence model on a split or a file: accuracy, F1, correlations, with 95 % intervals and paired tests"

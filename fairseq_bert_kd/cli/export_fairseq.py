@@ -33,13 +33,17 @@ def write(state: dict[str, Any], output: Path, args: argparse.Namespace) -> str:
     Raises:
         ValueError: it is a teacher's, of a model that stock fairseq does not have, or was trained with other dictionaries or
             another tokenizer than those that are named.
+        OSError: it cannot be written.
     """
     import torch
 
     checkpoint = exported(state, args.checkpoint)
     check_company(checkpoint, args.checkpoint, args.data, args.tokenizer)
     check_known_to_fairseq(checkpoint["args"].arch, args.checkpoint)
-    torch.save(checkpoint, output)
+    try:
+        torch.save(checkpoint, output)
+    except RuntimeError as error:  # torch's word for a file that it cannot write to its end
+        raise OSError(f"`{output}` could not be written whole; is the disk full? ({error})") from None
     return f"{checkpoint['args'].arch}, {_parameters(checkpoint['model']):,} parameters"
 
 

@@ -4,13 +4,13 @@ import argparse
 import json
 from collections.abc import Callable, Sequence
 
-from fairseq_bert_kd.cli.output_files import check_new_file, write_text
 from fairseq_bert_kd.cli.score_translations import parse_systems, read_system
 from fairseq_bert_kd.evaluation.fairseq_output import read_lines
 from fairseq_bert_kd.evaluation.metric import MetricSettings
 from fairseq_bert_kd.evaluation.registry import METRICS
 from fairseq_bert_kd.evaluation.system_output import SystemOutput
 from fairseq_bert_kd.evaluation.text_metrics import TOKENIZERS, word_counts
+from fairseq_bert_kd.output_files import check_new_file, write_text
 from fairseq_bert_kd.report.compare_positions import ORDER, POSITION_BINS, PositionBin, gain_by_position
 from fairseq_bert_kd.report.compare_sentences import LengthBin, gain_by_length
 from fairseq_bert_kd.tokenization.hf_tokenizer import HfTokenizer

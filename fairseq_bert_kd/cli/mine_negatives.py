@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from fairseq_bert_kd.cli.output_files import check_new_file, write_text
+from fairseq_bert_kd.output_files import check_new_file, write_text
 from fairseq_bert_kd.text_lines import open_lines
 
 logger = logging.getLogger(__name__)

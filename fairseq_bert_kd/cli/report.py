@@ -3,8 +3,8 @@
 import argparse
 from pathlib import Path
 
-from fairseq_bert_kd.cli.output_files import write_text
 from fairseq_bert_kd.compat import import_extra
+from fairseq_bert_kd.output_files import write_text
 from fairseq_bert_kd.report.experiment_report import make_report, note_other_data
 from fairseq_bert_kd.report.page import figure_paths, render, write_figures
 from fairseq_bert_kd.report.results_file import write_results

@@ -5,8 +5,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from fairseq_bert_kd.cli.output_files import check_new_file, write_text
 from fairseq_bert_kd.evaluation.fairseq_output import read_lines, read_nbest
+from fairseq_bert_kd.output_files import check_new_file, write_text
 
 HELP = "choose from n-best lists of fairseq-generate by an evaluator, another reward, or agreement (MBR)"
 EXAMPLE = """examples:

@@ -8,7 +8,6 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from fairseq_bert_kd.cli import paraphrase_scores
-from fairseq_bert_kd.cli.output_files import check_new_file, write_text
 from fairseq_bert_kd.evaluation.comet_metric import Comet
 from fairseq_bert_kd.evaluation.comparability import of_another_text, remarks
 from fairseq_bert_kd.evaluation.fairseq_output import (
@@ -22,6 +21,7 @@ from fairseq_bert_kd.evaluation.registry import signatures, table_metrics
 from fairseq_bert_kd.evaluation.significance import Spread, spread
 from fairseq_bert_kd.evaluation.system_output import SystemOutput
 from fairseq_bert_kd.evaluation.text_metrics import TOKENIZERS
+from fairseq_bert_kd.output_files import check_new_file, write_text
 from fairseq_bert_kd.tokenization.dictionary import check_pieces, foreign_symbols
 from fairseq_bert_kd.tokenization.hf_tokenizer import HfTokenizer
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import fairseq_bert_kd
 from fairseq_bert_kd.evaluation.registry import signatures
+from fairseq_bert_kd.output_files import write_text
 from fairseq_bert_kd.report.experiment_report import ExperimentReport
 from fairseq_bert_kd.report.read_experiment import EXPERIMENT_FIELDS, RUN_FIELDS, Notes, Run
 from fairseq_bert_kd.report.read_scores import ScoredOutputs, read_outputs
@@ -30,7 +31,8 @@ def write_results(path: str | Path, reports: Sequence[ExperimentReport]) -> None
     }
     Path(path).parent.mkdir(parents=True, exist_ok=True)
     text = json.dumps(record, indent=1, ensure_ascii=False, allow_nan=False)
-    Path(path).write_text(text + "\n", encoding="utf-8", errors="backslashreplace")
+    written = f"{text}\n".encode(errors="backslashreplace").decode()  # of texts that are no valid Unicode
+    write_text(path, written)
 
 
 def _versions() -> dict[str, str]:

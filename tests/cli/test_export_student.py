@@ -179,6 +179,19 @@ def test_nothing_is_overwritten_unless_asked(student, tmp_path, capsys):
     assert [path.name for path in tmp_path.iterdir()] == ["out.pt"]
 
 
+def test_a_full_disk_is_said(student, tmp_path, capsys, monkeypatch):
+    """torch writes what it can, and then has an error of its own; nothing is left."""
+
+    def cut_short(checkpoint, path):
+        path.write_bytes(b"PK")
+        raise RuntimeError("unexpected pos 64 vs 0")
+
+    monkeypatch.setattr(torch, "save", cut_short)
+    assert export(student, tmp_path / "out.pt") == 2
+    assert "could not be written whole; is the disk full? (unexpected pos 64 vs 0)" in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
+
+
 def test_checkpoint_is_not_its_own_output(student, tmp_path, capsys):
     before = student.read_bytes()
     (tmp_path / "link.pt").symlink_to(student)

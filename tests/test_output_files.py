@@ -5,7 +5,7 @@ import os
 import pytest
 
 from fairseq_bert_kd.cli.main import cli_main
-from fairseq_bert_kd.cli.output_files import check_new_file, write_text
+from fairseq_bert_kd.output_files import check_new_file, write_text
 
 
 def test_file_that_is_there(tmp_path):
