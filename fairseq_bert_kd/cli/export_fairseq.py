@@ -24,6 +24,7 @@ FAIRSEQ_CRITERIONS = {
 TEACHER_TASK = "conditional_masked_lm"
 OUR_PREFIXES = ("kd_", "cmlm_", "rl_", "teacher_")
 TRAINING_OPTIONS = ("eval_bleu", "eval_tokenized_bleu")  # they may name a detokenizer of ours
+COMPARED = ("digests", "languages")  # of the task's state: what a later use is compared with
 MACHINE_OPTIONS = {"user_dir", "save_dir", "restore_file", "finetune_from_model", "tensorboard_logdir"}
 
 
@@ -91,7 +92,7 @@ def exported(state: dict[str, Any], name: str) -> dict[str, Any]:
     }
     kept["task"] = FAIRSEQ_TASKS.get(settings.get("task", ""), settings.get("task", "translation"))
     kept["criterion"] = FAIRSEQ_CRITERIONS.get(settings.get("criterion", ""), settings.get("criterion"))
-    history = state["optimizer_history"][-1]
+    history, trained = state["optimizer_history"][-1], state.get("task_state", {})
     return {
         "args": argparse.Namespace(**kept),
         "cfg": None,
@@ -105,7 +106,7 @@ def exported(state: dict[str, Any], name: str) -> dict[str, Any]:
                 "num_updates": history.get("num_updates", 0),
             }
         ],
-        "task_state": {"digests": state.get("task_state", {}).get("digests", {})},
+        "task_state": {"digests": {}, **{name: trained[name] for name in COMPARED if name in trained}},
         "extra_state": {"train_iterator": {"epoch": 1, "iterations_in_epoch": 0}},
         "last_optimizer_state": None,
     }
