@@ -1,8 +1,8 @@
 """One training step with each loss over one with fairseq's plain loss: time and peak memory.
 
 A step is forward, loss and backward of the same student on the same batches; the optimiser, which is the same for all, is
-left out. Memory is above parameters and batch. "Loss part" is output projection and loss alone, forward and backward; its
-memory is above features too.
+left out. On a CPU the time is the processor's, which other work moves little. Memory is above parameters and batch. "Loss
+part" is output projection and loss alone, forward and backward; its memory is above features too.
 """
 
 import statistics
@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 import torch
 
 from benchmarks.table import Length, Row, at_least, at_most, spread
-from benchmarks.timing import in_turns, ratios
+from benchmarks.timing import in_turns, processor_clock, ratios
 from benchmarks.training_batches import Setting, make_batches, make_student, make_task
 from benchmarks.training_losses import (
     AUTHORS,
@@ -98,7 +98,7 @@ def measure(setting: Setting, rounds: int, every_loss: bool) -> list[Row]:
 
 
 def measure_times(setting: Setting, names: list[str], rounds: int) -> dict[str, list[float]]:
-    """Seconds of a step on each of the batches, by loss."""
+    """Seconds of a step on each of the batches, by loss; on a CPU of the processor."""
     task = make_task(setting.dictionary)
     student, batches = make_student(setting, task), make_batches(setting, task.target_dictionary)
     check_same_work(setting, task, student, batches[0])
@@ -107,5 +107,5 @@ def measure_times(setting: Setting, names: list[str], rounds: int) -> dict[str, 
         loss = make_loss(name, task)
         return lambda: [training_step(setting, loss, student, batch) for batch in batches]
 
-    times = in_turns({name: epoch(name) for name in names}, rounds)
+    times = in_turns({name: epoch(name) for name in names}, rounds, processor_clock(setting.device))
     return {name: [one / len(batches) for one in found] for name, found in times.items()}
