@@ -32,13 +32,14 @@ def run(length: Length) -> list[Row]:
         return [Row("freed-memory", "left alone on a GPU, whose memory torch pools", "-")]
     if length is Length.QUICK:
         return measure(Setting("tiny", 1000, 200, "cpu", batches=2), rounds=1)
-    return [
-        row
+    precisions = ("fp32", "bf16") if compat.cpu_has_bfloat16() else ("fp32",)
+    settings = [
+        Setting("small", dictionary, 800, "cpu", precision, batches=2)
         for dictionary in (6_000, 30_000)
-        for row in measure(
-            Setting("small", dictionary, 800, "cpu", batches=2), 7 if length is Length.FULL else 3
-        )
+        for precision in precisions
     ]
+    rounds = 7 if length is Length.FULL else 3
+    return [row for setting in settings for row in measure(setting, rounds)]
 
 
 def measure(setting: Setting, rounds: int) -> list[Row]:
@@ -67,7 +68,7 @@ def in_own_process(way: str, setting: Setting) -> tuple[float, float]:
         for name, value in os.environ.items()
         if not name.startswith("MALLOC_") and name != "GLIBC_TUNABLES"
     }
-    words = [setting.size, setting.dictionary, setting.max_tokens, setting.batches]
+    words = [setting.size, setting.dictionary, setting.max_tokens, setting.precision, setting.batches]
     command = [sys.executable, "-m", "benchmarks.freed_memory", way, *map(str, words)]
     environment = unset | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     said = subprocess.run(command, env=environment, capture_output=True, text=True, check=True).stdout
@@ -75,11 +76,11 @@ def in_own_process(way: str, setting: Setting) -> tuple[float, float]:
     return step, peak
 
 
-def main(way: str, size: str, dictionary: str, max_tokens: str, batches: str) -> None:
+def main(way: str, size: str, dictionary: str, max_tokens: str, precision: str, batches: str) -> None:
     """Print both figures of this process, as JSON."""
     if way == KEPT and not compat.keep_freed_memory():
         raise RuntimeError("this C library gives freed memory back: there is nothing to compare")
-    setting = Setting(size, int(dictionary), int(max_tokens), "cpu", batches=int(batches))
+    setting = Setting(size, int(dictionary), int(max_tokens), "cpu", precision, batches=int(batches))
     task = make_task(setting.dictionary)
     student, found = make_student(setting, task), make_batches(setting, task.target_dictionary)
     loss, optimizer = make_loss(PLAIN, task), torch.optim.Adam(student.parameters())
