@@ -189,8 +189,9 @@ def make_report(
     if results and main and main.baseline and main.gains and experiment.kind == "text":
         pairs = results.pairs(main.baseline, main.system)
         report.bins = gain_by_length(results.main_metric, list(pairs.values()))
+        tokenize = results.metrics[results.main_metric].settings.tokenize  # the one that could be loaded
         report.positions = gain_by_position(
-            list(pairs.values()), lowercase=experiment.lowercase, tokenize=experiment.bleu_tokenize
+            list(pairs.values()), lowercase=experiment.lowercase, tokenize=tokenize
         )
         report.worst, report.best = worst_and_best(
             pairs, results.sources, WORST_AND_BEST, experiment.lowercase

@@ -241,6 +241,14 @@ def test_an_experiment_whose_baseline_alone_is_scored(folder):
     assert "paired bootstrap" not in text
 
 
+@pytest.mark.parametrize(("named", "used"), [("zh", "zh"), ("13b", "13a")])
+def test_words_are_counted_by_the_tokenizer_that_scores(folder, named, used):
+    write_json(folder / "experiment.json", small_experiments.experiment_record(bleu_tokenize=named))
+    report = make_report(folder)
+    assert f"sacreBLEU’s {used} tokenizer" in report.length_panel.caption
+    assert report.positions
+
+
 def test_several_experiments_have_a_summary(tmp_path):
     reports = [
         make_report(write_experiment(tmp_path / "a")),
