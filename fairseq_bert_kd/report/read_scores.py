@@ -235,8 +235,8 @@ def further_scores(
         leaders: baseline and main system, which come first.
 
     Raises:
-        ValueError: another format, no score, or a score that is not a number; also TypeError, KeyError and
-            AttributeError if the record has another structure.
+        ValueError: another format, no score, a score that is not a number, or signatures that are not by set and score; also
+            TypeError, KeyError and AttributeError if the record has another structure.
     """
     if record["format"] != SCORES_FORMAT:
         raise ValueError(f"format {record['format']!r}, this code reads format {SCORES_FORMAT}")
@@ -251,6 +251,10 @@ def further_scores(
         raise ValueError("it holds no score")
     if not all(math.isfinite(value) for values in scores.values() for value in values.values()):
         raise ValueError("a score is not finite")
+
+    signatures = record["signatures"]
+    if not all(isinstance(named, Mapping) for named in signatures.values()):
+        raise ValueError("its signatures must be by set, then by score")
 
     def order(run: Run) -> tuple[int, str, int]:
         return (leaders.index(run.system) if run.system in leaders else 2, run.system, run.seed)
@@ -267,4 +271,4 @@ def further_scores(
                 row.values.setdefault(key, {})[run.seed] = value
                 if key in base:
                     row.gains.setdefault(key, {})[run.seed] = value - base[key]
-    return FurtherScores(name, keys, record["signatures"], record, list(rows.values()))
+    return FurtherScores(name, keys, signatures, record, list(rows.values()))

@@ -424,6 +424,7 @@ def test_scores_that_do_not_fit_the_runs_are_left_out(folder):
         ('{"format": 2}', "format 2, this code reads format 1"),
         (json.dumps(other_scores(tokenised=float("nan"))), "a score is not finite"),
         (json.dumps(other_scores(tokenised="much")), "could not convert"),
+        (json.dumps(other_scores() | {"signatures": {"tokenised": "case:lc"}}), "signatures must be by set"),
     ],
 )
 def test_files_without_scores_are_left_out(folder, content, reason):
@@ -434,6 +435,17 @@ def test_files_without_scores_are_left_out(folder, content, reason):
     assert note.where == "scores-tokenised.json"
     assert reason in note.text
     assert "Further scores" not in render([report])
+
+
+def test_numbers_that_json_has_not_are_null_in_the_results_file(folder, tmp_path):
+    write_json(folder / "scores-tokenised.json", other_scores() | {"beside": [float("nan"), 1.5]})
+    log = folder / "logs/teacher.log"
+    log.write_text(log.read_text().replace("ppl 4.00", "ppl inf"))
+    write_results(tmp_path / "results.json", [make_report(folder)])
+    (experiment,) = json.loads((tmp_path / "results.json").read_text())["experiments"]
+    assert experiment["other_scores"]["tokenised"]["beside"] == [None, 1.5]
+    assert experiment["teachers"]["teacher"]["perplexity"] is None
+    assert experiment["teachers"]["teacher"]["masked_accuracy"] == 62.4
 
 
 def test_results_file(folder, tmp_path):
