@@ -184,7 +184,8 @@ def main(args: argparse.Namespace) -> None:
     scores: dict[str, list[Scores]] = {}
     for label, files in parse_systems(args.systems).items():
         runs = [[normalise(text) for text in run] for run in read_system(files, len(reference), tokenizer)]
-        for remark in remarks([text for run in runs for text in run], reference, settings):
+        texts = [text for run in runs for text in run]
+        for remark in remarks(texts, reference, settings, rouge=bool(args.sources)):
             logger.warning("%s: %s", label, remark)
         scores[label] = [SystemOutput(metrics, run, reference).scores for run in runs]
         further.add(label, *runs)

@@ -141,7 +141,8 @@ def read_outputs(experiment: Experiment, subset: str, notes: Notes, comet: str =
         return None
     if experiment.kind == "text":
         texts = [text for output in outputs.values() for text in output.predictions]
-        for remark in remarks(texts, references, metrics[main].settings):
+        rouge = any(name.startswith("rouge") for name in metrics)
+        for remark in remarks(texts, references, metrics[main].settings, rouge):
             notes.add("outputs", remark)
     if sources is not None and len(sources) != len(references):
         notes.add(f"text/{subset}.{experiment.source_lang}", "not as long as the reference: it is not shown")

@@ -187,7 +187,8 @@ def test_differences_that_are_equal_but_for_rounding_share_a_rank():
 
 
 @pytest.mark.parametrize(
-    "differences", [[1, 1, 2, 3, 4, -5], [0.5, -0.5, 0.5, 2, 2, -1, 3, 0.5], [-1, -1, -2, 4, 4, 4, 5, 6, 6, -3]]
+    "differences",
+    [[1, 1, 2, 3, 4, -5], [0.5, -0.5, 0.5, 2, 2, -1, 3, 0.5], [-1, -1, -2, 4, 4, 4, 5, 6, 6, -3]],
 )
 def test_p_of_signed_ranks_counts_all_signs(differences):
     """Differences of one size have their mean rank, under every one of the 2**n patterns of signs."""

@@ -307,7 +307,9 @@ def test_a_copy_of_an_experiment_counts_once(tmp_path):
     runs = {"a": [3, 2, 1], "b": [3, 2, 1], "c": [0, 3, 2]}
     reports = [classes_experiment(tmp_path / name, wrong, title=name) for name, wrong in runs.items()]
     note_other_data(reports)
-    noted = {note.text.split(",")[0] for report in reports for note in report.notes if note.where == "outputs"}
+    noted = {
+        note.text.split(",")[0] for report in reports for note in report.notes if note.where == "outputs"
+    }
     assert noted == {"those of “a” in `a`: a copy of it"}
     text = Page(render(reports)).text.replace("\u00a0", " ")
     assert "Over the runs of 2 experiments" in text
