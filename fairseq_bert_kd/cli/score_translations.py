@@ -180,7 +180,7 @@ def main(args: argparse.Namespace) -> None:
     if args.comet:
         metrics["comet"] = _comet(args, settings, len(reference))
     reference = [normalise(line) for line in reference]
-    further = paraphrase_scores.FurtherScores(args, reference, normalise)
+    further = paraphrase_scores.FurtherScores(args, reference, settings, normalise)
     scores: dict[str, list[Scores]] = {}
     for label, files in parse_systems(args.systems).items():
         runs = [[normalise(text) for text in run] for run in read_system(files, len(reference), tokenizer)]
