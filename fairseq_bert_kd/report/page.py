@@ -41,7 +41,7 @@ def slugs(reports: Sequence[ExperimentReport]) -> list[str]:
 
 def render(reports: Sequence[ExperimentReport]) -> str:
     """The whole page, experiments in the given order."""
-    jinja2 = import_extra("jinja2")
+    jinja2, markup = import_extra("jinja2"), import_extra("markupsafe").Markup
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(TEMPLATES),
         autoescape=True,
@@ -57,6 +57,7 @@ def render(reports: Sequence[ExperimentReport]) -> str:
         "title_of": lambda key: TITLES.get(key, key),
         "duration": formatting.duration,
         "percent": formatting.percent,
+        "language": lambda code: markup(formatting.language_attribute(code)),
     }
     environment.globals |= {
         "svg_address": svg_address,

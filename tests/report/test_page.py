@@ -127,7 +127,7 @@ def test_beside_a_left_to_right_teacher(folder):
 
 
 def test_the_page_needs_nothing_else_and_is_accessible(complete):
-    _, text = complete
+    report, text = complete
     page = Page(text)
     assert not re.search(r"https?://|<script|<link|@import|url\(|src=(?!\"data:)", text)
     assert page.headings[0] == 1
@@ -144,6 +144,9 @@ def test_the_page_needs_nothing_else_and_is_accessible(complete):
         image["alt"] and image["src"].startswith("data:image/svg+xml;base64,") for image in page.all("img")
     )
     assert page.all("html") == [{"lang": "en-GB"}]
+    texts = [attributes.get("lang") for attributes in page.all("dd") if "dir" in attributes]
+    assert texts.count("de") == len(report.worst + report.best) > 0  # the store is of other texts
+    assert texts.count("en") == len(texts) - texts.count("de")
     targets = {link["href"][1:] for link in page.all("a")}
     assert targets <= set(identifiers)
 
