@@ -28,10 +28,8 @@ from fairseq_bert_kd.report.read_experiment import MAIN_GROUP, RUN_FIELDS, Run, 
 from fairseq_bert_kd.report.read_scores import PREFIX, FurtherScores, further_scores
 
 ROOT = Path(__file__).parents[1]
-PLACE = re.compile(
-    r"(?P<head><!-- table: (?P<files>\S+\.json(?: \S+\.json)*)(?P<groups>( \S+)*) -->\n).*?(?P<tail><!-- end of table -->)",
-    re.DOTALL,
-)
+HEAD = r"<!-- table: (?P<files>\S+\.json(?: \S+\.json)*)(?P<groups>( \S+)*) -->\n"
+PLACE = re.compile(rf"(?P<head>{HEAD})(?P<table>.*?)(?P<tail><!-- end of table -->)", re.DOTALL)
 Record = Mapping[str, Any]
 GROWTH_TABLE = "training-pairs"
 RUNS_TABLE = "paired-runs"
@@ -287,8 +285,16 @@ def filled(page: Path) -> str:
     """The page's text with its tables filled from the results files.
 
     Raises:
-        ValueError: a results file lacks a table that the page names; the message names the page.
+        ValueError: a results file lacks a table that the page names, or a place has no end; the message names the page.
     """
+    text = page.read_text(encoding="utf-8")
+    places = list(PLACE.finditer(text))
+    if len(places) < len(re.findall(HEAD, text)):
+        first = next((place for place in places if re.search(HEAD, place["table"])), None)
+        where = f"after `{first['head'].strip()}`" if first else "after the last place"
+        raise ValueError(
+            f"{page} lacks `<!-- end of table -->` {where}; add it, or what follows would be replaced"
+        )
 
     def table(place: re.Match[str]) -> str:
         names = place["groups"].split()
@@ -307,7 +313,7 @@ def filled(page: Path) -> str:
             raise ValueError(f"{page}, `{place['files']}`: {error}") from None
         return f"{place['head']}\n{text}\n{place['tail']}"
 
-    return PLACE.sub(table, page.read_text(encoding="utf-8"))
+    return PLACE.sub(table, text)
 
 
 def main() -> None:

@@ -38,7 +38,11 @@ def decoding_command(experiment: Experiment, run: Run, subset: str) -> str:
     """
     steps = experiment.folder / "steps.jsonl"
     main = {f"outputs/{run.name}.{subset}": run.name for run in experiment.runs if run.group == MAIN_GROUP}
-    for record in map(json.loads, reversed(steps.read_text(encoding="utf-8").splitlines())):  # the latest
+    for line in reversed(steps.read_text(encoding="utf-8").splitlines()):  # the latest
+        try:
+            record = json.loads(line)
+        except ValueError:
+            continue  # cut short
         if other := main.get(record["step"]):
             command: str = record["command"].split(" > ")[0]
             return command.replace(f"students/{other}/", f"students/{run.name}/")

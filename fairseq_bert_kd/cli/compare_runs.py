@@ -7,7 +7,7 @@ from typing import Any
 from fairseq_bert_kd.report.compare_runs import runs_rows, runs_table
 
 HELP = """Gains of systems over a baseline in all runs of one or several experiments, each run against the baseline's of the same
-experiment and seed: mean, standard deviation, the sign test and Wilcoxon's signed-rank test, both two-sided and by scipy."""
+experiment and seed: mean, standard deviation, the sign test and Wilcoxon's signed-rank test, both two-sided and exact."""
 EXAMPLE = "example: fairseq-bert-kd compare-runs trec/results.json snips/results.json --baseline unigram --systems smoothed"
 
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from fairseq_bert_kd.cli.score_translations import parse_systems, read_system
 from fairseq_bert_kd.evaluation.fairseq_output import read_lines
 from fairseq_bert_kd.evaluation.metric import MetricSettings
-from fairseq_bert_kd.evaluation.registry import METRICS
+from fairseq_bert_kd.evaluation.registry import METRICS, signatures
 from fairseq_bert_kd.evaluation.system_output import SystemOutput
 from fairseq_bert_kd.evaluation.text_metrics import TOKENIZERS, word_counts
 from fairseq_bert_kd.output_files import check_new_file, write_text
@@ -38,7 +38,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--metric",
         default="bleu",
         choices=("bleu", "chrf2", "rougeL"),
-        help="score whose gain by length is shown (default: %(default)s)",
+        help="score whose gain by length is shown, of BLEU the corpus score and of the others the mean over sentences (default: "
+        "%(default)s)",
     )
     parser.add_argument(
         "--normalise-like",
@@ -88,10 +89,18 @@ def main(args: argparse.Namespace) -> None:
     for side, bins in by_length.items():
         print("\n".join(_length_lines(side, bins, unit)))
     print("\n".join(_position_lines(positions, args.order)))
+    listed = signatures(pairs[0][0].metrics)
+    print("", *(f"{name}: {signature}" for name, signature in listed.items()), sep="\n")
     if args.json:
         gains = {f"{side}_length": [item._asdict() for item in bins] for side, bins in by_length.items()}
-        record = {"baseline": baseline, "system": system, "metric": args.metric, "order": args.order, **gains}
-        record["position"] = [item._asdict() for item in positions]
+        record = {
+            "baseline": baseline,
+            "system": system,
+            "metric": args.metric,
+            "signatures": listed,
+            "order": args.order,
+        }
+        record |= {**gains, "position": [item._asdict() for item in positions]}
         write_text(args.json, json.dumps(record, indent=2) + "\n")
 
 
@@ -112,10 +121,12 @@ def read_pairs(
     args: argparse.Namespace, references: list[str]
 ) -> tuple[str, str, list[tuple[SystemOutput, SystemOutput]]]:
     """Names of baseline and system, and both outputs of each seed; ValueError for another number of outputs."""
-    normalise: Callable[[str], str] = (
-        HfTokenizer(args.normalise_like).normalise if args.normalise_like else str
-    )
-    metrics = {args.metric: METRICS[args.metric](MetricSettings(args.lowercase, args.tokenize))}
+    settings = MetricSettings(args.lowercase, args.tokenize)
+    normalise: Callable[[str], str] = str
+    if args.normalise_like:
+        like = HfTokenizer(args.normalise_like)
+        settings, normalise = settings._replace(normalised=like.label()), like.normalise
+    metrics = {args.metric: METRICS[args.metric](settings)}
     references = [normalise(line) for line in references]
     runs = {
         label: [

@@ -6,8 +6,8 @@ from typing import Any
 
 from fairseq_bert_kd.evaluation.fairseq_output import read_lines
 from fairseq_bert_kd.evaluation.metric import MetricSettings
-from fairseq_bert_kd.evaluation.paraphrase_metrics import paraphrase_scores
-from fairseq_bert_kd.evaluation.registry import METRICS
+from fairseq_bert_kd.evaluation.paraphrase_metrics import paraphrase_scores, references_signature
+from fairseq_bert_kd.evaluation.registry import METRICS, signatures
 from fairseq_bert_kd.evaluation.significance import spread
 
 COPY = "(source copied)"
@@ -85,17 +85,22 @@ class ParaphraseScorer:
         self._raw_sources = raw_sources or sources
         self.sources, self.references, self.all_references = sources, references, all_references
         self._rewards, self._settings = rewards, settings
-        self._rouge = {name: METRICS[name](MetricSettings()) for name in ROUGE}
+        self._rouge = {name: METRICS[name](MetricSettings(normalised=settings.normalised)) for name in ROUGE}
 
     @classmethod
     def from_args(
-        cls, args: argparse.Namespace, references: Sequence[str], normalise: Callable[[str], str]
+        cls,
+        args: argparse.Namespace,
+        references: Sequence[str],
+        settings: MetricSettings,
+        normalise: Callable[[str], str],
     ) -> "ParaphraseScorer | None":
         """The scorer of ``--sources``; None without that option.
 
         Args:
             args: options of the command.
             references: ``(sentences,)``, normalised.
+            settings: case and tokenizer of BLEU.
             normalise: what outputs and references go through before they are compared.
 
         Raises:
@@ -123,8 +128,14 @@ class ParaphraseScorer:
                 raise ValueError(
                     f"`{path}` has {len(found)} lines, the reference {len(references)}; give its own file"
                 )
-        settings = MetricSettings(args.lowercase, args.tokenize)
         return cls(sources, references, rows, _rewards(args), settings, raw_sources)
+
+    @property
+    def signatures(self) -> dict[str, str]:
+        """Signatures by title: of BLEU against all references, and of ROUGE."""
+        bleu = references_signature(self.all_references, self._settings.lowercase, self._settings.tokenize)
+        normalised = self._settings.normalised and f"|norm:{self._settings.normalised}"
+        return {"BLEU": bleu + normalised, **signatures(self._rouge)}
 
     def scores(self, texts: Sequence[str]) -> dict[str, float]:
         """Scores by name of `TITLES`, in per cent; rewards as the mean of 0 to 100.
@@ -147,6 +158,7 @@ class FurtherScores:
     Args:
         args: options of the command.
         references: ``(sentences,)``, normalised.
+        settings: case and tokenizer of BLEU.
         normalise: what outputs and references go through before they are compared.
 
     Attributes:
@@ -157,13 +169,17 @@ class FurtherScores:
     """
 
     def __init__(
-        self, args: argparse.Namespace, references: Sequence[str], normalise: Callable[[str], str] = str
+        self,
+        args: argparse.Namespace,
+        references: Sequence[str],
+        settings: MetricSettings,
+        normalise: Callable[[str], str] = str,
     ):
-        self._scorer = ParaphraseScorer.from_args(args, references, normalise)
+        self._scorer = ParaphraseScorer.from_args(args, references, settings, normalise)
         self._systems: dict[str, list[dict[str, float]]] = {}
         self.results: dict[str, Any] = {}
         if self._scorer is not None:
-            self.results["paraphrases"] = self._systems
+            self.results |= {"paraphrases": self._systems, "paraphrase_signatures": self._scorer.signatures}
             self.add(COPY, self._scorer.sources)
 
     def add(self, label: str, *runs: Sequence[str]) -> None:
@@ -175,6 +191,8 @@ class FurtherScores:
         """Print the table."""
         if self._scorer is not None:
             print(f"\n{format_table(self._systems)}")
+            for name, signature in self.results["paraphrase_signatures"].items():
+                print(f"{name}: {signature}")
 
 
 def _rewards(args: argparse.Namespace) -> dict[str, Any]:

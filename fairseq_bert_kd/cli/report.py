@@ -49,7 +49,7 @@ def main(args: argparse.Namespace) -> None:
     for module in ("jinja2", "matplotlib"):
         import_extra(module)
     folders = [Path(folder).absolute() for folder in args.runs]
-    if len(set(folders)) < len(folders):
+    if len({folder.resolve() for folder in folders}) < len(folders):
         raise ValueError(f"an experiment is given twice: {' '.join(args.runs)}; name each once")
     reports = [make_report(folder, args.subset, args.sentences, args.comet) for folder in folders]
     note_other_data(reports)

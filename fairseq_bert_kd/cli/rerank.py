@@ -1,10 +1,12 @@
 """``fairseq-bert-kd rerank``: the best of several outputs per sentence, by a reward or by agreement (MBR)."""
 
 import argparse
+from collections import Counter
 from collections.abc import Sequence
 
 import numpy as np
 
+from fairseq_bert_kd.evaluation.comparability import MOST, unread_share
 from fairseq_bert_kd.evaluation.fairseq_output import read_lines, read_nbest
 from fairseq_bert_kd.output_files import check_new_file, write_text
 
@@ -103,10 +105,18 @@ def by_agreement(lists: Sequence[Sequence[str]]) -> list[list[float]]:
 
     Args:
         lists: outputs of each sentence.
+
+    Raises:
+        ValueError: most letters are of a script that ROUGE does not read, so that no output would agree with any other.
     """
     from fairseq_bert_kd.rewards.interface import CachedReward
     from fairseq_bert_kd.rewards.overlap import RougeReward
 
+    if (share := unread_share(Counter("".join(text for texts in lists for text in texts)))) > MOST:
+        raise ValueError(
+            f"--by {MBR} compares outputs by ROUGE-1, which reads ASCII letters and digits only: {share:.0%} of their letters are "
+            "others; choose --by evaluator or cosine"
+        )
     rouge = CachedReward(RougeReward("rouge-1"))
     values = []
     for texts in lists:

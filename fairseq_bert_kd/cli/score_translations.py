@@ -185,11 +185,12 @@ def main(args: argparse.Namespace) -> None:
     if args.comet:
         metrics["comet"] = _comet(args, settings, len(reference))
     reference = [normalise(line) for line in reference]
-    further = paraphrase_scores.FurtherScores(args, reference, normalise)
+    further = paraphrase_scores.FurtherScores(args, reference, settings, normalise)
     scores: dict[str, list[Scores]] = {}
     for label, files in parse_systems(args.systems).items():
         runs = [[normalise(text) for text in run] for run in read_system(files, len(reference), tokenizer)]
-        for remark in remarks([text for run in runs for text in run], reference, settings):
+        texts = [text for run in runs for text in run]
+        for remark in remarks(texts, reference, settings, rouge=bool(args.sources)):
             logger.warning("%s: %s", label, remark)
         for file in files:
             if remark := of_another_text(read_targets(file), reference):

@@ -14,6 +14,7 @@ from fairseq_bert_kd.evaluation.metric import MetricSettings
 COMMON = 1e-3  # of the letters: a trait of a text, not an exception in it
 RARE = 0.05  # of the other side's rate: hardly any
 MOST = 0.5  # of the letters
+UNREAD = 0.1  # of the letters: what a score does not read is no exception
 SPACES_PER_LETTER = 0.02  # fewer: words run together, whatever the language that writes spaces
 LEAST_LETTERS = 8  # of a sentence that is compared with the test set's own target
 LEAST_SENTENCES = 5  # so compared
@@ -76,13 +77,16 @@ MARKS = Trait(
 FORMS = Trait("compatibility forms such as ﬁ, ½ or full width", _is_compatibility_form, NORMALISE)
 
 
-def remarks(texts: Sequence[str], references: Sequence[str], settings: MetricSettings) -> Iterator[str]:
+def remarks(
+    texts: Sequence[str], references: Sequence[str], settings: MetricSettings, rouge: bool = False
+) -> Iterator[str]:
     """What was not prepared alike, a sentence each; nothing for texts that compare well.
 
     Args:
         texts: what systems put out.
         references: what they are compared with.
         settings: how they are compared.
+        rouge: whether ROUGE is among the scores.
     """
     sides = {"the output": Counter("".join(texts)), "the reference": Counter("".join(references))}
     if not settings.lowercase:
@@ -93,6 +97,23 @@ def remarks(texts: Sequence[str], references: Sequence[str], settings: MetricSet
     yield from _without_spaces(settings, sides["the reference"])
     yield from _pieces(texts, references)
     yield from _joined(sides)
+    if rouge:
+        yield from _unread_by_rouge(sides["the reference"])
+
+
+def unread_share(letters: Counter[str]) -> float:
+    """Share of the letters, 0 to 1, that ROUGE takes out: its tokenizer keeps ASCII letters and digits only."""
+    return sum(
+        count for letter, count in letters.items() if letter.isalpha() and not letter.isascii()
+    ) / _letters(letters)
+
+
+def _unread_by_rouge(reference: Counter[str]) -> Iterator[str]:
+    if (share := unread_share(reference)) >= UNREAD:
+        yield (
+            f"ROUGE takes out all but ASCII letters and digits, which is {share:.0%} of the letters of the reference, and says "
+            "little about this language: compare by BLEU or chrF2"
+        )
 
 
 def of_another_text(targets: Mapping[int, str], references: Sequence[str]) -> str:

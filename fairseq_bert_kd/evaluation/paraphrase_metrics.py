@@ -53,6 +53,15 @@ def source_bleu(
     return float(corpus_bleu(texts, sources, lowercase, tokenize).score)
 
 
+def references_signature(
+    references: Sequence[Sequence[str]], lowercase: bool = False, tokenize: str = DEFAULT_TOKENIZER
+) -> str:
+    """sacreBLEU's signature of `several_references_bleu`; ``nrefs:var`` where texts have different numbers of references."""
+    scorer = BLEU(lowercase=lowercase, tokenize=tokenize, force=True)
+    scorer.corpus_score(["a", "a"], _columns([min(references, key=len), max(references, key=len)]))
+    return str(scorer.get_signature())
+
+
 def several_references_bleu(
     texts: Sequence[str],
     references: Sequence[Sequence[str]],
@@ -67,11 +76,14 @@ def several_references_bleu(
         lowercase: whether case is ignored.
         tokenize: sacreBLEU's tokenizer.
     """
-    most = max(map(len, references))
-    # sacreBLEU takes one list per reference and skips None
-    columns = [[row[i] if i < len(row) else None for row in references] for i in range(most)]
     scorer = BLEU(lowercase=lowercase, tokenize=tokenize, force=True)
-    return float(scorer.corpus_score(list(texts), columns).score)
+    return float(scorer.corpus_score(list(texts), _columns(references)).score)
+
+
+def _columns(references: Sequence[Sequence[str]]) -> list[list[str | None]]:
+    """One list per reference, as sacreBLEU takes them; it skips None."""
+    most = max(map(len, references))
+    return [[row[i] if i < len(row) else None for row in references] for i in range(most)]
 
 
 def ibleu(bleu: float, of_source: float, weight: float) -> float:

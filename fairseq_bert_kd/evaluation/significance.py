@@ -19,7 +19,10 @@ RESAMPLES = 1000
 SEED = 12345  # sacreBLEU's default
 LEVEL = 0.05  # of a two-sided p
 BOOTSTRAP_LEVEL = LEVEL / 2  # its p is about half of that
-BOOTSTRAP = f"paired bootstrap resampling by sacreBLEU's rule, {RESAMPLES:,} resamples"  # for readers
+BOOTSTRAP = (  # for readers
+    f"paired bootstrap resampling by sacreBLEU's rule, {RESAMPLES:,} resamples, about half of a two-sided p: read "
+    f"{BOOTSTRAP_LEVEL:g} as {LEVEL:g}"
+)
 
 
 class Spread(NamedTuple):
@@ -148,13 +151,13 @@ def mcnemar_test(name: str, baseline: SystemOutput, system: SystemOutput) -> Pai
 def runs_test(differences: Sequence[float]) -> RunsTest:
     """Test whether a system differs from a baseline over runs that are paired: same data and seed on both sides.
 
-    Both tests are scipy's and exact as far as it offers that: Wilcoxon's for at most 50 runs without equal differences,
-    otherwise by the normal approximation. p is 1 where no run differs. Differences that are equal to nine decimals are equal.
+    Both tests are exact, whatever the number of runs. p is 1 where no run differs. Differences that are equal to nine decimals
+    are equal.
 
     Args:
         differences: of the scores, system minus baseline, one for each of at least one run.
     """
-    from scipy.stats import binomtest, wilcoxon
+    from scipy.stats import binomtest
 
     # 60.2 - 60.1 and 80.2 - 80.1 differ in their last bits, and would share no rank
     values = [round(value, 9) for value in differences]
@@ -162,21 +165,42 @@ def runs_test(differences: Sequence[float]) -> RunsTest:
     sign_p = wilcoxon_p = 1.0
     if better + worse:
         sign_p = float(binomtest(better, better + worse).pvalue)
-        wilcoxon_p = float(wilcoxon([value for value in values if value]).pvalue)
+        wilcoxon_p = signed_rank_p([value for value in values if value])
     return RunsTest(spread(differences), better, len(values) - better - worse, worse, sign_p, wilcoxon_p)
+
+
+def signed_rank_p(differences: Sequence[float]) -> float:
+    """Exact two-sided p-value of Wilcoxon's signed-rank test; differences of one size share their mean rank.
+
+    scipy's p depends on its version where sizes are equal, as differences of accuracies often are.
+
+    Args:
+        differences: at least one, none of them 0.
+    """
+    from scipy.stats import rankdata
+
+    values = np.array(differences)
+    ranks = (2 * rankdata(np.abs(values))).astype(np.int64)  # doubled, since mean ranks have halves
+    chances = np.zeros(ranks.sum() + 1)  # of each sum of the positive differences' ranks, if signs were drawn
+    chances[0] = 1
+    for rank in ranks:
+        with_it = np.concatenate([np.zeros(rank), chances[:-rank]])
+        chances = (chances + with_it) / 2
+    positive = ranks[values > 0].sum()
+    return float(min(1.0, 2 * min(chances[: positive + 1].sum(), chances[positive:].sum())))
 
 
 def bootstrap_interval(
     score: Callable[[NDArray[np.int64]], float], sentences: NDArray[np.int64], rng: np.random.Generator
 ) -> tuple[float, float]:
-    """95 % percentile interval of a score over resampled sentences.
+    """95 % percentile interval of a score over resampled sentences; resamples in which it is not defined do not count.
 
     Args:
         score: score of the sentences with these numbers.
         sentences: ``(n,)`` their numbers.
         rng: source of the draws.
     """
-    low, high = np.percentile(resampled(score, sentences, rng), [2.5, 97.5])
+    low, high = np.nanpercentile(resampled(score, sentences, rng), [2.5, 97.5])
     return float(low), float(high)
 
 

@@ -1,6 +1,7 @@
 """Systems over the runs of several experiments: each run against the baseline's run of the same experiment and seed."""
 
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import combinations
 from typing import Any, NamedTuple
 
 from fairseq_bert_kd.evaluation.significance import RunsTest, runs_test
@@ -120,6 +121,17 @@ def _check_alike(experiments: Sequence[Record], baseline: str | None) -> None:
             raise ValueError(
                 f"the experiments differ in their {key} ({list_text(values)}); give experiments with the same one"
             )
+    for one, other in combinations(experiments, 2):
+        if _is_copy(one, other):
+            raise ValueError(
+                f"`{one['title']}` and `{other['title']}` have the same texts and scores, so that one is a copy of the other and no "
+                "further runs; leave it out"
+            )
+
+
+def _is_copy(one: Record, other: Record) -> bool:
+    mine, theirs = ([*_scores([experiment | {"title": ""}]).items()] for experiment in (one, other))
+    return bool(mine) and one.get("text_sha256") == other.get("text_sha256") and mine == theirs
 
 
 def _scores(experiments: Sequence[Record]) -> dict[str, dict[tuple[str, int], float]]:

@@ -101,7 +101,13 @@ def equal_bins(lengths: NDArray[np.int64], bins: int = BINS) -> list[NDArray[np.
     bins = max(1, min(bins, len(lengths) // FEWEST))
     longest = np.quantile(lengths, np.arange(1, bins + 1) / bins, method="inverted_cdf")  # (bins,) per bin
     of_sentence = np.searchsorted(longest, lengths)  # (sentences,)
-    return [np.flatnonzero(of_sentence == i) for i in np.unique(of_sentence)]
+    parts: list[NDArray[np.int64]] = []
+    for i in np.unique(of_sentence):
+        part = np.flatnonzero(of_sentence == i)
+        if parts and min(len(part), len(parts[-1])) < FEWEST:  # equal lengths left few for one of them
+            part = np.concatenate([parts.pop(), part])
+        parts.append(part)
+    return parts
 
 
 def gain_by_length(
@@ -226,8 +232,9 @@ def diff_words(reference: str, text: str, lowercase: bool = False) -> list[DiffS
     """
     expected, words = reference.split(), text.split()
     a, b = ([word.lower() for word in side] if lowercase else side for side in (expected, words))
-    spans = []
-    for kind, i, j, k, m in difflib.SequenceMatcher(None, a, b).get_opcodes():
+    # without autojunk, which drops the frequent words of 200 words and more
+    matcher, spans = difflib.SequenceMatcher(None, a, b, autojunk=False), []
+    for kind, i, j, k, m in matcher.get_opcodes():
         if kind == "equal":
             spans.append(DiffSpan("same", " ".join(words[k:m])))
             continue

@@ -189,8 +189,9 @@ def make_report(
     if results and main and main.baseline and main.gains and experiment.kind == "text":
         pairs = results.pairs(main.baseline, main.system)
         report.bins = gain_by_length(results.main_metric, list(pairs.values()))
+        tokenize = results.metrics[results.main_metric].settings.tokenize  # the one that could be loaded
         report.positions = gain_by_position(
-            list(pairs.values()), lowercase=experiment.lowercase, tokenize=experiment.bleu_tokenize
+            list(pairs.values()), lowercase=experiment.lowercase, tokenize=tokenize
         )
         report.worst, report.best = worst_and_best(
             pairs, results.sources, WORST_AND_BEST, experiment.lowercase
@@ -210,8 +211,17 @@ def _first_outputs(results: ScoredOutputs, rows: Sequence[SystemRow]) -> dict[st
     return {label: next(iter(of_seed.values())).predictions for label, of_seed in found.items() if of_seed}
 
 
+def is_copy(one: ExperimentReport, other: ExperimentReport) -> bool:
+    """Whether two experiments have the same texts, and every run that both have scored put out the same."""
+    if one.results is None or other.results is None or one.digests != other.digests:
+        return False
+    mine, theirs = one.results.outputs, other.results.outputs
+    both = mine.keys() & theirs.keys()
+    return bool(both) and all(mine[name].predictions == theirs[name].predictions for name in both)
+
+
 def note_other_data(reports: Sequence[ExperimentReport]) -> None:
-    """Note experiments of one task that differ in texts or scoring, since their scores are not comparable.
+    """Note copies, and experiments of one task that differ in texts or scoring, since their scores are not comparable.
 
     Validation and test texts and the metric's settings must be the same. Training texts may differ: tables say how many
     pairs they have. The later experiment gets the note.
@@ -219,6 +229,12 @@ def note_other_data(reports: Sequence[ExperimentReport]) -> None:
     for before, after in combinations(reports, 2):
         if before.experiment.task != after.experiment.task:
             continue
+        if is_copy(before, after):
+            after.notes.add(
+                "outputs",
+                f"those of “{before.experiment.title}” in `{before.experiment.folder.name}`: a copy of it, whose runs are counted "
+                "once where experiments are put together",
+            )
         differing = [
             name for name in sorted(before.digests.keys() & after.digests.keys()) if name[:6] != "train."
         ]

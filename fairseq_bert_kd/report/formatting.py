@@ -1,5 +1,6 @@
 """Numbers and texts as the page shows them."""
 
+import re
 import unicodedata
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
@@ -10,6 +11,7 @@ if TYPE_CHECKING:  # the store's tools use this file too, and import no metrics
     from fairseq_bert_kd.evaluation.significance import Spread
 
 _HARMLESS = "\u200c\u200d\u200e\u200f"  # joiners and marks of direction, which scripts need
+_LANGUAGE = re.compile("[a-z]{2}([-_][A-Za-z]{2,4})?")  # de, zh_CN, sr-Latn
 _HIDDEN = {"Cc", "Cf", "Cs", "Zl", "Zp"}
 
 
@@ -26,6 +28,11 @@ def visible(value: Any) -> Any:
 def plain_name(text: str) -> str:
     """ASCII letters, digits, hyphens and underscores, for addresses and file names; a hyphen for anything else."""
     return "".join(c if c.isascii() and (c.isalnum() or c in "-_") else "-" for c in text)
+
+
+def language_attribute(code: str) -> str:
+    """`` lang="de"`` for screen readers, fonts and hyphenation; nothing if the ending of a text is no language's code."""
+    return f' lang="{code.replace("_", "-")}"' if _LANGUAGE.fullmatch(code) else ""
 
 
 def signed(value: float, digits: int = 2) -> str:

@@ -11,7 +11,7 @@ from fairseq_bert_kd.evaluation.significance import Spread
 from fairseq_bert_kd.report import formatting
 from fairseq_bert_kd.report.compare_runs import RunsRow, report_rows, runs_table
 from fairseq_bert_kd.report.compare_systems import GROUP_TITLES, verdict
-from fairseq_bert_kd.report.experiment_report import ExperimentReport
+from fairseq_bert_kd.report.experiment_report import ExperimentReport, is_copy
 from fairseq_bert_kd.report.formatting import plain_name, signed, visible
 from fairseq_bert_kd.report.panels import gains_panel
 from fairseq_bert_kd.report.plot_style import PANEL, Panel, svg_address, write_png
@@ -41,7 +41,7 @@ def slugs(reports: Sequence[ExperimentReport]) -> list[str]:
 
 def render(reports: Sequence[ExperimentReport]) -> str:
     """The whole page, experiments in the given order."""
-    jinja2 = import_extra("jinja2")
+    jinja2, markup = import_extra("jinja2"), import_extra("markupsafe").Markup
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(TEMPLATES),
         autoescape=True,
@@ -57,6 +57,7 @@ def render(reports: Sequence[ExperimentReport]) -> str:
         "title_of": lambda key: TITLES.get(key, key),
         "duration": formatting.duration,
         "percent": formatting.percent,
+        "language": lambda code: markup(formatting.language_attribute(code)),
     }
     environment.globals |= {
         "svg_address": svg_address,
@@ -83,12 +84,14 @@ def render(reports: Sequence[ExperimentReport]) -> str:
 
 
 def rows_together(reports: Sequence[ExperimentReport]) -> Iterator[tuple[list[str], list[RunsRow]]]:
-    """Titles and paired tests over all runs, for each task, size and metric with two or more experiments."""
+    """Titles and paired tests over all runs, for each task, size and metric with two or more experiments; copies are left out."""
     kinds: dict[tuple[str, str, str], list[ExperimentReport]] = {}
     for report in reports:
         if report.results is not None:
             kind = (report.experiment.task, report.experiment.size, report.results.unit)
-            kinds.setdefault(kind, []).append(report)
+            same = kinds.setdefault(kind, [])
+            if not any(is_copy(report, other) for other in same):
+                same.append(report)
     for several in kinds.values():
         if len(several) > 1 and (rows := report_rows([report.rows for report in several])):
             yield [report.experiment.title for report in several], rows

@@ -101,11 +101,12 @@ def length_panel(
         f"{item.shortest} to {item.longest} words {signed(item.gain)} ({signed(item.low)} to {signed(item.high)})"
         for item in bins
     )
+    tokenize = results.metrics[results.main_metric].settings.tokenize
     return Panel(
         name="gain-by-length",
         title=f"Gain by length of the reference, {results.unit}",
         caption=f"{labels[0]} against {labels[1]}, mean of the gains of {_seeds(seeds)}; bars: 95 % "
-        "bootstrap confidence over the bin’s sentences. Words as sacreBLEU’s 13a tokenizer counts them.",
+        f"bootstrap confidence over the bin’s sentences. Words as sacreBLEU’s {tokenize} tokenizer counts them.",
         alt=f"Gain by length of the reference: {listed}.",
         draw=partial(draw_lengths, bins=bins, unit=results.unit),
     )

@@ -141,7 +141,8 @@ def read_outputs(experiment: Experiment, subset: str, notes: Notes, comet: str =
         return None
     if experiment.kind == "text":
         texts = [text for output in outputs.values() for text in output.predictions]
-        for remark in remarks(texts, references, metrics[main].settings):
+        rouge = any(name.startswith("rouge") for name in metrics)
+        for remark in remarks(texts, references, metrics[main].settings, rouge):
             notes.add("outputs", remark)
     if sources is not None and len(sources) != len(references):
         notes.add(f"text/{subset}.{experiment.source_lang}", "not as long as the reference: it is not shown")
@@ -235,8 +236,8 @@ def further_scores(
         leaders: baseline and main system, which come first.
 
     Raises:
-        ValueError: another format, no score, or a score that is not a number; also TypeError, KeyError and
-            AttributeError if the record has another structure.
+        ValueError: another format, no score, a score that is not a number, or signatures that are not by set and score; also
+            TypeError, KeyError and AttributeError if the record has another structure.
     """
     if record["format"] != SCORES_FORMAT:
         raise ValueError(f"format {record['format']!r}, this code reads format {SCORES_FORMAT}")
@@ -251,6 +252,10 @@ def further_scores(
         raise ValueError("it holds no score")
     if not all(math.isfinite(value) for values in scores.values() for value in values.values()):
         raise ValueError("a score is not finite")
+
+    signatures = record["signatures"]
+    if not all(isinstance(named, Mapping) for named in signatures.values()):
+        raise ValueError("its signatures must be by set, then by score")
 
     def order(run: Run) -> tuple[int, str, int]:
         return (leaders.index(run.system) if run.system in leaders else 2, run.system, run.seed)
@@ -267,4 +272,4 @@ def further_scores(
                 row.values.setdefault(key, {})[run.seed] = value
                 if key in base:
                     row.gains.setdefault(key, {})[run.seed] = value - base[key]
-    return FurtherScores(name, keys, record["signatures"], record, list(rows.values()))
+    return FurtherScores(name, keys, signatures, record, list(rows.values()))

@@ -3,8 +3,9 @@
 import contextlib
 import importlib.metadata
 import json
+import math
 import platform
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,10 @@ _LIBRARIES = ("sacrebleu", "rouge-score", "numpy", "matplotlib")
 
 
 def write_results(path: str | Path, reports: Sequence[ExperimentReport]) -> None:
-    """Write the file. Scores are of both sets, gains of the page's. The same folders give the same bytes."""
+    """Write the file. Scores are of both sets, gains of the page's. The same folders give the same bytes.
+
+    JSON has no number that is not finite, such as the perplexity of a teacher that diverged: it is written as null.
+    """
     record = {
         "format": FORMAT,
         "written_by": "fairseq-bert-kd report",
@@ -30,9 +34,18 @@ def write_results(path: str | Path, reports: Sequence[ExperimentReport]) -> None
         "experiments": [experiment_record(report) for report in reports],
     }
     Path(path).parent.mkdir(parents=True, exist_ok=True)
-    text = json.dumps(record, indent=1, ensure_ascii=False, allow_nan=False)
+    text = json.dumps(_finite(record), indent=1, ensure_ascii=False, allow_nan=False)
     written = f"{text}\n".encode(errors="backslashreplace").decode()  # of texts that are no valid Unicode
     write_text(path, written)
+
+
+def _finite(value: Any) -> Any:
+    """The value with None in place of every number in it that is not finite."""
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, Mapping):
+        return {key: _finite(inner) for key, inner in value.items()}
+    return [_finite(inner) for inner in value] if isinstance(value, (list, tuple)) else value
 
 
 def _versions() -> dict[str, str]:

@@ -80,6 +80,7 @@ def test_command_prints_what_a_page_shows(tmp_path, capsys):
         ({"baseline": "control"}, [], "differ in their baseline (plain, control)"),
         ({"title": "one"}, [], "an experiment is given twice"),
         ({"runs": []}, ["--systems", "smoothed", "other"], "no system `other` has a score"),
+        ({"runs": experiments()[0]["runs"]}, [], "`one` and `two` have the same texts and scores"),
     ],
 )
 def test_refused(tmp_path, capsys, changes, arguments, said):

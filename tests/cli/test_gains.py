@@ -4,7 +4,7 @@ import pytest
 
 from fairseq_bert_kd.cli.main import cli_main
 from fairseq_bert_kd.evaluation.metric import MetricSettings
-from fairseq_bert_kd.evaluation.registry import table_metrics
+from fairseq_bert_kd.evaluation.registry import signatures, table_metrics
 from fairseq_bert_kd.evaluation.system_output import SystemOutput
 from fairseq_bert_kd.report.compare_positions import gain_by_position
 from tests.cli.test_score_translations import write_output
@@ -58,6 +58,8 @@ def test_command_prints_and_writes_the_same(folder, capsys):
     assert [(item["shortest"], item["longest"]) for item in record["reference_length"]] == [(5, 5), (8, 8)]
     assert [(item["shortest"], item["longest"]) for item in record["source_length"]] == [(1, 2), (3, 4)]
     assert "words of the source" in out
+    assert record["signatures"] == signatures({"bleu": table_metrics("bleu", MetricSettings())["bleu"]})
+    assert f"BLEU: {record['signatures']['BLEU']}" in out.splitlines()
     assert "50 to 100 %" in out
     assert "+50.00" in out
     assert gains(folder, *words) == 2

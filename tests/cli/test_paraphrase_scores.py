@@ -46,6 +46,10 @@ def test_table_and_results(files, capsys):
     assert right["ibleu_0.9"] == pytest.approx(90 - 0.1 * right["source_bleu"])
     assert right["rouge1"] == pytest.approx(100)
     assert "source-BLEU" in said
+    signatures = json.loads(results.read_text(encoding="utf-8"))["paraphrase_signatures"]
+    assert signatures["BLEU"].startswith("nrefs:var|case:mixed")
+    assert "use_stemmer:True" in signatures["ROUGE"]
+    assert all(f"{name}: {signature}" in said.splitlines() for name, signature in signatures.items())
     assert "evaluator" not in said
 
 

@@ -90,6 +90,8 @@ def test_user_errors(run, folder, tmp_path, capsys):
     assert "empty` is not an experiment: it has no experiment.json" in run(tmp_path / "empty", *out)[2]
     assert "none` is not an experiment" in run(tmp_path / "none", *out)[2]
     assert "an experiment is given twice" in run(folder, f"{folder}/", *out)[2]
+    (tmp_path / "link").symlink_to(folder)
+    assert "an experiment is given twice" in run(folder, tmp_path / "link", *out)[2]
     assert "--output and --results are both" in run(folder, *out, "--results", tmp_path / "r.html")[2]
     assert "is a folder; name a file" in run(folder, "--out", tmp_path)[2]
     assert not (tmp_path / "r.html").exists()

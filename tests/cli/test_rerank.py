@@ -33,6 +33,15 @@ def test_agreement(nbest, capsys):
     assert "3 sentences, 2 with another output than the first" in capsys.readouterr().out
 
 
+def test_no_agreement_in_a_script_that_rouge_does_not_read(tmp_path, capsys):
+    texts = ["Он стоит .", "Она сидит на стуле .", "Она сидит на стуле"]
+    lines = [f"D-0\t-0.5\t{text}\n" for text in texts]
+    (tmp_path / "nbest.out").write_text("".join(lines), encoding="utf-8")
+    assert rerank(tmp_path) == 2
+    assert "reads ASCII letters and digits only: 100% of their letters" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
 def test_cosine_takes_the_copy_unless_it_pays_for_it(chain, nbest):
     options = ("--by", "cosine", "--sentence-encoder", chain.bert, "--sources", nbest / "sources")
     assert rerank(nbest, *options) == 0

@@ -117,3 +117,11 @@ def test_joined_words():
     joined = [text.replace(" ", "") for text in GERMAN]
     assert any("hardly any spaces" in remark for remark in said(joined, GERMAN))
     assert not any("hardly any spaces" in remark for remark in said(CHINESE, CHINESE))
+
+
+@pytest.mark.parametrize(("language", "share"), [("Russian", "100%"), ("Arabic", "100%"), ("English", None)])
+def test_letters_that_rouge_does_not_read(language, share):
+    texts = TEXTS[language]
+    assert list(remarks(texts, texts, MetricSettings())) == []
+    found = list(remarks(texts, texts, MetricSettings(), rouge=True))
+    assert [remark.split(" of the letters")[0][-4:] for remark in found] == ([share] if share else [])

@@ -2,6 +2,7 @@ import json
 import math
 import subprocess
 import sys
+from itertools import product
 
 import numpy as np
 import pytest
@@ -17,6 +18,7 @@ from fairseq_bert_kd.evaluation.significance import (
     bootstrap_interval,
     paired_test,
     runs_test,
+    signed_rank_p,
     spread,
 )
 from fairseq_bert_kd.evaluation.system_output import SystemOutput
@@ -144,6 +146,16 @@ def test_resamples_without_a_score_do_not_count():
     assert 400 < 1 / paired_test("pearson", base, system).p - 1 < 600
 
 
+def test_an_interval_leaves_resamples_without_a_score_out():
+    """Of three rows that lie on a line every resample with a correlation has 100."""
+    values = [1.0, 2.0, 3.0]
+    output = SystemOutput(table_metrics("pearson", MetricSettings()), values, values)
+    low, high = bootstrap_interval(
+        lambda rows: output.subset_score("pearson", rows), np.arange(3), np.random.default_rng(SEED)
+    )
+    assert (low, high) == pytest.approx((100, 100))
+
+
 def test_spread_by_hand():
     assert spread([1.0, 2.0, 6.0]) == Spread(3.0, pytest.approx(7**0.5), 3)
     assert spread([4.0]) == Spread(4.0, None, 1)
@@ -174,12 +186,24 @@ def test_differences_that_are_equal_but_for_rounding_share_a_rank():
     assert runs_test(computed)[1:] == runs_test([0.1, 0.1, -0.1, 0.3, 0.0])[1:]
 
 
+@pytest.mark.parametrize(
+    "differences",
+    [[1, 1, 2, 3, 4, -5], [0.5, -0.5, 0.5, 2, 2, -1, 3, 0.5], [-1, -1, -2, 4, 4, 4, 5, 6, 6, -3]],
+)
+def test_p_of_signed_ranks_counts_all_signs(differences):
+    """Differences of one size have their mean rank, under every one of the 2**n patterns of signs."""
+    sizes = sorted(map(abs, differences))
+    ranks = [(2 * sizes.index(abs(d)) + sizes.count(abs(d)) + 1) / 2 for d in differences]
+    patterns = list(product([0, 1], repeat=len(ranks)))
+    sums = [sum(rank for rank, kept in zip(ranks, pattern, strict=True) if kept) for pattern in patterns]
+    seen = sum(rank for rank, d in zip(ranks, differences, strict=True) if d > 0)
+    tail = min(sum(value <= seen for value in sums), sum(value >= seen for value in sums))
+    assert signed_rank_p(differences) == pytest.approx(min(1, 2 * tail / len(patterns)))
+
+
 def test_runs_of_equal_size_in_many_runs():
-    """The same difference everywhere: a signed-rank sum n(n + 1)/2 of n runs, by the normal approximation with ties."""
+    """The same difference everywhere: the signed-rank test is the sign test."""
     n = 45
     found = runs_test([2.0] * 40 + [-2.0] * 5)
-    ranks = 5 * (n + 1) / 2  # of the worse runs, each of mean rank
-    sd = (n * (n + 1) * (2 * n + 1) / 24 - (n**3 - n) / 48) ** 0.5
-    z = (ranks - n * (n + 1) / 4) / sd
-    assert found.wilcoxon_p == pytest.approx(math.erfc(-z / 2**0.5))
     assert found.sign_p == pytest.approx(2 * sum(math.comb(n, k) for k in range(6)) / 2**n)
+    assert found.wilcoxon_p == pytest.approx(found.sign_p)

@@ -208,6 +208,17 @@ def test_places_in_a_page_are_filled_and_the_rest_is_kept(tmp_path):
         filled(page)
 
 
+@pytest.mark.parametrize(
+    "rest", ["", "kept\n<!-- table: results.json main -->\nold\n<!-- end of table -->\n"]
+)
+def test_a_place_without_an_end_takes_nothing_with_it(tmp_path, rest):
+    write_results(tmp_path / "results.json", [make_report(write_experiment(tmp_path / "toy", store=False))])
+    page = tmp_path / "README.md"
+    page.write_text(f"<!-- table: results.json main -->\nold\n{rest}")
+    with pytest.raises(ValueError, match=re.escape(f"{page} lacks `<!-- end of table -->` after")):
+        filled(page)
+
+
 @pytest.mark.parametrize("page", pages(), ids=lambda page: f"{page.parent.name}/{page.name}")
 def test_tables_in_our_pages_are_those_of_the_results_files(page):
     text = page.read_text(encoding="utf-8")

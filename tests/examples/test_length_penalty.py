@@ -28,7 +28,8 @@ def test_each_student_is_scored_with_the_penalty_that_is_best_on_validation(tmp_
         {"step": f"outputs/plain.1.{subset}", "seconds": 1, "command": f"{command} > somewhere", "ended": ""}
         for subset in ("valid", "test")
     ]
-    (folder / "steps.jsonl").write_text("".join(json.dumps(step) + "\n" for step in steps))
+    lines = "".join(json.dumps(step) + "\n" for step in steps)
+    (folder / "steps.jsonl").write_text(lines + '{"step": "outputs/pl')  # its last line was cut short
     run = [sys.executable, SCRIPT, folder, "--penalties", "1", "2"]
     printed = subprocess.run(run, capture_output=True, text=True, check=True).stdout.replace("\u00a0", " ")
     rows = [line for line in printed.splitlines() if line.startswith(("| plain", "| distilled"))]

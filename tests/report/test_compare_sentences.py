@@ -34,10 +34,16 @@ def test_bins_have_equal_counts():
 
 
 def test_sentences_of_one_length_share_a_bin():
-    lengths = np.array([1] * 5 + [2] * 30 + [9] * 5)
+    lengths = np.array([1] * 5 + [2] * 30 + [9] * 10)
     bins = equal_bins(lengths, 4)
     assert [sorted(set(lengths[part].tolist())) for part in bins] == [[1, 2], [9]]
-    assert sorted(np.concatenate(bins).tolist()) == list(range(40))
+    assert sorted(np.concatenate(bins).tolist()) == list(range(45))
+
+
+@pytest.mark.parametrize("lengths", [[7] * 49 + [9], [3] + [7] * 49, [1] * 5 + [2] * 30 + [9] * 5])
+def test_no_bin_has_fewer_sentences_than_an_interval_needs(lengths):
+    (bin_,) = equal_bins(np.array(lengths))
+    assert sorted(bin_.tolist()) == list(range(len(lengths)))
 
 
 @pytest.mark.parametrize(("count", "bins"), [(3, 1), (25, 2), (1000, 5)])
@@ -143,6 +149,11 @@ def test_equal_outputs_have_neither():
 )
 def test_diff(reference, text, spans):
     assert diff_words(reference, text) == spans
+
+
+def test_frequent_words_of_a_long_sentence_are_aligned_too():
+    text = " ".join(["a", "b"] * 150)
+    assert diff_words(f"x {text}", text) == [DiffSpan("missing", "x"), DiffSpan("same", text)]
 
 
 def test_case():

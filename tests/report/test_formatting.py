@@ -2,7 +2,14 @@ import pytest
 from markupsafe import Markup
 
 from fairseq_bert_kd.evaluation.significance import Spread
-from fairseq_bert_kd.report.formatting import duration, percent, signed, spread_text, visible
+from fairseq_bert_kd.report.formatting import (
+    duration,
+    language_attribute,
+    percent,
+    signed,
+    spread_text,
+    visible,
+)
 
 
 @pytest.mark.parametrize(
@@ -30,6 +37,21 @@ def test_visible_leaves_numbers_and_markup_unchanged():
 )
 def test_signed(value, text):
     assert signed(value) == text
+
+
+@pytest.mark.parametrize(
+    ("ending", "attribute"),
+    [
+        ("de", ' lang="de"'),
+        ("zh_CN", ' lang="zh-CN"'),
+        ("sr-Latn", ' lang="sr-Latn"'),
+        ("label", ""),
+        ('d"', ""),
+        ("", ""),
+    ],
+)
+def test_language_attribute(ending, attribute):
+    assert language_attribute(ending) == attribute
 
 
 def test_spread_text():

@@ -127,7 +127,7 @@ def test_beside_a_left_to_right_teacher(folder):
 
 
 def test_the_page_needs_nothing_else_and_is_accessible(complete):
-    _, text = complete
+    report, text = complete
     page = Page(text)
     assert not re.search(r"https?://|<script|<link|@import|url\(|src=(?!\"data:)", text)
     assert page.headings[0] == 1
@@ -144,6 +144,9 @@ def test_the_page_needs_nothing_else_and_is_accessible(complete):
         image["alt"] and image["src"].startswith("data:image/svg+xml;base64,") for image in page.all("img")
     )
     assert page.all("html") == [{"lang": "en-GB"}]
+    texts = [attributes.get("lang") for attributes in page.all("dd") if "dir" in attributes]
+    assert texts.count("de") == len(report.worst + report.best) > 0  # the store is of other texts
+    assert texts.count("en") == len(texts) - texts.count("de")
     targets = {link["href"][1:] for link in page.all("a")}
     assert targets <= set(identifiers)
 
@@ -241,6 +244,14 @@ def test_an_experiment_whose_baseline_alone_is_scored(folder):
     assert "paired bootstrap" not in text
 
 
+@pytest.mark.parametrize(("named", "used"), [("zh", "zh"), ("13b", "13a")])
+def test_words_are_counted_by_the_tokenizer_that_scores(folder, named, used):
+    write_json(folder / "experiment.json", small_experiments.experiment_record(bleu_tokenize=named))
+    report = make_report(folder)
+    assert f"sacreBLEU’s {used} tokenizer" in report.length_panel.caption
+    assert report.positions
+
+
 def test_several_experiments_have_a_summary(tmp_path):
     reports = [
         make_report(write_experiment(tmp_path / "a")),
@@ -277,8 +288,8 @@ def classes_experiment(folder, wrong, **changes):
 def test_many_runs_are_tested_over_the_runs(tmp_path):
     report = classes_experiment(tmp_path, wrong=[1, 3, 2, 4, 0, 5, 2])  # gains 30, 10, 20, 0, 40, -10, 20
     text = Page(render([report])).text.replace("\u00a0", " ")
-    # sign test of 5 and 1: 14/64; Wilcoxon's with tied differences by scipy's own choice of method
-    assert re.search(r"distilled plain 7 \+15\.71 ± 17\.18 5, 1, 1 0\.22 0\.\d+", text)
+    # sign test of 5 and 1: 14/64; signed ranks 1.5 against 19.5: {}, 1.5, 1.5 of 64, twice
+    assert "distilled plain 7 +15.71 ± 17.18 5, 1, 1 0.22 0.094" in text
     few = classes_experiment(tmp_path / "few", wrong=[1, 3, 2, 4, 0])
     assert "Over the runs" not in render([few])
 
@@ -293,6 +304,20 @@ def test_runs_of_several_experiments_are_tested_together(tmp_path):
     assert "Over the runs of 2 experiments" in text
     assert "distilled plain 6 +21.67 ± 11.69 6, 0, 0 0.031" in text  # 2/64
     assert "First, Second: each run" in text
+
+
+def test_a_copy_of_an_experiment_counts_once(tmp_path):
+    runs = {"a": [3, 2, 1], "b": [3, 2, 1], "c": [0, 3, 2]}
+    reports = [classes_experiment(tmp_path / name, wrong, title=name) for name, wrong in runs.items()]
+    note_other_data(reports)
+    noted = {
+        note.text.split(",")[0] for report in reports for note in report.notes if note.where == "outputs"
+    }
+    assert noted == {"those of “a” in `a`: a copy of it"}
+    text = Page(render(reports)).text.replace("\u00a0", " ")
+    assert "Over the runs of 2 experiments" in text
+    assert "distilled plain 6 +21.67 ± 11.69 6, 0, 0 0.031" in text
+    assert "a, c: each run" in text
 
 
 def test_experiments_with_more_and_less_training_text_show_how_the_gain_grows(tmp_path):
@@ -416,6 +441,7 @@ def test_scores_that_do_not_fit_the_runs_are_left_out(folder):
         ('{"format": 2}', "format 2, this code reads format 1"),
         (json.dumps(other_scores(tokenised=float("nan"))), "a score is not finite"),
         (json.dumps(other_scores(tokenised="much")), "could not convert"),
+        (json.dumps(other_scores() | {"signatures": {"tokenised": "case:lc"}}), "signatures must be by set"),
     ],
 )
 def test_files_without_scores_are_left_out(folder, content, reason):
@@ -426,6 +452,17 @@ def test_files_without_scores_are_left_out(folder, content, reason):
     assert note.where == "scores-tokenised.json"
     assert reason in note.text
     assert "Further scores" not in render([report])
+
+
+def test_numbers_that_json_has_not_are_null_in_the_results_file(folder, tmp_path):
+    write_json(folder / "scores-tokenised.json", other_scores() | {"beside": [float("nan"), 1.5]})
+    log = folder / "logs/teacher.log"
+    log.write_text(log.read_text().replace("ppl 4.00", "ppl inf"))
+    write_results(tmp_path / "results.json", [make_report(folder)])
+    (experiment,) = json.loads((tmp_path / "results.json").read_text())["experiments"]
+    assert experiment["other_scores"]["tokenised"]["beside"] == [None, 1.5]
+    assert experiment["teachers"]["teacher"]["perplexity"] is None
+    assert experiment["teachers"]["teacher"]["masked_accuracy"] == 62.4
 
 
 def test_results_file(folder, tmp_path):
