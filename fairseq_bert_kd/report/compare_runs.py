@@ -130,7 +130,7 @@ def _check_alike(experiments: Sequence[Record], baseline: str | None) -> None:
 
 
 def _is_copy(one: Record, other: Record) -> bool:
-    mine, theirs = ([*_scores([experiment | {"title": ""}]).items()] for experiment in (one, other))
+    mine, theirs = ([*_scores([{**experiment, "title": ""}]).items()] for experiment in (one, other))
     return bool(mine) and one.get("text_sha256") == other.get("text_sha256") and mine == theirs
 
 
