@@ -220,7 +220,7 @@ def test_tests_of_this_session_reach_it(command):
     before = answered(shims)
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.stdout.startswith("fairseq-bert-kd ")
-    assert answered(shims) == before + 1
+    assert answered(shims) > before  # another worker's commands may count meanwhile
 
 
 def test_it_ends_with_its_session():
