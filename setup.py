@@ -47,6 +47,8 @@ setup(
             "hypothesis>=6",
             "pytest-cov>=5",
             "pytest-xdist>=3",
+            "pytest-timeout>=2.2",
+            "pytest-instafail>=0.5",
             "ruff",
             "mypy>=1.11",
             "pyarrow>=14",
