@@ -33,7 +33,7 @@ def main(args: argparse.Namespace) -> None:
     experiments = [experiment for path in args.results for experiment in read_experiments(path)]
     lines = runs_table(runs_rows(experiments, args.baseline, args.systems))
     for line in [lines[0], ["---"] * len(lines[0]), *lines[1:]]:
-        print(f"| {' | '.join(line)} |")
+        print("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |")
 
 
 def read_experiments(path: str) -> list[dict[str, Any]]:

@@ -236,6 +236,6 @@ def compare(
         before, after = baseline.scores[name], system.scores[name]
         found[name] = {"score": before, "difference": after - before, "p": test.p, "test": test.signature}
         print(
-            f"against {path}: {metrics[name].title} {before:.2f}, {after - before:+.2f}, p = {test.p:.4f} ({test.description})"
+            f"against {path}: {metrics[name].title} {before:.2f}, {after - before:+.2f}, p = {test.p:.2g} ({test.description})"
         )
     return {"predictions": path, **found}

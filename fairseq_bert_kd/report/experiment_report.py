@@ -41,6 +41,7 @@ from fairseq_bert_kd.report.read_logs import TrainingLog, read_student_logs, rea
 from fairseq_bert_kd.report.read_scores import (
     FurtherScores,
     ScoredOutputs,
+    note_same_outputs,
     read_further_scores,
     read_outputs,
 )
@@ -173,6 +174,8 @@ def make_report(
     stores = read_stores(experiment, notes)
     logs, teachers = read_student_logs(experiment, notes), read_teacher_logs(experiment, notes)
     results = read_outputs(experiment, subset, notes, comet)
+    if results:
+        note_same_outputs(results, notes)
     report = ExperimentReport(
         experiment=experiment,
         notes=notes,

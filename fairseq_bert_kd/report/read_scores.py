@@ -167,6 +167,21 @@ def _read_text(
     return lines
 
 
+def note_same_outputs(results: ScoredOutputs, notes: Notes) -> None:
+    """Note seeds of a system that put out the same, as copies of one training do."""
+    first: dict[tuple[Any, ...], int] = {}
+    for run in results.experiment.runs:
+        if run.name not in results.outputs:
+            continue
+        seed = first.setdefault((run.system, *results.outputs[run.name].predictions), run.seed)
+        if seed != run.seed:
+            notes.add(
+                f"outputs/{run.name}",
+                f"the same as with seed {seed}: they count as two runs, and their spread says nothing about training; see that each was "
+                "trained with its own seed",
+            )
+
+
 @dataclass
 class FurtherRow:
     """A system on a set.

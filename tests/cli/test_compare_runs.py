@@ -60,12 +60,16 @@ def test_other_scores_are_not_put_together():
 
 
 def test_command_prints_what_a_page_shows(tmp_path, capsys):
-    paths = [tmp_path / "one.json", tmp_path / "two.json"]
-    for path, record in zip(paths, experiments(), strict=True):
+    paths, made = [tmp_path / "one.json", tmp_path / "two.json"], experiments()
+    for run in [*made[0]["runs"], *made[1]["runs"]]:
+        if run["system"] == "control":
+            run["label"] = "control | its name"
+    for path, record in zip(paths, made, strict=True):
         path.write_text(json.dumps({"experiments": [record]}))
     assert cli_main(["compare-runs", *map(str, paths)]) == 0
     printed = capsys.readouterr().out
-    assert printed.replace("\u00a0", " ") == paired_runs_table(experiments())
+    assert printed.replace("\u00a0", " ") == paired_runs_table(made)
+    assert r"| control \| its name | the plain one |" in printed
     row = next(line for line in printed.splitlines() if "smoothed" in line)
     assert "| the plain one | 6 | +2.50" in row
     assert "| 5, 1, 0 | 0.062 | 0.062 |" in row

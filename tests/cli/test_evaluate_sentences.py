@@ -84,7 +84,7 @@ def test_a_paired_test_against_other_predictions(folder, tmp_path, capsys):
     assert evaluate(folder, "classes", "--against", tmp_path / "other") == 0
     said = capsys.readouterr().out
     # six sentences that only one has right: 2 * (1/2)^6
-    assert "accuracy 70.00, +30.00, p = 0.0312 (McNemar" in said
+    assert "accuracy 70.00, +30.00, p = 0.031 (McNemar" in said
 
 
 def test_numbers(folder, tmp_path, capsys):

@@ -60,6 +60,11 @@ def write_output(path: Path, texts: list[str]) -> None:
     write_text(path, ["INFO | loading", *lines, "Generate test with beam=5"])
 
 
+def of_seed(texts: list[str], seed: int) -> list[str]:
+    """Texts that differ between seeds and have the same scores."""
+    return [*texts[:-1], texts[-1].replace(" .", f"{' ' * seed}.")]
+
+
 def log_lines(updates: int, offset: float = 0.0, name: str = "bleu 20.5") -> list[str]:
     """Training lines every 100 updates and a validation every 200, as fairseq's simple format has them."""
     lines = ["2026-11-21 | INFO | fairseq_cli.train | {'_name': None, 'num_updates': 99}"]
@@ -129,8 +134,8 @@ def write_experiment(folder: Path, runs: bool = True, store: bool = True, **chan
     write_text(folder / "logs" / "teacher.log", [*teacher, done()])
     if runs:
         for seed in (1, 2):
-            add_run(folder, "plain", seed, WORSE)
-            add_run(folder, "distilled", seed, BETTER)
+            add_run(folder, "plain", seed, of_seed(WORSE, seed))
+            add_run(folder, "distilled", seed, of_seed(BETTER, seed))
     if store:
         data = write_data(folder / "data-bin")
         write_store(data / "train.de-en.en.topk", make_info(gold=True), PAIRS)

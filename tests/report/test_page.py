@@ -370,7 +370,8 @@ def test_an_experiment_of_classes(folder):
         write_text(folder / f"outputs/distilled.{seed}.test.out", ["yes", "no", "no"])
     report = make_report(folder)
     page = Page(render([report]))
-    assert report.notes == []
+    same = [note.where for note in report.notes if "the same as with seed 1" in note.text]
+    assert same == [note.where for note in report.notes] == ["outputs/distilled.2", "outputs/plain.2"]
     assert "a difference of +66.67 ± 0.00 accuracy" in page.text
     assert (
         "p: McNemar’s exact test, two-sided. It is about other sentences like the 3 of the test set"
