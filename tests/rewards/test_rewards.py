@@ -23,6 +23,7 @@ from fairseq_bert_kd.rewards.similarity import CosineReward, MeanVectors
 from fairseq_bert_kd.storage.sentence_data import SentenceSpec
 from fairseq_bert_kd.tokenization.hf_tokenizer import HfTokenizer
 from tests.rewards.case_readers import evaluator_reading
+from tests.tiny_chain import logged
 from tests.tiny_sentences import prepare, write_table
 from tests.tiny_sentences import train as train_sentences
 
@@ -84,6 +85,18 @@ def test_overlap_by_hand():
     assert SourceBleu()(*pairs) == pytest.approx([1, 0], abs=1e-9)
     # half of the source: all of its 1- and 2-grams, and the brevity penalty of 2 words for 4
     assert SourceBleu()(["a b c d"], ["a b"], ["x"]) == pytest.approx([np.exp(1 - 4 / 2)])
+
+
+@pytest.mark.parametrize(
+    ("references", "said"), [(["Wie schön ist es"], 0), (["ein Hund", "Собака спит"], 1), (["Собака"], 1)]
+)
+def test_rouge_says_once_that_it_does_not_read_a_script(references, said):
+    reward = RougeReward("rouge-2")
+    with logged("fairseq_bert_kd.rewards.overlap") as messages:
+        for _ in range(2):
+            assert len(reward(references, references, references)) == len(references)
+    assert len(messages) == said
+    assert all("Reward by `bleu` instead" in message for message in messages)
 
 
 def test_sums():
