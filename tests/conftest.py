@@ -1,9 +1,11 @@
 import gc
 import os
+import threading
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from tqdm import tqdm
 
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # fairseq forks; the library warns otherwise
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # tests need no network
@@ -12,6 +14,10 @@ os.environ.setdefault("KD_GIVEN_GPUS", os.environ.get("CUDA_VISIBLE_DEVICES", "a
 os.environ["CUDA_VISIBLE_DEVICES"] = os.environ.get("CUDA_VISIBLE_DEVICES", "0").split(",")[0]
 # before torch is imported: tests fork, and a pool of OpenMP threads does not survive that
 os.environ["OMP_NUM_THREADS"] = "1"
+# Before the first progress bar, whoever draws it: tqdm's own lock is shared with forked processes, and one that is killed while it
+# holds it stops all others for ever. Its classes inherit this one only if none has a lock of its own yet.
+tqdm.set_lock(threading.RLock())
+tqdm.monitor_interval = 0  # no thread beside those that fork
 
 
 def pytest_configure(config):

@@ -10,6 +10,7 @@ import time
 
 import pytest
 from tqdm import tqdm
+from tqdm.auto import tqdm as auto_tqdm
 
 from fairseq_bert_kd.storage.merge import merge_shards
 from fairseq_bert_kd.storage.shards import Shard, shard_path
@@ -35,9 +36,7 @@ def run_in_child(work, kill_after=None, kill_at_call=None):
     child = os.fork()
     if not child:
         sys.stdout = sys.stderr = open(os.devnull, "w")  # noqa: SIM115 - the child ends here
-        tqdm.set_lock(
-            threading.RLock()
-        )  # its own is shared by all children, and one may die while it holds it
+        tqdm.set_lock(threading.RLock())  # another thread may hold the parent's, see conftest.py
         if kill_at_call is not None:
             die_at(kill_at_call)
         status = 1
@@ -79,6 +78,17 @@ def die_at(number):
 
     for name in CALLS:
         setattr(os, name, dying(getattr(os, name)))
+
+
+def test_no_progress_bar_shares_a_lock_between_processes():
+    def check():
+        for _ in auto_tqdm(range(1)):  # what transformers draws
+            pass
+        assert auto_tqdm.get_lock() is tqdm.get_lock()
+        assert isinstance(tqdm.get_lock(), type(threading.RLock()))
+
+    check()
+    assert run_in_child(check)
 
 
 @pytest.fixture(scope="module")
