@@ -23,7 +23,15 @@ from fairseq_bert_kd.evaluation.registry import METRICS, TITLES
 from fairseq_bert_kd.evaluation.significance import Spread, spread
 from fairseq_bert_kd.report.compare_runs import runs_rows, runs_table
 from fairseq_bert_kd.report.compare_systems import GROUP_TITLES
-from fairseq_bert_kd.report.formatting import duration, list_text, p_text, percent, signed, spread_text
+from fairseq_bert_kd.report.formatting import (
+    duration,
+    list_text,
+    markdown_table,
+    p_text,
+    percent,
+    signed,
+    spread_text,
+)
 from fairseq_bert_kd.report.read_experiment import MAIN_GROUP, RUN_FIELDS, Run, step_rows
 from fairseq_bert_kd.report.read_scores import PREFIX, FurtherScores, further_scores
 
@@ -271,9 +279,7 @@ def _reference(experiment: Record) -> str | None:
 
 
 def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    lines = [head, ["---"] * len(head), *rows]
-    text = "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines)
-    return text.replace("\u00a0", " ")
+    return markdown_table(head, rows).replace("\u00a0", " ")
 
 
 def pages() -> list[Path]:

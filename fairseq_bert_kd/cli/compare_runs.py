@@ -5,6 +5,7 @@ import json
 from typing import Any
 
 from fairseq_bert_kd.report.compare_runs import runs_rows, runs_table
+from fairseq_bert_kd.report.formatting import markdown_table
 
 HELP = """Gains of systems over a baseline in all runs of one or several experiments, each run against the baseline's of the same
 experiment and seed: mean, standard deviation, the sign test and Wilcoxon's signed-rank test, both two-sided and exact."""
@@ -31,9 +32,8 @@ def main(args: argparse.Namespace) -> None:
         ValueError: see `runs_rows`, or a file is no results file.
     """
     experiments = [experiment for path in args.results for experiment in read_experiments(path)]
-    lines = runs_table(runs_rows(experiments, args.baseline, args.systems))
-    for line in [lines[0], ["---"] * len(lines[0]), *lines[1:]]:
-        print("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |")
+    head, *rows = runs_table(runs_rows(experiments, args.baseline, args.systems))
+    print(markdown_table(head, rows))
 
 
 def read_experiments(path: str) -> list[dict[str, Any]]:

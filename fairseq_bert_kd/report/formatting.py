@@ -2,7 +2,7 @@
 
 import re
 import unicodedata
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from fairseq_bert_kd.storage import probabilities
@@ -52,6 +52,12 @@ def spread_text(value: "Spread | None", digits: int = 2, sign: bool = False) -> 
 def p_text(p: float) -> str:
     """p-value with three digits: the smallest of 1,000 resamples is 0.001."""
     return f"{p:.3f}"
+
+
+def markdown_table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """A table in Markdown, a line each; a bar in a cell stays in it."""
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines)
 
 
 def list_text(values: Iterable[object]) -> str:

@@ -31,8 +31,7 @@ class RougeReward(Reward):
         self._warned = False
 
     def _scores(self, sources: list[str], hypotheses: list[str], references: list[str]) -> Scores:
-        unread = unread_share(Counter("".join(references)))
-        if unread >= UNREAD and not self._warned:
+        if not self._warned and (unread := unread_share(Counter("".join(references)))) >= UNREAD:
             self._warned = True
             LOGGER.warning(
                 "reward %s does not see %.0f %% of the letters of these references: ROUGE takes out all but ASCII letters and digits. "
