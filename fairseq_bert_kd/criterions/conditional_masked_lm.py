@@ -9,6 +9,7 @@ from fairseq.criterions import FairseqCriterion, register_criterion
 from fairseq.logging import metrics
 
 from fairseq_bert_kd.criterions.log_sums import log_sums
+from fairseq_bert_kd.functional.best_token import best_token
 
 
 @register_criterion("conditional_masked_lm")
@@ -30,7 +31,7 @@ class ConditionalMaskedLMCriterion(FairseqCriterion):
         loss = F.cross_entropy(logits.float(), target, reduction="sum" if reduce else "none")
         n_predicted = target.numel()
         with torch.no_grad():
-            n_correct = (logits.argmax(dim=-1) == target).sum()
+            n_correct = (best_token(logits) == target).sum()
         logging_output = {
             "loss": loss.data,
             "n_correct": n_correct,

@@ -8,6 +8,7 @@ from fairseq.criterions import FairseqCriterion, register_criterion
 from fairseq.logging import metrics
 
 from fairseq_bert_kd.criterions.log_sums import log_sums
+from fairseq_bert_kd.functional.best_token import best_token
 from fairseq_bert_kd.functional.entity_fusion import entity_alignment_loss
 
 SUMS = (
@@ -45,7 +46,7 @@ class EntityMaskedLMCriterion(FairseqCriterion):
         n_predicted, n_aligned = target.numel(), labels.numel()
         loss = token_loss + entity_loss * (n_predicted / max(n_aligned, 1))
         with torch.no_grad():
-            n_correct = (logits.argmax(dim=-1) == target).sum()
+            n_correct = (best_token(logits) == target).sum()
             n_candidates = labels.unique().numel()
         logging_output = {
             "loss": loss.data,

@@ -13,6 +13,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from fairseq_bert_kd.functional.best_token import best_token
+
 BLOCK = 128  # tokens whose probabilities are added first; a draw finds its block, then its token
 SHRINK = 0.75  # rows are taken out of the batch when at most this share is unfinished
 
@@ -232,7 +234,7 @@ class _Scratch:
         blocks = weights.view(len(logits), -1, BLOCK).sum(dim=2)  # (rows, blocks)
         sums = blocks.cumsum(dim=1)
         total = sums[:, -1]
-        chosen = logits.argmax(dim=1) if draws is None else _find(weights, blocks, sums, draws * total)
+        chosen = best_token(logits) if draws is None else _find(weights, blocks, sums, draws * total)
         log_total = total.log() + best.squeeze(1)
         log_probs = logits.gather(1, chosen[:, None]).squeeze(1) - log_total
         logits.clamp_(min=torch.finfo(logits.dtype).min)  # 0 times infinity is no number
