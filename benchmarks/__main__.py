@@ -21,6 +21,7 @@ MODULES = {
     "dump": "benchmarks.dump",
     "step": "benchmarks.step",
     "operations": "benchmarks.operations",
+    "optimizer": "benchmarks.optimizer",
     "loading": "benchmarks.loading",
     "startup": "benchmarks.startup",
     "teacher-training": "benchmarks.teacher_training",

@@ -4,12 +4,13 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from fairseq.optim import register_optimizer
-from fairseq.optim.adam import FairseqAdam, FairseqAdamConfig
 from torch import nn
+
+from fairseq_bert_kd.optim.fused_adam import FusedAdam, FusedAdamConfig
 
 
 @dataclass
-class AdamByPartConfig(FairseqAdamConfig):
+class AdamByPartConfig(FusedAdamConfig):
     """Options of fairseq's Adam, and the learning rates' factors."""
 
     lr_scales: str = field(
@@ -23,7 +24,7 @@ class AdamByPartConfig(FairseqAdamConfig):
 
 
 @register_optimizer("adam_by_part", dataclass=AdamByPartConfig)
-class AdamByPart(FairseqAdam):
+class AdamByPart(FusedAdam):
     """fairseq's Adam whose learning rate is multiplied by a factor for the parts that ``--lr-scales`` names.
 
     New layers on a pre-trained encoder need a higher one than the encoder (Howard and Ruder, ACL 2018, "discriminative

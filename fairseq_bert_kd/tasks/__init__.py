@@ -32,6 +32,7 @@ import fairseq_bert_kd.models.sentence_lstm  # noqa: E402
 import fairseq_bert_kd.models.student_presets  # noqa: E402
 import fairseq_bert_kd.models.tinybert  # noqa: E402
 import fairseq_bert_kd.optim.adam_by_part  # noqa: E402
+import fairseq_bert_kd.optim.fused_adam  # noqa: E402
 import fairseq_bert_kd.tasks.conditional_masked_lm  # noqa: E402
 import fairseq_bert_kd.tasks.entity_sentence_prediction  # noqa: E402
 import fairseq_bert_kd.tasks.ranking_margin  # noqa: E402
