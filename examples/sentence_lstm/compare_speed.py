@@ -2,9 +2,9 @@
 
     OMP_NUM_THREADS=1 python compare_speed.py OUT_DIR --teacher TEACHER
 
-OUT_DIR is a folder that examples/run.py wrote. Batches are the first sentences of the validation corpus in their order, from token ids to
-vectors; models take turns, and the best of several rounds counts, which was disturbed least. The figures go to
-OUT_DIR/scores-speed.json, which `fairseq-bert-kd report` shows in its page and results file.
+OUT_DIR is a folder that examples/run.py wrote. Batches are the first sentences of the validation corpus, from token ids to vectors: one at a time,
+in the order of the corpus, where the teacher reads the padding of longer sentences, and sorted by length, where there is
+little. Models take turns, and the best of several rounds counts, which was disturbed least. The figures go to OUT_DIR/scores-speed.json, which `fairseq-bert-kd report` shows in its page and results file.
 """
 
 import argparse
@@ -21,7 +21,12 @@ from fairseq_bert_kd.data.sentence_dataset import padded
 from fairseq_bert_kd.report.read_experiment import Notes, Run, read_experiment
 from fairseq_bert_kd.storage.fairseq_data import open_sides, sentence_files
 
-BATCHES, ROUNDS, SENTENCES = (1, 32), 5, 320
+BATCHES = {
+    "batch 1": (1, False),
+    "batch 32": (32, False),
+    "batch 32, sorted": (32, True),
+}  # size; sorted by length
+ROUNDS, SENTENCES = 5, 320
 CORPUS, SUBSET, TEACHER = "data-corpus", "valid", "teacher"
 EMBEDDINGS = ("embedding.", "encoder.embeddings.word_embeddings.")
 
@@ -40,15 +45,15 @@ def seconds(model: Any, ready: list[tuple[torch.Tensor, torch.Tensor]]) -> float
     return time.perf_counter() - started
 
 
-def rates(models: dict[str, Any], texts: list[Any], pad: int, rounds: int) -> dict[str, dict[int, float]]:
-    """Sentences per second by model and batch size."""
-    found: dict[str, dict[int, float]] = {name: {} for name in models}
-    for size in BATCHES:
-        ready = batches(texts, size, pad)
+def rates(models: dict[str, Any], texts: list[Any], pad: int, rounds: int) -> dict[str, dict[str, float]]:
+    """Sentences per second by model and kind of batches."""
+    found: dict[str, dict[str, float]] = {name: {} for name in models}
+    for kind, (size, ordered) in BATCHES.items():
+        ready = batches(sorted(texts, key=len) if ordered else texts, size, pad)
         for _ in range(rounds):
             for name, model in models.items():
                 rate = len(texts) / seconds(model, ready)
-                found[name][size] = max(rate, found[name].get(size, 0.0))
+                found[name][kind] = max(rate, found[name].get(kind, 0.0))
     return found
 
 
@@ -95,9 +100,9 @@ def main() -> None:
         row: dict[str, Any] = {"system": run.system, "seed": run.seed, "subset": "test"}
         row["parameters, million"] = parameters(model, True) / 1e6
         row["without embeddings"] = parameters(model, False) / 1e6
-        for size in BATCHES:
-            row[f"sentences/s, batch {size}"] = speed[name][size]
-            row[f"times the teacher's, batch {size}"] = speed[name][size] / speed[TEACHER][size]
+        for kind in BATCHES:
+            row[f"sentences/s, {kind}"] = speed[name][kind]
+            row[f"times the teacher's, {kind}"] = speed[name][kind] / speed[TEACHER][kind]
         rows.append(row)
         print(json.dumps(row))
     said = f"one thread, {len(texts)} sentences of the corpus, best of {args.rounds} rounds, load {os.getloadavg()[0]:.1f}"
