@@ -98,7 +98,11 @@ class Workflow:
                     f"{self.out} is in use by another start, or by a step that outlived one. Wait until it ends, or end it"
                 ) from None
             doit: Any = {"verbosity": 2, "continue": True, "reporter": "error-only", "backend": "json"}
-            doit |= {"num_process": self.jobs, "par_type": "thread", "dep_file": str(self.out / "doit.json")}
+            records = self.out / "doit.json"
+            records.unlink(
+                missing_ok=True
+            )  # `done` says what is done; a full disk can leave this file cut short
+            doit |= {"num_process": self.jobs, "par_type": "thread", "dep_file": str(records)}
             return int(run_tasks(ModuleTaskLoader({"DOIT_CONFIG": doit, "task_steps": self._tasks}), {}))
 
     def _tasks(self) -> Iterator[dict[str, Any]]:

@@ -48,6 +48,14 @@ def test_steps_run_once_in_order_and_are_noted(out, capsys):
     assert "== first: done before\n" in capsys.readouterr().out
 
 
+def test_records_that_a_full_disk_cut_short_stop_nothing(out):
+    steps = [Step("first", "echo x >> made"), Step("last", "cat made > seen", after=["first"])]
+    Workflow(out, steps[:1], jobs=1).run()
+    (out / "doit.json").write_text('{"first": {"_values_:')
+    assert Workflow(out, steps, jobs=1).run() == 0
+    assert (out / "made").read_text() == (out / "seen").read_text() == "x\n"
+
+
 def test_a_step_that_was_done_otherwise_is_kept_and_says_so(out, capsys):
     Workflow(out, [Step("first", "echo one > made")], jobs=1).run()
     Workflow(out, [Step("first", "echo two > made")], jobs=1).run()
