@@ -8,6 +8,7 @@ A page (default: README.md, examples/*/README.md, docs/*.md) marks each place by
     <!-- end of table -->
 
 The file, or the files one after another, are relative to the page. Names of tables follow it (see `markdown_tables`); without names it is all groups of systems.
+A file of `fairseq-bert-kd gains --json` has the tables `reference_length`, `source_length` and `position`.
 The name `training-pairs` alone is one table of all experiments, and so is `paired-runs`, every system over all runs of
 them against their baseline (`paired-runs:SYSTEM`: against that one).
 """
@@ -41,6 +42,7 @@ PLACE = re.compile(rf"(?P<head>{HEAD})(?P<table>.*?)(?P<tail><!-- end of table -
 Record = Mapping[str, Any]
 GROWTH_TABLE = "training-pairs"
 RUNS_TABLE = "paired-runs"
+GAIN_TABLES = ("reference_length", "source_length", "position")
 _SHOWN_K = ("1", "8", "64")
 _TEACHER_HEAD = ("teacher's updates", "masked accuracy, perplexity (validation)")
 _SAME_IN_GROWTH = ("task", "size", "teacher", "baseline", "main", "metric", "lowercase", "bleu_tokenize")
@@ -139,6 +141,53 @@ def paired_runs_table(experiments: Sequence[Record], name: str = RUNS_TABLE) -> 
     """
     head, *rows = runs_table(runs_rows(experiments, name.partition(":")[2] or None))
     return _table(head, rows) + "\n"
+
+
+def gain_tables(record: Record, names: Sequence[str] | None = None) -> str:
+    """Gains by length and by position that ``fairseq-bert-kd gains`` found.
+
+    Args:
+        record: what it wrote.
+        names: of `GAIN_TABLES`, in this order; None for all that it holds.
+
+    Raises:
+        ValueError: the file has no such gains.
+    """
+    present = [name for name in GAIN_TABLES if name in record]
+    for name in names or ():
+        if name not in present:
+            raise ValueError(f"no gains of the name `{name}`; there are: {list_text(present) or 'none'}")
+    return "\n\n".join(_gain_table(record, name) for name in names or present) + "\n"
+
+
+def _gain_table(record: Record, name: str) -> str:
+    """Gain of each bin with its interval; by position also what the baseline has."""
+    bins, unit = record[name], TITLES[record["metric"]]
+    intervals = [f"{signed(item['low'])} to {signed(item['high'])}" for item in bins]
+    if name == "position":
+        head = [
+            "part of the reference",
+            f"{record['order']}-grams",
+            record["baseline"],
+            "gain, per 100",
+            "interval",
+        ]
+        rows = [
+            [
+                f"{item['first']} to {item['last']} %",
+                f"{item['ngrams']:,}",
+                f"{item['baseline']:.2f}",
+                signed(item["gain"]),
+            ]
+            for item in bins
+        ]
+    else:
+        head = [f"words of the {name.partition('_')[0]}", "sentences", f"gain, {unit}", "interval"]
+        rows = [
+            [f"{item['shortest']} to {item['longest']}", f"{item['sentences']:,}", signed(item["gain"])]
+            for item in bins
+        ]
+    return _table(head, [[*row, interval] for row, interval in zip(rows, intervals, strict=True)])
 
 
 def groups_of(experiment: Record) -> list[str]:
@@ -305,11 +354,12 @@ def filled(page: Path) -> str:
     def table(place: re.Match[str]) -> str:
         names = place["groups"].split()
         files = [page.parent / file for file in place["files"].split()]
-        experiments = [
-            record for file in files for record in json.loads(file.read_text(encoding="utf-8"))["experiments"]
-        ]
+        records = [json.loads(file.read_text(encoding="utf-8")) for file in files]
+        experiments = [found for record in records for found in record.get("experiments", ())]
         try:
-            if names == [GROWTH_TABLE]:
+            if not experiments:
+                text = "\n".join(gain_tables(record, names or None) for record in records)
+            elif names == [GROWTH_TABLE]:
                 text = growth_table(experiments)
             elif names and names[0].split(":")[0] == RUNS_TABLE:
                 text = "\n".join(paired_runs_table(experiments, name) for name in names)

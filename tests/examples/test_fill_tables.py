@@ -231,3 +231,25 @@ def test_results_name_no_folder_of_a_machine():
     assert files
     for file in files:
         assert re.findall(r"(?<![\w.\])}*])/\w+/[\w/.-]*", file.read_text(encoding="utf-8")) == [], file
+
+
+def test_gains_by_length_and_position(tmp_path):
+    interval = {"low": -0.25, "high": 1.5}
+    gains = {
+        "baseline": "plain", "system": "distilled", "metric": "bleu", "order": 2,
+        "reference_length": [{"shortest": 5, "longest": 10, "sentences": 1290, "gain": -0.034, **interval}],
+        "position": [{"first": 0, "last": 20, "ngrams": 2397, "baseline": 50.188, "gain": 0.862, **interval}],
+    }  # fmt: skip
+    (tmp_path / "gains.json").write_text(json.dumps(gains))
+    page = tmp_path / "page.md"
+    page.write_text("<!-- table: gains.json position reference_length -->\n<!-- end of table -->\n")
+    text = filled(page)
+    assert "| part of the reference | 2-grams | plain | gain, per 100 | interval |" in text
+    assert "| 0 to 20 % | 2,397 | 50.19 | +0.86 | −0.25 to +1.50 |" in text
+    assert "| words of the reference | sentences | gain, BLEU | interval |" in text
+    assert "| 5 to 10 | 1,290 | −0.03 | −0.25 to +1.50 |" in text
+    page.write_text(text.replace("gains.json position", "gains.json source_length"))
+    with pytest.raises(
+        ValueError, match="no gains of the name `source_length`; there are: reference_length, position"
+    ):
+        filled(page)
