@@ -139,7 +139,7 @@ def load_tensors(path: str) -> Any:
             raise ValueError(file_fault(path)) from None
         raise ValueError(
             f"`{path}` is not a readable torch checkpoint: it is damaged or something else; give the .pt file that "
-            "fairseq-train wrote"
+            "fairseq-train wrote. If a full disk cut it short, remove it, and go on from the newest whole one of its folder (--restore-file)"
         ) from None
     return state
 
