@@ -23,6 +23,7 @@ GROUP_TITLES = {
     "folds": "In-sample and out-of-fold soft labels",
     "rdrop": "Beside R-Drop",
     "sequence": "Sequence-level distillation",
+    "random": "Nothing of the teacher at the start",
     "linear": "A linear classifier on vectors that stay as they are",
     "ablation": "Without one of the losses or stages, or with another",
 }
