@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fairseq_bert_kd import compat
-from fairseq_bert_kd.cli.export_transformers import own_tokenizer
+from fairseq_bert_kd.cli.export_transformers import own_tokenizer, read_others_as_unknown
 
 SUMMARY = (
     "a FOLDER with model.onnx and tokenizer, of a sentence_lstm: token ids and their mask to sentence vectors"
@@ -35,6 +35,7 @@ def write(state: dict[str, Any], output: Path, args: argparse.Namespace) -> str:
     onnx = compat.import_extra("onnx", "onnx", "--format onnx")
     spec = spec_of_state(state, f"`{args.checkpoint}`")
     tokenizer = own_tokenizer(state, args, spec.digests["tokenizer"])
+    read_others_as_unknown(state["model"]["embedding.weight"], state)
     weights = {
         name: weight.float().numpy() for name, weight in state["model"].items() if weight.is_floating_point()
     }

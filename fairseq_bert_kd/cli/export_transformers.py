@@ -5,6 +5,9 @@ import json
 from pathlib import Path
 from typing import Any
 
+import torch
+from torch import Tensor
+
 from fairseq_bert_kd import compat
 
 SUMMARY = (
@@ -57,6 +60,7 @@ def _encoder(state: dict[str, Any], args: argparse.Namespace) -> tuple[Any, str]
     from fairseq_bert_kd.modules.sentence_classifier import to_transformers
 
     parts, spec = parts_of_state(state, args.checkpoint)
+    read_others_as_unknown(parts.encoder.get_input_embeddings().weight.data, state)
     if args.encoder_only:
         parts = parts._replace(output=None)
     dropout = compat.model_settings(state).get("classification_dropout", 0.0)
@@ -67,6 +71,26 @@ def _task_setting(state: dict[str, Any], name: str) -> Any:
     """An option of the task; None if the checkpoint has none."""
     task = (state.get("cfg") or {}).get("task") or {}
     return (task if isinstance(task, dict) else vars(task)).get(name)
+
+
+def read_others_as_unknown(embedding: Tensor, state: dict[str, Any]) -> None:
+    """Give every id that the student's dictionary does not hold the embedding of the unknown token, in place.
+
+    The student reads a text by its dictionary, where such a piece is unknown; an exported model reads the tokenizer's ids.
+    The encoder of a masked language model has no such map and stays as it is.
+
+    Args:
+        embedding: ``(encoder ids, d)`` word embeddings of the student.
+        state: content of the checkpoint.
+    """
+    from fairseq.data import Dictionary
+
+    held = state["model"].get("token_to_encoder")
+    if held is None:
+        return
+    others = torch.ones(len(embedding), dtype=torch.bool)
+    others[held] = False
+    embedding[others] = embedding[held[Dictionary().unk_index]].clone()
 
 
 def own_tokenizer(state: dict[str, Any], args: argparse.Namespace, digest: str) -> Any:

@@ -18,6 +18,9 @@ logger = logging.getLogger(__name__)
 JUDGES = ("rl_reward", "rl_evaluator", "rl_held_out_evaluator", "rl_positive", "rl_sentence_encoder")
 FILES = {"evaluator": "rl_evaluator", "cosine": "rl_sentence_encoder"}  # by term of --rl-reward
 OF_TARGETS = ("loss", "nll_loss", "ppl")  # measures of validation that samples make worse at first
+# of the output of validation: the greatest is the best, and the least
+GREATEST = ("bleu", "ibleu", "reward", "held_out", *FILES)
+LEAST = ("source_bleu", "copy_rate")
 GUARDS = ("rl_max_start_ppl", "rl_max_copy_rate")  # stop training with samples, change nothing of any
 
 
@@ -124,6 +127,7 @@ class RewardOptions(FairseqDataclass):
     )
     rl_seed: int = II("common.seed")
     best_checkpoint_metric: str = II("checkpoint.best_checkpoint_metric")
+    maximize_best_checkpoint_metric: bool = II("checkpoint.maximize_best_checkpoint_metric")
 
 
 DEFAULTS = {item.name: item.default for item in fields(RewardOptions) if item.name.startswith("rl_")}
@@ -207,6 +211,46 @@ def _check_metric(cfg: Any) -> None:
             "--best-checkpoint-metric %s measures the targets, so it may keep the generator that the samples have changed "
             "least; take ibleu or held_out, with --maximize-best-checkpoint-metric and --eval-bleu",
             metric,
+        )
+
+
+def check_metric(cfg: Any) -> None:
+    """Check that validation logs the metric of the best checkpoint, and that its better end is taken.
+
+    Args:
+        cfg: options of the task.
+
+    Raises:
+        ValueError: an option without which the metric is not logged, or the worst checkpoint would be kept.
+    """
+    metric, maximised = cfg.best_checkpoint_metric, cfg.maximize_best_checkpoint_metric
+    terms = _terms(cfg)
+    if metric in (*GREATEST, *LEAST):
+        missing = [] if cfg.eval_bleu else ["--eval-bleu"]
+        if metric != "bleu" and not cfg.kd_tokenizer:
+            missing.append("--kd-tokenizer")
+        judge = {**FILES, "held_out": "rl_held_out_evaluator"}.get(metric)
+        if judge and not getattr(cfg, judge):
+            missing.append(option_of(judge))
+        if missing:
+            raise ValueError(
+                f"--best-checkpoint-metric {metric} is not logged without {' and '.join(missing)}; give "
+                f"{'it' if len(missing) == 1 else 'them'}, or choose by another metric"
+            )
+    if metric.startswith("rouge-") or (metric in FILES and terms == {metric}):
+        instead = "reward is its mean" if terms == {metric} else "only evaluator, cosine and held_out are"
+        raise ValueError(
+            f"--best-checkpoint-metric {metric} is not logged in validation under this name: {instead}; choose by another metric"
+        )
+    if metric in GREATEST and not maximised:
+        raise ValueError(
+            f"--best-checkpoint-metric {metric} is the better the greater it is, and the least would be kept; add "
+            "--maximize-best-checkpoint-metric"
+        )
+    if metric in (*LEAST, *OF_TARGETS) and maximised:
+        raise ValueError(
+            f"--best-checkpoint-metric {metric} is the better the smaller it is, and the greatest would be kept; leave "
+            "--maximize-best-checkpoint-metric out"
         )
 
 

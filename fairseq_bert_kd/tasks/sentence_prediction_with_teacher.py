@@ -218,11 +218,11 @@ class SentencePredictionWithTeacherTask(AutocastTraining, GuardedLoading, Fairse
 
     def build_model(self, cfg, from_checkpoint=False):
         """Build the model and its classification head, and write its description into ``cfg`` if it has one."""
+        encoder = getattr(cfg, "encoder_model", None)
         if not from_checkpoint:
             self._check_continued_checkpoint()
-        self._tokenizer_name = (
-            self.cfg.kd_tokenizer or getattr(cfg, "encoder_model", None) or self.spec.tokenizer_name
-        )
+            self._check_encoder_tokenizer(encoder)
+        self._tokenizer_name = self.cfg.kd_tokenizer or encoder or self.spec.tokenizer_name
         model = super().build_model(cfg, from_checkpoint)
         head = self.cfg.classification_head_name
         if self.num_classes and head not in model.classification_heads:
@@ -250,6 +250,23 @@ class SentencePredictionWithTeacherTask(AutocastTraining, GuardedLoading, Fairse
         head = self.cfg.classification_head_name
         if state["cfg"]["task"].get("classification_head_name") == head:
             check_head(trained, self.spec, names, head)
+
+    def _check_encoder_tokenizer(self, encoder: str | None) -> None:
+        """Compare the tokenizer beside ``--encoder-model``, if there is one, with that of the data, where both are named."""
+        name = self.cfg.kd_tokenizer
+        if not (name and encoder) or encoder == name:
+            return
+        try:
+            theirs = HfTokenizer(encoder).digest()
+        except ValueError:  # weights alone, whose tokenizer is that of --kd-tokenizer
+            return
+        ours = self.spec.tokenizer or HfTokenizer(name).digest()
+        if theirs != ours:
+            raise ValueError(
+                f"--encoder-model `{encoder}` has another tokenizer than --kd-tokenizer `{name}`, that of the data (sha256 "
+                f"{theirs[:12]} against {ours[:12]}): its embeddings belong to other pieces; give an encoder with the tokenizer of "
+                "the data, or prepare the data with that of the encoder"
+            )
 
     def build_criterion(self, cfg, from_checkpoint=False):
         self._check_criterion(cfg)

@@ -25,6 +25,7 @@ from fairseq_bert_kd.rewards.reward_options import (
     FILES,
     RewardOptions,
     check_judges,
+    check_metric,
     check_sampling,
     check_unused,
     option_of,
@@ -88,6 +89,7 @@ class TranslationWithRewardTask(AutocastTraining, GuardedTranslation, GuardedTex
                 )
         else:
             check_unused(self.cfg, cfg._name)
+        check_metric(self.cfg)
         if self.cfg.kd_tokenizer:  # without samples too: validation judges plain training as the others
             check_judges(self.cfg, samples)
             check_text_options(self.cfg)

@@ -27,6 +27,18 @@ def task(folder):
     return lstm_task(folder)
 
 
+def exported_vectors(folder, lines):
+    """What onnxruntime makes of lines of text."""
+    import transformers
+
+    tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
+    session = onnxruntime.InferenceSession(str(folder / "model.onnx"))
+    inputs = tokenizer(lines, padding=True, return_tensors="np")
+    fed = {name: inputs[name].astype(np.int64) for name in ("input_ids", "attention_mask")}
+    [found] = session.run(["sentence_embedding"], fed)
+    return found
+
+
 def export(checkpoint, output, *options):
     return cli_main(
         ["export-student", str(checkpoint), "--output", str(output), "--format", "onnx", *map(str, options)]
@@ -36,23 +48,31 @@ def export(checkpoint, output, *options):
 @pytest.mark.parametrize("pooling", POOLINGS)
 @pytest.mark.parametrize("layers", [1, 2])
 def test_vectors_are_the_model_s(task, folder, tmp_path, pooling, layers):
-    import transformers
-
     model = build_lstm(task, pooling=pooling, lstm_layers=layers, hidden_size=17, vector_dim=8)
     with torch.no_grad():
         for parameter in model.parameters():  # larger than at the start, so that a mistake shows
             parameter.mul_(3)
     assert export(save_lstm(model, tmp_path / "model.pt"), tmp_path / "out", "--tokenizer", folder) == 0
-    tokenizer = transformers.AutoTokenizer.from_pretrained(tmp_path / "out")
-    session = onnxruntime.InferenceSession(str(tmp_path / "out" / "model.onnx"))
     lines = [*FIRST, *SECOND]
-    inputs = tokenizer(lines, padding=True, return_tensors="np")
-    fed = {name: inputs[name].astype(np.int64) for name in ("input_ids", "attention_mask")}
-    [found] = session.run(["sentence_embedding"], fed)
+    found = exported_vectors(tmp_path / "out", lines)
     (tokens,), (lengths,) = batch_of(task, lines).values()
     expected = model.sentence_vectors(tokens, lengths).detach().numpy()
     assert np.abs(expected).max() > 0.1
     np.testing.assert_allclose(found, expected, rtol=0, atol=1e-4)
+
+
+def test_pieces_outside_the_dictionary_are_unknown(task, folder, tmp_path):
+    """As for the student: the dictionary may be the corpus's own, smaller than the tokenizer's."""
+    lines = ["two people stand near a man", "people"]
+    assert task.tokenizer.piece_to_id("people") not in task.vocabulary.token_to_encoder
+    model = build_lstm(task)
+    with torch.no_grad():
+        model.embedding.weight.mul_(10)
+    assert export(save_lstm(model, tmp_path / "model.pt"), tmp_path / "out", "--tokenizer", folder) == 0
+    (tokens,), (lengths,) = batch_of(task, lines).values()
+    assert (tokens == task.dictionary.unk()).any(dim=1).all()
+    expected = model.sentence_vectors(tokens, lengths).detach().numpy()
+    np.testing.assert_allclose(exported_vectors(tmp_path / "out", lines), expected, rtol=0, atol=1e-5)
 
 
 def test_the_tokenizer_neither_cuts_nor_pads(task, folder, tmp_path):

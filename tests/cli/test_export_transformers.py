@@ -114,6 +114,19 @@ def test_regression(task, bert, tmp_path):
     assert json.loads((tmp_path / "out/config.json").read_text())["problem_type"] == "regression"
 
 
+def test_pieces_outside_the_dictionary_are_unknown(task, bert, tmp_path):
+    """As for the student: the dictionary may be the corpus's own, smaller than the tokenizer's."""
+    lines = ["two people stand near a man", "people"]
+    assert task.tokenizer.piece_to_id("people") not in task.vocabulary.token_to_encoder
+    model = build(task, encoder_model=str(bert))
+    path = save(model, tmp_path / "student.pt")
+    inputs = batch_of(task, lines)
+    assert (inputs["texts"][0] == task.dictionary.unk()).any(dim=1).all()
+    assert export(path, tmp_path / "out", "--tokenizer", bert) == 0
+    expected, _ = model(**inputs, classification_head_name=HEAD)
+    torch.testing.assert_close(logits_of(tmp_path / "out", lines), expected, rtol=0, atol=1e-5)
+
+
 @pytest.mark.parametrize("head", [False, True])
 def test_encoder_alone(task, bert, tmp_path, head):
     model = build(task, head=head, **sizes(), classification_pooling="mean")

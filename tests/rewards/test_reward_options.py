@@ -11,7 +11,7 @@ from fairseq_bert_kd.compat import load_checkpoint
 from fairseq_bert_kd.criterions.ranking_margin import RankingMarginConfig, RankingMarginCriterion
 from fairseq_bert_kd.rewards.evaluator import load_evaluator
 from fairseq_bert_kd.rewards.reward_log import RewardLog
-from fairseq_bert_kd.rewards.reward_options import check_judges, check_sampling, check_unused
+from fairseq_bert_kd.rewards.reward_options import check_judges, check_metric, check_sampling, check_unused
 from fairseq_bert_kd.tasks import translation_with_reward
 from fairseq_bert_kd.tasks.translation_with_reward import TranslationWithRewardConfig, check_text_options
 from fairseq_bert_kd.tokenization.hf_tokenizer import HfTokenizer
@@ -144,6 +144,36 @@ def test_the_loss_of_the_targets_as_measure_of_the_best_is_warned_of(caplog):
     with caplog.at_level(logging.WARNING):
         check_sampling(settings(best_checkpoint_metric="loss"))
     assert "keep the generator that the samples have changed least; take ibleu or held_out" in caplog.text
+
+
+METRICS = [
+    ("held_out", {"eval_bleu": True}, "held_out is not logged without --rl-held-out-evaluator; give it"),
+    ("evaluator", {"eval_bleu": True, "rl_reward": "bleu"}, "is not logged without --rl-evaluator"),
+    ("ibleu", {}, "--best-checkpoint-metric ibleu is not logged without --eval-bleu"),
+    ("bleu", {}, "--best-checkpoint-metric bleu is not logged without --eval-bleu"),
+    ("ibleu", {"kd_tokenizer": None}, "without --eval-bleu and --kd-tokenizer; give them"),
+    ("rouge-2", {"eval_bleu": True}, "rouge-2 is not logged in validation under this name"),
+    ("ibleu", {"eval_bleu": True, "maximize_best_checkpoint_metric": False}, "add --maximize-best-check"),
+    ("source_bleu", {"eval_bleu": True}, "leave --maximize-best-checkpoint-metric out"),
+    ("loss", {}, "--best-checkpoint-metric loss is the better the smaller it is"),
+]
+
+
+@pytest.mark.parametrize(("metric", "options", "message"), METRICS)
+def test_a_metric_that_cannot_choose_the_best_is_refused(metric, options, message):
+    given = {"kd_tokenizer": "x", "maximize_best_checkpoint_metric": True, **options}
+    with pytest.raises(ValueError, match=message):
+        check_metric(TranslationWithRewardConfig(best_checkpoint_metric=metric, **given))
+
+
+def test_metrics_that_choose_the_best_are_accepted():
+    given = {"kd_tokenizer": "x", "eval_bleu": True, "rl_held_out_evaluator": "x.pt"}
+    for metric in ("held_out", "ibleu", "bleu", "loss", "source_bleu", "copy_rate", "ppl"):
+        best = {
+            "best_checkpoint_metric": metric,
+            "maximize_best_checkpoint_metric": metric in ("held_out", "ibleu", "bleu"),
+        }
+        check_metric(TranslationWithRewardConfig(**given, **best))
 
 
 WITHOUT_BLEU = [

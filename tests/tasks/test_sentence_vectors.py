@@ -16,6 +16,7 @@ from fairseq_bert_kd.storage.verify import verify_store
 from fairseq_bert_kd.tokenization.hf_tokenizer import HfTokenizer
 from tests.tiny_chain import PLUGIN, WORDS, build_teacher_folder, logged, run_fairseq
 from tests.tiny_sentences import prepare, write_table
+from tests.tokenization.tiny_tokenizers import build_tokenizer
 
 SIZES = ("--hidden-size", 8)
 LINES = ["two men sit", "the man", "a man and people eat near the men"]
@@ -444,3 +445,24 @@ def test_validation_needs_no_store_of_the_training_text(folder, student, tmp_pat
         )  # fmt: skip
     [found] = map(json.loads, lines)
     assert found["valid_loss"] == found["valid_cosine_loss"]
+
+
+def test_an_encoder_with_another_tokenizer_is_refused(folder, tmp_path):
+    """Also beside ``--kd-tokenizer``; a folder of weights alone and a copy under another name are taken."""
+    options = ("--kd-tokenizer", folder / "bert", "--embedding-init", "teacher", *SIZES, "--encoder-model")
+    other = build_teacher_folder("electra", tmp_path / "other", dim=32)
+    build_tokenizer("bert_cased", other)
+    pairs = (*options[:2], "--encoder-model", other, "--evaluator-positions", "sinusoidal", "--arch")
+    with pytest.raises(ValueError, match=r"--encoder-model `.*other` has another tokenizer than --kd-tok"):
+        train(folder / "data", tmp_path / "refused", *options, other)
+    with pytest.raises(ValueError, match=r"--encoder-model `.*other` has another tokenizer than --kd-tok"):
+        train(
+            folder / "data-pairs", tmp_path / "refused", *pairs, "decomposable_attention",
+            task="sentence_prediction_with_teacher", criterion="sentence_prediction",
+        )  # fmt: skip
+    assert not list((tmp_path / "refused").glob("*.pt"))
+    copied = shutil.copytree(folder / "bert", tmp_path / "copied")
+    assert train(folder / "data", tmp_path / "one", *options, copied, updates=1).is_file()
+    for file in copied.glob("*token*"):
+        file.unlink()
+    assert train(folder / "data", tmp_path / "two", *options, copied, updates=1).is_file()
