@@ -141,17 +141,20 @@ def main(args: argparse.Namespace) -> None:
     _check_existing(args, written, vectors.digest())
     table = {name: number for number, name in enumerate(vectors.ids, start=1)}
     folder = _Sentences(args) if (Path(args.data) / LABELS_FILE).is_file() else _Pairs(args)
-    linker = DictionaryLinker(_names(args.names)) if args.linker else None
-    if linker and linker.ambiguous:
+    linker = DictionaryLinker(_names(args.names), folder.tokenizer.normalise) if args.linker else None
+    if linker is not None and linker.ambiguous:
         print(
-            f"{len(linker.ambiguous):,} names of {args.names} stand there before, but for case or spaces, and name another entity (first: "
+            f"{len(linker.ambiguous):,} names of {args.names} stand there before, but for case, spaces or what the tokenizer takes "
+            "away, and name another entity (first: "
             f"{linker.ambiguous[0]!r}); the first one counts"
         )
     splits = {}
     for split in written:
         sides = list(folder.sides(split).values())
-        read = _linked(sides, linker, folder) if linker else _read(files[split])
+        read = _linked(sides, linker, folder) if linker is not None else _read(files[split])
         splits[split] = SplitMentions(sides, *folder.align(split, sides, read, table, args))
+    if linker is not None:
+        print(f"{len(linker.found):,} of {len(linker):,} names occur in the text, as the longest at a word")
     write_mentions(args.data, vectors.digest(), args.entity_span, splits)
 
 

@@ -248,6 +248,29 @@ def test_mentions_are_those_of_the_text(folder):
     assert [(int(row), int(entity)) for row, *_, entity, _ in mentions.rows] == expected
 
 
+def test_names_with_accents_and_chinese_names_are_linked(folder, tmp_path, capsys):
+    (tmp_path / "text.txt").write_text("man near Z\u00fcrich\npeople in \u5317\u4eac\n")
+    words = ("--task", "plain", "--full-dictionary", "--train", tmp_path / "text.txt")
+    assert prepare(folder / "bert", tmp_path / "data", *words) == 0
+    (tmp_path / "names.tsv").write_text("eat\tZ\u00fcrich\nauf\t\u5317\u4eac\nund\tBj\u00f6rk\n")
+    base = (
+        "entities",
+        tmp_path / "data",
+        "--vectors",
+        folder / "graph.safetensors",
+        "--linker",
+        "dictionary",
+    )
+    capsys.readouterr()
+    assert cli(*base, "--names", tmp_path / "names.tsv", "--subset", "train") == 0
+    assert "2 of 3 names occur in the text" in capsys.readouterr().out
+    ids = (folder / "graph.txt").read_text().split()
+    assert mentions_of(tmp_path / "data", "train").rows[:, 4].tolist() == [
+        ids.index("eat") + 1,
+        ids.index("auf") + 1,
+    ]
+
+
 def test_refusals(folder, tmp_path, capsys):
     base = ("entities", folder / "data", "--vectors", folder / "graph.safetensors", "--overwrite")
     lines = [line.split("\t")[0] for line in (folder / "train.tsv").read_text().splitlines()[1:]]
