@@ -323,7 +323,13 @@ def test_refusals(folder, tmp_path, capsys):
         return capsys.readouterr().err
 
     assert "0.0 % of the mentions have a vector, less than --min-coverage 20" in refused(rows)
+    assert cli(*base, "--train", tmp_path / "m.jsonl") == 2
+    assert "24 mentions, of 1 entity, have none" in capsys.readouterr().out
     assert "24 mentions are of entities without a vector" in refused(rows, "--unknown-entities", "error")
+    for share in ("nan", "200", "-1"):
+        assert "--min-coverage must be a share in percent, from 0 to 100" in refused(
+            rows, "--min-coverage", share
+        )
     assert "23 lines of mentions for 24 rows" in refused(rows[:23])
     assert "is not that of the data" in refused([{"text": "people", "mentions": []}, *rows[1:]])
     assert "row 1: mention 0 to 999" in refused([{"text": lines[0], "mentions": [[0, 999, "Q"]]}, *rows[1:]])
@@ -332,6 +338,9 @@ def test_refusals(folder, tmp_path, capsys):
     for wrong in (
         {"mentions": [[-1, 0, 3, "Q7"]]},
         {"mentions": [[0, 2.5, "Q7"]]},
+        {"mentions": [[0, 3, None]]},
+        {"mentions": [[0, 3, {"id": "Q7"}]]},
+        {"texts": ["man", "people"], "mentions": [[0, 3, "Q7"]]},  # of which text?
         {"arguments": [-1]},
         {"text": None},
         {"texts": lines[0]},
