@@ -125,6 +125,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def main(args: argparse.Namespace) -> None:
+    if not 0 <= args.min_coverage <= 100:  # which NaN is not
+        raise ValueError(
+            f"--min-coverage must be a share in percent, from 0 to 100, got {args.min_coverage:g}; give such a number"
+        )
     files = {split: getattr(args, split) for split in SPLITS if getattr(args, split)}
     if bool(files) == bool(args.linker):
         raise ValueError("give either files of mentions (--train, --valid, --test) or --linker dictionary")
@@ -141,17 +145,20 @@ def main(args: argparse.Namespace) -> None:
     _check_existing(args, written, vectors.digest())
     table = {name: number for number, name in enumerate(vectors.ids, start=1)}
     folder = _Sentences(args) if (Path(args.data) / LABELS_FILE).is_file() else _Pairs(args)
-    linker = DictionaryLinker(_names(args.names)) if args.linker else None
-    if linker and linker.ambiguous:
+    linker = DictionaryLinker(_names(args.names), folder.tokenizer.normalise) if args.linker else None
+    if linker is not None and linker.ambiguous:
         print(
-            f"{len(linker.ambiguous):,} names of {args.names} stand there before, but for case or spaces, and name another entity (first: "
+            f"{len(linker.ambiguous):,} names of {args.names} stand there before, but for case, spaces or what the tokenizer takes "
+            "away, and name another entity (first: "
             f"{linker.ambiguous[0]!r}); the first one counts"
         )
     splits = {}
     for split in written:
         sides = list(folder.sides(split).values())
-        read = _linked(sides, linker, folder) if linker else _read(files[split])
+        read = _linked(sides, linker, folder) if linker is not None else _read(files[split])
         splits[split] = SplitMentions(sides, *folder.align(split, sides, read, table, args))
+    if linker is not None:
+        print(f"{len(linker.found):,} of {len(linker):,} names occur in the text, as the longest at a word")
     write_mentions(args.data, vectors.digest(), args.entity_span, splits)
 
 
@@ -203,15 +210,15 @@ def _read(path: str) -> Iterator[RowMentions]:
             mentions: list[list[Mention]] = [[] for _ in texts]
             places = []
             for *which, begin, end, entity in fields["mentions"]:
-                [text] = which or [0]
+                [text] = which or ([0] if len(texts) == 1 else [])
                 places.append((text, len(mentions[_number(text)])))
-                mentions[text].append(Mention(_number(begin), _number(end), str(entity)))
+                mentions[text].append(Mention(_number(begin), _number(end), _entity(entity)))
             arguments = [places[_number(mention)] for mention in fields.get("arguments", ())]
             types = _strings(fields.get("types", []))
         except (ValueError, KeyError, TypeError, IndexError):
             raise ValueError(
-                f"{path}, line {number:,}: expected a JSON object with a text and its mentions (see `fairseq-bert-kd entities "
-                f"--help`), got {line.rstrip()[:60]!r}"
+                f"{path}, line {number:,}: expected a JSON object with a text and its mentions, of two texts each with the number of "
+                f"its text first (see `fairseq-bert-kd entities --help`), got {line.rstrip()[:60]!r}"
             ) from None
         yield RowMentions(texts, mentions, arguments, types)
 
@@ -221,6 +228,13 @@ def _number(value: Any) -> int:
     if type(value) is not int or value < 0:
         raise ValueError(value)
     return value
+
+
+def _entity(value: Any) -> str:
+    """An entity's id, text or a whole number in the file; ValueError for other values."""
+    if type(value) not in (str, int):
+        raise ValueError(value)
+    return str(value)
 
 
 def _strings(values: Any) -> list[str]:
@@ -404,9 +418,10 @@ def _report(
         )
     coverage = 100 * len(carrying) / linked if linked else 0.0
     marked = len({row for row, *_ in carrying})
+    of = "1 entity" if len(unknown) == 1 else f"{len(unknown):,} entities"
     print(
         f"{split}: {counts['mentions']:,} mentions; {len(carrying):,} carry a vector ({coverage:.1f} % of those inside the cut), in {marked:,} "
-        f"of {rows:,} rows; {without:,} of {len(unknown):,} entities have none, {counts['nested']:,} overlap a longer one, "
+        f"of {rows:,} rows; {without:,} mentions, of {of}, have none, {counts['nested']:,} overlap a longer one, "
         f"{counts['cut']:,} lie behind the cut"
         + (f", {counts['inside']:,} names end inside a piece and are left out" if counts["inside"] else "")
     )

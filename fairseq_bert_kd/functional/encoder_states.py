@@ -129,24 +129,35 @@ def record(
         if after_layer is not None:
             for layer in sorted({*hidden, *scores, *relations}):
                 hooks.callback(_after(parts, layer, functools.partial(after_layer, states, layer)).remove)
-        silent = _silent_layers(parts, {*hidden, *scores, *relations} - {0}, hooks)
+        needed = {max(layer, 1) for layer in (*hidden, *scores, *relations)}  # 0 is the input of layer 1
+        silent, computed = _silent_layers(parts, needed, hooks)
         yield states
-    if silent and len(silent) < len({*hidden, *scores, *relations} - {0}):
+    if silent and computed:
         raise ValueError(
             f"layers {', '.join(map(str, sorted(silent)))} of this encoder are computed without calling their modules, so their states "
             "cannot be read, as with the mix and full layers of `entity_encoder`; give an encoder without them, such as `hf_encoder`"
         )
 
 
-def _silent_layers(parts: EncoderParts, layers: set[int], hooks: contextlib.ExitStack) -> set[int]:
-    """The layers whose modules have not been called yet; the set shrinks with every call."""
-    silent = set(layers)
+def _silent_layers(
+    parts: EncoderParts, layers: set[int], hooks: contextlib.ExitStack
+) -> tuple[set[int], set[int]]:
+    """The layers whose modules have not been called yet, and those that have been computed, by their modules or past them.
+
+    The first set shrinks and the second one grows with every call.
+    """
+    silent, computed = set(layers), set[int]()
     for layer in layers:
-        handle = parts.layers[layer - 1].register_forward_hook(
-            lambda _module, _inputs, _output, layer=layer: silent.discard(layer)
-        )
-        hooks.callback(handle.remove)
-    return silent
+        for module, change in (
+            (parts.layers[layer - 1], silent.discard),
+            (parts.layers[layer - 1], computed.add),
+            (parts.attentions[layer - 1].query, computed.add),  # which runs wherever the layer is computed
+        ):
+            handle = module.register_forward_hook(
+                lambda _module, _inputs, _output, change=change, layer=layer: change(layer)
+            )
+            hooks.callback(handle.remove)
+    return silent, computed
 
 
 def _after(parts: EncoderParts, layer: int, call: Callable[[], None]) -> RemovableHandle:

@@ -102,10 +102,21 @@ def controlled_table(table: Tensor, control: str, generator: torch.Generator) ->
         return table
     vectors = table[1:]
     if control == SHUFFLED:
-        vectors = vectors[torch.randperm(len(vectors), generator=generator)]
+        vectors = vectors[_without_fixed_points(torch.randperm(len(vectors), generator=generator))]
     else:
         vectors = torch.randn(vectors.shape, generator=generator) * vectors.std() + vectors.mean()
     return torch.cat([table[:1], vectors])
+
+
+def _without_fixed_points(order: Tensor) -> Tensor:
+    """A permutation with the places that stay changed among themselves, one alone with the next place."""
+    places = torch.arange(len(order))
+    fixed = places[order == places]
+    if len(fixed) == 1:
+        fixed = torch.cat([fixed, (fixed + 1) % len(order)])
+    changed = order.clone()
+    changed[fixed] = order[fixed.roll(1)]
+    return changed
 
 
 def unit_scale(table: Tensor) -> float:

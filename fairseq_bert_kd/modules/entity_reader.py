@@ -174,6 +174,11 @@ class EntityReader(nn.Module):
                 f"`{name}` was trained with entity layers {', '.join(given[0])} and {given[1]} heads, the options say "
                 f"{', '.join(own[0])} and {own[1]}; give --entity-layers and --entity-heads as there"
             )
+        if stated.get("digest", self.digest) != self.digest:
+            raise ValueError(
+                f"`{name}` was trained with other entity vectors (sha256 {stated['digest'][:12]}) than --entity-vectors "
+                f"({self.digest[:12]}), or with other ids of them; give the ones that it was trained with"
+            )
         self._check_scale(stated.get("scale", 1.0), f"`{name}`")
         # whether it reads entities may change: a baseline without them starts from the same weights
         self.load_state_dict(weights | {"reading": self.reading})

@@ -103,9 +103,9 @@ class EntityStream(nn.Module):
     def __init__(self, encoder: Any, kinds: Sequence[str], width: int, heads: int, init: str = ZERO):
         super().__init__()
         _check_kinds(encoder, kinds)
-        if width % heads:
+        if heads < 1 or width % heads:
             raise ValueError(
-                f"--entity-heads must divide the width of the entity vectors, got {heads} and {width}; give another number, or "
+                f"--entity-heads must be at least 1 and divide the width of the entity vectors, got {heads} and {width}; give another number, or "
                 "vectors of another width"
             )
         plain = encoder.config.num_hidden_layers - len(kinds)

@@ -50,6 +50,8 @@ class EntitySentencePredictionConfig(SentencePredictionWithTeacherConfig):
 class EntitySentencePredictionTask(SentencePredictionWithTeacherTask):
     """`sentence_prediction_with_teacher` with the mentions that ``fairseq-bert-kd entities`` wrote, for ``entity_encoder``."""
 
+    reads_mentions = True
+
     def build_model(self, cfg, from_checkpoint=False):
         model = super().build_model(cfg, from_checkpoint)
         if not hasattr(model, "entities_digest"):

@@ -38,6 +38,7 @@ from fairseq_bert_kd.storage.sentence_data import (
     translated,
 )
 from fairseq_bert_kd.teachers.layer_teacher import LiveLayerTeacher
+from fairseq_bert_kd.teachers.load import entities_digest
 from fairseq_bert_kd.teachers.load_layer_teacher import load_layer_teacher
 from fairseq_bert_kd.teachers.smoothed_inputs import smoothed_sentences
 from fairseq_bert_kd.tokenization.dictionary import SentenceVocabulary, load_dictionary, sentence_vocabulary
@@ -97,11 +98,13 @@ class SentencePredictionWithTeacherTask(AutocastTraining, GuardedLoading, Fairse
         dictionary: dictionary of all texts.
         teacher: set while a criterion is built that learns from one; no module, and no part of a checkpoint.
         starts_from: checkpoint or folder whose weights training starts from; None for random weights.
+        reads_mentions: whether batches say which tokens name which entity.
     """
 
     spec: SentenceSpec
     teacher: LiveLayerTeacher | None = None
     starts_from: str | None = None
+    reads_mentions = False
     _tokenizer_name: str
     _built: tuple[Any, Any]  # model and its settings
     _model_positions: int | None = None
@@ -217,13 +220,23 @@ class SentencePredictionWithTeacherTask(AutocastTraining, GuardedLoading, Fairse
         return sentence_vocabulary(tokenizer, self.dictionary)
 
     def build_model(self, cfg, from_checkpoint=False):
-        """Build the model and its classification head, and write its description into ``cfg`` if it has one."""
+        """Build the model and its classification head, and write its description into ``cfg`` if it has one.
+
+        Raises:
+            ValueError: an encoder of another tokenizer than the data's, or a model to train that reads entities, which this
+                task's batches do not name.
+        """
         encoder = getattr(cfg, "encoder_model", None)
         if not from_checkpoint:
             self._check_continued_checkpoint()
             self._check_encoder_tokenizer(encoder)
         self._tokenizer_name = self.cfg.kd_tokenizer or encoder or self.spec.tokenizer_name
         model = super().build_model(cfg, from_checkpoint)
+        if not (from_checkpoint or self.reads_mentions) and hasattr(model, "entities_digest"):
+            raise ValueError(
+                "the model reads entities, which the batches of this task do not name, so it would be trained without them; give "
+                "--task entity_sentence_prediction, or --arch hf_encoder"
+            )
         head = self.cfg.classification_head_name
         if self.num_classes and head not in model.classification_heads:
             model.register_classification_head(head, num_classes=self.num_classes)
@@ -302,7 +315,12 @@ class SentencePredictionWithTeacherTask(AutocastTraining, GuardedLoading, Fairse
                 "the folder or hub name of a transformers encoder"
             )
         self.teacher = load_layer_teacher(
-            self.cfg.kd_teacher, self.vocabulary, self.label_names, self.num_classes, predicts
+            self.cfg.kd_teacher,
+            self.vocabulary,
+            self.label_names,
+            self.num_classes,
+            predicts,
+            entities=entities_digest(self._built[0]) if self.reads_mentions else "",
         )
         limits = [self._model_positions, self.teacher.model.max_positions()]
         self._model_positions = min(limit for limit in limits if limit is not None)

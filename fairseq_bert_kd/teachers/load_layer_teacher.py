@@ -12,6 +12,7 @@ from fairseq_bert_kd.modules.pretrained_encoder import encoder_from_pretrained
 from fairseq_bert_kd.modules.sentence_classifier import take_apart
 from fairseq_bert_kd.teachers.interface import LayerTeacher
 from fairseq_bert_kd.teachers.layer_teacher import LiveLayerTeacher
+from fairseq_bert_kd.teachers.load import entities_digest
 from fairseq_bert_kd.teachers.probe import check_layer_teacher
 from fairseq_bert_kd.tokenization.dictionary import SentenceVocabulary
 from fairseq_bert_kd.tokenization.hf_tokenizer import HfTokenizer
@@ -28,6 +29,7 @@ def load_layer_teacher(
     label_names: tuple[str, ...],
     num_classes: int,
     predicts: bool,
+    entities: str = "",
 ) -> LiveLayerTeacher:
     """The teacher of ``--kd-teacher``; torch's random numbers go on as without it.
 
@@ -37,14 +39,17 @@ def load_layer_teacher(
         label_names: names of the student's classes, in their order; empty for numbers and unlabelled text.
         num_classes: number of the student's classes, 1 for numbers.
         predicts: whether the teacher's predictions are learned too.
+        entities: digest of the vectors whose rows the student's batches name; empty for batches without entities.
 
     Raises:
         ValueError: the checkpoint is not such a teacher, or is unsafe; another tokenizer; its states depend on the batch
-            (`probe`); predictions are wanted and it has no head, or other classes.
+            (`probe`); it reads entities that the batches do not name; predictions are wanted and it has no head, or other
+            classes.
     """
     with torch.random.fork_rng(devices=[]):  # weights are drawn before those of the checkpoint replace them
         load = _from_checkpoint if os.path.isfile(path) else _from_folder
         model = load(path, vocabulary)
+        _check_entities(path, entities_digest(model), entities)
         check_layer_teacher(model, vocabulary, f"--kd-teacher `{path}`")
     head, columns = None, None
     if predicts:
@@ -102,6 +107,17 @@ def _check_tokenizer(path: str, digest: str, vocabulary: SentenceVocabulary) -> 
             f"--kd-teacher `{path}` has another tokenizer than the student's data (sha256 {digest[:12]} against {own[:12]}): "
             "layers are compared token by token, and the tokens would differ. Prepare the data with the teacher's tokenizer, "
             "or give another teacher"
+        )
+
+
+def _check_entities(path: str, digest: str, given: str) -> None:
+    """ValueError for a teacher that reads entities, unless the student's batches name those of the same vectors."""
+    if digest and digest != given:
+        said = f"those of others (sha256 {given[:12]})" if given else "none"
+        raise ValueError(
+            f"--kd-teacher `{path}` reads entities of the vectors with sha256 {digest[:12]}, and the student's batches name {said}; "
+            "train the student with --task entity_sentence_prediction and the same --entity-vectors, or give a teacher without "
+            "entities"
         )
 
 

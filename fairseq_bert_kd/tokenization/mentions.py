@@ -4,7 +4,7 @@ import bisect
 import functools
 import itertools
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
 from fairseq_bert_kd.tokenization.hf_tokenizer import HfTokenizer
@@ -116,19 +116,26 @@ class DictionaryLinker:
 
     Args:
         names: names with their entities; names are compared by words, without case, and the first of equal ones counts.
+        normalise: what was done to the texts, as `HfTokenizer.normalise` does; it is done to the names too.
 
     Attributes:
         ambiguous: names left out, since an equal one before them names another entity.
+        found: words of the names that `link` has found so far.
     """
 
-    def __init__(self, names: Iterable[tuple[str, str]]):
+    def __init__(self, names: Iterable[tuple[str, str]], normalise: Callable[[str], str] = str):
         self._entities: dict[tuple[str, ...], str] = {}
         self.ambiguous: list[str] = []
+        self.found: set[tuple[str, ...]] = set()
         for name, entity in names:
-            words = tuple(WORD.findall(name.casefold()))
+            words = tuple(WORD.findall(normalise(name).casefold()))
             if words and self._entities.setdefault(words, entity) != entity:
                 self.ambiguous.append(name)
         self._longest = max(map(len, self._entities), default=0)
+
+    def __len__(self) -> int:
+        """Number of different names."""
+        return len(self._entities)
 
     def link(self, text: str) -> list[Mention]:
         """Mentions in characters of a text, from left to right, none of which overlap."""
@@ -136,8 +143,10 @@ class DictionaryLinker:
         found, place = [], 0
         while place < len(words):
             for size in range(min(self._longest, len(words) - place), 0, -1):
-                entity = self._entities.get(tuple(word for word, _, _ in words[place : place + size]))
+                name = tuple(word for word, _, _ in words[place : place + size])
+                entity = self._entities.get(name)
                 if entity is not None:
+                    self.found.add(name)
                     found.append(Mention(words[place][1], words[place + size - 1][2], entity))
                     place += size - 1
                     break

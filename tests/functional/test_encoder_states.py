@@ -135,3 +135,21 @@ def test_a_layer_that_is_computed_past_its_module_is_found():
         record(parts, hidden=[0, 1, 2]),
     ):
         parts.layers[0](torch.zeros(1, 2, 12))
+
+
+@pytest.mark.parametrize("asked", [{"hidden": [2]}, {"scores": [2]}, {"relations": [2]}])
+def test_so_it_is_where_it_is_the_only_one(asked):
+    parts = inside(encoder("bert"))
+    with (
+        pytest.raises(ValueError, match="layers 2 of this encoder are computed without calling"),
+        record(parts, **asked),
+    ):
+        parts.attentions[1].query(torch.zeros(1, 2, 12))
+    with record(parts, **asked):
+        pass  # nothing ran
+
+
+def test_embeddings_before_a_layer_that_is_computed_past_its_module_are_not_there():
+    parts = inside(encoder("bert"))
+    with pytest.raises(ValueError, match="layers 1 of this encoder"), record(parts, hidden=[0]):
+        parts.attentions[0].query(torch.zeros(1, 2, 12))

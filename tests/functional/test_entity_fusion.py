@@ -120,3 +120,16 @@ def test_controls_keep_the_row_of_no_entity_and_the_spread():
     assert (tables[SHUFFLED] == table).all(1).sum() < 10
     torch.testing.assert_close(tables[RANDOM][1:].std(), table[1:].std(), atol=0.3, rtol=0)
     torch.testing.assert_close(tables[RANDOM][1:].mean(), table[1:].mean(), atol=0.3, rtol=0)
+
+
+@pytest.mark.parametrize("entities", [2, 3, 500])
+def test_shuffled_leaves_no_entity_its_own_vector(entities):
+    """A plain permutation of two is the identity half of the time, and one of many leaves one of them, on average."""
+    table = torch.arange(entities + 1.0)[:, None]
+    for seed in range(20):
+        shuffled = controlled_table(table, SHUFFLED, torch.Generator().manual_seed(seed))
+        assert not shuffled[0].any()
+        assert (shuffled[1:] != table[1:]).all()
+        assert shuffled.sort(0).values.equal(table)
+        plain = 1 + torch.randperm(entities, generator=torch.Generator().manual_seed(seed))
+        assert (shuffled[1:, 0] != plain).sum() <= max(2, (plain == table[1:, 0]).sum())

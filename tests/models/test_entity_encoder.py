@@ -205,6 +205,15 @@ def test_a_checkpoint_loads_without_the_vectors(task, vectors, tmp_path):
         )
     with pytest.raises(ValueError, match="with other entity vectors"):
         model_of(task, vectors, entity_control="shuffled").load_state_dict(state["model"])
+    known = read_entity_vectors(vectors)
+    write_entity_vectors(tmp_path / "renamed.safetensors", EntityVectors(known.ids[::-1], known.vectors))
+    with pytest.raises(ValueError, match="model.pt` was trained with other entity vectors .* other ids"):
+        model_of(
+            task,
+            tmp_path / "renamed.safetensors",
+            **dict.fromkeys(sizes(), None),
+            encoder_init=str(path),
+        )
     with pytest.raises(ValueError, match="with entities; leave out --entity-control none"):
         model_of(task, vectors, entity_control="none").load_state_dict(state["model"])
     with pytest.raises(ValueError, match="times .*, the options say times 1; give --entity-scale as there"):
@@ -358,7 +367,9 @@ def test_head_by_hand():
         ({"entity_layers": "mix,full,full"}, "names 3 layers, the encoder has 2"),
         ({"entity_layers": "mix,half"}, "got `half`"),
         ({"entity_layers": "plain,plain"}, "at least one mix or full"),
-        ({"entity_heads": 3}, "must divide the width"),
+        ({"entity_heads": 3}, "must be at least 1 and divide the width"),
+        ({"entity_heads": 0}, "must be at least 1 and divide the width"),
+        ({"entity_heads": -1}, "must be at least 1 and divide the width"),
         ({"entity_vectors": None}, "needs --entity-vectors"),
     ],
 )

@@ -16,7 +16,7 @@ from fairseq_bert_kd.criterions.entity_typing import EntityTypingCriterion
 from fairseq_bert_kd.evaluation.fairseq_output import read_sets
 from fairseq_bert_kd.storage import entity_mentions
 from fairseq_bert_kd.storage.entity_mentions import read_mentions, read_types, type_names
-from fairseq_bert_kd.storage.entity_vectors import read_entity_vectors
+from fairseq_bert_kd.storage.entity_vectors import EntityVectors, read_entity_vectors, write_entity_vectors
 from fairseq_bert_kd.storage.fairseq_data import open_sides, sentence_files
 from tests.tiny_chain import PLUGIN, build_teacher_folder, logged, run_fairseq
 from tests.tiny_sentences import prepare, write_table
@@ -68,6 +68,47 @@ def test_training_and_evaluation(folder, tmp_path, capsys):
     assert "no mentions of entities" in capsys.readouterr().err
     assert cli("export-student", path, "--format", "transformers", "--tokenizer", folder / "bert", "--output", tmp_path / "served") == 2  # fmt: skip
     assert "entity stream" in capsys.readouterr().err
+
+
+def test_a_model_that_reads_entities_is_not_trained_without(folder, tmp_path):
+    with pytest.raises(ValueError, match="give --task entity_sentence_prediction, or --arch hf_encoder"):
+        run_fairseq(
+            "train", folder / "data", "--user-dir", PLUGIN, "--task", "sentence_prediction_with_teacher", "--arch", "entity_encoder",
+            "--encoder-layers", 2, "--encoder-hidden", 16, "--encoder-heads", 2, "--entity-vectors", folder / "graph.safetensors",
+            "--criterion", "sentence_prediction", "--optimizer", "adam", "--lr", 0.01, "--batch-size", 8, "--max-update", 1,
+            "--save-dir", tmp_path, "--num-workers", 0, "--no-progress-bar", "--cpu",
+        )  # fmt: skip
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_teacher_that_reads_entities_needs_batches_of_its_vectors(folder, tmp_path):
+    others = read_entity_vectors(folder / "graph.safetensors")
+    write_entity_vectors(tmp_path / "other.safetensors", EntityVectors(others.ids, others.vectors + 1))
+    data = shutil.copytree(folder / "data", tmp_path / "data")
+    linker = ("--linker", "dictionary", "--names", folder / "names.tsv", "--overwrite")
+    assert cli("entities", data, "--vectors", tmp_path / "other.safetensors", *linker) == 0
+
+    def train(data, save_dir, *options):
+        run_fairseq(
+            "train", data, "--user-dir", PLUGIN, "--encoder-layers", 2, "--encoder-hidden", 16, "--encoder-heads", 2, "--optimizer",
+            "adam", "--lr", 0.01, "--batch-size", 8, "--max-update", 1, "--save-dir", tmp_path / save_dir, "--no-epoch-checkpoints",
+            "--num-workers", 0, "--no-progress-bar", "--cpu", *options,
+        )  # fmt: skip
+
+    def reading(vectors):
+        return "--task", "entity_sentence_prediction", "--arch", "entity_encoder", "--entity-vectors", vectors
+
+    plain = ("--task", "sentence_prediction_with_teacher", "--arch", "hf_encoder")
+    train(folder / "data", "teacher", *reading(folder / "graph.safetensors"), "--criterion", "sentence_prediction")  # fmt: skip
+    teacher = ("--criterion", "layer_distillation", "--kd-teacher", tmp_path / "teacher/checkpoint_last.pt")
+    predictions, layers = ((*teacher, "--layer-stage", stage) for stage in ("prediction", "intermediate"))
+    with pytest.raises(ValueError, match=r"reads entities of .* the student's batches name none; train the"):
+        train(folder / "data", "none", *plain, *predictions)
+    with pytest.raises(ValueError, match="the student's batches name those of others"):
+        train(data, "none", *reading(tmp_path / "other.safetensors"), *predictions)
+    train(folder / "data", "student", *reading(folder / "graph.safetensors"), *predictions)
+    with pytest.raises(ValueError, match="computed without calling their modules"):
+        train(folder / "data", "none", *reading(folder / "graph.safetensors"), *layers)
 
 
 def test_a_relation_between_markers(folder, tmp_path, capsys):
@@ -248,6 +289,29 @@ def test_mentions_are_those_of_the_text(folder):
     assert [(int(row), int(entity)) for row, *_, entity, _ in mentions.rows] == expected
 
 
+def test_names_with_accents_and_chinese_names_are_linked(folder, tmp_path, capsys):
+    (tmp_path / "text.txt").write_text("man near Z\u00fcrich\npeople in \u5317\u4eac\n")
+    words = ("--task", "plain", "--full-dictionary", "--train", tmp_path / "text.txt")
+    assert prepare(folder / "bert", tmp_path / "data", *words) == 0
+    (tmp_path / "names.tsv").write_text("eat\tZ\u00fcrich\nauf\t\u5317\u4eac\nund\tBj\u00f6rk\n")
+    base = (
+        "entities",
+        tmp_path / "data",
+        "--vectors",
+        folder / "graph.safetensors",
+        "--linker",
+        "dictionary",
+    )
+    capsys.readouterr()
+    assert cli(*base, "--names", tmp_path / "names.tsv", "--subset", "train") == 0
+    assert "2 of 3 names occur in the text" in capsys.readouterr().out
+    ids = (folder / "graph.txt").read_text().split()
+    assert mentions_of(tmp_path / "data", "train").rows[:, 4].tolist() == [
+        ids.index("eat") + 1,
+        ids.index("auf") + 1,
+    ]
+
+
 def test_refusals(folder, tmp_path, capsys):
     base = ("entities", folder / "data", "--vectors", folder / "graph.safetensors", "--overwrite")
     lines = [line.split("\t")[0] for line in (folder / "train.tsv").read_text().splitlines()[1:]]
@@ -259,7 +323,13 @@ def test_refusals(folder, tmp_path, capsys):
         return capsys.readouterr().err
 
     assert "0.0 % of the mentions have a vector, less than --min-coverage 20" in refused(rows)
+    assert cli(*base, "--train", tmp_path / "m.jsonl") == 2
+    assert "24 mentions, of 1 entity, have none" in capsys.readouterr().out
     assert "24 mentions are of entities without a vector" in refused(rows, "--unknown-entities", "error")
+    for share in ("nan", "200", "-1"):
+        assert "--min-coverage must be a share in percent, from 0 to 100" in refused(
+            rows, "--min-coverage", share
+        )
     assert "23 lines of mentions for 24 rows" in refused(rows[:23])
     assert "is not that of the data" in refused([{"text": "people", "mentions": []}, *rows[1:]])
     assert "row 1: mention 0 to 999" in refused([{"text": lines[0], "mentions": [[0, 999, "Q"]]}, *rows[1:]])
@@ -268,6 +338,9 @@ def test_refusals(folder, tmp_path, capsys):
     for wrong in (
         {"mentions": [[-1, 0, 3, "Q7"]]},
         {"mentions": [[0, 2.5, "Q7"]]},
+        {"mentions": [[0, 3, None]]},
+        {"mentions": [[0, 3, {"id": "Q7"}]]},
+        {"texts": ["man", "people"], "mentions": [[0, 3, "Q7"]]},  # of which text?
         {"arguments": [-1]},
         {"text": None},
         {"texts": lines[0]},

@@ -117,3 +117,15 @@ def test_unknown_pieces_stay_where_they_are(tokenizer):
     mentions = [Mention(4, 7, "Q1"), Mention(begin, begin + 5, "Q2"), Mention(begin - 4, begin - 2, "Q3")]
     found = align_mentions(tokenizer, text, pieces, mentions, skip_inside=True)
     assert [tokenizer.decode(pieces[first:last]) for first, last, _ in found] == ["men", "stand"]
+
+
+@pytest.mark.parametrize("kind", ["bert", "roberta", "xlmr"])
+@pytest.mark.parametrize("name", ["Z\u00fcrich", "\u5317\u4eac", "\u5317\u4eac Hotel"])
+def test_linker_finds_names_in_what_the_tokenizer_leaves_of_a_text(tokenizers, kind, name):
+    """An uncased BERT takes accents away and puts spaces between the letters of Chinese."""
+    tokenizer = tokenizers[kind]
+    linker = DictionaryLinker([(name, "Q1"), ("man", "Q2")], tokenizer.normalise)
+    text = tokenizer.decode(tokenizer.encode(f"near {name}, auf"))
+    [(begin, end, entity)] = linker.link(text)
+    assert (text[begin:end], entity) == (tokenizer.normalise(name), "Q1")
+    assert (len(linker.found), len(linker)) == (1, 2)
