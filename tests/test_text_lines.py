@@ -196,7 +196,7 @@ OTHERWISE = {
     "fairseq_bert_kd/report/read_scores.py",
     "fairseq_bert_kd/storage/entity_mentions.py",
     "fairseq_bert_kd/storage/sentence_data.py",
-    "fairseq_bert_kd/teachers/declared_vector.py",
+    "fairseq_bert_kd/modules/declared_vector.py",
     "fairseq_bert_kd/tokenization/text_rules.py",
 }
 

@@ -256,10 +256,10 @@ def mine(
             found[places] = random_negatives(table.clusters, rows[places], seed)
         else:
             from fairseq_bert_kd.rewards.interface import best_device
-            from fairseq_bert_kd.rewards.similarity import MeanVectors
+            from fairseq_bert_kd.rewards.similarity import SentenceVectors
 
             assert encoder
-            means = MeanVectors(encoder)
+            means = SentenceVectors(encoder)
             means.to(best_device())
             vectors = means.of_texts(table.texts).cpu()
             found[places] = nearest_negatives(vectors, table.clusters, rows[places])

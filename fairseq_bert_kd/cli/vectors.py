@@ -22,6 +22,7 @@ from fairseq_bert_kd.cli.run_dump import (
     tool_versions,
 )
 from fairseq_bert_kd.cli.store_folder import add_store_dir
+from fairseq_bert_kd.modules.declared_vector import declared_vector
 from fairseq_bert_kd.storage.fairseq_data import open_sides, sentence_files
 from fairseq_bert_kd.storage.sentence_data import SentenceSpec, read_spec
 from fairseq_bert_kd.storage.store_folders import store_folders
@@ -34,7 +35,6 @@ from fairseq_bert_kd.storage.vector_store import (
     vector_store_path,
 )
 from fairseq_bert_kd.teachers import distributed
-from fairseq_bert_kd.teachers.declared_vector import declared_vector
 from fairseq_bert_kd.teachers.interface import SentenceEncoder
 from fairseq_bert_kd.teachers.load import weights_digest
 from fairseq_bert_kd.teachers.probe import check_sentence_encoder

@@ -37,7 +37,7 @@ def parse_terms(text: str) -> list[tuple[float, str]]:
     """Weights and names of ``0.7*evaluator+0.3*rouge-2``; a name alone has weight 1.
 
     Raises:
-        ValueError: another form, or weights that do not sum to 1.
+        ValueError: another form, a name twice, a weight of 0, or weights that do not sum to 1.
     """
     terms = []
     for part in text.split("+"):
@@ -48,6 +48,13 @@ def parse_terms(text: str) -> list[tuple[float, str]]:
             raise ValueError(
                 f"a reward is a name or a weighted sum such as 0.7*evaluator+0.3*rouge-2, got `{text}`"
             ) from None
+    names = [name for _, name in terms]
+    for weight, name in terms:
+        if weight == 0 or names.count(name) > 1:
+            fault = "has weight 0" if weight == 0 else "stands there more than once"
+            raise ValueError(
+                f"each term of a reward must count once, in `{text}` `{name}` {fault}; leave it out"
+            )
     total = sum(weight for weight, _ in terms)
     if not math.isclose(total, 1, abs_tol=1e-6):
         raise ValueError(f"the weights of reward `{text}` must sum to 1, got {total:g}")

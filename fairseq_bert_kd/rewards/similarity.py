@@ -7,20 +7,23 @@ import torch
 from torch import Tensor
 
 from fairseq_bert_kd.compat import first_line, import_transformers
+from fairseq_bert_kd.modules.declared_vector import declared_vector
 from fairseq_bert_kd.modules.pretrained_encoder import encoder_positions
 from fairseq_bert_kd.rewards.interface import Reward, Scores
 
 BATCH = 256  # texts that are encoded together
 
 
-class MeanVectors:
+class SentenceVectors:
     """Vectors of sentences: the mean of an encoder's last hidden states over the tokens (Reimers & Gurevych 2019).
+
+    Where the encoder's folder declares that it was made for the first state, that is taken.
 
     Args:
         path: folder or hub name of a transformers encoder of sentences.
 
     Raises:
-        ValueError: it cannot be loaded.
+        ValueError: it cannot be loaded, or was made for other vectors.
     """
 
     def __init__(self, path: str):
@@ -35,6 +38,7 @@ class MeanVectors:
                 f"`{path}` is not an encoder of sentences that can be loaded ({first_line(error)}); give the folder or hub name of a "
                 "transformers encoder"
             ) from None
+        self._first = declared_vector(path)[0] == "cls"
 
     def to(self, device: torch.device) -> None:
         """Move the encoder."""
@@ -57,7 +61,7 @@ class MeanVectors:
             ).to(self._model.device)
             hidden = self._model(**inputs).last_hidden_state.float()  # (rows, length, d)
             mask = inputs["attention_mask"][..., None].float()
-            found.append((hidden * mask).sum(dim=1) / mask.sum(dim=1))
+            found.append(hidden[:, 0] if self._first else (hidden * mask).sum(dim=1) / mask.sum(dim=1))
         vectors = torch.cat(found)
         return torch.empty_like(vectors).index_copy_(0, torch.tensor(order, device=vectors.device), vectors)
 
@@ -68,13 +72,13 @@ class CosineReward(Reward):
     Like the evaluator it gives a copy of the source the highest reward.
 
     Args:
-        path: folder or hub name of the encoder, see `MeanVectors`.
+        path: folder or hub name of the encoder, see `SentenceVectors`.
     """
 
     name = "cosine"
 
     def __init__(self, path: str):
-        self._vectors = MeanVectors(path)
+        self._vectors = SentenceVectors(path)
 
     def to(self, device: torch.device) -> None:
         """Move the encoder."""

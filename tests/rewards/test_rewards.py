@@ -1,5 +1,6 @@
 """Rewards: texts in, numbers from 0 to 1 out."""
 
+import json
 import shutil
 from types import SimpleNamespace
 
@@ -19,7 +20,7 @@ from fairseq_bert_kd.rewards.evaluator import (
 from fairseq_bert_kd.rewards.interface import CachedReward, Reward
 from fairseq_bert_kd.rewards.overlap import BleuReward, RougeReward, SourceBleu
 from fairseq_bert_kd.rewards.registry import NAMES, build_reward, parts_of
-from fairseq_bert_kd.rewards.similarity import CosineReward, MeanVectors
+from fairseq_bert_kd.rewards.similarity import CosineReward, SentenceVectors
 from fairseq_bert_kd.storage.sentence_data import SentenceSpec
 from fairseq_bert_kd.tokenization.hf_tokenizer import HfTokenizer
 from tests.rewards.case_readers import evaluator_reading
@@ -112,6 +113,20 @@ def test_sums():
 @pytest.mark.parametrize("text", ["", "0.5*", "2", "bleu+", "0.5.1*bleu+0.5*bleu", "Bleu"])
 def test_terms_of_another_form_are_refused(text):
     with pytest.raises(ValueError, match="a reward is a name or a weighted sum such as"):
+        parse_terms(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "fault"),
+    [
+        ("0*rouge-1+1*bleu", "`rouge-1` has weight 0"),
+        ("0.5*bleu+0.5*bleu", "`bleu` stands there more than once"),
+    ],
+)
+def test_terms_without_effect_are_refused(text, fault):
+    with pytest.raises(
+        ValueError, match=f"each term of a reward must count once, in .* {fault}; leave it out"
+    ):
         parse_terms(text)
 
 
@@ -305,7 +320,7 @@ def test_long_texts_are_cut_and_weights_are_float32(chain, tmp_path):
 
     shutil.copytree(chain.bert, tmp_path / "bert")
     AutoModel.from_pretrained(chain.bert).half().save_pretrained(tmp_path / "bert")
-    vectors = MeanVectors(str(tmp_path / "bert"))
+    vectors = SentenceVectors(str(tmp_path / "bert"))
     vectors._tokenizer.model_max_length = 10**30
     positions = vectors._model.config.max_position_embeddings
     long = " ".join(["man"] * (positions + 50))
@@ -313,6 +328,27 @@ def test_long_texts_are_cut_and_weights_are_float32(chain, tmp_path):
     assert found.dtype == next(vectors._model.parameters()).dtype == torch.float32
     torch.testing.assert_close(found[0], found[1])
     assert not torch.allclose(found[0], found[2])
+
+
+def test_the_declared_vector_is_taken(chain, tmp_path):
+    """Most declare the mean, which is also the default."""
+    folder = tmp_path / "bert"
+    shutil.copytree(chain.bert, folder)
+    mean = SentenceVectors(str(folder)).of_texts(["a man"])
+    (folder / "1_Pooling").mkdir()
+    for mode in ("mean_tokens", "cls_token", "max_tokens"):
+        (folder / "1_Pooling" / "config.json").write_text(json.dumps({f"pooling_mode_{mode}": True}))
+        if mode == "mean_tokens":
+            torch.testing.assert_close(SentenceVectors(str(folder)).of_texts(["a man"]), mean)
+        elif mode == "cls_token":
+            vectors = SentenceVectors(str(folder))
+            inputs = vectors._tokenizer("a man", return_tensors="pt")
+            first = vectors._model(**inputs).last_hidden_state[:, 0]
+            torch.testing.assert_close(vectors.of_texts(["a man"]), first)
+            assert not torch.allclose(first, mean)
+        else:
+            with pytest.raises(ValueError, match="was made for the pooling max_tokens"):
+                CosineReward(str(folder))
 
 
 def test_an_encoder_that_is_none_is_refused(tmp_path):

@@ -34,7 +34,7 @@ def declared_vector(name: str) -> tuple[str | None, str]:
     if len(modes) != 1 or modes[0] not in _NAMES:
         raise ValueError(
             f"`{name}` was made for the pooling {' and '.join(modes) or 'none'} ({POOLING_FILE}), which is not one of "
-            f"{', '.join(_NAMES)}; choose a vector yourself with --vector"
+            f"{', '.join(_NAMES)}; take another encoder, or one of these vectors where the command has --vector"
         )
     similarity = (_content(name, SIMILARITY_FILE) or {}).get("similarity_fn_name") or COSINE
     return _NAMES[modes[0]], similarity if similarity == COSINE else ""
