@@ -7,7 +7,8 @@ A page (default: README.md, examples/*/README.md, docs/*.md) marks each place by
     <!-- table: results/laptop.json main -->
     <!-- end of table -->
 
-The file, or the files one after another, are relative to the page. Names of tables follow it (see `markdown_tables`); without names it is all groups of systems.
+The file, or the files one after another, are relative to the page. Names of tables follow it (see `markdown_tables`); without
+names it is all groups of systems.
 A file of `fairseq-bert-kd gains --json` has the tables `reference_length`, `source_length` and `position`.
 The name `training-pairs` alone is one table of all experiments, and so is `paired-runs`, every system over all runs of
 them against their baseline (`paired-runs:SYSTEM`: against that one).

@@ -2,9 +2,10 @@
 
     OMP_NUM_THREADS=1 python compare_speed.py OUT_DIR --teacher TEACHER
 
-OUT_DIR is a folder that examples/run.py wrote. Batches are the first sentences of the validation corpus, from token ids to vectors: one at a time,
-in the order of the corpus, where the teacher reads the padding of longer sentences, and sorted by length, where there is
-little. Models take turns, and the best of several rounds counts, which was disturbed least. The figures go to OUT_DIR/scores-speed.json, which `fairseq-bert-kd report` shows in its page and results file.
+OUT_DIR is a folder that examples/run.py wrote. Batches are the first sentences of the validation corpus, from token ids to
+vectors: one at a time; in the order of the corpus, where the teacher reads the padding of longer sentences; and sorted by
+length, where there is little. Models take turns, and the best of several rounds counts, which was disturbed least. The figures go
+to OUT_DIR/scores-speed.json, which `fairseq-bert-kd report` shows in its page and results file.
 """
 
 import argparse

@@ -20,9 +20,7 @@ def best_token(logits: Tensor) -> Tensor:
         return logits.argmax(dim=1)
     n_blocks = vocab // BLOCK
     blocks = logits[:, : n_blocks * BLOCK].unflatten(1, (n_blocks, BLOCK)).amax(dim=2)  # (rows, blocks)
-    last = logits[:, -BLOCK:].amax(
-        dim=1, keepdim=True
-    )  # what is left over, and some columns of the last whole block
+    last = logits[:, -BLOCK:].amax(dim=1, keepdim=True)  # with what is left over
     block = torch.cat([blocks, last], dim=1).argmax(dim=1, keepdim=True)
     places = (block * BLOCK).clamp_(max=vocab - BLOCK) + torch.arange(BLOCK, device=logits.device)
     return places.gather(1, logits.gather(1, places).argmax(dim=1, keepdim=True)).squeeze(1)
