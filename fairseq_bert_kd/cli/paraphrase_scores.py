@@ -27,6 +27,7 @@ TITLES = {
     "copy_rate": "copies %",
     "distinct_1": "dist-1",
     "distinct_2": "dist-2",
+    "word_entropy": "word entropy",
     "length": "length %",
 }
 OPTIONS = ("all_references", "evaluator", "held_out_evaluator", "positive", "sentence_encoder")
@@ -38,7 +39,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--sources",
         metavar="FILE",
         help="raw source text, one sentence per line: adds a table with source-BLEU (BLEU against the source), iBLEU, ROUGE, the "
-        "rate of copies, distinct n-grams, the length against the first reference, and a row that copies the sources",
+        "rate of copies, distinct n-grams, the entropy of words, the length against the first reference, and a row that copies the sources",
     )
     group.add_argument(
         "--all-references",
@@ -138,7 +139,7 @@ class ParaphraseScorer:
         return {"BLEU": bleu + normalised, **signatures(self._rouge)}
 
     def scores(self, texts: Sequence[str]) -> dict[str, float]:
-        """Scores by name of `TITLES`, in per cent; rewards as the mean of 0 to 100.
+        """Scores by name of `TITLES`, in per cent (the entropy in bits); rewards as the mean of 0 to 100.
 
         Raises:
             ValueError: texts in lower case for an evaluator that reads case.

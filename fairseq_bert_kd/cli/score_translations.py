@@ -22,6 +22,7 @@ from fairseq_bert_kd.evaluation.significance import Spread, spread
 from fairseq_bert_kd.evaluation.system_output import SystemOutput
 from fairseq_bert_kd.evaluation.text_metrics import TOKENIZERS
 from fairseq_bert_kd.output_files import check_new_file, write_text
+from fairseq_bert_kd.text_lines import open_lines
 from fairseq_bert_kd.tokenization.dictionary import check_pieces, foreign_symbols
 from fairseq_bert_kd.tokenization.hf_tokenizer import HfTokenizer
 
@@ -71,6 +72,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="also score with COMET, times 100: path of a checkpoint or hub name; needs --source and the package unbabel-comet",
     )
     parser.add_argument("--source", help="raw source text, for --comet")
+    parser.add_argument(
+        "--training",
+        nargs="+",
+        default=[],
+        metavar="FILE",
+        help="raw text that was trained on: says how many references, and --sources, stand in it word for word, case aside",
+    )
     parser.add_argument("--json", metavar="FILE", help="also write scores and signatures to this file")
     parser.add_argument("--overwrite", action="store_true", help="replace an existing --json file")
     paraphrase_scores.add_arguments(parser)
@@ -164,6 +172,28 @@ def _comet(args: argparse.Namespace, settings: MetricSettings, sentences: int) -
     return Comet(settings, args.comet, sources)
 
 
+def learned_sentences(files: Sequence[str], texts: Sequence[str]) -> int:
+    """How many texts stand in files of training text as a line or a column of a tab-separated one, case and white space aside."""
+    from fairseq_bert_kd.data.negatives import plain
+
+    wanted = list(map(plain, texts))
+    found: set[str] = set()
+    for file in files:
+        found |= set(wanted).intersection(plain(text) for line in open_lines(file) for text in line.split("\t"))
+    return sum(text in found for text in wanted)
+
+
+def _say_learned(args: argparse.Namespace) -> dict[str, int]:
+    """Print and return how much of the test set is in the training text; empty without ``--training``."""
+    found = {}
+    for name, path in (("references", args.reference), ("sources", args.sources)) if args.training else ():
+        if path:
+            texts = read_lines(path)
+            found[name] = count = learned_sentences(args.training, texts)
+            print(f"{count:,} of {len(texts):,} {name} ({count / len(texts):.1%}) are in the training text")
+    return found
+
+
 def main(args: argparse.Namespace) -> None:
     if args.json:
         check_new_file("--json", args.json, args.overwrite)
@@ -202,6 +232,8 @@ def main(args: argparse.Namespace) -> None:
     for name, signature in listed.items():
         print(f"{name}: {signature}")
     further.show()
+    learned = _say_learned(args)
     if args.json:
         results = {"signatures": listed, "reference": args.reference, "systems": scores, **further.results}
+        results |= {"in_training_text": learned} if args.training else {}
         write_text(args.json, json.dumps(results, indent=2) + "\n")

@@ -1,9 +1,11 @@
 """Measures of paraphrases: overlap with the source, copies, variety.
 
 BLEU against the source is called "self-BLEU" by writers on paraphrases, which elsewhere is BLEU among a system's outputs; here it
-is source-BLEU. iBLEU is that of Sun & Zhou (2012), distinct-n that of Li et al. (2016).
+is source-BLEU. iBLEU is that of Sun & Zhou (2012), distinct-n that of Li et al. (2016), the entropy of words that of Zhang et al.
+(2018, Ent-n with n = 1), in bits.
 """
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -123,6 +125,18 @@ def distinct(texts: Sequence[str], order: int, tokenize: str = DEFAULT_TOKENIZER
     return 100.0 * len(set(grams)) / max(len(grams), 1)
 
 
+def word_entropy(texts: Sequence[str], tokenize: str = DEFAULT_TOKENIZER) -> float:
+    """Entropy, in bits, of the distribution of all words of the texts together; 0 without words.
+
+    A generator that has become peaky writes the same words again and again. The entropy of the distributions from which it
+    draws is in the log of its training (``entropy``); text alone does not tell it.
+    """
+    split = word_splitter(tokenize)
+    counts = np.array(list(Counter(word for text in texts for word in split(text)).values()), dtype=np.float64)
+    shares = counts / max(counts.sum(), 1)
+    return float(-(shares * np.log2(shares)).sum())
+
+
 def paraphrase_scores(
     texts: Sequence[str],
     sources: Sequence[str],
@@ -130,10 +144,10 @@ def paraphrase_scores(
     lowercase: bool = False,
     tokenize: str = DEFAULT_TOKENIZER,
 ) -> Mapping[str, float]:
-    """Scores by name, in per cent.
+    """Scores by name, in per cent but for the entropy, which is in bits.
 
-    They are ``bleu``, ``source_bleu``, ``ibleu_0.9``, ``ibleu_0.8``, ``copy_rate``, ``distinct_1``, ``distinct_2`` and
-    ``length``, words of the texts over those of the first references.
+    They are ``bleu``, ``source_bleu``, ``ibleu_0.9``, ``ibleu_0.8``, ``copy_rate``, ``distinct_1``, ``distinct_2``,
+    ``word_entropy`` and ``length``, words of the texts over those of the first references.
 
     Args:
         texts: ``(texts,)`` a system's output.
@@ -158,5 +172,6 @@ def paraphrase_scores(
         **{f"ibleu_{weight:g}": ibleu(bleu, of_source, weight) for weight in IBLEU_WEIGHTS},
         "copy_rate": 100.0 * float(copies(texts, sources).mean()),
         **{f"distinct_{order}": distinct(texts, order, tokenize) for order in (1, 2)},
+        "word_entropy": word_entropy(texts, tokenize),
         "length": 100.0 * float(lengths[0] / max(lengths[1], 1)),
     }

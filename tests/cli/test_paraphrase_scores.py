@@ -45,12 +45,29 @@ def test_table_and_results(files, capsys):
     assert right["bleu"] == pytest.approx(100)
     assert right["ibleu_0.9"] == pytest.approx(90 - 0.1 * right["source_bleu"])
     assert right["rouge1"] == pytest.approx(100)
+    shares = np.array([3, 2, *[1] * 12]) / 17  # ? three times, is twice
+    assert right["word_entropy"] == pytest.approx(-(shares * np.log2(shares)).sum())
     assert "source-BLEU" in said
     signatures = json.loads(results.read_text(encoding="utf-8"))["paraphrase_signatures"]
     assert signatures["BLEU"].startswith("nrefs:var|case:mixed")
     assert "use_stemmer:True" in signatures["ROUGE"]
     assert all(f"{name}: {signature}" in said.splitlines() for name, signature in signatures.items())
     assert "evaluator" not in said
+
+
+def test_what_was_trained_on_is_counted(files, capsys):
+    """A line of one file and a column of another, case and white space aside; each test sentence once."""
+    (files / "train.txt").write_text(f"{REFERENCES[0].upper()}\nelse\n{REFERENCES[0]}\n", encoding="utf-8")
+    (files / "train.tsv").write_text(f"else\twhat is a  good book ?\t{REFERENCES[2]}\n", encoding="utf-8")
+    options = ("--sources", files / "sources", "--json", files / "scores.json")
+    assert score(files, *options, "--training", files / "train.txt", files / "train.tsv") == 0
+    said = capsys.readouterr().out
+    assert "2 of 3 references (66.7%) are in the training text" in said
+    assert "1 of 3 sources (33.3%) are in the training text" in said
+    results = json.loads((files / "scores.json").read_text(encoding="utf-8"))
+    assert results["in_training_text"] == {"references": 2, "sources": 1}
+    assert score(files) == 0
+    assert "training text" not in capsys.readouterr().out
 
 
 def test_another_tokenizer_is_that_of_both_tables(tmp_path, capsys):

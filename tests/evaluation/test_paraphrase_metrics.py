@@ -14,6 +14,7 @@ from fairseq_bert_kd.evaluation.paraphrase_metrics import (
     paraphrase_scores,
     several_references_bleu,
     source_bleu,
+    word_entropy,
 )
 
 SOURCES = ["how do i learn to code ?", "what is a good book ?"]
@@ -34,6 +35,13 @@ def test_distinct():
     assert distinct(["a b a", "a"], 1) == 50  # a and b of four words
     assert distinct(["a b a", "a"], 2) == 100
     assert distinct(["a"], 2) == 0
+
+
+def test_entropy_of_words_by_hand():
+    """Shares 1/2, 1/4, 1/4 have 1.5 bits, whatever text a word stands in; one word over and over has none."""
+    assert word_entropy(["a b a", "c"]) == pytest.approx(1.5)
+    assert word_entropy(["a a", "a"]) == 0
+    assert word_entropy(["", ""]) == 0
 
 
 def test_the_best_of_several_references_counts():
