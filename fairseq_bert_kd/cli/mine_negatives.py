@@ -53,7 +53,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--encoder",
         metavar="PATH",
-        help="folder or hub name of a transformers encoder of sentences, for hard negatives",
+        help="folder or hub name of a transformers encoder of sentences, or checkpoint of a sentence LSTM, for hard negatives",
     )
     parser.add_argument("--seed", type=int, default=1, help="seed of the draws (default: %(default)s)")
     parser.add_argument(
@@ -256,10 +256,10 @@ def mine(
             found[places] = random_negatives(table.clusters, rows[places], seed)
         else:
             from fairseq_bert_kd.rewards.interface import best_device
-            from fairseq_bert_kd.rewards.similarity import SentenceVectors
+            from fairseq_bert_kd.rewards.similarity import load_vectors
 
             assert encoder
-            means = SentenceVectors(encoder)
+            means = load_vectors(encoder, "--encoder")
             means.to(best_device())
             vectors = means.of_texts(table.texts).cpu()
             found[places] = nearest_negatives(vectors, table.clusters, rows[places])

@@ -58,7 +58,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--sentence-encoder",
         metavar="PATH",
-        help="transformers encoder of sentences: mean cosine with the source",
+        help="encoder of sentences (transformers folder or hub name, or checkpoint of a sentence LSTM): mean cosine with the source",
     )
 
 

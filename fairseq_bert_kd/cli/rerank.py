@@ -39,7 +39,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--evaluator", metavar="FILE", help="checkpoint of a classifier of pairs")
     parser.add_argument("--positive", metavar="CLASS", help="name of its class of paraphrases")
-    parser.add_argument("--sentence-encoder", metavar="PATH", help="transformers encoder of sentences")
+    parser.add_argument(
+        "--sentence-encoder",
+        metavar="PATH",
+        help="encoder of sentences: transformers folder or hub name, or checkpoint of a sentence LSTM",
+    )
     parser.add_argument(
         "--copy-penalty",
         type=float,

@@ -179,7 +179,9 @@ def learned_sentences(files: Sequence[str], texts: Sequence[str]) -> int:
     wanted = list(map(plain, texts))
     found: set[str] = set()
     for file in files:
-        found |= set(wanted).intersection(plain(text) for line in open_lines(file) for text in line.split("\t"))
+        found |= set(wanted).intersection(
+            plain(text) for line in open_lines(file) for text in line.split("\t")
+        )
     return sum(text in found for text in wanted)
 
 

@@ -132,7 +132,9 @@ def word_entropy(texts: Sequence[str], tokenize: str = DEFAULT_TOKENIZER) -> flo
     draws is in the log of its training (``entropy``); text alone does not tell it.
     """
     split = word_splitter(tokenize)
-    counts = np.array(list(Counter(word for text in texts for word in split(text)).values()), dtype=np.float64)
+    counts = np.array(
+        list(Counter(word for text in texts for word in split(text)).values()), dtype=np.float64
+    )
     shares = counts / max(counts.sum(), 1)
     return float(-(shares * np.log2(shares)).sum())
 

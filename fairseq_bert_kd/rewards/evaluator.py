@@ -9,11 +9,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fairseq_bert_kd import compat
 from fairseq_bert_kd.data.sentence_dataset import padded
 from fairseq_bert_kd.functional.truncation import cut_text, longest_first
 from fairseq_bert_kd.rewards.interface import Reward, Scores, Texts
-from fairseq_bert_kd.storage.alignment import check_tokenizer
+from fairseq_bert_kd.rewards.sentence_models import load_model, read_stated
 from fairseq_bert_kd.storage.sentence_data import CLASSES, SentenceSpec
 from fairseq_bert_kd.tokenization.dictionary import token_ids
 from fairseq_bert_kd.tokenization.hf_tokenizer import HfTokenizer
@@ -126,31 +125,18 @@ def load_evaluator(
 
     Raises:
         FileNotFoundError: checkpoint or data folder missing.
-        ValueError: no classifier of pairs, its positive class is not known, or its tokenizer is another one now.
+        ValueError: no classifier of pairs, its positive class is not known, its tokenizer is another one now, or it reads entities.
     """
-    from fairseq import checkpoint_utils
-
-    state = compat.load_checkpoint(path)
-    stated = (state.get("task_state") or {}).get("sentence_spec")
-    if not stated:
-        raise ValueError(
-            f"{option} `{path}` is not a classifier of sentences; give a checkpoint of --task {TASK} that was trained on pairs"
-        )
-    spec = SentenceSpec.from_json(stated)
-    data = state["cfg"]["task"]["data"]
-    if missing := [folder for folder in data.split(os.pathsep) if not os.path.isdir(folder)]:
-        raise FileNotFoundError(
-            f"{option} `{path}` was trained on `{missing[0]}`, which is not here (seen from `{os.getcwd()}`); run where it was "
-            "trained, or copy its data folder here"
-        )
-    column = positive_class(spec, positive, f"{option} `{path}`", positive_option)
-    with torch.random.fork_rng(devices=[]):  # weights are drawn before those of the checkpoint replace them
-        models, _, task = checkpoint_utils.load_model_ensemble_and_task([path])
-    tokenizer = HfTokenizer(task.cfg.kd_tokenizer or spec.tokenizer_name)
-    check_tokenizer(f"{option} `{path}`", spec.tokenizer, tokenizer.digest(), tokenizer.name)
+    stated = read_stated(
+        path,
+        option,
+        f"a classifier of sentences; give a checkpoint of --task {TASK} that was trained on pairs",
+    )
+    column = positive_class(stated.spec, positive, stated.what, positive_option)
+    model, task, tokenizer = load_model(stated)
     head = task.cfg.classification_head_name
-    keep_float32(models[0].classification_heads[head])
-    return Evaluator(name, models[0], head, task.dictionary, tokenizer, column)
+    keep_float32(model.classification_heads[head])
+    return Evaluator(name, model, head, task.dictionary, tokenizer, column)
 
 
 def positive_class(spec: SentenceSpec, positive: str | None, what: str, option: str = "--rl-positive") -> int:

@@ -50,7 +50,7 @@ def _build(
     if not path:
         raise ValueError(f"reward `{name}` needs {option}, {LOADED[name]}; give it, or choose another reward")
     if name == "cosine":
-        return CosineReward(path)
+        return CosineReward(path, option)
     return load_evaluator(path, positive, option, positive_option=positive_option)
 
 

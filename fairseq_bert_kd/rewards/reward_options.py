@@ -65,7 +65,7 @@ class RewardOptions(FairseqDataclass):
     rl_sentence_encoder: Optional[str] = field(
         default=None,
         metadata={
-            "help": "folder or hub name of a transformers encoder of sentences, for reward cosine; where it is no term of "
+            "help": "folder or hub name of a transformers encoder of sentences, or checkpoint of a sentence LSTM, for reward cosine; where it is no term of "
             "--rl-reward, for the mean cosine in validation (needs --eval-bleu)"
         },
     )

@@ -20,7 +20,7 @@ from fairseq_bert_kd.rewards.evaluator import (
 from fairseq_bert_kd.rewards.interface import CachedReward, Reward
 from fairseq_bert_kd.rewards.overlap import BleuReward, RougeReward, SourceBleu
 from fairseq_bert_kd.rewards.registry import NAMES, build_reward, parts_of
-from fairseq_bert_kd.rewards.similarity import CosineReward, SentenceVectors
+from fairseq_bert_kd.rewards.similarity import CosineReward, PretrainedVectors
 from fairseq_bert_kd.storage.sentence_data import SentenceSpec
 from fairseq_bert_kd.tokenization.hf_tokenizer import HfTokenizer
 from tests.rewards.case_readers import evaluator_reading
@@ -320,7 +320,7 @@ def test_long_texts_are_cut_and_weights_are_float32(chain, tmp_path):
 
     shutil.copytree(chain.bert, tmp_path / "bert")
     AutoModel.from_pretrained(chain.bert).half().save_pretrained(tmp_path / "bert")
-    vectors = SentenceVectors(str(tmp_path / "bert"))
+    vectors = PretrainedVectors(str(tmp_path / "bert"))
     vectors._tokenizer.model_max_length = 10**30
     positions = vectors._model.config.max_position_embeddings
     long = " ".join(["man"] * (positions + 50))
@@ -334,14 +334,14 @@ def test_the_declared_vector_is_taken(chain, tmp_path):
     """Most declare the mean, which is also the default."""
     folder = tmp_path / "bert"
     shutil.copytree(chain.bert, folder)
-    mean = SentenceVectors(str(folder)).of_texts(["a man"])
+    mean = PretrainedVectors(str(folder)).of_texts(["a man"])
     (folder / "1_Pooling").mkdir()
     for mode in ("mean_tokens", "cls_token", "max_tokens"):
         (folder / "1_Pooling" / "config.json").write_text(json.dumps({f"pooling_mode_{mode}": True}))
         if mode == "mean_tokens":
-            torch.testing.assert_close(SentenceVectors(str(folder)).of_texts(["a man"]), mean)
+            torch.testing.assert_close(PretrainedVectors(str(folder)).of_texts(["a man"]), mean)
         elif mode == "cls_token":
-            vectors = SentenceVectors(str(folder))
+            vectors = PretrainedVectors(str(folder))
             inputs = vectors._tokenizer("a man", return_tensors="pt")
             first = vectors._model(**inputs).last_hidden_state[:, 0]
             torch.testing.assert_close(vectors.of_texts(["a man"]), first)

@@ -11,6 +11,7 @@ import torch
 from fairseq_bert_kd.cli import encode as encode_command
 from fairseq_bert_kd.cli.encode import write_array
 from fairseq_bert_kd.cli.main import cli_main
+from fairseq_bert_kd.rewards.similarity import CosineReward, load_vectors
 from fairseq_bert_kd.storage.vector_store import VectorReader, vector_store_path
 from fairseq_bert_kd.storage.verify import verify_store
 from fairseq_bert_kd.tokenization.hf_tokenizer import HfTokenizer
@@ -66,6 +67,42 @@ def train(data, save_dir, *options, task="sentence_vectors", criterion="sentence
 def student(folder):
     """A checkpoint of some updates."""
     return train(folder / "data", folder / "student", *SIZES, updates=30)
+
+
+def test_a_student_rewards_and_mines(folder, student, tmp_path, caplog):
+    """Its vectors are those of `encode`, whatever the order and the batch; a long text and an empty one have them too."""
+    lines = [*LINES, " ".join(LINES * 3), "\u200b"]
+    (tmp_path / "lines.txt").write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+    expected = tmp_path / "lines.npy"
+    assert encode(tmp_path / "lines.txt", "--path", student, "--output", expected, "--empty", "zeros") == 0
+    before = torch.get_rng_state()
+    vectors = load_vectors(str(student), "--encoder")
+    assert torch.equal(before, torch.get_rng_state())
+    np.testing.assert_allclose(vectors.of_texts(lines).numpy(), np.load(expected), rtol=1e-5, atol=1e-6)
+    found = CosineReward(str(student))([LINES[0]] * 2, LINES[:2], LINES[:2])
+    first, second = np.load(expected)[:2]
+    assert found == pytest.approx(
+        [1, max(0, first @ second / np.linalg.norm(first) / np.linalg.norm(second))], abs=1e-5
+    )
+    table = tmp_path / "pairs.tsv"
+    rows = [f"{number}\t{line}\t{line} man\n" for number, line in enumerate(LINES)]
+    table.write_text("".join(["cluster\tsource\ttarget\n", *rows]), encoding="utf-8")
+    words = ("--input", table, "--output", tmp_path / "mined.tsv", "--kinds", "hard", "--encoder", student)
+    assert cli_main(["mine-negatives", *map(str, words)]) == 0
+
+
+def test_a_model_without_vectors_does_not_reward(folder, student, tmp_path):
+    pairs = train(
+        folder / "data-pairs", tmp_path / "classifier", "--arch", "decomposable_attention", "--encoder-model", folder / "bert",
+        task="sentence_prediction_with_teacher", criterion="sentence_prediction",
+    )  # fmt: skip
+    with pytest.raises(ValueError, match="holds a DecomposableAttention\\w*, which gives no sentence vectors"):
+        CosineReward(str(pairs))
+    state = torch.load(student, weights_only=False)
+    state["task_state"].pop("sentence_spec")
+    torch.save(state, tmp_path / "other.pt")
+    with pytest.raises(ValueError, match=r"--sentence-encoder `.*other.pt` is not a model of sentences"):
+        CosineReward(str(tmp_path / "other.pt"))
 
 
 # ---------------------------------------------------------------- the store
