@@ -101,11 +101,13 @@ class EntityReader(nn.Module):
     Attributes:
         vectors: the table, frozen.
         reading: ``(2,)`` int64, bits of ``scale`` and ``reads``: what a checkpoint is compared by.
+        identity: ``(bytes,)`` int64, ``digest``, which is of the entities' ids too: compared likewise.
         head_start: weights from which a dEA head starts; None for random ones.
     """
 
     vectors: Tensor
     reading: Tensor
+    identity: Tensor
     head_start: Optional[dict[str, Tensor]] = None
 
     def __init__(
@@ -116,6 +118,9 @@ class EntityReader(nn.Module):
         self.register_buffer("vectors", table)
         bits = as_bits(torch.tensor([scale]))
         self.register_buffer("reading", torch.cat([bits.long(), torch.tensor([int(reads)])]))
+        self.register_buffer(
+            "identity", torch.tensor(list(bytes.fromhex(digest)))
+        )  # int64: checkpoints are averaged
 
     @classmethod
     def new(cls, cfg: Any, encoder: Any, seed: int, pooler: Any = None) -> "EntityReader":
@@ -194,12 +199,18 @@ class EntityReader(nn.Module):
     def _load_from_state_dict(self, state_dict, prefix, *others):
         """torch's; ValueError where a checkpoint was trained with other vectors than those that the options name."""
         given = state_dict.get(f"{prefix}vectors")
-        reading = state_dict.setdefault(f"{prefix}reading", self.reading)  # older checkpoints have none
+        reading = state_dict.setdefault(f"{prefix}reading", self.reading)  # older checkpoints have none,
+        identity = state_dict.setdefault(f"{prefix}identity", self.identity)  # nor this
         if given is not None and bool(self.vectors.any()):  # zeros: of a checkpoint's own description
             if not _same_vectors(given, self.vectors):
                 raise ValueError(
                     "the checkpoint was trained with other entity vectors, or with another --entity-control or --seed of it; give "
                     "the ones that it was trained with, or another --save-dir"
+                )
+            if not torch.equal(identity.cpu(), self.identity.cpu()):
+                raise ValueError(
+                    "the checkpoint was trained with these entity vectors under other ids, so that mentions would name other "
+                    "entities; give --entity-vectors with the ids that it was trained with, or another --save-dir"
                 )
             state_dict[f"{prefix}vectors"] = self.vectors  # those of a checkpoint of --fp16 are rounded
             self._check_scale(float(from_bits(reading[:1].int())), "the checkpoint")

@@ -214,6 +214,8 @@ def test_a_checkpoint_loads_without_the_vectors(task, vectors, tmp_path):
             **dict.fromkeys(sizes(), None),
             encoder_init=str(path),
         )
+    with pytest.raises(ValueError, match="under other ids, so that mentions would name other entities"):
+        model_of(task, tmp_path / "renamed.safetensors").load_state_dict(state["model"])
     with pytest.raises(ValueError, match="with entities; leave out --entity-control none"):
         model_of(task, vectors, entity_control="none").load_state_dict(state["model"])
     with pytest.raises(ValueError, match="times .*, the options say times 1; give --entity-scale as there"):
@@ -241,9 +243,9 @@ def test_a_checkpoint_of_half_precision_goes_on_in_float32(task, vectors, tmp_pa
     assert again.entities.scale == started.entities.scale
 
 
-def test_older_checkpoints_say_nothing_of_scale_and_control(task, vectors):
+def test_older_checkpoints_say_nothing_of_scale_control_and_ids(task, vectors):
     state = model_of(task, vectors).state_dict()
-    del state["entities.reading"]
+    del state["entities.reading"], state["entities.identity"]
     model_of(task, vectors, entity_scale="none").load_state_dict(state)
 
 

@@ -96,7 +96,9 @@ def test_a_model_without_vectors_does_not_reward(folder, student, tmp_path):
         folder / "data-pairs", tmp_path / "classifier", "--arch", "decomposable_attention", "--encoder-model", folder / "bert",
         task="sentence_prediction_with_teacher", criterion="sentence_prediction",
     )  # fmt: skip
-    with pytest.raises(ValueError, match="holds a DecomposableAttention\\w*, which gives no sentence vectors"):
+    with pytest.raises(
+        ValueError, match="holds a DecomposableAttention\\w*, which gives no sentence vectors"
+    ):
         CosineReward(str(pairs))
     state = torch.load(student, weights_only=False)
     state["task_state"].pop("sentence_spec")
