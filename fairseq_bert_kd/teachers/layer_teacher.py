@@ -9,6 +9,7 @@ from torch import Tensor
 from fairseq_bert_kd.functional.encoder_states import EncoderStates, record
 from fairseq_bert_kd.modules.encoder_layers import inside
 from fairseq_bert_kd.teachers.interface import LayerTeacher
+from fairseq_bert_kd.teachers.known_predictions import KnownPredictions
 
 HALF = (torch.float16, torch.bfloat16)
 
@@ -18,12 +19,12 @@ class TeacherOutput(NamedTuple):
 
     Attributes:
         states: states of the layers that were asked for.
-        tokens: ``(batch, length)`` bool, False on padding.
+        tokens: ``(batch, length)`` bool, False on padding; None where no layers were asked for.
         logits: ``(batch, classes)`` in the order of the student's classes; None if they were not asked for.
     """
 
     states: EncoderStates
-    tokens: Tensor
+    tokens: Tensor | None
     logits: Tensor | None
 
     def repeated(self, times: int) -> "TeacherOutput":
@@ -31,15 +32,19 @@ class TeacherOutput(NamedTuple):
         if times == 1:
             return self
         self.states.repeat_rows(times)
-        logits = None if self.logits is None else self.logits.repeat_interleave(times, dim=0)
-        return TeacherOutput(self.states, self.tokens.repeat_interleave(times, dim=0), logits)
+        tokens, logits = (
+            None if rows is None else rows.repeat_interleave(times, dim=0)
+            for rows in (self.tokens, self.logits)
+        )
+        return TeacherOutput(self.states, tokens, logits)
 
 
 class LiveLayerTeacher:
     """Runs a frozen encoder beside the student, on the same texts.
 
     It is deliberately not an nn.Module, so a student, criterion or task that holds it neither trains nor saves it, and
-    `train()` does not reach it: its dropout stays off. It goes to the student's device and takes its type in half
+    `train()` does not reach it: its dropout stays off. So the predictions of a text are always the same, and are asked for once
+    where nothing else is wanted. It goes to the student's device and takes its type in half
     precision. Each process of a distributed run has its own.
 
     Args:
@@ -53,6 +58,7 @@ class LiveLayerTeacher:
         self.model = frozen.eval().requires_grad_(False)
         self.head = head
         self._columns = None if columns is None else torch.tensor(columns)
+        self._known = KnownPredictions(self._predictions)
         config = self.model.encoder.config
         self.layers: int = config.num_hidden_layers
         self.width: int = config.hidden_size
@@ -80,16 +86,21 @@ class LiveLayerTeacher:
         self._follow(like)
         assert self.head or not predict
         hidden, scores, relations = (sorted({*layers}) for layers in (hidden, scores, relations))
-        parts = inside(self.model.encoder)
-        with torch.no_grad(), record(parts, hidden, scores, relations) as states:
-            if predict and not (hidden or scores or relations):
-                logits, extra = self.model(**net_input, classification_head_name=self.head)
-            else:  # logits alone need less of the last layer
-                output, extra = self.model(**net_input)
-                logits = self.model.classify(output, extra["inputs"], self.head) if predict else None
-        if logits is not None and self._columns is not None:
-            logits = logits[:, self._columns]
-        return TeacherOutput(states, extra["inputs"].attention_mask.bool(), logits)
+        if predict and not (hidden or scores or relations):
+            return TeacherOutput(EncoderStates(self.heads), None, self._known(net_input))
+        with torch.no_grad(), record(inside(self.model.encoder), hidden, scores, relations) as states:
+            output, extra = self.model(**net_input)
+            logits = self.model.classify(output, extra["inputs"], self.head) if predict else None
+        return TeacherOutput(states, extra["inputs"].attention_mask.bool(), self._ordered(logits))
+
+    @torch.no_grad()
+    def _predictions(self, net_input: dict[str, Any]) -> Any:
+        """Logits of a batch; alone they need less of the last layer."""
+        return self._ordered(self.model(**net_input, classification_head_name=self.head)[0])
+
+    def _ordered(self, logits: Tensor | None) -> Tensor | None:
+        """Logits in the order of the student's classes."""
+        return logits if logits is None or self._columns is None else logits[:, self._columns]
 
     def _follow(self, weight: Tensor) -> None:
         """Go to the student's device, and into its precision if that is half."""

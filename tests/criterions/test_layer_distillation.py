@@ -375,6 +375,22 @@ def test_the_teacher_reads_a_sentence_once_that_stands_in_the_batch_twice(task, 
         assert_close(log[name], value)
 
 
+def test_predictions_alone_are_asked_for_once(task, student, teacher):
+    """The second epoch has the same losses, and gradients, without the teacher."""
+    criterion, sample = made(task, student, teacher, layer_stage="prediction"), sample_of(task, FIRST)
+    rows = []
+    teacher.encoder.register_forward_pre_hook(lambda *_: rows.append(1))
+    found = []
+    for doubled in (sample, sample, twice(sample)):
+        student.zero_grad()
+        loss, size, _ = criterion(student.eval(), doubled)
+        loss.backward()
+        found.append((loss / size, next(student.classification_heads[HEAD].parameters()).grad / size))
+    assert len(rows) == 1
+    for one in found[1:]:
+        assert_close(one, found[0])
+
+
 def test_the_teacher_s_classes_are_put_in_the_student_s_order(task, teacher):
     live, net_input = LiveLayerTeacher(teacher, HEAD, columns=[2, 0, 1]), batch_of(task, FIRST)
     expected, _ = teacher(**net_input, classification_head_name=HEAD)
