@@ -42,6 +42,7 @@ def test_relations_by_hand():
     teacher = torch.tensor([[3.0, 0.0, 0.0], [1.0, 0.0, 0.0], [0.0, 0.0, 1.0]])
     assert relational_loss(student, teacher).item() == pytest.approx(2 / 3)
     assert relational_loss(student, 7 * student).item() == pytest.approx(0, abs=1e-12)
+    assert relational_loss(student[:2], teacher[:2]).item() == pytest.approx(1)  # two sentences
     alone = torch.ones(1, 2, requires_grad=True)
     loss = relational_loss(alone, ONE)
     loss.backward()

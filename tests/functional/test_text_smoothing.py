@@ -183,3 +183,9 @@ def test_replaced_tokens():
 def test_refused_settings(settings):
     with pytest.raises(ValueError, match="--smoothing-.* must be"):
         check_settings(*settings)
+
+
+@pytest.mark.parametrize("settings", [(0.0, 1.0, 1), (1.0, 0.1, 0)])
+def test_settings_at_the_limits(settings):
+    """Weight 0 is plain training; 0 words are all of them."""
+    check_settings(*settings)
