@@ -3,6 +3,7 @@
 import contextlib
 import gzip
 from argparse import Namespace
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -300,3 +301,21 @@ def test_measures_reach_the_report_with_gains_by_the_held_out_evaluator():
     assert record["scores"][0]["system"] == "(source copied)"
     with pytest.raises(ValueError, match="`continued` has 2 scored outputs and 1 seeds"):
         further_scores_record(results, {"continued": [1]})
+
+
+def test_the_judges_of_the_other_settings_are_changed_over(tmp_path):
+    """The LSTM rewards and the encoder is held out, with budgets of their own."""
+    given = ["teacher=bert", "data=data", "out=out", f"own.distilled={tmp_path}"]
+    folder = Path(paraphrase.__file__).parents[1] / "paraphrase"
+    found = {}
+    for name in ("task", "lstm_evaluator"):
+        settings, kind = load(folder / f"{name}.yaml", given)
+        steps = {step.name: step.command for step in kind.steps(settings)}
+        found[name] = [
+            (paraphrase.architecture(steps[judge]), "--max-update 400 " in steps[judge])
+            for judge in ("evaluator", "held-out")
+        ]
+        assert "--finetune-from-model" not in steps["students/likelihood.1"]
+    assert found["task"] == [("hf_encoder", True), ("decomposable_attention", False)]
+    assert found["lstm_evaluator"] == [("sentence_lstm", False), ("hf_encoder", True)]
+    assert str(tmp_path) in steps["evaluator"]
