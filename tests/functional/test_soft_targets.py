@@ -28,6 +28,13 @@ NOTHING = torch.zeros(3, dtype=DOUBLE)  # log-normaliser of a student given as l
 # --- numbers by hand
 
 
+def test_the_mass_outside_some_tokens():
+    """Log-probabilities that sum to more than 1 by rounding leave nothing."""
+    found = soft_targets.tail_mass(torch.tensor([[0.5, 0.25], [0.625, 0.5]]).log())
+    assert found.tolist() == pytest.approx([0.25, 0])
+    assert found[1] == 0
+
+
 def test_paper_by_hand():
     losses = soft_targets.paper(STUDENT.gather(1, IDS), NOTHING, LOGITS, 1.0)
     # 0.75 * 0.693147 + 0.25 * 1.609438; 0.75 * 1.609438 + 0.25 * 0.693147; 2.302585 for both tokens
