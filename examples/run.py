@@ -21,7 +21,7 @@ def main(arguments: list[str]) -> int:
     words = [word for word in arguments if word != "--dry-run"]
     if not words or any(word.startswith("-") for word in words):
         print(__doc__)
-        return 2
+        return 0 if {"-h", "--help"} & set(words) else 2
     try:
         settings, kind = load(words[0], words[1:])
         out = Path(settings.out)

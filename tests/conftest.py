@@ -41,10 +41,10 @@ SLOW = (
     "storage/test_mutations.py", "tasks/test_registration.py", "test_augmentation_page.py", "test_chain.py",
     "test_data_shards.py", "test_distillation_helps.py", "test_distributed_rewards.py",
     "test_distributed_training.py", "test_docs.py", "test_hydra.py", "test_layer_distillation_stages.py",
-    "test_left_to_right.py", "test_objectives.py", "test_one_sided.py", "test_out_of_fold.py", "test_readme.py",
-    "test_sentence_lstm_page.py", "test_sentences_page.py", "test_serving.py", "test_serving_encoders_page.py",
-    "test_site.py", "test_smaller_teachers.py", "test_teachers_page.py", "test_text_smoothing.py",
-    "test_tinybert_page.py", "test_wheel.py",
+    "test_left_to_right.py", "test_objectives.py", "test_one_sided.py", "test_out_of_fold.py",
+    "test_paraphrase_page.py", "test_readme.py", "test_sentence_lstm_page.py", "test_sentences_page.py",
+    "test_serving.py", "test_serving_encoders_page.py", "test_site.py", "test_smaller_teachers.py", "test_teachers_page.py",
+    "test_text_smoothing.py", "test_tinybert_page.py", "test_wheel.py",
 )  # fmt: skip
 
 

@@ -2,9 +2,11 @@
 
 import os
 import re
+import runpy
 import subprocess
 import sys
 from pathlib import Path
+from unittest import mock
 
 from tests.tiny_chain import build_teacher_folder, write_corpus
 
@@ -102,6 +104,8 @@ def test_options_of_the_table_exist_with_their_defaults():
             field = fields[option.replace("-", "_")]
             if match := re.match(r"[\d.]+", default):
                 assert field.default == float(match[0]), option
+            elif field.default and isinstance(field.default, str):
+                assert default.split()[0].strip("`,;") == field.default, option
 
 
 def test_versions_of_the_installation_page_are_those_of_the_constraints():
@@ -112,3 +116,16 @@ def test_versions_of_the_installation_page_are_those_of_the_constraints():
     assert len(rows) == 4
     assert set(found) <= pinned
     assert len(found) == 6
+
+
+def test_every_package_of_make_setup_has_its_version_in_the_constraints():
+    pinned = re.findall(r"^([\w-]+)==", (ROOT / "constraints.txt").read_text(encoding="utf-8"), flags=re.M)
+    with mock.patch("setuptools.setup") as setup:
+        runpy.run_path(str(ROOT / "setup.py"))
+    required = [
+        *setup.call_args.kwargs["install_requires"],
+        *setup.call_args.kwargs["extras_require"]["test"],
+    ]
+    names = {re.match(r"[\w-]+", requirement)[0].lower() for requirement in required}
+    assert len(names) > 20
+    assert names <= set(pinned)

@@ -67,11 +67,13 @@ class Workflow:
         self._lender = Gpus(self._names)
 
     def check(self) -> None:
-        """Check that a step can have its GPUs, where there are any: training would wait for the others without end.
+        """Check that steps can run, and can have their GPUs where there are any: training would wait for the others without end.
 
         Raises:
-            ValueError: there are fewer.
+            ValueError: no step may run, or there are fewer GPUs.
         """
+        if self.jobs < 1:
+            raise ValueError(f"jobs={self.jobs} is the number of steps side by side; give 1 or more")
         if self._names and not 1 <= self.gpus <= len(self._names):
             raise ValueError(
                 f"gpus={self.gpus}, and the GPUs that are visible here are {', '.join(self._names)}; give gpus=1 to "

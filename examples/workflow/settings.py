@@ -67,7 +67,7 @@ def load(name: str | Path, given: Sequence[str]) -> tuple[Any, ModuleType]:
     Raises:
         ValueError: a key, a value, a size or a kind that does not exist, or a setting that is missing.
     """
-    path = Path(name) if Path(name).suffix else HERE.parent / name / "task.yaml"
+    path = _file_of(name)
     try:
         task: Any = OmegaConf.load(path)
         if base := task.get("base"):
@@ -75,6 +75,11 @@ def load(name: str | Path, given: Sequence[str]) -> tuple[Any, ModuleType]:
         line: Any = OmegaConf.from_dotlist([word for word in given if "=" in word])
         if rows := [word for word in given if "=" not in word]:
             line.rows = rows
+        for key in ("source", "target"):
+            if isinstance(line.get(key, task.get(key)), bool):  # the code of Norwegian, `no`, is YAML's false
+                raise ValueError(
+                    f"{path}: `{key}` is a language's code, and YAML reads `no` as false: write '\"no\"', in quotes"
+                )
         kind, size = (str(line.get(key, task.get(key, getattr(Common, key)))) for key in ("kind", "size"))
         kinds = {file.stem: OmegaConf.load(file) for file in HERE.glob("*.yaml")}
         defaults = kinds.get(kind, OmegaConf.create())
@@ -101,6 +106,26 @@ def load(name: str | Path, given: Sequence[str]) -> tuple[Any, ModuleType]:
         raise ValueError(
             f"{path}: {reason}. {_advice(error)}Correct it, or give KEY=VALUE on the command line"
         ) from None
+
+
+def _file_of(name: str | Path) -> Path:
+    """The file of settings that is meant: a file, an example by its name, or a folder with a task.yaml.
+
+    Raises:
+        ValueError: there is none.
+    """
+    folders = (HERE.parent / name, Path(name))
+    known = sorted(path.parent.name for path in HERE.parent.glob("*/task.yaml"))
+    for path in (Path(name), *(folder / "task.yaml" for folder in folders)):
+        if path.is_file():
+            return path
+    if Path(name).suffix in (".yaml", ".yml"):
+        raise ValueError(
+            f"there is no file of settings `{name}`; the name of an example does too: {', '.join(known)}"
+        )
+    raise ValueError(
+        f"no example is called `{name}`. Give a file of settings, such as mine.yaml, or one of: {', '.join(known)}"
+    )
 
 
 def _advice(error: Exception) -> str:

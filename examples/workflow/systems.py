@@ -57,12 +57,39 @@ class TableSettings(Common):
     commands: dict[str, str] = field(default_factory=dict)
 
 
+def check_names(settings: Any) -> None:
+    """Check the systems that settings and rows name.
+
+    Raises:
+        ValueError: a name that no system has, or rows that begin from each other.
+    """
+    systems = settings.systems
+    named = {"baseline": settings.baseline, "main": settings.main}
+    for name, system in systems.items():
+        named |= {f"systems.{name}.{key}": getattr(system, key) for key in ("baseline", "after", "same")}
+    for key, value in named.items():
+        if value and value not in systems:
+            raise ValueError(f"{key}={value}: no system is called so. Give one of: {', '.join(systems)}")
+    for name in systems:
+        origin, seen = name, []
+        while origin not in seen:
+            seen.append(origin)
+            if not (origins := systems[origin].origins):
+                break
+            origin = origins[0]
+        else:
+            raise ValueError(
+                f"rows begin from each other ({' from '.join([*seen, origin])}); one needs `after: null` and no `same`"
+            )
+
+
 def chosen(settings: Any) -> list[str]:
     """Systems of the requested rows, each after the one that it is compared with and the one that it begins from.
 
     Raises:
-        ValueError: a row is neither a system nor a group nor ``all``.
+        ValueError: a row is neither a system nor a group nor ``all``; see also `check_names`.
     """
+    check_names(settings)
     systems = settings.systems
     groups = {system.group for system in systems.values()}
     if unknown := [row for row in settings.rows if row not in {*systems, *groups, "all"}]:
@@ -95,8 +122,13 @@ class Steps(ABC):
         self._check_origins()
 
     def _check_origins(self) -> None:
-        """Raise ValueError for a row with a seed with which the one that it begins from does not run."""
+        """Raise ValueError if nothing runs, or a row with a seed with which the one that it begins from does not."""
         runs = self.runs()
+        if not runs:
+            raise ValueError(
+                f"rows=[{', '.join(self.settings.rows)}] with seeds={self.settings.seeds} trains nothing; give a row, such as main, and "
+                "a seed, such as seeds=[1]"
+            )
         for name, seed in runs:
             origin = self.systems[name].same or self.systems[name].after
             if origin and (origin, seed) not in runs:

@@ -11,6 +11,8 @@ from examples.workflow.engine import Step
 from examples.workflow.settings import describe
 from examples.workflow.systems import Budget, Row, Steps, TableSettings
 from fairseq_bert_kd.compat import import_extra
+from fairseq_bert_kd.evaluation.metric import MetricSettings
+from fairseq_bert_kd.evaluation.registry import find_metric, table_metrics
 from fairseq_bert_kd.tokenization.hf_tokenizer import HfTokenizer
 
 
@@ -105,7 +107,8 @@ def check(settings: Settings) -> None:
     """Find what would end the experiment after hours, and make the folder what it is.
 
     Raises:
-        ValueError: text, a teacher or a package is not there, or the folder holds another experiment.
+        ValueError: text, a teacher, a metric or its tokenizer is not there, or the folder holds another experiment.
+        ImportError: a package is not there.
     """
     from fairseq_bert_kd.modules.pretrained_encoder import masked_lm_with_random_weights
 
@@ -125,6 +128,9 @@ def check(settings: Settings) -> None:
                 raise ValueError(
                     f"data={folder} must hold {path.name} or {path.name}.gz; it has {there}. Correct data, source or target"
                 )
+    if find_metric(settings.metric).kind != "text":
+        raise ValueError(f"metric={settings.metric} does not compare texts; give bleu, chrf2 or rouge")
+    table_metrics("bleu", MetricSettings(settings.lowercase, settings.bleu_tokenize))
     if settings.report:
         for module in ("jinja2", "matplotlib", *["rouge_score"] * (settings.metric == "rouge")):
             import_extra(module)
@@ -186,9 +192,23 @@ class _Steps(Steps):
             yield Step("after-preprocess", command, resumes=True, screen="cat")
 
     def stores(self) -> dict[str, Store]:
-        """Stores that some system reads, by name."""
+        """Stores that some system reads, by name.
+
+        Raises:
+            ValueError: a store or its teacher is not among the settings.
+        """
+        stores, teachers = self.settings.stores, self.settings.teachers
+        for name, system in self.systems.items():
+            if (store := system.store) and store not in stores:
+                raise ValueError(
+                    f"systems.{name}.store={store}: no store is called so. Give one of: {', '.join(stores)}"
+                )
+            if store and (teacher := stores[store].teacher) not in teachers:
+                raise ValueError(
+                    f"stores.{store}.teacher={teacher}: no teacher is called so. Give one of: {', '.join(teachers)}"
+                )
         names = dict.fromkeys(system.store for system in self.systems.values() if system.store)
-        return {name: self.settings.stores[name] for name in names}
+        return {name: stores[name] for name in names}
 
     def teachers(self, before: str) -> Iterator[Step]:
         """Teachers and their stores: those of all pairs first, then a teacher and a dump for each fold."""

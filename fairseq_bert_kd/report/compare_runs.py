@@ -105,9 +105,6 @@ def _cells(row: RunsRow) -> list[str]:
 
 def _check_alike(experiments: Sequence[Record], baseline: str | None) -> None:
     """Check that the runs of the experiments may be put together."""
-    titles = [experiment["title"] for experiment in experiments]
-    if len(set(titles)) < len(titles):
-        raise ValueError(f"an experiment is given twice ({list_text(titles)}); leave one out")
     said: dict[str, list[Any]] = {
         "metric": [experiment["metric"] for experiment in experiments],
         # what was asked for is not always what could be compared
@@ -124,24 +121,33 @@ def _check_alike(experiments: Sequence[Record], baseline: str | None) -> None:
     for one, other in combinations(experiments, 2):
         if _is_copy(one, other):
             raise ValueError(
-                f"`{one['title']}` and `{other['title']}` have the same texts and scores, so that one is a copy of the other and no "
-                "further runs; leave it out"
+                f"`{one['title']}` and `{other['title']}` have the same texts, and the runs of one with their scores are among the "
+                "other's: they are no further runs; leave one out"
             )
 
 
 def _is_copy(one: Record, other: Record) -> bool:
-    mine, theirs = ([*_scores([{**experiment, "title": ""}]).items()] for experiment in (one, other))
-    return bool(mine) and one.get("text_sha256") == other.get("text_sha256") and mine == theirs
+    """Whether all runs of one experiment are among the other's."""
+    mine, theirs = (
+        {
+            (system, seed): score
+            for system, by_run in _scores([made]).items()
+            for (_, seed), score in by_run.items()
+        }
+        for made in (one, other)
+    )
+    within = mine.items() <= theirs.items() or theirs.items() <= mine.items()
+    return bool(mine and theirs) and one.get("text_sha256") == other.get("text_sha256") and within
 
 
-def _scores(experiments: Sequence[Record]) -> dict[str, dict[tuple[str, int], float]]:
-    """Scores by system, then by experiment and seed."""
-    found: dict[str, dict[tuple[str, int], float]] = {}
-    for experiment in experiments:
+def _scores(experiments: Sequence[Record]) -> dict[str, dict[tuple[int, int], float]]:
+    """Scores by system, then by number of the experiment and seed: titles may repeat."""
+    found: dict[str, dict[tuple[int, int], float]] = {}
+    for number, experiment in enumerate(experiments):
         compared = experiment["compared"]
         for run in experiment["runs"]:
             scores = run["scores"].get(compared.get("subset"), {})
             if scores:
                 by_run = found.setdefault(run["system"], {})
-                by_run[experiment["title"], run["seed"]] = scores[compared["metric"]]
+                by_run[number, run["seed"]] = scores[compared["metric"]]
     return found

@@ -1,7 +1,7 @@
 """Systems against their baselines: gains, their spread, and a verdict."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from fairseq_bert_kd.evaluation.significance import LEVEL, PairedResult, Spread, paired_test, spread
@@ -62,6 +62,10 @@ class SystemRow:
     @property
     def gain(self) -> Spread | None:
         return spread(list(self.gains.values())) if self.gains else None
+
+    def score_with(self, seeds: Iterable[int]) -> Spread:
+        """Score by the main metric over some of the scored seeds, at least one."""
+        return spread([self.scores[seed] for seed in seeds])
 
     @property
     def p(self) -> dict[int, float]:

@@ -132,19 +132,22 @@ def _positions(
 
 
 def _gold_ids(stat: StoreStat, number: int, notes: Notes) -> NDArray[np.int64] | None:
-    """``(rows,)`` target ids of a scored sentence: those of the store, else those of its data."""
+    """``(rows,)`` target ids of a scored sentence: those of the store, else those of its data; notes data of another text."""
     info = stat.reader.info
-    if info.gold:
-        return stat.reader.rows(number)["gold_id"].astype(np.int64)
+    own = stat.reader.rows(number)["gold_id"].astype(np.int64) if info.gold else None
     try:
         data = open_pairs(stat.data, info.split, info.source_lang, info.target_lang)
         if data.hashes(number) == stat.reader.hashes(number):
             return np.asarray(data["target"][number], dtype=np.int64)
         reason = "their sentences differ (`store verify --data`)"
-    except (OSError, ValueError, IndexError) as error:
+    except IndexError:
+        reason = "it has fewer sentences"
+    except (OSError, ValueError) as error:
+        if own is not None:
+            return own  # nothing is missing
         reason = str(error)
     notes.add(stat.data.name, f"does not hold the data of the store `{stat.name}`: {reason}")
-    return None
+    return own
 
 
 def _rows(

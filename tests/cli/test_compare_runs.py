@@ -50,6 +50,12 @@ def test_runs_of_all_experiments_by_hand():
     assert over_control.test.gain.mean == pytest.approx((1 + 2 + 2 + 4 + 4) / 5)
 
 
+def test_experiments_of_one_title_are_two():
+    """As `title` is the task's name where a file of settings gives none, and `pairs=` or `seeds=` with another `out` changes neither."""
+    one, two = experiments()
+    assert runs_rows([one, two | {"title": "one"}]) == runs_rows([one, two])
+
+
 def test_other_scores_are_not_put_together():
     """A metric that cannot be computed is replaced by another one, and a set that is missing by another one."""
     one, two = experiments()
@@ -82,9 +88,17 @@ def test_command_prints_what_a_page_shows(tmp_path, capsys):
         ({}, ["--baseline", "nobody"], "no system `nobody` has a score; there are: plain, smoothed, control"),
         ({"metric": "f1"}, [], "differ in their metric (accuracy, f1)"),
         ({"baseline": "control"}, [], "differ in their baseline (plain, control)"),
-        ({"title": "one"}, [], "an experiment is given twice"),
         ({"runs": []}, ["--systems", "smoothed", "other"], "no system `other` has a score"),
-        ({"runs": experiments()[0]["runs"]}, [], "`one` and `two` have the same texts and scores"),
+        (
+            {"runs": experiments()[0]["runs"]},
+            [],
+            "`one` and `two` have the same texts, and the runs of one with",
+        ),
+        (
+            {"runs": experiments()[0]["runs"][:4]},
+            [],
+            "are among the other's: they are no further runs; leave one",
+        ),
     ],
 )
 def test_refused(tmp_path, capsys, changes, arguments, said):

@@ -22,6 +22,7 @@ def test_each_student_is_scored_with_the_penalty_that_is_best_on_validation(tmp_
     write_output(folder / "full", REFERENCE)
     for system, texts in (("plain", WORSE), ("distilled", BETTER)):
         for seed in (1, 2):
+            (folder / f"students/{system}.{seed}/checkpoint_best.pt").write_bytes(b"")
             write_output(folder / f"outputs/{system}.{seed}.valid.out", texts)
     command = f"{sys.executable} decode.py short full students/plain.1/checkpoint_best.pt"
     steps = [
@@ -47,9 +48,21 @@ def test_each_student_is_scored_with_the_penalty_that_is_best_on_validation(tmp_
         folder / "lenpen" / "distilled.1.test.1.0.out"
     ).exists()  # decoded so by the experiment itself
 
+    # checkpoints that are gone, and a student that is still training
+    for name in ("plain.1", "plain.2"):
+        (folder / f"students/{name}/checkpoint_best.pt").unlink()
+    (folder / "lenpen/plain.2.valid.2.0.out").unlink()  # of the other one all outputs are kept
+    (folder / "outputs/distilled.2.test.out").unlink()
+    printed = subprocess.run(run, capture_output=True, text=True, check=True).stdout
+    assert "plain.2 is left out: students/plain.2/checkpoint_best.pt is not there; train it again" in printed
+    assert "distilled.2 is left out: there is no outputs/distilled.2.test.out yet; finish the" in printed
+    record = json.loads((folder / "scores-length-penalty.json").read_text())
+    assert {(row["system"], row["seed"]) for row in record["scores"]} == {("plain", 1), ("distilled", 1)}
+    assert not (folder / "outputs/distilled.2.test.out").exists()
+
     (folder / "decode.py").write_text("raise SystemExit('no such checkpoint')")
     failed = subprocess.run([*run, "3"], capture_output=True, text=True, check=False)
-    assert "decoding plain.1 ended with 1:\nno such checkpoint" in failed.stderr
+    assert "decoding distilled.1 ended with 1:\nno such checkpoint" in failed.stderr
     (folder / "steps.jsonl").write_text("")
     failed = subprocess.run(run, capture_output=True, text=True, check=False)
     assert "has no output of a main student; finish the experiment first" in failed.stderr

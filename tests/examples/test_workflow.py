@@ -329,6 +329,25 @@ def test_another_pair_is_two_names(name):
             "nowhere must hold train.nl or train.nl.gz; it has no files. Correct data, source or",
         ),
         (
+            ["source=no"],
+            "`source` is a language's code, and YAML reads `no` as false: write '\"no\"', in quotes",
+        ),
+        (["jobs=0"], "jobs=0 is the number of steps side by side; give 1 or more"),
+        (["seeds=[]"], "rows=[main] with seeds=[] trains nothing; give a row, such as main, and a seed"),
+        (["baseline=plan"], "baseline=plan: no system is called so. Give one of: plain, distilled,"),
+        (["systems.distilled.store=defualt"], "systems.distilled.store=defualt: no store is called so. Give"),
+        (
+            ["stores.default.teacher=tutor"],
+            "stores.default.teacher=tutor: no teacher is called so. Give one of: tea",
+        ),
+        (
+            ["systems.beam.after=passes-2", "systems.passes-2.after=beam"],
+            "rows begin from each other (passes-2 from beam from passes-2)",
+        ),
+        (["metric=blue"], "`blue` is not a metric; the metrics are accuracy, bleu"),
+        (["metric=accuracy"], "metric=accuracy does not compare texts; give bleu, chrf2 or rouge"),
+        (["bleu_tokenize=14a"], "sacreBLEU has no tokenizer `14a`; it has 13a"),
+        (
             ["teacher=no/such-model"],
             "cannot load a tokenizer from `no/such-model`: it is neither a folder that holds one",
         ),
@@ -363,9 +382,25 @@ def test_a_broken_file_is_named(tmp_path, text, reason, capsys):
 
 def test_a_file_that_is_not_there_and_no_file(capsys):
     assert program.main(["no-such-example"]) == 2
-    assert "no-such-example/task.yaml" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert (
+        "no example is called `no-such-example`. Give a file of settings, such as mine.yaml, or one of: acl_"
+        in said
+    )
+    assert program.main(["mine.yml"]) == 2
+    assert "there is no file of settings `mine.yml`" in capsys.readouterr().err
     assert program.main([]) == 2
     assert "SETTINGS [ROW...] [KEY=VALUE...]" in capsys.readouterr().out
+    assert program.main(["--help"]) == 0
+
+
+def test_an_example_is_a_name_or_a_folder(tmp_path, monkeypatch):
+    given = ["data=d", "out=o", "teacher=t"]
+    folder = Path(program.__file__).parent / "multi30k"
+    assert load(folder, given)[0].task == load("multi30k", given)[0].task == "multi30k"
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "multi30k").mkdir()  # a folder of data, say
+    assert load("multi30k", given)[0].task == "multi30k"
 
 
 def test_what_the_report_needs_is_looked_for_before_the_first_step(task, monkeypatch, capsys):

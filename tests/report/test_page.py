@@ -225,6 +225,19 @@ def test_half_finished_experiments_say_what_is_missing_and_show_the_rest(folder,
     assert "Missing or odd" in page.text
 
 
+def test_the_result_is_over_the_seeds_that_both_systems_have(folder):
+    """Means over other seeds would not differ by the gain."""
+    write_output(folder / "outputs/plain.2.test.out", REFERENCE)
+    (folder / "outputs/distilled.2.test.out").unlink()
+    report = make_report(folder)
+    plain, distilled = (report.results.outputs[f"{name}.1"].scores["bleu"] for name in ("plain", "distilled"))
+    text = Page(render([report])).text.replace("\u00a0", " ")
+    assert (
+        f"distilled scores {distilled:.2f} BLEU on the test set, plain {plain:.2f}: a difference of" in text
+    )
+    assert f"a difference of +{distilled - plain:.2f} BLEU (one seed)" in text
+
+
 def test_an_experiment_that_has_just_begun(tmp_path):
     folder = write_experiment(tmp_path / "out", runs=False, store=False)
     for name in ("text", "logs"):

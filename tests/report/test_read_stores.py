@@ -152,6 +152,11 @@ def test_target_tokens_are_those_of_the_store_or_of_its_data(folder):
     assert notes[0].text.startswith("does not hold the data of the store `x`: their sentences differ")
     (shown,), notes = labels(folder, [0])
     assert [position.gold for position in shown.positions] == ["b"] * 3  # the store's own
+    assert notes[0].text.startswith("does not hold the data of the store `default`: their sentences differ")
+    for path in (folder / "data-bin").glob("train.*.bin"):
+        path.unlink()
+    (shown,), notes = labels(folder, [0])
+    assert [position.gold for position in shown.positions] == ["b"] * 3
     assert notes == []
 
 
