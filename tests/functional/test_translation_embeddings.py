@@ -18,7 +18,9 @@ def test_distance_and_loss_by_hand():
     other = distances(head, relation, torch.tensor([[0.5, 0]]), norm=2)
     assert margin_loss(true, other[:, None], margin=1).item() == 0.5
     assert margin_loss(true, torch.tensor([[2.0]]), margin=1).item() == 0
-    assert margin_loss(torch.tensor([0.25]), torch.tensor([[0.5, 1.0, 3.0]]), margin=1).item() == 1  # .75 + .25 + 0
+    assert (
+        margin_loss(torch.tensor([0.25]), torch.tensor([[0.5, 1.0, 3.0]]), margin=1).item() == 1
+    )  # .75 + .25 + 0
 
 
 def test_ranks_leave_out_known_competitors_and_share_ties():
