@@ -172,6 +172,20 @@ def test_cosines_of_a_file(folder, tmp_path):
     assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
 
 
+def test_predictions_for_glue_s_server(folder, tmp_path):
+    """A test file has no labels; its classes are those of the task's own files."""
+    (tmp_path / "train.tsv").write_text("sentence\tlabel\nthe man eat\t1\nthe man und\t0\n")
+    given = ("--task", "sst2", "--full-dictionary", "--train", tmp_path / "train.tsv")
+    assert prepare(folder / "bert", tmp_path / "data", *given) == 0
+    path = train(tmp_path / "data", tmp_path / "model", "--disable-validation", updates=20)
+    (tmp_path / "test.tsv").write_text("index\tsentence\n0\tthe man und\n1\tthe man eat\n")
+    words = ["evaluate-sentences", tmp_path / "data", "--path", path, *CPU, "--input", tmp_path / "test.tsv"]
+    words += ["--task", "sst2", "--glue", tmp_path / "SST-2.tsv"]
+    assert cli_main(list(map(str, words))) == 0
+    assert (tmp_path / "SST-2.tsv").read_text() == "index\tprediction\n0\t0\n1\t1\n"
+    assert cli_main(list(map(str, words))) == 2  # it exists
+
+
 # ---------------------------------------------------------------- refusals
 
 
@@ -192,6 +206,7 @@ def test_a_model_without_vectors():
         ("classes", ("--columns", "text"), "say how to read --input FILE, which is not given"),
         ("classes", ("--label-column", "label"), "say how to read --input FILE, which is not given"),
         ("classes", ("--quoting", "double"), "say how to read --input FILE, which is not given"),
+        ("classes", ("--glue", "out.tsv"), "--glue writes what a classifier or regression says of a test file"),
         ("classes", ("--vector", "mean"), "--vector chooses a vector for --sts"),
         ("classes", ("--metric", "pearson"), "compares numbers, the model predicts classes"),
         ("numbers", ("--metric", "f1"), "compares classes, the model predicts numbers"),
