@@ -87,10 +87,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--max-tokens",
         type=int,
-        default=DEFAULT_MAX_TOKENS,
         metavar="N",
         help="most tokens of a row in the encoder's input, special ones included; longer rows are cut, the longer text "
-        "first, and counted (default: %(default)s)",
+        f"first, and counted (default: that of the folder of --like, else {DEFAULT_MAX_TOKENS})",
     )
     parser.add_argument("--overwrite", action="store_true", help="replace a folder of prepared sentences")
 
@@ -155,6 +154,7 @@ class Plan:
             tokenizer_name=self.tokenizer.name,
             metric=stated.metric if stated and stated.kind == kind else DEFAULT_METRICS[kind],
             positive=stated.positive if stated and stated.positive in names else None,
+            max_tokens=self.max_tokens,
         )
 
 
@@ -208,7 +208,10 @@ def make_plan(args: argparse.Namespace, table: TableFormat) -> Plan:
     """
     like = read_spec(args.like) if args.like else None
     tokenizer = HfTokenizer(args.tokenizer)
-    limit = most_tokens(tokenizer, table.texts, args.max_tokens)
+    max_tokens = args.max_tokens
+    if max_tokens is None:
+        max_tokens = (like and like.max_tokens) or DEFAULT_MAX_TOKENS
+    limit = most_tokens(tokenizer, table.texts, max_tokens)
     dictionary = full_dictionary(tokenizer) if args.full_dictionary else None
     names = tuple(name.strip() for name in args.classes.split(",")) if args.classes else ()
     if like is not None:
@@ -217,7 +220,7 @@ def make_plan(args: argparse.Namespace, table: TableFormat) -> Plan:
         dictionary = load_dictionary(args.like, like)
         names = like.names or names
     labels = labels_for(table.kind, table.preset, names)
-    return Plan(table, labels, tokenizer, like, dictionary, args.max_tokens, limit)
+    return Plan(table, labels, tokenizer, like, dictionary, max_tokens, limit)
 
 
 def _check_kind(args: argparse.Namespace, like: SentenceSpec, table: TableFormat) -> None:

@@ -12,7 +12,7 @@ from fairseq import checkpoint_utils, utils
 from tqdm import tqdm
 
 import fairseq_bert_kd.tasks  # noqa: F401  registers the task
-from fairseq_bert_kd.cli.prepare_sentences import PieceNumbers, scan, tokenise
+from fairseq_bert_kd.cli.prepare_sentences import PieceNumbers, most_tokens, scan, tokenise
 from fairseq_bert_kd.cli.sentence_labels import labels_for
 from fairseq_bert_kd.cli.sentence_table import table_format
 from fairseq_bert_kd.data.sentence_dataset import SentenceDataset
@@ -152,6 +152,10 @@ def _rows_of_file(args: argparse.Namespace, model: LoadedModel) -> Rows:
         for side, lengths in zip(texts.texts, texts.lengths().T, strict=True)
     ]
     dataset = model.task.make_dataset(None, args.input, sides)
+    if own.max_tokens and own.texts == table.texts:  # as a split of the training's folder
+        cut = dataset.truncate(most_tokens(tokenizer, table.texts, own.max_tokens))
+        if cut:
+            print(f"{args.input}: {cut:,} rows cut to {own.max_tokens} tokens, as the data of the training")
     return Rows(args.input, dataset, None if scanned.labels is None else _named(scanned.labels, spec))
 
 

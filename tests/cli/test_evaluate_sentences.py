@@ -107,6 +107,20 @@ def test_a_file_instead_of_a_split(folder, tmp_path):
     assert one == other
 
 
+def test_a_file_is_cut_as_the_data_of_the_training(folder, tmp_path, capsys):
+    given = ("--columns", "text,other", "--label-column", "label", "--label-kind", "numbers")
+    table = write_table(tmp_path / "table.tsv", 20, 3, True, ("0.5", "4"))
+    split = ("--full-dictionary", "--max-tokens", 8, "--train", table, "--valid", table)
+    assert prepare(folder / "bert", tmp_path / "data", *given, *split) == 0
+    path = train(tmp_path / "data", tmp_path / "model", "--regression-target")
+    words = ["evaluate-sentences", tmp_path / "data", "--path", path, *CPU, "--predictions"]
+    capsys.readouterr()
+    for name, rows in (("a", ()), ("b", ("--input", table, *given))):
+        assert cli_main(list(map(str, [*words, tmp_path / name, *rows]))) == 0
+    assert "rows cut to 8 tokens, as the data of the training" in capsys.readouterr().out
+    assert np.allclose(np.loadtxt(tmp_path / "a"), np.loadtxt(tmp_path / "b"), atol=1e-6)
+
+
 def test_a_file_without_labels_is_predicted(folder, tmp_path, capsys):
     (tmp_path / "mine.tsv").write_text("text\nan eat\nan und\n")
     given = ("--input", tmp_path / "mine.tsv", "--columns", "text")
@@ -206,7 +220,11 @@ def test_a_model_without_vectors():
         ("classes", ("--columns", "text"), "say how to read --input FILE, which is not given"),
         ("classes", ("--label-column", "label"), "say how to read --input FILE, which is not given"),
         ("classes", ("--quoting", "double"), "say how to read --input FILE, which is not given"),
-        ("classes", ("--glue", "out.tsv"), "--glue writes what a classifier or regression says of a test file"),
+        (
+            "classes",
+            ("--glue", "out.tsv"),
+            "--glue writes what a classifier or regression says of a test file",
+        ),
         ("classes", ("--vector", "mean"), "--vector chooses a vector for --sts"),
         ("classes", ("--metric", "pearson"), "compares numbers, the model predicts classes"),
         ("numbers", ("--metric", "f1"), "compares classes, the model predicts numbers"),
