@@ -1,4 +1,4 @@
-"""What the files of known sentence tasks look like: GLUE's tables, and the headerless files of the tasks' origins."""
+"""What the files of known sentence tasks look like: GLUE's tables, headerless ones, and predictions for GLUE's server."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field

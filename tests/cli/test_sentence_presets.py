@@ -27,7 +27,9 @@ def test_predictions_are_spelled_as_in_the_task_s_files(task, predictions, spell
 def test_other_tasks_and_classes_are_refused():
     with pytest.raises(ValueError, match="GLUE has no task `trec`; its tasks are cola, sst2"):
         list(glue_lines("trec", ["DESC"]))
-    with pytest.raises(ValueError, match="the model predicts `good`, the classes of sst2 are negative, positive"):
+    with pytest.raises(
+        ValueError, match="the model predicts `good`, the classes of sst2 are negative, positive"
+    ):
         list(glue_lines("sst2", ["good"]))
 
 
