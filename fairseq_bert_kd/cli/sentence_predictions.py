@@ -145,7 +145,13 @@ def _rows_of_file(args: argparse.Namespace, model: LoadedModel) -> Rows:
     tokenizer = HfTokenizer(args.tokenizer or own.tokenizer_name)
     check_tokenizer(f"checkpoint `{model.path}`", own.tokenizer, tokenizer.digest(), tokenizer.name)
     scanned = scan([args.input], table, labels, "test")
-    texts = tokenise(scanned, table, tokenizer, PieceNumbers(model.task.dictionary), Path(args.input).name)
+    numbering = PieceNumbers(model.task.dictionary)
+    texts = tokenise(scanned, table, tokenizer, numbering, Path(args.input).name)
+    if numbering.unknown:
+        print(
+            f"warning: {numbering.unknown:,} of {sum(len(side.ids) for side in texts.texts):,} pieces of {args.input} are not in the "
+            "model's dictionary and read as unknown; data that were prepared with --full-dictionary have all"
+        )
     eos = model.task.dictionary.eos()
     sides = [
         TextList(list(side.closed(lengths, eos)))

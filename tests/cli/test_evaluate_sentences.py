@@ -110,15 +110,24 @@ def test_a_file_instead_of_a_split(folder, tmp_path):
 def test_a_file_is_cut_as_the_data_of_the_training(folder, tmp_path, capsys):
     given = ("--columns", "text,other", "--label-column", "label", "--label-kind", "numbers")
     table = write_table(tmp_path / "table.tsv", 20, 3, True, ("0.5", "4"))
-    split = ("--full-dictionary", "--max-tokens", 8, "--train", table, "--valid", table)
+    split = ("--max-tokens", 8, "--train", table, "--valid", table)
     assert prepare(folder / "bert", tmp_path / "data", *given, *split) == 0
     path = train(tmp_path / "data", tmp_path / "model", "--regression-target")
     words = ["evaluate-sentences", tmp_path / "data", "--path", path, *CPU, "--predictions"]
     capsys.readouterr()
     for name, rows in (("a", ()), ("b", ("--input", table, *given))):
         assert cli_main(list(map(str, [*words, tmp_path / name, *rows]))) == 0
-    assert "rows cut to 8 tokens, as the data of the training" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "rows cut to 8 tokens, as the data of the training" in said
+    assert "not in the model's dictionary" not in said
     assert np.allclose(np.loadtxt(tmp_path / "a"), np.loadtxt(tmp_path / "b"), atol=1e-6)
+    (tmp_path / "other.tsv").write_text("text\tother\nthe stove\tthe man\n")
+    given = ("--input", tmp_path / "other.tsv", "--columns", "text,other")
+    assert cli_main(list(map(str, [*words, tmp_path / "c", *given]))) == 0
+    assert re.search(
+        r"warning: \d+ of \d+ pieces of .*other.tsv are not in the model's dictionary",
+        capsys.readouterr().out,
+    )
 
 
 def test_a_file_without_labels_is_predicted(folder, tmp_path, capsys):
