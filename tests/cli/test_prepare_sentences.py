@@ -2,6 +2,7 @@
 
 import json
 import os
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
@@ -304,6 +305,25 @@ def test_files_of_a_split_that_disagree_about_labels(bert, files, tmp_path, caps
     train, one, two = files(train=TRAIN, one="1\ta\n", two="index\tsentence\n0\ta\n")
     assert prepare(bert, tmp_path / "data", "--task", "sst2", "--train", train, "--test", one, two) == 2
     assert "some files of --test have labels and some have none" in capsys.readouterr().err
+
+
+def test_a_corpus_is_not_copied_to_be_written():
+    texts = sentence_folder.Texts()
+    for _ in range(20_000):
+        texts.append(range(50))
+    lengths = np.full(20_000, 51)
+    lengths[0] = 3
+    tracemalloc.start()
+    try:
+        first, *others = (
+            text.tolist() if not row else len(text) for row, text in enumerate(texts.closed(lengths, 2))
+        )
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert first == [0, 1, 2]  # the last one is end of sentence
+    assert set(others) == {51}
+    assert peak < 2_000_000  # of a million tokens
 
 
 def test_like_cuts_rows_as_the_folder_does(bert, files, tmp_path, capsys):
