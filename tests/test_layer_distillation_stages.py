@@ -207,6 +207,14 @@ def test_a_stage_resumes_and_validates(folders, tmp_path):
         )
 
 
+def test_a_student_s_checkpoint_is_chosen_by_the_metric_of_its_task(folders, tmp_path):
+    best = ("--report-mcc", "--best-checkpoint-metric", "mcc", "--maximize-best-checkpoint-metric")
+    log = run_stage(folders, "prediction", tmp_path, *student(folders), *best)
+    assert not any("mcc" in name for name in log["train_inner"][0])
+    extra = load_checkpoint(str(tmp_path / "checkpoint_last.pt"))["extra_state"]
+    assert extra["val_loss"] == pytest.approx(float(log["valid"][-1]["valid_mcc"]), abs=1e-2)
+
+
 @pytest.fixture(scope="module")
 def workers(tmp_path_factory):
     with TwoWorkers(tmp_path_factory.mktemp("logs")) as both:

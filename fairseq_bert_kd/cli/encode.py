@@ -105,6 +105,11 @@ def main(args: argparse.Namespace) -> None:
         print(f"warning: {encoder.empty:,} empty lines have a vector of zeros")
     if encoder.cut:
         print(f"warning: {encoder.cut:,} lines were cut to the model's {encoder.limit:,} tokens")
+    if encoder.unknown:
+        print(
+            f"warning: {encoder.unknown:,} pieces are not in the model's dictionary and read as unknown; data that were prepared with "
+            "--full-dictionary have all"
+        )
 
 
 class LineEncoder:
@@ -119,6 +124,7 @@ class LineEncoder:
         limit: most tokens of a line; None for no limit.
         cut: lines so far that were longer.
         empty: lines so far without any token.
+        unknown: pieces so far that the model's dictionary does not have.
     """
 
     def __init__(self, args: argparse.Namespace):
@@ -139,7 +145,7 @@ class LineEncoder:
         check_tokenizer(f"`{args.path}`", spec.tokenizer, self.tokenizer.digest(), self.tokenizer.name)
         self.vector, self.normalise, self.max_tokens = args.vector, args.normalise, args.max_tokens
         self.keep_empty = args.empty == ZEROS
-        self.width = self.tokens = self.cut = self.empty = self._lines = 0
+        self.width = self.tokens = self.cut = self.empty = self.unknown = self._lines = 0
 
     def vectors(self, lines: Iterator[str]) -> Iterator[NDArray[np.float32]]:
         """``(n, width)`` vectors of consecutive lines.
@@ -165,7 +171,9 @@ class LineEncoder:
         kept = pieces if self.limit is None else pieces[: self.limit - 1]
         self.cut += len(kept) < len(pieces)
         self.tokens += len(kept) + 1
-        return np.array([*map(self.dictionary.index, kept), self.dictionary.eos()], np.int64)
+        ids = np.array([*map(self.dictionary.index, kept), self.dictionary.eos()], np.int64)
+        self.unknown += int((ids == self.dictionary.unk()).sum())
+        return ids
 
     def _encode(self, texts: list[NDArray[np.int64]]) -> NDArray[np.float32]:
         from fairseq_bert_kd.data.sentence_dataset import padded

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from fairseq_bert_kd.cli.sentence_presets import GLUE, glue_lines
 from fairseq_bert_kd.cli.sentence_table import add_format_arguments
 from fairseq_bert_kd.evaluation.fairseq_output import READERS, prediction_line
 from fairseq_bert_kd.evaluation.metric import Metric, MetricSettings
@@ -22,7 +23,8 @@ HELP = "score a sentence model on a split or a file: accuracy, F1, correlations,
 EXAMPLE = """examples:
   fairseq-bert-kd evaluate-sentences data-sst2 --path sst2/checkpoint_best.pt --predictions sst2.valid.txt
   fairseq-bert-kd evaluate-sentences data-sst2 --path small/checkpoint_best.pt --against sst2.valid.txt
-  fairseq-bert-kd evaluate-sentences data-sst2 --path sst2/checkpoint_best.pt --input mine.tsv --task sst2
+  fairseq-bert-kd evaluate-sentences data-sst2 --path sst2/checkpoint_best.pt --input dev.tsv --task sst2
+  fairseq-bert-kd evaluate-sentences data-sst2 --path sst2/checkpoint_best.pt --input test.tsv --task sst2 --glue SST-2.tsv
   fairseq-bert-kd evaluate-sentences data-stsb --path encoder/checkpoint_best.pt --sts --subset test"""
 SCORED_KINDS = {CLASSES: "accuracy", NUMBERS: "spearman", SETS: "micro_f1"}  # and their main metrics
 CHOICES = sorted(name for name, metric in METRICS.items() if metric.kind in SCORED_KINDS)
@@ -72,9 +74,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="write the predictions, one per row: names of classes, of all of a row's types with tabs between "
         "them, or numbers",
     )
+    parser.add_argument(
+        "--glue",
+        metavar="FILE",
+        help="write the predictions for --input, a test file of the GLUE task that --task names, as GLUE's server reads them",
+    )
     parser.add_argument("--json", metavar="FILE", help="also write scores, intervals and tests to this file")
     parser.add_argument(
-        "--overwrite", action="store_true", help="replace existing --predictions and --json files"
+        "--overwrite", action="store_true", help="replace existing --predictions, --glue and --json files"
     )
     parser.add_argument(
         "--sts",
@@ -108,7 +115,7 @@ def main(args: argparse.Namespace) -> None:
     if rows.references is None:
         if args.against:
             raise ValueError(f"--against compares by labels, and {rows.name} has none; leave it out")
-        if not args.predictions:
+        if not (args.predictions or args.glue):
             raise ValueError(
                 f"{rows.name} has no labels to compare with; give --predictions FILE to write what the model says"
             )
@@ -127,6 +134,8 @@ def main(args: argparse.Namespace) -> None:
         write_text(
             args.predictions, "".join(f"{prediction_line(prediction)}\n" for prediction in predictions)
         )
+    if args.glue:
+        write_text(args.glue, "".join(f"{line}\n" for line in glue_lines(args.task, predictions)))
     results: dict[str, Any] = {"checkpoint": args.path, "set": rows.name, "rows": len(predictions)}
     if rows.references is not None:
         results |= scores(metrics, predictions, rows.references)
@@ -156,6 +165,11 @@ def check_options(args: argparse.Namespace) -> None:
         )
     if args.vector and not args.sts:
         raise ValueError("--vector chooses a vector for --sts, which is not given; leave it out")
+    if args.glue and (args.sts or not args.input or args.task not in GLUE):
+        raise ValueError(
+            f"--glue writes what a classifier or regression says of a test file of GLUE: give --input FILE and --task, one of "
+            f"{', '.join(GLUE)}, without --sts"
+        )
     if args.sts and args.metric and METRICS[args.metric].kind != NUMBERS:
         raise ValueError(
             f"--sts compares numbers, --metric {args.metric} compares classes; choose pearson or spearman"
@@ -164,7 +178,7 @@ def check_options(args: argparse.Namespace) -> None:
         name = getattr(args, option)
         if name and not Path(name).is_file():
             raise FileNotFoundError(f"--{option} `{name}` does not exist, or is no file. Check its path")
-    for option in ("predictions", "json"):
+    for option in ("predictions", "glue", "json"):
         if name := getattr(args, option):
             check_new_file(f"--{option}", name, args.overwrite)
 

@@ -1,6 +1,7 @@
 """``fairseq-bert-kd prepare-sentences``: files of sentences and labels as a data folder for fairseq."""
 
 import argparse
+import functools
 import time
 from array import array
 from collections import Counter
@@ -45,7 +46,7 @@ EXAMPLE = """examples:
       --train mine.tsv --valid mine-dev.tsv --destdir data-mine
 
 Files are tab-separated, one row a line, in UTF-8, and may be compressed by gzip (.gz). Of a known task both GLUE's tables and
-the headerless files of its origin are read. The folder has the layout of fairseq's own task sentence_prediction."""
+headerless ones are read. The folder has the layout of fairseq's own task sentence_prediction."""
 SPLITS = ("train", "valid", "test")
 CHUNK_ROWS = 1000  # rows that are tokenised together
 DEFAULT_MAX_TOKENS = 512  # positions of BERT
@@ -87,10 +88,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--max-tokens",
         type=int,
-        default=DEFAULT_MAX_TOKENS,
         metavar="N",
         help="most tokens of a row in the encoder's input, special ones included; longer rows are cut, the longer text "
-        "first, and counted (default: %(default)s)",
+        f"first, and counted (default: that of the folder of --like, else {DEFAULT_MAX_TOKENS})",
+    )
+    parser.add_argument(
+        "--drop-faulty",
+        action="store_true",
+        help="leave out rows of --train and --valid that have another number of columns, an empty text or a label that is none "
+        "of the known ones, and count them, as for GLUE's QQP (default: they are errors, as those of --test always are)",
     )
     parser.add_argument("--overwrite", action="store_true", help="replace a folder of prepared sentences")
 
@@ -112,7 +118,10 @@ def main(args: argparse.Namespace) -> None:
     folder = Path(args.destdir)
     check_folder(folder, args.overwrite)
     plan = make_plan(args, table)
-    scanned = {split: scan(files[split], table, plan.labels, split) for split in files}
+    scanned = {
+        split: scan(files[split], table, plan.labels, split, args.drop_faulty and split != "test")
+        for split in files
+    }
     write(plan, folder, scanned)
     print(f"{folder}: written in {time.monotonic() - started:.1f} seconds")
 
@@ -155,6 +164,7 @@ class Plan:
             tokenizer_name=self.tokenizer.name,
             metric=stated.metric if stated and stated.kind == kind else DEFAULT_METRICS[kind],
             positive=stated.positive if stated and stated.positive in names else None,
+            max_tokens=self.max_tokens,
         )
 
 
@@ -208,7 +218,10 @@ def make_plan(args: argparse.Namespace, table: TableFormat) -> Plan:
     """
     like = read_spec(args.like) if args.like else None
     tokenizer = HfTokenizer(args.tokenizer)
-    limit = most_tokens(tokenizer, table.texts, args.max_tokens)
+    max_tokens = args.max_tokens
+    if max_tokens is None:
+        max_tokens = (like and like.max_tokens) or DEFAULT_MAX_TOKENS
+    limit = most_tokens(tokenizer, table.texts, max_tokens)
     dictionary = full_dictionary(tokenizer) if args.full_dictionary else None
     names = tuple(name.strip() for name in args.classes.split(",")) if args.classes else ()
     if like is not None:
@@ -217,7 +230,7 @@ def make_plan(args: argparse.Namespace, table: TableFormat) -> Plan:
         dictionary = load_dictionary(args.like, like)
         names = like.names or names
     labels = labels_for(table.kind, table.preset, names)
-    return Plan(table, labels, tokenizer, like, dictionary, args.max_tokens, limit)
+    return Plan(table, labels, tokenizer, like, dictionary, max_tokens, limit)
 
 
 def _check_kind(args: argparse.Namespace, like: SentenceSpec, table: TableFormat) -> None:
@@ -238,16 +251,40 @@ class Scanned:
         files: its files.
         rows: number of rows.
         labels: ``(rows,)`` int64 class numbers or float64 numbers; None if unlabelled.
+        left_out: lines of faulty rows, by file.
+        fault: what is wrong with the first of them.
     """
 
     def __init__(self, files: Sequence[str]):
         self.files = files
         self.rows = 0
         self.labels: NDArray[Any] | None = None
+        self.left_out: dict[str, set[int]] = {path: set() for path in files}
+        self.fault = ""
+
+    def leave_out(self, path: str, line: int, fault: str) -> None:
+        """Note a faulty row."""
+        self.left_out[path].add(line)
+        self.fault = self.fault or fault
+
+    def rows_of(self, path: str, table: TableFormat) -> Iterator[Row]:
+        """Rows of a file but those that are left out."""
+        for row in read_rows(path, table, labelled=False, faulty=lambda _line, _fault: None):
+            if row.line not in self.left_out[path]:
+                yield row
 
 
-def scan(files: Sequence[str], table: TableFormat, labels: Labels, split: str) -> Scanned:
+def scan(
+    files: Sequence[str], table: TableFormat, labels: Labels, split: str, drop_faulty: bool = False
+) -> Scanned:
     """Read a split for the first time: every row is checked, and labels become numbers.
+
+    Args:
+        files: files of the split.
+        table: their format.
+        labels: reads the labels.
+        split: name of the split.
+        drop_faulty: whether faulty rows are left out.
 
     Raises:
         ValueError: see `sentence_table.read_rows` and `Labels.read`; also files with and without labels in one split, and a
@@ -259,15 +296,30 @@ def scan(files: Sequence[str], table: TableFormat, labels: Labels, split: str) -
     first_lines: list[tuple[str, Row]] = []
     for path in files:
         before = scanned.rows
-        for row in read_rows(path, table, labelled=split != "test"):
+        leave_out = functools.partial(scanned.leave_out, path) if drop_faulty else None
+        for row in read_rows(path, table, split != "test", leave_out):
+            if table.kind != UNLABELLED and row.label is not None:
+                try:
+                    values.append(labels.read(path, row))
+                except ValueError as error:
+                    if leave_out is None:
+                        raise
+                    leave_out(row.line, str(error))
+                    continue
             scanned.rows += 1
             quoted += _looks_quoted(row)
             if row.line == 1:
                 first_lines.append((path, row))
-            if table.kind != UNLABELLED and row.label is not None:
-                values.append(labels.read(path, row))
         if scanned.rows == before:
-            raise ValueError(f"`{path}` has a header and no row below it; give a file with at least one row")
+            raise ValueError(
+                f"`{path}` has no row that is not faulty; the first: {scanned.fault}"
+                if scanned.left_out[path]
+                else f"`{path}` has a header and no row below it; give a file with at least one row"
+            )
+    if dropped := sum(map(len, scanned.left_out.values())):
+        print(
+            f"warning: {dropped:,} faulty rows of {split} are left out (--drop-faulty); the first: {scanned.fault}"
+        )
     if quoted and table.quoting == "none":
         print(
             f"warning: {quoted:,} of {scanned.rows:,} rows of {split} have a text in double quotes, with doubled ones inside, as "
@@ -415,7 +467,7 @@ def tokenise(
     split = Split(name, [Texts() for _ in range(table.texts)], scanned.labels)
     with tqdm(total=scanned.rows, desc=name, unit=" rows", unit_scale=True) as progress:
         for path in scanned.files:
-            for chunk in _chunks(read_rows(path, table, labelled=False)):
+            for chunk in _chunks(scanned.rows_of(path, table)):
                 for column, side in enumerate(split.texts):
                     pieces = tokenizer.encode_batch([row.texts[column] for row in chunk])
                     for row, symbols in zip(chunk, pieces, strict=True):

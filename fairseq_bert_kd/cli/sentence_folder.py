@@ -39,9 +39,9 @@ class Texts:
 
     def closed(self, lengths: NDArray[np.int64], eos: int) -> Iterator[NDArray[np.int64]]:
         """Ids of each text, cut to its length, the last of which is end of sentence."""
-        ids = np.array(self.ids, np.int64)
-        starts = np.cumsum([0, *self.lengths])
-        for start, length in zip(starts.tolist(), lengths.tolist(), strict=False):
+        ids = np.frombuffer(self.ids, np.int32)  # no copy: a corpus may fill the memory
+        own = np.frombuffer(self.lengths, np.int32)
+        for start, length in zip(np.cumsum(own, dtype=np.int64) - own, lengths, strict=True):
             tokens = np.empty(length, np.int64)
             tokens[:-1], tokens[-1] = ids[start : start + length - 1], eos
             yield tokens

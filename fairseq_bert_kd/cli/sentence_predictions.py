@@ -12,7 +12,7 @@ from fairseq import checkpoint_utils, utils
 from tqdm import tqdm
 
 import fairseq_bert_kd.tasks  # noqa: F401  registers the task
-from fairseq_bert_kd.cli.prepare_sentences import PieceNumbers, scan, tokenise
+from fairseq_bert_kd.cli.prepare_sentences import PieceNumbers, most_tokens, scan, tokenise
 from fairseq_bert_kd.cli.sentence_labels import labels_for
 from fairseq_bert_kd.cli.sentence_table import table_format
 from fairseq_bert_kd.data.sentence_dataset import SentenceDataset
@@ -145,13 +145,23 @@ def _rows_of_file(args: argparse.Namespace, model: LoadedModel) -> Rows:
     tokenizer = HfTokenizer(args.tokenizer or own.tokenizer_name)
     check_tokenizer(f"checkpoint `{model.path}`", own.tokenizer, tokenizer.digest(), tokenizer.name)
     scanned = scan([args.input], table, labels, "test")
-    texts = tokenise(scanned, table, tokenizer, PieceNumbers(model.task.dictionary), Path(args.input).name)
+    numbering = PieceNumbers(model.task.dictionary)
+    texts = tokenise(scanned, table, tokenizer, numbering, Path(args.input).name)
+    if numbering.unknown:
+        print(
+            f"warning: {numbering.unknown:,} of {sum(len(side.ids) for side in texts.texts):,} pieces of {args.input} are not in the "
+            "model's dictionary and read as unknown; data that were prepared with --full-dictionary have all"
+        )
     eos = model.task.dictionary.eos()
     sides = [
         TextList(list(side.closed(lengths, eos)))
         for side, lengths in zip(texts.texts, texts.lengths().T, strict=True)
     ]
     dataset = model.task.make_dataset(None, args.input, sides)
+    if own.max_tokens and own.texts == table.texts:  # as a split of the training's folder
+        cut = dataset.truncate(most_tokens(tokenizer, table.texts, own.max_tokens))
+        if cut:
+            print(f"{args.input}: {cut:,} rows cut to {own.max_tokens} tokens, as the data of the training")
     return Rows(args.input, dataset, None if scanned.labels is None else _named(scanned.labels, spec))
 
 

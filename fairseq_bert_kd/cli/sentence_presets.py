@@ -1,6 +1,6 @@
-"""What the files of known sentence tasks look like: GLUE's tables, and the headerless files of the tasks' origins."""
+"""What the files of known sentence tasks look like: GLUE's tables, headerless ones, and predictions for GLUE's server."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -97,3 +97,34 @@ HEADER_WORDS = frozenset(
     {"index", "id", "text", "text1", "text2", "content", "labels", "class", "category", "target", "stars"}
     | {name for preset in PRESETS.values() for names in (*preset.texts, preset.label) for name in names}
 )
+GLUE = ("cola", "sst2", "mrpc", "stsb", "qqp", "mnli", "qnli", "rte", "wnli")
+
+
+def glue_lines(task: str, predictions: Sequence[str | float]) -> Iterator[str]:
+    """Lines of a file of predictions for GLUE's server: a header, then the row's number from 0 and what was predicted.
+
+    Classes are spelled as in the task's own files, 0 and 1 or words, and numbers are kept in the task's range.
+
+    Args:
+        task: one of `GLUE`.
+        predictions: names of the preset's classes, or numbers, in the order of the test file.
+
+    Raises:
+        ValueError: another task, or a class that it does not have.
+    """
+    if task not in GLUE:
+        raise ValueError(f"GLUE has no task `{task}`; its tasks are {', '.join(GLUE)}")
+    preset = PRESETS[task]
+    yield "index\tprediction"
+    for row, predicted in enumerate(predictions):
+        if isinstance(predicted, float):
+            low, high = preset.bounds or (float("-inf"), float("inf"))
+            spelled = f"{min(max(predicted, low), high):.6f}"
+        elif predicted in preset.classes:
+            spelled = next(iter(preset.classes[predicted]), predicted)
+        else:
+            raise ValueError(
+                f"the model predicts `{predicted}`, the classes of {task} are {', '.join(preset.classes)}; give a model that was "
+                f"trained on data of --task {task}"
+            )
+        yield f"{row}\t{spelled}"

@@ -3,7 +3,7 @@
 import argparse
 import csv
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -108,8 +108,8 @@ def add_format_arguments(parser: argparse.ArgumentParser) -> None:
         "--quoting",
         choices=QUOTINGS,
         default="none",
-        help="`double`: fields in double quotes may hold tabs and line feeds, as in QQP; `none`: a quotation mark is a "
-        "character, as in the other GLUE files (default: %(default)s)",
+        help="`double`: fields in double quotes may hold tabs and line feeds, as in Quora's own file of questions; "
+        "`none`: a quotation mark is a character, as in GLUE's tables (default: %(default)s)",
     )
 
 
@@ -155,13 +155,17 @@ def table_format(args: argparse.Namespace) -> TableFormat:
 # ---------------------------------------------------------------- files
 
 
-def read_rows(path: str, table: TableFormat, labelled: bool) -> Iterator[Row]:
+def read_rows(
+    path: str, table: TableFormat, labelled: bool, faulty: Callable[[int, str], None] | None = None
+) -> Iterator[Row]:
     """Rows of a file.
 
     Args:
         path: plain text, or gzip.
         table: its format.
         labelled: whether a file without a column of labels is an error.
+        faulty: gets the line and the fault of a row of another width or with an empty text, which is left out; None for an
+            error.
 
     Raises:
         ValueError: a line of another width, an empty text, columns that are not there, or a header that would be read as
@@ -179,15 +183,25 @@ def read_rows(path: str, table: TableFormat, labelled: bool) -> Iterator[Row]:
         )
     rest = lines if columns.header else itertools.chain([first], lines)
     for line, cells in rest:
-        if len(cells) != columns.width and not (columns.open_end and len(cells) > columns.width):
-            raise ValueError(_wrong_width(path, line, cells, columns))
-        texts = tuple(cells[column].strip() for column in columns.texts)
-        if "" in texts:
-            raise ValueError(
-                f"`{path}`, line {line:,}: column {columns.texts[texts.index('')] + 1} must hold a text, but is empty. "
-                "Remove the line, or give its text"
-            )
+        texts = tuple(cells[column].strip() for column in columns.texts if column < len(cells))
+        if fault := _fault(path, line, cells, texts, columns):
+            if faulty is None:
+                raise ValueError(fault)
+            faulty(line, fault)
+            continue
         yield Row(line, texts, None if columns.label is None else cells[columns.label].strip())
+
+
+def _fault(path: str, line: int, cells: Sequence[str], texts: Sequence[str], columns: Columns) -> str:
+    """What is wrong with a row; empty if nothing is."""
+    if len(cells) != columns.width and not (columns.open_end and len(cells) > columns.width):
+        return _wrong_width(path, line, cells, columns)
+    if "" in texts:
+        return (
+            f"`{path}`, line {line:,}: column {columns.texts[texts.index('')] + 1} must hold a text, but is empty. "
+            "Remove the line, or give its text"
+        )
+    return ""
 
 
 def _cells(path: str, quoting: str) -> Iterator[tuple[int, list[str]]]:

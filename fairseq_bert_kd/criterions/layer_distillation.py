@@ -24,6 +24,7 @@ from fairseq_bert_kd.criterions.layer_distillation_options import (
     term_weights,
 )
 from fairseq_bert_kd.criterions.layer_distillation_pairs import LayerPairs, layer_pairs
+from fairseq_bert_kd.criterions.layer_distillation_reports import LISTS, kept, log_reports, reported
 from fairseq_bert_kd.functional.compared_attention import ReplacedAttention, compared_attention
 from fairseq_bert_kd.functional.encoder_states import EncoderStates, record
 from fairseq_bert_kd.functional.layer_matching import (
@@ -59,6 +60,8 @@ class LayerDistillationCriterion(FairseqCriterion):
         self.head = cfg.classification_head_name
         self.weights = {term: weight for term, weight in term_weights(cfg).items() if weight}
         self.regression = task.num_classes == 1
+        self.reports = reported(cfg)
+        self.keep_pred_and_targ = bool(self.reports)  # the task asks, as of fairseq's criterion
         self.pairs = LayerPairs()
         self.projections: list[str] = []  # name of each layer's; empty without
 
@@ -186,6 +189,8 @@ class LayerDistillationCriterion(FairseqCriterion):
         log |= {"ntokens": sample["ntokens"], "nsentences": sentences, "sample_size": sentences}
         if shows_logits and not self.regression:
             log |= _hits(logits, teacher and teacher.logits, sample.get("target"))
+        if self.reports and not model.training and self._can_show(model, sample):
+            log |= kept(logits.detach(), sample["target"], self.reports)
         return loss, sentences, log
 
     def _ask_teacher(self, model, sample) -> Any:
@@ -313,8 +318,9 @@ class LayerDistillationCriterion(FairseqCriterion):
 
     @classmethod
     def reduce_metrics(cls, logging_outputs) -> None:
-        """Loss and its weighted terms per sentence, which add up to it; accuracy and agreement in per cent."""
-        sums = {key: sum(log[key] for log in logging_outputs) for key in logging_outputs[0]}
+        """Loss and its weighted terms per sentence, which add up to it; accuracy, agreement and reports in per cent."""
+        summed = [key for key in logging_outputs[0] if key not in LISTS]
+        sums = {key: sum(log[key] for log in logging_outputs) for key in summed}
         sentences = max(int(sums["nsentences"]), 1)
         for name in ("loss", *(f"{term}_loss" for term in TERMS)):
             if name in sums:
@@ -322,6 +328,7 @@ class LayerDistillationCriterion(FairseqCriterion):
         for name in ("accuracy", "agreement"):
             if f"n_{name}" in sums:
                 metrics.log_scalar(name, 100.0 * sums[f"n_{name}"] / sentences, sentences, round=2)
+        log_reports(logging_outputs)
 
     @staticmethod
     def logging_outputs_can_be_summed() -> bool:

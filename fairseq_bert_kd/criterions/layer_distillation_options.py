@@ -105,6 +105,19 @@ class LayerDistillationConfig(FairseqDataclass):
             "were found with it are too small by that factor without)"
         },
     )
+    report_mcc: bool = field(
+        default=False,
+        metadata={"help": "log Matthews' correlation in validation, as sentence_prediction does"},
+    )
+    report_acc_and_f1: bool = field(
+        default=False,
+        metadata={
+            "help": "log F1 of the second of two classes, and its mean with the accuracy, in validation"
+        },
+    )
+    report_pearson_and_spearman: bool = field(
+        default=False, metadata={"help": "log both correlations of numbers, and their mean, in validation"}
+    )
 
 
 def term_weights(cfg: LayerDistillationConfig) -> dict[str, float]:

@@ -14,7 +14,8 @@ def cut_text(tokens: NDArray[Any], length: int) -> NDArray[Any]:
 def longest_first(lengths: NDArray[np.int64], limit: int) -> NDArray[np.int64]:
     """Lengths after tokens are taken from the longer text, one by one, until a row fits; of equal ones from the second.
 
-    This is the rule of BERT's released code and of transformers (``longest_first``).
+    This is the rule of BERT's released code. The fast tokenizers of transformers (``longest_first``) differ where both texts
+    are cut to an odd number of tokens: there the longer one has the odd token, of equal ones the second.
 
     Args:
         lengths: ``(rows, texts)`` tokens of each text, one or two texts.

@@ -44,6 +44,7 @@ class SentenceSpec:
         tokenizer_name: folder or hub name by which the tokenizer was loaded.
         metric: metric by which predictions are judged first.
         positive: class whose F1 counts; None for the mean over the classes.
+        max_tokens: most tokens of a row in the encoder's input, special ones included; 0 where it is not known.
     """
 
     kind: str
@@ -54,6 +55,7 @@ class SentenceSpec:
     tokenizer_name: str = ""
     metric: str = ""
     positive: str | None = None
+    max_tokens: int = 0
 
     @property
     def outputs(self) -> int:

@@ -18,6 +18,11 @@ from fairseq_bert_kd.data.guarded_loading import GuardedLoading
 from fairseq_bert_kd.data.sentence_dataset import SentenceDataset
 from fairseq_bert_kd.modules.autocast import AutocastOptions, AutocastTraining
 from fairseq_bert_kd.modules.data_options import TokenizerOptions
+from fairseq_bert_kd.modules.validation_metrics import (
+    BestCheckpointOptions,
+    check_best_metric,
+    check_reports,
+)
 from fairseq_bert_kd.optim.adam_by_part import name_parts
 from fairseq_bert_kd.storage.alignment import check_tokenizer
 from fairseq_bert_kd.storage.fairseq_data import (
@@ -54,7 +59,7 @@ LAST_CHECKPOINT = "checkpoint_last.pt"  # fairseq's default for --restore-file
 
 
 @dataclass
-class SentencePredictionWithTeacherConfig(TokenizerOptions, AutocastOptions):
+class SentencePredictionWithTeacherConfig(TokenizerOptions, AutocastOptions, BestCheckpointOptions):
     """Options of the data and of the classification head."""
 
     data: str = field(
@@ -326,14 +331,20 @@ class SentencePredictionWithTeacherTask(AutocastTraining, GuardedLoading, Fairse
         self._model_positions = min(limit for limit in limits if limit is not None)
 
     def _check_criterion(self, cfg):
-        """Check fairseq's own criterions: those of sequences have no place here, others must fit the kind of the labels."""
+        """Check fairseq's own criterions: those of sequences have no place here, others must fit the labels."""
         if getattr(cfg, "_name", None) in SEQUENCE_CRITERIONS:
             raise ValueError(
                 f"--criterion {cfg._name} (cross_entropy is fairseq's default) scores sequences, not sentences: give --criterion "
                 "sentence_prediction, or layer_distillation with --kd-teacher"
             )
-        if getattr(cfg, "_name", None) not in LABEL_CRITERIONS:
-            return
+        if getattr(cfg, "_name", None) in LABEL_CRITERIONS:
+            self._check_labels(cfg)
+        if hasattr(cfg, "report_mcc"):
+            check_reports(cfg, self.cfg.data, self.num_classes)
+            check_best_metric(self.cfg, cfg, self.num_classes)
+
+    def _check_labels(self, cfg):
+        """Compare the options of a criterion that learns from labels with their kind."""
         self._needs_labels = True
         if self.spec.kind == UNLABELLED:
             raise ValueError(

@@ -150,9 +150,12 @@ def class_columns(
     """
     if set(names) != set(label_names) or classes != num_classes:
         theirs, ours = (", ".join(listed) or "a number" for listed in (names, label_names))
+        only_names = len(names) == len(label_names) > 0
+        renamed = "; where only the names differ, correct id2label and label2id in the teacher's config.json"
         raise ValueError(
             f"--kd-teacher `{path}` predicts {theirs}, and the data's labels are {ours}. Classes are compared by name: "
             "prepare the data with the teacher's label names, or give a teacher that was fine-tuned on these"
+            f"{renamed if only_names and os.path.isdir(path) else ''}"
         )
     if names == label_names:
         return None

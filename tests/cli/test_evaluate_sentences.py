@@ -107,6 +107,29 @@ def test_a_file_instead_of_a_split(folder, tmp_path):
     assert one == other
 
 
+def test_a_file_is_cut_as_the_data_of_the_training(folder, tmp_path, capsys):
+    given = ("--columns", "text,other", "--label-column", "label", "--label-kind", "numbers")
+    table = write_table(tmp_path / "table.tsv", 20, 3, True, ("0.5", "4"))
+    split = ("--max-tokens", 8, "--train", table, "--valid", table)
+    assert prepare(folder / "bert", tmp_path / "data", *given, *split) == 0
+    path = train(tmp_path / "data", tmp_path / "model", "--regression-target")
+    words = ["evaluate-sentences", tmp_path / "data", "--path", path, *CPU, "--predictions"]
+    capsys.readouterr()
+    for name, rows in (("a", ()), ("b", ("--input", table, *given))):
+        assert cli_main(list(map(str, [*words, tmp_path / name, *rows]))) == 0
+    said = capsys.readouterr().out
+    assert "rows cut to 8 tokens, as the data of the training" in said
+    assert "not in the model's dictionary" not in said
+    assert np.allclose(np.loadtxt(tmp_path / "a"), np.loadtxt(tmp_path / "b"), atol=1e-6)
+    (tmp_path / "other.tsv").write_text("text\tother\nthe stove\tthe man\n")
+    given = ("--input", tmp_path / "other.tsv", "--columns", "text,other")
+    assert cli_main(list(map(str, [*words, tmp_path / "c", *given]))) == 0
+    assert re.search(
+        r"warning: \d+ of \d+ pieces of .*other.tsv are not in the model's dictionary",
+        capsys.readouterr().out,
+    )
+
+
 def test_a_file_without_labels_is_predicted(folder, tmp_path, capsys):
     (tmp_path / "mine.tsv").write_text("text\nan eat\nan und\n")
     given = ("--input", tmp_path / "mine.tsv", "--columns", "text")
@@ -172,6 +195,20 @@ def test_cosines_of_a_file(folder, tmp_path):
     assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
 
 
+def test_predictions_for_glue_s_server(folder, tmp_path):
+    """A test file has no labels; its classes are those of the task's own files."""
+    (tmp_path / "train.tsv").write_text("sentence\tlabel\nthe man eat\t1\nthe man und\t0\n")
+    given = ("--task", "sst2", "--full-dictionary", "--train", tmp_path / "train.tsv")
+    assert prepare(folder / "bert", tmp_path / "data", *given) == 0
+    path = train(tmp_path / "data", tmp_path / "model", "--disable-validation", updates=20)
+    (tmp_path / "test.tsv").write_text("index\tsentence\n0\tthe man und\n1\tthe man eat\n")
+    words = ["evaluate-sentences", tmp_path / "data", "--path", path, *CPU, "--input", tmp_path / "test.tsv"]
+    words += ["--task", "sst2", "--glue", tmp_path / "SST-2.tsv"]
+    assert cli_main(list(map(str, words))) == 0
+    assert (tmp_path / "SST-2.tsv").read_text() == "index\tprediction\n0\t0\n1\t1\n"
+    assert cli_main(list(map(str, words))) == 2  # it exists
+
+
 # ---------------------------------------------------------------- refusals
 
 
@@ -192,6 +229,11 @@ def test_a_model_without_vectors():
         ("classes", ("--columns", "text"), "say how to read --input FILE, which is not given"),
         ("classes", ("--label-column", "label"), "say how to read --input FILE, which is not given"),
         ("classes", ("--quoting", "double"), "say how to read --input FILE, which is not given"),
+        (
+            "classes",
+            ("--glue", "out.tsv"),
+            "--glue writes what a classifier or regression says of a test file",
+        ),
         ("classes", ("--vector", "mean"), "--vector chooses a vector for --sts"),
         ("classes", ("--metric", "pearson"), "compares numbers, the model predicts classes"),
         ("numbers", ("--metric", "f1"), "compares classes, the model predicts numbers"),

@@ -2,6 +2,7 @@
 
 import json
 import os
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
@@ -304,6 +305,70 @@ def test_files_of_a_split_that_disagree_about_labels(bert, files, tmp_path, caps
     train, one, two = files(train=TRAIN, one="1\ta\n", two="index\tsentence\n0\ta\n")
     assert prepare(bert, tmp_path / "data", "--task", "sst2", "--train", train, "--test", one, two) == 2
     assert "some files of --test have labels and some have none" in capsys.readouterr().err
+
+
+def test_a_corpus_is_not_copied_to_be_written():
+    texts = sentence_folder.Texts()
+    for _ in range(20_000):
+        texts.append(range(50))
+    lengths = np.full(20_000, 51)
+    lengths[0] = 3
+    tracemalloc.start()
+    try:
+        first, *others = (
+            text.tolist() if not row else len(text) for row, text in enumerate(texts.closed(lengths, 2))
+        )
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert first == [0, 1, 2]  # the last one is end of sentence
+    assert set(others) == {51}
+    assert peak < 2_000_000  # of a million tokens
+
+
+def test_like_cuts_rows_as_the_folder_does(bert, files, tmp_path, capsys):
+    train, more = files(train=TRAIN, more="index\tsentence\n0\tthe men sit near the people\n")
+    given = ("--task", "sst2", "--full-dictionary", "--max-tokens", 5)
+    assert prepare(bert, tmp_path / "data", *given, "--train", train) == 0
+    assert read_spec(tmp_path / "data").max_tokens == 5
+    capsys.readouterr()
+    assert prepare(bert, tmp_path / "b", "--task", "sst2", "--like", tmp_path / "data", "--test", more) == 0
+    assert "1 rows cut to 5 tokens" in capsys.readouterr().out
+
+
+FAULTY = "id\tquestion1\tquestion2\tis_duplicate\n1\tthe man\ta man\t1\n2\tthe man\t\t0\n3\tthe\n4\tthe\ta\t-\n5\tmen\tman\t0\n"
+
+
+def test_faulty_rows_are_left_out_on_request(bert, files, tmp_path, capsys):
+    """Of training and validation: an empty text, another width, an unknown label."""
+    train, valid = files(train=FAULTY, valid=FAULTY)
+    given = ("--task", "qqp", "--train", train, "--valid", valid)
+    assert prepare(bert, tmp_path / "data", *given) == 2
+    assert "line 3: column 3 must hold a text, but is empty" in capsys.readouterr().err
+    assert prepare(bert, tmp_path / "data", *given, "--drop-faulty") == 0
+    said = capsys.readouterr().out
+    for split in ("train", "valid"):
+        assert f"warning: 3 faulty rows of {split} are left out (--drop-faulty); the first: `" in said
+        assert read_targets(tmp_path / "data", split, read_spec(tmp_path / "data")).tolist() == [1, 0]
+        assert len(words_of(tmp_path / "data", "input1", split)) == 2
+    assert words_of(tmp_path / "data", "input0", "train")[1] == [
+        *HfTokenizer(str(bert)).encode("men"),
+        "</s>",
+    ]
+
+
+def test_no_row_of_a_test_file_is_left_out(bert, files, tmp_path, capsys):
+    """Its predictions are told apart by their place."""
+    train, test = files(train=FAULTY, test="id\tquestion1\tquestion2\n0\tthe man\t\n")
+    given = ("--task", "qqp", "--drop-faulty", "--train", train, "--test", test)
+    assert prepare(bert, tmp_path / "data", *given) == 2
+    assert "line 2: column 3 must hold a text, but is empty" in capsys.readouterr().err
+
+
+def test_a_file_of_faulty_rows_alone_is_refused(bert, files, tmp_path, capsys):
+    [train] = files(train="id\tquestion1\tquestion2\tis_duplicate\n2\tthe man\t\t0\n")
+    assert prepare(bert, tmp_path / "data", "--task", "qqp", "--drop-faulty", "--train", train) == 2
+    assert "has no row that is not faulty; the first: `" in capsys.readouterr().err
 
 
 def test_like_of_another_tokenizer_or_kind(bert, files, tmp_path, capsys):

@@ -277,6 +277,19 @@ def test_every_stage_with_labels_has_an_accuracy_in_validation_only(task, studen
     assert "n_accuracy" not in criterion(student.eval(), sample)[2]
 
 
+def test_reports_of_validation_are_fairseq_s_names(task, student, teacher):
+    """In validation only, and beside the sums."""
+    options = {"layer_stage": "prediction", "report_mcc": True}
+    criterion, sample = made(task, student, teacher, **options), sample_of(task, FIRST)
+    assert criterion.keep_pred_and_targ  # by which the task knows that logs are no sums
+    log = criterion(student.eval(), sample)[2]
+    with metrics.aggregate(new_root=True) as logged:
+        LayerDistillationCriterion.reduce_metrics([log, log])
+    assert {"loss", "accuracy", "agreement", "mcc"} <= logged.get_smoothed_values().keys()
+    assert log["targ"] == [2, 0]
+    assert "pred" not in criterion(student.train(), sample)[2]
+
+
 def test_numbers_learn_the_teacher_s_numbers(task):
     task = sentence_task(task.tokenizer.name, label_names=(), num_classes=1)
     torch.manual_seed(1)

@@ -118,6 +118,24 @@ def test_classes_reach_the_metrics_of_the_criterion(folder, report):
     assert float(found[-1]) > 90
 
 
+@pytest.mark.parametrize(
+    ("data", "arguments", "message"),
+    [
+        ("classes", ("--best-checkpoint-metric", "mcc"), "mcc is not logged without --report-mcc"),
+        ("classes", ("--best-checkpoint-metric", "accuracy"), "add --maximize-best-checkpoint-metric"),
+        ("classes", ("--report-pearson-and-spearman",), "those of `.*data-classes` are 2 classes"),
+        ("numbers", ("--regression-target", "--report-mcc"), "those of `.*data-numbers` are numbers"),
+    ],
+)
+def test_metrics_that_end_a_run_at_its_first_validation_are_refused_before(
+    folder, tmp_path, data, arguments, message
+):
+    """Or would keep the worst checkpoint."""
+    with pytest.raises(ValueError, match=message):
+        train(folder / f"data-{data}", tmp_path / "refused", *arguments)
+    assert not list((tmp_path / "refused").glob("*.pt"))
+
+
 def test_lists_of_predictions_are_not_added_up():
     """fairseq asks the class, not the task."""
     task = SentencePredictionWithTeacherTask

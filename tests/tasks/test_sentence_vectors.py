@@ -374,6 +374,18 @@ def test_encode_by_the_teacher_itself(folder, tmp_path):
     np.testing.assert_allclose(np.load(tmp_path / "a.npy"), stored, rtol=2e-3, atol=2e-3)
 
 
+def test_encode_counts_pieces_that_the_dictionary_does_not_have(folder, tmp_path, capsys):
+    (tmp_path / "train.txt").write_text("a a a\n")
+    given = ("--task", "plain", "--train", tmp_path / "train.txt")
+    assert prepare(folder / "bert", tmp_path / "data", *given) == 0
+    (tmp_path / "text.txt").write_text("a\na 1 1\n")
+    words = ("--path", folder / "bert", "--data", tmp_path / "data", "--output", tmp_path / "out.npy")
+    assert encode(tmp_path / "text.txt", *words) == 0
+    assert (
+        "warning: 2 pieces are not in the model's dictionary and read as unknown" in capsys.readouterr().out
+    )
+
+
 def test_an_encoder_s_own_pooling_is_that_of_encode_too(folder, tmp_path):
     """A folder that says cls is not averaged, unless one asks for it."""
     shutil.copytree(folder / "bert", tmp_path / "cls")

@@ -1,0 +1,89 @@
+"""Which metrics fairseq's ``sentence_prediction`` can report in validation, and by which of them a checkpoint can be chosen."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from fairseq.dataclass import FairseqDataclass
+from omegaconf import II
+
+# option of the criterion -> what it adds to the log
+REPORTS = {
+    "report_mcc": ("mcc",),
+    "report_acc_and_f1": ("f1", "acc_and_f1"),
+    "report_pearson_and_spearman": ("pearson", "spearman", "pearson_and_spearman"),
+}
+OF_CLASSES = ("accuracy", "agreement")  # logged without an option
+GREATEST = (*OF_CLASSES, *(name for names in REPORTS.values() for name in names))
+LEAST = ("loss", "nll_loss")
+
+
+@dataclass
+class BestCheckpointOptions(FairseqDataclass):
+    """How fairseq chooses ``checkpoint_best.pt``."""
+
+    best_checkpoint_metric: str = II("checkpoint.best_checkpoint_metric")
+    maximize_best_checkpoint_metric: bool = II("checkpoint.maximize_best_checkpoint_metric")
+
+
+def check_reports(cfg: Any, data: str, outputs: int) -> None:
+    """Check that the labels have the metrics that a criterion shall report: scikit-learn would say so after an epoch.
+
+    Args:
+        cfg: options of a criterion with those of ``REPORTS``.
+        data: data folder, for messages.
+        outputs: classes of the data, 1 for numbers, 0 for unlabelled text.
+
+    Raises:
+        ValueError: a metric of other labels.
+    """
+    labels = {0: "none", 1: "numbers"}.get(outputs, f"{outputs} classes")
+    needed = {
+        "report_mcc": (outputs > 1, "classes"),
+        "report_acc_and_f1": (outputs == 2, "two classes, the second of which is the one that counts"),
+        "report_pearson_and_spearman": (outputs == 1, "numbers"),
+    }
+    for name, (fits, wanted) in needed.items():
+        if getattr(cfg, name) and not fits:
+            raise ValueError(
+                f"{_option(name)} is for labels that are {wanted}, those of `{data}` are {labels}; leave it out. "
+                "`fairseq-bert-kd evaluate-sentences` prints all metrics of a checkpoint"
+            )
+
+
+def check_best_metric(task_cfg: Any, cfg: Any, outputs: int) -> None:
+    """Check that validation logs the metric of the best checkpoint, and that its better end is taken.
+
+    Args:
+        task_cfg: options of the task; those of older checkpoints lack `BestCheckpointOptions`, and pass.
+        cfg: options of a criterion with those of ``REPORTS``.
+        outputs: as in `check_reports`.
+
+    Raises:
+        ValueError: an option without which the metric is not logged, or the worst checkpoint would be kept.
+    """
+    metric = getattr(task_cfg, "best_checkpoint_metric", None)
+    maximised = getattr(task_cfg, "maximize_best_checkpoint_metric", False)
+    for name, logged in REPORTS.items():
+        if metric in logged and not getattr(cfg, name):
+            raise ValueError(
+                f"--best-checkpoint-metric {metric} is not logged without {_option(name)}; give it, or choose by another metric"
+            )
+    if metric in OF_CLASSES and outputs < 2:
+        raise ValueError(
+            f"--best-checkpoint-metric {metric} is of classes, and the data have none; for numbers choose pearson or spearman, with "
+            "--report-pearson-and-spearman, else loss"
+        )
+    if metric in GREATEST and not maximised:
+        raise ValueError(
+            f"--best-checkpoint-metric {metric} is the better the greater it is, and the least would be kept; add "
+            "--maximize-best-checkpoint-metric"
+        )
+    if metric in LEAST and maximised:
+        raise ValueError(
+            f"--best-checkpoint-metric {metric} is the better the smaller it is, and the greatest would be kept; leave "
+            "--maximize-best-checkpoint-metric out"
+        )
+
+
+def _option(name: str) -> str:
+    return f"--{name.replace('_', '-')}"
