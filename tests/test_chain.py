@@ -487,7 +487,9 @@ def test_distillation_options_are_not_silently_dropped_by_another_criterion(chai
 @pytest.mark.parametrize("option", ["--kd-live-teacher", "--kd-stores"])
 def test_a_teacher_that_no_criterion_learns_from_is_refused(chain, tmp_path, option):
     """These options are the task's, so fairseq takes them with any criterion."""
-    with pytest.raises(ValueError, match=rf"{option} is given, and --criterion label_smoothed_cross_entropy learns"):
+    with pytest.raises(
+        ValueError, match=rf"{option} is given, and --criterion label_smoothed_cross_entropy learns"
+    ):
         train_student(
             chain.data, tmp_path / "student", "--criterion", "label_smoothed_cross_entropy", option, "some"
         )
