@@ -75,6 +75,22 @@ def broadcast_to_own_workers() -> None:
     utils._broadcast_object_slow = broadcast
 
 
+def leave_whole_numbers_to_ema() -> None:
+    """Let ``--store-ema`` copy a model's whole numbers, such as maps of ids, and average the others.
+
+    fairseq's moving average multiplies every entry of a model's state, and torch ends the run at the first one of whole
+    numbers. Remove when fairseq averages floating-point numbers alone.
+    """
+    ema: Any = importlib.import_module("fairseq.models.ema.ema").EMA
+    make = ema.__init__
+
+    def start(self: Any, model: Any, config: Any, device: Any = None, skip_keys: Any = None) -> None:
+        whole = {name for name, value in model.state_dict().items() if not value.is_floating_point()}
+        make(self, model, config, device, whole | set(skip_keys or ()))
+
+    ema.__init__ = start
+
+
 def cpu_has_bfloat16() -> bool | None:
     """Whether the CPU multiplies matrices in bfloat16 natively; None where torch cannot tell.
 

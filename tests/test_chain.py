@@ -464,9 +464,16 @@ def test_bad_student_options_are_refused(chain, tmp_path, arguments, message):
         train_student(chain.data, tmp_path / "student", *arguments)
 
 
-def test_distillation_with_fairseqs_own_task_is_refused(chain, tmp_path):
+@pytest.mark.parametrize(
+    "schedule",
+    [(), ("--kd-warmup-updates", 1),
+     ("--kd-weight", 0, "--kd-schedule", "linear", "--kd-schedule-updates", 1, "--kd-weight-end", 0.5)],
+    ids=["at once", "after a warm-up", "from weight 0"],
+)  # fmt: skip
+def test_distillation_with_fairseqs_own_task_is_refused(chain, tmp_path, schedule):
+    """It attaches no rows, and never says that a warm-up is over."""
     with pytest.raises(ValueError, match="train with --task translation_with_teacher"):
-        train_student(chain.data, tmp_path / "student", "--task", "translation")
+        train_student(chain.data, tmp_path / "student", "--task", "translation", *schedule)
 
 
 def test_distillation_options_are_not_silently_dropped_by_another_criterion(chain, tmp_path, capsys):
@@ -475,6 +482,17 @@ def test_distillation_options_are_not_silently_dropped_by_another_criterion(chai
             chain.data, tmp_path / "student", "--criterion", "label_smoothed_cross_entropy", "--kd-topk", 4
         )
     assert "unrecognized arguments: --kd-topk 4" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("option", ["--kd-live-teacher", "--kd-stores"])
+def test_a_teacher_that_no_criterion_learns_from_is_refused(chain, tmp_path, option):
+    """These options are the task's, so fairseq takes them with any criterion."""
+    with pytest.raises(
+        ValueError, match=rf"{option} is given, and --criterion label_smoothed_cross_entropy learns"
+    ):
+        train_student(
+            chain.data, tmp_path / "student", "--criterion", "label_smoothed_cross_entropy", option, "some"
+        )
 
 
 @pytest.mark.parametrize(

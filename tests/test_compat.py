@@ -360,3 +360,29 @@ def test_freed_memory_stays_with_the_process_unless_the_user_has_settings_of_the
     untouched, without = found(MALLOC_TOP_PAD_="131072")  # glibc's default
     assert (kept, untouched) == (True, False)
     assert resident - without > 100
+
+
+# --- moving averages
+
+
+class Counted(torch.nn.Module):
+    """A weight, and a map of whole numbers."""
+
+    def __init__(self, weight):
+        super().__init__()
+        self.weight = torch.nn.Parameter(torch.tensor([weight]))
+        self.register_buffer("ids", torch.tensor([30521, 7]))
+
+
+@pytest.mark.parametrize("ema_fp32", [False, True])
+def test_moving_averages_leave_whole_numbers_alone(ema_fp32):
+    from fairseq.dataclass.configs import EMAConfig
+    from fairseq.models.ema import build_ema
+
+    compat.leave_whole_numbers_to_ema()
+    config = EMAConfig(store_ema=True, ema_decay=0.75, ema_fp32=ema_fp32)
+    average = build_ema(Counted(0.0), config, device="cpu")
+    average.step(Counted(1.0), 1)
+    average.step(Counted(1.0), 2)
+    assert average.get_model().weight.item() == 0.4375  # 1 - 0.75 ** 2
+    assert average.get_model().ids.tolist() == [30521, 7]

@@ -71,6 +71,7 @@ class LabelSmoothedCrossEntropyWithDistillationCriterion(
         self.temperatures = _schedule(cfg, cfg.kd_temperature, cfg.kd_temperature_end)
         self.rdrop_weight = cfg.rdrop_weight
         self.update = 0
+        self._counting = False  # whether someone tells the number of the update
         self._logged: set[str] = set()
 
     @property
@@ -102,19 +103,20 @@ class LabelSmoothedCrossEntropyWithDistillationCriterion(
     def set_num_updates(self, update: int) -> None:
         """Tell the schedules how far training is; the task does so before every step."""
         self.update = update
+        self._counting = True
 
     def forward(self, model, sample, reduce=True):
         """Loss summed over target tokens, its denominator, and what to log."""
         if not model.training:
             return self._validate(model, sample, reduce)
         objective = self._objective()
+        if TEACHER not in sample and (objective.weight or self._waits_for_ever()):
+            weight = "--kd-weight is above 0" if objective.weight else "the weight of the teacher rises later"
+            raise ValueError(
+                f"{weight} but the batch has no teacher rows; train with --task translation_with_teacher, which attaches them"
+            )
         if objective.weight == 0.0 and not self.rdrop_weight:
             return super().forward(model, sample, reduce=reduce)
-        if objective.weight and TEACHER not in sample:
-            raise ValueError(
-                "--kd-weight is above 0 but the batch has no teacher rows; train with "
-                "--task translation_with_teacher, which attaches them"
-            )
         projection = self._own_projection(model, objective)
         if self.rdrop_weight:
             sums = self._two_passes(model, sample, objective)
@@ -151,6 +153,10 @@ class LabelSmoothedCrossEntropyWithDistillationCriterion(
             "sample_size": sample_size,
         }
         return loss, sample_size, {"loss": loss.data, **log, **counts}
+
+    def _waits_for_ever(self) -> bool:
+        """Whether the teacher's turn is to come, and no one counts the updates till then: another task than ours."""
+        return self.teacher_requirements is not None and not self._counting
 
     def _objective(self) -> Objective:
         """The objective of the present update, whose schedules begin at the end of the warm-up."""

@@ -51,15 +51,27 @@ class GuardedLoading:
         folders = utils.split_paths(self.cfg.data)
         return folders[(epoch - 1) % len(folders)] if split == self.cfg.train_subset else folders[0]
 
-    def get_batch_iterator(self, dataset, *args, **kwargs):
-        """fairseq's iterator over batches of any number of sentences.
+    def get_batch_iterator(self, dataset, *args, epoch=1, **kwargs):
+        """fairseq's iterator over batches of any number of sentences, the same in a run that goes on from a checkpoint.
 
         fairseq drops the last batch, without a message, if its size is not a multiple of
         ``--required-batch-size-multiple`` (8 by default): in training the longest sentences, in decoding up to seven
         sentences. The option has therefore no effect on our tasks.
+
+        Batches that are kept for all epochs are formed with the seed of the first one. fairseq takes that of the epoch in
+        which a run starts: one that goes on within a later epoch would see some of its sentences twice, and others not.
         """
         kwargs["required_batch_size_multiple"] = 1
-        return super().get_batch_iterator(dataset, *args, **kwargs)  # type: ignore[misc]
+        for_all_epochs = self.can_reuse_epoch_itr(dataset) and not (  # type: ignore[attr-defined]
+            kwargs.get("disable_iterator_cache") or kwargs.get("update_epoch_batch_itr")
+        )
+        make = super().get_batch_iterator  # type: ignore[misc]
+        if not for_all_epochs or dataset in self.dataset_to_epoch_iter:  # type: ignore[attr-defined]
+            return make(dataset, *args, epoch=epoch, **kwargs)
+        iterator = make(dataset, *args, epoch=1, **kwargs)
+        iterator.epoch = max(epoch, 1)
+        dataset.set_epoch(epoch)
+        return iterator
 
 
 class GuardedTranslation(GuardedLoading):

@@ -155,7 +155,8 @@ class HfMaskedLM(BaseFairseqModel):
         vocabulary = getattr(task, "teacher_vocabulary", None)
         if vocabulary is None:
             raise ValueError("--arch hf_masked_lm is trained with --task conditional_masked_lm")
-        to_teacher = {side: torch.from_numpy(ids) for side, ids in vocabulary.to_teacher.items()}
+        # copies: loading a checkpoint writes into them
+        to_teacher = {side: torch.tensor(ids) for side, ids in vocabulary.to_teacher.items()}
         model = cls(
             _starting_point(cfg),
             to_teacher,

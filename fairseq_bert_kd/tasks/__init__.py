@@ -12,6 +12,7 @@ from fairseq_bert_kd import compat
 compat.require_fairseq()
 compat.allow_fairseq_checkpoints()
 compat.broadcast_to_own_workers()
+compat.leave_whole_numbers_to_ema()
 compat.keep_freed_memory()
 
 import fairseq_bert_kd.criterions.conditional_masked_lm  # noqa: E402

@@ -132,6 +132,31 @@ class MaskedLMTraining(AutocastTraining, GuardedLoading):
         self._built = model, cfg
         return model
 
+    def begin_epoch(self, epoch, model):
+        """fairseq's; a teacher that goes on from a checkpoint must have been trained with the same pieces.
+
+        Raises:
+            ValueError: another dictionary of the same size, or another tokenizer: its symbols mean other pieces.
+        """
+        self._check_maps(model)
+        super().begin_epoch(epoch, model)
+
+    def _check_maps(self, model):
+        vocabulary = getattr(self, "teacher_vocabulary", None)
+        if vocabulary is None:
+            return
+        for (side, here), there in zip(
+            vocabulary.to_teacher.items(), model.text_layout().to_teacher, strict=True
+        ):
+            differs = there.cpu().numpy() != here
+            if differs.any():
+                raise ValueError(
+                    f"the checkpoint from which training goes on was trained with another {side} dictionary or tokenizer: symbol "
+                    f"{int(differs.argmax())}, `{self.dictionaries[side][int(differs.argmax())]}` here, was another piece there "
+                    f"({int(differs.sum())} of {len(here)} symbols differ). Give another --save-dir, or the folder and "
+                    "tokenizer of its training"
+                )
+
     @property
     def criterion_name(self) -> str:
         """The criterion that trains the model."""

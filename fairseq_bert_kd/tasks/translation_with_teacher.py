@@ -41,6 +41,9 @@ from fairseq_bert_kd.tokenization.hf_tokenizer import HfTokenizer
 
 STUDENT_INPUTS = {"src_tokens", "src_lengths", "prev_output_tokens"}  # what a batch brings
 REMOVED_OPTION = "kd_approximate_tail"
+DISTILLATION = "label_smoothed_cross_entropy_with_distillation"  # the criterion that learns from teachers
+# which teachers there are; without effect where a criterion learns from none
+TEACHER_OPTIONS = ("kd_live_teacher", "kd_stores", "kd_store_weights", "kd_store_dir", "kd_label_only")
 
 
 @dataclass
@@ -153,6 +156,8 @@ class TranslationWithTeacherTask(AutocastTraining, GuardedTranslation, GuardedTe
             with open_dict(cfg):
                 del cfg[REMOVED_OPTION]
         criterion = super().build_criterion(cfg, *args, **kwargs)
+        if not hasattr(criterion, "teacher_requirements"):
+            self._check_no_teacher_is_named(getattr(cfg, "_name", None))
         requirements = getattr(criterion, "teacher_requirements", None)
         if requirements:
             self._check_options(requirements)
@@ -311,6 +316,15 @@ class TranslationWithTeacherTask(AutocastTraining, GuardedTranslation, GuardedTe
             return tokenizer
         decoder = self.tokenizer if self.cfg.eval_bleu else None
         return decoder.tokenizer if isinstance(decoder, HfTokenizerBPE) else None
+
+    def _check_no_teacher_is_named(self, criterion):
+        """Check for options that name a teacher beside a criterion that learns from none."""
+        given = [option for option in TEACHER_OPTIONS if self.cfg[option]]
+        if given:
+            raise ValueError(
+                f"--{given[0].replace('_', '-')} is given, and --criterion {criterion} learns from no teacher; give --criterion "
+                f"{DISTILLATION}, with --kd-weight 0 for plain training, or leave it out"
+            )
 
     def _check_options(self, requirements):
         """Check for options that would shift targets against their teacher rows, or contradict each other."""

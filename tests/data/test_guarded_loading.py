@@ -20,7 +20,7 @@ class Task(GuardedLoading, FairseqTask):
     pass
 
 
-def pair_dataset(src_sizes):
+def pair_dataset(src_sizes, shuffle=False):
     """Pairs of sources of these lengths and targets of 4, end of sentence included."""
     dictionary = Dictionary()
     for token in range(10):
@@ -30,7 +30,7 @@ def pair_dataset(src_sizes):
         ListDataset([torch.tensor([5] * (size - 1) + [dictionary.eos()]) for size in sizes], sizes)
         for sizes in (src_sizes, tgt_sizes)
     )
-    return LanguagePairDataset(src, src_sizes, dictionary, tgt, tgt_sizes, dictionary, shuffle=False)
+    return LanguagePairDataset(src, src_sizes, dictionary, tgt, tgt_sizes, dictionary, shuffle=shuffle)
 
 
 def batches_of(task, pairs, **limits):
@@ -59,6 +59,26 @@ def test_all_once_within_the_token_limit(sizes, max_tokens):
     batches = batches_of(Task(argparse.Namespace()), pair_dataset(sizes), max_tokens=max_tokens)
     assert sorted(sentences_in(batches)) == list(range(len(sizes)))
     assert all(batch["net_input"]["src_tokens"].numel() <= max_tokens for batch in batches)
+
+
+def test_a_run_that_goes_on_in_a_later_epoch_has_the_same_batches():
+    """fairseq forms them with the seed of the epoch in which the run starts, and keeps them from then on."""
+    pairs, settings = pair_dataset([5] * 20, shuffle=True), {"max_sentences": 3, "seed": 1}
+
+    def epochs(task, first, **more):
+        iterator = task(argparse.Namespace()).get_batch_iterator(pairs, epoch=first, **settings, **more)
+        return [[batch["id"].tolist() for batch in iterator.next_epoch_itr()] for _ in range(first, 4)]
+
+    unbroken = epochs(Task, 1)
+    assert sorted(unbroken[1]) == sorted(unbroken[2]) != unbroken[2]  # kept, in another order
+    assert epochs(Task, 3) == unbroken[2:]
+    assert epochs(Task, 1) == epochs(FairseqTask, 1, required_batch_size_multiple=1)
+    assert (
+        epochs(FairseqTask, 3, required_batch_size_multiple=1) != unbroken[2:]
+    )  # once they agree, ours can go
+    # data folders in turn: each epoch forms its own
+    own = {"disable_iterator_cache": True}
+    assert epochs(Task, 3, **own) == epochs(FairseqTask, 3, required_batch_size_multiple=1, **own)
 
 
 def test_number_of_sentences_stays_within_the_limit():

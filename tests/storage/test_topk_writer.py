@@ -3,6 +3,7 @@
 import multiprocessing
 import os
 import resource
+import shutil
 import signal
 import subprocess
 import sys
@@ -17,12 +18,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from fairseq_bert_kd.storage import work_file
 from fairseq_bert_kd.storage.merge import merge_shards
 from fairseq_bert_kd.storage.shards import Shard, shard_path, store_of_shard
 from fairseq_bert_kd.storage.topk import TopKInfo
 from fairseq_bert_kd.storage.topk_store import TopKReader
 from fairseq_bert_kd.storage.verify import verify_store
-from fairseq_bert_kd.storage.work_file import work_path
+from fairseq_bert_kd.storage.work_file import WorkFile, work_path
 from tests.storage.small_stores import NAME, make_corpus
 
 CORPUS = make_corpus()  # three chunks
@@ -700,7 +702,7 @@ def test_disk_full_where_the_system_cannot_reserve(whole, monkeypatch):
     def unsupported(*_):
         raise OSError(95, "not supported")
 
-    monkeypatch.setattr(os, "posix_fallocate", unsupported)
+    monkeypatch.setattr(work_file, "allocate", unsupported)
     corpus = make_corpus([100] * 40)
     with small_disk("48k") as folder:
         path = folder / NAME
@@ -719,6 +721,27 @@ def test_disk_full_where_the_system_cannot_reserve(whole, monkeypatch):
         assert not verify_store(path)
 
 
+def test_room_is_reserved_at_once(path):
+    """Where the file system can: the blocks belong to the file before anything is written."""
+    file = WorkFile(path)
+    file.reserve(1 << 20)
+    stat = os.stat(work_path(path))
+    assert stat.st_size == 1 << 20
+    assert stat.st_blocks == 0 or stat.st_blocks * 512 >= 1 << 20
+
+
+def test_nothing_is_written_where_the_file_system_cannot_reserve(path):
+    """An ext4 file without extents is one of those; glibc's posix_fallocate would write into each of its blocks."""
+    work_path(path).touch()
+    command = shutil.which("chattr") or "false"
+    if subprocess.run([command, "-e", str(work_path(path))], capture_output=True, check=False).returncode:
+        pytest.skip("no such file system here")
+    file = WorkFile(path)
+    file.reserve(1 << 20)
+    stat = os.stat(work_path(path))
+    assert (stat.st_size, stat.st_blocks) == (1 << 20, 0)
+
+
 def limited(size, function, *args, **options):
     signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     resource.setrlimit(resource.RLIMIT_FSIZE, (size, resource.getrlimit(resource.RLIMIT_FSIZE)[1]))
@@ -727,7 +750,7 @@ def limited(size, function, *args, **options):
 
 @needs_fork
 def test_limit_on_the_size_of_files(path, old_store):
-    # ftruncate finds the limit before posix_fallocate
+    # ftruncate finds the limit before fallocate
     text = in_child(lambda: limited(5000, CORPUS.write, path, overwrite=True))
     assert path.read_bytes() == old_store
     CORPUS.write(path, overwrite=True)
@@ -754,7 +777,7 @@ def test_file_system_that_cannot_reserve(path, whole, monkeypatch):
     def unsupported(*_):
         raise OSError(95, "not supported")
 
-    monkeypatch.setattr(os, "posix_fallocate", unsupported)
+    monkeypatch.setattr(work_file, "allocate", unsupported)
     CORPUS.write(path)
     assert path.read_bytes() == whole
 

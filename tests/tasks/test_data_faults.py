@@ -229,3 +229,17 @@ def test_when_the_first_line_comes_is_said_at_the_start(chain, tmp_path, caplog)
             caplog.text.count(f"the first line of training comes after {interval} updates (--log-interval)")
             == 1
         )
+
+
+def test_a_teacher_that_goes_on_with_other_dictionaries_is_refused(chain, data, tmp_path):
+    """Of the same size, so that its weights fit; the map from symbols to pieces would be the old one."""
+    for language in ("de", "en"):
+        path = data / f"dict.{language}.txt"
+        first, second, *rest = path.read_text(encoding="utf-8").splitlines()
+        path.write_text("\n".join([second, first, *rest, ""]), encoding="utf-8")
+    save_dir = shutil.copytree(chain.teacher.parent, tmp_path / "teacher")
+    with pytest.raises(
+        ValueError, match=r"another source dictionary or tokenizer: symbol 4, .* \(2 of \d+ symbols differ\)"
+    ):
+        train_teacher(data, chain.bert, save_dir, updates=4)
+    assert (save_dir / "checkpoint_last.pt").read_bytes() == chain.teacher.read_bytes()
