@@ -9,7 +9,7 @@ from omegaconf import MISSING
 
 from examples.workflow.engine import Step
 from examples.workflow.settings import describe
-from examples.workflow.systems import Budget, Row, Steps, TableSettings
+from examples.workflow.systems import Budget, Row, Steps, TableSettings, check_metric
 from fairseq_bert_kd.compat import import_extra
 from fairseq_bert_kd.tokenization.hf_tokenizer import HfTokenizer
 
@@ -62,6 +62,7 @@ def check(settings: Settings) -> None:
     Raises:
         ValueError: text, the teacher or a package is not there, or the folder holds another experiment.
     """
+    check_metric(settings, of_texts=False)
     if not Path(settings.out, "done", "text").exists():
         for name in settings.files:
             if not Path(settings.data, name).exists() and not Path(settings.data, f"{name}.gz").exists():

@@ -10,7 +10,7 @@ from omegaconf import MISSING
 
 from examples.workflow.engine import Step
 from examples.workflow.settings import describe
-from examples.workflow.systems import Budget, Row, Steps, TableSettings
+from examples.workflow.systems import Budget, Row, Steps, TableSettings, check_metric
 from fairseq_bert_kd.cli.rerank import MBR
 from fairseq_bert_kd.compat import import_extra
 from fairseq_bert_kd.tokenization.hf_tokenizer import HfTokenizer
@@ -60,6 +60,7 @@ def check(settings: Settings) -> None:
             f"evaluator_model and held_out_model are both of --arch {architecture(settings.held_out_model)}: the held-out "
             "evaluator would share the other's mistakes. Give one of them another --arch"
         )
+    check_metric(settings, of_texts=True)
     if not Path(settings.out, "done", "text").exists():
         for path in (Path(settings.data, name) for name in settings.files):
             if not path.exists():

@@ -9,6 +9,8 @@ from omegaconf import MISSING
 
 from examples.workflow.engine import Step
 from examples.workflow.settings import Common
+from fairseq_bert_kd.evaluation.metric import MetricSettings
+from fairseq_bert_kd.evaluation.registry import METRICS, find_metric, table_metrics
 
 
 @dataclass
@@ -55,6 +57,26 @@ class TableSettings(Common):
     after_students: list[str] = field(default_factory=list)
     after: Optional[str] = None
     commands: dict[str, str] = field(default_factory=dict)
+
+
+def check_metric(settings: Any, of_texts: bool) -> None:
+    """Check the metric that systems are compared by, and sacreBLEU's tokenizer.
+
+    Args:
+        settings: of a kind of experiment.
+        of_texts: whether its systems write texts, rather than labels.
+
+    Raises:
+        ValueError: an unknown metric or tokenizer, or a metric that does not compare what the systems put out.
+        ImportError: a package that the tokenizer needs is not there.
+    """
+    if (find_metric(settings.metric).kind == "text") != of_texts:
+        fitting = [name for name, metric in METRICS.items() if (metric.kind == "text") == of_texts]
+        raise ValueError(
+            f"metric={settings.metric} does not compare {'texts' if of_texts else 'labels'}; give one of: {', '.join(fitting)}"
+        )
+    if of_texts:
+        table_metrics("bleu", MetricSettings(settings.lowercase, settings.bleu_tokenize))
 
 
 def check_names(settings: Any) -> None:

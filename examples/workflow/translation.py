@@ -9,10 +9,8 @@ from omegaconf import MISSING
 
 from examples.workflow.engine import Step
 from examples.workflow.settings import describe
-from examples.workflow.systems import Budget, Row, Steps, TableSettings
+from examples.workflow.systems import Budget, Row, Steps, TableSettings, check_metric
 from fairseq_bert_kd.compat import import_extra
-from fairseq_bert_kd.evaluation.metric import MetricSettings
-from fairseq_bert_kd.evaluation.registry import find_metric, table_metrics
 from fairseq_bert_kd.tokenization.hf_tokenizer import HfTokenizer
 
 
@@ -128,9 +126,7 @@ def check(settings: Settings) -> None:
                 raise ValueError(
                     f"data={folder} must hold {path.name} or {path.name}.gz; it has {there}. Correct data, source or target"
                 )
-    if find_metric(settings.metric).kind != "text":
-        raise ValueError(f"metric={settings.metric} does not compare texts; give bleu, chrf2 or rouge")
-    table_metrics("bleu", MetricSettings(settings.lowercase, settings.bleu_tokenize))
+    check_metric(settings, of_texts=True)
     if settings.report:
         for module in ("jinja2", "matplotlib", *["rouge_score"] * (settings.metric == "rouge")):
             import_extra(module)

@@ -105,6 +105,14 @@ def test_text_that_is_missing_is_said_before_the_first_step(tmp_path):
         kind.check(settings)
 
 
+def test_a_metric_of_texts_is_refused(tmp_path):
+    settings, kind = load(
+        TINYBERT, ["teacher=bert", f"out={tmp_path}/out", f"data={tmp_path}", "metric=bleu"]
+    )
+    with pytest.raises(ValueError, match="metric=bleu does not compare labels; give one of: accuracy, f1"):
+        kind.check(settings)
+
+
 def test_general_text_is_drawn_evenly_without_what_is_evaluated(tmp_path):
     files = [tmp_path / "a.txt", tmp_path / "b.txt"]
     files[0].write_text("".join(f"this is sentence number {i}\n" for i in range(50)) + "too short\n")

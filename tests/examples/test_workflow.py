@@ -345,7 +345,10 @@ def test_another_pair_is_two_names(name):
             "rows begin from each other (passes-2 from beam from passes-2)",
         ),
         (["metric=blue"], "`blue` is not a metric; the metrics are accuracy, bleu"),
-        (["metric=accuracy"], "metric=accuracy does not compare texts; give bleu, chrf2 or rouge"),
+        (
+            ["metric=accuracy"],
+            "metric=accuracy does not compare texts; give one of: bleu, chrf2, length_ratio",
+        ),
         (["bleu_tokenize=14a"], "sacreBLEU has no tokenizer `14a`; it has 13a"),
         (
             ["teacher=no/such-model"],
