@@ -121,6 +121,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help="masked sentences that go through the model together; those of one sentence always do (default: %(default)s)",
     )
+    parser.add_argument(
+        "--drop-faulty",
+        action="store_true",
+        help="leave out and count rows of another number of columns or with an empty text, as for GLUE's QQP (default: an error)",
+    )
     parser.add_argument("--cpu", action="store_true", help="do not use a GPU")
     parser.add_argument("--overwrite", action="store_true", help="replace an existing output")
 
@@ -137,7 +142,10 @@ def main(args: argparse.Namespace) -> None:
     output = check_options(args)
     header(table, labelled=True)
     importlib.import_module("fairseq_bert_kd.tasks")  # registers the models
-    total = sum(1 for _ in read_rows(args.data, table, labelled=False))  # all is checked before the work
+    faults: list[str] | None = [] if args.drop_faulty else None
+    total = sum(1 for _ in rows_of(args.data, table, faults))  # all is checked before the work
+    if faults:
+        print(f"warning: {len(faults):,} faulty rows are left out (--drop-faulty); the first: {faults[0]}")
     stop_words = read_stop_words(args.stop_words) if args.stop_words else STOP_WORDS
     vectors = read_word_vectors(args.word_vectors) if args.word_vectors else None
     model, tokenizer = load_masked_lm(args.masked_lm, args.tokenizer)
@@ -155,7 +163,8 @@ def main(args: argparse.Namespace) -> None:
     started = time.monotonic()
     try:
         with open(temporary, "w", encoding="utf-8", newline="") as file:
-            write_rows(file, args.data, table, augmenter, total)
+            rows = rows_of(args.data, table, [] if args.drop_faulty else None)
+            write_rows(file, rows, table, augmenter, total)
         os.replace(temporary, output)
     finally:
         temporary.unlink(missing_ok=True)
@@ -239,17 +248,24 @@ class Augmenter:
                 yield first + place, list(map(" ".join, texts)), row.label
 
 
-def write_rows(file: TextIO, data: str, table: TableFormat, augmenter: Augmenter, total: int) -> None:
+def rows_of(data: str, table: TableFormat, faults: list[str] | None) -> Iterator[Row]:
+    """Rows of the data; faulty ones are left out and added to ``faults``, or are an error without it."""
+    faulty = None if faults is None else lambda _line, fault: faults.append(fault)
+    return read_rows(data, table, labelled=False, faulty=faulty)
+
+
+def write_rows(
+    file: TextIO, rows: Iterator[Row], table: TableFormat, augmenter: Augmenter, total: int
+) -> None:
     """Write the header and, for each row of the data, it and its copies.
 
     Args:
         file: stream of text.
-        data: path of the data.
+        rows: the data.
         table: format of the data.
         augmenter: makes the copies.
         total: rows of the data, for the progress bar.
     """
-    rows = read_rows(data, table, labelled=False)
     write = _row_writer(file, table.quoting)
     number = 0
     with tqdm(total=total, desc="augment", unit=" rows", unit_scale=True, file=sys.stderr) as progress:

@@ -246,6 +246,20 @@ def test_bad_data(run, table, tmp_path, capsys):
     assert [path.name for path in tmp_path.iterdir()] == ["in.tsv"]
 
 
+def test_faulty_rows_are_left_out_on_request(run, tmp_path, capsys):
+    """GLUE's QQP has rows without a question; the others have the copies that they have without these."""
+    names = "question1\tquestion2\tis_duplicate\n"
+    rows = ["a man\tthe man\t1\n", "people eat\tthey eat\t0\n"]
+    (tmp_path / "qqp.tsv").write_text("".join([names, rows[0], "a man\t\t0\n", "x\n", rows[1]]))
+    (tmp_path / "clean.tsv").write_text("".join([names, *rows]))
+    run(source=tmp_path / "qqp.tsv", task="qqp", status=2)
+    assert "line 3: column 2 must hold a text" in capsys.readouterr().err
+    dropped = run("--drop-faulty", source=tmp_path / "qqp.tsv", task="qqp", output="dropped.tsv")
+    assert "warning: 2 faulty rows are left out (--drop-faulty); the first: `" in capsys.readouterr().out
+    clean = run(source=tmp_path / "clean.tsv", task="qqp", output="clean.out.tsv")
+    assert dropped.read_bytes() == clean.read_bytes()
+
+
 def test_a_column_that_would_stand_for_the_row_s_number(run, tmp_path, capsys):
     (tmp_path / "in.tsv").write_text("row\tlabel\nthe man\tgood\n")
     run("--columns", "row", "--label-column", "label", source=tmp_path / "in.tsv", task=None, status=2)
