@@ -289,7 +289,7 @@ class SentenceLstm(BaseFairseqModel):
         if autocast and device == "cpu" and compat.cpu_has_bfloat16() is False:
             autocast = False  # oneDNN then has no LSTM in bfloat16
             embedded = embedded.float()
-        with torch.autocast(device, enabled=autocast):
+        with torch.autocast(device, enabled=autocast, cache_enabled=torch.is_autocast_cache_enabled()):
             if int(lengths.min()) == longest:  # nothing is padded, and packing costs time
                 return self.lstm(embedded)[0]
             packed = pack_padded_sequence(embedded, lengths, batch_first=True, enforce_sorted=False)

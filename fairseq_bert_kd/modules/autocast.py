@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from fairseq.dataclass import ChoiceEnum, FairseqDataclass
 from omegaconf import II
+from torch import nn
 
 from fairseq_bert_kd import compat
 
@@ -57,7 +58,9 @@ class AutocastTraining:
     def train_step(self, sample, model, criterion, optimizer, update_num, ignore_grad=False):
         dtype = self._autocast_dtype
         if dtype is not None:
-            criterion = under_autocast(criterion, next(model.parameters()).device.type, dtype)
+            device = next(model.parameters()).device.type
+            cached = not (device == "cpu" and has_recurrence(model))
+            criterion = under_autocast(criterion, device, dtype, cached)
         return super().train_step(sample, model, criterion, optimizer, update_num, ignore_grad)  # type: ignore[misc]
 
     def precision(self, optimizer: Any, device: torch.device) -> AbstractContextManager[Any]:
@@ -91,11 +94,23 @@ class AutocastTraining:
             )
 
 
-def under_autocast(criterion: Callable[..., Any], device: str, dtype: torch.dtype) -> Callable[..., Any]:
-    """The criterion, computed under ``torch.autocast``."""
+def has_recurrence(model: nn.Module) -> bool:
+    """Whether a model multiplies the same weights at every token, as LSTMs do.
+
+    With autocast's cache all tokens share one copy of such a weight, and autograd adds up their gradients in bfloat16, in which a
+    sum of many loses several per cent. So the cache is left out on CPUs: each token has a copy of its own, for a little time and
+    for memory, and the sum is float32's (ours). cuDNN's LSTMs add up by themselves.
+    """
+    return any(isinstance(module, (nn.RNNBase, nn.RNNCellBase)) for module in model.modules())
+
+
+def under_autocast(
+    criterion: Callable[..., Any], device: str, dtype: torch.dtype, cached: bool = True
+) -> Callable[..., Any]:
+    """The criterion, computed under ``torch.autocast``, whose cache keeps a weight's copy where ``cached``."""
 
     def forward(*arguments: Any, **settings: Any) -> Any:
-        with torch.autocast(device, dtype):
+        with torch.autocast(device, dtype, cache_enabled=cached):
             return criterion(*arguments, **settings)
 
     return forward

@@ -70,6 +70,35 @@ def test_the_forward_pass_of_training_alone_is_cast(autocast, expected):
         assert model(sample).dtype == expected
 
 
+class Recurrent(Student):
+    """A linear layer at every token, the last state of an LSTM."""
+
+    def __init__(self):
+        super().__init__(1, 1)
+        self.cell = nn.LSTMCell(4, 8)
+
+    def forward(self, sample):
+        state = torch.zeros(sample.size(1), 8), torch.zeros(sample.size(1), 8)
+        total = sample.new_zeros(())
+        for tokens in sample:
+            state = self.cell(tokens, state)
+            total = total + state[0].float().sum()
+        return total
+
+
+def test_gradients_of_recurrent_weights_are_added_up_in_float32():
+    """Those of 200 tokens: in bfloat16 they lose what each token adds to a large sum."""
+    torch.manual_seed(0)
+    model, sample = Recurrent(), torch.randn(200, 16, 4)
+    gradients = {}
+    for autocast in ("none", "bf16"):
+        model.zero_grad()
+        Task(argparse.Namespace(autocast=autocast)).train_step(sample, model, products, Optimizer(), 0)
+        gradients[autocast] = {name: weight.grad.clone() for name, weight in model.cell.named_parameters()}
+    for name, expected in gradients["none"].items():
+        assert (gradients["bf16"][name] - expected).norm() < 0.02 * expected.norm(), name
+
+
 def loss(messages):
     """The loss of the first update."""
     (line,) = [message for message in messages if "num_updates=1," in message]
