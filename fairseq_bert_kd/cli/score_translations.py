@@ -172,28 +172,17 @@ def _comet(args: argparse.Namespace, settings: MetricSettings, sentences: int) -
     return Comet(settings, args.comet, sources)
 
 
-def learned_sentences(files: Sequence[str], texts: Sequence[str]) -> int:
-    """How many texts stand in files of training text as a line or a column of a tab-separated one, case and white space aside."""
+def learned_sentences(files: Sequence[str], sides: Mapping[str, Sequence[str]]) -> dict[str, int]:
+    """How many texts of each side stand in training text, as a line or a column of a tab-separated one.
+
+    Case and white space do not count. The files are read once, line by line.
+    """
     from fairseq_bert_kd.data.negatives import plain
 
-    wanted = list(map(plain, texts))
-    found: set[str] = set()
-    for file in files:
-        found |= set(wanted).intersection(
-            plain(text) for line in open_lines(file) for text in line.split("\t")
-        )
-    return sum(text in found for text in wanted)
-
-
-def _say_learned(args: argparse.Namespace) -> dict[str, int]:
-    """Print and return how much of the test set is in the training text; empty without ``--training``."""
-    found = {}
-    for name, path in (("references", args.reference), ("sources", args.sources)) if args.training else ():
-        if path:
-            texts = read_lines(path)
-            found[name] = count = learned_sentences(args.training, texts)
-            print(f"{count:,} of {len(texts):,} {name} ({count / len(texts):.1%}) are in the training text")
-    return found
+    wanted = {name: list(map(plain, texts)) for name, texts in sides.items()}
+    learned = (plain(text) for file in files for line in open_lines(file) for text in line.split("\t"))
+    found = set().union(*wanted.values()).intersection(learned)
+    return {name: sum(text in found for text in texts) for name, texts in wanted.items()}
 
 
 def main(args: argparse.Namespace) -> None:
@@ -206,6 +195,8 @@ def main(args: argparse.Namespace) -> None:
     reference = read_lines(args.reference)
     if not reference:
         raise ValueError(f"reference `{args.reference}` is empty")
+    sides = {"references": reference, **({"sources": read_lines(args.sources)} if args.sources else {})}
+    learned = learned_sentences(args.training, sides) if args.training else {}  # before the work
     load = functools.cache(HfTokenizer)  # both options may name the same one
     tokenizer = load(args.tokenizer) if args.tokenizer else None
     settings = MetricSettings(args.lowercase, args.tokenize)
@@ -234,8 +225,10 @@ def main(args: argparse.Namespace) -> None:
     for name, signature in listed.items():
         print(f"{name}: {signature}")
     further.show()
-    learned = _say_learned(args)
+    for name, count in learned.items():
+        total = len(sides[name])
+        print(f"{count:,} of {total:,} {name} ({count / total:.1%}) are in the training text")
     if args.json:
         results = {"signatures": listed, "reference": args.reference, "systems": scores, **further.results}
-        results |= {"in_training_text": learned} if args.training else {}
+        results |= {"in_training_text": learned} if learned else {}
         write_text(args.json, json.dumps(results, indent=2) + "\n")

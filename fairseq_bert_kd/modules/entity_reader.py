@@ -118,9 +118,8 @@ class EntityReader(nn.Module):
         self.register_buffer("vectors", table)
         bits = as_bits(torch.tensor([scale]))
         self.register_buffer("reading", torch.cat([bits.long(), torch.tensor([int(reads)])]))
-        self.register_buffer(
-            "identity", torch.tensor(list(bytes.fromhex(digest)))
-        )  # int64: checkpoints are averaged
+        # int64, since averaging checkpoints adds them up
+        self.register_buffer("identity", torch.tensor(list(bytes.fromhex(digest))))
 
     @classmethod
     def new(cls, cfg: Any, encoder: Any, seed: int, pooler: Any = None) -> "EntityReader":
@@ -199,8 +198,9 @@ class EntityReader(nn.Module):
     def _load_from_state_dict(self, state_dict, prefix, *others):
         """torch's; ValueError where a checkpoint was trained with other vectors than those that the options name."""
         given = state_dict.get(f"{prefix}vectors")
-        reading = state_dict.setdefault(f"{prefix}reading", self.reading)  # older checkpoints have none,
-        identity = state_dict.setdefault(f"{prefix}identity", self.identity)  # nor this
+        # older checkpoints lack both
+        reading = state_dict.setdefault(f"{prefix}reading", self.reading)
+        identity = state_dict.setdefault(f"{prefix}identity", self.identity)
         if given is not None and bool(self.vectors.any()):  # zeros: of a checkpoint's own description
             if not _same_vectors(given, self.vectors):
                 raise ValueError(

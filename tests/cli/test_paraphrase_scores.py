@@ -68,6 +68,8 @@ def test_what_was_trained_on_is_counted(files, capsys):
     assert results["in_training_text"] == {"references": 2, "sources": 1}
     assert score(files) == 0
     assert "training text" not in capsys.readouterr().out
+    assert score(files, "--training", files / "nothing") == 2
+    assert "BLEU" not in capsys.readouterr().out  # said before the work
 
 
 def test_another_tokenizer_is_that_of_both_tables(tmp_path, capsys):

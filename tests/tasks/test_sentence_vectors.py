@@ -78,7 +78,7 @@ def test_a_student_rewards_and_mines(folder, student, tmp_path, caplog):
     before = torch.get_rng_state()
     vectors = load_vectors(str(student), "--encoder")
     assert torch.equal(before, torch.get_rng_state())
-    np.testing.assert_allclose(vectors.of_texts(lines).numpy(), np.load(expected), rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(vectors.of_texts(lines).numpy(), np.load(expected), rtol=1e-4, atol=1e-5)
     found = CosineReward(str(student))([LINES[0]] * 2, LINES[:2], LINES[:2])
     first, second = np.load(expected)[:2]
     assert found == pytest.approx(
