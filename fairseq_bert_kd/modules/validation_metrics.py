@@ -1,5 +1,6 @@
 """Which metrics fairseq's ``sentence_prediction`` can report in validation, and by which of them a checkpoint can be chosen."""
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any
 
@@ -73,12 +74,29 @@ def check_best_metric(task_cfg: Any, cfg: Any, outputs: int) -> None:
             f"--best-checkpoint-metric {metric} is of classes, and the data have none; for numbers choose pearson or spearman, with "
             "--report-pearson-and-spearman, else loss"
         )
-    if metric in GREATEST and not maximised:
+    check_best_end(metric, maximised, GREATEST, LEAST)
+
+
+def check_best_end(
+    metric: str | None, maximised: bool, greatest: Collection[str], least: Collection[str]
+) -> None:
+    """Check that the better end of the best checkpoint's metric is taken.
+
+    Args:
+        metric: ``--best-checkpoint-metric``.
+        maximised: ``--maximize-best-checkpoint-metric``.
+        greatest: metrics of which the greatest is the best.
+        least: metrics of which the least is; others pass.
+
+    Raises:
+        ValueError: the worst checkpoint would be kept.
+    """
+    if metric in greatest and not maximised:
         raise ValueError(
             f"--best-checkpoint-metric {metric} is the better the greater it is, and the least would be kept; add "
             "--maximize-best-checkpoint-metric"
         )
-    if metric in LEAST and maximised:
+    if metric in least and maximised:
         raise ValueError(
             f"--best-checkpoint-metric {metric} is the better the smaller it is, and the greatest would be kept; leave "
             "--maximize-best-checkpoint-metric out"

@@ -4,10 +4,11 @@ import logging
 from dataclasses import dataclass, field, fields
 from typing import Any, Optional
 
-from fairseq.dataclass import ChoiceEnum, FairseqDataclass
+from fairseq.dataclass import ChoiceEnum
 from omegaconf import II
 
 from fairseq_bert_kd.functional.policy_gradient import ADVANTAGES, check_advantage
+from fairseq_bert_kd.modules.validation_metrics import BestCheckpointOptions, check_best_end
 from fairseq_bert_kd.rewards.combined import parse_terms
 from fairseq_bert_kd.rewards.controls import CONTROLS
 from fairseq_bert_kd.rewards.reward_log import COPY_WINDOW
@@ -25,7 +26,7 @@ GUARDS = ("rl_max_start_ppl", "rl_max_copy_rate")  # stop training with samples,
 
 
 @dataclass
-class RewardOptions(FairseqDataclass):
+class RewardOptions(BestCheckpointOptions):
     """Samples of a generator and what rewards them; the weights of the loss are the criterion's."""
 
     rl_reward: str = field(
@@ -126,8 +127,6 @@ class RewardOptions(FairseqDataclass):
         },
     )
     rl_seed: int = II("common.seed")
-    best_checkpoint_metric: str = II("checkpoint.best_checkpoint_metric")
-    maximize_best_checkpoint_metric: bool = II("checkpoint.maximize_best_checkpoint_metric")
 
 
 DEFAULTS = {item.name: item.default for item in fields(RewardOptions) if item.name.startswith("rl_")}
@@ -242,16 +241,7 @@ def check_metric(cfg: Any) -> None:
         raise ValueError(
             f"--best-checkpoint-metric {metric} is not logged in validation under this name: {instead}; choose by another metric"
         )
-    if metric in GREATEST and not maximised:
-        raise ValueError(
-            f"--best-checkpoint-metric {metric} is the better the greater it is, and the least would be kept; add "
-            "--maximize-best-checkpoint-metric"
-        )
-    if metric in (*LEAST, *OF_TARGETS) and maximised:
-        raise ValueError(
-            f"--best-checkpoint-metric {metric} is the better the smaller it is, and the greatest would be kept; leave "
-            "--maximize-best-checkpoint-metric out"
-        )
+    check_best_end(metric, maximised, GREATEST, (*LEAST, *OF_TARGETS))
 
 
 def check_judges(cfg: Any, samples: bool) -> None:
