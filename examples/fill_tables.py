@@ -23,6 +23,7 @@ from typing import Any, NamedTuple
 
 from fairseq_bert_kd.evaluation.registry import METRICS, TITLES
 from fairseq_bert_kd.evaluation.significance import Spread, spread
+from fairseq_bert_kd.report import read_tables
 from fairseq_bert_kd.report.compare_runs import runs_rows, runs_table
 from fairseq_bert_kd.report.compare_systems import GROUP_TITLES
 from fairseq_bert_kd.report.formatting import (
@@ -72,23 +73,25 @@ def markdown_tables(experiment: Record, names: Sequence[str] | None = None) -> s
     Args:
         experiment: one of ``experiments`` of a results file.
         names: groups of systems, "stores" (what the teachers know), "times" and "scores-NAME" (a file of further
-            scores), in this order; None for all groups.
+            scores) or "table-NAME" (a file with a table), in this order; None for all groups.
 
     Raises:
         ValueError: a group has no scored system.
     """
     groups = groups_of(experiment)
     further = [f"{PREFIX}{name}" for name in experiment.get("other_scores", {})]
+    beside = [f"{read_tables.PREFIX}{name}" for name in experiment.get("other_tables", {})]
     tables: dict[str, Callable[[Record, str], str]] = {
         **dict.fromkeys(groups, _ablation_table),
         **({MAIN_GROUP: _main_table} if MAIN_GROUP in groups else {}),
         **dict.fromkeys(further, _further_table),
+        **dict.fromkeys(beside, _beside_table),
         "stores": _store_table,
         "times": _time_table,
     }
     for name in names or ():
         if name not in tables:
-            known = list_text([*groups, *further]) or "none"
+            known = list_text([*groups, *further, *beside]) or "none"
             raise ValueError(f"no system of the group `{name}` has a score; there are: {known}")
     return "\n\n".join(tables[name](experiment, name) for name in names or groups) + "\n"
 
@@ -244,6 +247,12 @@ def _further_table(experiment: Record, name: str) -> str:
     runs = [Run(**{key: run[key] for key in RUN_FIELDS}) for run in experiment["runs"]]
     name = name.removeprefix(PREFIX)
     return further_table(further_scores(name, experiment["other_scores"][name], runs, _leaders(experiment)))
+
+
+def _beside_table(experiment: Record, name: str) -> str:
+    name = name.removeprefix(read_tables.PREFIX)
+    table = read_tables.further_table(name, experiment["other_tables"][name])
+    return _table(table.head, table.rows)
 
 
 def _store_table(experiment: Record, _: str) -> str:

@@ -1,11 +1,12 @@
-"""How well an evaluator tells paraphrases from other pairs: accuracy and area under the ROC curve, beside what costs nothing.
+"""How well evaluators tell paraphrases from other pairs: accuracy and area under the ROC curve, beside what costs nothing.
 
-    python judge_evaluator.py --evaluator CHECKPOINT --pairs TABLE [--others DIR] [--fit TABLE] [--encoder PATH] [--json FILE]
+    python judge_evaluator.py --evaluator NAME=CHECKPOINT ... --pairs TABLE [--others DIR] [--fit TABLE] [--encoder PATH] [--json FILE]
 
-Tables have the columns question1, question2, is_duplicate (0 or 1). Beside the evaluator stand the majority class, word overlap
+Tables have the columns question1, question2, is_duplicate (0 or 1). Beside the evaluators stand the larger class, word overlap
 (the Jaccard index of the two sets of words) and with ``--encoder`` the cosine of a sentence encoder's vectors. Their thresholds
-are the best on ``--fit``, the evaluator's is 0.5. ``--others`` is a folder of tables from elsewhere, judged with the same
-thresholds. An evaluator whose area is below word overlap's on ``--pairs`` judges nothing, and this is said.
+are the best on ``--fit``, an evaluator's is 0.5. ``--others`` is a folder of tables from elsewhere, judged with the same
+thresholds. An evaluator whose area is below word overlap's on ``--pairs`` judges nothing, and this is said. ``--json`` is a
+table for `fairseq-bert-kd report`.
 """
 
 import argparse
@@ -22,7 +23,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from fairseq_bert_kd.text_lines import open_lines
 
-OVERLAP = "word overlap"
+OVERLAP, COSINE, MAJORITY = "word overlap", "the encoder's cosine", "the larger class"
 Scorer = Callable[[Sequence[str], Sequence[str]], NDArray[np.float64]]
 
 
@@ -71,18 +72,56 @@ def judged(pairs: Pairs, scorers: Mapping[str, Scorer], thresholds: Mapping[str,
         for name, scorer in scorers.items()
     }
     majority = 100 * float(max(pairs.labels.mean(), 1 - pairs.labels.mean()))
-    return {"pairs": len(pairs.labels), **found, "majority": {"accuracy": majority}}
+    return {"pairs": len(pairs.labels), **found, MAJORITY: {"accuracy": majority}}
 
 
-def verdict(found: Mapping[str, Any]) -> str:
+def verdict(name: str, found: Mapping[str, Any]) -> str:
     """What an evaluator below word overlap is worth; empty for one above it."""
-    evaluator, overlap = (found[name]["auc"] for name in ("evaluator", OVERLAP))
+    evaluator, overlap = (found[scorer]["auc"] for scorer in (name, OVERLAP))
     if evaluator > overlap:
         return ""
     return (
-        f"area under the curve {evaluator:.1f}, word overlap has {overlap:.1f}: this evaluator judges no better than shared "
-        "words do. Train it longer, or on other pairs"
+        f"{name}: area under the curve {evaluator:.1f}, word overlap has {overlap:.1f}: this evaluator judges no better than "
+        "shared words do. Train it longer, or on other pairs."
     )
+
+
+def table(found: Mapping[str, Mapping[str, Any]], remarks: Sequence[str]) -> dict[str, Any]:
+    """The measures as a table of a report: a row for each judge, two columns for each set of pairs."""
+    judges = [name for name in next(iter(found.values())) if name != "pairs"]
+    sets = [f"{name}, {measured['pairs']:,} pairs" for name, measured in found.items()]
+    head = [
+        "judge",
+        *(f"{name}: {title}" for name in sets for title in ("right, %", "area under the curve, %")),
+    ]
+    rows = [
+        [judge, *(measured[judge].get(key) for measured in found.values() for key in ("accuracy", "auc"))]
+        for judge in judges
+    ]
+    return {
+        "format": 1,
+        "title": "How well the judges tell pairs apart",
+        "head": head,
+        "rows": rows,
+        "remarks": [*remarks],
+    }
+
+
+def named(texts: Sequence[str]) -> dict[str, str]:
+    """Checkpoints by name.
+
+    Raises:
+        ValueError: a text is not NAME=CHECKPOINT, or a name is there twice or that of another judge.
+    """
+    split = [text.partition("=") for text in texts]
+    names = [name for name, _, _ in split]
+    for text, (name, _, path) in zip(texts, split, strict=True):
+        if not name or not path or name in (OVERLAP, MAJORITY, COSINE, "pairs") or names.count(name) > 1:
+            raise ValueError(
+                f"--evaluator must be NAME=CHECKPOINT, each with a name of its own and none of a judge that costs nothing, got "
+                f"`{text}`; write evaluator={path or text}"
+            )
+    return {name: path for name, _, path in split}
 
 
 def main(args: argparse.Namespace) -> None:
@@ -91,34 +130,37 @@ def main(args: argparse.Namespace) -> None:
     from fairseq_bert_kd.rewards.interface import best_device
     from fairseq_bert_kd.rewards.similarity import CosineReward
 
-    evaluator = load_evaluator(args.evaluator, args.positive, "--evaluator", positive_option="--positive")
-    evaluator.to(best_device())
+    evaluators: dict[str, Scorer] = {}
+    for name, path in named(args.evaluator).items():
+        evaluator = load_evaluator(path, args.positive, "--evaluator", positive_option="--positive")
+        evaluator.to(best_device())
+        evaluators[name] = evaluator.score_pairs
     plain: dict[str, Scorer] = {OVERLAP: word_overlap}
     if args.encoder:
         cosine = CosineReward(args.encoder)
         cosine.to(best_device())
-        plain["cosine"] = lambda first, second: cosine(first, second, first)  # needs no references
+        plain[COSINE] = lambda first, second: cosine(first, second, first)  # needs no references
     others = sorted(Path(args.others).glob("*.tsv")) if args.others else []
     tables = {Path(path).stem: read_pairs(path) for path in (args.pairs, *others)}
     fit = read_pairs(args.fit or args.pairs)
     thresholds = {
         name: best_threshold(fit.labels, score(fit.first, fit.second)) for name, score in plain.items()
-    }
-    scorers = {"evaluator": evaluator.score_pairs, **plain}
-    found = {name: judged(pairs, scorers, thresholds | {"evaluator": 0.5}) for name, pairs in tables.items()}
-    if said := verdict(found[Path(args.pairs).stem]):
-        found["verdict"] = said
-        print(f"{args.evaluator}: {said}", file=sys.stderr)
-    print(json.dumps(found, indent=1))
+    } | dict.fromkeys(evaluators, 0.5)
+    found = {name: judged(pairs, evaluators | plain, thresholds) for name, pairs in tables.items()}
+    remarks = [said for name in evaluators if (said := verdict(name, found[Path(args.pairs).stem]))]
+    for said in remarks:
+        print(said, file=sys.stderr)
+    record = json.dumps(table(found, remarks), indent=1, ensure_ascii=False)
+    print(record)
     if args.json:
-        Path(args.json).write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+        Path(args.json).write_text(record + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--evaluator", required=True)
+    parser.add_argument("--evaluator", required=True, nargs="+", metavar="NAME=CHECKPOINT")
     parser.add_argument("--pairs", required=True)
     parser.add_argument("--others", help="folder with tables of other origin")
     parser.add_argument("--fit", help="labelled pairs from which thresholds are taken (default: --pairs)")

@@ -98,7 +98,7 @@ class _Steps(Steps):
             values = self.training(name)
             yield Step(f"{name}-data", self.command(f"{name}-data"), screen="cat")
             yield Step(name, self.command(name, folder=name, **values), resumes=True)
-            yield Step(f"{name}-test", self.command("judge", folder=name), screen="cat")
+        yield Step("judges", self.command("judge"), screen="cat")
 
     def training(self, name: str, number: int = 1, rounds: int = 1) -> dict[str, Any]:
         """Values of a training's command; each of several rounds has its share of the budget, the last one the rest."""

@@ -51,6 +51,7 @@ from fairseq_bert_kd.report.read_stores import (
     read_stores,
     store_of_main,
 )
+from fairseq_bert_kd.report.read_tables import FurtherTable, read_further_tables
 from fairseq_bert_kd.report.soft_labels import SoftLabels, choose_sentences, soft_labels
 
 WORST_AND_BEST = 5  # compared sentences of each
@@ -75,6 +76,7 @@ class ExperimentReport:
         digests: digests of the raw texts.
         training_pairs: lines of the raw training text; None without it.
         further_scores: scores that the experiment's own scripts wrote.
+        further_tables: tables that they wrote.
         bins: gains by length.
         positions: gains by position in the sentence.
         worst: sentences at which the main system loses most.
@@ -93,6 +95,7 @@ class ExperimentReport:
     digests: dict[str, str]
     training_pairs: int | None
     further_scores: list[FurtherScores]
+    further_tables: list[FurtherTable]
     bins: list[LengthBin] = field(default_factory=list)
     positions: list[PositionBin] = field(default_factory=list)
     worst: list[ComparedSentence] = field(default_factory=list)
@@ -187,6 +190,7 @@ def make_report(
         digests=text_digests(experiment),
         training_pairs=training_pairs(experiment),
         further_scores=read_further_scores(experiment, notes),
+        further_tables=read_further_tables(experiment, notes),
     )
     main, stat = report.main, report.shown_store
     if results and main and main.baseline and main.gains and experiment.kind == "text":

@@ -68,6 +68,7 @@ def experiment_record(report: ExperimentReport) -> dict[str, Any]:
         "signatures": signatures(metrics),
         "compared": _comparison(report),
         "other_scores": {scores.name: scores.record for scores in report.further_scores},
+        "other_tables": {table.name: table.record for table in report.further_tables},
         "runs": [_run(report, run, by_subset) for run in report.experiment.runs],
         "teachers": {
             name: {

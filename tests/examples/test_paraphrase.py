@@ -24,6 +24,7 @@ from examples.workflow import paraphrase
 from examples.workflow.settings import load
 from fairseq_bert_kd.report.read_experiment import Run
 from fairseq_bert_kd.report.read_scores import further_scores
+from fairseq_bert_kd.report.read_tables import further_table
 
 PAIRS = [
     ("1", "train", "a man", "the man"), ("1", "train", "a man", "he is a man"), ("2", "train", "who", "what"),
@@ -257,10 +258,26 @@ def test_the_judge_says_where_an_evaluator_is_below_word_overlap(tmp_path):
     found = judged(read_pairs(table), scorers, {"evaluator": 0.5, "word overlap": 0.3})
     assert found == {
         "pairs": 4, "evaluator": {"accuracy": 75, "auc": 75}, "word overlap": {"accuracy": 100, "auc": 100},
-        "majority": {"accuracy": 50},
+        "the larger class": {"accuracy": 50},
     }  # fmt: skip
-    assert "area under the curve 75.0, word overlap has 100.0" in verdict(found)
-    assert verdict(found | {"word overlap": {"auc": 70}}) == ""
+    assert "evaluator: area under the curve 75.0, word overlap has 100.0" in verdict("evaluator", found)
+    assert verdict("evaluator", found | {"word overlap": {"auc": 70}}) == ""
+    shown = further_table("judges", judge_evaluator.table({"pairs": found}, ["said."]))
+    assert shown.head == ["judge", "pairs, 4 pairs: right, %", "pairs, 4 pairs: area under the curve, %"]
+    assert shown.rows == [
+        ["evaluator", "75", "75"],
+        ["word overlap", "100", "100"],
+        ["the larger class", "50", ""],
+    ]
+    assert shown.remarks == ["said."]
+
+
+@pytest.mark.parametrize(
+    "given", [["a.pt"], ["=a.pt"], ["one="], ["one=a.pt", "one=b.pt"], ["word overlap=a.pt"]]
+)
+def test_every_judge_has_a_name_of_its_own(given):
+    with pytest.raises(ValueError, match="--evaluator must be NAME=CHECKPOINT"):
+        judge_evaluator.named(given)
 
 
 def test_the_judge_computes_on_the_gpu(tmp_path, monkeypatch):
@@ -269,11 +286,11 @@ def test_the_judge_computes_on_the_gpu(tmp_path, monkeypatch):
     judge = SimpleNamespace(to=moved.append, score_pairs=lambda first, second: np.array([0.9, 0.1]))
     monkeypatch.setattr("fairseq_bert_kd.rewards.evaluator.load_evaluator", lambda *_, **__: judge)
     monkeypatch.setattr("fairseq_bert_kd.rewards.interface.best_device", lambda: "gpu")
-    given = {"evaluator": "x.pt", "pairs": str(table)}
+    given = {"evaluator": ["one=x.pt", "two=y.pt"], "pairs": str(table)}
     judge_evaluator.main(
         Namespace(**dict.fromkeys(("positive", "others", "fit", "encoder", "json")), **given)
     )
-    assert moved == ["gpu"]
+    assert moved == ["gpu", "gpu"]
 
 
 def test_measures_reach_the_report_with_gains_by_the_held_out_evaluator():

@@ -468,6 +468,54 @@ def test_files_without_scores_are_left_out(folder, content, reason):
     assert "Further scores" not in render([report])
 
 
+JUDGES = {
+    "format": 1, "title": "The judges", "head": ["judge", "right, %", "pairs"],
+    "rows": [["one", 80.71, 1000], ["two <b>", None, 1234]], "remarks": ["Two is no judge."],
+}  # fmt: skip
+
+
+def test_tables_of_the_experiments_own_script(folder, tmp_path):
+    write_json(folder / "table-judges.json", JUDGES)
+    report = make_report(folder)
+    (table,) = report.further_tables
+    assert (table.name, table.rows) == ("judges", [["one", "80.71", "1,000"], ["two <b>", "", "1,234"]])
+    text = Page(render([report])).text
+    for shown in ("The judges", "two <b>", "80.71", "Two is no judge.", "table-judges.json"):
+        assert shown in text
+    write_results(tmp_path / "results.json", [report])
+    (experiment,) = json.loads((tmp_path / "results.json").read_text())["experiments"]
+    assert experiment["other_tables"] == {"judges": JUDGES}
+    assert markdown_tables(experiment, ["table-judges"]).splitlines() == [
+        "| judge | right, % | pairs |",
+        "| --- | --- | --- |",
+        "| one | 80.71 | 1,000 |",
+        "| two <b> |  | 1,234 |",
+    ]
+    assert report.notes == []
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        ("{", "Expecting property name"),
+        (json.dumps(JUDGES | {"format": 2}), "format 2, this code reads format 1"),
+        (json.dumps(JUDGES | {"rows": []}), "it has no row"),
+        (json.dumps(JUDGES | {"head": []}), "it has no head"),
+        (json.dumps(JUDGES | {"rows": [["one"]]}), "row 1 has 1 cells, the head has 3"),
+        (json.dumps(JUDGES | {"rows": [["one", float("nan"), 1]]}), "a number is not finite"),
+        (json.dumps(JUDGES | {"rows": [["one", [], 1]]}), "TypeError"),
+    ],
+)
+def test_files_without_a_table_are_left_out(folder, content, reason):
+    write_text(folder / "table-judges.json", [content])
+    report = make_report(folder)
+    assert report.further_tables == []
+    (note,) = report.notes
+    assert note.where == "table-judges.json"
+    assert reason in note.text
+    assert "The judges" not in render([report])
+
+
 def test_numbers_that_json_has_not_are_null_in_the_results_file(folder, tmp_path):
     write_json(folder / "scores-tokenised.json", other_scores() | {"beside": [float("nan"), 1.5]})
     log = folder / "logs/teacher.log"
