@@ -85,7 +85,8 @@ def main(args: argparse.Namespace) -> None:
         by_length["source"] = gain_by_length(args.metric, pairs, args.bins, words)
     positions = gain_by_position(pairs, args.bins, args.order, args.lowercase, args.tokenize)
     unit = METRICS[args.metric].title
-    print(f"{system} against {baseline}, mean over {len(pairs)} seeds; 95 % bootstrap over sentences")
+    runs = f"mean over {len(pairs)} seeds" if len(pairs) > 1 else "one seed"
+    print(f"{system} against {baseline}, {runs}; 95 % bootstrap over sentences")
     for side, bins in by_length.items():
         print("\n".join(_length_lines(side, bins, unit)))
     print("\n".join(_position_lines(positions, args.order)))

@@ -57,6 +57,7 @@ def test_command_prints_and_writes_the_same(folder, capsys):
     assert record["position"][1]["gain"] == pytest.approx(50)  # one of two seeds
     assert [(item["shortest"], item["longest"]) for item in record["reference_length"]] == [(5, 5), (8, 8)]
     assert [(item["shortest"], item["longest"]) for item in record["source_length"]] == [(1, 2), (3, 4)]
+    assert "b against a, mean over 2 seeds" in out
     assert "words of the source" in out
     assert record["signatures"] == signatures({"bleu": table_metrics("bleu", MetricSettings())["bleu"]})
     assert f"BLEU: {record['signatures']['BLEU']}" in out.splitlines()
