@@ -140,7 +140,7 @@ def read_pairs(path: str, columns: str, split: str | None, limit: int | None) ->
     """Pairs of a table, each once and none of a sentence with itself; case and white space make no other sentence.
 
     Raises:
-        ValueError: missing columns, a sentence in two clusters, or fewer than two clusters.
+        ValueError: missing columns or sentences, a sentence in two clusters, or fewer than two clusters.
     """
     from fairseq_bert_kd.data.negatives import plain
 
@@ -182,7 +182,7 @@ def _rows(path: str, columns: str, split: str | None) -> Iterator[tuple[int, str
     """Line number, cluster and two sentences of each row of a table.
 
     Raises:
-        ValueError: not three columns, or some that the table or a line does not have.
+        ValueError: not three columns, some that the table or a line does not have, or a row without one of its sentences.
     """
     names = columns.split(",")
     if len(names) != 3:
@@ -207,8 +207,14 @@ def _rows(path: str, columns: str, split: str | None) -> Iterator[tuple[int, str
                 f"`{path}`, line {number}: {len(line)} columns, the header has {len(header)}; correct the line"
             )
         cluster, first, second, *in_split = (line[place] for place in places)
-        if not split or in_split == [split]:
-            yield number, cluster, first, second
+        if split and in_split != [split]:
+            continue
+        for name, text in zip(names[1:], (first, second), strict=True):
+            if not text.strip():
+                raise ValueError(
+                    f"`{path}`, line {number}: no sentence in column `{name}`, and a pair has two; take the line out"
+                )
+        yield number, cluster, first, second
 
 
 def check_held_out(texts: Sequence[str], files: Sequence[str], allowed: bool) -> None:

@@ -217,6 +217,16 @@ def test_a_sentence_of_two_clusters_is_refused(tmp_path, capsys):
     assert "'a' is in clusters c1 and c2; join them" in capsys.readouterr().err
 
 
+def test_a_row_without_a_sentence_is_refused_unless_its_split_is_not_taken(tmp_path):
+    """Two clusters with an empty cell share no sentence, and need not be joined."""
+    table = tmp_path / "pairs.tsv"
+    rows = ["cluster\tsplit\tsource\ttarget", "c1\ttrain\ta\tb", "c2\ttrain\tc\td", "c1\ttest\t \ta"]
+    table.write_text("".join(f"{row}\n" for row in rows), encoding="utf-8")
+    assert read_pairs(str(table), "cluster,source,target", "train", None).texts == ["a", "b", "c", "d"]
+    with pytest.raises(ValueError, match=r"line 4: no sentence in column `source`, and a pair has two; take"):
+        read_pairs(str(table), "cluster,source,target", None, None)
+
+
 def test_sentences_of_the_test_set_are_refused_unless_allowed(tmp_path, capsys, caplog):
     table = write_table(tmp_path / "pairs.tsv")
     held_out = tmp_path / "test.tsv"
