@@ -102,7 +102,7 @@ def copies(texts: Sequence[str], sources: Sequence[str]) -> NDArray[np.bool_]:
 
 
 def edit_distances(texts: Sequence[str], others: Sequence[str]) -> NDArray[np.int64]:
-    """``(texts,)`` words to insert, delete or replace, by the distance of sacreBLEU's TER, without shifts."""
+    """``(texts,)`` words to insert, delete or replace: sacreBLEU's TER without shifts, whose beam may miss a few of texts unlike in length."""
     pairs = zip(texts, others, strict=True)
     return np.array(
         [BeamEditDistance(other.split())(text.split())[0] for text, other in pairs], dtype=np.int64
