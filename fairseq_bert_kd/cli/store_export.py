@@ -6,7 +6,6 @@ docs/store_format.md describes the columns. ``store import`` reads them.
 import argparse
 import importlib
 import json
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
+from fairseq_bert_kd.output_files import whole_file
 from fairseq_bert_kd.storage.header import Header, header_fields
 from fairseq_bert_kd.storage.schema import SCORED, ChunkData, empty_records
 from fairseq_bert_kd.storage.topk import TopKInfo
@@ -153,18 +153,15 @@ def main(args: argparse.Namespace) -> None:
     reader = TopKReader(args.store, shard=True)
     symbols = None if args.no_tokens else reader.symbols()
     table = Table(arrow, reader.header, symbols, plain=out.suffix == ".parquet")
-    work, rows = out.with_name(out.name + ".partial"), 0
-    try:
-        with (
-            open_writer(arrow, work, out.suffix, table.schema) as writer,
-            tqdm(total=reader.header.layout.chunks, unit="chunk", desc="export") as progress,
-        ):
-            for local in range(reader.header.layout.chunks):
-                batch = table.batch(reader.sentences(local).start, reader.checked_chunk(local))
-                writer.write_batch(batch)
-                rows += batch.num_rows
-                progress.update()
-        os.replace(work, out)
-    finally:
-        work.unlink(missing_ok=True)
+    rows = 0
+    with (
+        whole_file(out) as temporary,
+        open_writer(arrow, temporary, out.suffix, table.schema) as writer,
+        tqdm(total=reader.header.layout.chunks, unit="chunk", desc="export") as progress,
+    ):
+        for local in range(reader.header.layout.chunks):
+            batch = table.batch(reader.sentences(local).start, reader.checked_chunk(local))
+            writer.write_batch(batch)
+            rows += batch.num_rows
+            progress.update()
     print(f"{out}: {out.stat().st_size:,} bytes, {rows:,} rows of {len(reader):,} sentences")

@@ -14,6 +14,7 @@ from typing import BinaryIO
 
 from tqdm import tqdm
 
+from fairseq_bert_kd.output_files import whole_file
 from fairseq_bert_kd.text_lines import STANDARD_STREAM, batches, open_lines
 from fairseq_bert_kd.tokenization.hf_tokenizer import HfTokenizer
 from fairseq_bert_kd.tokenization.piece_codecs import BYTE_SYMBOL
@@ -166,15 +167,8 @@ def _output(name: str) -> Iterator[BinaryIO]:
         yield sys.stdout.buffer
         sys.stdout.buffer.flush()
         return
-    target = os.path.realpath(name)  # a link stays a link: what it points to is replaced
-    temporary = f"{target}.{os.getpid()}.tmp"
-    try:
-        with open(temporary, "wb") as stream:
-            yield stream
-        os.replace(temporary, target)
-    finally:
-        with contextlib.suppress(FileNotFoundError):  # it has its name
-            os.remove(temporary)
+    with whole_file(name) as temporary, open(temporary, "wb") as stream:
+        yield stream
 
 
 def _encoded(
