@@ -49,8 +49,6 @@ CHUNK_ROWS = 256  # read, scored and written together
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.formatter_class = argparse.RawDescriptionHelpFormatter
-    parser.epilog = EXAMPLE
     parser.add_argument("data", help="tab-separated file of sentences or pairs, plain or gzip")
     add_format_arguments(parser)
     parser.add_argument(

@@ -46,6 +46,7 @@ from fairseq_bert_kd.teachers.topk_dump import TopKDump
 logger = logging.getLogger(__name__)
 
 HELP = "store a teacher's top-k logits for every target position, or for every input word"
+EXAMPLE = "example: fairseq-bert-kd dump data-bin --path teacher/checkpoint_best.pt --topk 8 --passes 7"
 add_arguments = dump_options.add_arguments
 
 

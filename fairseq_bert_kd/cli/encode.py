@@ -27,7 +27,6 @@ TOGETHER = 4096  # lines that are sorted by length and encoded in batches; our o
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.epilog = EXAMPLE
     parser.add_argument("input", help="text, one sentence per line; may end in .gz, `-` is standard input")
     parser.add_argument(
         "--path",

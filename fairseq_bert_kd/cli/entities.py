@@ -72,7 +72,6 @@ class RowMentions(NamedTuple):
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.epilog = EXAMPLE
     parser.add_argument(
         "data",
         help="folder that `prepare-sentences` wrote, or fairseq-preprocess of source and target; the mentions go into it",

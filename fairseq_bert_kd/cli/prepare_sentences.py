@@ -54,8 +54,6 @@ DEFAULT_METRICS = {CLASSES: "accuracy", NUMBERS: "spearman", UNLABELLED: ""}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.formatter_class = argparse.RawDescriptionHelpFormatter
-    parser.epilog = EXAMPLE
     parser.add_argument(
         "--tokenizer", required=True, metavar="PATH", help="folder or hub name of the encoder's tokenizer"
     )

@@ -21,7 +21,7 @@ from fairseq_bert_kd.storage.topk import TopKInfo
 from fairseq_bert_kd.storage.topk_store import TopKReader
 
 HELP = "write a top-k store as an Arrow or Parquet table, for analysis with pandas"
-EPILOG = """example: fairseq-bert-kd store export data-bin/train.de-en.en.topk teacher.parquet
+EXAMPLE = """example: fairseq-bert-kd store export data-bin/train.de-en.en.topk teacher.parquet
 
 One row per target position: sentence, position, status, source_hash, target_hash, topk_ids, topk_tokens, topk_logits
 (minus the row's best), log_normaliser_at_T for each temperature, gold and sample columns where stored. A sentence that
@@ -36,7 +36,6 @@ INSTALL = "pip install pyarrow"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.epilog, parser.formatter_class = EPILOG, argparse.RawDescriptionHelpFormatter
     parser.add_argument("store", help="a store, or one shard of it")
     parser.add_argument("out", help=f"table to write, ending in {', '.join(SUFFIXES)}")
     parser.add_argument("--no-tokens", action="store_true", help="leave out the columns of pieces")

@@ -23,7 +23,6 @@ EXAMPLE = """examples:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.epilog = EXAMPLE
     parser.add_argument(
         "shards", nargs="+", metavar="SHARD", help="all shards, or the stores of all folds, in any order"
     )

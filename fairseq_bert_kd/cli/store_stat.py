@@ -26,7 +26,6 @@ MODULES = {
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.epilog = EXAMPLE
     parser.add_argument("store", metavar="STORE", help="store, or a shard of one")
     parser.add_argument(
         "--rows",

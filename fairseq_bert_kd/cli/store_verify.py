@@ -19,7 +19,6 @@ EXAMPLE = """examples:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.epilog = EXAMPLE
     parser.add_argument("stores", nargs="+", metavar="STORE", help="teacher store, or a shard of one")
     parser.add_argument(
         "--data",

@@ -33,8 +33,6 @@ Encode = Callable[[Iterable[list[str]]], Iterator[tuple[bytes, Counts]]]  # see 
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.formatter_class = argparse.RawDescriptionHelpFormatter
-    parser.epilog = EXAMPLE
     parser.add_argument(
         "--tokenizer", required=True, metavar="PATH", help="folder or hub name of the teacher's tokenizer"
     )

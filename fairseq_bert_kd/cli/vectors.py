@@ -47,7 +47,6 @@ EXAMPLE = """examples:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.epilog = EXAMPLE
     parser.add_argument(
         "data",
         help="folder of single sentences that `prepare-sentences` wrote, or several separated by colons; stores go into them, "
