@@ -165,12 +165,10 @@ def report(side: str, path: Path) -> None:
     """Print the contents of a store, or of a shard of one, and how much there is to smooth."""
     reader = READERS[side](path, shard=True)
     info: Any = reader.info
-    layout, summary = reader.header.layout, reader.header.summary
-    assert summary is not None
-    missing = sum(summary["missing_sentences"].values())
+    layout, summary = reader.header.layout, reader.header.finished
     print(
-        f"{path}: {layout.file_bytes:,} bytes, {layout.rows:,} positions of {len(reader):,} sentences ({missing:,} without "
-        f"rows), k={info.k}, {info.view} view"
+        f"{path}: {layout.file_bytes:,} bytes, {layout.rows:,} positions of {len(reader):,} sentences "
+        f"({reader.missing_sentences:,} without rows), k={info.k}, {info.view} view"
     )
     for temperature, mass in zip(info.temperatures, summary["captured_mass"], strict=True):
         if mass is not None:

@@ -224,11 +224,9 @@ def report(dump: TopKDump, path: Path) -> None:
     """
     by_frequency = frequency_nll(dump.pairs["target"], dump.info.dictionary_size)
     reader = TopKReader(path, shard=True)
-    info, layout, summary = reader.info, reader.header.layout, reader.header.summary
-    assert summary is not None
-    missing = summary["missing_sentences"]
-    covered, rows = len(reader) - sum(missing.values()), max(layout.rows, 1)
-    why = ", ".join(f"{count:,} {name.replace('_', ' ')}" for name, count in missing.items() if count)
+    info, layout, summary = reader.info, reader.header.layout, reader.header.finished
+    covered, rows = len(reader) - reader.missing_sentences, max(layout.rows, 1)
+    why = ", ".join(f"{count:,} {name.replace('_', ' ')}" for name, count in reader.header.missing.items())
     print(
         f"{path}: {layout.file_bytes:,} bytes, {layout.rows:,} positions, {layout.file_bytes / rows:.1f} bytes per "
         f"position ({info.record_dtype.itemsize} without header and index), k={info.k}, {scoring_plan(info)}"

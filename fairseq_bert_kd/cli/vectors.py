@@ -193,10 +193,8 @@ def _declared(args: argparse.Namespace) -> tuple[str | None, str]:
 def report(path: Path) -> None:
     """Print the contents of the store."""
     reader = VectorReader(path, shard=True)
-    info, layout, summary = reader.info, reader.header.layout, reader.header.summary
-    assert summary is not None
-    missing = {name: count for name, count in summary["missing_sentences"].items() if count}
-    why = "".join(f", {count:,} {name.replace('_', ' ')}" for name, count in missing.items())
+    info, layout, summary = reader.info, reader.header.layout, reader.header.finished
+    why = "".join(f", {count:,} {name.replace('_', ' ')}" for name, count in reader.header.missing.items())
     length = summary["mean_length"]
     print(
         f"{path}: {layout.file_bytes:,} bytes, {summary['scored_rows']:,} vectors `{info.vector}` of {info.width} numbers in "

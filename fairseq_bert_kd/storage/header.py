@@ -92,6 +92,17 @@ class Header:
     digest: str = ""
     table_digest: str = ""
 
+    @property
+    def finished(self) -> dict[str, Any]:
+        """The summary of a finished file."""
+        assert self.summary is not None
+        return self.summary
+
+    @property
+    def missing(self) -> dict[str, int]:
+        """Sentences without rows of a finished file, by the reasons that occur."""
+        return {name: count for name, count in self.finished["missing_sentences"].items() if count}
+
 
 def make_layout(
     info: StoreInfo, header_bytes: int, blob_bytes: Mapping[str, int], sentences: int, rows: int
