@@ -13,13 +13,12 @@ from fairseq_bert_kd.cli.dump_options import (
     parse_shard,
 )
 from fairseq_bert_kd.cli.run_dump import (
-    MAX_TOKENS,
     check_same_stores,
     chosen_device,
     chosen_precision,
-    device_name,
+    computed_how,
     dump_split,
-    tool_versions,
+    short_name,
 )
 from fairseq_bert_kd.cli.store_folder import add_store_dir
 from fairseq_bert_kd.modules.declared_vector import declared_vector
@@ -106,6 +105,7 @@ def encode_all(args: argparse.Namespace, rank: int, world_size: int) -> None:
     folders = args.data.split(":")
     store_dirs = store_folders(folders, args.store_dir, "--store-dir")
     specs = {folder: _single_sentences(folder) for folder in folders}
+    name = short_name(args.encoder_model) if Path(args.encoder_model).exists() else args.encoder_model
     device, shard = chosen_device(args), parse_shard(args.shard)
     precision, dumps = chosen_precision(args, device), []
     for folder, store_dir in zip(folders, store_dirs, strict=True):
@@ -121,19 +121,15 @@ def encode_all(args: argparse.Namespace, rank: int, world_size: int) -> None:
             sides = open_sides(sentence_files(folder, subset, [SIDE]), subset)
             info = VectorInfo(
                 split=subset,
-                teacher=_name(args.encoder_model),
+                teacher=name,
                 teacher_digest=digest,
-                versions=tool_versions(),
                 tokenizer_digest=specs[folder].tokenizer,
-                precision=precision,
-                device=device_name(device),
-                max_tokens=args.max_tokens or MAX_TOKENS[device.type],
-                chunk_sentences=args.chunk_sentences,
                 width=width,
                 dtype=args.dtype,
                 vector=vector,
                 dictionary_digest=specs[folder].dictionary,
                 similarity=similarity,
+                **computed_how(args, precision, device),
             )
             dump = VectorDump(model, sides, info, loaded.task.dictionary.pad(), device)
             dumps.append((dump, vector_store_path(store_dir, subset, args.name)))
@@ -150,11 +146,6 @@ def _single_sentences(folder: str) -> SentenceSpec:
             f"rows of `{folder}` have {spec.texts} texts; vectors are of single sentences: prepare them with --task plain"
         )
     return spec
-
-
-def _name(path: str) -> str:
-    """A teacher's name in a store's header."""
-    return "/".join(Path(path).absolute().parts[-2:]) if Path(path).exists() else path
 
 
 def _vector(
