@@ -12,8 +12,9 @@ from fairseq import checkpoint_utils, utils
 from tqdm import tqdm
 
 import fairseq_bert_kd.tasks  # noqa: F401  registers the task
-from fairseq_bert_kd.cli.prepare_sentences import PieceNumbers, most_tokens, scan, tokenise
 from fairseq_bert_kd.cli.sentence_labels import labels_for
+from fairseq_bert_kd.cli.sentence_pieces import PieceNumbers, most_tokens, tokenise
+from fairseq_bert_kd.cli.sentence_scan import scan
 from fairseq_bert_kd.cli.sentence_table import table_format
 from fairseq_bert_kd.data.sentence_dataset import SentenceDataset
 from fairseq_bert_kd.data.text_list import TextList
