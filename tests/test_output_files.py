@@ -56,7 +56,7 @@ def test_absent_folder(tmp_path, monkeypatch):
     ("command", "work"),
     [
         (["score", "--reference", "text", "text", "--json"], "score_translations.read_lines"),
-        (["gains", "--reference", "text", "a=text", "b=text", "--json"], "gains.read_lines"),
+        (["gains", "--reference", "text", "a=text", "b=text", "--json"], "gains.read_reference"),
         (["rerank", "text", "--by", "mbr", "--output"], "rerank.read_nbest"),
         (["mine-negatives", "--input", "text", "--kinds", "random", "--output"], "mine_negatives.read_pairs"),
         (["encode", "text", "--path", "bert", "--output"], "encode.LineEncoder"),
