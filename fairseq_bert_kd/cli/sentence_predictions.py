@@ -26,6 +26,7 @@ from fairseq_bert_kd.storage.sentence_data import (
     UNLABELLED,
     SentenceSpec,
     check_same_task,
+    named,
     read_spec,
 )
 from fairseq_bert_kd.tasks.sentence_prediction_with_teacher import (
@@ -163,7 +164,7 @@ def _rows_of_file(args: argparse.Namespace, model: LoadedModel) -> Rows:
         cut = dataset.truncate(most_tokens(tokenizer, table.texts, own.max_tokens))
         if cut:
             print(f"{args.input}: {cut:,} rows cut to {own.max_tokens} tokens, as the data of the training")
-    return Rows(args.input, dataset, None if scanned.labels is None else _named(scanned.labels, spec))
+    return Rows(args.input, dataset, None if scanned.labels is None else named(scanned.labels, spec))
 
 
 def _check_task(sts: bool, model: LoadedModel, spec: SentenceSpec, name: str) -> None:
@@ -180,11 +181,6 @@ def _check_task(sts: bool, model: LoadedModel, spec: SentenceSpec, name: str) ->
             f"checkpoint `{model.path}` was trained on rows of {model.task.spec.texts} texts, {name} has {spec.texts}"
         )
     check_same_task(model.task.spec, spec, (f"checkpoint `{model.path}`", name))
-
-
-def _named(targets: Any, spec: SentenceSpec) -> list[Any]:
-    values = targets.tolist()
-    return [spec.names[value] for value in values] if spec.kind == CLASSES else values
 
 
 # ---------------------------------------------------------------- predictions

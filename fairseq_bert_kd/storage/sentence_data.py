@@ -253,6 +253,12 @@ def _labels(spec: SentenceSpec) -> str:
     return ", ".join(spec.names) if spec.kind == CLASSES else spec.kind
 
 
+def named(targets: NDArray[Any], spec: SentenceSpec) -> list[Any]:
+    """Labels as a user knows them: names of classes, or numbers."""
+    values: list[Any] = targets.tolist()
+    return [spec.names[value] for value in values] if spec.kind == CLASSES else values
+
+
 def translated(targets: NDArray[Any], folder: SentenceSpec, trained: SentenceSpec) -> NDArray[Any]:
     """Labels of a folder in the class numbers of a model, by name (`check_same_task` has passed); numbers as they are."""
     if folder.kind != CLASSES or folder.names == trained.names:
