@@ -19,6 +19,7 @@ from fairseq_bert_kd.functional.translation_embeddings import (
     into_unit_ball,
     margin_loss,
 )
+from fairseq_bert_kd.output_files import check_new_file
 from fairseq_bert_kd.storage.entity_vectors import (
     EntityVectors,
     check_vectors,
@@ -95,6 +96,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def main(args: argparse.Namespace) -> None:
     output = _checked_output(args)
+    _check_options(args)
     if args.array:
         vectors = _of_array(args)
         write_entity_vectors(output, vectors)
@@ -122,14 +124,17 @@ def main(args: argparse.Namespace) -> None:
 
 
 def _checked_output(args: argparse.Namespace) -> Path:
+    """The file of vectors; it and the one of their ids can be written."""
     output = Path(args.output)
     if output.suffix != ".safetensors":
         raise ValueError(f"--output must end in .safetensors, got `{output}`")
-    if not output.absolute().parent.is_dir():
-        raise FileNotFoundError(f"the folder of --output `{output}` does not exist. Create it first.")
     for path in (output, ids_path(output)):
-        if path.exists() and not args.overwrite:
-            raise FileExistsError(f"`{path}` exists; choose another name, or pass --overwrite to replace it")
+        check_new_file("--output", path, args.overwrite)
+    return output
+
+
+def _check_options(args: argparse.Namespace) -> None:
+    """ValueError for options that contradict each other; TransE's that are not given become their defaults."""
     if bool(args.triples) == bool(args.array):
         raise ValueError("give either --triples, to train vectors, or --array, to take an array of them")
     if args.array and (args.valid or args.known):
@@ -153,7 +158,6 @@ def _checked_output(args: argparse.Namespace) -> Path:
     for name in ("dim", "negatives", "epochs", "batch"):
         if getattr(args, name) < 1:
             raise ValueError(f"--{name} must be at least 1, got {getattr(args, name)}")
-    return output
 
 
 def train(triples: Tensor, entities: int, relations: int, args: argparse.Namespace) -> tuple[Tensor, Tensor]:
