@@ -362,15 +362,15 @@ class _Sentences(_Folder):
     """A folder of `prepare-sentences`."""
 
     def __init__(self, args: argparse.Namespace):
-        self._path, spec = args.data, read_spec(args.data)
+        self._path = args.data
+        self._spec = spec = read_spec(args.data)
         name = args.tokenizer or spec.tokenizer_name
         self.tokenizer = HfTokenizer(name)
         check_tokenizer(f"data folder `{args.data}`", spec.tokenizer, self.tokenizer.digest(), name)
         self.symbols = [load_dictionary(args.data, spec).symbols] * spec.texts
 
     def sides(self, split: str) -> Sides:
-        names = [f"input{number}" for number in range(len(self.symbols))]
-        return open_sides(sentence_files(self._path, split, names), split)
+        return open_sides(sentence_files(self._path, split, self._spec.sides), split)
 
 
 class _Pairs(_Folder):

@@ -236,11 +236,12 @@ def write(plan: Plan, folder: Path, scanned: Mapping[str, Scanned]) -> None:
             _report(plan, split, counts[name], lengths)
             _warn_of_unknown(name, numbering.unknown, counts[name])
             training = _compare_with_training(name, hashes, training)
-        for number in range(plan.table.texts):
-            sentence_folder.write_dictionary(temporary, f"input{number}", dictionary)
-        if plan.labels.kind == CLASSES:
+        spec = plan.spec(dictionary)
+        for side in spec.sides:
+            sentence_folder.write_dictionary(temporary, side, dictionary)
+        if spec.kind == CLASSES:
             sentence_folder.write_dictionary(temporary, "label", classes)
-        write_labels(temporary, plan.spec(dictionary), counts)
+        write_labels(temporary, spec, counts)
     print(f"dictionary: {len(dictionary):,} symbols")
 
 

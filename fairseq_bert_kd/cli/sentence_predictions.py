@@ -32,7 +32,6 @@ from fairseq_bert_kd.storage.sentence_data import (
 from fairseq_bert_kd.tasks.sentence_prediction_with_teacher import (
     SentencePredictionWithTeacherConfig,
     SentencePredictionWithTeacherTask,
-    text_sides,
     trained_spec,
 )
 from fairseq_bert_kd.teachers.interface import SentenceEncoder
@@ -133,7 +132,7 @@ def rows_to_predict(args: argparse.Namespace, model: LoadedModel) -> Rows:
 def _rows_of_split(args: argparse.Namespace, model: LoadedModel) -> Rows:
     spec = read_spec(model.data)
     _check_task(args.sts, model, spec, f"data folder `{model.data}`")
-    sides = open_sides(sentence_files(model.data, args.subset, text_sides(spec)), args.subset)
+    sides = open_sides(sentence_files(model.data, args.subset, spec.sides), args.subset)
     dataset = model.task.make_dataset(model.data, args.subset, list(sides.values()))
     return Rows(args.subset, dataset, model.task.references(model.data, args.subset, len(dataset)))
 

@@ -62,6 +62,11 @@ class SentenceSpec:
         """Numbers that a classification head gives: one per class, 1 for numbers, 0 for unlabelled data."""
         return 1 if self.kind == NUMBERS else len(self.names)
 
+    @property
+    def sides(self) -> list[str]:
+        """Sides of a row's texts: ``input0``, and ``input1`` for pairs."""
+        return [f"input{number}" for number in range(self.texts)]
+
     def to_json(self) -> str:
         """One line with sorted keys."""
         return json.dumps(asdict(self), sort_keys=True, ensure_ascii=False)

@@ -373,7 +373,7 @@ class SentencePredictionWithTeacherTask(AutocastTraining, GuardedLoading, Fairse
         """
         folder = self.folder_of(split, epoch)
         spec = self._folders[folder]
-        texts = open_sides(sentence_files(folder, split, text_sides(spec)), split)
+        texts = open_sides(sentence_files(folder, split, spec.sides), split)
         self.say_unknown(folder, split, texts, dict.fromkeys(texts, self.dictionary.unk()))
         targets = self._targets(folder, split, len(texts["input0"]))
         training = split == self.cfg.train_subset
@@ -473,11 +473,6 @@ class SentencePredictionWithTeacherTask(AutocastTraining, GuardedLoading, Fairse
     def max_positions(self):
         """No limit of the task's own: rows are cut when they are loaded."""
         return None
-
-
-def text_sides(spec: SentenceSpec) -> list[str]:
-    """Sides of a row's texts: ``input0``, and ``input1`` for pairs."""
-    return [f"input{number}" for number in range(spec.texts)]
 
 
 def continued_checkpoint(cfg: Any) -> str | None:
