@@ -148,15 +148,7 @@ def dump_split(
     if rank == 0 and joined and not finished:
         say_room(dump, path, parts)
     if not finished:
-        with progress_bar(dump, part, f"dump {dump.info.split}", rank) as bar:
-            try:
-                tokens = dump.run(path, part, args.overwrite, bar.update)
-            except torch.cuda.OutOfMemoryError as error:
-                raise ValueError(
-                    f"the GPU's memory does not hold a batch of --max-tokens {dump.info.max_tokens} "
-                    f"({str(error).splitlines()[0]}). Free it and give the same command again, which goes on where it was; or lower "
-                    "--max-tokens and add --overwrite, which begins anew: the batches are part of what a store is"
-                ) from None
+        tokens = write_part(dump, path, part, args.overwrite, rank)
     seconds = max(time.perf_counter() - started, 1e-9)
     distributed.wait_for_all(world_size)
     if joined and rank == 0:
@@ -174,6 +166,23 @@ def dump_split(
             print(f"{stores[0]} is complete already: nothing to score")
         for store in stores:
             report(store)
+
+
+def write_part(dump: StoreDump, path: Path, part: Shard, overwrite: bool, rank: int) -> int:
+    """Write this process's part with a progress bar; the tokens that were scored.
+
+    Raises:
+        ValueError, FileExistsError, OSError: as `StoreDump.run`, and where a GPU has too little memory.
+    """
+    with progress_bar(dump, part, f"dump {dump.info.split}", rank) as bar:
+        try:
+            return dump.run(path, part, overwrite, bar.update)
+        except torch.cuda.OutOfMemoryError as error:
+            raise ValueError(
+                f"the GPU's memory does not hold a batch of --max-tokens {dump.info.max_tokens} "
+                f"({str(error).splitlines()[0]}). Free it and give the same command again, which goes on where it was; or lower "
+                "--max-tokens and add --overwrite, which begins anew: the batches are part of what a store is"
+            ) from None
 
 
 def check_same_infos(infos: Sequence[StoreInfo]) -> None:

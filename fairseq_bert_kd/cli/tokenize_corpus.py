@@ -131,6 +131,11 @@ def check_options(args: argparse.Namespace) -> None:
         )
     if args.full_dictionary == STANDARD_STREAM:
         raise ValueError("--full-dictionary must be a file, got `-`. Give the name of a file to write.")
+    _check_files(args)
+
+
+def _check_files(args: argparse.Namespace) -> None:
+    """Check that the inputs are there and the outputs can be written; raises as `main`."""
     inputs = {os.path.realpath(name) for name in args.input if name != STANDARD_STREAM}
     for name in args.input:
         if name != STANDARD_STREAM and (not os.path.exists(name) or os.path.isdir(name)):
