@@ -9,6 +9,7 @@ A page (default: README.md, examples/*/README.md, docs/*.md) marks each place by
 
 The file, or the files one after another, are relative to the page. Names of tables follow it (see `markdown_tables`); without
 names it is all groups of systems.
+Files that hold one table each (`table-NAME.json`) are one table; their columns must be the same.
 A file of `fairseq-bert-kd gains --json` has the tables `reference_length`, `source_length` and `position`.
 The name `training-pairs` alone is one table of all experiments, and so is `paired-runs`, every system over all runs of
 them against their baseline (`paired-runs:SYSTEM`: against that one).
@@ -145,6 +146,19 @@ def paired_runs_table(experiments: Sequence[Record], name: str = RUNS_TABLE) -> 
     """
     head, *rows = runs_table(runs_rows(experiments, name.partition(":")[2] or None))
     return _table(head, rows) + "\n"
+
+
+def joined_table(records: Sequence[Record]) -> str:
+    """The rows of several files of one table each (``table-NAME.json``), one after another.
+
+    Raises:
+        ValueError: their columns are not the same, or a file is no table; see also `further_table` of `report.read_tables`.
+    """
+    tables = [read_tables.further_table("", record) for record in records]
+    heads = {tuple(table.head) for table in tables}
+    if len(heads) > 1:
+        raise ValueError(f"tables in one must have the same columns, these have {sorted(map(list, heads))}")
+    return _table(tables[0].head, [row for table in tables for row in table.rows]) + "\n"
 
 
 def gain_tables(record: Record, names: Sequence[str] | None = None) -> str:
@@ -367,7 +381,9 @@ def filled(page: Path) -> str:
         records = [json.loads(file.read_text(encoding="utf-8")) for file in files]
         experiments = [found for record in records for found in record.get("experiments", ())]
         try:
-            if not experiments:
+            if records and all("rows" in record for record in records):
+                text = joined_table(records)
+            elif not experiments:
                 text = "\n".join(gain_tables(record, names or None) for record in records)
             elif names == [GROWTH_TABLE]:
                 text = growth_table(experiments)

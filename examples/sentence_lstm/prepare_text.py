@@ -8,6 +8,7 @@ task has a test set with labels, else every tenth row of the training set, and `
 
 import argparse
 import random
+from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -87,6 +88,17 @@ def draw(rows: list[list[str]], number: int, seed: int) -> list[list[str]]:
     return found
 
 
+def unlabelled(rows: list[list[str]], draws: Iterable[list[list[str]]]) -> list[list[str]]:
+    """Rows whose sentences no draw has, each sentence once and all with one label."""
+    drawn = {tuple(row[1:]) for rows in draws for row in rows}
+    label = min(row[0] for row in rows)
+    return [
+        [label, *sentences]
+        for sentences in dict.fromkeys(tuple(row[1:]) for row in rows)
+        if sentences not in drawn
+    ]
+
+
 def write(path: Path, rows: list[list[str]]) -> None:
     path.write_text("".join("\t".join(row) + "\n" for row in rows), encoding="utf-8")
 
@@ -107,6 +119,12 @@ def main() -> None:
         default=[],
         help="seeds, each of a training set of its own, train.SEED.tsv",
     )
+    parser.add_argument(
+        "--unlabelled",
+        action="store_true",
+        help="write unlabelled.tsv: training rows that no draw has, all with the first label, which learning from predictions does not "
+        "read",
+    )
     args = parser.parse_args()
     files = TASKS[args.task]
     splits = splits_of(args.data, files)
@@ -114,11 +132,11 @@ def main() -> None:
     columns = (
         ["label", *(f"sentence{n}" for n in range(1, 3))] if len(files.texts) == 2 else ["label", "sentence"]
     )
-    for seed in args.draws:
-        write(
-            args.destdir / f"train.{seed}.tsv",
-            [columns, *draw(splits["train"], args.train_rows or 1000, seed)],
-        )
+    draws = {seed: draw(splits["train"], args.train_rows or 1000, seed) for seed in args.draws}
+    for seed, rows in draws.items():
+        write(args.destdir / f"train.{seed}.tsv", [columns, *rows])
+    if args.unlabelled:
+        write(args.destdir / "unlabelled.tsv", [columns, *unlabelled(splits["train"], draws.values())])
     if args.train_rows:
         splits["train"] = draw(splits["train"], args.train_rows, seed=0)
     for split, rows in splits.items():

@@ -1,9 +1,10 @@
 """``fairseq-bert-kd entity-vectors``: vectors of a graph's entities by TransE, or from a library's files."""
 
 import argparse
+import json
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from fairseq_bert_kd.functional.translation_embeddings import (
     into_unit_ball,
     margin_loss,
 )
-from fairseq_bert_kd.output_files import check_new_file
+from fairseq_bert_kd.output_files import check_new_file, write_text
 from fairseq_bert_kd.storage.entity_vectors import (
     EntityVectors,
     check_vectors,
@@ -78,6 +79,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="further true triples that the ranking leaves out, such as those of the other evaluation split",
     )
     parser.add_argument(
+        "--json",
+        metavar="FILE",
+        help="also write the ranking of --valid to this file; `report` shows it where it is table-NAME.json of an experiment",
+    )
+    parser.add_argument(
         "--array",
         metavar="FILE.npy",
         help="instead of training: an array of vectors, as saved from PyKEEN's entity representations, one row per entity",
@@ -113,23 +119,42 @@ def main(args: argparse.Namespace) -> None:
         if evaluated:
             known = torch.cat([graph, ranked, torch.from_numpy(numbered(others, entities, relations)[0])])
             ranks = evaluate(ranked, table, translations, known, args.norm)
-            hits = ", ".join(f"Hits@{n} {100 * (ranks <= n).float().mean():.1f}" for n in (1, 3, 10))
-            print(
-                f"filtered ranking of {len(ranked):,} triples, both sides: MRR {(1 / ranks).mean():.4f}, {hits}, mean rank "
-                f"{ranks.mean():.0f}"
-            )
+            measures = ranking(ranks)
+            listed = ", ".join(f"{name} {value:.4g}" for name, value in measures.items())
+            print(f"filtered ranking of {len(ranked):,} triples, both sides: {listed}")
+            if args.json:
+                write_text(args.json, json.dumps(ranking_table(measures, len(ranked), args), indent=1) + "\n")
     print(
         f"{output}: {len(vectors.ids):,} vectors of {vectors.vectors.shape[1]}, sha256 {vectors.digest()[:12]}"
     )
 
 
+def ranking(ranks: Tensor) -> dict[str, float]:
+    """Mean reciprocal rank, per cent of ranks up to 1, 3 and 10, and mean rank of ``(n,)`` ranks."""
+    hits = {f"Hits@{n}": 100 * float((ranks <= n).float().mean()) for n in (1, 3, 10)}
+    return {"MRR": float((1 / ranks).mean()), **hits, "mean rank": round(float(ranks.mean()))}
+
+
+def ranking_table(measures: Mapping[str, float], triples: int, args: argparse.Namespace) -> dict[str, Any]:
+    """The measures as a table of a report (see `report.read_tables`); its row is named by the options of TransE."""
+    name = ", ".join(f"{option} {getattr(args, option):g}" for option in TRANSE)
+    return {
+        "format": 1,
+        "title": "Filtered ranking of the graph's vectors, head and tail",
+        "head": ["TransE", "triples", *measures],
+        "rows": [[name, triples, *measures.values()]],
+    }
+
+
 def _checked_output(args: argparse.Namespace) -> Path:
-    """The file of vectors; it and the one of their ids can be written."""
+    """The file of vectors; it, the one of their ids and ``--json`` can be written."""
     output = Path(args.output)
     if output.suffix != ".safetensors":
         raise ValueError(f"--output must end in .safetensors, got `{output}`")
     for path in (output, ids_path(output)):
         check_new_file("--output", path, args.overwrite)
+    if args.json:
+        check_new_file("--json", args.json, args.overwrite)
     return output
 
 
@@ -137,6 +162,8 @@ def _check_options(args: argparse.Namespace) -> None:
     """ValueError for options that contradict each other; TransE's that are not given become their defaults."""
     if bool(args.triples) == bool(args.array):
         raise ValueError("give either --triples, to train vectors, or --array, to take an array of them")
+    if args.json and not args.valid:
+        raise ValueError("--json is for the ranking of --valid, and there is no --valid; leave it out")
     if args.array and (args.valid or args.known):
         raise ValueError(
             "--valid and --known rank what --triples trains, and --array trains nothing; leave them out"

@@ -253,3 +253,25 @@ def test_gains_by_length_and_position(tmp_path):
         ValueError, match="no gains of the name `source_length`; there are: reference_length, position"
     ):
         filled(page)
+
+
+def test_files_of_one_table_each_share_it(tmp_path):
+    def table(name, **changed):
+        record = {"format": 1, "title": "Ranking", "head": ["", "MRR"], "rows": [[name, 0.25]]} | changed
+        (tmp_path / f"{name}.json").write_text(json.dumps(record))
+
+    table("one")
+    table("two")
+    page = tmp_path / "page.md"
+    page.write_text("<!-- table: one.json two.json -->\n<!-- end of table -->\n")
+    assert filled(page).splitlines()[2:6] == [
+        "|  | MRR |",
+        "| --- | --- |",
+        "| one | 0.25 |",
+        "| two | 0.25 |",
+    ]
+    table("two", head=["", "Hits@1"])
+    with pytest.raises(
+        ValueError, match=r"must have the same columns, these have \[\['', 'Hits@1'\], \['', 'MRR'\]\]"
+    ):
+        filled(page)

@@ -131,6 +131,7 @@ def test_text_of_the_tasks(data, tmp_path):
         "--draws",
         1,
         2,
+        "--unlabelled",
     )
     assert said == "train: 20 rows\nvalid: 21 rows\ntest: 21 rows\n"
     draws = [(tmp_path / f"train.{seed}.tsv").read_text().splitlines() for seed in (1, 2)]
@@ -138,6 +139,13 @@ def test_text_of_the_tasks(data, tmp_path):
         assert lines[0] == "label\tsentence"
         assert sorted(line.split("\t")[0] for line in lines[1:]) == ["negative"] * 10 + ["positive"] * 10
     assert set(draws[0]) != set(draws[1])
+    header, *rest = (tmp_path / "unlabelled.tsv").read_text().splitlines()
+    assert header == "label\tsentence"
+    assert {line.split("\t")[0] for line in rest} == {"negative"}
+    sentences = [line.split("\t")[1] for line in rest]
+    drawn = {line.split("\t")[1] for lines in draws for line in lines[1:]}
+    assert len({*sentences}) == len(sentences) > 0
+    assert not drawn & {*sentences}
     assert (tmp_path / "test.label").read_text().splitlines()[0] == "positive"
     assert script(
         "prepare_text.py", "--data", data, "--task", "mrpc", "--destdir", tmp_path / "mrpc"
@@ -187,6 +195,12 @@ def test_a_fine_tuned_student_differs_from_its_baseline_in_its_start_alone(task,
     assert base[1] == distilled[1] == ("data-2" if task == "sst2_1000" else "data")
     both = made["students/distilled-predictions.2"]
     assert '--layer-stage prediction --kd-teacher "students/teacher.1/checkpoint_best.pt"' in both
+    if task == "sst2_1000":  # the same but for the text
+        other = made["students/distilled-unlabelled.2"].split()
+        assert [(a, b) for a, b in zip(both.split(), other, strict=True) if a != b] == [
+            ("data-2", "data-unlabelled"),
+            ("students/distilled-predictions.2", "students/distilled-unlabelled.2"),
+        ]
 
 
 def test_speed_and_size_of_models(tmp_path):

@@ -11,9 +11,11 @@ import pytest
 import torch
 from fairseq.logging import metrics
 
+from fairseq_bert_kd.cli.entity_vectors import ranking
 from fairseq_bert_kd.cli.main import cli_main
 from fairseq_bert_kd.criterions.entity_typing import EntityTypingCriterion
 from fairseq_bert_kd.evaluation.fairseq_output import read_sets
+from fairseq_bert_kd.report.read_tables import further_table
 from fairseq_bert_kd.storage import entity_mentions
 from fairseq_bert_kd.storage.entity_mentions import read_mentions, read_types, type_names
 from fairseq_bert_kd.storage.entity_vectors import EntityVectors, read_entity_vectors, write_entity_vectors
@@ -370,6 +372,7 @@ def test_refusals(folder, tmp_path, capsys):
     for options, said in (
         (("--valid", tmp_path / "others.tsv"), "no triple of --valid is of the graph's entities"),
         (("--known", tmp_path / "others.tsv"), "there is no --valid"),
+        (("--json", tmp_path / "x.json"), "--json is for the ranking of --valid"),
         (("--valid", tmp_path / "others.tsv", "--known", tmp_path / "none.tsv"), "none.tsv"),
         (("--array-ids", tmp_path / "others.tsv"), "nothing else reads them"),
     ):
@@ -411,6 +414,28 @@ def test_a_split_without_types_has_none(folder, tmp_path):
     assert read_types(tmp_path / "data", "train", 2).tolist() == [[1], [1]]
     with pytest.raises(FileNotFoundError, match="of split `valid` .* have no types"):
         read_types(tmp_path / "data", "valid", 2)
+
+
+def test_the_ranking_is_printed_and_written(tmp_path, capsys):
+    (tmp_path / "graph.tsv").write_text("a\tr\tb\nb\tr\tc\nc\tr\td\n")
+    (tmp_path / "valid.tsv").write_text("a\tr\tc\nb\tr\td\n")
+    files = ("--triples", tmp_path / "graph.tsv", "--valid", tmp_path / "valid.tsv")
+    words = ("entity-vectors", *files, "--dim", 4, "--epochs", 2, "--json", tmp_path / "table-ranking.json")
+    assert cli(*words, "--output", tmp_path / "x.safetensors") == 0
+    assert "filtered ranking of 2 triples, both sides: MRR " in capsys.readouterr().out
+    table = further_table("ranking", json.loads((tmp_path / "table-ranking.json").read_text()))
+    assert table.head == ["TransE", "triples", "MRR", "Hits@1", "Hits@3", "Hits@10", "mean rank"]
+    ((name, triples, *_, last, _),) = table.rows
+    assert (name[:22], triples, last) == ("dim 4, norm 1, margin ", "2", "100")  # of four entities
+    assert cli(*words, "--output", tmp_path / "y.safetensors") == 2
+    assert "table-ranking.json` exists; pass --overwrite" in capsys.readouterr().err
+    assert not list(tmp_path.glob("y.*"))
+
+
+def test_ranking_by_hand():
+    assert ranking(torch.tensor([1.0, 2.0, 4.0, 20.0])) == pytest.approx(
+        {"MRR": 0.45, "Hits@1": 25, "Hits@3": 50, "Hits@10": 75, "mean rank": 7}
+    )
 
 
 def test_vectors_of_a_library(tmp_path, capsys):
