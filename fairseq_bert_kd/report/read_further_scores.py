@@ -109,7 +109,7 @@ def further_scores(
 
 def _checked(
     record: Mapping[str, Any],
-) -> tuple[dict[tuple[str, str, int], dict[str, float]], dict[str, dict[str, str]]]:
+) -> tuple[dict[tuple[Any, ...], dict[str, float]], dict[str, dict[str, str]]]:
     """Scores by set, system and seed, and signatures, of the content of a file; raises as `further_scores`."""
     if record["format"] != FORMAT:
         raise ValueError(f"format {record['format']!r}, this code reads format {FORMAT}")
