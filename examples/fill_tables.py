@@ -37,7 +37,7 @@ from fairseq_bert_kd.report.formatting import (
     spread_text,
 )
 from fairseq_bert_kd.report.read_experiment import MAIN_GROUP, RUN_FIELDS, Run, step_rows
-from fairseq_bert_kd.report.read_scores import PREFIX, FurtherScores, further_scores
+from fairseq_bert_kd.report.read_further_scores import PREFIX, FurtherScores, further_scores
 
 ROOT = Path(__file__).parents[1]
 HEAD = r"<!-- table: (?P<files>\S+\.json(?: \S+\.json)*)(?P<groups>( \S+)*) -->\n"

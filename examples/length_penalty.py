@@ -27,7 +27,8 @@ from fairseq_bert_kd.evaluation.registry import signatures
 from fairseq_bert_kd.evaluation.system_output import SystemOutput
 from fairseq_bert_kd.report.formatting import list_text
 from fairseq_bert_kd.report.read_experiment import MAIN_GROUP, Experiment, Notes, Run, read_experiment
-from fairseq_bert_kd.report.read_scores import choose_metrics, further_scores, normalise
+from fairseq_bert_kd.report.read_further_scores import further_scores
+from fairseq_bert_kd.report.read_scores import choose_metrics, normalise
 
 AS_RUN = 1.0  # fairseq's default; the workflow decodes with it unless its size sets another
 

@@ -1,6 +1,8 @@
 """Files that commands write: what is checked before the work begins, and how they get their names after it."""
 
+import contextlib
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 
@@ -26,12 +28,22 @@ def check_new_file(option: str, path: str | os.PathLike[str], overwrite: bool) -
         raise FileExistsError(f"{option} `{path}` exists; pass --overwrite to replace it")
 
 
-def write_text(path: str | os.PathLike[str], text: str) -> None:
-    """Write a file under a temporary name, then under its own, so that it is there whole or not at all; a link stays a link."""
+@contextlib.contextmanager
+def whole_file(path: str | os.PathLike[str]) -> Iterator[Path]:
+    """A temporary name for a file that gets its own when the block has succeeded, so that it is there whole or not at all.
+
+    What a link points to is replaced; the link stays.
+    """
     path = Path(path).resolve()
     temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
     try:
-        temporary.write_text(text, encoding="utf-8")
+        yield temporary
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def write_text(path: str | os.PathLike[str], text: str) -> None:
+    """Write a text file, see `whole_file`."""
+    with whole_file(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")

@@ -23,7 +23,7 @@ INSIDE = {
     "compat": set(),
     "text_lines": set(),
     "output_files": set(),
-    "storage": {"text_lines", "compat"},
+    "storage": {"text_lines", "output_files", "compat"},
     "functional": {"batch"},
     "evaluation": {"text_lines", "compat"},
     "data": {"functional", "storage", "batch", "compat"},

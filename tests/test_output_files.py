@@ -5,7 +5,7 @@ import os
 import pytest
 
 from fairseq_bert_kd.cli.main import cli_main
-from fairseq_bert_kd.output_files import check_new_file, write_text
+from fairseq_bert_kd.output_files import check_new_file, whole_file, write_text
 
 
 def test_file_that_is_there(tmp_path):
@@ -31,6 +31,20 @@ def test_text_replaces_what_a_link_names(tmp_path):
     assert (tmp_path / "link").is_symlink()
 
 
+def test_file_stays_as_it_was_where_the_work_fails(tmp_path):
+    path = tmp_path / "file"
+    path.write_text("before")
+
+    def work():
+        with whole_file(path) as temporary:
+            temporary.write_text("half")
+            raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        work()
+    assert [(found.name, found.read_text()) for found in tmp_path.iterdir()] == [("file", "before")]
+
+
 def test_absent_folder(tmp_path, monkeypatch):
     with pytest.raises(FileNotFoundError, match=r"folder of --json `.*/no/x` does not exist. Create it"):
         check_new_file("--json", tmp_path / "no" / "x", overwrite=True)
@@ -42,7 +56,7 @@ def test_absent_folder(tmp_path, monkeypatch):
     ("command", "work"),
     [
         (["score", "--reference", "text", "text", "--json"], "score_translations.read_lines"),
-        (["gains", "--reference", "text", "a=text", "b=text", "--json"], "gains.read_lines"),
+        (["gains", "--reference", "text", "a=text", "b=text", "--json"], "gains.read_reference"),
         (["rerank", "text", "--by", "mbr", "--output"], "rerank.read_nbest"),
         (["mine-negatives", "--input", "text", "--kinds", "random", "--output"], "mine_negatives.read_pairs"),
         (["encode", "text", "--path", "bert", "--output"], "encode.LineEncoder"),

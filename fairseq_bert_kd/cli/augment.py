@@ -3,7 +3,6 @@
 import argparse
 import csv
 import importlib
-import os
 import sys
 import time
 from collections import Counter
@@ -25,7 +24,7 @@ from fairseq_bert_kd.cli.sentence_table import (
     table_format,
 )
 from fairseq_bert_kd.functional.augmentation import draw_rows
-from fairseq_bert_kd.output_files import check_new_file
+from fairseq_bert_kd.output_files import check_new_file, whole_file
 from fairseq_bert_kd.storage.word_vectors import read_word_vectors
 from fairseq_bert_kd.teachers.load_masked_lm import load_masked_lm, names_transformers
 from fairseq_bert_kd.teachers.word_candidates import (
@@ -50,8 +49,6 @@ CHUNK_ROWS = 256  # read, scored and written together
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.formatter_class = argparse.RawDescriptionHelpFormatter
-    parser.epilog = EXAMPLE
     parser.add_argument("data", help="tab-separated file of sentences or pairs, plain or gzip")
     add_format_arguments(parser)
     parser.add_argument(
@@ -159,15 +156,10 @@ def main(args: argparse.Namespace) -> None:
     finder = WordCandidates(model, tokenizer, args.candidates, args.context, args.batch_size, vectors)
     splitter = SentenceSplitter(tokenizer, stop_words)
     augmenter = Augmenter(finder, splitter, args.probability, args.copies, args.seed)
-    temporary = output.with_name(f"{output.name}.{os.getpid()}.tmp")
     started = time.monotonic()
-    try:
-        with open(temporary, "w", encoding="utf-8", newline="") as file:
-            rows = rows_of(args.data, table, [] if args.drop_faulty else None)
-            write_rows(file, rows, table, augmenter, total)
-        os.replace(temporary, output)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with whole_file(output) as temporary, open(temporary, "w", encoding="utf-8", newline="") as file:
+        rows = rows_of(args.data, table, [] if args.drop_faulty else None)
+        write_rows(file, rows, table, augmenter, total)
     report(output, total, augmenter.counts, time.monotonic() - started)
 
 

@@ -13,7 +13,6 @@ EXAMPLE = "example: fairseq-bert-kd compare-runs trec/results.json snips/results
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.epilog = EXAMPLE
     parser.add_argument(
         "results", nargs="+", metavar="FILE", help="results files (fairseq-bert-kd report --results)"
     )

@@ -10,7 +10,8 @@ class Command(NamedTuple):
     """A subcommand.
 
     Attributes:
-        module: has ``HELP``, ``add_arguments(parser)`` and ``main(args)``, which returns an exit status or None.
+        module: has ``HELP`` and ``EXAMPLE``, the head and the foot of its help, ``add_arguments(parser)`` and ``main(args)``,
+            which returns an exit status or None.
         summary: one line for the list of subcommands.
     """
 
@@ -51,6 +52,7 @@ def run(table: Table, prog: str, argv: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(
         prog=f"{prog} {name}",
         description=module.HELP,
+        epilog=module.EXAMPLE,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     module.add_arguments(parser)

@@ -12,7 +12,6 @@ from fairseq_bert_kd.storage.smoothing_store import SENTENCES, SOURCE, UNMASKED,
 from fairseq_bert_kd.storage.topk_store import DEFAULT_NAME, store_path
 from fairseq_bert_kd.teachers.token_rows import check_settings
 
-EXAMPLE = "example: fairseq-bert-kd dump data-bin --path teacher/checkpoint_best.pt --topk 8 --passes 7"
 TARGET = "target"
 SIDES = (TARGET, SOURCE, SENTENCES)
 DEFAULT_TOPK = {TARGET: 8, SOURCE: 16, SENTENCES: 16}
@@ -20,7 +19,6 @@ PRECISIONS = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.epilog = EXAMPLE
     parser.add_argument(
         "data",
         help="folder that fairseq-preprocess wrote, or several separated by colons; stores go into them, or to --store-dir",

@@ -11,16 +11,15 @@ import torch
 
 from fairseq_bert_kd.cli.dump_options import PRECISIONS, parse_shard
 from fairseq_bert_kd.cli.run_dump import (
-    MAX_TOKENS,
     check_same_stores,
     chosen_device,
     chosen_precision,
     compile_encoder,
-    device_name,
     dump_split,
-    tool_versions,
+    print_captured_mass,
+    scored_by,
 )
-from fairseq_bert_kd.storage.fairseq_data import dictionary_digest, open_sides
+from fairseq_bert_kd.storage.fairseq_data import open_sides
 from fairseq_bert_kd.storage.sentence_data import read_spec
 from fairseq_bert_kd.storage.smoothing_store import (
     MASKED,
@@ -137,27 +136,15 @@ def store_info(
     args: argparse.Namespace, teacher: Teacher, subset: str, precision: str, device: torch.device
 ) -> SmoothingInfo:
     """Description of the store that the options make."""
-    symbols = teacher.task.target_dictionary.symbols
     attention = teacher.model.text_layout().attention
     return INFOS[args.side](
-        k=args.topk,
-        dictionary_size=len(symbols),
-        dictionary_digest=dictionary_digest(symbols),
         split=subset,
         source_lang=args.source_lang or "",
         target_lang=args.target_lang or "",
         passes=number_of_passes(attention, args.passes, "--passes") if args.view == MASKED else 1,
-        teacher="/".join(Path(args.path).absolute().parts[-2:]),
-        teacher_digest=teacher.digest,
         mask_ratio=0.0,
-        versions=tool_versions(),
-        temperatures=tuple(sorted(set(args.temperatures))),
-        tokenizer_digest=teacher.model.tokenizer_digest(),
-        precision=precision + (" compiled" if args.compile else ""),
-        device=device_name(device),
-        max_tokens=args.max_tokens or MAX_TOKENS[device.type],
-        chunk_sentences=args.chunk_sentences,
         mask_plan=UNMASKED if args.view == UNMASKED else STRIDED_PLAN,
+        **scored_by(args, teacher, precision, device),
     )
 
 
@@ -165,16 +152,12 @@ def report(side: str, path: Path) -> None:
     """Print the contents of a store, or of a shard of one, and how much there is to smooth."""
     reader = READERS[side](path, shard=True)
     info: Any = reader.info
-    layout, summary = reader.header.layout, reader.header.summary
-    assert summary is not None
-    missing = sum(summary["missing_sentences"].values())
+    layout, summary = reader.header.layout, reader.header.finished
     print(
-        f"{path}: {layout.file_bytes:,} bytes, {layout.rows:,} positions of {len(reader):,} sentences ({missing:,} without "
-        f"rows), k={info.k}, {info.view} view"
+        f"{path}: {layout.file_bytes:,} bytes, {layout.rows:,} positions of {len(reader):,} sentences "
+        f"({reader.missing_sentences:,} without rows), k={info.k}, {info.view} view"
     )
-    for temperature, mass in zip(info.temperatures, summary["captured_mass"], strict=True):
-        if mass is not None:
-            print(f"the top {info.k} hold {100.0 * mass:.2f} % of its mass at temperature {temperature:g}")
+    print_captured_mass(info, summary)
     original = summary["original_probability"]
     if original is not None:
         print(f"mean probability of the original token: {original:.4f}")

@@ -18,14 +18,14 @@ from fairseq_bert_kd.cli import dump_options
 from fairseq_bert_kd.cli.dump_options import PRECISIONS, check_arguments, parse_shard
 from fairseq_bert_kd.cli.dump_smoothing import check_side, dump_inputs
 from fairseq_bert_kd.cli.run_dump import (
-    MAX_TOKENS,
     check_same_stores,
     chosen_device,
     chosen_precision,
     compile_encoder,
-    device_name,
     dump_split,
-    tool_versions,
+    print_captured_mass,
+    scored_by,
+    short_name,
 )
 from fairseq_bert_kd.cli.store_folder import NOT_WRITABLE, existing_folder, is_writable
 from fairseq_bert_kd.data.run_hints import log_unknown, say_threads
@@ -46,6 +46,7 @@ from fairseq_bert_kd.teachers.topk_dump import TopKDump
 logger = logging.getLogger(__name__)
 
 HELP = "store a teacher's top-k logits for every target position, or for every input word"
+EXAMPLE = "example: fairseq-bert-kd dump data-bin --path teacher/checkpoint_best.pt --topk 8 --passes 7"
 add_arguments = dump_options.add_arguments
 
 
@@ -109,36 +110,24 @@ def store_info(
     args: argparse.Namespace, teacher: Teacher, subset: str, precision: str, device: torch.device
 ) -> TopKInfo:
     """Description of the store that the options make."""
-    cfg, dictionary = teacher.task.cfg, teacher.task.target_dictionary
-    name = "/".join(Path(args.path).absolute().parts[-2:])
-    folds = (FoldTeacher(args.teacher_fold, name, teacher.digest),) if args.teacher_fold else ()
+    cfg = teacher.task.cfg
+    fold_teacher = FoldTeacher(args.teacher_fold, short_name(args.path), teacher.digest)
     attention = teacher.model.text_layout().attention
     left_to_right = attention == LEFT_TO_RIGHT
     return TopKInfo(
-        k=args.topk,
-        dictionary_size=len(dictionary),
-        dictionary_digest=dictionary_digest(dictionary.symbols),
         split=subset,
         source_lang=cfg.source_lang,
         target_lang=cfg.target_lang,
         passes=number_of_passes(attention, args.passes, "--passes"),
-        teacher=name,
-        teacher_digest=teacher.digest,
         mask_ratio=0.0 if left_to_right else cfg.cmlm_mask_prob,
-        versions=tool_versions(),
-        temperatures=tuple(sorted(set(args.temperatures))),
         gold=args.gold,
         samples=args.samples,
         sample_seed=args.seed if args.samples else 0,
         source_dictionary_digest=dictionary_digest(teacher.task.source_dictionary.symbols),
-        tokenizer_digest=teacher.model.tokenizer_digest(),
-        precision=precision + (" compiled" if args.compile else ""),
-        device=device_name(device),
-        max_tokens=args.max_tokens or MAX_TOKENS[device.type],
-        chunk_sentences=args.chunk_sentences,
         mask_plan=PREFIX_PLAN if left_to_right else STRIDED_PLAN,
-        folds=folds,
+        folds=(fold_teacher,) if args.teacher_fold else (),
         entities_digest=entities_digest(teacher.model),
+        **scored_by(args, teacher, precision, device),
     )
 
 
@@ -223,11 +212,9 @@ def report(dump: TopKDump, path: Path) -> None:
     """
     by_frequency = frequency_nll(dump.pairs["target"], dump.info.dictionary_size)
     reader = TopKReader(path, shard=True)
-    info, layout, summary = reader.info, reader.header.layout, reader.header.summary
-    assert summary is not None
-    missing = summary["missing_sentences"]
-    covered, rows = len(reader) - sum(missing.values()), max(layout.rows, 1)
-    why = ", ".join(f"{count:,} {name.replace('_', ' ')}" for name, count in missing.items() if count)
+    info, layout, summary = reader.info, reader.header.layout, reader.header.finished
+    covered, rows = len(reader) - reader.missing_sentences, max(layout.rows, 1)
+    why = ", ".join(f"{count:,} {name.replace('_', ' ')}" for name, count in reader.header.missing.items())
     print(
         f"{path}: {layout.file_bytes:,} bytes, {layout.rows:,} positions, {layout.file_bytes / rows:.1f} bytes per "
         f"position ({info.record_dtype.itemsize} without header and index), k={info.k}, {scoring_plan(info)}"
@@ -247,6 +234,4 @@ def report(dump: TopKDump, path: Path) -> None:
                 "the teacher predicts no better than how often each token occurs: it has learned nothing of the task, and its "
                 "students will do worse than without it; train it longer or on more text, and dump it again"
             )
-    for temperature, mass in zip(info.temperatures, summary["captured_mass"], strict=True):
-        if mass is not None:
-            print(f"the top {info.k} hold {100.0 * mass:.2f} % of its mass at temperature {temperature:g}")
+    print_captured_mass(info, summary)

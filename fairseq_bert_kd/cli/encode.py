@@ -1,7 +1,6 @@
 """``fairseq-bert-kd encode``: the vector of every line of a text, as a NumPy file."""
 
 import argparse
-import os
 import sys
 import time
 from collections.abc import Iterator
@@ -13,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from fairseq_bert_kd.output_files import check_new_file
+from fairseq_bert_kd.output_files import check_new_file, whole_file
 from fairseq_bert_kd.storage.alignment import check_tokenizer
 from fairseq_bert_kd.text_lines import STANDARD_STREAM, batches, open_lines
 
@@ -28,7 +27,6 @@ TOGETHER = 4096  # lines that are sorted by length and encoded in batches; our o
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.epilog = EXAMPLE
     parser.add_argument("input", help="text, one sentence per line; may end in .gz, `-` is standard input")
     parser.add_argument(
         "--path",
@@ -89,13 +87,9 @@ def main(args: argparse.Namespace) -> None:
     if args.max_tokens < 1:
         raise ValueError(f"--max-tokens must be at least 1, got {args.max_tokens}; 8192 is the default")
     encoder = LineEncoder(args)
-    temporary = output.with_name(f"{output.name}.{os.getpid()}.tmp")
     started = time.monotonic()
-    try:
+    with whole_file(output) as temporary:
         rows = write_array(temporary, encoder.vectors(open_lines(args.input)), np.dtype(args.dtype))
-        os.replace(temporary, output)
-    finally:
-        temporary.unlink(missing_ok=True)
     seconds = max(time.monotonic() - started, 1e-9)
     print(
         f"{output}: {rows:,} vectors of {encoder.width} numbers, {rows / seconds:,.0f} sentences and "

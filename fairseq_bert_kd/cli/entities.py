@@ -72,7 +72,6 @@ class RowMentions(NamedTuple):
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.epilog = EXAMPLE
     parser.add_argument(
         "data",
         help="folder that `prepare-sentences` wrote, or fairseq-preprocess of source and target; the mentions go into it",
@@ -293,92 +292,85 @@ class _Folder(ABC):
         Raises:
             ValueError: other texts than the folder's, a mention that is not one, or too few entities with vectors.
         """
-        found, counts, types = [], Counter[str](), []
-        unknown = Counter[str]()
-        rows, number = len(sides[0]), -1
+        found, types, rows = _FoundMentions(table), [], len(sides[0])
         for number, row in enumerate(read):
             if number >= rows:
                 raise ValueError(
                     f"{split}: more lines of mentions than the {rows:,} rows of the data; give the file of this split"
                 )
-            types.append(row.types)
-            place = f"{split}, row {number + 1:,}"
-            stored = _row(sides, number)
-            if row.types and not row.arguments:
-                raise ValueError(
-                    f"{place}: `types` are those of the mention that `arguments` names, and it names none; add `arguments`, "
-                    "such as [0] for the first mention, or leave `types` out"
-                )
-            if len(set(row.arguments)) < len(row.arguments):
-                raise ValueError(
-                    f"{place}: `arguments` name one mention twice; give each argument a mention of its own"
-                )
-            for text, mentions in enumerate(self._aligned(row, stored, place)):
-                named = [
-                    (mentions[listed], argument)
-                    for argument, (side, listed) in enumerate(row.arguments, start=1)
-                    if side == text
-                ]
-                arguments = dict(named)
-                try:
-                    kept = outermost(mentions, first=[mention for mention, _ in named])
-                except ValueError as error:
-                    raise ValueError(f"{place}: {error}") from None
-                counts["mentions"] += len(row.mentions[text])
-                counts["inside"] += len(row.mentions[text]) - len(mentions)
-                counts["nested"] += len(mentions) - len(kept)
-                for mention in kept:
-                    begin, end, entity = mention
-                    argument = arguments.get(mention, NO_ARGUMENT)
-                    if end > len(stored[text]):
-                        counts["cut"] += 1
-                        continue
-                    if entity not in table:
-                        unknown[entity] += 1
-                    if entity in table or argument:
-                        found.append((number, text, begin, end, table.get(entity, NO_ENTITY), argument))
-        if number + 1 != rows:
-            raise ValueError(
-                f"{split}: {number + 1:,} lines of mentions for {rows:,} rows of the data; give one line per row"
-            )
-        _report(split, rows, found, counts, unknown, args)
-        return np.array(found, np.int64).reshape(-1, COLUMNS), types
-
-    def _aligned(self, row: RowMentions, pieces: list[list[int]], place: str) -> Iterator[list[Mention]]:
-        """Mentions of each text in pieces."""
-        if len(row.texts) != len(pieces):
-            raise ValueError(
-                f"{place}: {len(row.texts)} texts where the data have {len(pieces)}; give the file of this split"
-            )
-        texts = zip(row.texts, row.mentions, pieces, self.numbers, strict=True)
-        for side, (text, mentions, stored, numbers) in enumerate(texts):
             try:
-                if row.pieces is not None:
-                    yield align_mentions(self.tokenizer, text, row.pieces[side], mentions, skip_inside=True)
-                    continue
-                symbols = self.tokenizer.encode(text)
-                if [numbers.get(piece, UNKNOWN) for piece in symbols[: len(stored)]] != stored:
-                    raise ValueError(
-                        f"the text {text[:60]!r} is not that of the data; give the mentions of this split, in its order"
-                    )
-                yield align_mentions(self.tokenizer, text, symbols, mentions)
+                _check_arguments(row)
+                self._align_row(row, number, _row(sides, number), found)
             except ValueError as error:
-                raise ValueError(f"{place}: {error}") from None
+                raise ValueError(f"{split}, row {number + 1:,}: {error}") from None
+            types.append(row.types)
+        if len(types) != rows:
+            raise ValueError(
+                f"{split}: {len(types):,} lines of mentions for {rows:,} rows of the data; give one line per row"
+            )
+        found.report(split, rows, args)
+        return np.array(found.mentions, np.int64).reshape(-1, COLUMNS), types
+
+    def _align_row(
+        self, row: RowMentions, number: int, stored: list[list[int]], found: "_FoundMentions"
+    ) -> None:
+        """Add the mentions of a row, of whose texts the data hold these ids."""
+        if len(row.texts) != len(stored):
+            raise ValueError(
+                f"{len(row.texts)} texts where the data have {len(stored)}; give the file of this split"
+            )
+        for text, ids in enumerate(stored):
+            mentions = self._in_pieces(row, text, ids)
+            named = [
+                (mentions[listed], argument)
+                for argument, (side, listed) in enumerate(row.arguments, start=1)
+                if side == text
+            ]
+            arguments = dict(named)
+            kept = outermost(mentions, first=[mention for mention, _ in named])
+            found.counts["mentions"] += len(row.mentions[text])
+            found.counts["inside"] += len(row.mentions[text]) - len(mentions)
+            found.counts["nested"] += len(mentions) - len(kept)
+            for mention in kept:
+                found.add(number, text, mention, arguments.get(mention, NO_ARGUMENT), len(ids))
+
+    def _in_pieces(self, row: RowMentions, text: int, stored: list[int]) -> list[Mention]:
+        """Mentions of one of a row's texts, in pieces."""
+        words, mentions = row.texts[text], row.mentions[text]
+        if row.pieces is not None:
+            return align_mentions(self.tokenizer, words, row.pieces[text], mentions, skip_inside=True)
+        symbols = self.tokenizer.encode(words)
+        if [self.numbers[text].get(piece, UNKNOWN) for piece in symbols[: len(stored)]] != stored:
+            raise ValueError(
+                f"the text {words[:60]!r} is not that of the data; give the mentions of this split, in its order"
+            )
+        return align_mentions(self.tokenizer, words, symbols, mentions)
+
+
+def _check_arguments(row: RowMentions) -> None:
+    """ValueError for arguments that are one mention, or types of no argument."""
+    if row.types and not row.arguments:
+        raise ValueError(
+            "`types` are those of the mention that `arguments` names, and it names none; add `arguments`, such as [0] for the "
+            "first mention, or leave `types` out"
+        )
+    if len(set(row.arguments)) < len(row.arguments):
+        raise ValueError("`arguments` name one mention twice; give each argument a mention of its own")
 
 
 class _Sentences(_Folder):
     """A folder of `prepare-sentences`."""
 
     def __init__(self, args: argparse.Namespace):
-        self._path, spec = args.data, read_spec(args.data)
+        self._path = args.data
+        self._spec = spec = read_spec(args.data)
         name = args.tokenizer or spec.tokenizer_name
         self.tokenizer = HfTokenizer(name)
         check_tokenizer(f"data folder `{args.data}`", spec.tokenizer, self.tokenizer.digest(), name)
         self.symbols = [load_dictionary(args.data, spec).symbols] * spec.texts
 
     def sides(self, split: str) -> Sides:
-        names = [f"input{number}" for number in range(len(self.symbols))]
-        return open_sides(sentence_files(self._path, split, names), split)
+        return open_sides(sentence_files(self._path, split, self._spec.sides), split)
 
 
 class _Pairs(_Folder):
@@ -400,38 +392,62 @@ class _Pairs(_Folder):
         return open_pairs(self._path, split, *self._languages)
 
 
-def _report(
-    split: str,
-    rows: int,
-    found: Sequence[tuple[int, ...]],
-    counts: Counter[str],
-    unknown: Counter[str],
-    args: argparse.Namespace,
-) -> None:
-    """Print the coverage of a split; ValueError if it is too low."""
-    without = sum(unknown.values())
-    carrying = [mention for mention in found if mention[4] != NO_ENTITY]
-    linked = len(carrying) + without
-    if not linked and args.min_coverage > 0:
-        raise ValueError(
-            f"{split}: no mention inside the texts of {rows:,} rows; give mentions, or --min-coverage 0 for a split without entities"
+class _FoundMentions:
+    """Mentions of a split in pieces, and how many there are without a vector, or were left out.
+
+    Args:
+        table: row of each entity in the table of vectors.
+
+    Attributes:
+        mentions: rows of the split's file, see `storage.entity_mentions`.
+        counts: "mentions" in all, those whose end is "inside" a piece, those "nested" in longer ones, and those behind the "cut".
+        unknown: mentions of each entity without a vector.
+    """
+
+    def __init__(self, table: dict[str, int]):
+        self._table = table
+        self.mentions: list[tuple[int, ...]] = []
+        self.counts, self.unknown = Counter[str](), Counter[str]()
+
+    def add(self, row: int, text: int, mention: Mention, argument: int, length: int) -> None:
+        """Add a mention of a text of this many pieces."""
+        begin, end, entity = mention
+        if end > length:
+            self.counts["cut"] += 1
+            return
+        if entity not in self._table:
+            self.unknown[entity] += 1
+        if entity in self._table or argument:
+            self.mentions.append((row, text, begin, end, self._table.get(entity, NO_ENTITY), argument))
+
+    def report(self, split: str, rows: int, args: argparse.Namespace) -> None:
+        """Print the coverage of a split; ValueError if it is too low."""
+        counts, unknown = self.counts, self.unknown
+        without = sum(unknown.values())
+        carrying = [mention for mention in self.mentions if mention[4] != NO_ENTITY]
+        linked = len(carrying) + without
+        if not linked and args.min_coverage > 0:
+            raise ValueError(
+                f"{split}: no mention inside the texts of {rows:,} rows; give mentions, or --min-coverage 0 for a split without entities"
+            )
+        coverage = 100 * len(carrying) / linked if linked else 0.0
+        marked = len({row for row, *_ in carrying})
+        inside = (
+            f", {counts['inside']:,} names end inside a piece and are left out" if counts["inside"] else ""
         )
-    coverage = 100 * len(carrying) / linked if linked else 0.0
-    marked = len({row for row, *_ in carrying})
-    of = "1 entity" if len(unknown) == 1 else f"{len(unknown):,} entities"
-    print(
-        f"{split}: {counts['mentions']:,} mentions; {len(carrying):,} carry a vector ({coverage:.1f} % of those inside the cut), in {marked:,} "
-        f"of {rows:,} rows; {without:,} mentions, of {of}, have none, {counts['nested']:,} overlap a longer one, "
-        f"{counts['cut']:,} lie behind the cut"
-        + (f", {counts['inside']:,} names end inside a piece and are left out" if counts["inside"] else "")
-    )
-    if unknown and args.unknown_entities == "error":
-        raise ValueError(
-            f"{split}: {without:,} mentions are of entities without a vector (first: {min(unknown)}); leave --unknown-entities error "
-            "out, or give vectors that have them"
+        of = "1 entity" if len(unknown) == 1 else f"{len(unknown):,} entities"
+        print(
+            f"{split}: {counts['mentions']:,} mentions; {len(carrying):,} carry a vector ({coverage:.1f} % of those inside the cut), in {marked:,} "
+            f"of {rows:,} rows; {without:,} mentions, of {of}, have none, {counts['nested']:,} overlap a longer one, "
+            f"{counts['cut']:,} lie behind the cut{inside}"
         )
-    if coverage < args.min_coverage:
-        raise ValueError(
-            f"{split}: {coverage:.1f} % of the mentions have a vector, less than --min-coverage {args.min_coverage:g}: such vectors can "
-            "hardly help; give vectors of another graph, or a lower number"
-        )
+        if unknown and args.unknown_entities == "error":
+            raise ValueError(
+                f"{split}: {without:,} mentions are of entities without a vector (first: {min(unknown)}); leave --unknown-entities error "
+                "out, or give vectors that have them"
+            )
+        if coverage < args.min_coverage:
+            raise ValueError(
+                f"{split}: {coverage:.1f} % of the mentions have a vector, less than --min-coverage {args.min_coverage:g}: such vectors can "
+                "hardly help; give vectors of another graph, or a lower number"
+            )

@@ -51,7 +51,6 @@ TRANSE: dict[str, tuple[Any, str]] = {
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.epilog = EXAMPLE
     parser.add_argument(
         "--output",
         required=True,
@@ -103,6 +102,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def main(args: argparse.Namespace) -> None:
     output = _checked_output(args)
+    _check_options(args)
     if args.array:
         vectors = _of_array(args)
         write_entity_vectors(output, vectors)
@@ -147,20 +147,23 @@ def ranking_table(measures: Mapping[str, float], triples: int, args: argparse.Na
 
 
 def _checked_output(args: argparse.Namespace) -> Path:
+    """The file of vectors; it, the one of their ids and ``--json`` can be written."""
     output = Path(args.output)
     if output.suffix != ".safetensors":
         raise ValueError(f"--output must end in .safetensors, got `{output}`")
-    if not output.absolute().parent.is_dir():
-        raise FileNotFoundError(f"the folder of --output `{output}` does not exist. Create it first.")
     for path in (output, ids_path(output)):
-        if path.exists() and not args.overwrite:
-            raise FileExistsError(f"`{path}` exists; choose another name, or pass --overwrite to replace it")
+        check_new_file("--output", path, args.overwrite)
+    if args.json:
+        check_new_file("--json", args.json, args.overwrite)
+    return output
+
+
+def _check_options(args: argparse.Namespace) -> None:
+    """ValueError for options that contradict each other; TransE's that are not given become their defaults."""
     if bool(args.triples) == bool(args.array):
         raise ValueError("give either --triples, to train vectors, or --array, to take an array of them")
-    if args.json:
-        if not args.valid:
-            raise ValueError("--json is for the ranking of --valid, and there is no --valid; leave it out")
-        check_new_file("--json", args.json, args.overwrite)
+    if args.json and not args.valid:
+        raise ValueError("--json is for the ranking of --valid, and there is no --valid; leave it out")
     if args.array and (args.valid or args.known):
         raise ValueError(
             "--valid and --known rank what --triples trains, and --array trains nothing; leave them out"
@@ -182,7 +185,6 @@ def _checked_output(args: argparse.Namespace) -> Path:
     for name in ("dim", "negatives", "epochs", "batch"):
         if getattr(args, name) < 1:
             raise ValueError(f"--{name} must be at least 1, got {getattr(args, name)}")
-    return output
 
 
 def train(triples: Tensor, entities: int, relations: int, args: argparse.Namespace) -> tuple[Tensor, Tensor]:

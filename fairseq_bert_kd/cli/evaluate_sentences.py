@@ -31,8 +31,6 @@ CHOICES = sorted(name for name, metric in METRICS.items() if metric.kind in SCOR
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.formatter_class = argparse.RawDescriptionHelpFormatter
-    parser.epilog = EXAMPLE
     parser.add_argument(
         "data",
         nargs="?",

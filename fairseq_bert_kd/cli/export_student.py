@@ -18,7 +18,6 @@ FORMATS = {"fairseq": export_fairseq, "transformers": export_transformers, "onnx
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.epilog = EXAMPLE
     parser.add_argument(
         "checkpoint", help="a student's checkpoint, written by fairseq-train or fairseq-hydra-train"
     )

@@ -2,18 +2,21 @@
 
 import argparse
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
-from fairseq_bert_kd.cli.score_translations import parse_systems, read_system
-from fairseq_bert_kd.evaluation.fairseq_output import read_lines
-from fairseq_bert_kd.evaluation.metric import MetricSettings
+from fairseq_bert_kd.cli.score_translations import (
+    parse_systems,
+    read_reference,
+    read_source,
+    read_system,
+    text_rules,
+)
 from fairseq_bert_kd.evaluation.registry import METRICS, signatures
 from fairseq_bert_kd.evaluation.system_output import SystemOutput
 from fairseq_bert_kd.evaluation.text_metrics import TOKENIZERS, word_counts
 from fairseq_bert_kd.output_files import check_new_file, write_text
 from fairseq_bert_kd.report.compare_positions import ORDER, POSITION_BINS, PositionBin, gain_by_position
 from fairseq_bert_kd.report.compare_sentences import LengthBin, gain_by_length
-from fairseq_bert_kd.tokenization.hf_tokenizer import HfTokenizer
 
 HELP = """Gain of a system over its baseline, with 95 % bootstrap intervals: by length of reference and source, and by position in
 the sentence. The gain by position is ours: of 100 n-grams in a part of the references, how many more the system's output has
@@ -25,7 +28,6 @@ EXAMPLE = (
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.epilog = EXAMPLE
     parser.add_argument(
         "systems",
         nargs=2,
@@ -77,7 +79,8 @@ def main(args: argparse.Namespace) -> None:
         check_new_file("--json", args.json, args.overwrite)
     if args.bins < 1 or args.order < 1:
         raise ValueError(f"--bins and --order must be at least 1, got {args.bins} and {args.order}")
-    references, sources = read_texts(args)
+    references = read_reference(args.reference)
+    sources = read_source(args.source, len(references)) if args.source else None
     baseline, system, pairs = read_pairs(args, references)
     by_length = {"reference": gain_by_length(args.metric, pairs, args.bins)}
     if sources is not None:
@@ -105,28 +108,11 @@ def main(args: argparse.Namespace) -> None:
         write_text(args.json, json.dumps(record, indent=2) + "\n")
 
 
-def read_texts(args: argparse.Namespace) -> tuple[list[str], list[str] | None]:
-    """References and, where they are given, as many sources; ValueError for an empty reference or another number."""
-    references = read_lines(args.reference)
-    if not references:
-        raise ValueError(f"reference `{args.reference}` is empty; give the text that was translated to")
-    sources = read_lines(args.source) if args.source else None
-    if sources is not None and len(sources) != len(references):
-        raise ValueError(
-            f"--source `{args.source}` has {len(sources)} lines, the reference has {len(references)}; give the same sentences"
-        )
-    return references, sources
-
-
 def read_pairs(
     args: argparse.Namespace, references: list[str]
 ) -> tuple[str, str, list[tuple[SystemOutput, SystemOutput]]]:
     """Names of baseline and system, and both outputs of each seed; ValueError for another number of outputs."""
-    settings = MetricSettings(args.lowercase, args.tokenize)
-    normalise: Callable[[str], str] = str
-    if args.normalise_like:
-        like = HfTokenizer(args.normalise_like)
-        settings, normalise = settings._replace(normalised=like.label()), like.normalise
+    settings, normalise = text_rules(args)
     metrics = {args.metric: METRICS[args.metric](settings)}
     references = [normalise(line) for line in references]
     runs = {

@@ -25,8 +25,6 @@ HEADER = "question1\tquestion2\tis_duplicate"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.formatter_class = argparse.RawDescriptionHelpFormatter
-    parser.epilog = EXAMPLE
     parser.add_argument("--input", required=True, metavar="FILE", help="table of pairs of paraphrases")
     parser.add_argument("--output", required=True, metavar="FILE", help="table to write")
     parser.add_argument(

@@ -21,7 +21,6 @@ Field = dataclasses.Field[Any]
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.epilog = EXAMPLE
     parser.add_argument(
         "name",
         nargs="?",

@@ -1,28 +1,19 @@
 """``fairseq-bert-kd prepare-sentences``: files of sentences and labels as a data folder for fairseq."""
 
 import argparse
-import functools
 import time
-from array import array
-from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from tqdm import tqdm
 
 from fairseq_bert_kd.cli.sentence_labels import Labels, labels_for
-from fairseq_bert_kd.cli.sentence_table import (
-    Row,
-    TableFormat,
-    add_format_arguments,
-    read_rows,
-    table_format,
-)
+from fairseq_bert_kd.cli.sentence_pieces import PieceNumbers, most_tokens, tokenise
+from fairseq_bert_kd.cli.sentence_scan import Scanned, scan
+from fairseq_bert_kd.cli.sentence_table import TableFormat, add_format_arguments, table_format
 from fairseq_bert_kd.compat import require_fairseq
 from fairseq_bert_kd.functional.truncation import longest_first
 from fairseq_bert_kd.storage.alignment import check_tokenizer
@@ -48,14 +39,11 @@ EXAMPLE = """examples:
 Files are tab-separated, one row a line, in UTF-8, and may be compressed by gzip (.gz). Of a known task both GLUE's tables and
 headerless ones are read. The folder has the layout of fairseq's own task sentence_prediction."""
 SPLITS = ("train", "valid", "test")
-CHUNK_ROWS = 1000  # rows that are tokenised together
 DEFAULT_MAX_TOKENS = 512  # positions of BERT
 DEFAULT_METRICS = {CLASSES: "accuracy", NUMBERS: "spearman", UNLABELLED: ""}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.formatter_class = argparse.RawDescriptionHelpFormatter
-    parser.epilog = EXAMPLE
     parser.add_argument(
         "--tokenizer", required=True, metavar="PATH", help="folder or hub name of the encoder's tokenizer"
     )
@@ -192,24 +180,6 @@ def check_options(args: argparse.Namespace, table: TableFormat) -> dict[str, lis
     return files
 
 
-def most_tokens(tokenizer: HfTokenizer, texts: int, max_tokens: int) -> int:
-    """Most tokens of a row, ends of sentence included, such that the encoder's input has at most ``max_tokens``.
-
-    Raises:
-        ValueError: nothing of the texts would be left.
-    """
-    text_format = tokenizer.text_format()
-    # of a pair the separator between the texts stands for the first one's end of sentence
-    special = len(text_format.prefix) + (len(text_format.middle) - 1 if texts == 2 else 0)
-    least = special + 2 * texts  # a token and the end of each text
-    if max_tokens < least:
-        raise ValueError(
-            f"--max-tokens must be at least {least} for rows of {texts} texts with this tokenizer's special tokens, got "
-            f"{max_tokens}"
-        )
-    return max_tokens - special
-
-
 def make_plan(args: argparse.Namespace, table: TableFormat) -> Plan:
     """Load tokenizer and dictionary.
 
@@ -244,137 +214,6 @@ def _check_kind(args: argparse.Namespace, like: SentenceSpec, table: TableFormat
         raise ValueError(f"--like `{args.like}` has classes already; leave --classes out, or --like")
 
 
-class Scanned:
-    """A split that was read once and found right.
-
-    Attributes:
-        files: its files.
-        rows: number of rows.
-        labels: ``(rows,)`` int64 class numbers or float64 numbers; None if unlabelled.
-        left_out: lines of faulty rows, by file.
-        fault: what is wrong with the first of them.
-    """
-
-    def __init__(self, files: Sequence[str]):
-        self.files = files
-        self.rows = 0
-        self.labels: NDArray[Any] | None = None
-        self.left_out: dict[str, set[int]] = {path: set() for path in files}
-        self.fault = ""
-
-    def leave_out(self, path: str, line: int, fault: str) -> None:
-        """Note a faulty row."""
-        self.left_out[path].add(line)
-        self.fault = self.fault or fault
-
-    def rows_of(self, path: str, table: TableFormat) -> Iterator[Row]:
-        """Rows of a file but those that are left out."""
-        for row in read_rows(path, table, labelled=False, faulty=lambda _line, _fault: None):
-            if row.line not in self.left_out[path]:
-                yield row
-
-
-def scan(
-    files: Sequence[str], table: TableFormat, labels: Labels, split: str, drop_faulty: bool = False
-) -> Scanned:
-    """Read a split for the first time: every row is checked, and labels become numbers.
-
-    Args:
-        files: files of the split.
-        table: their format.
-        labels: reads the labels.
-        split: name of the split.
-        drop_faulty: whether faulty rows are left out.
-
-    Raises:
-        ValueError: see `sentence_table.read_rows` and `Labels.read`; also files with and without labels in one split, and a
-            first line that is probably a header.
-    """
-    scanned, values = Scanned(files), array("d")
-    learned = not labels.names and table.kind == CLASSES
-    quoted = 0
-    first_lines: list[tuple[str, Row]] = []
-    for path in files:
-        before = scanned.rows
-        leave_out = functools.partial(scanned.leave_out, path) if drop_faulty else None
-        for row in read_rows(path, table, split != "test", leave_out):
-            if table.kind != UNLABELLED and row.label is not None:
-                try:
-                    values.append(labels.read(path, row))
-                except ValueError as error:
-                    if leave_out is None:
-                        raise
-                    leave_out(row.line, str(error))
-                    continue
-            scanned.rows += 1
-            quoted += _looks_quoted(row)
-            if row.line == 1:
-                first_lines.append((path, row))
-        if scanned.rows == before:
-            raise ValueError(
-                f"`{path}` has no row that is not faulty; the first: {scanned.fault}"
-                if scanned.left_out[path]
-                else f"`{path}` has a header and no row below it; give a file with at least one row"
-            )
-    if dropped := sum(map(len, scanned.left_out.values())):
-        print(
-            f"warning: {dropped:,} faulty rows of {split} are left out (--drop-faulty); the first: {scanned.fault}"
-        )
-    if quoted and table.quoting == "none":
-        print(
-            f"warning: {quoted:,} of {scanned.rows:,} rows of {split} have a text in double quotes, with doubled ones inside, as "
-            "pandas and spreadsheets write them; they stay in the text, but --quoting double reads them as quotes"
-        )
-    if table.kind == UNLABELLED or not values:
-        return scanned
-    if len(values) != scanned.rows:
-        raise ValueError(
-            f"some files of --{split} have labels and some have none ({', '.join(files)}); give them as separate splits"
-        )
-    numbers = np.frombuffer(values, np.float64)
-    scanned.labels = numbers.copy() if table.kind == NUMBERS else numbers.astype(np.int64)
-    final = labels.close()
-    if final is not None:
-        scanned.labels = final[scanned.labels]
-    if learned:
-        if table.takes_first_line:
-            _check_first_lines(first_lines, scanned.labels, labels)
-        _warn_of_case(labels.names)
-    return scanned
-
-
-def _looks_quoted(row: Row) -> bool:
-    """Whether a text is written as a csv writer writes one that holds quotation marks: ``"a ""fine"" film"``."""
-    return any(
-        len(text) > 2 and text[0] == text[-1] == '"' and '""' in text[1:-1] and text.count('"') % 2 == 0
-        for text in row.texts
-    )
-
-
-def _check_first_lines(first_lines: Sequence[tuple[str, Row]], numbers: NDArray[Any], labels: Labels) -> None:
-    """Refuse first lines whose class no other row has, where all other classes have more: a header of unknown words."""
-    counts = np.bincount(numbers, minlength=len(labels.names))
-    path, first = first_lines[0]
-    same = all(row.label == first.label for _, row in first_lines)
-    rare = counts <= len(first_lines)
-    if same and rare.sum() == 1 and rare[labels.names.index(str(first.label))]:
-        raise ValueError(
-            f"`{path}`, line 1: no other row has the label `{first.label}`, so the line is probably a header. If it is, give "
-            "--header, or names of columns; if it is not, name all classes with --classes"
-        )
-
-
-def _warn_of_case(names: Sequence[str]) -> None:
-    """Warn of classes that differ in case only."""
-    spelled: dict[str, str] = {}
-    for name in names:
-        other = spelled.setdefault(name.casefold(), name)
-        if other != name:
-            print(
-                f"warning: the classes `{other}` and `{name}` differ in case only; is it one class, spelled in two ways?"
-            )
-
-
 # ---------------------------------------------------------------- the work
 
 
@@ -397,11 +236,12 @@ def write(plan: Plan, folder: Path, scanned: Mapping[str, Scanned]) -> None:
             _report(plan, split, counts[name], lengths)
             _warn_of_unknown(name, numbering.unknown, counts[name])
             training = _compare_with_training(name, hashes, training)
-        for number in range(plan.table.texts):
-            sentence_folder.write_dictionary(temporary, f"input{number}", dictionary)
-        if plan.labels.kind == CLASSES:
+        spec = plan.spec(dictionary)
+        for side in spec.sides:
+            sentence_folder.write_dictionary(temporary, side, dictionary)
+        if spec.kind == CLASSES:
             sentence_folder.write_dictionary(temporary, "label", classes)
-        write_labels(temporary, plan.spec(dictionary), counts)
+        write_labels(temporary, spec, counts)
     print(f"dictionary: {len(dictionary):,} symbols")
 
 
@@ -414,79 +254,6 @@ def _class_dictionary(labels: Labels, scanned: Mapping[str, Scanned]) -> Any:
     for number, name in enumerate(labels.names):
         dictionary.add_symbol(name, int((values == number).sum()))
     return dictionary
-
-
-class PieceNumbers:
-    """Pieces as ids of a dictionary, or, where there is none yet, as provisional ids in the order of their appearance.
-
-    Args:
-        dictionary: fairseq's; None to make one.
-
-    Attributes:
-        unknown: pieces that the dictionary does not have.
-    """
-
-    def __init__(self, dictionary: Any):
-        self.unknown = 0
-        self._unk = -1 if dictionary is None else dictionary.unk()
-        self._ids: dict[str, int] = {} if dictionary is None else dictionary.indices
-        self._growing = dictionary is None
-        self._counts: Counter[int] = Counter()
-
-    def ids(self, pieces: Sequence[str]) -> list[int]:
-        """Ids of the pieces of a text."""
-        if self._growing:
-            ids = [self._ids.setdefault(piece, len(self._ids)) for piece in pieces]
-            self._counts.update(ids)
-            return ids
-        ids = [self._ids.get(piece, self._unk) for piece in pieces]
-        self.unknown += ids.count(self._unk)
-        return ids
-
-    def finish(self) -> tuple[Any, NDArray[np.int64]]:
-        """A dictionary of the pieces so far, frequent ones first, and the final id of each provisional one."""
-        from fairseq.data import Dictionary
-
-        dictionary = Dictionary()
-        for piece, number in self._ids.items():
-            dictionary.add_symbol(piece, self._counts[number])
-        dictionary.finalize(padding_factor=1)
-        return dictionary, np.array([dictionary.index(piece) for piece in self._ids], np.int64)
-
-
-def tokenise(
-    scanned: Scanned, table: TableFormat, tokenizer: HfTokenizer, numbering: PieceNumbers, name: str
-) -> Any:
-    """A split's texts as ids, a `sentence_folder.Split`.
-
-    Raises:
-        ValueError: a text of which the tokenizer leaves nothing.
-    """
-    from fairseq_bert_kd.cli.sentence_folder import Split, Texts
-
-    split = Split(name, [Texts() for _ in range(table.texts)], scanned.labels)
-    with tqdm(total=scanned.rows, desc=name, unit=" rows", unit_scale=True) as progress:
-        for path in scanned.files:
-            for chunk in _chunks(scanned.rows_of(path, table)):
-                for column, side in enumerate(split.texts):
-                    pieces = tokenizer.encode_batch([row.texts[column] for row in chunk])
-                    for row, symbols in zip(chunk, pieces, strict=True):
-                        _check_left(path, row, column, symbols)
-                        side.append(numbering.ids(symbols))
-                progress.update(len(chunk))
-    return split
-
-
-def _check_left(path: str, row: Row, column: int, pieces: Sequence[str]) -> None:
-    if not pieces:
-        raise ValueError(
-            f"`{path}`, line {row.line:,}: the tokenizer leaves nothing of {row.texts[column]!r}. Remove the line"
-        )
-
-
-def _chunks(rows: Iterator[Row]) -> Iterator[list[Row]]:
-    while chunk := list(islice(rows, CHUNK_ROWS)):
-        yield chunk
 
 
 # ---------------------------------------------------------------- what is said about it

@@ -15,7 +15,6 @@ EXAMPLE = "example: fairseq-bert-kd report OUT --output report.html --results re
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.epilog = EXAMPLE
     parser.add_argument("runs", nargs="+", metavar="RUNS", help="folders that examples/run.py wrote")
     parser.add_argument("--output", required=True, metavar="FILE", help="the page")
     parser.add_argument("--results", metavar="FILE", help="also write scores, times and digests as JSON")

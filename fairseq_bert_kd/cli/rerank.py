@@ -21,8 +21,6 @@ MBR = "mbr"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.formatter_class = argparse.RawDescriptionHelpFormatter
-    parser.epilog = EXAMPLE
     parser.add_argument(
         "nbest", metavar="FILE", help="output of fairseq-generate --nbest N with text (D- lines)"
     )

@@ -8,7 +8,7 @@ import re
 import shutil
 import sys
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -19,13 +19,15 @@ from tqdm import tqdm
 import fairseq_bert_kd
 from fairseq_bert_kd.cli.dump_options import parse_shard
 from fairseq_bert_kd.cli.store_folder import check_writable
+from fairseq_bert_kd.storage.fairseq_data import dictionary_digest
 from fairseq_bert_kd.storage.merge import merge_shards
 from fairseq_bert_kd.storage.schema import StoreInfo, differing_fields
 from fairseq_bert_kd.storage.shards import WHOLE, Shard, shard_path
+from fairseq_bert_kd.storage.topk import TopKInfo
 from fairseq_bert_kd.storage.work_file import work_path
 from fairseq_bert_kd.teachers import distributed
 from fairseq_bert_kd.teachers.dump import StoreDump
-from fairseq_bert_kd.teachers.load import entities_digest
+from fairseq_bert_kd.teachers.load import Teacher, entities_digest
 
 logger = logging.getLogger(__name__)
 
@@ -56,15 +58,45 @@ def compile_encoder(model: Any) -> None:
     model.encoder = torch.compile(model.encoder, dynamic=True)
 
 
-def device_name(device: torch.device) -> str:
-    """Name of a device for a store's header."""
-    return torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
+def computed_how(args: argparse.Namespace, precision: str, device: torch.device) -> dict[str, Any]:
+    """Fields of any store's header that say how its rows are computed."""
+    versions = {name: metadata.version(name) for name in ("torch", "transformers", "numpy")}
+    return {
+        "versions": {"fairseq-bert-kd": fairseq_bert_kd.__version__, **versions},
+        "precision": precision,
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
+        "max_tokens": args.max_tokens or MAX_TOKENS[device.type],
+        "chunk_sentences": args.chunk_sentences,
+    }
 
 
-def tool_versions() -> dict[str, str]:
-    """Versions for a store's header."""
-    others = {name: metadata.version(name) for name in ("torch", "transformers", "numpy")}
-    return {"fairseq-bert-kd": fairseq_bert_kd.__version__, **others}
+def scored_by(
+    args: argparse.Namespace, teacher: Teacher, precision: str, device: torch.device
+) -> dict[str, Any]:
+    """Fields of the header of token rows that say whose they are and how they are computed."""
+    symbols = teacher.task.target_dictionary.symbols
+    return {
+        "k": args.topk,
+        "dictionary_size": len(symbols),
+        "dictionary_digest": dictionary_digest(symbols),
+        "teacher": short_name(args.path),
+        "teacher_digest": teacher.digest,
+        "temperatures": tuple(sorted(set(args.temperatures))),
+        "tokenizer_digest": teacher.model.tokenizer_digest(),
+        **computed_how(args, precision + (" compiled" if args.compile else ""), device),
+    }
+
+
+def short_name(path: str) -> str:
+    """Last two parts of a teacher's path, for a store's header."""
+    return "/".join(Path(path).absolute().parts[-2:])
+
+
+def print_captured_mass(info: TopKInfo, summary: Mapping[str, Any]) -> None:
+    """Print how much of the teacher's mass the stored tokens hold, for each temperature at which it is known."""
+    for temperature, mass in zip(info.temperatures, summary["captured_mass"], strict=True):
+        if mass is not None:
+            print(f"the top {info.k} hold {100.0 * mass:.2f} % of its mass at temperature {temperature:g}")
 
 
 def check_same_stores(dumps: Iterable[tuple[StoreDump, Path]], shard: Shard, overwrite: bool) -> None:
@@ -116,15 +148,7 @@ def dump_split(
     if rank == 0 and joined and not finished:
         say_room(dump, path, parts)
     if not finished:
-        with progress_bar(dump, part, f"dump {dump.info.split}", rank) as bar:
-            try:
-                tokens = dump.run(path, part, args.overwrite, bar.update)
-            except torch.cuda.OutOfMemoryError as error:
-                raise ValueError(
-                    f"the GPU's memory does not hold a batch of --max-tokens {dump.info.max_tokens} "
-                    f"({str(error).splitlines()[0]}). Free it and give the same command again, which goes on where it was; or lower "
-                    "--max-tokens and add --overwrite, which begins anew: the batches are part of what a store is"
-                ) from None
+        tokens = write_part(dump, path, part, args.overwrite, rank)
     seconds = max(time.perf_counter() - started, 1e-9)
     distributed.wait_for_all(world_size)
     if joined and rank == 0:
@@ -142,6 +166,23 @@ def dump_split(
             print(f"{stores[0]} is complete already: nothing to score")
         for store in stores:
             report(store)
+
+
+def write_part(dump: StoreDump, path: Path, part: Shard, overwrite: bool, rank: int) -> int:
+    """Write this process's part with a progress bar; the tokens that were scored.
+
+    Raises:
+        ValueError, FileExistsError, OSError: as `StoreDump.run`, and where a GPU has too little memory.
+    """
+    with progress_bar(dump, part, f"dump {dump.info.split}", rank) as bar:
+        try:
+            return dump.run(path, part, overwrite, bar.update)
+        except torch.cuda.OutOfMemoryError as error:
+            raise ValueError(
+                f"the GPU's memory does not hold a batch of --max-tokens {dump.info.max_tokens} "
+                f"({str(error).splitlines()[0]}). Free it and give the same command again, which goes on where it was; or lower "
+                "--max-tokens and add --overwrite, which begins anew: the batches are part of what a store is"
+            ) from None
 
 
 def check_same_infos(infos: Sequence[StoreInfo]) -> None:

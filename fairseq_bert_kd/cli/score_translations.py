@@ -40,7 +40,6 @@ EXAMPLE = (
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.epilog = EXAMPLE
     parser.add_argument(
         "systems",
         nargs="+",
@@ -160,16 +159,33 @@ def _check_hypotheses(tokenizer: HfTokenizer, hypotheses: Sequence[str], file: s
         )
 
 
-def _comet(args: argparse.Namespace, settings: MetricSettings, sentences: int) -> Comet:
-    """COMET with the source text that it reads."""
-    if not args.source:
-        raise ValueError("--comet reads the source too; give its raw text with --source")
-    sources = read_lines(args.source)
+def read_reference(path: str) -> list[str]:
+    """Lines of ``--reference``; ValueError where there are none."""
+    reference = read_lines(path)
+    if not reference:
+        raise ValueError(f"reference `{path}` is empty; give the text that was translated to")
+    return reference
+
+
+def read_source(path: str, sentences: int) -> list[str]:
+    """Lines of ``--source``; ValueError for another number of them than the reference has."""
+    sources = read_lines(path)
     if len(sources) != sentences:
         raise ValueError(
-            f"--source `{args.source}` has {len(sources)} lines, the reference has {sentences}; give the same sentences"
+            f"--source `{path}` has {len(sources)} lines, the reference has {sentences}; give the same sentences"
         )
-    return Comet(settings, args.comet, sources)
+    return sources
+
+
+def text_rules(
+    args: argparse.Namespace, load: Callable[[str], HfTokenizer] = HfTokenizer
+) -> tuple[MetricSettings, Callable[[str], str]]:
+    """Settings of the metrics, and what texts pass through before they are compared, by ``--normalise-like``."""
+    settings = MetricSettings(args.lowercase, args.tokenize)
+    if not args.normalise_like:
+        return settings, str
+    like = load(args.normalise_like)
+    return settings._replace(normalised=like.label()), like.normalise
 
 
 def learned_sentences(files: Sequence[str], sides: Mapping[str, Sequence[str]]) -> dict[str, int]:
@@ -192,21 +208,17 @@ def main(args: argparse.Namespace) -> None:
         raise ValueError(
             "--source is read for --comet alone; add it, give --sources for the table of paraphrases, or leave --source out"
         )
-    reference = read_lines(args.reference)
-    if not reference:
-        raise ValueError(f"reference `{args.reference}` is empty")
+    reference = read_reference(args.reference)
     sides = {"references": reference, **({"sources": read_lines(args.sources)} if args.sources else {})}
     learned = learned_sentences(args.training, sides) if args.training else {}  # before the work
     load = functools.cache(HfTokenizer)  # both options may name the same one
     tokenizer = load(args.tokenizer) if args.tokenizer else None
-    settings = MetricSettings(args.lowercase, args.tokenize)
-    normalise: Callable[[str], str] = str
-    if args.normalise_like:
-        like = load(args.normalise_like)
-        settings, normalise = settings._replace(normalised=like.label()), like.normalise
+    settings, normalise = text_rules(args, load)
     metrics = table_metrics("bleu", settings)
     if args.comet:
-        metrics["comet"] = _comet(args, settings, len(reference))
+        if not args.source:
+            raise ValueError("--comet reads the source too; give its raw text with --source")
+        metrics["comet"] = Comet(settings, args.comet, read_source(args.source, len(reference)))
     reference = [normalise(line) for line in reference]
     further = paraphrase_scores.FurtherScores(args, reference, settings, normalise)
     scores: dict[str, list[Scores]] = {}

@@ -12,8 +12,9 @@ from fairseq import checkpoint_utils, utils
 from tqdm import tqdm
 
 import fairseq_bert_kd.tasks  # noqa: F401  registers the task
-from fairseq_bert_kd.cli.prepare_sentences import PieceNumbers, most_tokens, scan, tokenise
 from fairseq_bert_kd.cli.sentence_labels import labels_for
+from fairseq_bert_kd.cli.sentence_pieces import PieceNumbers, most_tokens, tokenise
+from fairseq_bert_kd.cli.sentence_scan import scan
 from fairseq_bert_kd.cli.sentence_table import table_format
 from fairseq_bert_kd.data.sentence_dataset import SentenceDataset
 from fairseq_bert_kd.data.text_list import TextList
@@ -25,12 +26,12 @@ from fairseq_bert_kd.storage.sentence_data import (
     UNLABELLED,
     SentenceSpec,
     check_same_task,
+    named,
     read_spec,
 )
 from fairseq_bert_kd.tasks.sentence_prediction_with_teacher import (
     SentencePredictionWithTeacherConfig,
     SentencePredictionWithTeacherTask,
-    text_sides,
     trained_spec,
 )
 from fairseq_bert_kd.teachers.interface import SentenceEncoder
@@ -131,7 +132,7 @@ def rows_to_predict(args: argparse.Namespace, model: LoadedModel) -> Rows:
 def _rows_of_split(args: argparse.Namespace, model: LoadedModel) -> Rows:
     spec = read_spec(model.data)
     _check_task(args.sts, model, spec, f"data folder `{model.data}`")
-    sides = open_sides(sentence_files(model.data, args.subset, text_sides(spec)), args.subset)
+    sides = open_sides(sentence_files(model.data, args.subset, spec.sides), args.subset)
     dataset = model.task.make_dataset(model.data, args.subset, list(sides.values()))
     return Rows(args.subset, dataset, model.task.references(model.data, args.subset, len(dataset)))
 
@@ -162,7 +163,7 @@ def _rows_of_file(args: argparse.Namespace, model: LoadedModel) -> Rows:
         cut = dataset.truncate(most_tokens(tokenizer, table.texts, own.max_tokens))
         if cut:
             print(f"{args.input}: {cut:,} rows cut to {own.max_tokens} tokens, as the data of the training")
-    return Rows(args.input, dataset, None if scanned.labels is None else _named(scanned.labels, spec))
+    return Rows(args.input, dataset, None if scanned.labels is None else named(scanned.labels, spec))
 
 
 def _check_task(sts: bool, model: LoadedModel, spec: SentenceSpec, name: str) -> None:
@@ -179,11 +180,6 @@ def _check_task(sts: bool, model: LoadedModel, spec: SentenceSpec, name: str) ->
             f"checkpoint `{model.path}` was trained on rows of {model.task.spec.texts} texts, {name} has {spec.texts}"
         )
     check_same_task(model.task.spec, spec, (f"checkpoint `{model.path}`", name))
-
-
-def _named(targets: Any, spec: SentenceSpec) -> list[Any]:
-    values = targets.tolist()
-    return [spec.names[value] for value in values] if spec.kind == CLASSES else values
 
 
 # ---------------------------------------------------------------- predictions

@@ -6,7 +6,6 @@ docs/store_format.md describes the columns. ``store import`` reads them.
 import argparse
 import importlib
 import json
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,13 +14,14 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
+from fairseq_bert_kd.output_files import whole_file
 from fairseq_bert_kd.storage.header import Header, header_fields
 from fairseq_bert_kd.storage.schema import SCORED, ChunkData, empty_records
 from fairseq_bert_kd.storage.topk import TopKInfo
 from fairseq_bert_kd.storage.topk_store import TopKReader
 
 HELP = "write a top-k store as an Arrow or Parquet table, for analysis with pandas"
-EPILOG = """example: fairseq-bert-kd store export data-bin/train.de-en.en.topk teacher.parquet
+EXAMPLE = """example: fairseq-bert-kd store export data-bin/train.de-en.en.topk teacher.parquet
 
 One row per target position: sentence, position, status, source_hash, target_hash, topk_ids, topk_tokens, topk_logits
 (minus the row's best), log_normaliser_at_T for each temperature, gold and sample columns where stored. A sentence that
@@ -36,7 +36,6 @@ INSTALL = "pip install pyarrow"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.epilog, parser.formatter_class = EPILOG, argparse.RawDescriptionHelpFormatter
     parser.add_argument("store", help="a store, or one shard of it")
     parser.add_argument("out", help=f"table to write, ending in {', '.join(SUFFIXES)}")
     parser.add_argument("--no-tokens", action="store_true", help="leave out the columns of pieces")
@@ -153,18 +152,15 @@ def main(args: argparse.Namespace) -> None:
     reader = TopKReader(args.store, shard=True)
     symbols = None if args.no_tokens else reader.symbols()
     table = Table(arrow, reader.header, symbols, plain=out.suffix == ".parquet")
-    work, rows = out.with_name(out.name + ".partial"), 0
-    try:
-        with (
-            open_writer(arrow, work, out.suffix, table.schema) as writer,
-            tqdm(total=reader.header.layout.chunks, unit="chunk", desc="export") as progress,
-        ):
-            for local in range(reader.header.layout.chunks):
-                batch = table.batch(reader.sentences(local).start, reader.checked_chunk(local))
-                writer.write_batch(batch)
-                rows += batch.num_rows
-                progress.update()
-        os.replace(work, out)
-    finally:
-        work.unlink(missing_ok=True)
+    rows = 0
+    with (
+        whole_file(out) as temporary,
+        open_writer(arrow, temporary, out.suffix, table.schema) as writer,
+        tqdm(total=reader.header.layout.chunks, unit="chunk", desc="export") as progress,
+    ):
+        for local in range(reader.header.layout.chunks):
+            batch = table.batch(reader.sentences(local).start, reader.checked_chunk(local))
+            writer.write_batch(batch)
+            rows += batch.num_rows
+            progress.update()
     print(f"{out}: {out.stat().st_size:,} bytes, {rows:,} rows of {len(reader):,} sentences")

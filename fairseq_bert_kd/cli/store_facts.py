@@ -30,13 +30,9 @@ def facts_of_origin(header: Header, data: str) -> Iterator[Fact]:
 
 def fact_of_sentences(header: Header) -> Fact:
     """Sentences, and why some are missing."""
-    assert header.summary is not None
-    missing = {name: count for name, count in header.summary["missing_sentences"].items() if count}
+    missing = header.missing
     reasons = f" ({', '.join(f'{count:,} {name}' for name, count in missing.items())})" if missing else ""
-    return (
-        "sentences",
-        f"{header.layout.sentences:,}, of them {sum(missing.values()):,} missing{reasons}",
-    )
+    return "sentences", f"{header.layout.sentences:,}, of them {sum(missing.values()):,} missing{reasons}"
 
 
 def fact_of_versions(header: Header) -> Fact:

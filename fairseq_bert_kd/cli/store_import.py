@@ -28,7 +28,7 @@ from fairseq_bert_kd.storage.topk import MASK_PLANS, STRIDED_PLAN, TopKInfo
 from fairseq_bert_kd.storage.topk_store import DEFAULT_NAME, TopKWriter, store_path
 
 HELP = "write a store from an Arrow or Parquet table of a teacher's best pieces and their logits"
-EPILOG = """example: fairseq-bert-kd store import teacher.parquet --data data-bin --source-lang de --target-lang en
+EXAMPLE = """example: fairseq-bert-kd store import teacher.parquet --data data-bin --source-lang de --target-lang en
 
 The table has one row per target position, sorted by sentence and position; end of sentence is a position. Columns:
   sentence, position   integers, from 0
@@ -54,7 +54,6 @@ OF_TEACHER = (
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.epilog, parser.formatter_class = EPILOG, argparse.RawDescriptionHelpFormatter
     parser.add_argument("table", help=f"table to read, ending in {', '.join(SUFFIXES)}")
     parser.add_argument(
         "--data",

@@ -23,7 +23,6 @@ EXAMPLE = """examples:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.epilog = EXAMPLE
     parser.add_argument(
         "shards", nargs="+", metavar="SHARD", help="all shards, or the stores of all folds, in any order"
     )
@@ -51,14 +50,13 @@ def main(args: argparse.Namespace) -> None:
     total = sum(layout.ends["records"] - layout.starts["records"] for layout in layouts)
     with progress_bar(f"merge {output.name}", total) as bar:
         merge = merge_folds if of_folds else merge_shards
-        summary = merge(shards, output, args.overwrite, bar.update)
+        merge(shards, output, args.overwrite, bar.update)
     kind = "folds" if of_folds else "shards"
     done = "was complete already" if was_there else f"merged from {len(shards)} {kind}"
-    missing, layout = sum(summary["missing_sentences"].values()), open_header(output, SCHEMAS).layout
-    rows, sentences = layout.rows, layout.sentences
-    print(
-        printable(f"{output}: {done}: {sentences:,} sentences, {rows:,} rows, {missing:,} sentences missing")
-    )
+    written = open_header(output, SCHEMAS)
+    layout, missing = written.layout, sum(written.missing.values())
+    counts = f"{layout.sentences:,} sentences, {layout.rows:,} rows, {missing:,} sentences missing"
+    print(printable(f"{output}: {done}: {counts}"))
     if args.remove_shards:
         if was_there and (problems := verify_store(output)):
             raise ValueError(

@@ -1,14 +1,8 @@
 """``fairseq-bert-kd store stat``: the header of a store, and statistics of its rows."""
 
 import argparse
-import importlib
-from pathlib import Path
 
-from fairseq_bert_kd.storage.header import open_header
-from fairseq_bert_kd.storage.known_schemas import SCHEMAS
-from fairseq_bert_kd.storage.smoothing_store import SentenceSmoothingInfo, SourceSmoothingInfo
-from fairseq_bert_kd.storage.topk import TopKInfo
-from fairseq_bert_kd.storage.vector_store import VectorInfo
+from fairseq_bert_kd.cli.store_tools import module_for
 
 HELP = """Print the header of a store and statistics of its rows. Of token rows: how much of the teacher's probability they hold,
 and which k and temperature fit. Of sentence vectors: their mean length, and the mean cosine of random pairs. Reads a sample;
@@ -16,17 +10,9 @@ and which k and temperature fit. Of sentence vectors: their mean length, and the
 EXAMPLE = """examples:
   fairseq-bert-kd store stat data-bin/train.de-en.en.topk --rows 0
   fairseq-bert-kd store stat data-corpus/train.sentences.vec"""
-# schema -> module whose ``main(args)`` prints it
-MODULES = {
-    TopKInfo.schema: "fairseq_bert_kd.cli.store_stat_topk",
-    SourceSmoothingInfo.schema: "fairseq_bert_kd.cli.store_stat_topk",
-    SentenceSmoothingInfo.schema: "fairseq_bert_kd.cli.store_stat_topk",
-    VectorInfo.schema: "fairseq_bert_kd.cli.store_stat_vectors",
-}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.epilog = EXAMPLE
     parser.add_argument("store", metavar="STORE", help="store, or a shard of one")
     parser.add_argument(
         "--rows",
@@ -42,5 +28,4 @@ def main(args: argparse.Namespace) -> None:
     """Print the store with the module of its schema; raises as `open_header`, and ValueError for a negative ``--rows``."""
     if args.rows < 0:
         raise ValueError(f"--rows must be at least 0 (all), got {args.rows}; the default is 1000000")
-    schema = open_header(Path(args.store), SCHEMAS).info.schema
-    importlib.import_module(MODULES[schema]).main(args)
+    module_for("stat", args.store).main(args)

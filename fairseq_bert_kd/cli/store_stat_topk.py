@@ -65,8 +65,7 @@ def main(args: argparse.Namespace) -> None:
 
 def _facts(header: Header) -> Iterator[tuple[str, str]]:
     info: Any = header.info
-    layout, summary = header.layout, header.summary
-    assert summary is not None
+    layout, summary = header.layout, header.finished
     yield from _origin(header)
     how = [word for word in (info.precision, info.device and f"on {info.device}") if word]
     how += [f"batches of {info.max_tokens:,} tokens"] if info.max_tokens else []
@@ -207,8 +206,7 @@ def _advice(stat: RowStat) -> Iterator[str]:
 def as_json(reader: TopKReader, stat: RowStat) -> dict[str, Any]:
     """Header and statistics as plain values; NaN and infinity do not occur."""
     header = reader.header
-    assert header.summary is not None
-    nll = header.summary["gold_nll"]
+    nll = header.finished["gold_nll"]
     perplexity = None if nll is None or nll >= 700 else math.exp(nll)  # beyond it is infinite
     return {
         "path": str(reader.path),

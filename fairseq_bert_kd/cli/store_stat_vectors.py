@@ -41,8 +41,7 @@ def _facts(reader: VectorReader) -> Iterator[tuple[str, str]]:
 
 def _not_finite(reader: VectorReader) -> float:
     """Share of sentences whose vector was not finite."""
-    assert reader.header.summary is not None
-    return reader.header.summary["missing_sentences"]["not_finite"] / max(len(reader), 1)
+    return reader.header.missing.get("not_finite", 0) / max(len(reader), 1)
 
 
 def _lines(stat: VectorStat) -> Iterator[str]:

@@ -1,7 +1,9 @@
 """``fairseq-bert-kd store``: tools for teacher stores, each in a module of its own."""
 
 import argparse
+import importlib
 import sys
+from pathlib import Path
 from typing import Any
 
 from tqdm import tqdm
@@ -9,6 +11,9 @@ from tqdm import tqdm
 from fairseq_bert_kd.cli import dispatch
 from fairseq_bert_kd.cli.dispatch import Command
 from fairseq_bert_kd.report.formatting import visible
+from fairseq_bert_kd.storage.header import open_header
+from fairseq_bert_kd.storage.known_schemas import SCHEMAS
+from fairseq_bert_kd.storage.topk import TopKInfo
 
 PROG = "fairseq-bert-kd store"
 HELP = "show, check, join and convert the files that `fairseq-bert-kd dump` writes"
@@ -47,6 +52,13 @@ def main(args: argparse.Namespace) -> int:
         get_parser().print_help()
         return 2
     return dispatch.run(TOOLS, PROG, [args.command, *args.arguments])
+
+
+def module_for(tool: str, store: str) -> Any:
+    """The module with the ``main(args)`` of a tool, "show" or "stat", for a store's kind of rows; raises as `open_header`."""
+    info = open_header(Path(store), SCHEMAS).info
+    rows = "topk" if isinstance(info, TopKInfo) else "vectors"
+    return importlib.import_module(f"fairseq_bert_kd.cli.store_{tool}_{rows}")
 
 
 def progress_bar(description: str, total: int) -> Any:

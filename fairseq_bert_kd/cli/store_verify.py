@@ -19,7 +19,6 @@ EXAMPLE = """examples:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.epilog = EXAMPLE
     parser.add_argument("stores", nargs="+", metavar="STORE", help="teacher store, or a shard of one")
     parser.add_argument(
         "--data",
@@ -55,8 +54,7 @@ def _verify(path: Path, data: str | None) -> int:
 
 def _counts(path: Path, data: str | None) -> str:
     header = open_header(path, SCHEMAS)
-    assert header.summary is not None
-    layout, missing = header.layout, sum(header.summary["missing_sentences"].values())
+    layout, missing = header.layout, sum(header.missing.values())
     shard = f"shard {header.shard}, " if header.shard.count > 1 else ""
     belongs = f", belongs to {data}" if data is not None else ""
     return (

@@ -14,6 +14,7 @@ from typing import BinaryIO
 
 from tqdm import tqdm
 
+from fairseq_bert_kd.output_files import whole_file
 from fairseq_bert_kd.text_lines import STANDARD_STREAM, batches, open_lines
 from fairseq_bert_kd.tokenization.hf_tokenizer import HfTokenizer
 from fairseq_bert_kd.tokenization.piece_codecs import BYTE_SYMBOL
@@ -32,8 +33,6 @@ Encode = Callable[[Iterable[list[str]]], Iterator[tuple[bytes, Counts]]]  # see 
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.formatter_class = argparse.RawDescriptionHelpFormatter
-    parser.epilog = EXAMPLE
     parser.add_argument(
         "--tokenizer", required=True, metavar="PATH", help="folder or hub name of the teacher's tokenizer"
     )
@@ -132,6 +131,11 @@ def check_options(args: argparse.Namespace) -> None:
         )
     if args.full_dictionary == STANDARD_STREAM:
         raise ValueError("--full-dictionary must be a file, got `-`. Give the name of a file to write.")
+    _check_files(args)
+
+
+def _check_files(args: argparse.Namespace) -> None:
+    """Check that the inputs are there and the outputs can be written; raises as `main`."""
     inputs = {os.path.realpath(name) for name in args.input if name != STANDARD_STREAM}
     for name in args.input:
         if name != STANDARD_STREAM and (not os.path.exists(name) or os.path.isdir(name)):
@@ -166,15 +170,8 @@ def _output(name: str) -> Iterator[BinaryIO]:
         yield sys.stdout.buffer
         sys.stdout.buffer.flush()
         return
-    target = os.path.realpath(name)  # a link stays a link: what it points to is replaced
-    temporary = f"{target}.{os.getpid()}.tmp"
-    try:
-        with open(temporary, "wb") as stream:
-            yield stream
-        os.replace(temporary, target)
-    finally:
-        with contextlib.suppress(FileNotFoundError):  # it has its name
-            os.remove(temporary)
+    with whole_file(name) as temporary, open(temporary, "wb") as stream:
+        yield stream
 
 
 def _encoded(

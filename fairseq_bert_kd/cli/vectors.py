@@ -13,13 +13,12 @@ from fairseq_bert_kd.cli.dump_options import (
     parse_shard,
 )
 from fairseq_bert_kd.cli.run_dump import (
-    MAX_TOKENS,
     check_same_stores,
     chosen_device,
     chosen_precision,
-    device_name,
+    computed_how,
     dump_split,
-    tool_versions,
+    short_name,
 )
 from fairseq_bert_kd.cli.store_folder import add_store_dir
 from fairseq_bert_kd.modules.declared_vector import declared_vector
@@ -47,7 +46,6 @@ EXAMPLE = """examples:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.epilog = EXAMPLE
     parser.add_argument(
         "data",
         help="folder of single sentences that `prepare-sentences` wrote, or several separated by colons; stores go into them, "
@@ -107,6 +105,7 @@ def encode_all(args: argparse.Namespace, rank: int, world_size: int) -> None:
     folders = args.data.split(":")
     store_dirs = store_folders(folders, args.store_dir, "--store-dir")
     specs = {folder: _single_sentences(folder) for folder in folders}
+    name = short_name(args.encoder_model) if Path(args.encoder_model).exists() else args.encoder_model
     device, shard = chosen_device(args), parse_shard(args.shard)
     precision, dumps = chosen_precision(args, device), []
     for folder, store_dir in zip(folders, store_dirs, strict=True):
@@ -122,19 +121,15 @@ def encode_all(args: argparse.Namespace, rank: int, world_size: int) -> None:
             sides = open_sides(sentence_files(folder, subset, [SIDE]), subset)
             info = VectorInfo(
                 split=subset,
-                teacher=_name(args.encoder_model),
+                teacher=name,
                 teacher_digest=digest,
-                versions=tool_versions(),
                 tokenizer_digest=specs[folder].tokenizer,
-                precision=precision,
-                device=device_name(device),
-                max_tokens=args.max_tokens or MAX_TOKENS[device.type],
-                chunk_sentences=args.chunk_sentences,
                 width=width,
                 dtype=args.dtype,
                 vector=vector,
                 dictionary_digest=specs[folder].dictionary,
                 similarity=similarity,
+                **computed_how(args, precision, device),
             )
             dump = VectorDump(model, sides, info, loaded.task.dictionary.pad(), device)
             dumps.append((dump, vector_store_path(store_dir, subset, args.name)))
@@ -151,11 +146,6 @@ def _single_sentences(folder: str) -> SentenceSpec:
             f"rows of `{folder}` have {spec.texts} texts; vectors are of single sentences: prepare them with --task plain"
         )
     return spec
-
-
-def _name(path: str) -> str:
-    """A teacher's name in a store's header."""
-    return "/".join(Path(path).absolute().parts[-2:]) if Path(path).exists() else path
 
 
 def _vector(
@@ -194,10 +184,8 @@ def _declared(args: argparse.Namespace) -> tuple[str | None, str]:
 def report(path: Path) -> None:
     """Print the contents of the store."""
     reader = VectorReader(path, shard=True)
-    info, layout, summary = reader.info, reader.header.layout, reader.header.summary
-    assert summary is not None
-    missing = {name: count for name, count in summary["missing_sentences"].items() if count}
-    why = "".join(f", {count:,} {name.replace('_', ' ')}" for name, count in missing.items())
+    info, layout, summary = reader.info, reader.header.layout, reader.header.finished
+    why = "".join(f", {count:,} {name.replace('_', ' ')}" for name, count in reader.header.missing.items())
     length = summary["mean_length"]
     print(
         f"{path}: {layout.file_bytes:,} bytes, {summary['scored_rows']:,} vectors `{info.vector}` of {info.width} numbers in "

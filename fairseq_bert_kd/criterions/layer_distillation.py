@@ -270,7 +270,7 @@ class LayerDistillationCriterion(FairseqCriterion):
         hidden, scores, relations = (dict(kind).get(layer) for kind in pairs)
         as_released = str(self.cfg.layer_loss_positions) == ALL
         if scores is not None and as_released:
-            yield "attention", score_mse(student.scores(layer), teacher.scores(scores), None, tokens)
+            yield "attention", score_mse(student.scores(layer), teacher.scores(scores), tokens)
         elif scores is not None:
             pair = student.take_queries_and_keys(layer), teacher.take_queries_and_keys(scores)
             yield "attention", projected_score_mse(*pair, self.task.teacher.heads, tokens)

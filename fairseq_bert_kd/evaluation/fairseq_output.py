@@ -32,7 +32,51 @@ def read_hypotheses(path: str | Path, expected: int, pieces: bool = False) -> li
             consecutive), a line is cut in its middle, or there are no hypotheses at all.
     """
     prefix = "H-" if pieces else "D-"
-    hypotheses: dict[int, str] = {}
+    hypotheses, ended = _read_hypotheses(path, prefix)
+    if not hypotheses:
+        raise ValueError(
+            f"`{path}` has no `{prefix}` lines; give the output of fairseq-generate (without --quiet)"
+        )
+    missing = sorted(set(range(expected)) - set(hypotheses))
+    beyond = sorted(set(hypotheses) - set(range(expected)))
+    if missing:
+        raise ValueError(
+            f"`{path}` translates {len(hypotheses)} of {expected} sentences, first missing: {missing[0]}. "
+            f"Likely {' Or '.join(_causes(missing, expected, ended))}"
+        )
+    if beyond:
+        raise ValueError(
+            f"`{path}` has sentence {beyond[0]}, the reference only {expected} lines; give its own reference"
+        )
+    return [hypotheses[index][0] for index in range(expected)]
+
+
+def read_nbest(path: str | Path) -> list[list[str]]:
+    """All hypotheses of every sentence, in corpus order, the best one first.
+
+    Args:
+        path: output of ``fairseq-generate --nbest N``.
+
+    Raises:
+        ValueError: a broken line, no hypotheses, several outputs in one file, or a sentence that is missing.
+    """
+    lists, _ = _read_hypotheses(path, "D-")
+    if not lists:
+        raise ValueError(
+            f"`{path}` has no `D-` lines; give the output of fairseq-generate --nbest N (without --quiet)"
+        )
+    if missing := sorted(set(range(max(lists) + 1)) - set(lists)):
+        raise ValueError(f"`{path}` has no output for sentence {missing[0]}; decode again")
+    return [lists[index] for index in range(len(lists))]
+
+
+def _read_hypotheses(path: str | Path, prefix: str) -> tuple[dict[int, list[str]], bool]:
+    """Hypotheses by sentence, each sentence's in the file's order, and whether the file has the last line of a finished run.
+
+    Raises:
+        ValueError: a broken line, or a sentence in two places.
+    """
+    hypotheses: dict[int, list[str]] = {}
     last, ended = -1, False
     for line in open_lines(path, keep_ends=True):
         ended = ended or line.startswith(LAST_LINE)
@@ -50,59 +94,9 @@ def read_hypotheses(path: str | Path, expected: int, pieces: bool = False) -> li
                 f"`{path}` has sentence {index} in two places, so it holds more than one output; decode again into "
                 "another file"
             )
-        hypotheses.setdefault(index, fields[2])  # the best hypothesis of an n-best list comes first
+        hypotheses.setdefault(index, []).append(fields[2])
         last = index
-    if not hypotheses:
-        raise ValueError(
-            f"`{path}` has no `{prefix}` lines; give the output of fairseq-generate (without --quiet)"
-        )
-    missing = sorted(set(range(expected)) - set(hypotheses))
-    beyond = sorted(set(hypotheses) - set(range(expected)))
-    if missing:
-        raise ValueError(
-            f"`{path}` translates {len(hypotheses)} of {expected} sentences, first missing: {missing[0]}. "
-            f"Likely {' Or '.join(_causes(missing, expected, ended))}"
-        )
-    if beyond:
-        raise ValueError(
-            f"`{path}` has sentence {beyond[0]}, the reference only {expected} lines; give its own reference"
-        )
-    return [hypotheses[index] for index in range(expected)]
-
-
-def read_nbest(path: str | Path) -> list[list[str]]:
-    """All hypotheses of every sentence, in corpus order, the best one first.
-
-    Args:
-        path: output of ``fairseq-generate --nbest N``.
-
-    Raises:
-        ValueError: a broken line, no hypotheses, several outputs in one file, or a sentence that is missing.
-    """
-    lists: dict[int, list[str]] = {}
-    last: int | None = None
-    for line in open_lines(path, keep_ends=True):
-        if not line.startswith("D-"):
-            continue
-        fields = line.rstrip("\r\n").split("\t", 2)
-        if len(fields) < 3 or not fields[0][2:].isdecimal() or not line.endswith("\n"):
-            raise ValueError(
-                f"`{path}` has a broken line {line.rstrip()!r}; the run was cut short: decode again"
-            )
-        index = int(fields[0][2:])
-        if index in lists and index != last:
-            raise ValueError(
-                f"`{path}` has sentence {index} in two places, so it holds more than one output; decode again into another file"
-            )
-        lists.setdefault(index, []).append(fields[2])
-        last = index
-    if not lists:
-        raise ValueError(
-            f"`{path}` has no `D-` lines; give the output of fairseq-generate --nbest N (without --quiet)"
-        )
-    if missing := sorted(set(range(max(lists) + 1)) - set(lists)):
-        raise ValueError(f"`{path}` has no output for sentence {missing[0]}; decode again")
-    return [lists[index] for index in range(len(lists))]
+    return hypotheses, ended
 
 
 def read_undecoded_targets(path: str | Path) -> list[str]:

@@ -165,32 +165,29 @@ class _HiddenMse(torch.autograd.Function):
         return (gradient * grad).to(dtype), (matrix_gradient * grad).to(weight_dtype), bias, None, None
 
 
-def score_mse(student: Tensor, teacher: Tensor, valid: Tensor | None, tokens: Tensor) -> Tensor:
+def score_mse(student: Tensor, teacher: Tensor, tokens: Tensor) -> Tensor:
     """Mean squared difference of attention scores before softmax, over heads and pairs of positions (TinyBERT, Section 3).
+
+    As in the released code padding counts too: scores of its keys, and others up to -100, are 0 on both sides.
 
     Args:
         student: ``(B, heads, L, L)``, by query and key.
         teacher: the same.
-        valid: ``(B, L)`` bool, positions that count as query and as key; None for all, and then scores of keys outside
-            ``tokens``, and others up to -100, are 0 on both sides, as in the released code.
         tokens: ``(B, L)`` bool, False on padding.
 
     Returns:
         ``(B,)``.
     """
-    student, teacher = student.float(), teacher.float()
-    if valid is None:
-        keys = tokens[:, None, None, :]
-        student, teacher = (
-            scores.masked_fill(~keys | (scores <= MASKED_SCORE), 0.0) for scores in (student, teacher)
-        )
-        return (student - teacher).square().mean(dim=(1, 2, 3))
-    by_query = _mean((student - teacher).square().mean(dim=1), valid[:, None, :])  # (B, L)
-    return _mean(by_query, valid)
+    padding = ~tokens[:, None, None, :]  # of keys
+    student, teacher = (
+        scores.masked_fill(padding | (scores <= MASKED_SCORE), 0.0)
+        for scores in (student.float(), teacher.float())
+    )
+    return (student - teacher).square().mean(dim=(1, 2, 3))
 
 
 def projected_score_mse(student: Projected, teacher: Projected, heads: int, valid: Tensor) -> Tensor:
-    """`score_mse` of valid positions from queries and keys, without ever holding the scores of a whole batch.
+    """`score_mse` of valid positions alone, from queries and keys, without ever holding the scores of a whole batch.
 
     Scores and their gradient are made for a few sentences at a time, while they are in the processor's cache; what is kept
     for the backward pass is the gradient of queries and keys, which is smaller than scores by length / width of a head.

@@ -83,25 +83,6 @@ def sparse_text(
     return SmoothedText(smoothed, ids, weight * probs)
 
 
-def dense_mixtures(
-    embedding: Tensor, tokens: Tensor, logits: Tensor, weight: float, temperature: float = 1.0
-) -> Tensor:
-    """Embeddings mixed over the whole dictionary, as the equation is written; training uses the sparse form.
-
-    Args:
-        embedding: ``(dictionary, d)``.
-        tokens: ``(n,)`` int64 original ids.
-        logits: ``(n, dictionary)`` of the masked language model.
-        weight: lambda.
-        temperature: T.
-
-    Returns:
-        ``(n, d)``.
-    """
-    probs = (logits / temperature).softmax(dim=-1)
-    return weight * (probs @ embedding) + (1.0 - weight) * embedding[tokens]
-
-
 def common_text(common: Tensor, smoothed: Tensor, weight: float) -> SmoothedText:
     """The same distribution at every position, a control.
 
@@ -126,26 +107,6 @@ def replaced_text(replaced: Tensor, symbol: int, smoothed: Tensor) -> SmoothedTe
     return SmoothedText(smoothed, ids, replaced.float()[..., None])
 
 
-def mixtures(
-    embedding: Tensor, text: SmoothedText, tokens: Tensor, to_rows: Optional[Tensor] = None
-) -> Tensor:
-    """Embeddings of the smoothed positions.
-
-    Args:
-        embedding: ``(vocabulary, d)``, the student's; both terms give it a gradient.
-        text: what stands there.
-        tokens: ``(batch, text_len)`` int64 original ids of the dictionary.
-        to_rows: ``(dictionary,)`` int64 row of ``embedding`` for each id; None where they are the same.
-
-    Returns:
-        ``(smoothed positions, d)`` in row-major order.
-    """
-    rows, weights = _bags(text, tokens, text.smoothed.nonzero(as_tuple=True), to_rows)
-    mixed = F.embedding_bag(rows, embedding, per_sample_weights=weights.to(embedding.dtype), mode="sum")
-    common = _common_part(embedding, text, to_rows)
-    return mixed if common is None else mixed + common
-
-
 def smooth_embeddings(
     embedding: Tensor,
     rows: Tensor,
@@ -159,12 +120,12 @@ def smooth_embeddings(
     All positions are read by one lookup: two would each make a gradient of the whole embedding, and add them.
 
     Args:
-        embedding: see `mixtures`.
+        embedding: ``(vocabulary, d)``, the student's; all terms of a mixture give it a gradient.
         rows: ``(batch, input_len)`` int64 row of ``embedding`` for each position of the input.
         text: what stands in the place of the text.
-        tokens: ``(batch, text_len)`` int64.
+        tokens: ``(batch, text_len)`` int64 original ids of the dictionary.
         columns: ``(batch, text_len)`` int64 input position of each token; None where the input is the text.
-        to_rows: see `mixtures`.
+        to_rows: ``(dictionary,)`` int64 row of ``embedding`` for each id; None where they are the same.
 
     Returns:
         ``(batch, input_len, d)``; positions that are not smoothed have their row exactly.
@@ -202,7 +163,7 @@ def _bags(
         text: what stands there.
         tokens: ``(batch, text_len)`` int64.
         at: sentence and place of each smoothed position.
-        to_rows: see `mixtures`.
+        to_rows: see `smooth_embeddings`.
     """
     weights = text.weights[at]
     rest = (1.0 - text.common_weight - weights.sum(dim=1, keepdim=True)).clamp(min=0.0)

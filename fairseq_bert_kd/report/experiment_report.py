@@ -37,12 +37,11 @@ from fairseq_bert_kd.report.read_experiment import (
     text_digests,
     training_pairs,
 )
+from fairseq_bert_kd.report.read_further_scores import FurtherScores, read_further_scores
 from fairseq_bert_kd.report.read_logs import TrainingLog, read_student_logs, read_teacher_logs
 from fairseq_bert_kd.report.read_scores import (
-    FurtherScores,
     ScoredOutputs,
     note_same_outputs,
-    read_further_scores,
     read_outputs,
 )
 from fairseq_bert_kd.report.read_stores import (

@@ -50,30 +50,27 @@ def draw_curves(axes: Any, curves: Sequence[SystemCurve], perplexity: bool, firs
 
 def draw_lengths(axes: Any, bins: Sequence[LengthBin], unit: str) -> None:
     """The gain of each bin with its confidence interval."""
-    gains = [item.gain for item in bins]
-    low = [max(item.gain - item.low, 0) for item in bins]
-    high = [max(item.high - item.gain, 0) for item in bins]
-    axes.axhline(0, color=MUTED, linewidth=1)
-    axes.errorbar(range(len(bins)), gains, yerr=[low, high], fmt="o", capsize=4, color=SERIES[1])
-    axes.set_xlim(-0.4, len(bins) - 0.6)
-    axes.set_xticks(
-        range(len(bins)), [f"{item.shortest}–{item.longest}\nn = {item.sentences:,}" for item in bins]
-    )
+    _draw_gains(axes, bins, [f"{item.shortest}–{item.longest}\nn = {item.sentences:,}" for item in bins])
     axes.set_xlabel("words of the reference")
     axes.set_ylabel(f"gain, {unit}")
 
 
 def draw_positions(axes: Any, bins: Sequence[PositionBin]) -> None:
     """The gain in each part of the references with its confidence interval."""
+    _draw_gains(axes, bins, [f"{item.first}–{item.last} %" for item in bins])
+    axes.set_xlabel("part of the reference")
+    axes.set_ylabel("gain, matched pairs per 100")
+
+
+def _draw_gains(axes: Any, bins: Sequence[LengthBin] | Sequence[PositionBin], names: Sequence[str]) -> None:
+    """Gains with their confidence intervals above the names of their bins."""
     gains = [item.gain for item in bins]
     low = [max(item.gain - item.low, 0) for item in bins]
     high = [max(item.high - item.gain, 0) for item in bins]
     axes.axhline(0, color=MUTED, linewidth=1)
     axes.errorbar(range(len(bins)), gains, yerr=[low, high], fmt="o", capsize=4, color=SERIES[1])
     axes.set_xlim(-0.4, len(bins) - 0.6)
-    axes.set_xticks(range(len(bins)), [f"{item.first}–{item.last} %" for item in bins])
-    axes.set_xlabel("part of the reference")
-    axes.set_ylabel("gain, matched pairs per 100")
+    axes.set_xticks(range(len(bins)), names)
 
 
 def draw_mass(axes: Any, masses: Mapping[float, Mapping[int, float]]) -> None:

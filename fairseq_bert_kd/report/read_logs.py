@@ -133,20 +133,24 @@ def read_training_log(path: str | Path) -> TrainingLog:
         FileNotFoundError: no such file.
     """
     log = TrainingLog()
-    series = {"train_inner": log.train, "valid": log.valid}
     with open(path, encoding="utf-8", errors="replace") as lines:
         for line in lines:
-            if not line.endswith("\n"):
-                continue  # cut short: its last number may be half a number
-            if match := _LINE.search(line):
-                values = {name: float(value) for name, value in _PAIR.findall(match["values"])}
-                if values.get("num_updates", math.nan).is_integer():
-                    series[match["part"]][int(values["num_updates"])] = values
-            elif match := _DONE.search(line):
-                log.seconds = float(match["seconds"])
-            elif "| begin training epoch " in line:
-                log.seconds = None  # started again
+            if line.endswith("\n"):  # else it is cut short, and its last number may be half a number
+                _take_line(log, line)
     return log
+
+
+def _take_line(log: TrainingLog, line: str) -> None:
+    """Add what a line says to a log."""
+    if match := _LINE.search(line):
+        values = {name: float(value) for name, value in _PAIR.findall(match["values"])}
+        if values.get("num_updates", math.nan).is_integer():
+            series = log.valid if match["part"] == "valid" else log.train
+            series[int(values["num_updates"])] = values
+    elif match := _DONE.search(line):
+        log.seconds = float(match["seconds"])
+    elif "| begin training epoch " in line:
+        log.seconds = None  # started again
 
 
 def read_student_logs(experiment: Experiment, notes: Notes) -> dict[str, TrainingLog]:

@@ -46,23 +46,19 @@ class StoreStat:
     @property
     def gold_accuracy(self) -> float | None:
         """Share of the training targets, each masked once, that the teacher predicts; None if not known."""
-        return self._summary["gold_accuracy"]
+        return self.reader.header.finished["gold_accuracy"]
 
     @property
     def gold_perplexity(self) -> float | None:
         """Perplexity of the training targets, each masked once; None if not known."""
-        nll = self._summary["gold_nll"]
+        nll = self.reader.header.finished["gold_nll"]
         return None if nll is None or nll >= 700 else math.exp(nll)
 
     @property
     def scored_share(self) -> float:
         """Share of positions that the teacher scored, 0 to 1."""
-        return self._summary["scored_rows"] / max(self.reader.header.layout.rows, 1)
-
-    @property
-    def _summary(self) -> dict[str, Any]:
-        assert self.reader.header.summary is not None
-        return self.reader.header.summary
+        header = self.reader.header
+        return header.finished["scored_rows"] / max(header.layout.rows, 1)
 
 
 def store_files(experiment: Experiment) -> Iterator[tuple[str, Path]]:

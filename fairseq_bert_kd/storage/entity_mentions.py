@@ -9,7 +9,6 @@ its rows and of its files.
 
 import hashlib
 import json
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -17,6 +16,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from fairseq_bert_kd.output_files import whole_file, write_text
 from fairseq_bert_kd.storage.fairseq_data import IndexedTokens
 
 FILE = "entities.json"
@@ -168,10 +168,7 @@ def write_mentions(
         array = np.array(listed, np.int64).reshape(-1, 2)
         stated[split]["types"] = _save(types_path(folder, split), array) if len(array) else None
     described = {"format": FORMAT, "vectors": digest, "span": span, "types": names, "splits": stated}
-    path = Path(folder) / FILE
-    temporary = path.with_name(f"{FILE}.{os.getpid()}.tmp")
-    temporary.write_text(json.dumps(described, indent=1) + "\n", encoding="utf-8")
-    os.replace(temporary, path)
+    write_text(Path(folder) / FILE, json.dumps(described, indent=1) + "\n")
 
 
 def kept_splits(folder: str | Path, digest: str, span: str) -> dict[str, dict[str, Any]]:
@@ -183,10 +180,9 @@ def kept_splits(folder: str | Path, digest: str, span: str) -> dict[str, dict[st
 
 
 def _save(path: Path, array: NDArray[np.int64]) -> str:
-    """Write an array under a temporary name first; return its digest."""
-    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp.npy")
-    np.save(temporary, array)
-    os.replace(temporary, path)
+    """Write an array; return its digest."""
+    with whole_file(path) as temporary, open(temporary, "wb") as file:
+        np.save(file, array)
     return _array_digest(array)
 
 

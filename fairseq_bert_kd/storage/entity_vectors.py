@@ -1,13 +1,13 @@
 """Vectors of entities on disk: a safetensors file, and their ids beside it, one per line."""
 
 import hashlib
-import os
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
+from fairseq_bert_kd.output_files import whole_file
 from fairseq_bert_kd.text_lines import open_lines
 
 TENSOR = "entities"
@@ -104,16 +104,7 @@ def write_entity_vectors(
     """Write vectors and ids under temporary names, then give them their own."""
     from safetensors.numpy import save_file
 
-    path = Path(path)
-    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-    named = ids_path(path)
-    temporary_ids = named.with_name(f"{named.name}.{os.getpid()}.tmp")
     tensors = {TENSOR: vectors.vectors} | ({} if relations is None else {RELATIONS: relations})
-    try:
+    with whole_file(path) as temporary, whole_file(ids_path(path)) as temporary_ids:
         save_file(tensors, str(temporary), metadata={IDS: _ids_digest(vectors.ids)})
         temporary_ids.write_text("".join(f"{name}\n" for name in vectors.ids), encoding="utf-8")
-        os.replace(temporary_ids, named)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
-        temporary_ids.unlink(missing_ok=True)

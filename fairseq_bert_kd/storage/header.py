@@ -92,6 +92,17 @@ class Header:
     digest: str = ""
     table_digest: str = ""
 
+    @property
+    def finished(self) -> dict[str, Any]:
+        """The summary of a finished file."""
+        assert self.summary is not None
+        return self.summary
+
+    @property
+    def missing(self) -> dict[str, int]:
+        """Sentences without rows of a finished file, by the reasons that occur."""
+        return {name: count for name, count in self.finished["missing_sentences"].items() if count}
+
 
 def make_layout(
     info: StoreInfo, header_bytes: int, blob_bytes: Mapping[str, int], sentences: int, rows: int
@@ -161,8 +172,36 @@ def read_header(file: BinaryIO, path: Path, schemas: Schemas, unfinished: bool =
     Raises:
         ValueError: not a store, another version or schema, damaged, or of a wrong size.
     """
-    schema = schema_by_name(path, schemas)
-    size = os.fstat(file.fileno()).st_size
+    schema, size = schema_by_name(path, schemas), os.fstat(file.fileno()).st_size
+    version, area, digest = _read_area(file, path, size, schema, unfinished)
+    try:
+        values = json.loads(area.decode("utf-8"))
+        name = values["schema"] if version > 2 else UNNAMED_SCHEMA
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        raise damaged(path, _not_understood(error), schema) from error
+    found = next((known for known in schemas if known.schema == name), None)
+    if found is None:
+        needed = " or ".join(known.schema for known in schemas)
+        raise OtherSchemaError(
+            f"store {path} holds {name}, {needed} are needed; give a store that `{schema.command}` wrote, or upgrade "
+            "fairseq-bert-kd"
+        )
+    try:
+        header = _parse(values, found, len(area), digest.hex())
+        if version != found.version:
+            raise ValueError(f"{name} are of format version {found.version}, got {version}")
+        if (header.summary is None) != unfinished:
+            raise ValueError("its summary does not fit its magic")
+    except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
+        raise damaged(path, _not_understood(error), found) from error
+    _check_size(path, size, header.layout.file_bytes, found)
+    return header
+
+
+def _read_area(
+    file: BinaryIO, path: Path, size: int, schema: type[StoreInfo], unfinished: bool
+) -> tuple[int, bytes, bytes]:
+    """Format version, JSON area and digest of a file of ``size`` bytes, the area proven; raises as `read_header`."""
     prefix = file.read(_PREFIX.size)
     magic = prefix[: len(MAGIC)]
     if magic != (WORK_MAGIC if unfinished else MAGIC):
@@ -188,28 +227,7 @@ def read_header(file: BinaryIO, path: Path, schemas: Schemas, unfinished: bool =
     area = file.read(header_bytes)
     if _header_digest(magic, version, area) != digest:
         raise damaged(path, "its header does not match the header's digest", schema)
-    try:
-        values = json.loads(area.decode("utf-8"))
-        name = values["schema"] if version > 2 else UNNAMED_SCHEMA
-    except (ValueError, KeyError, TypeError, RecursionError) as error:
-        raise damaged(path, _not_understood(error), schema) from error
-    found = next((known for known in schemas if known.schema == name), None)
-    if found is None:
-        needed = " or ".join(known.schema for known in schemas)
-        raise OtherSchemaError(
-            f"store {path} holds {name}, {needed} are needed; give a store that `{schema.command}` wrote, or upgrade "
-            "fairseq-bert-kd"
-        )
-    try:
-        header = _parse(values, found, header_bytes, digest.hex())
-        if version != found.version:
-            raise ValueError(f"{name} are of format version {found.version}, got {version}")
-        if (header.summary is None) != unfinished:
-            raise ValueError("its summary does not fit its magic")
-    except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
-        raise damaged(path, _not_understood(error), found) from error
-    _check_size(path, size, header.layout.file_bytes, found)
-    return header
+    return version, area, digest
 
 
 def schema_by_name(path: Path, schemas: Schemas) -> type[StoreInfo]:

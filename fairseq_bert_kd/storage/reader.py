@@ -86,8 +86,7 @@ class StoreReader(StoreFile):
     @property
     def missing_sentences(self) -> int:
         """Number of sentences that the teacher has not scored."""
-        assert self.header.summary is not None
-        return sum(self.header.summary["missing_sentences"].values())
+        return sum(self.header.missing.values())
 
     def rows(self, index: SupportsIndex) -> NDArray[Any]:
         """``(rows,)`` records of one sentence, a read-only view; fields as in the format's specification.

@@ -62,6 +62,11 @@ class SentenceSpec:
         """Numbers that a classification head gives: one per class, 1 for numbers, 0 for unlabelled data."""
         return 1 if self.kind == NUMBERS else len(self.names)
 
+    @property
+    def sides(self) -> list[str]:
+        """Sides of a row's texts: ``input0``, and ``input1`` for pairs."""
+        return [f"input{number}" for number in range(self.texts)]
+
     def to_json(self) -> str:
         """One line with sorted keys."""
         return json.dumps(asdict(self), sort_keys=True, ensure_ascii=False)
@@ -251,6 +256,12 @@ def check_head(trained: SentenceSpec, folder: SentenceSpec, names: tuple[str, st
 
 def _labels(spec: SentenceSpec) -> str:
     return ", ".join(spec.names) if spec.kind == CLASSES else spec.kind
+
+
+def named(targets: NDArray[Any], spec: SentenceSpec) -> list[Any]:
+    """Labels as a user knows them: names of classes, or numbers."""
+    values: list[Any] = targets.tolist()
+    return [spec.names[value] for value in values] if spec.kind == CLASSES else values
 
 
 def translated(targets: NDArray[Any], folder: SentenceSpec, trained: SentenceSpec) -> NDArray[Any]:

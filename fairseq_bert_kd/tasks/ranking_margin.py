@@ -116,10 +116,9 @@ class RankingMarginTask(SentencePredictionWithTeacherTask):
 
     def _cut(self, texts: list[NDArray[np.int64]]) -> list[NDArray[np.int64]]:
         """Texts of which any two fit into the model."""
-        limits = [limit for limit in (self.cfg.max_positions, self._model_positions) if limit is not None]
-        if not limits:
+        if self.row_limit is None:
             return texts
-        most = max(min(limits) // 2, 1)
+        most = max(self.row_limit // 2, 1)
         if cut := sum(len(text) > most for text in texts):
             logger.warning(
                 "%d of %d texts were cut to %d tokens, half of what the model reads (or of --max-positions)",
@@ -136,7 +135,6 @@ class RankingMarginTask(SentencePredictionWithTeacherTask):
         return super().filter_indices_by_size(indices, dataset, kept or None, ignore_invalid_inputs)
 
     def train_step(self, sample, model, criterion, optimizer, update_num, ignore_grad=False):
-        criterion.set_num_updates(update_num)
         if len(sample["net_input"]["texts"]) != 3:  # a worker without a batch may get one of validation
             data = self.datasets[self.cfg.train_subset]
             stand_in = data.collater([data[0]])

@@ -31,13 +31,13 @@ from fairseq_bert_kd.storage.fairseq_data import (
     sentence_files,
 )
 from fairseq_bert_kd.storage.sentence_data import (
-    CLASSES,
     NUMBERS,
     UNLABELLED,
     SentenceSpec,
     check_head,
     check_same_pieces,
     check_same_task,
+    named,
     read_spec,
     read_targets,
     translated,
@@ -192,8 +192,7 @@ class SentencePredictionWithTeacherTask(AutocastTraining, GuardedLoading, Fairse
         targets = read_targets(folder, split, spec)
         if targets is None:
             return None
-        values: list[Any] = targets.tolist()
-        return [spec.names[value] for value in values] if spec.kind == CLASSES else values
+        return named(targets, spec)
 
     @property
     def num_classes(self) -> int:
@@ -327,8 +326,7 @@ class SentencePredictionWithTeacherTask(AutocastTraining, GuardedLoading, Fairse
             predicts,
             entities=entities_digest(self._built[0]) if self.reads_mentions else "",
         )
-        limits = [self._model_positions, self.teacher.model.max_positions()]
-        self._model_positions = min(limit for limit in limits if limit is not None)
+        self._model_positions = _smallest([self._model_positions, self.teacher.model.max_positions()])
 
     def _check_criterion(self, cfg):
         """Check fairseq's own criterions: those of sequences have no place here, others must fit the labels."""
@@ -375,7 +373,7 @@ class SentencePredictionWithTeacherTask(AutocastTraining, GuardedLoading, Fairse
         """
         folder = self.folder_of(split, epoch)
         spec = self._folders[folder]
-        texts = open_sides(sentence_files(folder, split, text_sides(spec)), split)
+        texts = open_sides(sentence_files(folder, split, spec.sides), split)
         self.say_unknown(folder, split, texts, dict.fromkeys(texts, self.dictionary.unk()))
         targets = self._targets(folder, split, len(texts["input0"]))
         training = split == self.cfg.train_subset
@@ -439,10 +437,15 @@ class SentencePredictionWithTeacherTask(AutocastTraining, GuardedLoading, Fairse
         check_same_task(self.spec, spec, (CHECKPOINT, f"data folder `{folder}`"))
         return None if self.spec.kind == UNLABELLED else translated(targets, spec, self.spec)
 
+    @property
+    def row_limit(self) -> int | None:
+        """Tokens of a row that model, teacher and ``--max-positions`` allow; None without a limit."""
+        return _smallest([self.cfg.max_positions, self._model_positions])
+
     def truncate(self, dataset: SentenceDataset, name: str) -> None:
         """Cut rows to what the model reads, and count them in the log."""
-        limits = [limit for limit in (self.cfg.max_positions, self._model_positions) if limit is not None]
-        if limits and (cut := dataset.truncate(min(limits))):
+        limit = self.row_limit
+        if limit is not None and (cut := dataset.truncate(limit)):
             logger.warning(
                 "%s: %d of %d rows (%.2f %%) were cut to %d tokens (the model's or its teacher's positions, or --max-positions), the longer "
                 "text first",
@@ -450,7 +453,7 @@ class SentencePredictionWithTeacherTask(AutocastTraining, GuardedLoading, Fairse
                 cut,
                 len(dataset),
                 100.0 * cut / len(dataset),
-                min(limits),
+                limit,
             )
 
     def filter_indices_by_size(self, indices, dataset, max_positions=None, ignore_invalid_inputs=False):
@@ -470,11 +473,6 @@ class SentencePredictionWithTeacherTask(AutocastTraining, GuardedLoading, Fairse
     def max_positions(self):
         """No limit of the task's own: rows are cut when they are loaded."""
         return None
-
-
-def text_sides(spec: SentenceSpec) -> list[str]:
-    """Sides of a row's texts: ``input0``, and ``input1`` for pairs."""
-    return [f"input{number}" for number in range(spec.texts)]
 
 
 def continued_checkpoint(cfg: Any) -> str | None:
@@ -516,8 +514,8 @@ def trained_spec(path: str) -> SentenceSpec:
     return spec
 
 
-def _smallest(positions: int | Sequence[int] | None) -> int | None:
-    """The smallest of a model's limits, which fairseq gives as one number or several."""
+def _smallest(positions: int | Sequence[int | None] | None) -> int | None:
+    """The smallest of some limits, as fairseq gives those of a model: one number or several, None for no limit."""
     if positions is None or isinstance(positions, int):
         return positions
     return min((limit for limit in positions if limit is not None), default=None)

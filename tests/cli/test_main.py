@@ -13,7 +13,9 @@ from fairseq_bert_kd.cli.main import COMMANDS, cli_main
 def test_every_command_has_help_and_summary(capsys):
     for name, command in COMMANDS.items():
         assert command.summary
-        assert importlib.import_module(command.module).HELP
+        module = importlib.import_module(command.module)
+        assert module.HELP
+        assert module.EXAMPLE.startswith("example")
         with pytest.raises(SystemExit) as stop:
             cli_main([name, "--help"])
         assert stop.value.code == 0

@@ -10,7 +10,7 @@ import pytest
 from fairseq.data import Dictionary
 from fairseq.data.indexed_dataset import MMapIndexedDataset
 
-from fairseq_bert_kd.cli import prepare_sentences, sentence_folder
+from fairseq_bert_kd.cli import sentence_folder, sentence_scan
 from fairseq_bert_kd.storage.fairseq_data import IndexedTokens, dictionary_digest, sentence_hash
 from fairseq_bert_kd.storage.sentence_data import hashes_path, read_spec, read_targets
 from fairseq_bert_kd.tokenization.dictionary import full_dictionary
@@ -428,7 +428,7 @@ def test_a_run_that_breaks_leaves_the_former_folder(bert, files, tmp_path, monke
 
 def test_many_chunks_are_one(bert, files, tmp_path, monkeypatch):
     [train] = files(train=TRAIN)
-    monkeypatch.setattr(prepare_sentences, "CHUNK_ROWS", 2)
+    monkeypatch.setattr(sentence_scan, "CHUNK_ROWS", 2)
     assert prepare(bert, tmp_path / "data", "--task", "sst2", "--train", train) == 0
     assert len(words_of(tmp_path / "data", "input0", "train")) == 3
 

@@ -302,5 +302,3 @@ def test_arguments_for_the_top_level_command():
     tokenize_corpus.add_arguments(parser)
     args = parser.parse_args(["--tokenizer", "t", "--input", "a", "--output", "b"])
     assert args.workers == os.cpu_count()
-    assert "example:" in parser.format_help()
-    assert tokenize_corpus.HELP

@@ -23,7 +23,7 @@ from examples.paraphrase.report_scores import further_scores_record
 from examples.workflow import paraphrase
 from examples.workflow.settings import load
 from fairseq_bert_kd.report.read_experiment import Run
-from fairseq_bert_kd.report.read_scores import further_scores
+from fairseq_bert_kd.report.read_further_scores import further_scores
 from fairseq_bert_kd.report.read_tables import further_table
 
 PAIRS = [

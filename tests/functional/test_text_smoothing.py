@@ -8,8 +8,6 @@ import torch
 from fairseq_bert_kd.functional.text_smoothing import (
     check_settings,
     common_text,
-    dense_mixtures,
-    mixtures,
     moved_mass,
     original_mass,
     replaced_text,
@@ -33,6 +31,28 @@ def sparse(k, weight, temperature=1.0):
     return sparse_text(*stored(LOGITS[None, None], k, temperature), HERE, weight, temperature)
 
 
+def smoothed(embedding, text, tokens, to_rows=None):
+    """``(smoothed positions, d)`` what a model reads in the places of the smoothed tokens."""
+    rows = tokens if to_rows is None else to_rows[tokens]
+    return smooth_embeddings(embedding, rows, text, tokens, to_rows=to_rows)[text.smoothed]
+
+
+def slow_mixtures(embedding, text, tokens, to_rows=None):
+    """The same as a sum over words."""
+    words = embedding if to_rows is None else embedding[to_rows]  # (dictionary, d)
+    weights, at = text.weights[text.smoothed], text.smoothed
+    mixed = (weights[:, :, None] * words[text.ids[at]]).sum(dim=1)
+    if text.common is not None:
+        mixed = mixed + text.common_weight * (text.common @ words)
+    return mixed + (1 - text.common_weight - weights.sum(dim=1))[:, None] * words[tokens[at]]
+
+
+def dense_mixtures(embedding, tokens, logits, weight, temperature):
+    """Mixtures over the whole dictionary, as the equation is written."""
+    probs = (logits / temperature).softmax(dim=-1)
+    return weight * (probs @ embedding) + (1.0 - weight) * embedding[tokens]
+
+
 @pytest.mark.parametrize(
     ("weight", "temperature", "expected"),
     [(1.0, 1.0, (0.75, 0.5)), (0.5, 1.0, (0.875, 0.25)), (0.0, 1.0, (1.0, 0.0)), (1.0, 1e9, (2 / 3, 2 / 3))],
@@ -40,18 +60,18 @@ def sparse(k, weight, temperature=1.0):
 def test_values_by_hand(weight, temperature, expected):
     dense = dense_mixtures(EMBEDDING, TOKENS[0], LOGITS[None], weight, temperature)
     torch.testing.assert_close(dense, torch.tensor([expected]))
-    torch.testing.assert_close(mixtures(EMBEDDING, sparse(3, weight, temperature), TOKENS), dense)
+    torch.testing.assert_close(smoothed(EMBEDDING, sparse(3, weight, temperature), TOKENS), dense)
 
 
 def test_the_mass_outside_stays_on_the_original_token():
-    assert mixtures(EMBEDDING, sparse(1, 1.0), TOKENS).tolist() == [[1.0, 0.0]]
+    assert smoothed(EMBEDDING, sparse(1, 1.0), TOKENS).tolist() == [[1.0, 0.0]]
     torch.testing.assert_close(
-        mixtures(EMBEDDING, sparse(1, 1.0), torch.tensor([[1]])), torch.tensor([[0.5, 0.5]])
+        smoothed(EMBEDDING, sparse(1, 1.0), torch.tensor([[1]])), torch.tensor([[0.5, 0.5]])
     )
 
 
 def test_without_weight_nothing_changes():
-    assert torch.equal(mixtures(EMBEDDING, sparse(2, 0.0), TOKENS), EMBEDDING[TOKENS[0]])
+    assert torch.equal(smoothed(EMBEDDING, sparse(2, 0.0), TOKENS), EMBEDDING[TOKENS[0]])
 
 
 def test_all_tokens_are_the_dense_form():
@@ -60,7 +80,7 @@ def test_all_tokens_are_the_dense_form():
     tokens = torch.randint(50, (2, 3))
     text = sparse_text(*stored(logits, 50, 2.0), torch.ones(2, 3, dtype=torch.bool), 0.7, 2.0)
     dense = dense_mixtures(embedding, tokens.flatten(), logits.flatten(0, 1), 0.7, 2.0)
-    torch.testing.assert_close(mixtures(embedding, text, tokens), dense, atol=1e-6, rtol=0)
+    torch.testing.assert_close(smoothed(embedding, text, tokens), dense, atol=1e-6, rtol=0)
 
 
 def test_gradients():
@@ -69,10 +89,10 @@ def test_gradients():
     tokens = torch.tensor([[0, 1, 4, 2]])
     at = torch.tensor([[True, True, False, True]])
     assert torch.autograd.gradcheck(
-        lambda e: mixtures(e, sparse_text(*stored(logits, 3), at, 0.4), tokens), (embedding,)
+        lambda e: smoothed(e, sparse_text(*stored(logits, 3), at, 0.4), tokens), (embedding,)
     )
     whole = sparse_text(*stored(logits, 5), torch.ones_like(at), 0.4)
-    mixtures(embedding, whole, tokens).sum().backward()
+    smoothed(embedding, whole, tokens).sum().backward()
     expected = 0.4 * torch.softmax(logits[0], dim=-1).sum(dim=0) + 0.6 * torch.bincount(
         tokens[0], minlength=5
     )
@@ -88,10 +108,10 @@ def test_other_positions_keep_their_embedding():
         sparse_text(ids, logits, normaliser, torch.tensor([[True], [False]]), 0.5),
         common_text(torch.tensor([0.2, 0.3, 0.5]), torch.tensor([[True], [False]]), 0.5),
     ):
-        smoothed = smooth_embeddings(embedding, rows, text, tokens, columns=torch.tensor([[2], [3]]))
-        assert torch.equal(smoothed[:, [0, 1, 3]], plain[:, [0, 1, 3]])
-        assert torch.equal(smoothed[1], plain[1])
-        torch.testing.assert_close(smoothed[0, 2], mixtures(embedding, text, tokens)[0])
+        found = smooth_embeddings(embedding, rows, text, tokens, columns=torch.tensor([[2], [3]]))
+        assert torch.equal(found[:, [0, 1, 3]], plain[:, [0, 1, 3]])
+        assert torch.equal(found[1], plain[1])
+        torch.testing.assert_close(found[0, 2], slow_mixtures(embedding, text, tokens)[0])
         nowhere = text._replace(smoothed=torch.tensor([[False], [False]]))
         assert torch.equal(smooth_embeddings(embedding, rows, nowhere, tokens), plain)
 
@@ -109,7 +129,7 @@ def test_one_lookup_has_the_gradients_of_two(to_rows):
 
     def two_lookups(e):
         plain = torch.nn.functional.embedding(rows, e)
-        return plain.index_put(at.nonzero(as_tuple=True), mixtures(e, text, tokens, to_rows))
+        return plain.index_put(at.nonzero(as_tuple=True), slow_mixtures(e, text, tokens, to_rows))
 
     found, expected = (
         torch.autograd.grad((embed(embedding) * weight).sum(), embedding)[0]
@@ -121,7 +141,7 @@ def test_one_lookup_has_the_gradients_of_two(to_rows):
 def test_controls():
     uniform = torch.full((3,), 1 / 3)
     text = common_text(uniform, HERE, 1.0)
-    torch.testing.assert_close(mixtures(EMBEDDING, text, TOKENS), torch.full((1, 2), 2 / 3))
+    torch.testing.assert_close(smoothed(EMBEDDING, text, TOKENS), torch.full((1, 2), 2 / 3))
     assert original_mass(text, TOKENS, 1.0).item() == pytest.approx(1 / 3)
 
 
@@ -129,7 +149,7 @@ def test_rows_of_another_vocabulary():
     to_rows = torch.tensor([2, 0, 1])
     text = sparse(3, 0.5)
     torch.testing.assert_close(
-        mixtures(EMBEDDING, text, TOKENS, to_rows), mixtures(EMBEDDING[to_rows], text, TOKENS)
+        smoothed(EMBEDDING, text, TOKENS, to_rows), smoothed(EMBEDDING[to_rows], text, TOKENS)
     )
 
 
@@ -138,7 +158,7 @@ def test_a_common_distribution_over_another_vocabulary():
     to_rows = torch.tensor([3, 0, 0])
     embedding = torch.randn(4, 2, dtype=torch.float64, requires_grad=True)
     text = common_text(torch.tensor([0.5, 0.25, 0.25], dtype=torch.float64), HERE, 0.5)
-    found = mixtures(embedding, text, TOKENS, to_rows)
+    found = smoothed(embedding, text, TOKENS, to_rows)
     torch.testing.assert_close(found[0], 0.75 * embedding[3] + 0.25 * embedding[0])
     found.sum().backward()
     assert embedding.grad[:, 0].tolist() == [0.25, 0.0, 0.0, 0.75]
@@ -173,7 +193,7 @@ def test_what_is_not_smoothed_has_no_mass():
 def test_replaced_tokens():
     tokens, everywhere = torch.tensor([[0, 1]]), torch.tensor([[True, True]])
     text = replaced_text(torch.tensor([[True, False]]), 2, everywhere)
-    assert mixtures(EMBEDDING, text, tokens).tolist() == [[1.0, 1.0], [0.0, 1.0]]
+    assert smoothed(EMBEDDING, text, tokens).tolist() == [[1.0, 1.0], [0.0, 1.0]]
     assert moved_mass(text, tokens).tolist() == [[1.0, 0.0]]
 
 
