@@ -2,6 +2,7 @@
 
 import argparse
 import logging
+import math
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -128,7 +129,14 @@ def _checked_output(args: argparse.Namespace) -> Path:
         raise ValueError(f"--output must end in .safetensors, got `{output}`")
     if not output.absolute().parent.is_dir():
         raise FileNotFoundError(f"the folder of --output `{output}` does not exist. Create it first.")
+    read = [*(args.triples or ()), *args.valid, *args.known, args.array, args.array_ids]
+    inputs = {Path(path).resolve(): path for path in read if path}
     for path in (output, ids_path(output)):
+        if path.resolve() in inputs:
+            raise ValueError(
+                f"--output `{output}` would replace `{path}`, which this command reads; give --output another name (its ids are "
+                "written beside it, with the ending .txt)"
+            )
         if path.exists() and not args.overwrite:
             raise FileExistsError(f"`{path}` exists; choose another name, or pass --overwrite to replace it")
     if bool(args.triples) == bool(args.array):
@@ -149,8 +157,11 @@ def _checked_output(args: argparse.Namespace) -> Path:
     for name, (default, _) in TRANSE.items():
         if name not in given:
             setattr(args, name, default)
-    if args.margin <= 0 or args.lr <= 0:
-        raise ValueError(f"--margin and --lr must be above 0, got {args.margin:g} and {args.lr:g}")
+    if not (0 < args.margin < math.inf and 0 < args.lr < math.inf):  # which NaN is not
+        raise ValueError(
+            f"--margin and --lr must be finite numbers above 0, got {args.margin:g} and {args.lr:g}; the defaults are "
+            f"{TRANSE['margin'][0]:g} and {TRANSE['lr'][0]:g}"
+        )
     for name in ("dim", "negatives", "epochs", "batch"):
         if getattr(args, name) < 1:
             raise ValueError(f"--{name} must be at least 1, got {getattr(args, name)}")
@@ -210,7 +221,9 @@ def _update(
     loss = margin_loss(near, far, args.margin)
     optimizer.zero_grad()
     (loss / len(true)).backward()
-    optimizer.step()
+    # the rows are in range; torch warns of segmentation faults until one chooses
+    with torch.sparse.check_sparse_tensor_invariants(False):
+        optimizer.step()
     with torch.no_grad():
         into_unit_ball(table, torch.cat([true[:, 0], true[:, 2], heads.flatten(), tails.flatten()]).unique())
     return float(loss.detach())

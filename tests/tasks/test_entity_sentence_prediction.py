@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from fairseq.logging import metrics
+from safetensors.torch import save_file
 
 from fairseq_bert_kd.cli.main import cli_main
 from fairseq_bert_kd.criterions.entity_typing import EntityTypingCriterion
@@ -501,3 +502,33 @@ def test_vectors_with_other_ids_beside_them_are_refused(folder, tmp_path):
     ids.write_text("".join(f"{name}\n" for name in reversed(names)))
     with pytest.raises(ValueError, match="does not hold the ids that"):
         read_entity_vectors(tmp_path / "graph.safetensors")
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.complex64])
+def test_vectors_of_numbers_that_float32_does_not_hold_are_refused(tmp_path, dtype):
+    save_file({"entities": torch.ones(2, 3, dtype=dtype)}, tmp_path / "graph.safetensors")
+    (tmp_path / "graph.txt").write_text("a\nb\n")
+    with pytest.raises(ValueError, match="expected float32; save them again"):
+        read_entity_vectors(tmp_path / "graph.safetensors")
+
+
+@pytest.mark.parametrize("option", ["--triples", "--valid", "--known"])
+def test_a_graph_is_not_replaced_by_the_ids_of_its_vectors(tmp_path, capsys, option):
+    lines = {"graph": "a\tr\tb\nb\tr\tc\n", "valid": "a\tr\tc\n", "known": "c\tr\ta\n"}
+    for name, text in lines.items():
+        (tmp_path / f"{name}.txt").write_text(text)
+    files = {"--triples": "graph.txt", "--valid": "valid.txt", "--known": "known.txt"}
+    words = [word for name, file in files.items() for word in (name, tmp_path / file)]
+    output = (tmp_path / files[option]).with_suffix(".safetensors")
+    assert cli("entity-vectors", *words, "--dim", 4, "--epochs", 1, "--output", output, "--overwrite") == 2
+    assert f"would replace `{tmp_path / files[option]}`, which this command reads" in capsys.readouterr().err
+    assert not output.exists()
+    assert {name: (tmp_path / f"{name}.txt").read_text() for name in lines} == lines
+
+
+@pytest.mark.parametrize("option", ["--margin", "--lr"])
+@pytest.mark.parametrize("value", ["nan", "inf", "0"])
+def test_margin_and_learning_rate_are_numbers_above_0(folder, tmp_path, capsys, option, value):
+    words = ("--triples", folder / "graph.tsv", option, value, "--output", tmp_path / "g.safetensors")
+    assert cli("entity-vectors", *words) == 2
+    assert "--margin and --lr must be finite numbers above 0" in capsys.readouterr().err
