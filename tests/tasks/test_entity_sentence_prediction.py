@@ -112,6 +112,44 @@ def test_a_teacher_that_reads_entities_needs_batches_of_its_vectors(folder, tmp_
         train(folder / "data", "none", *reading(folder / "graph.safetensors"), *layers)
 
 
+def test_a_teacher_that_reads_at_arguments(folder, tmp_path):
+    """Head and tail are the first word and the last one; the teacher's markers must be the student's."""
+    data = shutil.copytree(folder / "data", tmp_path / "data")
+    files = []
+    for split in ("train", "valid"):
+        lines = [line.split("\t")[0] for line in (folder / f"{split}.tsv").read_text().splitlines()[1:]]
+        rows = (
+            {"text": line, "mentions": [[0, line.index(" "), "Q"], [line.rindex(" ") + 1, len(line), line.split()[-1]]], "arguments": [0, 1]}
+            for line in lines
+        )  # fmt: skip
+        (tmp_path / f"{split}.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in rows))
+        files += [f"--{split}", tmp_path / f"{split}.jsonl"]
+    assert cli("entities", data, "--vectors", folder / "graph.safetensors", "--overwrite", *files) == 0
+
+    def train(save_dir, *options, pieces="man,people"):
+        run_fairseq(
+            "train", data, "--user-dir", PLUGIN, "--task", "entity_sentence_prediction", "--arch", "entity_encoder",
+            "--encoder-layers", 4, "--encoder-hidden", 16, "--encoder-heads", 2, "--entity-vectors", folder / "graph.safetensors",
+            "--optimizer", "adam", "--lr", 0.01, "--batch-size", 8, "--max-update", 1, "--save-dir", tmp_path / save_dir,
+            "--no-epoch-checkpoints", "--num-workers", 0, "--no-progress-bar", "--cpu", "--entity-markers", "relation",
+            "--entity-marker-pieces", pieces, *options,
+        )  # fmt: skip
+
+    at_arguments = ("--entity-pooling", "arguments")
+    train("teacher", "--criterion", "sentence_prediction", *at_arguments)
+    teacher = ("--criterion", "layer_distillation", "--kd-teacher", tmp_path / "teacher/checkpoint_last.pt")
+    predictions = (*teacher, "--layer-stage", "prediction")
+    train("student", *predictions)
+    train("student-at-arguments", *predictions, *at_arguments)
+    with pytest.raises(
+        ValueError, match=r"with --entity-markers relation \(man,people\), and .* relation \(near,eat\)"
+    ):
+        train("none", *predictions, pieces="near,eat")
+    embeddings = ("--layer-stage", "intermediate", "--layer-hidden-weight", 0, "--layer-attention-weight", 0)
+    with pytest.raises(ValueError, match="learn predictions and layers in two stages"):
+        train("none", *teacher, *embeddings, "--layer-prediction-weight", 1)
+
+
 def test_a_relation_between_markers(folder, tmp_path, capsys):
     """The head is the first word, the tail the last one; only the tail has a vector."""
     data = shutil.copytree(folder / "data", tmp_path / "data")
