@@ -15,7 +15,13 @@ from fairseq_bert_kd import compat
 from fairseq_bert_kd.data.entity_dataset import EntitySentenceDataset
 from fairseq_bert_kd.data.marked_texts import mark_arguments, rows_without
 from fairseq_bert_kd.modules.encoder_start import head_names
-from fairseq_bert_kd.storage.entity_mentions import Mentions, read_mentions, read_types, type_names
+from fairseq_bert_kd.storage.entity_mentions import (
+    Mentions,
+    check_folders,
+    read_mentions,
+    read_types,
+    type_names,
+)
 from fairseq_bert_kd.storage.sentence_data import SETS, UNLABELLED
 from fairseq_bert_kd.tasks.sentence_prediction_with_teacher import (
     SentencePredictionWithTeacherConfig,
@@ -162,6 +168,8 @@ class EntitySentencePredictionTask(SentencePredictionWithTeacherTask):
                 "its split"
             )
         model, _ = self._built
+        if split == self.cfg.train_subset and folder in self._folders:
+            check_folders(list(self._folders), split, model.entities_digest())
         mentions = read_mentions(folder, split, texts, model.entities_digest())
         texts, mentions = self._marked(texts, mentions, split)
         return EntitySentenceDataset(texts, targets, self.dictionary.pad(), shuffle_seed, mentions)

@@ -570,3 +570,27 @@ def test_margin_and_learning_rate_are_numbers_above_0(folder, tmp_path, capsys, 
     words = ("--triples", folder / "graph.tsv", option, value, "--output", tmp_path / "g.safetensors")
     assert cli("entity-vectors", *words) == 2
     assert "--margin and --lr must be finite numbers above 0" in capsys.readouterr().err
+
+
+def test_mentions_of_all_data_folders_are_looked_at_before_the_first_epoch(folder, tmp_path):
+    other = shutil.copytree(folder / "data", tmp_path / "other")
+
+    def train(**changes):
+        described = json.loads((folder / "data/entities.json").read_text()) | changes
+        (other / "entities.json").write_text(json.dumps(described))
+        run_fairseq(
+            "train", f"{folder / 'data'}:{other}", "--user-dir", PLUGIN, "--task", "entity_sentence_prediction", "--arch",
+            "entity_encoder", "--encoder-layers", 2, "--encoder-hidden", 16, "--encoder-heads", 2, "--entity-vectors",
+            folder / "graph.safetensors", "--criterion", "sentence_prediction", "--optimizer", "adam", "--batch-size", 8,
+            "--max-epoch", 2, "--save-dir", tmp_path / "model", "--num-workers", 0, "--no-progress-bar", "--cpu",
+        )  # fmt: skip
+
+    with pytest.raises(FileNotFoundError, match=r"split `train` of `.*other` has no mentions"):
+        train(splits={})
+    with pytest.raises(ValueError, match="other` are of other entity vectors"):
+        train(vectors="0" * 64)
+    with pytest.raises(ValueError, match="mark pieces by --entity-span first, those of .* by all"):
+        train(span="all")
+    assert not list(tmp_path.glob("model/*.pt"))
+    train()
+    assert (tmp_path / "model/checkpoint2.pt").exists()
