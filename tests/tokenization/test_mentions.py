@@ -101,7 +101,11 @@ def test_linker_takes_the_longest_name():
         ("\u0915", "\u0915\u0940 \u092c\u093e\u0924 \u0915", [7]),  # Hindi: a vowel sign makes another word
         ("Rene", "Rene\u0301 and Rene", [10]),
         ("Rene\u0301", "RENE\u0301s Rene\u0301", [7]),
-        ("\u0130stanbul", "in \u0130stanbul", [3]),  # whose small letter is two characters, one of them a mark
+        (
+            "\u0130stanbul",
+            "in \u0130stanbul",
+            [3],
+        ),  # whose small letter is two characters, one of them a mark
         ("\u6771\u4eac", "\u79c1\u306f\u6771\u4eac\u306b", [2]),  # Chinese characters stand for themselves
         ("_a", "_a b_a", [0]),
     ],
