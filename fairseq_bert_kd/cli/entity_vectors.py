@@ -3,6 +3,7 @@
 import argparse
 import json
 import logging
+import math
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -151,10 +152,16 @@ def _checked_output(args: argparse.Namespace) -> Path:
     output = Path(args.output)
     if output.suffix != ".safetensors":
         raise ValueError(f"--output must end in .safetensors, got `{output}`")
-    for path in (output, ids_path(output)):
-        check_new_file("--output", path, args.overwrite)
-    if args.json:
-        check_new_file("--json", args.json, args.overwrite)
+    read = [*(args.triples or ()), *args.valid, *args.known, args.array, args.array_ids]
+    inputs = {Path(path).resolve() for path in read if path}
+    for option, path in (("--output", output), ("--output", ids_path(output)), ("--json", args.json)):
+        if path and Path(path).resolve() in inputs:
+            raise ValueError(
+                f"{option} would replace `{path}`, which this command reads; give another name (the ids of --output are written "
+                "beside it, with the ending .txt)"
+            )
+        if path:
+            check_new_file(option, path, args.overwrite)
     return output
 
 
@@ -180,8 +187,11 @@ def _check_options(args: argparse.Namespace) -> None:
     for name, (default, _) in TRANSE.items():
         if name not in given:
             setattr(args, name, default)
-    if args.margin <= 0 or args.lr <= 0:
-        raise ValueError(f"--margin and --lr must be above 0, got {args.margin:g} and {args.lr:g}")
+    if not (0 < args.margin < math.inf and 0 < args.lr < math.inf):  # which NaN is not
+        raise ValueError(
+            f"--margin and --lr must be finite numbers above 0, got {args.margin:g} and {args.lr:g}; the defaults are "
+            f"{TRANSE['margin'][0]:g} and {TRANSE['lr'][0]:g}"
+        )
     for name in ("dim", "negatives", "epochs", "batch"):
         if getattr(args, name) < 1:
             raise ValueError(f"--{name} must be at least 1, got {getattr(args, name)}")
@@ -240,7 +250,9 @@ def _update(
     loss = margin_loss(near, far, args.margin)
     optimizer.zero_grad()
     (loss / len(true)).backward()
-    optimizer.step()
+    # the rows are in range; torch warns of segmentation faults until one chooses
+    with torch.sparse.check_sparse_tensor_invariants(False):
+        optimizer.step()
     with torch.no_grad():
         into_unit_ball(table, torch.cat([true[:, 0], true[:, 2], heads.flatten(), tails.flatten()]).unique())
     return float(loss.detach())

@@ -146,9 +146,8 @@ class LayerDistillationCriterion(FairseqCriterion):
 
     def _reached(self, student) -> set[str]:
         """Names of the parameters that have a gradient after a step; weights and random numbers stay as they are."""
-        text, count = torch.full((1, 2), self.task.source_dictionary.eos()), self.task.spec.texts
         sample = {
-            "net_input": {"texts": (text,) * count, "lengths": (torch.tensor([2]),) * count},
+            "net_input": self.task.trial_input(),
             "target": torch.zeros(1, dtype=torch.float32 if self.regression else torch.int64),
             "ntokens": 2,
             "nsentences": 1,

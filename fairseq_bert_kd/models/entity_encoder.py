@@ -158,6 +158,19 @@ class EntityEncoder(HfEncoder):
         read = states_of_arguments(both, place_entities(arguments, inputs), self.arguments)
         return self.classification_heads[classification_head_name](read), {"inputs": inputs}
 
+    def classify(self, hidden, inputs, head):
+        """As `HfEncoder.classify`.
+
+        Raises:
+            ValueError: a head that reads at arguments, of which the entity states are needed too.
+        """
+        if self.arguments:
+            raise ValueError(
+                "a head of --entity-pooling arguments reads entity states too, which are not at hand where layers are compared; learn "
+                "predictions and layers in two stages (--layer-stage prediction), or from a model of --entity-pooling sentence"
+            )
+        return super().classify(hidden, inputs, head)
+
     def encode_inputs(
         self,
         inputs: TextInput,

@@ -253,18 +253,45 @@ def read_mentions(
         FileNotFoundError: the folder or the split has none.
         ValueError: they are of other rows than those of the folder, or of other vectors.
     """
+    described = _description_of(folder, split, vectors)
+    stated = described["splits"][split]
+    if stated["rows"] != rows_digest(texts):
+        raise ValueError(f"the mentions of split `{split}` of `{folder}` are of other rows; {_ADVICE}")
+    rows = _load(mentions_path(folder, split), stated["mentions"])
+    return Mentions(rows, described["vectors"], described["span"])
+
+
+def check_folders(folders: Sequence[str], split: str, vectors: str) -> None:
+    """Before the first epoch, check that all folders, which the epochs take in turn, describe mentions of a split.
+
+    Args:
+        folders: data folders.
+        split: its name.
+        vectors: digest of the model's vectors.
+
+    Raises:
+        FileNotFoundError: a folder or its split has none.
+        ValueError: they are of other vectors, or mark other pieces than those of the first folder.
+    """
+    spans = [_description_of(folder, split, vectors)["span"] for folder in folders]
+    for folder, span in zip(folders, spans, strict=True):
+        if span != spans[0]:
+            raise ValueError(
+                f"the mentions of `{folders[0]}` mark pieces by --entity-span {spans[0]}, those of `{folder}` by {span}; run "
+                "`fairseq-bert-kd entities` on one of them again"
+            )
+
+
+def _description_of(folder: str | Path, split: str, vectors: str | None) -> dict[str, Any]:
+    """What ``entities.json`` says, checked as `read_mentions` does for a split and for vectors."""
     described = _described(folder)
-    stated = described.get("splits", {}).get(split)
-    if stated is None:
+    if split not in described.get("splits", {}):
         raise FileNotFoundError(
             f"split `{split}` of `{folder}` has no mentions of entities; run `fairseq-bert-kd entities` on it"
         )
-    if stated["rows"] != rows_digest(texts):
-        raise ValueError(f"the mentions of split `{split}` of `{folder}` are of other rows; {_ADVICE}")
     if vectors not in (None, described["vectors"]):
         raise ValueError(
             f"the mentions of split `{split}` of `{folder}` are of other entity vectors (sha256 {described['vectors'][:12]}) than "
             f"the model's ({str(vectors)[:12]}); run `fairseq-bert-kd entities` with the model's vectors"
         )
-    rows = _load(mentions_path(folder, split), stated["mentions"])
-    return Mentions(rows, described["vectors"], described["span"])
+    return described

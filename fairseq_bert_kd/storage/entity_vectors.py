@@ -52,7 +52,7 @@ def read_entity_vectors(path: str | Path) -> EntityVectors:
 
     Raises:
         FileNotFoundError: one of the two files is not there.
-        ValueError: no vectors of this kind, other ids than they were written with, an id twice, or a number that is not finite.
+        ValueError: no vectors of this kind, or of complex or bfloat16 numbers, other ids than they were written with, an id twice, or a number that is not finite.
     """
     from safetensors import SafetensorError, safe_open
 
@@ -64,12 +64,21 @@ def read_entity_vectors(path: str | Path) -> EntityVectors:
             )
     try:
         with safe_open(str(path), framework="np") as file:
-            vectors = file.get_tensor(TENSOR).astype(np.float32, copy=False)
+            vectors = file.get_tensor(TENSOR)
             stated = (file.metadata() or {}).get(IDS)
     except (SafetensorError, KeyError):
         raise ValueError(
             f"`{path}` holds no entity vectors; make them with `fairseq-bert-kd entity-vectors`"
         ) from None
+    except TypeError:  # numpy has no bfloat16
+        vectors = None
+    if vectors is None or vectors.dtype.kind not in "fiu":
+        said = "a type that numpy does not know" if vectors is None else vectors.dtype.name
+        raise ValueError(
+            f"`{path}` holds vectors of {said}, expected float32; save them again as such, or take them from an array with "
+            "`fairseq-bert-kd entity-vectors --array`"
+        )
+    vectors = vectors.astype(np.float32, copy=False)
     ids = tuple(line.rstrip("\n") for line in open_lines(ids_path(path)))
     if stated not in (None, _ids_digest(ids)):
         raise ValueError(

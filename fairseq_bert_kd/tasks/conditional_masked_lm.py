@@ -29,7 +29,7 @@ from fairseq_bert_kd.data.masked_text_dataset import MaskedTextDataset
 from fairseq_bert_kd.functional.masking import MaskedTokens, Replacement, mask_tokens, replayable_draws
 from fairseq_bert_kd.functional.text_input import LEFT_TO_RIGHT
 from fairseq_bert_kd.modules.autocast import AutocastOptions, AutocastTraining
-from fairseq_bert_kd.storage.entity_mentions import MentionsByRow, read_mentions
+from fairseq_bert_kd.storage.entity_mentions import MentionsByRow, check_folders, read_mentions
 from fairseq_bert_kd.storage.fairseq_data import IndexedTokens, text_files
 from fairseq_bert_kd.storage.folds import in_fold, parse_fold
 from fairseq_bert_kd.teachers.load import entities_digest, held_out_fold, is_token_teacher
@@ -210,7 +210,8 @@ class MaskedLMTraining(AutocastTraining, GuardedLoading):
 
         Raises:
             FileNotFoundError: there are none.
-            ValueError: they are of other vectors or rows, or the split is of several files.
+            ValueError: they are of other vectors or rows, or of other pieces in another data folder; or the split is of
+                several files.
         """
         if not self._entities_digest:
             return None
@@ -220,6 +221,8 @@ class MaskedLMTraining(AutocastTraining, GuardedLoading):
                 "them as one"
             )
         [part] = parts
+        if part.name == self.cfg.train_subset:
+            check_folders(utils.split_paths(self.cfg.data), part.name, self._entities_digest)
         texts = [IndexedTokens(prefix) for prefix in part.prefixes.values()]
         mentions = read_mentions(part.folder, part.name, texts, self._entities_digest)
         return MentionsByRow(mentions, len(texts[0]), len(texts))

@@ -2,16 +2,26 @@
 
 import functools
 import logging
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
+import torch
 from fairseq.dataclass import ChoiceEnum
 from fairseq.tasks import register_task
 
+from fairseq_bert_kd import compat
 from fairseq_bert_kd.data.entity_dataset import EntitySentenceDataset
 from fairseq_bert_kd.data.marked_texts import mark_arguments, rows_without
 from fairseq_bert_kd.modules.encoder_start import head_names
-from fairseq_bert_kd.storage.entity_mentions import Mentions, read_mentions, read_types, type_names
+from fairseq_bert_kd.storage.entity_mentions import (
+    Mentions,
+    check_folders,
+    read_mentions,
+    read_types,
+    type_names,
+)
 from fairseq_bert_kd.storage.sentence_data import SETS, UNLABELLED
 from fairseq_bert_kd.tasks.sentence_prediction_with_teacher import (
     SentencePredictionWithTeacherConfig,
@@ -130,6 +140,20 @@ class EntitySentencePredictionTask(SentencePredictionWithTeacherTask):
                 f"{TYPING if self.types else 'sentence_prediction'}, or write the mentions again with or without `types`"
             )
 
+    def _load_teacher(self, predicts):
+        """Load ``--kd-teacher``; ValueError for one that was trained on texts with other markers than the student's."""
+        super()._load_teacher(predicts)
+        path = self.cfg.kd_teacher
+        trained = compat.load_checkpoint(path)["cfg"]["task"] if os.path.isfile(path) else {}
+        if "entity_markers" not in trained:
+            return
+        theirs, ours = map(_said_markers, (trained, self.cfg))
+        if theirs != ours:
+            raise ValueError(
+                f"--kd-teacher `{path}` was trained on texts with {theirs}, and the student reads them with {ours}; give the same "
+                "--entity-markers and --entity-marker-pieces as there"
+            )
+
     def make_dataset(self, folder, split, texts, targets=None, shuffle_seed=None):
         """Rows with their entities.
 
@@ -144,9 +168,17 @@ class EntitySentencePredictionTask(SentencePredictionWithTeacherTask):
                 "its split"
             )
         model, _ = self._built
+        if split == self.cfg.train_subset and folder in self._folders:
+            check_folders(list(self._folders), split, model.entities_digest())
         mentions = read_mentions(folder, split, texts, model.entities_digest())
         texts, mentions = self._marked(texts, mentions, split)
         return EntitySentenceDataset(texts, targets, self.dictionary.pad(), shuffle_seed, mentions)
+
+    def trial_input(self):
+        """As of the texts alone, with no entities and no arguments."""
+        inputs = super().trial_input()
+        nothing = tuple(map(torch.zeros_like, inputs["texts"]))
+        return inputs | {"entities": nothing, "arguments": nothing}
 
     def _marked(self, texts, mentions: Mentions, split: str):
         """Texts with markers, and the mentions in them."""
@@ -187,6 +219,13 @@ class EntitySentencePredictionTask(SentencePredictionWithTeacherTask):
                     "--full-dictionary, or name other pieces with --entity-marker-pieces"
                 )
         return ids
+
+
+def _said_markers(cfg: Any) -> str:
+    """Which arguments the options of a task mark, and with what."""
+    kind = str(cfg["entity_markers"])
+    pieces = cfg["entity_marker_pieces"].split(",")[: ARGUMENTS[kind]]
+    return f"--entity-markers {kind}" + (f" ({','.join(pieces)})" if pieces else "")
 
 
 def _chosen(names: Sequence[str], marks: Sequence[int]) -> tuple[str, ...]:

@@ -418,6 +418,11 @@ class SentencePredictionWithTeacherTask(AutocastTraining, GuardedLoading, Fairse
         """
         return SentenceDataset(texts, targets, self.dictionary.pad(), shuffle_seed)
 
+    def trial_input(self) -> dict[str, Any]:
+        """The model's input of a batch of one row, each text two ends of sentence, to see what a loss reaches."""
+        text, count = torch.full((1, 2), self.dictionary.eos()), self.spec.texts
+        return {"texts": (text,) * count, "lengths": (torch.tensor([2]),) * count}
+
     def train_step(self, sample, model, criterion, optimizer, update_num, ignore_grad=False):
         if hasattr(criterion, "set_num_updates"):
             criterion.set_num_updates(update_num)

@@ -4,12 +4,15 @@ import bisect
 import functools
 import itertools
 import re
+import unicodedata
 from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
 from fairseq_bert_kd.tokenization.hf_tokenizer import HfTokenizer
 
-WORD = re.compile(r"\w+|[^\w\s]")
+# Chinese has no spaces between words: each character is one, as BERT's tokenizers see it
+_IDEOGRAPH = r"[\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff]"
+_PART = re.compile(rf"{_IDEOGRAPH}|(?:(?!{_IDEOGRAPH})\w)+|[^\w\s]")
 
 
 class Mention(NamedTuple):
@@ -111,6 +114,32 @@ def _after_space(text: str, place: int) -> int:
     return len(text) - len(text[place:].lstrip())
 
 
+class Word(NamedTuple):
+    """A word of a text without case, or a sign that belongs to none; first character, and the one after the last."""
+
+    said: str
+    begin: int
+    end: int
+
+
+def words_of(text: str) -> list[Word]:
+    """Words and signs of a text. A combining mark, such as an accent or a vowel sign, belongs to what it stands in."""
+    words: list[Word] = []
+    for part in _PART.finditer(text):
+        said, begin, end = part[0].casefold(), part.start(), part.end()
+        mark = _is_mark(text[begin])
+        goes_on = mark or (part[0].isalnum() and _is_mark(text[begin - 1]))
+        if words and words[-1].end == begin and goes_on:
+            words[-1] = Word(words[-1].said + said, words[-1].begin, end)
+        else:
+            words.append(Word(said, begin, end))
+    return words
+
+
+def _is_mark(character: str) -> bool:
+    return unicodedata.category(character).startswith("M")
+
+
 class DictionaryLinker:
     """Finds names of entities in a text, the longest at each word.
 
@@ -128,7 +157,7 @@ class DictionaryLinker:
         self.ambiguous: list[str] = []
         self.found: set[tuple[str, ...]] = set()
         for name, entity in names:
-            words = tuple(WORD.findall(normalise(name).casefold()))
+            words = tuple(word.said for word in words_of(normalise(name)))
             if words and self._entities.setdefault(words, entity) != entity:
                 self.ambiguous.append(name)
         self._longest = max(map(len, self._entities), default=0)
@@ -139,15 +168,15 @@ class DictionaryLinker:
 
     def link(self, text: str) -> list[Mention]:
         """Mentions in characters of a text, from left to right, none of which overlap."""
-        words = [(match[0].casefold(), match.start(), match.end()) for match in WORD.finditer(text)]
+        words = words_of(text)
         found, place = [], 0
         while place < len(words):
             for size in range(min(self._longest, len(words) - place), 0, -1):
-                name = tuple(word for word, _, _ in words[place : place + size])
+                name = tuple(word.said for word in words[place : place + size])
                 entity = self._entities.get(name)
                 if entity is not None:
                     self.found.add(name)
-                    found.append(Mention(words[place][1], words[place + size - 1][2], entity))
+                    found.append(Mention(words[place].begin, words[place + size - 1].end, entity))
                     place += size - 1
                     break
             place += 1

@@ -16,6 +16,7 @@ from torch.testing import assert_close
 from fairseq_bert_kd.batch import REPEATS, twice
 from fairseq_bert_kd.criterions.layer_distillation import LayerDistillationCriterion
 from fairseq_bert_kd.criterions.layer_distillation_options import TERMS, LayerDistillationConfig, term_weights
+from fairseq_bert_kd.tasks.sentence_prediction_with_teacher import SentencePredictionWithTeacherTask
 from fairseq_bert_kd.teachers.layer_teacher import LiveLayerTeacher
 from tests.models.small_encoders import FIRST, HEAD, SECOND, batch_of, build, sentence_task, sizes
 from tests.tiny_chain import build_teacher_folder
@@ -42,6 +43,7 @@ def made(task, student, teacher=None, **options):
     """The criterion as the task makes it."""
     task.teacher = None if teacher is None else LiveLayerTeacher(teacher, HEAD)
     task.spec, task.starts_from = SimpleNamespace(texts=1), None
+    task.trial_input = lambda: SentencePredictionWithTeacherTask.trial_input(task)
     criterion = LayerDistillationCriterion(OmegaConf.structured(LayerDistillationConfig(**options)), task)
     criterion.prepare(student)
     return criterion.train()

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from fairseq.logging import metrics
+from safetensors.torch import save_file
 
 from fairseq_bert_kd.cli.entity_vectors import ranking
 from fairseq_bert_kd.cli.main import cli_main
@@ -111,6 +112,44 @@ def test_a_teacher_that_reads_entities_needs_batches_of_its_vectors(folder, tmp_
     train(folder / "data", "student", *reading(folder / "graph.safetensors"), *predictions)
     with pytest.raises(ValueError, match="computed without calling their modules"):
         train(folder / "data", "none", *reading(folder / "graph.safetensors"), *layers)
+
+
+def test_a_teacher_that_reads_at_arguments(folder, tmp_path):
+    """Head and tail are the first word and the last one; the teacher's markers must be the student's."""
+    data = shutil.copytree(folder / "data", tmp_path / "data")
+    files = []
+    for split in ("train", "valid"):
+        lines = [line.split("\t")[0] for line in (folder / f"{split}.tsv").read_text().splitlines()[1:]]
+        rows = (
+            {"text": line, "mentions": [[0, line.index(" "), "Q"], [line.rindex(" ") + 1, len(line), line.split()[-1]]], "arguments": [0, 1]}
+            for line in lines
+        )  # fmt: skip
+        (tmp_path / f"{split}.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in rows))
+        files += [f"--{split}", tmp_path / f"{split}.jsonl"]
+    assert cli("entities", data, "--vectors", folder / "graph.safetensors", "--overwrite", *files) == 0
+
+    def train(save_dir, *options, pieces="man,people"):
+        run_fairseq(
+            "train", data, "--user-dir", PLUGIN, "--task", "entity_sentence_prediction", "--arch", "entity_encoder",
+            "--encoder-layers", 4, "--encoder-hidden", 16, "--encoder-heads", 2, "--entity-vectors", folder / "graph.safetensors",
+            "--optimizer", "adam", "--lr", 0.01, "--batch-size", 8, "--max-update", 1, "--save-dir", tmp_path / save_dir,
+            "--no-epoch-checkpoints", "--num-workers", 0, "--no-progress-bar", "--cpu", "--entity-markers", "relation",
+            "--entity-marker-pieces", pieces, *options,
+        )  # fmt: skip
+
+    at_arguments = ("--entity-pooling", "arguments")
+    train("teacher", "--criterion", "sentence_prediction", *at_arguments)
+    teacher = ("--criterion", "layer_distillation", "--kd-teacher", tmp_path / "teacher/checkpoint_last.pt")
+    predictions = (*teacher, "--layer-stage", "prediction")
+    train("student", *predictions)
+    train("student-at-arguments", *predictions, *at_arguments)
+    with pytest.raises(
+        ValueError, match=r"with --entity-markers relation \(man,people\), and .* relation \(near,eat\)"
+    ):
+        train("none", *predictions, pieces="near,eat")
+    embeddings = ("--layer-stage", "intermediate", "--layer-hidden-weight", 0, "--layer-attention-weight", 0)
+    with pytest.raises(ValueError, match="learn predictions and layers in two stages"):
+        train("none", *teacher, *embeddings, "--layer-prediction-weight", 1)
 
 
 def test_a_relation_between_markers(folder, tmp_path, capsys):
@@ -526,3 +565,57 @@ def test_vectors_with_other_ids_beside_them_are_refused(folder, tmp_path):
     ids.write_text("".join(f"{name}\n" for name in reversed(names)))
     with pytest.raises(ValueError, match="does not hold the ids that"):
         read_entity_vectors(tmp_path / "graph.safetensors")
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.complex64])
+def test_vectors_of_numbers_that_float32_does_not_hold_are_refused(tmp_path, dtype):
+    save_file({"entities": torch.ones(2, 3, dtype=dtype)}, tmp_path / "graph.safetensors")
+    (tmp_path / "graph.txt").write_text("a\nb\n")
+    with pytest.raises(ValueError, match="expected float32; save them again"):
+        read_entity_vectors(tmp_path / "graph.safetensors")
+
+
+@pytest.mark.parametrize("option", ["--triples", "--valid", "--known"])
+def test_a_graph_is_not_replaced_by_the_ids_of_its_vectors(tmp_path, capsys, option):
+    lines = {"graph": "a\tr\tb\nb\tr\tc\n", "valid": "a\tr\tc\n", "known": "c\tr\ta\n"}
+    for name, text in lines.items():
+        (tmp_path / f"{name}.txt").write_text(text)
+    files = {"--triples": "graph.txt", "--valid": "valid.txt", "--known": "known.txt"}
+    words = [word for name, file in files.items() for word in (name, tmp_path / file)]
+    output = (tmp_path / files[option]).with_suffix(".safetensors")
+    assert cli("entity-vectors", *words, "--dim", 4, "--epochs", 1, "--output", output, "--overwrite") == 2
+    assert f"would replace `{tmp_path / files[option]}`, which this command reads" in capsys.readouterr().err
+    assert not output.exists()
+    assert {name: (tmp_path / f"{name}.txt").read_text() for name in lines} == lines
+
+
+@pytest.mark.parametrize("option", ["--margin", "--lr"])
+@pytest.mark.parametrize("value", ["nan", "inf", "0"])
+def test_margin_and_learning_rate_are_numbers_above_0(folder, tmp_path, capsys, option, value):
+    words = ("--triples", folder / "graph.tsv", option, value, "--output", tmp_path / "g.safetensors")
+    assert cli("entity-vectors", *words) == 2
+    assert "--margin and --lr must be finite numbers above 0" in capsys.readouterr().err
+
+
+def test_mentions_of_all_data_folders_are_looked_at_before_the_first_epoch(folder, tmp_path):
+    other = shutil.copytree(folder / "data", tmp_path / "other")
+
+    def train(**changes):
+        described = json.loads((folder / "data/entities.json").read_text()) | changes
+        (other / "entities.json").write_text(json.dumps(described))
+        run_fairseq(
+            "train", f"{folder / 'data'}:{other}", "--user-dir", PLUGIN, "--task", "entity_sentence_prediction", "--arch",
+            "entity_encoder", "--encoder-layers", 2, "--encoder-hidden", 16, "--encoder-heads", 2, "--entity-vectors",
+            folder / "graph.safetensors", "--criterion", "sentence_prediction", "--optimizer", "adam", "--batch-size", 8,
+            "--max-epoch", 2, "--save-dir", tmp_path / "model", "--num-workers", 0, "--no-progress-bar", "--cpu",
+        )  # fmt: skip
+
+    with pytest.raises(FileNotFoundError, match=r"split `train` of `.*other` has no mentions"):
+        train(splits={})
+    with pytest.raises(ValueError, match="other` are of other entity vectors"):
+        train(vectors="0" * 64)
+    with pytest.raises(ValueError, match="mark pieces by --entity-span first, those of .* by all"):
+        train(span="all")
+    assert not list(tmp_path.glob("model/*.pt"))
+    train()
+    assert (tmp_path / "model/checkpoint2.pt").exists()

@@ -230,6 +230,12 @@ def test_refusals(folder, checkpoint, tmp_path, capsys):
     capsys.readouterr()
     assert dump(data, checkpoint, "--subset", "test", "--compile") == 2
     assert "--compile has no effect on a teacher that reads entities" in capsys.readouterr().err
+    other = shutil.copytree(data, tmp_path / "other")
+    (other / FILE).unlink()
+    with pytest.raises(
+        FileNotFoundError, match=r"split `train` of `.*other` has no mentions"
+    ):  # not in epoch 2
+        train_teacher(f"{data}:{other}", bert, tmp_path, *graph, "-s", "de", "-t", "en")
     described, rows = data / FILE, mentions_path(data, "test")
     kept = described.read_text()
     described.write_text(kept.replace('"test"', '"other"'))

@@ -95,6 +95,28 @@ def test_linker_takes_the_longest_name():
     ]
 
 
+@pytest.mark.parametrize(
+    ("name", "text", "said"),
+    [
+        ("\u0915", "\u0915\u0940 \u092c\u093e\u0924 \u0915", [7]),  # Hindi: a vowel sign makes another word
+        ("Rene", "Rene\u0301 and Rene", [10]),
+        ("Rene\u0301", "RENE\u0301s Rene\u0301", [7]),
+        (
+            "\u0130stanbul",
+            "in \u0130stanbul",
+            [3],
+        ),  # whose small letter is two characters, one of them a mark
+        ("\u6771\u4eac", "\u79c1\u306f\u6771\u4eac\u306b", [2]),  # Chinese characters stand for themselves
+        ("_a", "_a b_a", [0]),
+    ],
+)
+def test_linker_knows_words_of_other_scripts(name, text, said):
+    found = DictionaryLinker([(name, "Q1")]).link(text)
+    assert [(begin, text[begin:end].casefold()) for begin, end, _ in found] == [
+        (begin, name.casefold()) for begin in said
+    ]
+
+
 def test_names_that_differ_in_case_alone_or_not_at_all_take_the_first():
     names = [("Apple", "Q1"), ("apple", "Q2"), ("pear", "Q3"), ("Pear", "Q3"), ("Apple", "Q4")]
     linker = DictionaryLinker(names)
