@@ -74,10 +74,10 @@ class RewardOptions(BestCheckpointOptions):
         default=4, metadata={"help": "sequences D that are sampled of each source; 4 is our choice"}
     )
     rl_advantage: ChoiceEnum(ADVANTAGES) = field(  # type: ignore[valid-type]
-        default="rank-centred",
+        default="mean",
         metadata={
-            "help": "advantage of a sample, rank 1 the best of D. rank: sigmoid(delta (0.5 - rank / D)) - 0.5, the paper's; "
-            "rank-centred: the same at rank - 0.5, so that it sums to 0 (ours); mean: reward minus the mean of the others; "
+            "help": "advantage of a sample, rank 1 the best of D. mean: reward minus the mean of the others; rank: "
+            "sigmoid(delta (0.5 - rank / D)) - 0.5, the paper's; rank-centred: the same at rank - 0.5, so that it sums to 0 (ours); "
             "greedy: reward minus that of the greedy sequence; none: reward"
         },
     )

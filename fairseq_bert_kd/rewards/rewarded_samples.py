@@ -52,7 +52,7 @@ class SamplingSettings(NamedTuple):
     """
 
     samples: int = 4
-    advantage: str = "rank-centred"
+    advantage: str = "mean"
     delta: float = 12.0
     rollouts: int = 0
     rollout_stride: int = 1
