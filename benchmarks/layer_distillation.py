@@ -68,6 +68,7 @@ class LayerStep:
         torch.manual_seed(0)
         self.setting = setting
         dictionary = make_dictionary(setting.vocabulary)
+        trial = {"texts": (torch.full((1, 2), dictionary.eos()),), "lengths": (torch.tensor([2]),)}
         teacher = make_encoder(SHAPES[setting.shape], setting)
         self.student = make_encoder(STUDENTS[setting.shape], setting)
         task = SimpleNamespace(
@@ -75,7 +76,7 @@ class LayerStep:
             source_dictionary=dictionary,
             teacher=LiveLayerTeacher(teacher),
             starts_from=None,
-            spec=SimpleNamespace(texts=1),
+            trial_input=lambda: trial,
         )
         self.teacher = task.teacher
         self.criterion = LayerDistillationCriterion(LayerDistillationConfig(layer_stage="general"), task)
