@@ -7,16 +7,17 @@ A page (default: README.md, examples/*/README.md, docs/*.md) marks each place by
     <!-- table: results/laptop.json main -->
     <!-- end of table -->
 
-The file, or the files one after another, are relative to the page. Names of tables follow it (see `markdown_tables`); without
-names it is all groups of systems.
+The file, or the files one after another, are relative to the page. Names of tables follow it (see `markdown_tables`), in
+quotes where they have spaces; without names it is all groups of systems.
 Files that hold one table each (`table-NAME.json`) are one table; their columns must be the same.
 A file of `fairseq-bert-kd gains --json` has the tables `reference_length`, `source_length` and `position`.
 The name `training-pairs` alone is one table of all experiments, and so is `paired-runs`, every system over all runs of
-them against their baseline (`paired-runs:SYSTEM`: against that one).
+them against their baseline (`paired-runs:SYSTEM`: against that one; `paired-runs:SYSTEM:OTHER:...`: only those others).
 """
 
 import json
 import re
+import shlex
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -139,12 +140,13 @@ def paired_runs_table(experiments: Sequence[Record], name: str = RUNS_TABLE) -> 
 
     Args:
         experiments: of a results file.
-        name: of the table: `RUNS_TABLE`, or that and ``:SYSTEM``, the baseline.
+        name: of the table: `RUNS_TABLE`, or that and ``:SYSTEM``, the baseline, or that and ``:OTHER`` for each system.
 
     Raises:
         ValueError: see `runs_rows`.
     """
-    head, *rows = runs_table(runs_rows(experiments, name.partition(":")[2] or None))
+    baseline, *systems = name.split(":")[1:] or [None]
+    head, *rows = runs_table(runs_rows(experiments, baseline, systems or None))
     return _table(head, rows) + "\n"
 
 
@@ -376,7 +378,7 @@ def filled(page: Path) -> str:
         )
 
     def table(place: re.Match[str]) -> str:
-        names = place["groups"].split()
+        names = shlex.split(place["groups"])
         files = [page.parent / file for file in place["files"].split()]
         records = [json.loads(file.read_text(encoding="utf-8")) for file in files]
         experiments = [found for record in records for found in record.get("experiments", ())]

@@ -25,6 +25,7 @@ GROUP_TITLES = {
     "sequence": "Sequence-level distillation",
     "random": "Nothing of the teacher at the start",
     "linear": "A linear classifier on vectors that stay as they are",
+    "learning rate": "Learning rate",
     "unlabelled": "The teacher's predictions of text without labels",
     "ablation": "Without one of the losses or stages, or with another",
 }

@@ -206,6 +206,9 @@ def test_places_in_a_page_are_filled_and_the_rest_is_kept(tmp_path):
         ValueError, match=re.escape(f"{page}, `results.json`: no system of the group `weight`")
     ):
         filled(page)
+    page.write_text(text.replace("results.json main", "results.json 'learning rate'"))
+    with pytest.raises(ValueError, match="no system of the group `learning rate`"):
+        filled(page)
 
 
 @pytest.mark.parametrize(
