@@ -29,6 +29,7 @@ MODULES = {
     "layer-distillation": "benchmarks.layer_distillation",
     "text-smoothing": "benchmarks.text_smoothing",
     "freed-memory": "benchmarks.freed_memory",
+    "attention": "benchmarks.attention",
 }
 
 

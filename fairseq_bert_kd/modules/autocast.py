@@ -2,7 +2,7 @@
 
 import functools
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any
@@ -11,12 +11,15 @@ import torch
 from fairseq.dataclass import ChoiceEnum, FairseqDataclass
 from omegaconf import II
 from torch import nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from fairseq_bert_kd import compat
 
 logger = logging.getLogger(__name__)
 
 DTYPES = {"none": None, "bf16": torch.bfloat16}
+TEXTS = ("src_tokens", "prev_output_tokens")
+LONGEST_UNFUSED = 256  # tokens of a row, source and target together: `python -m benchmarks attention`
 
 
 @dataclass
@@ -60,7 +63,9 @@ class AutocastTraining:
         if dtype is not None:
             device = next(model.parameters()).device.type
             cached = not (device == "cpu" and has_recurrence(model))
-            criterion = under_autocast(criterion, device, dtype, cached)
+            criterion = under_autocast(
+                criterion, device, dtype, cached, fused=fused_attention(sample, device)
+            )
         return super().train_step(sample, model, criterion, optimizer, update_num, ignore_grad)  # type: ignore[misc]
 
     def precision(self, optimizer: Any, device: torch.device) -> AbstractContextManager[Any]:
@@ -104,13 +109,42 @@ def has_recurrence(model: nn.Module) -> bool:
     return any(isinstance(module, (nn.RNNBase, nn.RNNCellBase)) for module in model.modules())
 
 
+def fused_attention(sample: Mapping[str, Any], device: str) -> bool:
+    """Whether attention is to be torch's fused kernel where it can be, and not separate products, which are in float32.
+
+    On CPUs its backward pass in bfloat16 takes two to ten times as long as that of the products for up to a hundred tokens, and
+    gains beyond two hundred (torch 2.13). Layers with dropout of attention weights have the products anyway.
+
+    Args:
+        sample: batch of any task of ours.
+        device: the model's.
+    """
+    if device != "cpu":
+        return True
+    inputs = sample.get("net_input", {})
+    texts = [
+        *inputs.get("texts", ()),
+        *(inputs[name] for name in TEXTS if name in inputs),
+    ]  # (batch, tokens) each
+    return sum(text.size(1) for text in texts) > LONGEST_UNFUSED
+
+
 def under_autocast(
-    criterion: Callable[..., Any], device: str, dtype: torch.dtype, cached: bool = True
+    criterion: Callable[..., Any], device: str, dtype: torch.dtype, cached: bool = True, fused: bool = True
 ) -> Callable[..., Any]:
-    """The criterion, computed under ``torch.autocast``, whose cache keeps a weight's copy where ``cached``."""
+    """The criterion, computed under ``torch.autocast``.
+
+    Args:
+        criterion: or any other function.
+        device: type of autocast's device.
+        dtype: of products.
+        cached: whether autocast keeps a weight's copy, see `has_recurrence`.
+        fused: whether attention may be fused, see `fused_attention`.
+    """
 
     def forward(*arguments: Any, **settings: Any) -> Any:
-        with torch.autocast(device, dtype, cache_enabled=cached):
+        attention = nullcontext() if fused else sdpa_kernel(SDPBackend.MATH)
+        with torch.autocast(device, dtype, cache_enabled=cached), attention:
             return criterion(*arguments, **settings)
 
     return forward

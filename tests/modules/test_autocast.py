@@ -12,7 +12,7 @@ from torch import nn
 
 from fairseq_bert_kd.data.run_hints import say_autocast
 from fairseq_bert_kd.models.sentence_lstm import SentenceLstm
-from fairseq_bert_kd.modules.autocast import AutocastTraining, check_device
+from fairseq_bert_kd.modules.autocast import AutocastTraining, check_device, fused_attention
 from tests import rewarded_generators, tiny_sentences
 from tests.tiny_chain import logged, train_student, train_teacher
 
@@ -47,7 +47,7 @@ class Recorder(nn.Module):
 
 def products(model, sample):
     """A criterion that notes the type of the model's products."""
-    output = model(sample)
+    output = model(sample["states"])
     products.seen.append(output.dtype)
     return output.float().sum(), 1, {}
 
@@ -60,14 +60,14 @@ def _nothing_seen():
 @pytest.mark.parametrize(("autocast", "expected"), [("bf16", torch.bfloat16), ("none", torch.float32)])
 def test_the_forward_pass_of_training_alone_is_cast(autocast, expected):
     task, model = Task(argparse.Namespace(autocast=autocast)), Student(3, 2)
-    sample = torch.ones(1, 3)
-    task.train_step(sample, model, products, Optimizer(), 0)
-    task.valid_step(sample, model, products)
+    states = torch.ones(1, 3)
+    task.train_step({"states": states}, model, products, Optimizer(), 0)
+    task.valid_step({"states": states}, model, products)
     assert products.seen == [expected, torch.float32]
     assert model.weight.dtype == model.weight.grad.dtype == torch.float32
     assert not torch.is_autocast_enabled("cpu")
     with task.precision(Optimizer(), torch.device("cpu")):
-        assert model(sample).dtype == expected
+        assert model(states).dtype == expected
 
 
 class Recurrent(Student):
@@ -77,10 +77,10 @@ class Recurrent(Student):
         super().__init__(1, 1)
         self.cell = nn.LSTMCell(4, 8)
 
-    def forward(self, sample):
-        state = torch.zeros(sample.size(1), 8), torch.zeros(sample.size(1), 8)
-        total = sample.new_zeros(())
-        for tokens in sample:
+    def forward(self, states):
+        state = torch.zeros(states.size(1), 8), torch.zeros(states.size(1), 8)
+        total = states.new_zeros(())
+        for tokens in states:
             state = self.cell(tokens, state)
             total = total + state[0].float().sum()
         return total
@@ -89,7 +89,7 @@ class Recurrent(Student):
 def test_gradients_of_recurrent_weights_are_added_up_in_float32():
     """Those of 200 tokens: in bfloat16 they lose what each token adds to a large sum."""
     torch.manual_seed(0)
-    model, sample = Recurrent(), torch.randn(200, 16, 4)
+    model, sample = Recurrent(), {"states": torch.randn(200, 16, 4)}
     gradients = {}
     for autocast in ("none", "bf16"):
         model.zero_grad()
@@ -97,6 +97,41 @@ def test_gradients_of_recurrent_weights_are_added_up_in_float32():
         gradients[autocast] = {name: weight.grad.clone() for name, weight in model.cell.named_parameters()}
     for name, expected in gradients["none"].items():
         assert (gradients["bf16"][name] - expected).norm() < 0.02 * expected.norm(), name
+
+
+class Attention(Student):
+    """Self-attention, which notes how it was computed."""
+
+    def forward(self, states):
+        states = self.weight * states[:, None]
+        output = nn.functional.scaled_dot_product_attention(states, states, states)
+        kernel = type(output.grad_fn).__name__
+        self.fused = "Flash" in kernel
+        return output
+
+
+@pytest.mark.parametrize(
+    ("net_input", "autocast", "fused"),
+    [
+        ({"src_tokens": torch.ones(2, 128), "prev_output_tokens": torch.ones(2, 128)}, "bf16", False),
+        ({"src_tokens": torch.ones(2, 128), "prev_output_tokens": torch.ones(2, 129)}, "bf16", True),
+        ({"texts": (torch.ones(2, 200), torch.ones(2, 56))}, "bf16", False),
+        ({"texts": (torch.ones(2, 200), torch.ones(2, 57))}, "bf16", True),
+        ({"src_tokens": torch.ones(2, 3)}, "none", True),
+    ],
+    ids=["short pairs", "long pairs", "short texts", "long texts", "float32"],
+)
+def test_attention_of_short_rows_is_not_fused_in_bfloat16_on_a_cpu(net_input, autocast, fused):
+    """There torch's fused kernel is slow (`python -m benchmarks attention`)."""
+    task, model = Task(argparse.Namespace(autocast=autocast)), Attention(8, 1)
+    sample = {"states": torch.randn(2, 5, 8), "net_input": net_input}
+    task.train_step(sample, model, products, Optimizer(), 0)
+    assert model.fused == fused
+    assert torch.backends.cuda.flash_sdp_enabled()  # what others compute afterwards is left as it was
+
+
+def test_attention_is_left_to_torch_on_a_gpu():
+    assert fused_attention({"net_input": {"src_tokens": torch.ones(2, 3)}}, "cuda")
 
 
 def loss(messages):
