@@ -11,11 +11,11 @@ import torch
 
 from fairseq_bert_kd.cli.dump_options import PRECISIONS, parse_shard
 from fairseq_bert_kd.cli.run_dump import (
-    check_same_stores,
     chosen_device,
     chosen_precision,
     compile_encoder,
     dump_split,
+    finished_stores,
     print_captured_mass,
     scored_by,
 )
@@ -102,9 +102,11 @@ def dump_inputs(args: argparse.Namespace, rank: int, world_size: int) -> None:
             middle = SENTENCES if args.side == SENTENCES else f"{args.source_lang}-{args.target_lang}"
             store = smoothing_store_path(store_dir, subset, middle, args.view, args.name)
             dumps.append((SmoothingDump(teacher, sides, info, device), store))
-    check_same_stores(dumps, shard, args.overwrite)
+    finished = finished_stores(dumps, shard, args.overwrite, rank, world_size)
     for dump, store in dumps:
-        dump_split(dump, store, args, rank, world_size, functools.partial(report, args.side))
+        dump_split(
+            dump, store, args, rank, world_size, functools.partial(report, args.side), store in finished
+        )
 
 
 def dictionary_path(folder: str, args: argparse.Namespace) -> Path:

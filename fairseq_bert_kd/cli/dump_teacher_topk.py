@@ -18,11 +18,11 @@ from fairseq_bert_kd.cli import dump_options
 from fairseq_bert_kd.cli.dump_options import PRECISIONS, check_arguments, parse_shard
 from fairseq_bert_kd.cli.dump_smoothing import check_side, dump_inputs
 from fairseq_bert_kd.cli.run_dump import (
-    check_same_stores,
     chosen_device,
     chosen_precision,
     compile_encoder,
     dump_split,
+    finished_stores,
     print_captured_mass,
     scored_by,
     short_name,
@@ -97,13 +97,14 @@ def dump_all(args: argparse.Namespace, rank: int, world_size: int) -> None:
             mentions = mentions_for(teacher, folder, subset, pairs)
             info = replace(info, mentions_digest=mentions.digest if mentions else "")
             dumps.append((TopKDump(teacher, pairs, info, device, mentions), fold_path(path, fold)))
-    if not args.plan:
-        check_same_stores(dumps, shard, args.overwrite)
-    for dump, path in dumps:
-        if args.plan:
+    if args.plan:
+        for dump, path in dumps:
             print_plan(dump, path, shard, args.shard)
-        else:
-            dump_split(dump, path, args, rank, world_size, functools.partial(report, dump))
+        return
+    finished = finished_stores(dumps, shard, args.overwrite, rank, world_size)
+    for dump, path in dumps:
+        show = functools.partial(report, dump)
+        dump_split(dump, path, args, rank, world_size, show, path in finished)
 
 
 def store_info(

@@ -99,16 +99,52 @@ def print_captured_mass(info: TopKInfo, summary: Mapping[str, Any]) -> None:
             print(f"the top {info.k} hold {100.0 * mass:.2f} % of its mass at temperature {temperature:g}")
 
 
-def check_same_stores(dumps: Iterable[tuple[StoreDump, Path]], shard: Shard, overwrite: bool) -> None:
-    """Report a store that cannot be written before the first one is scored.
+def finished_stores(
+    dumps: Iterable[tuple[StoreDump, Path]],
+    shard: Shard,
+    overwrite: bool,
+    rank: int,
+    world_size: int,
+) -> set[Path]:
+    """Those stores, by their final names, of which nothing is to be written, checked before the first one is scored.
+
+    Args:
+        dumps: what is to be written, and the final names of the whole stores.
+        shard: part of the corpus that is requested.
+        overwrite: replace existing stores.
+        rank: number of this process.
+        world_size: number of processes.
 
     Raises:
-        FileExistsError: a store, or its shard, exists and is not what would be written.
-        OSError: its folder cannot be written.
+        FileExistsError: a store, or its shard, exists and is not what would be written; or another process writes it.
+        ValueError: unfinished work has other settings.
+        OSError: the store's folder cannot be written.
     """
+    finished = set()
     for dump, path in dumps:
-        written = shard_path(path, shard).exists() and not overwrite
-        check_same_store(shard_path(path, shard), dump) if written else check_writable(path.parent)
+        if shard_path(path, shard).exists() and not overwrite:
+            check_same_store(shard_path(path, shard), dump)
+            if world_size == 1 or shard == WHOLE:  # else each process has a shard of its own
+                finished.add(path)
+                continue
+        check_writable(path.parent)
+        mine = {own_parts(shard, world_size)[rank]}
+        if rank == 0 and shard == WHOLE:
+            mine.add(WHOLE)  # into which the parts are joined in the end
+        for part in mine if not overwrite else ():
+            if work_path(shard_path(path, part)).exists():
+                dump.open_writer(path, part, overwrite=False).close()
+    return finished
+
+
+def own_parts(requested: Shard, world_size: int) -> list[Shard]:
+    """The shard that each process writes.
+
+    Together they hold the sentences of the requested shard, so machines may have different numbers of GPUs.
+    """
+    return [
+        Shard(requested.index + i * requested.count, requested.count * world_size) for i in range(world_size)
+    ]
 
 
 def dump_split(
@@ -118,6 +154,7 @@ def dump_split(
     rank: int,
     world_size: int,
     report: Callable[[Path], None],
+    finished: bool = False,
 ) -> None:
     """Write one store, or one shard of it; several processes share the work and the first one joins the parts.
 
@@ -128,21 +165,18 @@ def dump_split(
         rank: number of this process.
         world_size: number of processes.
         report: prints the contents of a store.
+        finished: whether nothing is to be written, see `finished_stores`.
 
     Raises:
         ValueError, FileExistsError, OSError: as `StoreDump.run`, and where a GPU has too little memory, or processes differ.
     """
     check_same_infos(distributed.gathered(dump.info, world_size))
     requested = parse_shard(args.shard)
-    # together they hold the sentences of the requested shard, so machines may have different numbers of GPUs
-    parts = [
-        Shard(requested.index + i * requested.count, requested.count * world_size) for i in range(world_size)
-    ]
+    parts = own_parts(requested, world_size)
     path.parent.mkdir(parents=True, exist_ok=True)
     part, started = parts[rank], time.perf_counter()
-    joined = requested.count == 1 and world_size > 1  # all parts are written here
-    finished = joined and not args.overwrite and path.exists()
-    tokens = 0  # of a finished store, of which `check_same_stores` has said that it is this one
+    joined = requested == WHOLE and world_size > 1  # all parts are written here
+    tokens = 0
     if rank == 0 and not finished and (args.overwrite or not shard_path(path, part).exists()):
         say_unread(path, parts)
     if rank == 0 and joined and not finished:
@@ -221,7 +255,7 @@ def say_room(dump: StoreDump, path: Path, parts: Sequence[Shard]) -> None:
 
 
 def say_unread(path: Path, parts: Sequence[Shard]) -> None:
-    """Log a warning if an earlier run has left shards that this one does not read; arguments as `shards_of_another_split`."""
+    """Log a warning if an earlier run has left work that this one does not read; arguments as `shards_of_another_split`."""
     if unread := shards_of_another_split(path, parts):
         logger.warning(
             "%s: an earlier run has scored sentences of this one, with other processes or another --shard, and this one scores "
@@ -231,13 +265,15 @@ def say_unread(path: Path, parts: Sequence[Shard]) -> None:
 
 
 def shards_of_another_split(path: Path, parts: Sequence[Shard]) -> list[Path]:
-    """Shards beside a store, finished or not, that hold sentences of these parts and are none of them.
+    """Files beside a store that hold sentences of these parts and are none of them: shards, finished or not, and unfinished
+    work of the whole.
 
     Args:
         path: final name of the whole store.
         parts: what is written now, all of one count.
     """
-    found = []
+    whole = work_path(path)  # of one process
+    found = [whole] if whole.exists() and parts[0].count > 1 else []
     for file in sorted(path.parent.glob(f"{glob.escape(path.name)}.shard-*")):
         named = re.fullmatch(r"\.shard-(\d+)-of-(\d+)(\.partial)?", file.name.removeprefix(path.name))
         if named is None or int(named[2]) == parts[0].count:

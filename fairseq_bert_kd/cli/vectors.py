@@ -13,11 +13,11 @@ from fairseq_bert_kd.cli.dump_options import (
     parse_shard,
 )
 from fairseq_bert_kd.cli.run_dump import (
-    check_same_stores,
     chosen_device,
     chosen_precision,
     computed_how,
     dump_split,
+    finished_stores,
     short_name,
 )
 from fairseq_bert_kd.cli.store_folder import add_store_dir
@@ -133,9 +133,9 @@ def encode_all(args: argparse.Namespace, rank: int, world_size: int) -> None:
             )
             dump = VectorDump(model, sides, info, loaded.task.dictionary.pad(), device)
             dumps.append((dump, vector_store_path(store_dir, subset, args.name)))
-    check_same_stores(dumps, shard, args.overwrite)
+    finished = finished_stores(dumps, shard, args.overwrite, rank, world_size)
     for dump, path in dumps:
-        dump_split(dump, path, args, rank, world_size, report)
+        dump_split(dump, path, args, rank, world_size, report, path in finished)
 
 
 def _single_sentences(folder: str) -> SentenceSpec:

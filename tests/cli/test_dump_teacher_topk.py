@@ -17,13 +17,15 @@ from fairseq.data import Dictionary, data_utils
 
 from fairseq_bert_kd.cli.run_dump import check_same_infos, say_room, shards_of_another_split
 from fairseq_bert_kd.storage.merge import merge_shards
-from fairseq_bert_kd.storage.shards import Shard, shard_path
+from fairseq_bert_kd.storage.shards import WHOLE, Shard, shard_path
 from fairseq_bert_kd.storage.topk import TopKInfo
 from fairseq_bert_kd.storage.topk_store import TopKReader, store_path
 from fairseq_bert_kd.storage.verify import verify_store
 from fairseq_bert_kd.storage.work_file import work_path
+from fairseq_bert_kd.teachers import distributed
 from fairseq_bert_kd.teachers.chunk_scorer import ChunkScorer
 from fairseq_bert_kd.teachers.distributed import launch
+from fairseq_bert_kd.teachers.dump import StoreDump
 from fairseq_bert_kd.tokenization.dictionary import excluded_ids
 from tests import tiny_chain
 from tests.cli.launched_work import divide_by_nothing, open_what_is_not_there, write_after_the_other
@@ -197,12 +199,17 @@ def test_existing_store_of_other_settings_is_kept_by_default(chain, capsys):
     assert path.read_bytes() == before
 
 
-def test_finished_store_is_left_alone_by_the_same_command(chain, capsys):
+def test_finished_store_is_left_alone_by_the_same_command(chain, capsys, monkeypatch):
+    """After one look at its sentences: a large corpus takes a while."""
     path = store_path(chain.data, "train", "de", "en")
-    before = path.stat()
+    before, check, looked_at = path.stat(), StoreDump.check_unchanged_data, []
+    monkeypatch.setattr(
+        StoreDump, "check_unchanged_data", lambda *args: (looked_at.append(args), check(*args))
+    )
     assert dump(chain.data, chain.teacher) == 0
     assert "is complete already: nothing to score" in capsys.readouterr().out
     assert path.stat() == before
+    assert len(looked_at) == 1
 
 
 def test_finished_store_of_data_that_changed_is_not_called_complete(chain, data, capsys):
@@ -392,8 +399,14 @@ def test_unfinished_work_of_other_settings_is_refused_or_thrown_away(chain, data
     with pytest.raises(KeyboardInterrupt):
         dump(data, chain.teacher)
     monkeypatch.undo()
-    message = refusal(capsys, data, chain.teacher, "--topk", 5)
-    assert "unfinished work of a command with other settings (k: 8 against 5)" in message
+    said = "unfinished work of a command with other settings (k: 8 against 5)"
+    assert said in refusal(capsys, data, chain.teacher, "--topk", 5)
+    assert said in refusal(capsys, data, chain.teacher, "--topk", 5, "--subset", "valid,train")
+    assert not list(data.glob("*valid*topk*"))  # nothing was scored
+    # of two processes, the first one would join the parts under this name
+    monkeypatch.setattr(distributed, "launch", lambda work, args, **_: work(args, 0, 2))
+    assert said in refusal(capsys, data, chain.teacher, "--topk", 5)
+    monkeypatch.undo()
     assert dump(data, chain.teacher, "--topk", 5, "--overwrite") == 0
     assert TopKReader(store_path(data, "train", "de", "en")).info.k == 5
 
@@ -487,6 +500,13 @@ def test_work_that_another_number_of_processes_left_is_found(tmp_path, earlier, 
     for name in earlier:
         (tmp_path / f"{path.name}.shard-{name}").touch()
     assert [file.name.rpartition("shard-")[2] for file in shards_of_another_split(path, parts)] == unread
+
+
+def test_work_that_one_process_left_is_found_by_several(tmp_path):
+    path = tmp_path / "train.de-en.en.topk"
+    work_path(path).touch()
+    assert shards_of_another_split(path, [Shard(0, 2), Shard(1, 2)]) == [work_path(path)]
+    assert shards_of_another_split(path, [WHOLE]) == []  # gone on with
 
 
 def test_processes_on_other_devices_are_refused_before_they_score():
