@@ -8,7 +8,7 @@ import io
 import logging
 import sys
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 logger = logging.getLogger(__name__)
@@ -29,7 +29,7 @@ FOREIGN = (
 )
 
 
-def open_lines(path: str | Path, keep_ends: bool = False) -> Iterator[str]:
+def open_lines(path: str | Path, keep_ends: bool = False, again: bool = False) -> Iterator[str]:
     """Lines of a file, unpacked if its name ends in .gz; ``-`` is standard input. See `text_lines`.
 
     Raises:
@@ -38,11 +38,11 @@ def open_lines(path: str | Path, keep_ends: bool = False) -> Iterator[str]:
     """
     name = str(path)
     if name == STANDARD_STREAM:
-        yield from text_lines(sys.stdin.buffer, "standard input", keep_ends)
+        yield from text_lines(sys.stdin.buffer, "standard input", keep_ends, again)
     elif name.endswith(".gz"):
         with gzip.open(name, "rb") as stream:
             try:
-                yield from text_lines(stream, name, keep_ends)
+                yield from text_lines(stream, name, keep_ends, again)
             except (gzip.BadGzipFile, EOFError, zlib.error) as error:
                 raise ValueError(
                     f"`{name}` must be a complete gzip file, as its name says, but is not ({error}). "
@@ -50,10 +50,12 @@ def open_lines(path: str | Path, keep_ends: bool = False) -> Iterator[str]:
                 ) from None
     else:
         with open(name, "rb") as stream:
-            yield from text_lines(stream, name, keep_ends)
+            yield from text_lines(stream, name, keep_ends, again)
 
 
-def text_lines(content: Iterable[bytes] | bytes, name: str, keep_ends: bool = False) -> Iterator[str]:
+def text_lines(
+    content: Iterable[bytes] | bytes, name: str, keep_ends: bool = False, again: bool = False
+) -> Iterator[str]:
     """Lines of UTF-8 text, without the byte order mark at its head and without line ends.
 
     A line comes out before the next one is read, so an error loses nothing of what stands above it.
@@ -62,20 +64,22 @@ def text_lines(content: Iterable[bytes] | bytes, name: str, keep_ends: bool = Fa
         content: a binary stream, or anything else that gives bytes up to each line feed; or all bytes.
         name: name of the file, for messages.
         keep_ends: leave each line feed, and what stands before it, at its line.
+        again: the content was read before, and the log has what is unusual in it.
 
     Raises:
         ValueError: text that is not UTF-8; names file and line, or what the file is.
     """
+    warn: Callable[..., None] = logger.debug if again else logger.warning
     marked_inside = False
     for number, raw in enumerate(io.BytesIO(content) if isinstance(content, bytes) else content, 1):
         if number == 1:
-            _check_head(raw, name)
+            _check_head(raw, name, warn)
             if raw.startswith(BYTE_ORDER_MARK):
-                logger.warning("`%s` begins with a byte order mark, which is left out", name)
+                warn("`%s` begins with a byte order mark, which is left out", name)
                 raw = raw.removeprefix(BYTE_ORDER_MARK)
         elif not marked_inside and raw.startswith(BYTE_ORDER_MARK):
             marked_inside = True
-            logger.warning(
+            warn(
                 "`%s`, line %d begins with a byte order mark, which stays in the text. Were files joined that have one "
                 "each? Remove it from every file but the first.",
                 *(name, number),
@@ -94,8 +98,8 @@ def text_lines(content: Iterable[bytes] | bytes, name: str, keep_ends: bool = Fa
         yield line if keep_ends else line.rstrip("\r\n")
 
 
-def _check_head(raw: bytes, name: str) -> None:
-    """Check the first line for what is no UTF-8 text; say so if its line ends may be of another kind.
+def _check_head(raw: bytes, name: str, warn: Callable[..., None]) -> None:
+    """Check the first line for what is no UTF-8 text; warn if its line ends may be of another kind.
 
     Raises:
         ValueError: another encoding or a packed file.
@@ -105,7 +109,7 @@ def _check_head(raw: bytes, name: str) -> None:
             raise ValueError(f"`{name}` must be UTF-8 text, but is {kind}. {advice}")
     inside = raw.rstrip(b"\r\n").count(b"\r")
     if inside:
-        logger.warning(
+        warn(
             "`%s`, line 1 holds %d carriage returns. Only a line feed ends a line; where the carriage returns should, "
             r"convert the file with `tr '\r' '\n'`.",
             *(name, inside),

@@ -61,6 +61,12 @@ def test_the_mark_is_said_once(said):
     assert said() == ["`some.en` begins with a byte order mark, which is left out"]
 
 
+def test_nothing_is_said_twice_of_what_is_read_again(said):
+    content = MARK + b"a\rb\n" + MARK + b"c\n"
+    assert list(text_lines(content, "some.en")) == list(text_lines(content, "some.en", again=True))
+    assert len(said()) == 3
+
+
 def test_marks_of_joined_files_stay_and_are_said_once(said):
     assert list(text_lines((MARK + b"a\n") * 3, "some.en")) == ["a", "\ufeffa", "\ufeffa"]
     assert len(said()) == 2

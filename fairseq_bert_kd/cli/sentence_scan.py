@@ -55,7 +55,7 @@ class Scanned:
     def chunks(self, table: TableFormat) -> Iterator[tuple[str, list[Row]]]:
         """File and rows of each part of the split that is tokenised together, without the rows that are left out."""
         for path in self.files:
-            found = read_rows(path, table, labelled=False, faulty=lambda _line, _fault: None)
+            found = read_rows(path, table, labelled=False, faulty=lambda _line, _fault: None, again=True)
             kept = (row for row in found if row.line not in self.left_out[path])
             while chunk := list(islice(kept, CHUNK_ROWS)):
                 yield path, chunk

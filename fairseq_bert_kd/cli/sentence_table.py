@@ -156,7 +156,11 @@ def table_format(args: argparse.Namespace) -> TableFormat:
 
 
 def read_rows(
-    path: str, table: TableFormat, labelled: bool, faulty: Callable[[int, str], None] | None = None
+    path: str,
+    table: TableFormat,
+    labelled: bool,
+    faulty: Callable[[int, str], None] | None = None,
+    again: bool = False,
 ) -> Iterator[Row]:
     """Rows of a file.
 
@@ -166,12 +170,13 @@ def read_rows(
         labelled: whether a file without a column of labels is an error.
         faulty: gets the line and the fault of a row of another width or with an empty text, which is left out; None for an
             error.
+        again: whether the file was read before, see `text_lines`.
 
     Raises:
         ValueError: a line of another width, an empty text, columns that are not there, or a header that would be read as
             data. It names the line.
     """
-    lines = _cells(path, table.quoting)
+    lines = _cells(path, table.quoting, again)
     first = next(lines, None)
     if first is None:
         raise ValueError(f"`{path}` is empty; give a file with at least one row")
@@ -204,13 +209,13 @@ def _fault(path: str, line: int, cells: Sequence[str], texts: Sequence[str], col
     return ""
 
 
-def _cells(path: str, quoting: str) -> Iterator[tuple[int, list[str]]]:
+def _cells(path: str, quoting: str, again: bool) -> Iterator[tuple[int, list[str]]]:
     """Number of the first line of each row, from 1, and its cells."""
     if quoting == "none":
-        yield from ((number, line.split(TAB)) for number, line in enumerate(open_lines(path), 1))
+        yield from ((number, line.split(TAB)) for number, line in enumerate(open_lines(path, again=again), 1))
         return
     csv.field_size_limit(LONGEST_FIELD)
-    reader = csv.reader(open_lines(path, keep_ends=True), delimiter=TAB, strict=True)
+    reader = csv.reader(open_lines(path, keep_ends=True, again=again), delimiter=TAB, strict=True)
     start = 1
     try:
         for cells in reader:

@@ -84,6 +84,13 @@ def test_what_it_writes(bert, files, tmp_path, capsys):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["data", "test", "train", "valid"]
 
 
+def test_what_is_odd_in_a_file_is_said_once(bert, files, tmp_path, caplog):
+    """Though it is read twice."""
+    train, valid = files(train="\ufeff" + TRAIN, valid="1\tthe men\n")
+    assert prepare(bert, tmp_path / "data", "--task", "sst2", "--train", train, "--valid", valid) == 0
+    assert caplog.text.count("begins with a byte order mark, which is left out") == 1
+
+
 def test_the_dictionary_of_the_text_has_frequent_pieces_first(bert, files, tmp_path, capsys):
     train, valid = files(train=TRAIN, valid="1\tthe stove\n")
     out = tmp_path / "data"
