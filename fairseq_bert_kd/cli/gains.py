@@ -10,6 +10,7 @@ from fairseq_bert_kd.cli.score_translations import (
     read_source,
     read_system,
     text_rules,
+    warn_of_differences,
 )
 from fairseq_bert_kd.evaluation.registry import METRICS, signatures
 from fairseq_bert_kd.evaluation.system_output import SystemOutput
@@ -115,13 +116,11 @@ def read_pairs(
     settings, normalise = text_rules(args)
     metrics = {args.metric: METRICS[args.metric](settings)}
     references = [normalise(line) for line in references]
-    runs = {
-        label: [
-            SystemOutput(metrics, [normalise(text) for text in texts], references)
-            for texts in read_system(files, len(references), None)
-        ]
-        for label, files in parse_systems(args.systems).items()
-    }
+    runs = {}
+    for label, files in parse_systems(args.systems).items():
+        texts = [[normalise(text) for text in run] for run in read_system(files, len(references), None)]
+        warn_of_differences(label, files, texts, references, settings, rouge=args.metric == "rougeL")
+        runs[label] = [SystemOutput(metrics, run, references) for run in texts]
     (baseline, base), (system, other) = runs.items()
     if len(base) != len(other):
         raise ValueError(

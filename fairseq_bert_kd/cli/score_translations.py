@@ -177,6 +177,32 @@ def read_source(path: str, sentences: int) -> list[str]:
     return sources
 
 
+def warn_of_differences(
+    label: str,
+    files: Sequence[str],
+    runs: Sequence[Sequence[str]],
+    reference: Sequence[str],
+    settings: MetricSettings,
+    rouge: bool = False,
+) -> None:
+    """Log a warning of whatever was not prepared alike in a system's outputs and the reference.
+
+    Args:
+        label: name of the system.
+        files: outputs of fairseq-generate, one per run.
+        runs: ``(sentences,)`` texts of each, as they are compared.
+        reference: ``(sentences,)`` likewise.
+        settings: how they are compared.
+        rouge: whether ROUGE is among the scores.
+    """
+    texts = [text for run in runs for text in run]
+    for remark in remarks(texts, reference, settings, rouge):
+        logger.warning("%s: %s", label, remark)
+    for file in files:
+        if remark := of_another_text(read_targets(file), reference):
+            logger.warning("%s: %s", file, remark)
+
+
 def text_rules(
     args: argparse.Namespace, load: Callable[[str], HfTokenizer] = HfTokenizer
 ) -> tuple[MetricSettings, Callable[[str], str]]:
@@ -224,12 +250,7 @@ def main(args: argparse.Namespace) -> None:
     scores: dict[str, list[Scores]] = {}
     for label, files in parse_systems(args.systems).items():
         runs = [[normalise(text) for text in run] for run in read_system(files, len(reference), tokenizer)]
-        texts = [text for run in runs for text in run]
-        for remark in remarks(texts, reference, settings, rouge=bool(args.sources)):
-            logger.warning("%s: %s", label, remark)
-        for file in files:
-            if remark := of_another_text(read_targets(file), reference):
-                logger.warning("%s: %s", file, remark)
+        warn_of_differences(label, files, runs, reference, settings, rouge=bool(args.sources))
         scores[label] = [SystemOutput(metrics, run, reference).scores for run in runs]
         further.add(label, *runs)
     print(format_table(scores))

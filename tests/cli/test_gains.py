@@ -108,3 +108,10 @@ def test_texts_can_go_through_a_tokenizer_s_rules_first(folder, chain, capsys):
     assert capsys.readouterr().out == expected
     assert gains(folder, *systems) == 0
     assert capsys.readouterr().out != expected
+
+
+def test_what_was_not_prepared_alike_is_said(folder, caplog):
+    write_output(folder / "pieces", dict(enumerate(text.replace(" ", " ##") for text in BASE)))
+    assert gains(folder, f"a={folder / 'pieces'}", f"b={folder / 'better'}") == 0
+    assert "a: the output has words like a tokenizer's pieces (160)" in caplog.text
+    assert "b: " not in caplog.text
