@@ -1,6 +1,7 @@
 """Option ``--autocast``: training with torch's autocast to bfloat16, on CPUs as well as GPUs."""
 
 import functools
+import importlib.util
 import logging
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
@@ -37,6 +38,9 @@ class AutocastOptions(FairseqDataclass):
     fp16: bool = II("common.fp16")
     bf16: bool = II("common.bf16")
     amp: bool = II("common.amp")
+    tpu: bool = II("common.tpu")
+    memory_efficient_fp16: bool = II("common.memory_efficient_fp16")
+    fp16_no_flatten_grads: bool = II("common.fp16_no_flatten_grads")
 
 
 class AutocastTraining:
@@ -51,6 +55,7 @@ class AutocastTraining:
     def build_model(self, cfg, from_checkpoint=False):
         if not from_checkpoint:
             self._check_autocast(cfg)
+            self._check_precision()
         return super().build_model(cfg, from_checkpoint)  # type: ignore[misc]
 
     def begin_epoch(self, epoch, model):
@@ -96,6 +101,22 @@ class AutocastTraining:
         if getattr(cfg, "checkpoint_activations", False):
             raise ValueError(
                 "--checkpoint-activations computes layers again without --autocast's types; leave one of them out"
+            )
+
+    def _check_precision(self) -> None:
+        """Check for fairseq's half precision where it would end in an error of torch's.
+
+        Raises:
+            ValueError: names the option and what to take instead.
+        """
+        if self.cfg.bf16 and self.cfg.tpu and importlib.util.find_spec("torch_xla") is None:
+            raise ValueError(
+                "--bf16 is for TPUs in fairseq, and torch_xla is not installed; --autocast bf16 trains in bfloat16 on GPUs and CPUs"
+            )
+        flattened = not (self.cfg.memory_efficient_fp16 or self.cfg.fp16_no_flatten_grads)
+        if self.cfg.fp16 and flattened and not torch.cuda.is_available():
+            raise ValueError(
+                "--fp16 needs a GPU, and torch finds none; leave it out, or take --autocast bf16 where the CPU has instructions for it"
             )
 
 

@@ -241,6 +241,17 @@ def test_refused_beside(chain, tmp_path, option):
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize(
+    ("option", "said"),
+    [("--fp16", "needs a GPU, .* --autocast bf16"), ("--bf16", "is for TPUs .* --autocast bf16")],
+)
+def test_half_precision_that_fairseq_cannot_compute_here(chain, tmp_path, monkeypatch, option, said):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(ValueError, match=f"{option} {said}"):
+        train_student(chain.data, tmp_path, option)
+    assert not list(tmp_path.iterdir())
+
+
 def test_a_gpu_without_bfloat16_is_refused(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation=True: including_emulation)
     check_device.cache_clear()
