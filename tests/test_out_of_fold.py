@@ -73,6 +73,14 @@ def test_teachers_have_not_seen_what_they_score(folded):
         assert verify_store(path) == []
 
 
+def test_show_says_that_a_sentence_is_of_another_fold(folded, capsys):
+    first = fold_stores(folded[0])[0]
+    other = int(np.flatnonzero(~TopKReader(first).scored)[0])
+    assert cli_main(["store", "show", first, str(other)]) == 0
+    said = "the teacher has not scored it: it is in another fold, for another teacher (other_fold)"
+    assert said in capsys.readouterr().out
+
+
 def test_merged_store_has_each_sentence_by_its_own_teacher_and_trains_a_student(folded, tmp_path, capsys):
     data = tmp_path / "data"
     shutil.copytree(folded[0], data)

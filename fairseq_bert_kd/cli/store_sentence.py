@@ -12,6 +12,7 @@ _WHY_MISSING = {
     "too_long": "longer than the teacher can read",
     "not_finite": "the teacher's numbers were not finite",
     "not_imported": "the imported table does not hold it",
+    "other_fold": "it is in another fold, for another teacher",
 }
 
 
