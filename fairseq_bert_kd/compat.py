@@ -91,6 +91,23 @@ def leave_whole_numbers_to_ema() -> None:
     ema.__init__ = start
 
 
+def shuffle_after_curriculum() -> None:
+    """Let ``--curriculum N`` shuffle the batches from epoch N + 1 on.
+
+    fairseq keeps the first epoch's data loader, and with it whether batches are shuffled: every epoch would go from short to
+    long sentences, in an unbroken run. Remove when fairseq's `EpochBatchIterator` tells its sampler in each epoch.
+    """
+    iterator: Any = importlib.import_module("fairseq.data.iterators").EpochBatchIterator
+    of_epoch = iterator._get_iterator_for_epoch
+
+    def follow(self: Any, epoch: int, shuffle: bool, *arguments: Any, **settings: Any) -> Any:
+        if self.dataloader is not None:
+            self.epoch_batch_sampler.shuffle = shuffle
+        return of_epoch(self, epoch, shuffle, *arguments, **settings)
+
+    iterator._get_iterator_for_epoch = follow
+
+
 def cpu_has_bfloat16() -> bool | None:
     """Whether the CPU multiplies matrices in bfloat16 natively; None where torch cannot tell.
 

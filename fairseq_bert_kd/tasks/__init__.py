@@ -13,6 +13,7 @@ compat.require_fairseq()
 compat.allow_fairseq_checkpoints()
 compat.broadcast_to_own_workers()
 compat.leave_whole_numbers_to_ema()
+compat.shuffle_after_curriculum()
 compat.keep_freed_memory()
 
 import fairseq_bert_kd.criterions.conditional_masked_lm  # noqa: E402

@@ -12,6 +12,7 @@ from fairseq.tasks import FairseqTask
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from fairseq_bert_kd import compat
 from fairseq_bert_kd.data.corpus_parts import CorpusPart, check_parts, translation_parts
 from fairseq_bert_kd.data.guarded_loading import GuardedLoading, GuardedTranslation
 
@@ -59,6 +60,24 @@ def test_all_once_within_the_token_limit(sizes, max_tokens):
     batches = batches_of(Task(argparse.Namespace()), pair_dataset(sizes), max_tokens=max_tokens)
     assert sorted(sentences_in(batches)) == list(range(len(sizes)))
     assert all(batch["net_input"]["src_tokens"].numel() <= max_tokens for batch in batches)
+
+
+def test_batches_are_shuffled_after_the_curriculum():
+    """fairseq-train asks for it from the epoch after the last one of ``--curriculum``."""
+    compat.shuffle_after_curriculum()
+    pairs, settings = pair_dataset([5] * 20), {"max_sentences": 3, "seed": 1}
+
+    def epochs(first, *shuffled):
+        iterator = Task(argparse.Namespace()).get_batch_iterator(pairs, epoch=first, **settings)
+        return [
+            [batch["id"].tolist() for batch in iterator.next_epoch_itr(shuffle=shuffle)]
+            for shuffle in shuffled
+        ]
+
+    first, second, third = epochs(1, False, True, True)
+    assert first == sorted(first) == sorted(second) == sorted(third)
+    assert first != second != third != first
+    assert epochs(2, True, True) == [second, third]  # a run that goes on after the curriculum
 
 
 def test_a_run_that_goes_on_in_a_later_epoch_has_the_same_batches():
