@@ -43,8 +43,8 @@ class TokenScorer:
         if needed > candidates:
             extras = " and one to draw" if needed > k else ""
             raise ValueError(
-                f"topk {k}{extras} is above the {candidates} symbols of the target dictionary that can be targets; "
-                "request fewer"
+                f"topk {k}{extras} is above the {candidates} symbols of the target dictionary that can be targets; request fewer "
+                "(--topk of dump, --kd-topk beside a live teacher, store_topk of an experiment's settings)"
             )
         self.model, self.excluded_ids, self.dictionary_size = model, excluded_ids, dictionary_size
         self.k, self.temperatures, self.keep_gold = k, temperatures, keep_gold
