@@ -22,7 +22,7 @@ FAIRSEQ_CRITERIONS = {
     "policy_gradient": "label_smoothed_cross_entropy",
 }
 TEACHER_TASK = "conditional_masked_lm"
-OUR_PREFIXES = ("kd_", "cmlm_", "rl_", "teacher_")
+OUR_PREFIXES = ("autocast", "cmlm_", "kd_", "rdrop_", "rl_", "smoothing_", "teacher_")
 TRAINING_OPTIONS = ("eval_bleu", "eval_tokenized_bleu")  # they may name a detokenizer of ours
 COMPARED = ("digests", "languages")  # of the task's state: what a later use is compared with
 MACHINE_OPTIONS = {"user_dir", "save_dir", "restore_file", "finetune_from_model", "tensorboard_logdir"}
