@@ -107,7 +107,7 @@ def test_two_stores_are_mixed_by_weight(data, tmp_path):
     for name, options in {
         "default": (),
         "three": ("--kd-stores", "three"),
-        "both": ("--kd-stores", "default,three", "--kd-store-weights", "1,3"),
+        "both": ("--kd-stores", "default, three", "--kd-store-weights", "1, 3"),
     }.items():
         found, _ = run(data, tmp_path / name, "--kd-topk", 4, "--dropout", 0, *options, updates=1)
         first[name] = found["kd_loss"][0]

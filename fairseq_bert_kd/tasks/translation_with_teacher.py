@@ -119,8 +119,8 @@ class TranslationWithTeacherTask(AutocastTraining, GuardedTranslation, GuardedTe
     def __init__(self, cfg, src_dict, tgt_dict):
         super().__init__(cfg, src_dict, tgt_dict)
         names = cfg.kd_stores if cfg.kd_stores or cfg.kd_live_teacher else DEFAULT_NAME
-        self.store_names = names.split(",") if names else []
-        self.label_only = set(cfg.kd_label_only.split(",")) if cfg.kd_label_only else set()
+        self.store_names = listed(names)
+        self.label_only = set(listed(cfg.kd_label_only))
         self.teacher_weights = parse_weights(
             cfg.kd_store_weights, len(self.store_names) + bool(cfg.kd_live_teacher)
         )
@@ -363,6 +363,11 @@ class TranslationWithTeacherTask(AutocastTraining, GuardedTranslation, GuardedTe
             raise ValueError(
                 "--kd-label-only is for stores, and a live teacher scores every sentence; leave it out, or give --kd-stores"
             )
+
+
+def listed(names: str | None) -> list[str]:
+    """Names that commas separate, and perhaps spaces, as in a file of settings; none for None."""
+    return [name.strip() for name in names.split(",")] if names else []
 
 
 def check_autoregressive(model, arch: str | None) -> None:
