@@ -143,16 +143,26 @@ def translation_files(
 
     Raises:
         FileNotFoundError: neither direction is there.
+        ValueError: the split is raw text.
     """
     folder = Path(folder)
-    for pair in (f"{source_lang}-{target_lang}", f"{target_lang}-{source_lang}"):
-        prefix = folder / f"{split}.{pair}"
+    prefixes = [
+        folder / f"{split}.{pair}"
+        for pair in (f"{source_lang}-{target_lang}", f"{target_lang}-{source_lang}")
+    ]
+    for prefix in prefixes:
         if Path(f"{prefix}.{source_lang}.idx").exists():
             sides = {"source": source_lang, "target": target_lang}
             return {
                 side: SideFiles(f"{prefix}.{lang}", folder / f"dict.{lang}.txt")
                 for side, lang in sides.items()
             }
+    for prefix in prefixes:
+        if Path(f"{prefix}.{source_lang}").is_file():
+            raise ValueError(
+                f"{prefix}.{source_lang} is raw text (--dataset-impl raw), of which no store can be made; binarise with "
+                "`fairseq-preprocess --dataset-impl mmap`, its default"
+            )
     raise FileNotFoundError(
         f"Dataset not found: {split} of {source_lang}-{target_lang} in {folder}; run fairseq-preprocess, or name "
         "another split with --subset"

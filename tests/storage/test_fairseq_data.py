@@ -336,6 +336,14 @@ def test_absent_split(tmp_path):
         open_pairs(tmp_path, "train", "de", "en")
 
 
+def test_raw_text_is_named(tmp_path):
+    (tmp_path / "train.de-en.de").write_text("a b\n")
+    with pytest.raises(ValueError, match=r"train.de-en.de is raw text .* binarise with `fairseq-preprocess"):
+        translation_files(tmp_path, "train", "de", "en")
+    write(tmp_path / "train.de-en.de", SENTENCES)
+    assert translation_files(tmp_path, "train", "de", "en")["source"].prefix == f"{tmp_path}/train.de-en.de"
+
+
 def test_unequal_sides(tmp_path):
     write_pair(tmp_path, source=SENTENCES[:4])
     message = r"source and target of split `train` have different numbers of sentences \(4 and 5\); give"
