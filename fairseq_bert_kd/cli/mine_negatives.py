@@ -15,7 +15,7 @@ logger = logging.getLogger(__name__)
 
 HELP = "pairs of paraphrases, and mined pairs that are none, as a table for prepare-sentences --task qqp"
 EXAMPLE = """examples:
-  fairseq-bert-kd mine-negatives --input pairs.tsv --output train.tsv --encoder sentence-transformers/all-MiniLM-L6-v2
+  fairseq-bert-kd mine-negatives --input pairs.tsv --output train.tsv --sentence-encoder sentence-transformers/all-MiniLM-L6-v2
   fairseq-bert-kd mine-negatives --input pairs.tsv --output train.tsv --kinds random --ratio 2 --held-out test.tsv
 
 Tables are tab-separated with a header, in UTF-8, and may be compressed by gzip (.gz)."""
@@ -42,14 +42,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--kinds",
         default="hard,random",
-        help="kinds of negatives, shared out equally. hard: the nearest sentence of another cluster by --encoder, the next one where "
+        help="kinds of negatives, shared out equally. hard: the nearest sentence of another cluster by --sentence-encoder, the next one where "
         "a sentence needs several; random: any sentence of another cluster (default: %(default)s)",
     )
     parser.add_argument(
         "--ratio", type=float, default=1.0, metavar="R", help="negatives per pair (default: %(default)s)"
     )
     parser.add_argument(
-        "--encoder",
+        "--sentence-encoder",
+        "--encoder",  # its name before `rerank` and `score` had one
         metavar="PATH",
         help="folder or hub name of a transformers encoder of sentences, or checkpoint of a sentence LSTM, for hard negatives",
     )
@@ -99,7 +100,8 @@ def main(args: argparse.Namespace) -> None:
     count = round(args.ratio * len(table.pairs))
     order = rng.permutation(len(table.pairs))
     rows = table.pairs[np.resize(order, count), 0]  # every pair as often as another
-    negatives = mine(table, rows, shared_out(len(order), count, len(kinds)), kinds, args.encoder, args.seed)
+    of_row = shared_out(len(order), count, len(kinds))
+    negatives = mine(table, rows, of_row, kinds, args.sentence_encoder, args.seed)
     check_negatives(table.clusters, rows, negatives)
     labelled = [(first, second, 1) for first, second in table.pairs.tolist()]
     labelled += [(first, second, 0) for first, second in zip(rows.tolist(), negatives.tolist(), strict=True)]
@@ -123,8 +125,9 @@ def check_options(args: argparse.Namespace) -> list[str]:
     kinds = args.kinds.split(",")
     if unknown := [kind for kind in kinds if kind not in KINDS]:
         raise ValueError(f"--kinds must be of {', '.join(KINDS)}, got `{unknown[0]}`; correct it")
-    if ("hard" in kinds) != bool(args.encoder):
-        said = "needs --encoder" if "hard" in kinds else "are not asked for; leave --encoder out"
+    if ("hard" in kinds) != bool(args.sentence_encoder):
+        option = "--sentence-encoder"
+        said = f"needs {option}" if "hard" in kinds else f"are not asked for; leave {option} out"
         raise ValueError(f"hard negatives: --kinds {args.kinds} {said}")
     if args.ratio <= 0:
         raise ValueError(f"--ratio must be above 0, got {args.ratio:g}; 1 is one negative per pair")
@@ -263,7 +266,7 @@ def mine(
             from fairseq_bert_kd.rewards.similarity import load_vectors
 
             assert encoder
-            means = load_vectors(encoder, "--encoder")
+            means = load_vectors(encoder, "--sentence-encoder")
             means.to(best_device())
             vectors = means.of_texts(table.texts).cpu()
             found[places] = nearest_negatives(vectors, table.clusters, rows[places])

@@ -68,14 +68,14 @@ def test_the_same_seed_mines_the_same(tmp_path):
 
 def test_hard_negatives_with_an_encoder(chain, tmp_path):
     """Half of each kind; a packed table."""
-    rows = mined(tmp_path, "--encoder", chain.bert, name="pairs.tsv.gz")
+    rows = mined(tmp_path, "--encoder", chain.bert, name="pairs.tsv.gz")  # the older name
     assert sum(label == "not_duplicate" for *_, label in rows) == 8
 
 
 @pytest.mark.parametrize("kinds", ["hard", "hard,random"])
 def test_twice_as_many_negatives_are_different_ones(chain, tmp_path, kinds):
     """Every pair gets two hard ones, or one of each kind."""
-    rows = mined(tmp_path, "--encoder", chain.bert, "--ratio", 2, "--kinds", kinds)
+    rows = mined(tmp_path, "--sentence-encoder", chain.bert, "--ratio", 2, "--kinds", kinds)
     negatives = [(first, second) for first, second, label in rows if label == "not_duplicate"]
     assert len(negatives) == 16
     assert sorted(first for first, _ in negatives) == sorted(
@@ -175,8 +175,8 @@ def test_shared_sentences_aside_from_case():
     ("arguments", "message"),
     [
         (("--kinds", "near"), "--kinds must be of hard, random, got `near`"),
-        ((), "hard negatives: --kinds hard,random needs --encoder"),
-        (("--kinds", "random", "--encoder", "x"), "leave --encoder out"),
+        ((), "hard negatives: --kinds hard,random needs --sentence-encoder"),
+        (("--kinds", "random", "--sentence-encoder", "x"), "leave --sentence-encoder out"),
         (("--kinds", "random", "--ratio", 0), "--ratio must be above 0, got 0"),
         (("--kinds", "random", "--pairs", 1), "--pairs must be at least 2, got 1"),
         (("--kinds", "random", "--columns", "a,b"), "--columns names three columns"),

@@ -76,7 +76,7 @@ def test_a_student_rewards_and_mines(folder, student, tmp_path, caplog):
     expected = tmp_path / "lines.npy"
     assert encode(tmp_path / "lines.txt", "--path", student, "--output", expected, "--empty", "zeros") == 0
     before = torch.get_rng_state()
-    vectors = load_vectors(str(student), "--encoder")
+    vectors = load_vectors(str(student), "--sentence-encoder")
     assert torch.equal(before, torch.get_rng_state())
     np.testing.assert_allclose(vectors.of_texts(lines).numpy(), np.load(expected), rtol=1e-4, atol=1e-5)
     found = CosineReward(str(student))([LINES[0]] * 2, LINES[:2], LINES[:2])
@@ -87,7 +87,7 @@ def test_a_student_rewards_and_mines(folder, student, tmp_path, caplog):
     table = tmp_path / "pairs.tsv"
     rows = [f"{number}\t{line}\t{line} man\n" for number, line in enumerate(LINES)]
     table.write_text("".join(["cluster\tsource\ttarget\n", *rows]), encoding="utf-8")
-    words = ("--input", table, "--output", tmp_path / "mined.tsv", "--kinds", "hard", "--encoder", student)
+    words = ("--input", table, "--output", tmp_path / "mined.tsv", "--kinds", "hard", "--sentence-encoder", student)
     assert cli_main(["mine-negatives", *map(str, words)]) == 0
 
 
