@@ -59,6 +59,7 @@ class TranslationWithRewardTask(AutocastTraining, GuardedTranslation, GuardedTex
     """
 
     _recomputes = False  # whether the generator's backward pass computes its layers again
+    _positions: tuple[int, int]  # tokens of a source and of a target that the generator reads
 
     def __init__(self, cfg, src_dict, tgt_dict):
         super().__init__(cfg, src_dict, tgt_dict)
@@ -73,6 +74,7 @@ class TranslationWithRewardTask(AutocastTraining, GuardedTranslation, GuardedTex
     def build_model(self, cfg, from_checkpoint=False):
         model = super().build_model(cfg, from_checkpoint)
         self._recomputes = not from_checkpoint and getattr(cfg, "checkpoint_activations", False)
+        self._positions = model.max_positions()
         return model
 
     def build_criterion(self, cfg, *args, **kwargs):
@@ -171,7 +173,21 @@ class TranslationWithRewardTask(AutocastTraining, GuardedTranslation, GuardedTex
                 f"--rl-reference `{self.cfg.rl_reference}` has other dictionaries than `{self.cfg.data}`; give a checkpoint that "
                 "was trained on this folder"
             )
+        self._check_positions(models[0])
         self._reference = models[0].eval().requires_grad_(False)
+
+    def _check_positions(self, reference):
+        """Check that the reference reads sources and samples of every length that training meets."""
+        cfg, (longest_source, longest_target) = self.cfg, self._positions
+        source = min(cfg.max_source_positions, longest_source)
+        target = min(int(cfg.rl_max_len_a * source + cfg.rl_max_len_b), longest_target)
+        for side, needed, read in zip(("source", "target"), (source, target), reference.max_positions(), strict=True):
+            if read < needed:
+                raise ValueError(
+                    f"--rl-reference `{cfg.rl_reference}` reads {side}s of at most {read} tokens, and training may have {needed}; give a "
+                    "reference that reads as many, or leave long sources out with --max-source-positions (samples are cut by "
+                    "--rl-max-len-a and --rl-max-len-b)"
+                )
 
     def _check_start(self, sample, model, criterion):
         """Check that the generator has been trained, by the targets of the first batch."""

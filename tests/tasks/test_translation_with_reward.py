@@ -596,6 +596,23 @@ def test_kl_holds_the_policy_at_its_start(chain, trained, tmp_path):
     assert second > 1e-4
 
 
+def test_a_reference_reads_what_is_sampled(chain, trained, tmp_path):
+    """Its positions are learned and few: a longer source or sample would end training in the middle."""
+    few = ("--decoder-learned-pos", "--encoder-learned-pos", "--max-source-positions", 12, "--max-target-positions", 12)
+    reference = train(chain.data, tmp_path / "few", "--rl-weight", 0, *few, updates=1)
+    start = ("--rl-reward", "bleu", "--finetune-from-model", trained["transformer"], "--rl-kl-weight", 0.1)
+
+    def rewarded(name, *options):
+        options = (*start, "--rl-reference", reference, *options)
+        return train(chain.data, tmp_path / name, *options, tokenizer=chain.bert, updates=1)
+
+    with pytest.raises(ValueError, match="reads sources of at most 12 tokens, and training may have 1024"):
+        rewarded("long")
+    with pytest.raises(ValueError, match="reads targets of at most 12 tokens, and training may have 23; give"):
+        rewarded("long", "--max-source-positions", 12)
+    assert rewarded("short", "--max-source-positions", 12, "--rl-max-len-a", 0.5, "--rl-max-len-b", 6).exists()
+
+
 OPTIONS = [
     (("--rl-samples", 1), "needs at least 2, got 1; sample more"),
     (("--rl-advantage", "greedy", "--rl-rollouts", 1), "no form for the 1 roll-outs of a prefix"),
