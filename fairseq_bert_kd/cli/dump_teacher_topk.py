@@ -39,7 +39,7 @@ from fairseq_bert_kd.storage.token_counts import frequency_nll
 from fairseq_bert_kd.storage.topk import PREFIX_PLAN, STRIDED_PLAN, TopKInfo, scoring_plan
 from fairseq_bert_kd.storage.topk_store import TopKReader, store_path
 from fairseq_bert_kd.teachers import distributed
-from fairseq_bert_kd.teachers.load import Teacher, entities_digest, load_teacher
+from fairseq_bert_kd.teachers.load import Teacher, entities_digest, entity_span, load_teacher
 from fairseq_bert_kd.teachers.plan import number_of_passes
 from fairseq_bert_kd.teachers.topk_dump import TopKDump
 
@@ -137,13 +137,14 @@ def mentions_for(teacher: Teacher, folder: str, subset: str, pairs: Sides) -> Me
 
     Raises:
         FileNotFoundError: the split has none.
-        ValueError: they are of other vectors or of other rows.
+        ValueError: they are of other vectors or of other rows, or mark other pieces.
     """
     digest = entities_digest(teacher.model)
     if not digest:
         return None
     texts = list(pairs.values())
-    return MentionsByRow(read_mentions(folder, subset, texts, digest), len(texts[0]), len(texts))
+    mentions = read_mentions(folder, subset, texts, digest, entity_span(teacher.model))
+    return MentionsByRow(mentions, len(texts[0]), len(texts))
 
 
 def check_fold(path: str, teacher: Teacher, fold: Fold | None, subsets: Sequence[str]) -> None:

@@ -66,7 +66,7 @@ class EntityEncoder(HfEncoder):
             )
         seed = getattr(getattr(task, "cfg", None), "seed", 1)
         dense = None if model.pooler is None else model.pooler.dense
-        model.entities = EntityReader.new(cfg, model.encoder, seed, dense)
+        model.entities = EntityReader.new(cfg, model.encoder, seed, dense, getattr(task, "entity_span", ""))
         if str(cfg.entity_pooling) == ARGUMENTS:
             arguments = getattr(task, "marked_arguments", 0)
             if not arguments:
@@ -108,6 +108,10 @@ class EntityEncoder(HfEncoder):
     def entities_digest(self) -> str:
         """Digest of the entity vectors that the model was made with."""
         return self.entities.digest
+
+    def entity_span(self) -> str:
+        """Which pieces the mentions of its training mark; empty where it is not known."""
+        return self.entities.span
 
     # ------------------------------------------------------------ forward
 

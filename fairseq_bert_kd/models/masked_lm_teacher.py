@@ -170,12 +170,12 @@ class HfMaskedLM(BaseFairseqModel):
         check_embedded(model.encoder, largest, cfg.teacher_model)
         model.head.initialise_projection(model.encoder.get_input_embeddings().weight, model.target_to_teacher)
         if cfg.entity_vectors:
-            model._read_entities(cfg, getattr(getattr(task, "cfg", None), "cmlm_seed", 1))
+            model._read_entities(cfg, task)
         else:
             check_without_vectors(cfg)
         return model
 
-    def _read_entities(self, cfg: Any, seed: int) -> None:
+    def _read_entities(self, cfg: Any, task: Any) -> None:
         """Put the entity stream of ``--entity-vectors`` beside the layers.
 
         Raises:
@@ -186,7 +186,9 @@ class HfMaskedLM(BaseFairseqModel):
                 "--entity-vectors needs a teacher that masks what it predicts: an entity names the pieces of its mention, which "
                 "--teacher-attention left-to-right shows one by one; leave one of them out"
             )
-        self.entities = EntityReader.new(cfg, self.encoder, seed)
+        seed = getattr(getattr(task, "cfg", None), "cmlm_seed", 1)
+        span = getattr(task, "entity_span", "")
+        self.entities = EntityReader.new(cfg, self.encoder, seed, span=span)
 
     def add_entity_head(self) -> None:
         """Let the model predict entities, if it does not yet."""
@@ -199,6 +201,10 @@ class HfMaskedLM(BaseFairseqModel):
     def entities_digest(self) -> str:
         """Digest of the vectors of ``--entity-vectors``; empty for a teacher that reads no entities."""
         return self.entities.digest if self.entities is not None else ""
+
+    def entity_span(self) -> str:
+        """Which pieces the mentions of its training mark; empty without entities, or where it is not known."""
+        return self.entities.span if self.entities is not None else ""
 
     @classmethod
     def of_transformers(

@@ -19,11 +19,13 @@ from fairseq_bert_kd.functional.entity_fusion import (
 )
 from fairseq_bert_kd.modules.entity_release import ReleasedWeights
 from fairseq_bert_kd.modules.entity_stream import INITS, ZERO, EntityStream
+from fairseq_bert_kd.storage.entity_mentions import ALL, FIRST
 from fairseq_bert_kd.storage.entity_vectors import read_entity_vectors
 
 UNIT = "unit"
 SCALES = (UNIT, "none")
 SAME_SCALE = 1e-3  # relative; a processor may sum in another order
+SPANS = ("", FIRST, ALL)  # by their number in a checkpoint; "" is not known
 
 
 @dataclass
@@ -97,10 +99,12 @@ class EntityReader(nn.Module):
         digest: of the vectors.
         reads: False for a model that is never shown an entity (``--entity-control none``).
         scale: by which the stream's input is multiplied; what predicts entities takes the vectors as they are.
+        span: which pieces the mentions of its training mark, see `storage.entity_mentions.Mentions`; "" where it is not known.
 
     Attributes:
         vectors: the table, frozen.
-        reading: ``(2,)`` int64, bits of ``scale`` and ``reads``: what a checkpoint is compared by.
+        reading: ``(4,)`` int64, bits of ``scale``, ``reads``, the stream's heads and the number of ``span``: what a checkpoint is
+            compared by.
         identity: ``(bytes,)`` int64, ``digest``, which is of the entities' ids too: compared likewise.
         head_start: weights from which a dEA head starts; None for random ones.
     """
@@ -111,18 +115,27 @@ class EntityReader(nn.Module):
     head_start: Optional[dict[str, Tensor]] = None
 
     def __init__(
-        self, stream: EntityStream, table: Tensor, digest: str, reads: bool = True, scale: float = 1.0
+        self,
+        stream: EntityStream,
+        table: Tensor,
+        digest: str,
+        reads: bool = True,
+        scale: float = 1.0,
+        span: str = "",
     ):
         super().__init__()
-        self.stream, self.digest, self.reads, self.scale = stream, digest, reads, scale
+        self.stream, self.digest, self.reads, self.scale, self.span = stream, digest, reads, scale, span
         self.register_buffer("vectors", table)
         bits = as_bits(torch.tensor([scale]))
-        self.register_buffer("reading", torch.cat([bits.long(), torch.tensor([int(reads)])]))
+        others = torch.tensor([int(reads), stream.heads, SPANS.index(span)])
+        self.register_buffer("reading", torch.cat([bits.long(), others]))
         # int64, since averaging checkpoints adds them up
         self.register_buffer("identity", torch.tensor(list(bytes.fromhex(digest))))
 
     @classmethod
-    def new(cls, cfg: Any, encoder: Any, seed: int, pooler: Any = None) -> "EntityReader":
+    def new(
+        cls, cfg: Any, encoder: Any, seed: int, pooler: Any = None, span: str = ""
+    ) -> "EntityReader":
         """The reader of `EntityOptions` for an encoder.
 
         Args:
@@ -130,6 +143,7 @@ class EntityReader(nn.Module):
             encoder: a transformers encoder; ``entity_weights`` fills it too.
             seed: of the random weights and of the controls.
             pooler: its pooler's linear layer, if it has one, for ``entity_weights``.
+            span: see the class.
 
         Raises:
             FileNotFoundError: no vectors.
@@ -143,7 +157,7 @@ class EntityReader(nn.Module):
         table = controlled_table(torch.from_numpy(vectors.table()), control, generator)
         stream = EntityStream(encoder, kinds, table.size(1), cfg.entity_heads, str(cfg.entity_init))
         scale = unit_scale(table) if str(cfg.entity_scale) == UNIT else 1.0
-        reader = cls(stream, table, vectors.digest(), control != NONE, scale)
+        reader = cls(stream, table, vectors.digest(), control != NONE, scale, span)
         if cfg.entity_weights:
             if scale != 1.0:
                 raise ValueError(
@@ -159,7 +173,8 @@ class EntityReader(nn.Module):
         """The reader of `spec`, without its weights."""
         table = torch.zeros(stated["rows"], stated["width"])
         stream = EntityStream(encoder, stated["kinds"], stated["width"], stated["heads"])
-        return cls(stream, table, stated["digest"], stated["reads"], stated.get("scale", 1.0))
+        scale, span = stated.get("scale", 1.0), stated.get("span", "")
+        return cls(stream, table, stated["digest"], stated["reads"], scale, span)
 
     def take(self, stated: dict[str, Any], weights: dict[str, Tensor], name: str) -> None:
         """Start from the reader of a checkpoint.
@@ -184,7 +199,7 @@ class EntityReader(nn.Module):
                 f"({self.digest[:12]}), or with other ids of them; give the ones that it was trained with"
             )
         self._check_scale(stated.get("scale", 1.0), f"`{name}`")
-        # whether it reads entities may change: a baseline without them starts from the same weights
+        # whether it reads entities may change, a baseline without them starts from the same weights; so may the pieces
         self.load_state_dict(weights | {"reading": self.reading})
 
     def _check_scale(self, scale: float, name: str) -> None:
@@ -198,8 +213,10 @@ class EntityReader(nn.Module):
     def _load_from_state_dict(self, state_dict, prefix, *others):
         """torch's; ValueError where a checkpoint was trained with other vectors than those that the options name."""
         given = state_dict.get(f"{prefix}vectors")
-        # older checkpoints lack both
-        reading = state_dict.setdefault(f"{prefix}reading", self.reading)
+        # older checkpoints lack both, or the last numbers of the first
+        reading = state_dict.get(f"{prefix}reading", self.reading[:0])
+        reading = torch.cat([reading, self.reading[len(reading) :].to(reading)])
+        state_dict[f"{prefix}reading"] = reading
         identity = state_dict.setdefault(f"{prefix}identity", self.identity)
         if given is not None and bool(self.vectors.any()):  # zeros: of a checkpoint's own description
             if not _same_vectors(given, self.vectors):
@@ -219,6 +236,17 @@ class EntityReader(nn.Module):
                 raise ValueError(
                     f"the checkpoint was trained {said} --entity-control {NONE}, or give another --save-dir"
                 )
+            heads, span = int(reading[2]), SPANS[int(reading[3])]
+            if heads != self.stream.heads:
+                raise ValueError(
+                    f"the checkpoint was trained with --entity-heads {heads}, which is {self.stream.heads} now; give {heads}, or another "
+                    "--save-dir"
+                )
+            if span and self.span and span != self.span:
+                raise ValueError(
+                    f"the checkpoint was trained on mentions of --entity-span {span}, those of the data are of {self.span}; write them "
+                    f"with `fairseq-bert-kd entities --entity-span {span}`, or give another --save-dir"
+                )
         super()._load_from_state_dict(state_dict, prefix, *others)
 
     def spec(self) -> dict[str, Any]:
@@ -226,7 +254,7 @@ class EntityReader(nn.Module):
         rows, width = self.vectors.shape
         return {
             "rows": rows, "width": width, "kinds": self.stream.kinds, "heads": self.stream.heads, "digest": self.digest,
-            "reads": self.reads, "scale": self.scale,
+            "reads": self.reads, "scale": self.scale, "span": self.span,
         }  # fmt: skip
 
     def forward(

@@ -119,6 +119,11 @@ class MentionsByRow:
         return found
 
 
+def span_of(folder: str | Path) -> str:
+    """Which pieces a folder's mentions mark, "first" or "all"; empty where it has none."""
+    return str(_described(folder).get("span", ""))
+
+
 def types_path(folder: str | Path, split: str) -> Path:
     """File of the types of a split's mentions."""
     return Path(folder) / f"{split}.types.npy"
@@ -239,7 +244,11 @@ def _described(folder: str | Path) -> dict[str, Any]:
 
 
 def read_mentions(
-    folder: str | Path, split: str, texts: Sequence[IndexedTokens], vectors: str | None = None
+    folder: str | Path,
+    split: str,
+    texts: Sequence[IndexedTokens],
+    vectors: str | None = None,
+    span: str = "",
 ) -> Mentions:
     """Mentions of a split.
 
@@ -248,12 +257,18 @@ def read_mentions(
         split: its name.
         texts: its texts.
         vectors: digest of the model's vectors; None to take any.
+        span: which pieces the mentions of the model's training marked; empty to take any.
 
     Raises:
         FileNotFoundError: the folder or the split has none.
-        ValueError: they are of other rows than those of the folder, or of other vectors.
+        ValueError: they are of other rows than those of the folder, of other vectors, or mark other pieces.
     """
     described = _description_of(folder, split, vectors)
+    if span not in ("", described["span"]):
+        raise ValueError(
+            f"the mentions of split `{split}` of `{folder}` mark pieces by --entity-span {described['span']}, those that the model was "
+            f"trained with by {span}; {_ADVICE}, with --entity-span {span} --overwrite"
+        )
     stated = described["splits"][split]
     if stated["rows"] != rows_digest(texts):
         raise ValueError(f"the mentions of split `{split}` of `{folder}` are of other rows; {_ADVICE}")

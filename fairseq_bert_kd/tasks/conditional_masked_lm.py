@@ -29,10 +29,10 @@ from fairseq_bert_kd.data.masked_text_dataset import MaskedTextDataset
 from fairseq_bert_kd.functional.masking import MaskedTokens, Replacement, mask_tokens, replayable_draws
 from fairseq_bert_kd.functional.text_input import LEFT_TO_RIGHT
 from fairseq_bert_kd.modules.autocast import AutocastOptions, AutocastTraining
-from fairseq_bert_kd.storage.entity_mentions import MentionsByRow, check_folders, read_mentions
+from fairseq_bert_kd.storage.entity_mentions import MentionsByRow, check_folders, read_mentions, span_of
 from fairseq_bert_kd.storage.fairseq_data import IndexedTokens, text_files
 from fairseq_bert_kd.storage.folds import in_fold, parse_fold
-from fairseq_bert_kd.teachers.load import entities_digest, held_out_fold, is_token_teacher
+from fairseq_bert_kd.teachers.load import entities_digest, entity_span, held_out_fold, is_token_teacher
 from fairseq_bert_kd.teachers.probe import check_token_teacher
 from fairseq_bert_kd.tokenization.dictionary import (
     TeacherVocabulary,
@@ -103,6 +103,7 @@ class MaskedLMTraining(AutocastTraining, GuardedLoading):
     measured: str  # what of an item is measured
     _left_to_right = False  # known once the model is built
     _entities_digest = ""  # of the model's entity vectors; likewise
+    _entity_span = ""  # which pieces the mentions of its training mark; likewise
     _built: tuple[Any, Any]  # model and its settings
 
     def build_model(self, cfg, from_checkpoint=False):
@@ -122,7 +123,7 @@ class MaskedLMTraining(AutocastTraining, GuardedLoading):
             self.teacher_vocabulary = teacher_vocabulary(tokenizer, self.dictionaries)
         model = super().build_model(cfg, from_checkpoint)
         self._left_to_right = model.text_layout().attention == LEFT_TO_RIGHT
-        self._entities_digest = entities_digest(model)
+        self._entities_digest, self._entity_span = entities_digest(model), entity_span(model)
         assert not (self._left_to_right and self.datasets), (
             "data that were loaded before the model are masked"
         )
@@ -205,6 +206,11 @@ class MaskedLMTraining(AutocastTraining, GuardedLoading):
                     "dictionaries (fairseq-preprocess --srcdict/--tgtdict), or train a teacher on this folder"
                 )
 
+    @property
+    def entity_span(self) -> str:
+        """Which pieces the mentions of the first data folder mark, for a new model; empty where it has none."""
+        return span_of(utils.split_paths(self.cfg.data)[0])
+
     def mentions_of(self, parts: Sequence[CorpusPart]) -> Optional[MentionsByRow]:
         """Mentions of a split, with their entities in the numbers of the model; None for a model without entities.
 
@@ -224,7 +230,7 @@ class MaskedLMTraining(AutocastTraining, GuardedLoading):
         if part.name == self.cfg.train_subset:
             check_folders(utils.split_paths(self.cfg.data), part.name, self._entities_digest)
         texts = [IndexedTokens(prefix) for prefix in part.prefixes.values()]
-        mentions = read_mentions(part.folder, part.name, texts, self._entities_digest)
+        mentions = read_mentions(part.folder, part.name, texts, self._entities_digest, self._entity_span)
         return MentionsByRow(mentions, len(texts[0]), len(texts))
 
     def masked_dataset(

@@ -20,6 +20,7 @@ from fairseq_bert_kd.storage.entity_mentions import (
     check_folders,
     read_mentions,
     read_types,
+    span_of,
     type_names,
 )
 from fairseq_bert_kd.storage.sentence_data import SETS, UNLABELLED
@@ -70,6 +71,11 @@ class EntitySentencePredictionTask(SentencePredictionWithTeacherTask):
                 "sentence_prediction_with_teacher"
             )
         return model
+
+    @property
+    def entity_span(self) -> str:
+        """Which pieces the mentions of the first data folder mark, for a new model; empty where it has none."""
+        return span_of(next(iter(self._folders)))
 
     @property
     def marked_arguments(self) -> int:
@@ -159,8 +165,8 @@ class EntitySentencePredictionTask(SentencePredictionWithTeacherTask):
 
         Raises:
             FileNotFoundError: the split has no mentions.
-            ValueError: they name rows of other vectors than the model's, the rows are of no data folder, or markers are asked
-                for and there is nothing to mark, or nothing to mark it with.
+            ValueError: they name rows of other vectors than the model's or mark other pieces than those of its training, the rows
+                are of no data folder, or markers are asked for and there is nothing to mark, or nothing to mark it with.
         """
         if folder is None:
             raise ValueError(
@@ -170,7 +176,7 @@ class EntitySentencePredictionTask(SentencePredictionWithTeacherTask):
         model, _ = self._built
         if split == self.cfg.train_subset and folder in self._folders:
             check_folders(list(self._folders), split, model.entities_digest())
-        mentions = read_mentions(folder, split, texts, model.entities_digest())
+        mentions = read_mentions(folder, split, texts, model.entities_digest(), model.entity_span())
         texts, mentions = self._marked(texts, mentions, split)
         return EntitySentenceDataset(texts, targets, self.dictionary.pad(), shuffle_seed, mentions)
 

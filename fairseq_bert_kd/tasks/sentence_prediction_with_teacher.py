@@ -43,7 +43,7 @@ from fairseq_bert_kd.storage.sentence_data import (
     translated,
 )
 from fairseq_bert_kd.teachers.layer_teacher import LiveLayerTeacher
-from fairseq_bert_kd.teachers.load import entities_digest
+from fairseq_bert_kd.teachers.load import entities_digest, entity_span
 from fairseq_bert_kd.teachers.load_layer_teacher import load_layer_teacher
 from fairseq_bert_kd.teachers.smoothed_inputs import smoothed_sentences
 from fairseq_bert_kd.tokenization.dictionary import SentenceVocabulary, load_dictionary, sentence_vocabulary
@@ -318,13 +318,15 @@ class SentencePredictionWithTeacherTask(AutocastTraining, GuardedLoading, Fairse
                 "--criterion layer_distillation learns from a teacher; give --kd-teacher, a checkpoint of --arch hf_encoder or "
                 "the folder or hub name of a transformers encoder"
             )
+        model, _ = self._built
         self.teacher = load_layer_teacher(
             self.cfg.kd_teacher,
             self.vocabulary,
             self.label_names,
             self.num_classes,
             predicts,
-            entities=entities_digest(self._built[0]) if self.reads_mentions else "",
+            entities=entities_digest(model) if self.reads_mentions else "",
+            span=entity_span(model),
         )
         self._model_positions = _smallest([self._model_positions, self.teacher.model.max_positions()])
 

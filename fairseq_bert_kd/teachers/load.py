@@ -75,6 +75,11 @@ def entities_digest(model: Any) -> str:
     return model.entities_digest() if hasattr(model, "entities_digest") else ""
 
 
+def entity_span(model: Any) -> str:
+    """Which pieces the mentions of a teacher's training mark; empty for one that reads no entities, or where it is not known."""
+    return model.entity_span() if hasattr(model, "entity_span") else ""
+
+
 def reads_single_texts(state: dict[str, Any]) -> bool:
     """Whether a checkpoint is a masked language model of single sentences."""
     task = (state.get("cfg") or {}).get("task")

@@ -12,7 +12,7 @@ from fairseq_bert_kd.modules.pretrained_encoder import encoder_from_pretrained
 from fairseq_bert_kd.modules.sentence_classifier import take_apart
 from fairseq_bert_kd.teachers.interface import LayerTeacher
 from fairseq_bert_kd.teachers.layer_teacher import LiveLayerTeacher
-from fairseq_bert_kd.teachers.load import entities_digest
+from fairseq_bert_kd.teachers.load import entities_digest, entity_span
 from fairseq_bert_kd.teachers.probe import check_layer_teacher
 from fairseq_bert_kd.tokenization.dictionary import SentenceVocabulary
 from fairseq_bert_kd.tokenization.hf_tokenizer import HfTokenizer
@@ -30,6 +30,7 @@ def load_layer_teacher(
     num_classes: int,
     predicts: bool,
     entities: str = "",
+    span: str = "",
 ) -> LiveLayerTeacher:
     """The teacher of ``--kd-teacher``; torch's random numbers go on as without it.
 
@@ -40,16 +41,18 @@ def load_layer_teacher(
         num_classes: number of the student's classes, 1 for numbers.
         predicts: whether the teacher's predictions are learned too.
         entities: digest of the vectors whose rows the student's batches name; empty for batches without entities.
+        span: which pieces their mentions mark.
 
     Raises:
         ValueError: the checkpoint is not such a teacher, or is unsafe; another tokenizer; its states depend on the batch
-            (`probe`); it reads entities that the batches do not name; predictions are wanted and it has no head, or other
+            (`probe`); it reads entities that the batches do not name, or at other pieces; predictions are wanted and it has no head, or other
             classes.
     """
     with torch.random.fork_rng(devices=[]):  # weights are drawn before those of the checkpoint replace them
         load = _from_checkpoint if os.path.isfile(path) else _from_folder
         model = load(path, vocabulary)
         _check_entities(path, entities_digest(model), entities)
+        _check_span(path, entity_span(model), span)
         check_layer_teacher(model, vocabulary, f"--kd-teacher `{path}`")
     head, columns = None, None
     if predicts:
@@ -118,6 +121,15 @@ def _check_entities(path: str, digest: str, given: str) -> None:
             f"--kd-teacher `{path}` reads entities of the vectors with sha256 {digest[:12]}, and the student's batches name {said}; "
             "train the student with --task entity_sentence_prediction and the same --entity-vectors, or give a teacher without "
             "entities"
+        )
+
+
+def _check_span(path: str, trained: str, given: str) -> None:
+    """ValueError for a teacher whose mentions marked other pieces than those of the student's batches."""
+    if trained and given and trained != given:
+        raise ValueError(
+            f"--kd-teacher `{path}` was trained on mentions of --entity-span {trained}, those of the student's data are of {given}; write "
+            f"them with `fairseq-bert-kd entities --entity-span {trained} --overwrite`, or give another teacher"
         )
 
 

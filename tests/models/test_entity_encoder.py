@@ -13,6 +13,7 @@ from fairseq_bert_kd.functional.entity_fusion import EntityInput, unit_scale
 from fairseq_bert_kd.models.entity_encoder import EntityEncoder, EntityEncoderConfig
 from fairseq_bert_kd.modules.entity_release import ReleasedWeights
 from fairseq_bert_kd.modules.entity_stream import EntityHead, EntityLayer, EntityStream
+from fairseq_bert_kd.modules.pretrained_encoder import EncoderSpec
 from fairseq_bert_kd.storage.entity_vectors import (
     EntityVectors,
     ids_path,
@@ -247,6 +248,26 @@ def test_older_checkpoints_say_nothing_of_scale_control_and_ids(task, vectors):
     state = model_of(task, vectors).state_dict()
     del state["entities.reading"], state["entities.identity"]
     model_of(task, vectors, entity_scale="none").load_state_dict(state)
+
+
+def test_a_checkpoint_knows_its_heads_and_which_pieces_its_mentions_marked(task, vectors, monkeypatch, tmp_path):
+    """Other heads have weights of the same shapes, and so have mentions of other pieces."""
+    monkeypatch.setattr(task, "entity_span", "first", raising=False)
+    model = model_of(task, vectors)
+    assert EncoderSpec.from_json(model.spec()).entities["span"] == model.entity_span() == "first"
+    state = model.state_dict()
+    with pytest.raises(ValueError, match="trained with --entity-heads 4, which is 2 now"):
+        model_of(task, vectors, entity_heads=2).load_state_dict(dict(state))
+    path = save(model, tmp_path / "model.pt")
+    monkeypatch.setattr(task, "entity_span", "all")
+    with pytest.raises(ValueError, match="on mentions of --entity-span first, those of the data are of all"):
+        model_of(task, vectors).load_state_dict(dict(state))
+    started = model_of(task, vectors, **dict.fromkeys(sizes(), None), encoder_init=str(path))
+    assert started.entity_span() == "all"
+    state["entities.reading"] = state["entities.reading"][:2]  # of an older checkpoint
+    older = model_of(task, vectors, entity_heads=2)
+    older.load_state_dict(state)
+    assert older.entities.reading[2:].tolist() == [2, 2]
 
 
 def test_a_classifier_of_another_width_is_not_taken(task, vectors, tmp_path, monkeypatch):

@@ -73,6 +73,33 @@ def test_training_and_evaluation(folder, tmp_path, capsys):
     assert "entity stream" in capsys.readouterr().err
 
 
+def test_mentions_of_other_pieces_than_those_of_the_training_are_refused(folder, tmp_path, capsys):
+    """In evaluation, where training goes on, and of a student whose teacher has seen others."""
+    data = shutil.copytree(folder / "data", tmp_path / "data")
+
+    def train(updates, save_dir, *options):
+        run_fairseq(
+            "train", data, "--user-dir", PLUGIN, "--task", "entity_sentence_prediction", "--arch", "entity_encoder",
+            "--encoder-layers", 2, "--encoder-hidden", 16, "--encoder-heads", 2, "--entity-vectors", folder / "graph.safetensors",
+            "--optimizer", "adam", "--lr", 0.01, "--batch-size", 8, "--max-update", updates, "--save-dir", tmp_path / save_dir,
+            "--no-epoch-checkpoints", "--num-workers", 0, "--no-progress-bar", "--cpu", *options,
+        )  # fmt: skip
+
+    labels = ("--criterion", "sentence_prediction")
+    train(1, "model", *labels)
+    path = tmp_path / "model/checkpoint_last.pt"
+    spans = ("--linker", "dictionary", "--names", folder / "names.tsv", "--entity-span", "all", "--overwrite")
+    assert cli("entities", data, "--vectors", folder / "graph.safetensors", *spans) == 0
+    assert cli("evaluate-sentences", data, "--path", path, "--cpu") == 2
+    assert "by --entity-span all, those that the model was trained with by first" in capsys.readouterr().err
+    with pytest.raises(Exception, match="Cannot load model parameters") as refused:  # fairseq's words for it
+        train(2, "model", *labels)
+    assert "on mentions of --entity-span first" in str(refused.value.__context__)
+    learned = ("--criterion", "layer_distillation", "--layer-stage", "prediction", "--kd-teacher", path)
+    with pytest.raises(ValueError, match="of --entity-span first, those of the student's data are of all"):
+        train(1, "student", *learned)
+
+
 def test_a_model_that_reads_entities_is_not_trained_without(folder, tmp_path):
     with pytest.raises(ValueError, match="give --task entity_sentence_prediction, or --arch hf_encoder"):
         run_fairseq(

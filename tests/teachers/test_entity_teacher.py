@@ -212,6 +212,14 @@ def test_a_dump_does_not_go_on_with_other_mentions(folder, checkpoint, store, tm
     assert "mentions_digest" in capsys.readouterr().err
 
 
+def test_a_dump_marks_the_pieces_that_training_marked(folder, checkpoint, tmp_path, capsys):
+    data = shutil.copytree(folder / "data", tmp_path / "data")
+    described = data / FILE
+    described.write_text(described.read_text().replace('"span": "all"', '"span": "first"'))
+    assert dump(data, checkpoint, "--subset", "test") == 2
+    assert "by --entity-span first, those that the model was trained with by all" in capsys.readouterr().err
+
+
 def test_refusals(folder, checkpoint, tmp_path, capsys):
     graph = ("--entity-vectors", folder / "graph.safetensors")
     data, bert = folder / "data", folder / "bert"
