@@ -127,14 +127,28 @@ class EntitySentencePredictionTask(SentencePredictionWithTeacherTask):
         return read_types(folder, split, rows) if self.types else super()._targets(folder, split, rows)
 
     def _check_continued_checkpoint(self):
-        """Compare the types too: their numbers follow from the names of all splits."""
+        """Compare the types too, whose numbers follow from the names of all splits, and the markers of a run that goes on."""
         super()._check_continued_checkpoint()
         path, head = continued_checkpoint(self.cfg), self.cfg.classification_head_name
+        if path and path != self.cfg.finetune_from_model:
+            self._check_same_markers(path)
         trained = head_names(path, head) if path and self.types else ()
         if trained and trained != self.types:
             raise ValueError(
                 f"head `{head}` of checkpoint `{path}` is for the types {', '.join(trained)}, the mentions of `{self.cfg.data}` name "
                 f"{', '.join(self.types)}; write the mentions with the former, or give another --classification-head-name"
+            )
+
+    def _check_same_markers(self, path: str) -> None:
+        """ValueError for a checkpoint that was trained on texts with other markers."""
+        trained = compat.load_checkpoint(path)["cfg"]["task"]
+        if "entity_markers" not in trained:
+            return
+        theirs, ours = map(_said_markers, (trained, self.cfg))
+        if theirs != ours:
+            raise ValueError(
+                f"checkpoint `{path}`, from which training goes on, was trained on texts with {theirs}, and the options say {ours}; give "
+                "the same --entity-markers and --entity-marker-pieces as there, or another --save-dir and --finetune-from-model"
             )
 
     def _check_criterion(self, cfg):

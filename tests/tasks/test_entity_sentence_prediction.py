@@ -221,6 +221,11 @@ def test_a_relation_between_markers(folder, tmp_path, capsys):
         assert messages == []
         train("--entity-marker-pieces", "man,people", "--max-positions", 4, "--save-dir", tmp_path / "cut")
     assert "train: 24 of 24 rows lack an argument to mark (not named, or behind the cut)" in messages
+    for other in (("--entity-markers", "none"), ("--entity-marker-pieces", "people,man")):
+        with pytest.raises(ValueError, match=r"with --entity-markers relation \(man,people\), and the options say"):
+            train("--entity-marker-pieces", "man,people", *other)
+    started = ("--finetune-from-model", tmp_path / "checkpoint_last.pt", "--save-dir", tmp_path / "started")
+    train("--entity-markers", "none", *started)
     assert cli("evaluate-sentences", data, "--path", tmp_path / "checkpoint_last.pt", "--cpu") == 0
     at_arguments = (
         "--entity-pooling",
