@@ -106,6 +106,16 @@ def entities_of_checkpoint(path: str) -> tuple[dict[str, Any], dict[str, Tensor]
     return _described(state).entities, _below(state["model"], "entities.")
 
 
+def check_same_heads(path: str, heads: int) -> None:
+    """ValueError unless the encoder of a checkpoint from which training goes on has so many attention heads: any number fits its weights."""
+    trained = _described(compat.load_checkpoint(path)).config.get("num_attention_heads", heads)
+    if trained != heads:
+        raise ValueError(
+            f"checkpoint `{path}`, from which training goes on, has --encoder-heads {trained}, which is {heads} now: its weights would "
+            f"compute something else; give {trained}, or another --save-dir"
+        )
+
+
 def head_names(path: str, head: str) -> tuple[str, ...]:
     """Label names of a head of a checkpoint; empty where it has no such head, or none with names."""
     heads = _described(compat.load_checkpoint(path)).heads

@@ -18,6 +18,7 @@ from fairseq_bert_kd.data.guarded_loading import GuardedLoading
 from fairseq_bert_kd.data.sentence_dataset import SentenceDataset
 from fairseq_bert_kd.modules.autocast import AutocastOptions, AutocastTraining
 from fairseq_bert_kd.modules.data_options import TokenizerOptions
+from fairseq_bert_kd.modules.encoder_start import check_same_heads
 from fairseq_bert_kd.modules.validation_metrics import (
     BestCheckpointOptions,
     check_best_metric,
@@ -233,6 +234,9 @@ class SentencePredictionWithTeacherTask(AutocastTraining, GuardedLoading, Fairse
         encoder = getattr(cfg, "encoder_model", None)
         if not from_checkpoint:
             self._check_continued_checkpoint()
+            path, heads = continued_checkpoint(self.cfg), getattr(cfg, "encoder_heads", None)
+            if path and heads:
+                check_same_heads(path, heads)
             self._check_encoder_tokenizer(encoder)
         self._tokenizer_name = self.cfg.kd_tokenizer or encoder or self.spec.tokenizer_name
         model = super().build_model(cfg, from_checkpoint)

@@ -92,6 +92,8 @@ def test_mentions_of_other_pieces_than_those_of_the_training_are_refused(folder,
     assert cli("entities", data, "--vectors", folder / "graph.safetensors", *spans) == 0
     assert cli("evaluate-sentences", data, "--path", path, "--cpu") == 2
     assert "by --entity-span all, those that the model was trained with by first" in capsys.readouterr().err
+    with pytest.raises(ValueError, match="has --encoder-heads 2, which is 4 now: its weights would compute"):
+        train(2, "model", *labels, "--encoder-heads", 4)
     with pytest.raises(Exception, match="Cannot load model parameters") as refused:  # fairseq's words for it
         train(2, "model", *labels)
     assert "on mentions of --entity-span first" in str(refused.value.__context__)
@@ -222,7 +224,9 @@ def test_a_relation_between_markers(folder, tmp_path, capsys):
         train("--entity-marker-pieces", "man,people", "--max-positions", 4, "--save-dir", tmp_path / "cut")
     assert "train: 24 of 24 rows lack an argument to mark (not named, or behind the cut)" in messages
     for other in (("--entity-markers", "none"), ("--entity-marker-pieces", "people,man")):
-        with pytest.raises(ValueError, match=r"with --entity-markers relation \(man,people\), and the options say"):
+        with pytest.raises(
+            ValueError, match=r"with --entity-markers relation \(man,people\), and the options say"
+        ):
             train("--entity-marker-pieces", "man,people", *other)
     started = ("--finetune-from-model", tmp_path / "checkpoint_last.pt", "--save-dir", tmp_path / "started")
     train("--entity-markers", "none", *started)
