@@ -8,6 +8,7 @@ import numpy as np
 
 from fairseq_bert_kd.evaluation.comparability import MOST, unread_share
 from fairseq_bert_kd.evaluation.fairseq_output import read_lines, read_nbest
+from fairseq_bert_kd.evaluation.text_metrics import TOKENIZERS
 from fairseq_bert_kd.output_files import check_new_file, write_text
 
 HELP = "choose from n-best lists of fairseq-generate by an evaluator, another reward, or agreement (MBR)"
@@ -48,6 +49,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default=0.0,
         metavar="W",
         help="take W times the sentence BLEU against the source off the reward (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--tokenize",
+        default="13a",
+        choices=TOKENIZERS,
+        help="sacreBLEU's tokenizer for this BLEU (default: %(default)s)",
     )
     parser.add_argument("--overwrite", action="store_true", help="replace an existing output")
 
@@ -166,6 +173,6 @@ def by_reward(lists: Sequence[Sequence[str]], args: argparse.Namespace) -> list[
     reward.check_case(owners, texts)
     values = reward(owners, texts, owners)
     if args.copy_penalty:
-        values = values - args.copy_penalty * SourceBleu()(owners, texts, owners)
+        values = values - args.copy_penalty * SourceBleu(args.tokenize, "--tokenize")(owners, texts, owners)
     found = iter(values.tolist())
     return [[next(found) for _ in of_sentence] for of_sentence in lists]

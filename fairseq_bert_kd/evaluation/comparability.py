@@ -16,6 +16,7 @@ RARE = 0.05  # of the other side's rate: hardly any
 MOST = 0.5  # of the letters
 UNREAD = 0.1  # of the letters: what a score does not read is no exception
 SPACES_PER_LETTER = 0.02  # fewer: words run together, whatever the language that writes spaces
+SPACED = 0.1  # spaces per letter, more: words stand apart, in any script
 LEAST_LETTERS = 8  # of a sentence that is compared with the test set's own target
 LEAST_SENTENCES = 5  # so compared
 SAME = 0.1  # of them, at least: tokenisation alone leaves most sentences the same letters
@@ -168,19 +169,42 @@ def _one_sided(trait: Trait, sides: dict[str, Counter[str]]) -> Iterator[str]:
         )
 
 
-def _without_spaces(settings: MetricSettings, reference: Counter[str]) -> Iterator[str]:
-    if settings.tokenize not in WORD_TOKENIZERS:
-        return
+def unspaced_script(letters: Counter[str]) -> tuple[str, str] | None:
+    """The script without spaces between words of which most letters are, and sacreBLEU's tokenizer for it; None for others."""
     by_script: Counter[tuple[str, str]] = Counter()
-    for letter, count in reference.items():
+    for letter, count in letters.items():
         script = UNSPACED.get(unicodedata.name(letter, "").split(" ")[0])
         if script and letter.isalpha():
             by_script[script] += count
-    if sum(by_script.values()) > MOST * _letters(reference):
-        kana = [
-            script for script in by_script if script[0] == "kana"
-        ]  # Japanese has more Han than kana, or less
-        name, tokenizer = (kana or [max(by_script, key=by_script.__getitem__)])[0]
+    if sum(by_script.values()) <= MOST * _letters(letters):
+        return None
+    kana = [script for script in by_script if script[0] == "kana"]  # Japanese has more Han than kana, or less
+    return (kana or [max(by_script, key=by_script.__getitem__)])[0]
+
+
+def words_run_together(texts: Sequence[str], tokenize: str, option: str) -> str:
+    """What to say of texts in which sacreBLEU's tokenizer finds no words; empty where it finds them.
+
+    Args:
+        texts: of one language; tokenizers such as BERT's leave spaces between Chinese letters, and those are words to it.
+        tokenize: the tokenizer.
+        option: option that names it, for the message.
+    """
+    letters = Counter("".join(texts))
+    if tokenize not in WORD_TOKENIZERS or letters[" "] > SPACED * _letters(letters):
+        return ""
+    if (found := unspaced_script(letters)) is None:
+        return ""
+    script, fitting = found
+    return (
+        f"most letters are of a script without spaces between words ({script}), and sacreBLEU's tokenizer {tokenize} takes words "
+        f"from spaces, so that BLEU is 0 for nearly all that is not equal: give {option} {fitting}"
+    )
+
+
+def _without_spaces(settings: MetricSettings, reference: Counter[str]) -> Iterator[str]:
+    if settings.tokenize in WORD_TOKENIZERS and (found := unspaced_script(reference)):
+        name, tokenizer = found
         yield (
             f"most letters of the reference are of a script without spaces between words ({name}), but --tokenize "
             f"{settings.tokenize} takes words from spaces: use --tokenize {tokenizer}"

@@ -5,6 +5,7 @@ is source-BLEU. iBLEU is that of Sun & Zhou (2012), distinct-n that of Li et al.
 (2018, Ent-n with n = 1), in bits.
 """
 
+import functools
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -19,15 +20,19 @@ from fairseq_bert_kd.evaluation.text_metrics import DEFAULT_TOKENIZER, word_coun
 
 IBLEU_WEIGHTS = (0.9, 0.8)  # of BLEU against the references; the rest weighs source-BLEU
 BLEU_COUNTS = ("sys_len", "ref_len", *(f"{kind}_{n}" for kind in ("counts", "totals") for n in range(1, 5)))
-_sentence_scorer = BLEU(effective_order=True)
 
 
-def sentence_bleu(texts: Sequence[str], others: Sequence[str]) -> NDArray[np.float64]:
+@functools.cache
+def _sentence_scorer(tokenize: str) -> Any:
+    return BLEU(effective_order=True, tokenize=tokenize, force=True)
+
+
+def sentence_bleu(
+    texts: Sequence[str], others: Sequence[str], tokenize: str = DEFAULT_TOKENIZER
+) -> NDArray[np.float64]:
     """``(texts,)`` sacreBLEU of single sentences, 0 to 1: exponential smoothing, no orders longer than the sentence."""
-    pairs = zip(texts, others, strict=True)
-    return np.array(
-        [min(_sentence_scorer.sentence_score(text, [other]).score / 100, 1.0) for text, other in pairs]
-    )
+    scorer, pairs = _sentence_scorer(tokenize), zip(texts, others, strict=True)
+    return np.array([min(scorer.sentence_score(text, [other]).score / 100, 1.0) for text, other in pairs])
 
 
 def corpus_bleu(

@@ -133,9 +133,7 @@ class EntityReader(nn.Module):
         self.register_buffer("identity", torch.tensor(list(bytes.fromhex(digest))))
 
     @classmethod
-    def new(
-        cls, cfg: Any, encoder: Any, seed: int, pooler: Any = None, span: str = ""
-    ) -> "EntityReader":
+    def new(cls, cfg: Any, encoder: Any, seed: int, pooler: Any = None, span: str = "") -> "EntityReader":
         """The reader of `EntityOptions` for an encoder.
 
         Args:

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 
+from fairseq_bert_kd.evaluation.text_metrics import DEFAULT_TOKENIZER
 from fairseq_bert_kd.rewards.combined import WeightedSum, parse_terms
 from fairseq_bert_kd.rewards.evaluator import load_evaluator
 from fairseq_bert_kd.rewards.interface import Reward
@@ -18,6 +19,7 @@ def build_reward(
     files: Mapping[str, tuple[str, str | None]],
     positive: str | None = None,
     positive_option: str = "--rl-positive",
+    tokenize: str = DEFAULT_TOKENIZER,
 ) -> Reward:
     """The reward of an option such as ``evaluator`` or ``0.7*evaluator+0.3*rouge-2``.
 
@@ -26,15 +28,20 @@ def build_reward(
         files: option that gives a file and what it gives, by name of `LOADED`.
         positive: name of the evaluator's class of paraphrases; None for that of its data.
         positive_option: option that names it, for messages.
+        tokenize: sacreBLEU's tokenizer for ``bleu``.
 
     Raises:
         ValueError: an unknown name, weights that do not sum to 1, or no file where one is needed.
     """
-    rewards, weights = [], []
+    rewards: list[Reward] = []
+    weights = []
     for weight, name in parse_terms(text):
         if name not in NAMES:
             raise ValueError(f"`{name}` is not a reward; the rewards are {', '.join(NAMES)}")
-        rewards.append(_build(name, files, positive, positive_option))
+        if name == "bleu":
+            rewards.append(BleuReward(tokenize))
+        else:
+            rewards.append(_build(name, files, positive, positive_option))
         weights.append(weight)
     return rewards[0] if len(rewards) == 1 else WeightedSum(rewards, weights)
 
@@ -44,8 +51,6 @@ def _build(
 ) -> Reward:
     if name in ROUGE:
         return RougeReward(name)
-    if name == "bleu":
-        return BleuReward()
     option, path = files[name]
     if not path:
         raise ValueError(f"reward `{name}` needs {option}, {LOADED[name]}; give it, or choose another reward")

@@ -16,6 +16,7 @@ from fairseq_bert_kd.evaluation.paraphrase_metrics import (
     corpus_bleu,
     ibleu,
 )
+from fairseq_bert_kd.evaluation.text_metrics import DEFAULT_TOKENIZER
 from fairseq_bert_kd.rewards.interface import Reward
 from fairseq_bert_kd.rewards.rewarded_samples import COUNTS, SECONDS, BatchTexts
 
@@ -27,16 +28,19 @@ SOURCE_BLEU = "_rl_source_bleu_"  # prefix of its counts
 JUDGED = "_rl_judged_"  # prefix of the sums of scores
 
 
-def judged_counts(texts: Sequence[str], batch: BatchTexts, judges: Mapping[str, Reward]) -> dict[str, float]:
+def judged_counts(
+    texts: Sequence[str], batch: BatchTexts, judges: Mapping[str, Reward], tokenize: str = DEFAULT_TOKENIZER
+) -> dict[str, float]:
     """What validation counts of a batch's output.
 
     Args:
         texts: best sequence of each source.
         batch: its sources and references.
         judges: by name in the log.
+        tokenize: sacreBLEU's tokenizer for source-BLEU.
     """
     counts = {TEXTS: float(len(texts)), COPIES: float(copies(texts, batch.sources).sum())}
-    for name, count in bleu_counts(corpus_bleu(texts, batch.sources)).items():
+    for name, count in bleu_counts(corpus_bleu(texts, batch.sources, tokenize=tokenize)).items():
         counts[f"{SOURCE_BLEU}{name}"] = float(count)
     for name, judge in judges.items():
         counts[f"{JUDGED}{name}"] = float(judge(batch.sources, texts, batch.references).sum())

@@ -7,6 +7,7 @@ from typing import Any, Optional
 from fairseq.dataclass import ChoiceEnum
 from omegaconf import II
 
+from fairseq_bert_kd.evaluation.text_metrics import DEFAULT_TOKENIZER
 from fairseq_bert_kd.functional.policy_gradient import ADVANTAGES, check_advantage
 from fairseq_bert_kd.modules.validation_metrics import BestCheckpointOptions, check_best_end
 from fairseq_bert_kd.rewards.combined import parse_terms
@@ -16,7 +17,14 @@ from fairseq_bert_kd.rewards.reward_log import COPY_WINDOW
 logger = logging.getLogger(__name__)
 
 # options that judge in validation too
-JUDGES = ("rl_reward", "rl_evaluator", "rl_held_out_evaluator", "rl_positive", "rl_sentence_encoder")
+JUDGES = (
+    "rl_reward",
+    "rl_evaluator",
+    "rl_held_out_evaluator",
+    "rl_positive",
+    "rl_sentence_encoder",
+    "rl_tokenize",
+)
 FILES = {"evaluator": "rl_evaluator", "cosine": "rl_sentence_encoder"}  # by term of --rl-reward
 OF_TARGETS = ("loss", "nll_loss", "ppl")  # measures of validation that samples make worse at first
 # of the output of validation: the greatest is the best, and the least
@@ -68,6 +76,13 @@ class RewardOptions(BestCheckpointOptions):
         metadata={
             "help": "folder or hub name of a transformers encoder of sentences, or checkpoint of a sentence LSTM, for reward cosine; where it is no term of "
             "--rl-reward, for the mean cosine in validation (needs --eval-bleu)"
+        },
+    )
+    rl_tokenize: str = field(
+        default=DEFAULT_TOKENIZER,
+        metadata={
+            "help": "sacreBLEU's tokenizer for BLEU: of the reward, of --rl-copy-penalty, and of validation with --kd-tokenizer; zh, "
+            "ja-mecab, ko-mecab or char where text is written without spaces between words"
         },
     )
     rl_samples: int = field(
@@ -187,11 +202,13 @@ def _check_effects(cfg: Any) -> None:
     needed |= dict.fromkeys(
         ("rl_rollout_stride", "rl_rollout_delta"), ("--rl-rollouts above 0", cfg.rl_rollouts > 0)
     )
+    asks_bleu = "bleu" in _terms(cfg) or cfg.rl_copy_penalty > 0 or cfg.eval_bleu
+    needed["rl_tokenize"] = ("a reward bleu, --rl-copy-penalty above 0 or --eval-bleu", asks_bleu)
     for name, (other, is_given) in needed.items():
         if _is_set(cfg, name) and not is_given:
-            option = option_of(name)
+            option, value = option_of(name), getattr(cfg, name)
             raise ValueError(
-                f"{option} {getattr(cfg, name):g} has no effect without {other}; give that, or leave {option} out"
+                f"{option} {value if isinstance(value, str) else f'{value:g}'} has no effect without {other}; give that, or leave {option} out"
             )
 
 

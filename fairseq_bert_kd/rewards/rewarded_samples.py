@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from fairseq_bert_kd.evaluation.paraphrase_metrics import copies
+from fairseq_bert_kd.evaluation.text_metrics import DEFAULT_TOKENIZER
 from fairseq_bert_kd.functional.policy_gradient import (
     advantages,
     interpolated,
@@ -48,6 +49,7 @@ class SamplingSettings(NamedTuple):
         length_added: tokens added to this limit.
         copy_penalty: weight of source-BLEU, which is taken off the reward.
         control: one of `CONTROLS`.
+        tokenize: sacreBLEU's tokenizer for this source-BLEU.
         seed: seed of the draws.
     """
 
@@ -61,6 +63,7 @@ class SamplingSettings(NamedTuple):
     length_added: int = 5
     copy_penalty: float = 0.1
     control: str = "none"
+    tokenize: str = DEFAULT_TOKENIZER
     seed: int = 1
 
 
@@ -90,7 +93,7 @@ class RewardedSampler:
         tokenizer: HfTokenizer,
     ):
         self.settings = settings
-        self._reward, self._source_bleu = CachedReward(reward), CachedReward(SourceBleu())
+        self._reward, self._source_bleu = CachedReward(reward), CachedReward(SourceBleu(settings.tokenize))
         self._source_dictionary, self._target_dictionary = dictionaries
         self._tokenizer = tokenizer
         self._symbols = symbols_of(self._target_dictionary)

@@ -131,6 +131,7 @@ class TranslationWithRewardTask(AutocastTraining, GuardedTranslation, GuardedTex
             length_added=cfg.rl_max_len_b,
             copy_penalty=cfg.rl_copy_penalty,
             control=str(cfg.rl_control),
+            tokenize=cfg.rl_tokenize,
             seed=cfg.rl_seed,
         )
         dictionaries = (self.src_dict, self.tgt_dict)
@@ -142,7 +143,7 @@ class TranslationWithRewardTask(AutocastTraining, GuardedTranslation, GuardedTex
         held_out = "--rl-held-out-evaluator"
         check_held_out(("--rl-evaluator", cfg.rl_evaluator), (held_out, cfg.rl_held_out_evaluator))
         files = {term: (option_of(name), getattr(cfg, name)) for term, name in FILES.items()}
-        reward = build_reward(cfg.rl_reward, files, cfg.rl_positive)
+        reward = build_reward(cfg.rl_reward, files, cfg.rl_positive, tokenize=cfg.rl_tokenize)
         parts = {part.name: part for part in parts_of(reward)}
         judges = {"reward": reward}
         for term, (_, path) in files.items():
@@ -181,7 +182,9 @@ class TranslationWithRewardTask(AutocastTraining, GuardedTranslation, GuardedTex
         cfg, (longest_source, longest_target) = self.cfg, self._positions
         source = min(cfg.max_source_positions, longest_source)
         target = min(int(cfg.rl_max_len_a * source + cfg.rl_max_len_b), longest_target)
-        for side, needed, read in zip(("source", "target"), (source, target), reference.max_positions(), strict=True):
+        for side, needed, read in zip(
+            ("source", "target"), (source, target), reference.max_positions(), strict=True
+        ):
             if read < needed:
                 raise ValueError(
                     f"--rl-reference `{cfg.rl_reference}` reads {side}s of at most {read} tokens, and training may have {needed}; give a "
@@ -251,11 +254,11 @@ class TranslationWithRewardTask(AutocastTraining, GuardedTranslation, GuardedTex
         best = [found[0]["tokens"] for found in self.inference_step(generator, [model], sample)]
         texts = [self._sampler.decoded(tokens[None])[0] for tokens in best]
         batch = self._sampler.texts_of(sample)
-        self._validated = judged_counts(texts, batch, self._judges)
+        self._validated = judged_counts(texts, batch, self._judges, self.cfg.rl_tokenize)
         if self.cfg.eval_bleu_print_samples:
             logger.info("example hypothesis: %s", texts[0])
             logger.info("example reference: %s", batch.references[0])
-        return corpus_bleu(texts, batch.references)
+        return corpus_bleu(texts, batch.references, tokenize=self.cfg.rl_tokenize)
 
     def valid_step(self, sample, model, criterion):
         loss, sample_size, logging_output = super().valid_step(sample, model, criterion)

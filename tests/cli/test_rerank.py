@@ -6,6 +6,7 @@ import pytest
 from fairseq_bert_kd.cli.main import cli_main
 from fairseq_bert_kd.evaluation.fairseq_output import read_hypotheses, read_nbest
 from tests.rewards.case_readers import evaluator_reading
+from tests.tiny_chain import logged
 
 NBEST = [["a b", "a man sits", "a man sat"], ["he"], ["x y", "x y z", "z"]]
 SOURCES = ["a man sat", "he", "z"]
@@ -48,6 +49,22 @@ def test_cosine_takes_the_copy_unless_it_pays_for_it(chain, nbest):
     assert read_hypotheses(nbest / "out", 3) == SOURCES
     assert rerank(nbest, *options, "--copy-penalty", 2, "--overwrite") == 0
     assert read_hypotheses(nbest / "out", 3)[0] != SOURCES[0]
+
+
+def test_the_penalty_of_text_without_spaces_between_words(chain, nbest):
+    """By letters the second text repeats most of its source, and by words none of it; both have cosines of unknown letters."""
+    (nbest / "nbest.out").write_text("D-0\t-1\t们我们欢喜。\nD-0\t-2\t我们喜欢译。\n", encoding="utf-8")
+    (nbest / "sources").write_text("我们喜欢翻译。\n", encoding="utf-8")
+    options = ("--by", "cosine", "--sentence-encoder", chain.bert, "--sources", nbest / "sources")
+    scores = []
+    for penalty in (0, 1):
+        assert rerank(nbest, *options, "--copy-penalty", penalty, "--tokenize", "zh", "--overwrite") == 0
+        scores.append(float((nbest / "out").read_text(encoding="utf-8").split("\t")[1]))
+    assert scores[0] - scores[1] > 0.1
+    with logged("fairseq_bert_kd.rewards.overlap") as messages:
+        assert rerank(nbest, *options, "--copy-penalty", 1, "--overwrite") == 0
+    assert float((nbest / "out").read_text(encoding="utf-8").split("\t")[1]) == pytest.approx(scores[0])
+    assert "give --tokenize zh" in messages[0]
 
 
 @pytest.mark.parametrize(

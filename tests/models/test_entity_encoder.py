@@ -250,7 +250,9 @@ def test_older_checkpoints_say_nothing_of_scale_control_and_ids(task, vectors):
     model_of(task, vectors, entity_scale="none").load_state_dict(state)
 
 
-def test_a_checkpoint_knows_its_heads_and_which_pieces_its_mentions_marked(task, vectors, monkeypatch, tmp_path):
+def test_a_checkpoint_knows_its_heads_and_which_pieces_its_mentions_marked(
+    task, vectors, monkeypatch, tmp_path
+):
     """Other heads have weights of the same shapes, and so have mentions of other pieces."""
     monkeypatch.setattr(task, "entity_span", "first", raising=False)
     model = model_of(task, vectors)

@@ -108,6 +108,7 @@ REFUSED_WITH_SAMPLES = [
 ] + [
     ({"rl_delta": 6.0, "rl_advantage": "mean"}, "--rl-delta 6 has no effect without --rl-advantage rank or"),
     ({"rl_rollout_stride": 2}, "--rl-rollout-stride 2 has no effect without --rl-rollouts above 0"),
+    ({"rl_tokenize": "zh", "rl_copy_penalty": 0.0}, "--rl-tokenize zh has no effect without a reward bleu"),
     ({"rl_rollout_delta": 6.0}, "--rl-rollout-delta 6 has no effect without --rl-rollouts above 0"),
     ({"best_checkpoint_metric": "reward"}, "would choose by what is optimised, --rl-reward evaluator; take ibl"),
     ({"best_checkpoint_metric": "bleu", "rl_reward": "bleu"}, "--best-checkpoint-metric bleu would choose by"),
@@ -126,6 +127,8 @@ ACCEPTED_WITH_SAMPLES = [
     {},
     {"rl_control": "constant", "rl_advantage": "none"},
     {"rl_delta": 6.0, "rl_advantage": "rank"},
+    {"rl_tokenize": "zh"},
+    {"rl_tokenize": "zh", "rl_copy_penalty": 0.0, "rl_reward": "bleu", "best_checkpoint_metric": "held_out"},
     {"rl_rollouts": 1, "rl_rollout_stride": 2, "rl_rollout_delta": 6.0},
     {"best_checkpoint_metric": "bleu", "rl_reward": "rouge-2"},
     {"best_checkpoint_metric": "evaluator", "rl_reward": "rouge-2"},

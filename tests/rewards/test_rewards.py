@@ -100,6 +100,32 @@ def test_rouge_says_once_that_it_does_not_read_a_script(references, said):
     assert all("Reward by `bleu` instead" in message for message in messages)
 
 
+@pytest.mark.parametrize(
+    ("text", "tokenize", "score", "said"),
+    [
+        ("我们喜欢翻译。", "13a", 0, 1),  # one word, and another one
+        ("我们喜欢翻译。", "zh", 0.61297524, 0),
+        ("我 们 喜 欢 翻 译 。", "13a", 0.61297524, 0),  # as BERT's tokenizer leaves it
+        ("we like to translate .", "13a", 1, 0),
+    ],
+)
+def test_bleu_of_text_without_spaces_between_words(text, tokenize, score, said):
+    reference = text.replace("们", "们 很" if " " in text else "们很")
+    with logged("fairseq_bert_kd.rewards.overlap") as messages:
+        for reward in (BleuReward(tokenize), SourceBleu(tokenize)):
+            for _ in range(2):
+                assert reward([reference], [text], [reference]) == pytest.approx([score])
+    assert len(messages) == 2 * said
+    assert all("(Han)" in message and "give --rl-tokenize zh" in message for message in messages)
+
+
+def test_the_tokenizer_of_bleu_reaches_the_reward():
+    pair = ["我们很喜欢翻译。"], ["我们喜欢翻译。"], ["我们很喜欢翻译。"]
+    assert build_reward("0.5*bleu+0.5*rouge-1", {}, tokenize="zh")(*pair) == pytest.approx([0.30648762])
+    with pytest.raises(ValueError, match="sacreBLEU has no tokenizer `words`"):
+        build_reward("bleu", {}, tokenize="words")
+
+
 def test_sums():
     one, other = Known({"a": 0.5}), Known({"a": 1.0})
     found = WeightedSum([one, other], [0.75, 0.25])

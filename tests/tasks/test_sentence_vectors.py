@@ -87,7 +87,16 @@ def test_a_student_rewards_and_mines(folder, student, tmp_path, caplog):
     table = tmp_path / "pairs.tsv"
     rows = [f"{number}\t{line}\t{line} man\n" for number, line in enumerate(LINES)]
     table.write_text("".join(["cluster\tsource\ttarget\n", *rows]), encoding="utf-8")
-    words = ("--input", table, "--output", tmp_path / "mined.tsv", "--kinds", "hard", "--sentence-encoder", student)
+    words = (
+        "--input",
+        table,
+        "--output",
+        tmp_path / "mined.tsv",
+        "--kinds",
+        "hard",
+        "--sentence-encoder",
+        student,
+    )
     assert cli_main(["mine-negatives", *map(str, words)]) == 0
 
 

@@ -598,7 +598,14 @@ def test_kl_holds_the_policy_at_its_start(chain, trained, tmp_path):
 
 def test_a_reference_reads_what_is_sampled(chain, trained, tmp_path):
     """Its positions are learned and few: a longer source or sample would end training in the middle."""
-    few = ("--decoder-learned-pos", "--encoder-learned-pos", "--max-source-positions", 12, "--max-target-positions", 12)
+    few = (
+        "--decoder-learned-pos",
+        "--encoder-learned-pos",
+        "--max-source-positions",
+        12,
+        "--max-target-positions",
+        12,
+    )
     reference = train(chain.data, tmp_path / "few", "--rl-weight", 0, *few, updates=1)
     start = ("--rl-reward", "bleu", "--finetune-from-model", trained["transformer"], "--rl-kl-weight", 0.1)
 
@@ -608,9 +615,13 @@ def test_a_reference_reads_what_is_sampled(chain, trained, tmp_path):
 
     with pytest.raises(ValueError, match="reads sources of at most 12 tokens, and training may have 1024"):
         rewarded("long")
-    with pytest.raises(ValueError, match="reads targets of at most 12 tokens, and training may have 23; give"):
+    with pytest.raises(
+        ValueError, match="reads targets of at most 12 tokens, and training may have 23; give"
+    ):
         rewarded("long", "--max-source-positions", 12)
-    assert rewarded("short", "--max-source-positions", 12, "--rl-max-len-a", 0.5, "--rl-max-len-b", 6).exists()
+    assert rewarded(
+        "short", "--max-source-positions", 12, "--rl-max-len-a", 0.5, "--rl-max-len-b", 6
+    ).exists()
 
 
 OPTIONS = [
