@@ -182,12 +182,12 @@ class TranslationWithRewardTask(AutocastTraining, GuardedTranslation, GuardedTex
         cfg, (longest_source, longest_target) = self.cfg, self._positions
         source = min(cfg.max_source_positions, longest_source)
         target = min(int(cfg.rl_max_len_a * source + cfg.rl_max_len_b), longest_target)
-        for side, needed, read in zip(
-            ("source", "target"), (source, target), reference.max_positions(), strict=True
-        ):
-            if read < needed:
+        parts = (("source", reference.encoder, source), ("target", reference.decoder, target))
+        for side, part, needed in parts:
+            learned = isinstance(getattr(part, "embed_positions", None), torch.nn.Embedding)  # others go on
+            if learned and part.max_positions() < needed:
                 raise ValueError(
-                    f"--rl-reference `{cfg.rl_reference}` reads {side}s of at most {read} tokens, and training may have {needed}; give a "
+                    f"--rl-reference `{cfg.rl_reference}` reads {side}s of at most {part.max_positions()} tokens, and training may have {needed}; give a "
                     "reference that reads as many, or leave long sources out with --max-source-positions (samples are cut by "
                     "--rl-max-len-a and --rl-max-len-b)"
                 )

@@ -597,31 +597,23 @@ def test_kl_holds_the_policy_at_its_start(chain, trained, tmp_path):
 
 
 def test_a_reference_reads_what_is_sampled(chain, trained, tmp_path):
-    """Its positions are learned and few: a longer source or sample would end training in the middle."""
-    few = (
-        "--decoder-learned-pos",
-        "--encoder-learned-pos",
-        "--max-source-positions",
-        12,
-        "--max-target-positions",
-        12,
-    )
-    reference = train(chain.data, tmp_path / "few", "--rl-weight", 0, *few, updates=1)
+    """A longer source or sample than it has learned positions for would end training in the middle; computed ones go on."""
+    few = ("--rl-weight", 0, "--max-source-positions", 12, "--max-target-positions", 12)
+    learned = train(chain.data, tmp_path / "few", *few, "--decoder-learned-pos", "--encoder-learned-pos", updates=1)  # fmt: skip
+    computed = train(chain.data, tmp_path / "computed", *few, updates=1)
     start = ("--rl-reward", "bleu", "--finetune-from-model", trained["transformer"], "--rl-kl-weight", 0.1)
 
-    def rewarded(name, *options):
+    def rewarded(name, reference, *options):
         options = (*start, "--rl-reference", reference, *options)
         return train(chain.data, tmp_path / name, *options, tokenizer=chain.bert, updates=1)
 
     with pytest.raises(ValueError, match="reads sources of at most 12 tokens, and training may have 1024"):
-        rewarded("long")
-    with pytest.raises(
-        ValueError, match="reads targets of at most 12 tokens, and training may have 23; give"
-    ):
-        rewarded("long", "--max-source-positions", 12)
-    assert rewarded(
-        "short", "--max-source-positions", 12, "--rl-max-len-a", 0.5, "--rl-max-len-b", 6
-    ).exists()
+        rewarded("long", learned)
+    short = ("--max-source-positions", 12)
+    with pytest.raises(ValueError, match="reads targets of at most 12 tokens, and training may have 23"):
+        rewarded("long", learned, *short)
+    assert rewarded("short", learned, *short, "--rl-max-len-a", 0.5, "--rl-max-len-b", 6).exists()
+    assert rewarded("longer", computed).exists()
 
 
 OPTIONS = [
