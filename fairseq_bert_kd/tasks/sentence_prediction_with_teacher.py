@@ -21,6 +21,7 @@ from fairseq_bert_kd.modules.data_options import TokenizerOptions
 from fairseq_bert_kd.modules.encoder_start import check_same_heads
 from fairseq_bert_kd.modules.validation_metrics import (
     BestCheckpointOptions,
+    allow_single_rows,
     check_best_metric,
     check_reports,
 )
@@ -367,6 +368,10 @@ class SentencePredictionWithTeacherTask(AutocastTraining, GuardedLoading, Fairse
         if getattr(criterion, "keep_pred_and_targ", False):
             return False
         return FairseqTask.logging_outputs_can_be_summed(criterion)
+
+    def reduce_metrics(self, logging_outputs, criterion):
+        super().reduce_metrics(logging_outputs, criterion)
+        allow_single_rows()
 
     # ------------------------------------------------------------ data
 

@@ -3,6 +3,7 @@
 import argparse
 import itertools
 import json
+import math
 import re
 import shutil
 from unittest import mock
@@ -10,6 +11,8 @@ from unittest import mock
 import numpy as np
 import pytest
 import torch
+from fairseq.criterions import CRITERION_REGISTRY
+from fairseq.logging import metrics
 from fairseq.tasks import TASK_REGISTRY
 from fairseq.tasks.sentence_prediction import SentencePredictionTask
 
@@ -107,6 +110,26 @@ def test_pairs_and_numbers_are_learned(folder):
         )  # fmt: skip
     pearson = float(re.findall(r"pearson ([\d.]+)", messages[-1])[-1])
     assert pearson > 90
+
+
+@pytest.mark.parametrize("name", ["sentence_prediction", "layer_distillation"])
+def test_the_last_batch_of_a_split_may_have_one_row(name):
+    """Ranks 1, 3, 2 and 4 for 1, 2, 3 and 4: 1 - 6 * 2 / 60; a row alone has no correlation."""
+    reports = ("pearson", "spearman", "pearson_and_spearman")
+    task = SentencePredictionWithTeacherTask.__new__(SentencePredictionWithTeacherTask)
+    criterion = CRITERION_REGISTRY[name].__new__(CRITERION_REGISTRY[name])
+    batches = [([1.0, 3.0, 2.0], [1.0, 2.0, 3.0]), ([4.0], [4.0])]
+    alone = []
+    with metrics.aggregate(new_root=True) as split:
+        for found, true in batches:
+            log = {"loss": 0.0, "ntokens": 1, "nsentences": len(true), "sample_size": len(true)}
+            log |= {"pred": found, "targ": true, "reports": reports, "report_pearson_and_spearman": True}
+            with metrics.aggregate() as batch:  # as fairseq's trainer
+                task.reduce_metrics([log], criterion)
+            alone.append(batch.get_smoothed_values())
+    assert [split.get_smoothed_values()[report] for report in reports] == [pytest.approx(80)] * 3
+    assert [alone[0][report] for report in reports] == [pytest.approx(50)] * 3
+    assert all(math.isnan(alone[1][report]) for report in reports)
 
 
 @pytest.mark.parametrize("report", ["mcc", "acc-and-f1"])
