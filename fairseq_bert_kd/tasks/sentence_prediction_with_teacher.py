@@ -26,7 +26,6 @@ from fairseq_bert_kd.modules.validation_metrics import (
     check_reports,
 )
 from fairseq_bert_kd.optim.adam_by_part import name_parts
-from fairseq_bert_kd.storage.alignment import check_tokenizer
 from fairseq_bert_kd.storage.fairseq_data import (
     check_parallel,
     open_sides,
@@ -39,6 +38,7 @@ from fairseq_bert_kd.storage.sentence_data import (
     check_head,
     check_same_pieces,
     check_same_task,
+    check_tokenizer,
     named,
     read_spec,
     read_targets,
