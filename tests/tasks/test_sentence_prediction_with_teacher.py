@@ -16,13 +16,12 @@ from fairseq.logging import metrics
 from fairseq.tasks import TASK_REGISTRY
 from fairseq.tasks.sentence_prediction import SentencePredictionTask
 
+from fairseq_bert_kd.modules.sentence_checkpoints import trained_spec
 from fairseq_bert_kd.storage.fairseq_data import sentence_hash
 from fairseq_bert_kd.storage.sentence_data import hashes_path, read_spec
 from fairseq_bert_kd.tasks.sentence_prediction_with_teacher import (
     SentencePredictionWithTeacherConfig,
     SentencePredictionWithTeacherTask,
-    continued_checkpoint,
-    trained_spec,
 )
 from tests import tiny_sentences
 from tests.tiny_chain import PLUGIN, logged, run_fairseq
@@ -418,20 +417,6 @@ def test_another_dictionary_is_refused(folder, trained, tmp_path):
         validate(data, trained)
     with pytest.raises(ValueError, match="have different dictionaries"):
         train(data, tmp_path / "run", "--finetune-from-model", trained)
-
-
-def test_which_checkpoint_is_continued(tmp_path):
-    cfg = argparse.Namespace(
-        save_dir=str(tmp_path), restore_file="checkpoint_last.pt", finetune_from_model=None
-    )
-    assert continued_checkpoint(cfg) is None
-    (tmp_path / "other.pt").touch()
-    cfg.finetune_from_model = str(tmp_path / "other.pt")
-    assert continued_checkpoint(cfg) == cfg.finetune_from_model
-    (tmp_path / "checkpoint_last.pt").touch()  # of a run that began with it
-    assert continued_checkpoint(cfg) == str(tmp_path / "checkpoint_last.pt")
-    cfg.restore_file = str(tmp_path / "other.pt")
-    assert continued_checkpoint(cfg) == cfg.restore_file
 
 
 # ---------------------------------------------------------------- what does not fit
