@@ -18,11 +18,10 @@ from fairseq_bert_kd.modules.autocast import AutocastOptions, AutocastTraining
 from fairseq_bert_kd.modules.data_options import TokenizerOptions
 from fairseq_bert_kd.modules.encoder_start import check_same_heads
 from fairseq_bert_kd.modules.sentence_checkpoints import SPEC, check_continued, continued_checkpoint
+from fairseq_bert_kd.modules.sentence_criterions import check_criterion, learns_labels
 from fairseq_bert_kd.modules.validation_metrics import (
     BestCheckpointOptions,
     allow_single_rows,
-    check_best_metric,
-    check_reports,
 )
 from fairseq_bert_kd.optim.adam_by_part import name_parts
 from fairseq_bert_kd.storage.fairseq_data import (
@@ -51,8 +50,6 @@ from fairseq_bert_kd.tokenization.hf_tokenizer import HfTokenizer
 
 logger = logging.getLogger(__name__)
 
-SEQUENCE_CRITERIONS = ("cross_entropy", "label_smoothed_cross_entropy")  # of fairseq, the likely mistakes
-LABEL_CRITERIONS = ("sentence_prediction", "smoothed_sentence_prediction")
 CHECKPOINT = "the checkpoint"  # in messages
 
 
@@ -321,31 +318,9 @@ class SentencePredictionWithTeacherTask(AutocastTraining, GuardedLoading, Fairse
         self._model_positions = _smallest([self._model_positions, self.teacher.model.max_positions()])
 
     def _check_criterion(self, cfg):
-        """Check fairseq's own criterions: those of sequences have no place here, others must fit the labels."""
-        if getattr(cfg, "_name", None) in SEQUENCE_CRITERIONS:
-            raise ValueError(
-                f"--criterion {cfg._name} (cross_entropy is fairseq's default) scores sequences, not sentences: give --criterion "
-                "sentence_prediction, or layer_distillation with --kd-teacher"
-            )
-        if getattr(cfg, "_name", None) in LABEL_CRITERIONS:
-            self._check_labels(cfg)
-        if hasattr(cfg, "report_mcc"):
-            check_reports(cfg, self.cfg.data, self.num_classes)
-            check_best_metric(self.cfg, cfg, self.num_classes)
-
-    def _check_labels(self, cfg):
-        """Compare the options of a criterion that learns from labels with their kind."""
-        self._needs_labels = True
-        if self.spec.kind == UNLABELLED:
-            raise ValueError(
-                f"--criterion {cfg._name} learns from labels, `{self.cfg.data}` has none; prepare the data with "
-                "labels, or choose another criterion"
-            )
-        if cfg.regression_target != (self.spec.kind == NUMBERS):
-            said = "add" if self.spec.kind == NUMBERS else "leave out"
-            raise ValueError(
-                f"the labels of `{self.cfg.data}` are {self.spec.kind}; {said} --regression-target"
-            )
+        """Check the criterion's options against the labels of the data."""
+        check_criterion(cfg, self.cfg, self.spec, self.num_classes)
+        self._needs_labels = learns_labels(cfg)
 
     @staticmethod
     def logging_outputs_can_be_summed(criterion) -> bool:
