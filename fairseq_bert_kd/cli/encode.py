@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from fairseq_bert_kd.output_files import check_new_file, whole_file
-from fairseq_bert_kd.storage.alignment import check_tokenizer
+from fairseq_bert_kd.storage.sentence_data import check_tokenizer
 from fairseq_bert_kd.text_lines import STANDARD_STREAM, batches, open_lines
 
 HELP = "vectors of a text's lines as a .npy file, for search and clustering"

@@ -14,7 +14,6 @@ from numpy.typing import NDArray
 
 from fairseq_bert_kd.data.corpus_parts import language_pair
 from fairseq_bert_kd.functional.entity_fusion import NO_ENTITY
-from fairseq_bert_kd.storage.alignment import check_tokenizer
 from fairseq_bert_kd.storage.entity_mentions import (
     ALL,
     COLUMNS,
@@ -36,7 +35,7 @@ from fairseq_bert_kd.storage.fairseq_data import (
     read_dictionary,
     sentence_files,
 )
-from fairseq_bert_kd.storage.sentence_data import read_spec
+from fairseq_bert_kd.storage.sentence_data import check_tokenizer, read_spec
 from fairseq_bert_kd.text_lines import open_lines
 from fairseq_bert_kd.tokenization.dictionary import load_dictionary
 from fairseq_bert_kd.tokenization.hf_tokenizer import HfTokenizer

@@ -16,13 +16,13 @@ from fairseq_bert_kd.cli.sentence_scan import Scanned, scan
 from fairseq_bert_kd.cli.sentence_table import TableFormat, add_format_arguments, table_format
 from fairseq_bert_kd.compat import require_fairseq
 from fairseq_bert_kd.functional.truncation import longest_first
-from fairseq_bert_kd.storage.alignment import check_tokenizer
 from fairseq_bert_kd.storage.fairseq_data import dictionary_digest
 from fairseq_bert_kd.storage.sentence_data import (
     CLASSES,
     NUMBERS,
     UNLABELLED,
     SentenceSpec,
+    check_tokenizer,
     read_spec,
     write_labels,
 )

@@ -19,20 +19,20 @@ from fairseq_bert_kd.cli.sentence_table import table_format
 from fairseq_bert_kd.data.sentence_dataset import SentenceDataset
 from fairseq_bert_kd.data.text_list import TextList
 from fairseq_bert_kd.modules.declared_vector import declared_vector
-from fairseq_bert_kd.storage.alignment import check_tokenizer
+from fairseq_bert_kd.modules.sentence_checkpoints import trained_spec
 from fairseq_bert_kd.storage.fairseq_data import open_sides, sentence_files
 from fairseq_bert_kd.storage.sentence_data import (
     CLASSES,
     UNLABELLED,
     SentenceSpec,
     check_same_task,
+    check_tokenizer,
     named,
     read_spec,
 )
 from fairseq_bert_kd.tasks.sentence_prediction_with_teacher import (
     SentencePredictionWithTeacherConfig,
     SentencePredictionWithTeacherTask,
-    trained_spec,
 )
 from fairseq_bert_kd.teachers.interface import SentenceEncoder
 from fairseq_bert_kd.tokenization.hf_tokenizer import HfTokenizer

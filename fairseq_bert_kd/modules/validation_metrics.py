@@ -1,10 +1,11 @@
 """Which metrics fairseq's ``sentence_prediction`` can report in validation, and by which of them a checkpoint can be chosen."""
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from typing import Any
 
 from fairseq.dataclass import FairseqDataclass
+from fairseq.logging import metrics
 from omegaconf import II
 
 # option of the criterion -> what it adds to the log
@@ -101,6 +102,29 @@ def check_best_end(
             f"--best-checkpoint-metric {metric} is the better the smaller it is, and the greatest would be kept; leave "
             "--maximize-best-checkpoint-metric out"
         )
+
+
+@dataclass(frozen=True)
+class _OfTwoRows:
+    """A derived metric that is nan where fewer than two rows were predicted."""
+
+    metric: Callable[[Any], float]
+
+    def __call__(self, meters: Any) -> float:
+        return self.metric(meters) if len(meters["pred"].tensor) > 1 else float("nan")
+
+
+def allow_single_rows() -> None:
+    """Let the correlations that a criterion has just logged be nan for one row, for which scipy raises an error.
+
+    fairseq asks for the metrics of every batch by itself, and the last batch of a split may have one row. Those of the whole split
+    stay as they are.
+    """
+    for meters in metrics.get_active_aggregators():
+        for name in REPORTS["report_pearson_and_spearman"]:
+            meter = meters.get(name)
+            if hasattr(meter, "fn") and not isinstance(meter.fn, _OfTwoRows):
+                meter.fn = _OfTwoRows(meter.fn)
 
 
 def _option(name: str) -> str:

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import combinations
 from pathlib import Path
+from typing import Any
 
 from fairseq_bert_kd.report.compare_positions import PositionBin, gain_by_position
 from fairseq_bert_kd.report.compare_sentences import (
@@ -56,7 +57,7 @@ from fairseq_bert_kd.report.soft_labels import SoftLabels, choose_sentences, sof
 WORST_AND_BEST = 5  # compared sentences of each
 SIDE_BY_SIDE = 10  # sentences of all systems, where rewards trained one
 SOFT_LABELS = 3  # training sentences, if they are not named
-_SCORING = ("metric", "lowercase", "bleu_tokenize", "normalise_like")  # fields of `Experiment`
+_SCORING = ("metric", "lowercase", "bleu_tokenize")  # fields of `Experiment`
 LOGGER = logging.getLogger(__name__)
 
 
@@ -245,12 +246,21 @@ def note_other_data(reports: Sequence[ExperimentReport]) -> None:
             name for name in sorted(before.digests.keys() & after.digests.keys()) if name[:6] != "train."
         ]
         differing = [name for name in differing if before.digests[name] != after.digests[name]]
-        differing += [
-            name for name in _SCORING if getattr(before.experiment, name) != getattr(after.experiment, name)
-        ]
+        ways = _scoring(before), _scoring(after)
+        differing += [name for name in ways[0] if ways[0][name] != ways[1][name]]
         if differing:
             after.notes.add(
                 list_text(differing),
                 f"not those of “{before.experiment.title}”, which has the same task name `{after.experiment.task}`: "
                 "their scores are not comparable",
             )
+
+
+def _scoring(report: ExperimentReport) -> dict[str, Any]:
+    """How an experiment's texts are compared, by setting.
+
+    Of ``normalise_like`` it is the tokenizer's name and digest, as in signatures: its folder may lie elsewhere on another machine.
+    """
+    experiment, results = report.experiment, report.results
+    like = results.metrics[results.main_metric].settings.normalised if results else experiment.normalise_like
+    return {name: getattr(experiment, name) for name in _SCORING} | {"normalise_like": like}

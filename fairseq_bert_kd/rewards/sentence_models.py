@@ -6,8 +6,7 @@ from typing import Any, NamedTuple
 import torch
 
 from fairseq_bert_kd import compat
-from fairseq_bert_kd.storage.alignment import check_tokenizer
-from fairseq_bert_kd.storage.sentence_data import SentenceSpec
+from fairseq_bert_kd.storage.sentence_data import SentenceSpec, check_tokenizer
 from fairseq_bert_kd.tokenization.hf_tokenizer import HfTokenizer
 
 

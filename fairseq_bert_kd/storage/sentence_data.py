@@ -201,6 +201,22 @@ def check_same_pieces(one: SentenceSpec, other: SentenceSpec, names: tuple[str, 
         )
 
 
+def check_tokenizer(what: str, own_digest: str, tokenizer_digest: str, name: str) -> None:
+    """Raise ValueError where a tokenizer is another one than that of some data, or of a model that was trained on them.
+
+    Args:
+        what: the data or the model, for the message.
+        own_digest: digest of the tokenizer that made their pieces; "" where not known.
+        tokenizer_digest: digest of the given tokenizer.
+        name: its name, for the message.
+    """
+    if own_digest not in ("", tokenizer_digest):
+        raise ValueError(
+            f"{what} was made with another tokenizer than `{name}` (digest {own_digest[:12]}, this one {tokenizer_digest[:12]}): "
+            f"the same number would be another piece; give its own tokenizer, or prepare the data with `{name}` and train again"
+        )
+
+
 def check_same_task(trained: SentenceSpec, folder: SentenceSpec, names: tuple[str, str]) -> None:
     """Raise ValueError for labelled data that are not of the task that a model was trained on.
 

@@ -15,6 +15,7 @@ from fairseq_bert_kd import compat
 from fairseq_bert_kd.data.entity_dataset import EntitySentenceDataset
 from fairseq_bert_kd.data.marked_texts import mark_arguments, rows_without
 from fairseq_bert_kd.modules.encoder_start import head_names
+from fairseq_bert_kd.modules.sentence_checkpoints import continued_checkpoint
 from fairseq_bert_kd.storage.entity_mentions import (
     Mentions,
     check_folders,
@@ -27,7 +28,6 @@ from fairseq_bert_kd.storage.sentence_data import SETS, UNLABELLED
 from fairseq_bert_kd.tasks.sentence_prediction_with_teacher import (
     SentencePredictionWithTeacherConfig,
     SentencePredictionWithTeacherTask,
-    continued_checkpoint,
 )
 
 logger = logging.getLogger(__name__)

@@ -16,7 +16,7 @@ from fairseq_bert_kd.evaluation.paraphrase_metrics import distance_places, edit_
 from fairseq_bert_kd.functional.truncation import cut_text
 from fairseq_bert_kd.rewards.evaluator import positive_class
 from fairseq_bert_kd.rewards.overlap import RougeReward
-from fairseq_bert_kd.storage.alignment import check_tokenizer
+from fairseq_bert_kd.storage.sentence_data import check_tokenizer
 from fairseq_bert_kd.tasks.sentence_prediction_with_teacher import (
     SentencePredictionWithTeacherConfig,
     SentencePredictionWithTeacherTask,

@@ -2,8 +2,7 @@
 
 import functools
 import logging
-import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Optional
 
@@ -13,19 +12,18 @@ from fairseq.data import Dictionary
 from fairseq.tasks import FairseqTask, register_task
 from omegaconf import II, MISSING
 
-from fairseq_bert_kd import compat
 from fairseq_bert_kd.data.guarded_loading import GuardedLoading
 from fairseq_bert_kd.data.sentence_dataset import SentenceDataset
 from fairseq_bert_kd.modules.autocast import AutocastOptions, AutocastTraining
 from fairseq_bert_kd.modules.data_options import TokenizerOptions
 from fairseq_bert_kd.modules.encoder_start import check_same_heads
+from fairseq_bert_kd.modules.sentence_checkpoints import SPEC, check_continued, continued_checkpoint
+from fairseq_bert_kd.modules.sentence_criterions import check_criterion, learns_labels
 from fairseq_bert_kd.modules.validation_metrics import (
     BestCheckpointOptions,
-    check_best_metric,
-    check_reports,
+    allow_single_rows,
 )
 from fairseq_bert_kd.optim.adam_by_part import name_parts
-from fairseq_bert_kd.storage.alignment import check_tokenizer
 from fairseq_bert_kd.storage.fairseq_data import (
     check_parallel,
     open_sides,
@@ -35,9 +33,9 @@ from fairseq_bert_kd.storage.sentence_data import (
     NUMBERS,
     UNLABELLED,
     SentenceSpec,
-    check_head,
     check_same_pieces,
     check_same_task,
+    check_tokenizer,
     named,
     read_spec,
     read_targets,
@@ -52,11 +50,7 @@ from fairseq_bert_kd.tokenization.hf_tokenizer import HfTokenizer
 
 logger = logging.getLogger(__name__)
 
-SEQUENCE_CRITERIONS = ("cross_entropy", "label_smoothed_cross_entropy")  # of fairseq, the likely mistakes
-LABEL_CRITERIONS = ("sentence_prediction", "smoothed_sentence_prediction")
 CHECKPOINT = "the checkpoint"  # in messages
-SPEC = "sentence_spec"  # in the task's state, which checkpoints hold
-LAST_CHECKPOINT = "checkpoint_last.pt"  # fairseq's default for --restore-file
 
 
 @dataclass
@@ -259,18 +253,7 @@ class SentencePredictionWithTeacherTask(AutocastTraining, GuardedLoading, Fairse
 
     def _check_continued_checkpoint(self):
         """Compare the data with the checkpoint from which training goes on; fairseq loads it later, weights only."""
-        path = continued_checkpoint(self.cfg)
-        if path is None:
-            return
-        state = compat.load_checkpoint(path)
-        trained = spec_of(state)
-        if trained is None:
-            return
-        names = (f"checkpoint `{path}`", f"data folder `{self.cfg.data}`")
-        check_same_pieces(trained, self.spec, names)
-        head = self.cfg.classification_head_name
-        if state["cfg"]["task"].get("classification_head_name") == head:
-            check_head(trained, self.spec, names, head)
+        check_continued(self.cfg, self.spec)
 
     def _check_encoder_tokenizer(self, encoder: str | None) -> None:
         """Compare the tokenizer beside ``--encoder-model``, if there is one, with that of the data, where both are named."""
@@ -335,31 +318,9 @@ class SentencePredictionWithTeacherTask(AutocastTraining, GuardedLoading, Fairse
         self._model_positions = _smallest([self._model_positions, self.teacher.model.max_positions()])
 
     def _check_criterion(self, cfg):
-        """Check fairseq's own criterions: those of sequences have no place here, others must fit the labels."""
-        if getattr(cfg, "_name", None) in SEQUENCE_CRITERIONS:
-            raise ValueError(
-                f"--criterion {cfg._name} (cross_entropy is fairseq's default) scores sequences, not sentences: give --criterion "
-                "sentence_prediction, or layer_distillation with --kd-teacher"
-            )
-        if getattr(cfg, "_name", None) in LABEL_CRITERIONS:
-            self._check_labels(cfg)
-        if hasattr(cfg, "report_mcc"):
-            check_reports(cfg, self.cfg.data, self.num_classes)
-            check_best_metric(self.cfg, cfg, self.num_classes)
-
-    def _check_labels(self, cfg):
-        """Compare the options of a criterion that learns from labels with their kind."""
-        self._needs_labels = True
-        if self.spec.kind == UNLABELLED:
-            raise ValueError(
-                f"--criterion {cfg._name} learns from labels, `{self.cfg.data}` has none; prepare the data with "
-                "labels, or choose another criterion"
-            )
-        if cfg.regression_target != (self.spec.kind == NUMBERS):
-            said = "add" if self.spec.kind == NUMBERS else "leave out"
-            raise ValueError(
-                f"the labels of `{self.cfg.data}` are {self.spec.kind}; {said} --regression-target"
-            )
+        """Check the criterion's options against the labels of the data."""
+        check_criterion(cfg, self.cfg, self.spec, self.num_classes)
+        self._needs_labels = learns_labels(cfg)
 
     @staticmethod
     def logging_outputs_can_be_summed(criterion) -> bool:
@@ -367,6 +328,10 @@ class SentencePredictionWithTeacherTask(AutocastTraining, GuardedLoading, Fairse
         if getattr(criterion, "keep_pred_and_targ", False):
             return False
         return FairseqTask.logging_outputs_can_be_summed(criterion)
+
+    def reduce_metrics(self, logging_outputs, criterion):
+        super().reduce_metrics(logging_outputs, criterion)
+        allow_single_rows()
 
     # ------------------------------------------------------------ data
 
@@ -484,45 +449,6 @@ class SentencePredictionWithTeacherTask(AutocastTraining, GuardedLoading, Fairse
     def max_positions(self):
         """No limit of the task's own: rows are cut when they are loaded."""
         return None
-
-
-def continued_checkpoint(cfg: Any) -> str | None:
-    """Checkpoint from which fairseq-train starts, by fairseq's own rule; None if it starts anew.
-
-    Args:
-        cfg: has ``save_dir``, ``restore_file`` and ``finetune_from_model``.
-    """
-    if cfg.restore_file and cfg.restore_file != LAST_CHECKPOINT:
-        return cfg.restore_file if os.path.isfile(cfg.restore_file) else None
-    last = os.path.join(cfg.save_dir or "", LAST_CHECKPOINT)
-    if os.path.isfile(last):
-        return last
-    return (
-        cfg.finetune_from_model
-        if cfg.finetune_from_model and os.path.isfile(cfg.finetune_from_model)
-        else None
-    )
-
-
-def spec_of(state: Mapping[str, Any]) -> SentenceSpec | None:
-    """What the outputs of a checkpoint's model mean; None if it is not of this task."""
-    stated = (state.get("task_state") or {}).get(SPEC)
-    return SentenceSpec.from_json(stated) if stated else None
-
-
-def trained_spec(path: str) -> SentenceSpec:
-    """What the outputs of a checkpoint's model mean.
-
-    Raises:
-        FileNotFoundError: no such file.
-        ValueError: it is no checkpoint of this task.
-    """
-    spec = spec_of(compat.load_checkpoint(path))
-    if spec is None:
-        raise ValueError(
-            f"checkpoint `{path}` is not of task sentence_prediction_with_teacher; give the checkpoint of a model of sentences"
-        )
-    return spec
 
 
 def _smallest(positions: int | Sequence[int | None] | None) -> int | None:

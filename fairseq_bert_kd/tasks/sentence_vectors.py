@@ -12,13 +12,13 @@ from fairseq.tasks import register_task
 from fairseq_bert_kd import compat
 from fairseq_bert_kd.data.sentence_vector_dataset import SentenceVectorDataset, open_vectors
 from fairseq_bert_kd.modules.data_options import StoreOptions
+from fairseq_bert_kd.modules.sentence_checkpoints import continued_checkpoint
 from fairseq_bert_kd.storage.fairseq_data import open_sides, sentence_files
 from fairseq_bert_kd.storage.store_folders import store_folders
 from fairseq_bert_kd.storage.vector_store import SIDE, VectorInfo, VectorReader, vector_store_path
 from fairseq_bert_kd.tasks.sentence_prediction_with_teacher import (
     SentencePredictionWithTeacherConfig,
     SentencePredictionWithTeacherTask,
-    continued_checkpoint,
 )
 
 CRITERION = "sentence_representation"

@@ -290,4 +290,4 @@ def test_another_tokenizer_for_a_file(folder, tmp_path, capsys):
     build_tokenizer("bert_cased", tmp_path / "cased")
     given = ("--input", folder / "classes.valid", "--columns", "text", "--tokenizer", tmp_path / "cased")
     assert evaluate(folder, "classes", *given) == 2
-    assert "another tokenizer" in capsys.readouterr().err
+    assert "was made with another tokenizer than" in capsys.readouterr().err

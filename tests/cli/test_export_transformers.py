@@ -127,6 +127,22 @@ def test_pieces_outside_the_dictionary_are_unknown(task, bert, tmp_path):
     torch.testing.assert_close(logits_of(tmp_path / "out", lines), expected, rtol=0, atol=1e-5)
 
 
+def test_what_the_vocabulary_lacks_is_read_otherwise_by_plain_transformers(task, bert):
+    """As docs/serving_encoders.md says: an unknown token a byte here, one a word there; ends of rows are left out."""
+    plain = transformers.AutoTokenizer.from_pretrained(bert)
+    unknown, a = plain.unk_token_id, plain.convert_tokens_to_ids("a")
+    for text, ours, theirs in (
+        ("a ☃", [a, *[unknown] * 3], [a, unknown]),
+        ("a 🙂🙂", [a, *[unknown] * 8], [a, unknown]),
+    ):
+        ids = [task.tokenizer.piece_to_id(piece) for piece in task.tokenizer.encode(text)]
+        assert (ids, plain(text)["input_ids"][1:-1]) == (ours, theirs)
+    assert len(task.tokenizer.encode("a" * 101)) > 1
+    assert plain("a" * 101)["input_ids"][1:-1] == [unknown]
+    assert plain.mask_token_id in plain("[MASK]")["input_ids"]
+    assert plain.mask_token_id not in map(task.tokenizer.piece_to_id, task.tokenizer.encode("[MASK]"))
+
+
 @pytest.mark.parametrize("head", [False, True])
 def test_encoder_alone(task, bert, tmp_path, head):
     model = build(task, head=head, **sizes(), classification_pooling="mean")

@@ -386,7 +386,7 @@ def test_like_of_another_tokenizer_or_kind(bert, files, tmp_path, capsys):
     assert (
         prepare(tmp_path / "cased", tmp_path / "b", "--task", "sst2", "--train", train, "--like", like) == 2
     )
-    assert "another tokenizer" in capsys.readouterr().err
+    assert f"--like `{like}` was made with another tokenizer than" in capsys.readouterr().err
     numbers = ("--columns", "text", "--label-column", "label", "--label-kind", "numbers", "--test", pairs)
     assert prepare(bert, tmp_path / "b", *numbers, "--like", like) == 2
     assert "has labels that are classes, these files have numbers" in capsys.readouterr().err

@@ -23,6 +23,7 @@ from tests.report.small_experiments import (
     write_text,
 )
 from tests.storage.small_stores import make_info, write_store
+from tests.tokenization.tiny_tokenizers import build_tokenizer
 
 VOID = {"meta", "br", "hr", "img", "link", "input", "line", "circle", "path", "use", "rect"}
 
@@ -372,6 +373,23 @@ def test_other_data_under_the_same_name_are_noted(tmp_path):
         "not those of “Toy German-English”, which has the same task name `toy`: their scores are not comparable",
     )
     assert [report.notes for report in reports] == [[], [], [note]]
+
+
+def test_one_tokenizer_in_two_places_is_one_way_of_scoring(tmp_path):
+    """And in the third experiment another one of that name."""
+    reports = []
+    for name, kind in (("a", "bert_uncased"), ("b", "bert_uncased"), ("c", "bert_cased")):
+        build_tokenizer(kind, tmp_path / f"machine_{name}" / "bert")
+        folder = write_experiment(tmp_path / name, store=False)
+        record = small_experiments.experiment_record(
+            normalise_like=str(tmp_path / f"machine_{name}" / "bert")
+        )
+        write_json(folder / "experiment.json", record)
+        reports.append(make_report(folder))
+        reports[-1].notes.clear()
+    note_other_data(reports)
+    places = [[note.where for note in report.notes if note.where != "outputs"] for report in reports]
+    assert places == [[], [], ["normalise_like"]]
 
 
 def test_an_experiment_of_classes(folder):

@@ -52,7 +52,7 @@ def test_an_evaluator_whose_tokenizer_has_changed_is_refused(chain, tmp_path):
     state = torch.load(path, weights_only=False)
     state["cfg"]["task"]["kd_tokenizer"] = str(tmp_path / "cased")
     torch.save(state, path)
-    with pytest.raises(ValueError, match=r"--evaluator `.*` comes from a teacher with another tokenizer"):
+    with pytest.raises(ValueError, match=r"--evaluator `.*` was made with another tokenizer than `.*cased`"):
         load_evaluator(str(path), "good", "--evaluator")
     with pytest.raises(ValueError, match="none is named as the one of paraphrases; name it with --positive"):
         load_evaluator(str(path), None, "--evaluator", positive_option="--positive")

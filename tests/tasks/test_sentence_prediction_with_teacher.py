@@ -3,6 +3,7 @@
 import argparse
 import itertools
 import json
+import math
 import re
 import shutil
 from unittest import mock
@@ -10,16 +11,17 @@ from unittest import mock
 import numpy as np
 import pytest
 import torch
+from fairseq.criterions import CRITERION_REGISTRY
+from fairseq.logging import metrics
 from fairseq.tasks import TASK_REGISTRY
 from fairseq.tasks.sentence_prediction import SentencePredictionTask
 
+from fairseq_bert_kd.modules.sentence_checkpoints import trained_spec
 from fairseq_bert_kd.storage.fairseq_data import sentence_hash
 from fairseq_bert_kd.storage.sentence_data import hashes_path, read_spec
 from fairseq_bert_kd.tasks.sentence_prediction_with_teacher import (
     SentencePredictionWithTeacherConfig,
     SentencePredictionWithTeacherTask,
-    continued_checkpoint,
-    trained_spec,
 )
 from tests import tiny_sentences
 from tests.tiny_chain import PLUGIN, logged, run_fairseq
@@ -107,6 +109,26 @@ def test_pairs_and_numbers_are_learned(folder):
         )  # fmt: skip
     pearson = float(re.findall(r"pearson ([\d.]+)", messages[-1])[-1])
     assert pearson > 90
+
+
+@pytest.mark.parametrize("name", ["sentence_prediction", "layer_distillation"])
+def test_the_last_batch_of_a_split_may_have_one_row(name):
+    """Ranks 1, 3, 2 and 4 for 1, 2, 3 and 4: 1 - 6 * 2 / 60; a row alone has no correlation."""
+    reports = ("pearson", "spearman", "pearson_and_spearman")
+    task = SentencePredictionWithTeacherTask.__new__(SentencePredictionWithTeacherTask)
+    criterion = CRITERION_REGISTRY[name].__new__(CRITERION_REGISTRY[name])
+    batches = [([1.0, 3.0, 2.0], [1.0, 2.0, 3.0]), ([4.0], [4.0])]
+    alone = []
+    with metrics.aggregate(new_root=True) as split:
+        for found, true in batches:
+            log = {"loss": 0.0, "ntokens": 1, "nsentences": len(true), "sample_size": len(true)}
+            log |= {"pred": found, "targ": true, "reports": reports, "report_pearson_and_spearman": True}
+            with metrics.aggregate() as batch:  # as fairseq's trainer
+                task.reduce_metrics([log], criterion)
+            alone.append(batch.get_smoothed_values())
+    assert [split.get_smoothed_values()[report] for report in reports] == [pytest.approx(80)] * 3
+    assert [alone[0][report] for report in reports] == [pytest.approx(50)] * 3
+    assert all(math.isnan(alone[1][report]) for report in reports)
 
 
 @pytest.mark.parametrize("report", ["mcc", "acc-and-f1"])
@@ -271,7 +293,7 @@ def test_the_vocabulary_is_made_when_asked_for(folder):
 def test_another_tokenizer_is_refused(folder, tmp_path):
     build_tokenizer("bert_cased", tmp_path / "cased")
     task = task_on(folder / "data-classes", kd_tokenizer=str(tmp_path / "cased"))
-    with pytest.raises(ValueError, match="another tokenizer than"):
+    with pytest.raises(ValueError, match="data folder `.*` was made with another tokenizer than `.*cased`"):
         task.vocabulary  # noqa: B018
 
 
@@ -395,20 +417,6 @@ def test_another_dictionary_is_refused(folder, trained, tmp_path):
         validate(data, trained)
     with pytest.raises(ValueError, match="have different dictionaries"):
         train(data, tmp_path / "run", "--finetune-from-model", trained)
-
-
-def test_which_checkpoint_is_continued(tmp_path):
-    cfg = argparse.Namespace(
-        save_dir=str(tmp_path), restore_file="checkpoint_last.pt", finetune_from_model=None
-    )
-    assert continued_checkpoint(cfg) is None
-    (tmp_path / "other.pt").touch()
-    cfg.finetune_from_model = str(tmp_path / "other.pt")
-    assert continued_checkpoint(cfg) == cfg.finetune_from_model
-    (tmp_path / "checkpoint_last.pt").touch()  # of a run that began with it
-    assert continued_checkpoint(cfg) == str(tmp_path / "checkpoint_last.pt")
-    cfg.restore_file = str(tmp_path / "other.pt")
-    assert continued_checkpoint(cfg) == cfg.restore_file
 
 
 # ---------------------------------------------------------------- what does not fit
