@@ -19,6 +19,7 @@ from fairseq_bert_kd import compat
 logger = logging.getLogger(__name__)
 
 DTYPES = {"none": None, "bf16": torch.bfloat16}
+PRECISION = ("fp16", "bf16", "tpu", "memory_efficient_fp16", "fp16_no_flatten_grads")  # fairseq's
 TEXTS = ("src_tokens", "prev_output_tokens")
 LONGEST_UNFUSED = 256  # tokens of a row, source and target together: `python -m benchmarks attention`
 
@@ -109,12 +110,13 @@ class AutocastTraining:
         Raises:
             ValueError: names the option and what to take instead.
         """
-        if self.cfg.bf16 and self.cfg.tpu and importlib.util.find_spec("torch_xla") is None:
+        # a task that is made by hand has fairseq's own names in these places, and no values
+        fp16, bf16, tpu, *plain = (getattr(self.cfg, name) is True for name in PRECISION)
+        if bf16 and tpu and importlib.util.find_spec("torch_xla") is None:
             raise ValueError(
                 "--bf16 is for TPUs in fairseq, and torch_xla is not installed; --autocast bf16 trains in bfloat16 on GPUs and CPUs"
             )
-        flattened = not (self.cfg.memory_efficient_fp16 or self.cfg.fp16_no_flatten_grads)
-        if self.cfg.fp16 and flattened and not torch.cuda.is_available():
+        if fp16 and not any(plain) and not torch.cuda.is_available():
             raise ValueError(
                 "--fp16 needs a GPU, and torch finds none; leave it out, or take --autocast bf16 where the CPU has instructions for it"
             )
