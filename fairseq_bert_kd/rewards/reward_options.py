@@ -116,10 +116,10 @@ class RewardOptions(BestCheckpointOptions):
     )
     rl_max_len_b: int = field(default=5, metadata={"help": "B of --rl-max-len-a"})
     rl_copy_penalty: float = field(
-        default=0.1,
+        default=0.5,
         metadata={
             "help": "this times the sentence BLEU against the source is taken off the reward, as an evaluator accepts a copy of "
-            "the source; 0.1 is our choice"
+            "the source; 0.5 is our choice"
         },
     )
     rl_max_copy_rate: float = field(

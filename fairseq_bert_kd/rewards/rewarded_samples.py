@@ -61,7 +61,7 @@ class SamplingSettings(NamedTuple):
     rollout_delta: float = 12.0
     length_ratio: float = 1.5
     length_added: int = 5
-    copy_penalty: float = 0.1
+    copy_penalty: float = 0.5
     control: str = "none"
     tokenize: str = DEFAULT_TOKENIZER
     seed: int = 1
