@@ -38,10 +38,22 @@ class EntityInput(NamedTuple):
 def default_kinds(layers: int) -> tuple[str, ...]:
     """Kind of each layer: the lower half plain, but at most 5, then one mix, then full ones.
 
-    For 12 layers 5 plain, 1 mix and 6 full; for 6 layers 3 plain, 1 mix and 2 full (ours).
+    For 12 layers 5 plain, 1 mix and 6 full; for 6 layers 3 plain, 1 mix and 2 full (ours); two layers that read entities where
+    there are two, see `reach_others`.
     """
-    plain = min(layers // 2, 5) if layers > 1 else 0
+    plain = max(min(layers // 2, 5, layers - 2), 0)
     return (*[PLAIN] * plain, MIX, *[FULL] * (layers - plain - 1))
+
+
+def reach_others(kinds: Sequence[str]) -> bool:
+    """Whether entities reach the last states of tokens that name none, such as the first one and masked ones.
+
+    A layer adds entities at the tokens that name them; only the attention of a later layer carries them on.
+
+    Args:
+        kinds: kind of each layer, at least one of them not plain.
+    """
+    return any(kind != PLAIN for kind in kinds[:-1])
 
 
 def place_entities(entities: Sequence[Tensor], inputs: TextInput) -> Tensor:

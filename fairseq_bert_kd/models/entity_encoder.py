@@ -75,6 +75,11 @@ class EntityEncoder(HfEncoder):
                     "--entity-markers relation or typing"
                 )
             model._read_at(arguments)
+        elif str(cfg.classification_pooling) != "mean":
+            model.entities.check_reach(
+                "the first token, which is classified",
+                "read them in more layers (mix,full), or give --classification-pooling mean",
+            )
         if cfg.encoder_init:
             stated, weights = entities_of_checkpoint(cfg.encoder_init)
             if stated:

@@ -15,6 +15,7 @@ from fairseq_bert_kd.functional.entity_fusion import (
     controlled_table,
     default_kinds,
     look_up,
+    reach_others,
     unit_scale,
 )
 from fairseq_bert_kd.modules.entity_release import ReleasedWeights
@@ -173,6 +174,22 @@ class EntityReader(nn.Module):
         stream = EntityStream(encoder, stated["kinds"], stated["width"], stated["heads"])
         scale, span = stated.get("scale", 1.0), stated.get("span", "")
         return cls(stream, table, stated["digest"], stated["reads"], scale, span)
+
+    def check_reach(self, reading: str, advice: str) -> None:
+        """Check that entities can change what is read from the last token states.
+
+        Args:
+            reading: what is read at tokens that name no entity, for the message.
+            advice: what to give, for the message.
+
+        Raises:
+            ValueError: the last layer alone reads entities.
+        """
+        if self.reads and not reach_others(self.stream.kinds):
+            raise ValueError(
+                f"--entity-layers {','.join(self.stream.kinds)}: the last layer alone reads entities, and no attention above it carries "
+                f"them to {reading}; {advice}"
+            )
 
     def take(self, stated: dict[str, Any], weights: dict[str, Tensor], name: str) -> None:
         """Start from the reader of a checkpoint.

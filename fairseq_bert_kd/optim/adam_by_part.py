@@ -117,8 +117,8 @@ def group_by_part(params: Iterable[nn.Parameter], scales: dict[str, float]) -> l
             + (
                 f"the parts of this model are {known}"
                 if known
-                else "but the weights have lost their names; with --fp16 give --fp16-no-flatten-grads, and train with a task "
-                "of sentences"
+                else "but the weights have lost their names; with --fp16 give --fp16-no-flatten-grads, and train an encoder of "
+                "sentences or a teacher"
             )
         )
     ordered = sorted(groups.items(), key=lambda item: item[0] != 1.0)

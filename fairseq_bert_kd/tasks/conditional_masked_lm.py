@@ -29,6 +29,7 @@ from fairseq_bert_kd.data.masked_text_dataset import MaskedTextDataset
 from fairseq_bert_kd.functional.masking import MaskedTokens, Replacement, mask_tokens, replayable_draws
 from fairseq_bert_kd.functional.text_input import LEFT_TO_RIGHT
 from fairseq_bert_kd.modules.autocast import AutocastOptions, AutocastTraining
+from fairseq_bert_kd.optim.adam_by_part import name_parts
 from fairseq_bert_kd.storage.entity_mentions import MentionsByRow, check_folders, read_mentions, span_of
 from fairseq_bert_kd.storage.fairseq_data import IndexedTokens, text_files
 from fairseq_bert_kd.storage.folds import in_fold, parse_fold
@@ -130,6 +131,7 @@ class MaskedLMTraining(AutocastTraining, GuardedLoading):
         if not cfg.teacher_spec:
             check_token_teacher(model, f"--teacher-model {cfg.teacher_model}")
             cfg.teacher_spec = model.spec()
+        name_parts(model)
         self._built = model, cfg
         return model
 
@@ -309,6 +311,15 @@ class ConditionalMaskedLMTask(MaskedLMTraining, GuardedTranslation, TranslationT
                 )
             return OneSidedMaskedLMTask.setup_task(cfg, **kwargs)
         return super().setup_task(cfg, **kwargs)
+
+    def build_model(self, cfg, from_checkpoint=False):
+        fresh = not cfg.teacher_spec
+        model = super().build_model(cfg, from_checkpoint)
+        if fresh and self._entities_digest:
+            model.entities.check_reach(
+                "masked tokens, which name none", "read them in more layers, as mix,full does"
+            )
+        return model
 
     def load_dataset(self, split, epoch=1, combine=False, **kwargs):
         parts = self.parts_of(self.folder_of(split, epoch), split, combine)

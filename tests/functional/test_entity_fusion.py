@@ -18,6 +18,7 @@ from fairseq_bert_kd.functional.entity_fusion import (
     entity_scores,
     look_up,
     place_entities,
+    reach_others,
     states_of_arguments,
     unit_scale,
 )
@@ -81,7 +82,17 @@ def test_places_of_a_pair():
 def test_default_kinds():
     assert default_kinds(12) == (*[PLAIN] * 5, MIX, *[FULL] * 6)
     assert default_kinds(6) == (*[PLAIN] * 3, MIX, *[FULL] * 2)
+    assert default_kinds(3) == (PLAIN, MIX, FULL)
+    assert default_kinds(2) == (MIX, FULL)
     assert default_kinds(1) == (MIX,)
+    assert all(reach_others(default_kinds(layers)) == (layers > 1) for layers in range(1, 25))
+
+
+def test_entities_of_the_last_layer_alone_reach_no_other_token():
+    assert reach_others((MIX, PLAIN))
+    assert reach_others((PLAIN, MIX, FULL))
+    assert not reach_others((PLAIN, MIX))
+    assert not reach_others((FULL,))
 
 
 def test_noise_has_its_rates_and_leaves_others_alone():

@@ -259,3 +259,32 @@ def test_refusals(folder, checkpoint, tmp_path, capsys):
     assert cli("export-student", checkpoint, "--format", "transformers", "--output", tmp_path / "served") == 2
     assert "has an entity stream (--entity-vectors)" in capsys.readouterr().err
     assert not (tmp_path / "served").exists()
+
+
+def test_a_teachers_new_layers_take_a_rate_of_their_own(folder):
+    """Adam's first step is the learning rate, whatever the gradient."""
+
+    def after_one_update(name, factor):
+        options = ("--entity-vectors", folder / "graph.safetensors", "--entity-init", "normal")
+        rates = ("--optimizer", "adam_by_part", "--lr-scales", f"entities={factor}")
+        path = train_teacher(folder / "data", folder / "bert", folder / name, *options, *rates, "-s", "de", "-t", "en", updates=1)  # fmt: skip
+        return torch.load(path, weights_only=False)["model"]
+
+    once, tenfold = after_one_update("once", 1), after_one_update("tenfold", 10)
+    moved = {name: (tenfold[name] - weight).abs().max().item() for name, weight in once.items()}
+    layers = [name for name in moved if name.startswith("entities.stream.")]
+    assert max(moved[name] for name in layers) == pytest.approx(9 * 1e-3, rel=1e-2)  # 10 - 1 steps of --lr
+    assert not any(distance for name, distance in moved.items() if not name.startswith("entities."))
+
+
+def test_entities_of_the_last_layer_alone_are_refused(folder, tmp_path):
+    """They would reach no masked token."""
+    options = ("--entity-vectors", folder / "graph.safetensors", "--entity-layers")
+    for kinds in ("mix", "full"):
+        with pytest.raises(
+            ValueError, match=f"--entity-layers plain,{kinds}: the last layer alone reads entities"
+        ):
+            train_teacher(
+                folder / "data", folder / "bert", tmp_path / kinds, *options, kinds, "-s", "de", "-t", "en"
+            )
+    train_teacher(folder / "data", folder / "bert", tmp_path / "without", *options, "mix", "--entity-control", "none", "-s", "de", "-t", "en", updates=1)  # fmt: skip
