@@ -216,12 +216,14 @@ def _rewards(args: argparse.Namespace) -> dict[str, Any]:
         from fairseq_bert_kd.rewards.similarity import CosineReward
 
         rewards["cosine"] = CosineReward(args.sentence_encoder)
-    if rewards:
-        from fairseq_bert_kd.rewards.interface import best_device
+    if not rewards:
+        return {}
+    from fairseq_bert_kd.rewards.interface import CachedReward, best_device
 
-        for reward in rewards.values():
-            reward.to(best_device())
-    return rewards
+    for reward in rewards.values():
+        reward.to(best_device())
+    # systems that began alike write many sentences alike
+    return {name: CachedReward(reward) for name, reward in rewards.items()}
 
 
 def format_table(systems: Mapping[str, Sequence[Mapping[str, float]]]) -> str:

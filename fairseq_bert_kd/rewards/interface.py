@@ -91,6 +91,10 @@ class CachedReward:
         self._known: dict[tuple[str, str, str], float] = {}
         self.asked = self.scored = 0
 
+    def check_case(self, sources: Texts, hypotheses: Texts) -> None:
+        """As `Reward.check_case`."""
+        self.reward.check_case(sources, hypotheses)
+
     def __call__(self, sources: Texts, hypotheses: Texts, references: Texts) -> Scores:
         """``(texts,)`` rewards, see `Reward`."""
         keys = list(zip(sources, hypotheses, references, strict=True))

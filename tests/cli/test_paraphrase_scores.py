@@ -100,6 +100,18 @@ def test_cosine_of_an_encoder(chain, files):
     assert cosines["right"] < 99.9
 
 
+def test_a_pair_that_two_systems_share_is_scored_once(files, monkeypatch):
+    asked = []
+    evaluator = evaluator_reading(lower_case=True)
+    monkeypatch.setattr("fairseq_bert_kd.rewards.evaluator.load_evaluator", lambda *_, **__: evaluator)
+    monkeypatch.setattr(evaluator, "score_pairs", lambda *sides: asked.extend(zip(*sides, strict=True)) or np.full(len(sides[0]), 0.25))  # fmt: skip
+    (files / "right.out").write_text(f"D-0\t-0.1\tnew\nD-1\t-0.1\t{SOURCES[1]}\nD-2\t-0.1\t{SOURCES[2]}\n", encoding="utf-8")  # fmt: skip
+    assert score(files, "--sources", files / "sources", "--evaluator", "x.pt", "--json", files / "json") == 0
+    assert asked == [*zip(SOURCES, SOURCES, strict=True), (SOURCES[0], "new")]
+    found = json.loads((files / "json").read_text(encoding="utf-8"))["paraphrases"]
+    assert [run["evaluator"] for [run] in found.values()] == [25, 25, 25]
+
+
 @pytest.mark.parametrize("option", ["--evaluator", "--held-out-evaluator"])
 def test_lower_case_is_not_for_an_evaluator_that_reads_case(files, capsys, monkeypatch, option):
     """It knows the sources as they are in the file, whatever is compared."""
