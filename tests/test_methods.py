@@ -75,6 +75,9 @@ def test_the_figure_is_the_experiment_s(row):
     ]  # without a spread where there is one seed
     assert " ± " in figure or "one seed" in row["reached"]
     assert figure in page.read_text(encoding="utf-8")
+    assert figure in (ROOT / "docs/results.md").read_text(encoding="utf-8"), (
+        "docs/results.md tells another result"
+    )
 
 
 def test_every_registered_name_is_in_a_row():
