@@ -78,9 +78,15 @@ def language_pair(folder: str, source: str | None, target: str | None) -> tuple[
     fairseq splits names at every hyphen, so ``dict.zh-Hant.txt`` is a pair to it.
 
     Raises:
+        FileNotFoundError: the folder is not there.
         ValueError: no pair, or several.
     """
-    names = [name.split(".") for name in sorted(os.listdir(folder))] if os.path.isdir(folder) else []
+    if not os.path.isdir(folder):
+        raise FileNotFoundError(
+            f"the data folder {os.path.abspath(folder)} does not exist; give the folder that fairseq-preprocess wrote, to "
+            "fairseq-hydra-train by its absolute path"
+        )
+    names = [name.split(".") for name in sorted(os.listdir(folder))]
     languages = [parts[1] for parts in names if parts[0] == "dict" and len(parts) == 3]
     stated = {parts[1] for parts in names if len(parts) > 2}
     pairs = [

@@ -91,7 +91,7 @@ class GuardedTranslation(GuardedLoading):
 
         Raises:
             ValueError: the file names tell no pair of languages, or several, or a dictionary has a wrong line.
-            FileNotFoundError: a dictionary is not there.
+            FileNotFoundError: the folder or a dictionary is not there.
         """
         folder = utils.split_paths(cfg.data)[0]
         if cfg.source_lang is None or cfg.target_lang is None:

@@ -115,6 +115,14 @@ def test_the_whole_chain_runs_with_hyphens_and_without_options(chain, pieces, tm
 
 @pytest.mark.parametrize("reader", READERS)
 def test_a_folder_that_is_not_there_is_named(chain, tmp_path, reader):
+    with pytest.raises(
+        FileNotFoundError, match=r"the data folder .*data does not exist; .*fairseq-preprocess"
+    ):
+        READERS[reader](chain, tmp_path / "data", tmp_path)
+
+
+@pytest.mark.parametrize("reader", READERS)
+def test_a_folder_without_data_is_named(chain, tmp_path, reader):
     (tmp_path / "data").mkdir()
     with pytest.raises(ValueError, match=r"the file names in .*data tell no pair .*--source-lang"):
         READERS[reader](chain, tmp_path / "data", tmp_path)
