@@ -1,12 +1,32 @@
-"""Which criterions a sentence task takes, and whether their options fit the labels of its data."""
+"""Which models and criterions a sentence task takes, and whether a criterion's options fit the labels of its data."""
 
+import inspect
 from typing import Any
+
+from fairseq.models import ARCH_MODEL_REGISTRY, MODEL_REGISTRY
 
 from fairseq_bert_kd.modules.validation_metrics import check_best_metric, check_reports
 from fairseq_bert_kd.storage.sentence_data import NUMBERS, UNLABELLED, SentenceSpec
 
 SEQUENCE_CRITERIONS = ("cross_entropy", "label_smoothed_cross_entropy")  # of fairseq, the likely mistakes
 LABEL_CRITERIONS = ("sentence_prediction", "smoothed_sentence_prediction")
+
+
+def check_reads_texts(arch: str | None) -> None:
+    """Check, before a model is built, that its class reads the batches of sentence tasks: one or two ``texts``.
+
+    Args:
+        arch: name of the model or the architecture.
+
+    Raises:
+        ValueError: it reads something else, such as fairseq's own RoBERTa one sequence of ``src_tokens``.
+    """
+    model_class = MODEL_REGISTRY.get(arch) or ARCH_MODEL_REGISTRY.get(arch)
+    if model_class is not None and "texts" not in inspect.signature(model_class.forward).parameters:
+        raise ValueError(
+            f"--arch {arch} reads no sentences as this task lays them out; give --arch hf_encoder with --encoder-model, a folder or "
+            "hub name of transformers (RoBERTa's too), or tinybert_4x312, sentence_lstm or another of ours"
+        )
 
 
 def learns_labels(cfg: Any) -> bool:

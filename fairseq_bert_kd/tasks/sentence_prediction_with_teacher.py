@@ -18,7 +18,7 @@ from fairseq_bert_kd.modules.autocast import AutocastOptions, AutocastTraining
 from fairseq_bert_kd.modules.data_options import TokenizerOptions
 from fairseq_bert_kd.modules.encoder_start import check_same_heads
 from fairseq_bert_kd.modules.sentence_checkpoints import SPEC, check_continued, continued_checkpoint
-from fairseq_bert_kd.modules.sentence_criterions import check_criterion, learns_labels
+from fairseq_bert_kd.modules.sentence_criterions import check_criterion, check_reads_texts, learns_labels
 from fairseq_bert_kd.modules.validation_metrics import (
     BestCheckpointOptions,
     allow_single_rows,
@@ -222,9 +222,10 @@ class SentencePredictionWithTeacherTask(AutocastTraining, GuardedLoading, Fairse
         """Build the model and its classification head, and write its description into ``cfg`` if it has one.
 
         Raises:
-            ValueError: an encoder of another tokenizer than the data's, or a model to train that reads entities, which this
-                task's batches do not name.
+            ValueError: a model that reads no sentences, an encoder of another tokenizer than the data's, or a model to train that
+                reads entities, which this task's batches do not name.
         """
+        check_reads_texts(getattr(cfg, "_name", None) or getattr(cfg, "arch", None))
         encoder = getattr(cfg, "encoder_model", None)
         if not from_checkpoint:
             self._check_continued_checkpoint()

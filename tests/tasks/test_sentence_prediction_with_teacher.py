@@ -290,6 +290,12 @@ def test_the_vocabulary_is_made_when_asked_for(folder):
     assert vocabulary.text_format.prefix == (2,)
 
 
+@pytest.mark.parametrize("arch", ["roberta", "roberta_base", "transformer", "bert_base"])
+def test_a_model_of_fairseq_s_is_refused_before_it_is_built(folder, arch):
+    with pytest.raises(ValueError, match=rf"--arch {arch} reads no sentences .* --arch hf_encoder"):
+        task_on(folder / "data-classes").build_model(argparse.Namespace(_name=arch))
+
+
 def test_another_tokenizer_is_refused(folder, tmp_path):
     build_tokenizer("bert_cased", tmp_path / "cased")
     task = task_on(folder / "data-classes", kd_tokenizer=str(tmp_path / "cased"))
