@@ -3,6 +3,7 @@
 import itertools
 import json
 import math
+import re
 import shutil
 from types import SimpleNamespace
 
@@ -12,6 +13,7 @@ import torch
 from fairseq.logging import metrics
 from safetensors.torch import save_file
 
+from fairseq_bert_kd.cli import entities
 from fairseq_bert_kd.cli.entity_vectors import ranking
 from fairseq_bert_kd.cli.main import cli_main
 from fairseq_bert_kd.criterions.entity_typing import EntityTypingCriterion
@@ -655,3 +657,16 @@ def test_mentions_of_all_data_folders_are_looked_at_before_the_first_epoch(folde
     assert not list(tmp_path.glob("model/*.pt"))
     train()
     assert (tmp_path / "model/checkpoint2.pt").exists()
+
+
+def test_the_mentions_of_the_page_are_read_and_name_their_words(tmp_path):
+    page = (PLUGIN.parent / "docs/entities.md").read_text(encoding="utf-8")
+    [lines] = re.findall(r"```json\n(.*?)```", page, flags=re.S)
+    (tmp_path / "mentions.jsonl").write_text(lines)
+    rows = list(entities._read(str(tmp_path / "mentions.jsonl")))
+    named = [
+        [text[mention.begin : mention.end] for mention in mentions]
+        for row in rows
+        for text, mentions in zip(row.texts, row.mentions, strict=True)
+    ]
+    assert named == [["Bob Dylan"], ["tree"], ["plant"]]
