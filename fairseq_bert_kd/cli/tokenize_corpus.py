@@ -27,7 +27,7 @@ EXAMPLE = """example:
 CHUNK_LINES = 1000  # lines that a worker gets at a time
 CHUNKS_AHEAD = 4  # chunks in flight per worker: bounds the memory
 
-# of the output: "lines", "symbols", "empty" lines, and lines "with_bytes", which have a byte symbol
+# of the output: "lines", "symbols", "empty" lines, and lines "with_bytes", which have a byte symbol; of the input: lines "with_tabs"
 Counts = collections.Counter[str]
 Encode = Callable[[Iterable[list[str]]], Iterator[tuple[bytes, Counts]]]  # see `_encoded`
 
@@ -219,7 +219,7 @@ def _tokenize_in_worker(chunk: list[str]) -> tuple[bytes, Counts]:
 
 def tokenize_chunk(tokenizer: HfTokenizer, chunk: list[str]) -> tuple[bytes, Counts]:
     """UTF-8 output of some lines, each closed by a line feed, and its counts."""
-    counts = Counts(lines=len(chunk))
+    counts = Counts(lines=len(chunk), with_tabs=sum("\t" in line for line in chunk))
     out = []
     for symbols in tokenizer.encode_batch(chunk):
         line = " ".join(symbols)
@@ -260,5 +260,11 @@ def _summarise(source: str, counts: Counts, seconds: float) -> None:
         print(
             f"warning: {source}: {counts['empty']:,} of {counts['lines']:,} lines are empty; fairseq-preprocess keeps "
             "such a line as a lone end-of-sentence, so consider removing the pair from both files",
+            file=sys.stderr,
+        )
+    if 2 * counts["with_tabs"] > counts["lines"]:
+        print(
+            f"warning: {source}: {counts['with_tabs']:,} of {counts['lines']:,} lines have a tab. If this is a table, its columns are "
+            "now one sentence: give one file for each language (`cut -f1`, `cut -f2`)",
             file=sys.stderr,
         )

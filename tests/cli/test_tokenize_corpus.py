@@ -198,6 +198,15 @@ def test_empty_file(run, tmp_path: Path):
     assert (tmp_path / "out").read_bytes() == b""
 
 
+@pytest.mark.parametrize(("tables", "warned"), [(2, True), (1, False)])
+def test_a_table_is_taken_for_text_with_a_warning(run, tmp_path: Path, capsys, tables: int, warned: bool):
+    """Two of three lines with a tab look like source and target in one file; one of three does not."""
+    lines = ["the man\tein\n"] * tables + ["the man\n"] * (3 - tables)
+    (tmp_path / "pairs.tsv").write_text("".join(lines))
+    run("--input", tmp_path / "pairs.tsv", "--output", tmp_path / "out")
+    assert ("2 of 3 lines have a tab. If this is a table" in capsys.readouterr().err) == warned
+
+
 def test_overwrite_follows_a_link(run, text: Path, tmp_path: Path):
     (tmp_path / "real").write_text("old")
     (tmp_path / "link").symlink_to(tmp_path / "real")
