@@ -35,7 +35,8 @@ def read_hypotheses(path: str | Path, expected: int, pieces: bool = False) -> li
     hypotheses, ended = _read_hypotheses(path, prefix)
     if not hypotheses:
         raise ValueError(
-            f"`{path}` has no `{prefix}` lines; give the output of fairseq-generate (without --quiet)"
+            f"`{path}` has no `{prefix}` lines; give the output of fairseq-generate (without --quiet). Plain lines, such as those of "
+            f"a served student, are scored by `sacrebleu REFERENCE -i {path}`"
         )
     missing = sorted(set(range(expected)) - set(hypotheses))
     beyond = sorted(set(hypotheses) - set(range(expected)))

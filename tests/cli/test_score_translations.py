@@ -146,6 +146,7 @@ def test_a_tab_or_line_separator_in_a_translation_stays(folder):
         ),
         ({0: "a", 1: "b", 2: "c", 3: "d"}, "has sentence 3, the reference only 3 lines"),
         ({}, "has no `D-` lines"),
+        ({}, "are scored by `sacrebleu REFERENCE -i "),
     ],
 )
 def test_output_of_other_sentences_is_an_error(folder, capsys, texts, message):
