@@ -140,6 +140,7 @@ def test_schedules_and_token_weights_train(data, tmp_path):
         (("--kd-stores", "other"), "train.de-en.en.other.topk does not exist"),
         (("--kd-stores", "../x"), "a store's name is of letters"),
         (("--kd-stores", "default,three", "--kd-store-weights", "1"), "needs 2 positive numbers .* got `1`"),
+        (("--kd-stores", "three, default,three"), "--kd-stores names `three` twice; name each store once"),
         (("--kd-store-weights", "-1"), "needs 1 positive numbers"),
         (("--kd-live-teacher", "missing.pt"), "checkpoint `missing.pt` does not exist"),
         (("--kd-live-teacher", "x.pt", "--kd-label-only", "train1"), "--kd-label-only is for stores"),

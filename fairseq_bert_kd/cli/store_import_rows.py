@@ -1,7 +1,7 @@
 """Rows of a table of any teacher as records of a store: pieces to ids, logits or log-probabilities to stored logits."""
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -31,7 +31,7 @@ class RowColumns:
     Args:
         arrow: the pyarrow module.
         names: the table's columns.
-        first: a record batch with rows, which has the number of pieces; None for an empty table.
+        batches: gives the table's record batches, of which the first row with pieces tells their number.
         symbols: the target dictionary in id order.
         stated: header's info of an exported table, else empty.
         topk: pieces to keep; None for all.
@@ -50,12 +50,12 @@ class RowColumns:
         self,
         arrow: Any,
         names: Iterable[str],
-        first: Any,
+        batches: Callable[[], Iterable[Any]],
         symbols: Sequence[str],
         stated: Mapping[str, Any],
         topk: int | None,
     ):
-        self._arrow, self._names = arrow, set(names)
+        self._arrow, self._names, self._batches = arrow, set(names), batches
         # no table holds what UTF-8 cannot; of equal symbols fairseq takes the last
         last = {symbol: i for i, symbol in enumerate(symbols)}
         known = [s if last[s] == i and _is_utf8(s) else None for i, s in enumerate(symbols)]
@@ -67,11 +67,11 @@ class RowColumns:
         self._logits = "topk_logprobs" if "topk_logprobs" in self._names else "topk_logits"
         self._normalisers = self._normaliser_columns(stated.get("temperatures", ()))
         self.temperatures = tuple(sorted(self._normalisers))
-        self._stored = self._width(first, self._logits)
+        self._stored = self._width(self._logits)
         self.k = self._stored if topk is None else topk
         if not 1 <= self.k <= self._stored:
             raise ValueError(f"--topk must be from 1 to {self._stored}, the pieces of a row, got {topk}")
-        self.samples = self._width(first, "sample_logits") if "sample_logits" in self._names else 0
+        self.samples = self._width("sample_logits") if "sample_logits" in self._names else 0
         if self.samples and self.k < self._stored:
             raise ValueError(
                 f"--topk must be {self._stored} for a table with samples, which were drawn outside of all of them, got "
@@ -108,9 +108,10 @@ class RowColumns:
                 raise ValueError(f"column {match[0]} must end in a temperature, got `{match[1]}`") from None
         return columns if self._logits == "topk_logits" else {1.0: ""}
 
-    def _width(self, batch: Any, name: str) -> int:
-        """Values per row; those of other rows are checked later."""
-        return 1 if batch is None else int(self._lengths(batch.column(name), name).max(initial=1))
+    def _width(self, name: str) -> int:
+        """Values per row, 1 where none has any; those of other rows are checked later. Missing sentences have none."""
+        widths = (int(self._lengths(batch.column(name), name).max(initial=0)) for batch in self._batches())
+        return next(filter(None, widths), 1)
 
     # ------------------------------------------------------------ rows
 

@@ -43,8 +43,7 @@ class ImportedTable:
             raise ValueError(f"{path} is not a table of the form that its name says ({error})") from None
         self._names = set(self._dataset.schema.names)
         self.stated = _stated(self._dataset.schema.metadata or {})
-        first = next((batch for batch in self._batches() if batch.num_rows), None)
-        self.columns = RowColumns(arrow, self._names, first, symbols, self.stated, topk)
+        self.columns = RowColumns(arrow, self._names, self._batches, symbols, self.stated, topk)
 
     def chunks(self, info: TopKInfo) -> Iterator[tuple[int, ChunkData]]:
         """``(first sentence, data)`` of every chunk of the corpus in order; at most a chunk and a batch in memory.

@@ -183,6 +183,15 @@ def check_unchanged_lengths(
             start += len(reader)
 
 
+def check_names(names: Sequence[str]) -> None:
+    """Raise ValueError where ``--kd-stores`` names a store twice, which would be no second teacher."""
+    twice = next((name for name in names if names.count(name) > 1), None)
+    if twice is not None:
+        raise ValueError(
+            f"--kd-stores names `{twice}` twice; name each store once, and give one a larger share with --kd-store-weights"
+        )
+
+
 def parse_weights(text: str | None, count: int) -> list[float]:
     """``--kd-store-weights``: positive numbers, one per teacher; equal ones for None.
 

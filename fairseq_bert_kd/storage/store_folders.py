@@ -24,7 +24,7 @@ def store_folders(folders: Sequence[str], given: str | None, option: str) -> lis
         option: name of the option, for the message.
 
     Raises:
-        ValueError: another number of folders.
+        ValueError: another number of folders, one folder for the stores of two data folders, or two for those of one.
     """
     if given is None:
         return list(folders)
@@ -34,7 +34,26 @@ def store_folders(folders: Sequence[str], given: str | None, option: str) -> lis
             f"{option} must name a folder for each data folder, separated by `{os.pathsep}`: {len(folders)}, got {len(others)} "
             f"(`{given}`)"
         )
+    _check_one_to_one(folders, others, option)
     return others
+
+
+def _check_one_to_one(folders: Sequence[str], others: Sequence[str], option: str) -> None:
+    """Raise ValueError where stores of two data folders would have one name, or those of one data folder two."""
+    stores_of: dict[Path, Path] = {}
+    data_of: dict[Path, Path] = {}
+    for data, stores in (
+        (Path(one).resolve(), Path(other).resolve()) for one, other in zip(folders, others, strict=True)
+    ):
+        if data_of.setdefault(stores, data) != data:
+            raise ValueError(
+                f"{option} must name another folder for each data folder: {stores} would hold the stores of {data_of[stores]} and "
+                f"of {data}, which have the same names"
+            )
+        if stores_of.setdefault(data, stores) != stores:
+            raise ValueError(
+                f"{option} names two folders for the stores of {data}: {stores_of[data]} and {stores}; give one of them each time"
+            )
 
 
 def rebuilding(store: Path, command: str, *options: str) -> str:

@@ -18,7 +18,12 @@ from fairseq_bert_kd.data.corpus_parts import open_side
 from fairseq_bert_kd.data.distilled_pair_dataset import DistilledPairDataset
 from fairseq_bert_kd.data.guarded_loading import GuardedTranslation
 from fairseq_bert_kd.data.store_rows import StoreRows
-from fairseq_bert_kd.data.teacher_stores import TeacherStores, check_unchanged_lengths, parse_weights
+from fairseq_bert_kd.data.teacher_stores import (
+    TeacherStores,
+    check_names,
+    check_unchanged_lengths,
+    parse_weights,
+)
 from fairseq_bert_kd.modules.autocast import AutocastOptions, AutocastTraining
 from fairseq_bert_kd.modules.data_options import StoreOptions, TokenizerOptions
 from fairseq_bert_kd.modules.smoothing_options import SmoothingOptions
@@ -120,6 +125,7 @@ class TranslationWithTeacherTask(AutocastTraining, GuardedTranslation, GuardedTe
         super().__init__(cfg, src_dict, tgt_dict)
         names = cfg.kd_stores if cfg.kd_stores or cfg.kd_live_teacher else DEFAULT_NAME
         self.store_names = listed(names)
+        check_names(self.store_names)
         self.label_only = set(listed(cfg.kd_label_only))
         self.teacher_weights = parse_weights(
             cfg.kd_store_weights, len(self.store_names) + bool(cfg.kd_live_teacher)

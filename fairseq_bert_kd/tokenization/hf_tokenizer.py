@@ -23,7 +23,7 @@ from fairseq_bert_kd.tokenization.piece_codecs import (
     PieceCodec,
     WordPieceCodec,
 )
-from fairseq_bert_kd.tokenization.text_rules import TextRules, check_folder
+from fairseq_bert_kd.tokenization.text_rules import TextRules, check_folder, normalizer_from
 
 logger = logging.getLogger(__name__)
 
@@ -76,7 +76,7 @@ class HfTokenizer:
             )
         self.vocab_size: int = backend.get_vocab_size(with_added_tokens=True)
         self.unk_id: int = self.special_id("unk")  # byte symbols and fairseq's <unk> need it
-        self._normalizer = backend.normalizer
+        self._normalizer = _normalizer_of(backend, settings)
         self._plain = _plain_clone(settings)
         self._codec = _codec_for(self.name, settings, self._plain, frozenset(self._vocab), frozenset(special))
         self.kind = self._codec.kind
@@ -255,6 +255,21 @@ def _load(name: str) -> Any:
     return loaded
 
 
+def _normalizer_of(backend: Any, settings: dict[str, Any]) -> Any:
+    """The backend's normalizer, which leaves spaces as spaces; None where there is none.
+
+    transformers' converter of SentencePiece models replaces a run of spaces by ``▁``, as the pieces write it. That could not
+    be told from a ``▁`` of the text, which is kept.
+    """
+    changed = json.loads(json.dumps(settings["normalizer"]))
+    replacing = [
+        node for node in _nodes(changed) if node["type"] == "Replace" and node["content"] == METASPACE
+    ]
+    for node in replacing:
+        node["content"] = " "
+    return normalizer_from(changed) if replacing else backend.normalizer
+
+
 def _plain_clone(settings: dict[str, Any]) -> Any:
     """The backend for text that is already normalised, where "[MASK]" is five ordinary characters."""
     from tokenizers import Tokenizer
@@ -287,11 +302,11 @@ def _codec_for(
 
 
 def _nodes(component: dict[str, Any] | None) -> Iterator[dict[str, Any]]:
-    """The leaves of a serialised component, through nested Sequences."""
+    """The leaves of a serialised normalizer or pre-tokenizer, through nested Sequences."""
     if component is None:
         return
     if component["type"] == "Sequence":
-        for child in component["pretokenizers"]:
+        for child in component.get("pretokenizers") or component.get("normalizers") or ():
             yield from _nodes(child)
     else:
         yield component

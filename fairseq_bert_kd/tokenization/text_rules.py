@@ -93,12 +93,15 @@ def check_folder(name: str, rules: TextRules, pieces: Collection[str], text_of: 
 
 def _rules_of(normaliser: dict[str, Any] | None) -> TextRules:
     """Rules of a normaliser as ``tokenizer.json`` writes it."""
-    if normaliser is None:
-        return TextRules.of(str)
+    return TextRules.of(str if normaliser is None else normalizer_from(normaliser).normalize_str)
+
+
+def normalizer_from(settings: dict[str, Any]) -> Any:
+    """A normaliser of the tokenizers library from what ``tokenizer.json`` says of it."""
     from tokenizers import Tokenizer, models
 
-    settings = json.loads(Tokenizer(models.BPE()).to_str()) | {"normalizer": normaliser}
-    return TextRules.of(Tokenizer.from_str(json.dumps(settings)).normalizer.normalize_str)
+    whole = json.loads(Tokenizer(models.BPE()).to_str()) | {"normalizer": settings}
+    return Tokenizer.from_str(json.dumps(whole)).normalizer
 
 
 # rule -> what a file says that has it not, and has it

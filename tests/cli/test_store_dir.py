@@ -114,3 +114,25 @@ def test_one_folder_of_stores_for_each_data_folder():
         ValueError, match=r"--x must name a folder for each data folder, .*: 2, got 1 \(`c`\)"
     ):
         store_folders(["a", "b"], "c", "--x")
+
+
+def test_stores_of_two_data_folders_do_not_share_a_folder():
+    assert store_folders(["a", "a", "b"], "c:c:d", "--x") == ["c", "c", "d"]  # a folder that counts twice
+    with pytest.raises(
+        ValueError,
+        match=r"--x must name another folder for each .*/c would hold the stores of .*/a and of .*/b",
+    ):
+        store_folders(["a", "b"], "c:./c", "--x")
+    with pytest.raises(
+        ValueError, match=r"--x names two folders for the stores of .*/a: .*/c and .*/d; give one"
+    ):
+        store_folders(["a", "a"], "c:d", "--x")
+
+
+def test_a_dump_does_not_write_one_store_over_another(chain, data, tmp_path, capsys):
+    shutil.copytree(data, tmp_path / "second")
+    shutil.copytree(data, tmp_path / "third")
+    folders, stores = f"{tmp_path / 'second'}:{tmp_path / 'third'}", tmp_path / "stores"
+    assert dump(folders, chain.teacher, "--store-dir", f"{stores}:{stores}", "--overwrite") == 2
+    assert "--store-dir must name another folder for each data folder" in capsys.readouterr().err
+    assert not stores.exists()

@@ -155,6 +155,21 @@ def test_batches_and_chunks_need_not_fit(tmp_path, data, monkeypatch):
         )
 
 
+@pytest.mark.parametrize("suffix", [".arrow", ".parquet"])
+def test_a_table_may_begin_with_missing_sentences(tmp_path, data, suffix):
+    """Of a corpus whose longest sentences come first, the first batch of a table has no pieces."""
+    original = TopKReader(
+        write_store(tmp_path / "original.topk", make_info(gold=True, samples=2), missing=(0, 1, 2))
+    )
+    assert original.info.chunk_sentences <= 3
+    table = tmp_path / f"table{suffix}"
+    dispatch.run(TOOLS, PROG, ["export", str(original.path), str(table)])
+    found = run(table, data)
+    assert (found.info.k, found.info.samples) == (original.info.k, 2)
+    assert [found.status(i) for i in range(5)] == [1, 1, 1, SCORED, SCORED]
+    assert found.rows(4).tobytes() == original.rows(4).tobytes()
+
+
 def test_fewer_tokens_than_the_table_has(tmp_path, data):
     original = TopKReader(write_store(tmp_path / "original.topk", make_info()))
     table = tmp_path / "table.arrow"

@@ -391,6 +391,24 @@ def test_leading_space_of_a_tokenizer_that_adds_one(folders: Path, tmp_path: Pat
     assert check_line(tokenizer, " the") == ["Ġ", "Ġthe"]
 
 
+def test_spaces_stay_spaces_where_the_normalizer_writes_them_as_pieces_do(folders: Path, tmp_path: Path):
+    def as_converted(content: dict) -> None:  # by transformers' converter of SentencePiece models
+        strip = {"type": "Strip", "strip_left": False, "strip_right": True}
+        runs = {"type": "Replace", "pattern": {"Regex": " {2,}"}, "content": "▁"}
+        content["normalizer"] = {"type": "Sequence", "normalizers": [strip, runs]}
+
+    folder = edited(folders / "xlmr", tmp_path / "t", as_converted)
+    tokenizer = HfTokenizer(folder)
+    assert check_line(tokenizer, "the  the   man ") == ["▁the", "▁the", "▁m", "an"]
+    assert tokenizer.normalise("the  the   man ") == "the the man"
+    assert tokenizer.text_rules.squeezes_spaces
+    own = AutoTokenizer.from_pretrained(folder)("the  the   man ", add_special_tokens=False)["input_ids"]
+    assert list(tokenizer.text_to_ids("the  the   man ")) == own
+    # one of the text itself is kept
+    assert check_line(tokenizer, "a▁the") == ["▁a", "<0xE2>", "<0x96>", "<0x81>", "t", "h", "e"]
+    assert tokenizer.normalise("a▁the") == "a▁the"
+
+
 def test_whole_line_of_bytes_when_offsets_are_useless(tokenizers: dict[str, HfTokenizer], monkeypatch):
     tokenizer = pickle.loads(pickle.dumps(tokenizers["bert_cased"]))
     monkeypatch.setattr(tokenizer._codec, "symbols", lambda text, encoding: ["wrong"])
