@@ -17,7 +17,7 @@ import json
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from fairseq_bert_kd.text_lines import open_lines
+from fairseq_bert_kd.text_lines import open_lines, packed_or_not
 
 SPLITS = {"train": "train", "dev": "valid", "test": "test"}
 
@@ -78,8 +78,7 @@ def main() -> None:
     categories: set[str] = set()
     known: set[str] = set()  # texts of train
     for name, split in SPLITS.items():
-        path = args.data / f"{name}.jsonl"
-        lines = open_lines(path if path.exists() else args.data / f"{name}.jsonl.gz")
+        lines = open_lines(packed_or_not(args.data / f"{name}.jsonl"))
         read = (row for row in map(json.loads, lines) if name == "train" or row["category"] in categories)
         rows = list(itertools.islice(read, args.rows))
         categories |= {row["category"] for row in rows}
