@@ -265,11 +265,7 @@ class _Steps(Steps):
         if system.same or system.after:
             before = (*before, *(f"outputs/{other}.{subset}" for subset in self.sets))
         if system.same:
-            links = [f"../{other}/checkpoint_best.pt students/{run}/checkpoint_best.pt"]
-            links += [f"{other}.{subset}.out outputs/{run}.{subset}.out" for subset in self.sets]
-            links += [f"{other}.log logs/students/{run}.log"]
-            command = " && ".join(f"ln -sfn {link}" for link in links)
-            yield Step(f"shared/{run}", command, after=before, files=described)
+            yield Step(f"shared/{run}", self.links(run, other), after=before, files=described)
             return
         if system.data == "data-beam":
             if (name, seed) == next(run for run in self.runs() if self.systems[run[0]].data == "data-beam"):
@@ -289,6 +285,13 @@ class _Steps(Steps):
             part = f"test{number - 1 or ''}" if number else "valid"
             command = self.command("decode", subset=part, text=text, **values)
             yield Step(f"outputs/{run}.{subset}", command, (f"students/{run}",), parallel=True)
+
+    def links(self, run: str, other: str) -> str:
+        """Command that gives a run the checkpoint, the outputs and the log of another one."""
+        links = [f"../{other}/checkpoint_best.pt students/{run}/checkpoint_best.pt"]
+        links += [f"{other}.{subset}.out outputs/{run}.{subset}.out" for subset in self.sets]
+        links += [f"{other}.log logs/students/{run}.log"]
+        return " && ".join(f"ln -sfn {link}" for link in links)
 
     def beam(self, before: tuple[str, ...]) -> Iterator[Step]:
         """The first plain student's translations of the training text, binarised; once."""
