@@ -177,11 +177,12 @@ def dump_split(
     part, started = parts[rank], time.perf_counter()
     joined = requested == WHOLE and world_size > 1  # all parts are written here
     tokens = 0
-    if rank == 0 and not finished and (args.overwrite or not shard_path(path, part).exists()):
-        say_unread(path, parts)
-    if rank == 0 and joined and not finished:
-        say_room(dump, path, parts)
     if not finished:
+        if rank == 0:
+            if args.overwrite or not shard_path(path, part).exists():
+                say_unread(path, parts)
+            if joined:
+                say_room(dump, path, parts)
         tokens = write_part(dump, path, part, args.overwrite, rank)
     seconds = max(time.perf_counter() - started, 1e-9)
     distributed.wait_for_all(world_size)
