@@ -243,9 +243,8 @@ def say_room(dump: StoreDump, path: Path, parts: Sequence[Shard]) -> None:
         parts: shards that are written and joined.
     """
     files = [file for part in parts for file in (shard_path(path, part), work_path(shard_path(path, part)))]
-    there = sum(
-        file.stat().st_size for file in files if file.exists()
-    )  # an unfinished one has its size at once
+    # an unfinished one has its size at once
+    there = sum(file.stat().st_size for file in files if file.exists())
     needed, free = 2 * dump.count(WHOLE)["bytes"] - there, shutil.disk_usage(path.parent).free
     if needed > free:
         logger.warning(

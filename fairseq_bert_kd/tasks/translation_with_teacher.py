@@ -271,9 +271,8 @@ class TranslationWithTeacherTask(AutocastTraining, GuardedTranslation, GuardedTe
         """Rows of each store for every pair."""
         repeats = self.cfg.upsample_primary if len(parts) > 1 else 1  # of validation too, as in fairseq
         teachers = []
-        for name, weight in zip(
-            names, self.teacher_weights, strict=False
-        ):  # a live teacher's weight is the last
+        # a live teacher's weight is the last
+        for name, weight in zip(names, self.teacher_weights, strict=False):
             readers = stores.open(parts, name)
             check_unchanged_lengths(pairs.tgt_sizes, readers, repeats)
             teachers.append(StoreRows(readers, stores.requirements, weight, repeats))
