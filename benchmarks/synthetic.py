@@ -37,9 +37,9 @@ def make_info(k: int = 8, chunk_sentences: int = 1024, **changes: Any) -> TopKIn
     return replace(info, **changes)
 
 
-def make_records(info: TopKInfo, rows: int, seed: int = 0) -> Any:
+def make_records(info: TopKInfo, rows: int) -> Any:
     """``(rows,)`` records; a gold token is the third best, drawn ones lie outside the stored."""
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng(0)
     records = empty_records(rows, info)
     gaps = rng.exponential(1.5, (rows, info.k)).astype(np.float16)
     gaps[:, 0] = 0

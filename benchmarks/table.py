@@ -43,10 +43,10 @@ def at_most(benchmark: str, what: str, values: Sequence[float], goal: float, for
     return Row(benchmark, what, spread(values, form), f"at most {goal:g}", met)
 
 
-def at_least(benchmark: str, what: str, values: Sequence[float], goal: float, form: str = ".2f") -> Row:
+def at_least(benchmark: str, what: str, values: Sequence[float], goal: float) -> Row:
     """The row of a figure whose median should be at least ``goal``."""
     met = statistics.median(values) >= goal
-    return Row(benchmark, what, spread(values, form), f"at least {goal:g}", met)
+    return Row(benchmark, what, spread(values, ".2f"), f"at least {goal:g}", met)
 
 
 def markdown(rows: Iterable[Row]) -> str:

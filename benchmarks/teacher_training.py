@@ -165,9 +165,8 @@ def measure(setup: Setup, rounds: int) -> list[Row]:
     what = described(setup, training.device)
     rates = [training.tokens / one for one in times["train"]]
     shares = ratios(times["bare"], times["train"])
-    arithmetic = counter.get_total_flops() / (
-        PRODUCTS * 2 * len(matrix) ** 3
-    )  # of an epoch, in that of the products
+    # of an epoch, in that of the products
+    arithmetic = counter.get_total_flops() / (PRODUCTS * 2 * len(matrix) ** 3)
     used = [arithmetic * share for share in ratios(times["products"], times["train"])]
     return [
         Row("teacher training", f"{what}: tokens/s", spread(rates, ",.0f")),

@@ -59,10 +59,8 @@ def authors_loss(model: Any, batch: dict[str, Any]) -> Tensor:
     share = EPSILON / (log_probs.size(1) - 2)
     labels = ((1 - EPSILON) * nll - share * log_probs.sum(dim=1))[target.ne(PAD)].sum()
     fields = unpack(batch[TEACHER][0])
-    ids, present = (
-        fields["topk_ids"].flatten(0, 1),
-        fields["present"].flatten(),
-    )  # (positions, k), (positions,)
+    # (positions, k), (positions,)
+    ids, present = fields["topk_ids"].flatten(0, 1), fields["present"].flatten()
     probs = torch.softmax(fields["topk_logits"].flatten(0, 1) / TEMPERATURE, dim=-1)
     soft = -(probs * log_probs.gather(1, ids)).sum(dim=1)[present].sum()
     return (1 - WEIGHT) * labels + WEIGHT * soft

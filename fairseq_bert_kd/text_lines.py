@@ -53,6 +53,12 @@ def open_lines(path: str | Path, keep_ends: bool = False, again: bool = False) -
             yield from text_lines(stream, name, keep_ends, again)
 
 
+def packed_or_not(path: str | Path) -> Path:
+    """A file, or the same with .gz where that alone is there."""
+    plain, packed = Path(path), Path(f"{path}.gz")
+    return packed if packed.exists() and not plain.exists() else plain
+
+
 def text_lines(
     content: Iterable[bytes] | bytes, name: str, keep_ends: bool = False, again: bool = False
 ) -> Iterator[str]:

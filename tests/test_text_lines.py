@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from fairseq_bert_kd.cli.main import cli_main
 from fairseq_bert_kd.evaluation.fairseq_output import read_classes, read_hypotheses, read_lines, read_numbers
 from fairseq_bert_kd.storage.fairseq_data import read_dictionary
-from fairseq_bert_kd.text_lines import FOREIGN, batches, open_lines, text_lines
+from fairseq_bert_kd.text_lines import FOREIGN, batches, open_lines, packed_or_not, text_lines
 
 MARK = "\ufeff".encode()
 
@@ -181,6 +181,16 @@ def test_score_reads_the_mark_of_a_reference(tmp_path, capsys):
     (tmp_path / "out").write_bytes(b"D-0\t-0.1\ta man is in\n")
     assert cli_main(["score", "--reference", str(tmp_path / "ref"), str(tmp_path / "out")]) == 0
     assert "100.00" in capsys.readouterr().out
+
+
+def test_a_file_or_the_same_with_gz(tmp_path):
+    """The plain one where both are there, and its name in a message where neither is."""
+    assert packed_or_not(tmp_path / "x") == tmp_path / "x"
+    (tmp_path / "x.gz").write_bytes(gzip.compress(b"a\n"))
+    assert list(open_lines(packed_or_not(tmp_path / "x"))) == ["a"]
+    assert packed_or_not(tmp_path / "x.gz") == tmp_path / "x.gz"
+    (tmp_path / "x").write_bytes(b"b\n")
+    assert list(open_lines(packed_or_not(tmp_path / "x"))) == ["b"]
 
 
 ROOT = Path(__file__).parents[1]

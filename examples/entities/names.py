@@ -6,13 +6,11 @@ python examples/entities/names.py wn18rr > names.tsv
 import sys
 from pathlib import Path
 
-from fairseq_bert_kd.text_lines import open_lines
+from fairseq_bert_kd.text_lines import open_lines, packed_or_not
 
 
 def main() -> None:
-    folder = Path(sys.argv[1])
-    path = folder / "entity2text.txt"
-    for line in open_lines(path if path.exists() else folder / "entity2text.txt.gz"):
+    for line in open_lines(packed_or_not(Path(sys.argv[1], "entity2text.txt"))):
         entity, _, text = line.rstrip("\n").partition("\t")
         print(entity, text.split(", ")[0], sep="\t")
 

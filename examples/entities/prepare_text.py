@@ -19,7 +19,7 @@ from typing import NamedTuple
 import numpy as np
 
 from fairseq_bert_kd.storage.triples import Triple, read_triples
-from fairseq_bert_kd.text_lines import open_lines
+from fairseq_bert_kd.text_lines import open_lines, packed_or_not
 
 
 class Row(NamedTuple):
@@ -29,12 +29,6 @@ class Row(NamedTuple):
     names: tuple[int, int]  # characters
     entities: tuple[str, str]
     relation: str
-
-
-def file_of(folder: Path, name: str) -> Path:
-    """A file, compressed or not."""
-    packed = folder / f"{name}.gz"
-    return packed if packed.exists() else folder / name
 
 
 def pair_of(triple: Triple) -> frozenset[str]:
@@ -100,9 +94,11 @@ def main() -> None:
     args = parser.parse_args()
     args.out.mkdir(parents=True, exist_ok=True)
     texts = dict(
-        line.rstrip("\n").split("\t", 1) for line in open_lines(file_of(args.data, "entity2text.txt"))
+        line.rstrip("\n").split("\t", 1) for line in open_lines(packed_or_not(args.data / "entity2text.txt"))
     )
-    read = {name: read_triples([file_of(args.data, f"{name}.tsv")]) for name in ("train", "dev", "test")}
+    read = {
+        name: read_triples([packed_or_not(args.data / f"{name}.tsv")]) for name in ("train", "dev", "test")
+    }
     graph, candidates = split_graph(read["train"], args.held_out)
     linked = set(map(pair_of, graph))
     sets = {

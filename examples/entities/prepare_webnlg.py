@@ -17,7 +17,7 @@ import json
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from fairseq_bert_kd.text_lines import open_lines
+from fairseq_bert_kd.text_lines import open_lines, packed_or_not
 
 SPLITS = {"train": "train", "dev": "valid", "test": "test"}
 
@@ -65,6 +65,22 @@ def one_of_each(pairs: list[tuple[Side, Side]]) -> list[tuple[Side, Side]]:
     return list(found.values())
 
 
+def write(folder: Path, split: str, pairs: list[tuple[Side, Side]]) -> None:
+    """A set: both texts, and the mentions of both."""
+    for ending, side in (("triples", 0), ("text", 1)):
+        written = "".join(f"{pair[side].text}\n" for pair in pairs)
+        (folder / f"{split}.{ending}").write_text(written, encoding="utf-8")
+    rows = (
+        {
+            "texts": [side.text for side in pair],
+            "mentions": [[number, *mention] for number, side in enumerate(pair) for mention in side.mentions],
+        }
+        for pair in pairs
+    )
+    written = "".join(f"{json.dumps(row, ensure_ascii=False)}\n" for row in rows)
+    (folder / f"{split}.jsonl").write_text(written, encoding="utf-8")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -74,12 +90,11 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True)
     args = parser.parse_args()
     args.out.mkdir(parents=True, exist_ok=True)
-    graph: dict[str, None] = {}
+    graph: list[str] = []
     categories: set[str] = set()
     known: set[str] = set()  # texts of train
     for name, split in SPLITS.items():
-        path = args.data / f"{name}.jsonl"
-        lines = open_lines(path if path.exists() else args.data / f"{name}.jsonl.gz")
+        lines = open_lines(packed_or_not(args.data / f"{name}.jsonl"))
         read = (row for row in map(json.loads, lines) if name == "train" or row["category"] in categories)
         rows = list(itertools.islice(read, args.rows))
         categories |= {row["category"] for row in rows}
@@ -87,29 +102,14 @@ def main() -> None:
         pairs = [(source_of(row["triples"]), target_of(row)) for row in rows]
         if name == "train":
             known = {side.text for pair in pairs for side in pair}
+            graph = ["\t".join(triple.split(" | ")) for row in rows for triple in row["triples"]]
         else:
             pairs = [pair for pair in one_of_each(pairs) if not known & {side.text for side in pair}]
-        if name == "train":
-            graph |= dict.fromkeys(
-                "\t".join(triple.split(" | ")) for row in rows for triple in row["triples"]
-            )
-        for ending, side in (("triples", 0), ("text", 1)):
-            written = "".join(f"{pair[side].text}\n" for pair in pairs)
-            (args.out / f"{split}.{ending}").write_text(written, encoding="utf-8")
-        mentions = (
-            {
-                "texts": [side.text for side in pair],
-                "mentions": [
-                    [number, *mention] for number, side in enumerate(pair) for mention in side.mentions
-                ],
-            }
-            for pair in pairs
-        )
-        written = "".join(f"{json.dumps(row, ensure_ascii=False)}\n" for row in mentions)
-        (args.out / f"{split}.jsonl").write_text(written, encoding="utf-8")
+        write(args.out, split, pairs)
         print(f"{split}: {len(pairs):,} pairs")
-    (args.out / "graph.tsv").write_text("".join(f"{triple}\n" for triple in graph), encoding="utf-8")
-    print(f"graph: {len(graph):,} triples")
+    once = dict.fromkeys(graph)
+    (args.out / "graph.tsv").write_text("".join(f"{triple}\n" for triple in once), encoding="utf-8")
+    print(f"graph: {len(once):,} triples")
 
 
 if __name__ == "__main__":

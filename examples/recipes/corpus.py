@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple, TextIO, TypeVar
 
-from fairseq_bert_kd.text_lines import open_lines
+from fairseq_bert_kd.text_lines import open_lines, packed_or_not
 
 Left, Right = TypeVar("Left"), TypeVar("Right")
 
@@ -58,7 +58,7 @@ def count(value: str) -> int | None:
 
 def is_there(path: Path) -> bool:
     """Whether a file or folder is there, packed or not."""
-    return path.exists() or Path(f"{path}.gz").exists()
+    return packed_or_not(path).exists()
 
 
 def read_lines(path: str | Path) -> Iterator[str]:
@@ -68,12 +68,11 @@ def read_lines(path: str | Path) -> Iterator[str]:
         FileNotFoundError: neither is there.
         ValueError: not UTF-8 text.
     """
-    path, packed = Path(path), Path(f"{path}.gz")
-    if not is_there(path):
+    if not is_there(Path(path)):
         raise FileNotFoundError(
-            f"`{path}` is missing (and {packed.name} too); see the recipe's README for the files"
+            f"`{path}` is missing (and {Path(path).name}.gz too); see the recipe's README for the files"
         )
-    yield from open_lines(path if path.exists() else packed)
+    yield from open_lines(packed_or_not(path))
 
 
 def parallel(left: Iterable[Left], right: Iterable[Right], names: str) -> Iterator[tuple[Left, Right]]:

@@ -22,11 +22,8 @@ from fairseq_bert_kd.data.sentence_dataset import padded
 from fairseq_bert_kd.report.read_experiment import Notes, Run, read_experiment
 from fairseq_bert_kd.storage.fairseq_data import open_sides, sentence_files
 
-BATCHES = {
-    "batch 1": (1, False),
-    "batch 32": (32, False),
-    "batch 32, sorted": (32, True),
-}  # size; sorted by length
+# size; sorted by length
+BATCHES = {"batch 1": (1, False), "batch 32": (32, False), "batch 32, sorted": (32, True)}
 ROUNDS, SENTENCES = 5, 320
 CORPUS, SUBSET, TEACHER = "data-corpus", "valid", "teacher"
 EMBEDDINGS = ("embedding.", "encoder.embeddings.word_embeddings.")

@@ -14,7 +14,7 @@ import argparse
 import random
 from pathlib import Path
 
-from fairseq_bert_kd.text_lines import open_lines
+from fairseq_bert_kd.text_lines import open_lines, packed_or_not
 
 HEADER = ("label", "sentence")
 
@@ -25,8 +25,7 @@ def read(data: Path, task: str, split: str) -> list[list[str]]:
     Raises:
         ValueError: a row that is not a label and a sentence.
     """
-    name = f"{task}.{split}.tsv"
-    path = data / name if (data / name).exists() else data / f"{name}.gz"
+    path = packed_or_not(data / f"{task}.{split}.tsv")
     rows = []
     for number, line in enumerate(open_lines(path), start=1):
         row = [cell.strip() for cell in line.split("\t")]

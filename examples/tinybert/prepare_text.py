@@ -8,23 +8,16 @@ evenly from the files, without lines that stand in valid or test; the last 500 a
 """
 
 import argparse
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 
-from fairseq_bert_kd.text_lines import open_lines
+from fairseq_bert_kd.text_lines import open_lines, packed_or_not
 
 NAMES = {"0": "negative", "1": "positive"}
 SPLITS = {"train": "train", "dev": "valid", "test": "test"}
 GENERAL_VALID = 500  # at most
 WORDS = range(4, 61)  # of a general line; shorter ones say little, longer ones are seldom sentences
-
-
-def lines_of(path: Path) -> Iterator[str]:
-    """Lines of a file, compressed or not."""
-    packed = path if path.suffix == ".gz" else path.with_name(f"{path.name}.gz")
-    return open_lines(packed if packed.exists() else path)
 
 
 def rows_of(path: Path) -> list[tuple[str, str]]:
@@ -34,7 +27,7 @@ def rows_of(path: Path) -> list[tuple[str, str]]:
         ValueError: a row has no label or no sentence.
     """
     rows = []
-    for number, line in enumerate(lines_of(path), start=1):
+    for number, line in enumerate(open_lines(packed_or_not(path)), start=1):
         label, _, sentence = line.partition("\t")
         if number == 1 and label not in NAMES:
             continue  # the header
@@ -59,7 +52,7 @@ def general_lines(files: list[Path], number: int, known: set[str]) -> list[str]:
     for place, file in enumerate(files):
         share = (number - len(found)) // (len(files) - place)
         fresh: dict[str, str] = {}
-        for line in lines_of(file):
+        for line in open_lines(packed_or_not(file)):
             text = " ".join(line.split())
             if text.lower() not in seen and len(text.split()) in WORDS:
                 fresh.setdefault(text.lower(), text)

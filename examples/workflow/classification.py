@@ -11,6 +11,7 @@ from examples.workflow.engine import Step
 from examples.workflow.settings import describe
 from examples.workflow.systems import Budget, Row, Steps, TableSettings, check_metric
 from fairseq_bert_kd.compat import import_extra
+from fairseq_bert_kd.text_lines import packed_or_not
 from fairseq_bert_kd.tokenization.hf_tokenizer import HfTokenizer
 
 
@@ -65,7 +66,7 @@ def check(settings: Settings) -> None:
     check_metric(settings, of_texts=False)
     if not Path(settings.out, "done", "text").exists():
         for name in settings.files:
-            if not Path(settings.data, name).exists() and not Path(settings.data, f"{name}.gz").exists():
+            if not packed_or_not(Path(settings.data, name)).exists():
                 raise ValueError(f"data={settings.data} must hold {name} or {name}.gz. Correct data")
         HfTokenizer(settings.teacher)
     if settings.report:

@@ -101,9 +101,8 @@ class Workflow:
                 ) from None
             doit: Any = {"verbosity": 2, "continue": True, "reporter": "error-only", "backend": "json"}
             records = self.out / "doit.json"
-            records.unlink(
-                missing_ok=True
-            )  # `done` says what is done; a full disk can leave this file cut short
+            # `done` says what is done; a full disk can leave this file cut short
+            records.unlink(missing_ok=True)
             doit |= {"num_process": self.jobs, "par_type": "thread", "dep_file": str(records)}
             return int(run_tasks(ModuleTaskLoader({"DOIT_CONFIG": doit, "task_steps": self._tasks}), {}))
 

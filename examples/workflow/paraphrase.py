@@ -120,16 +120,14 @@ class _Steps(Steps):
         if system.rerank:
             yield from self.reranked(name, seed, before)
             return
-        start = (
-            f"--finetune-from-model students/{system.after}.{seed}/checkpoint_best.pt" if system.after else ""
-        )
+        origin = f"students/{system.after}.{seed}" if system.after else ""
         if system.rounds:
             for step in self.learned_evaluators(name, seed, before):
                 yield step
                 before = (step.name,)
-            start = f"--finetune-from-model students/{run}/round{system.rounds - 1}/checkpoint_best.pt"
-            if system.rounds == 1:
-                start = f"--finetune-from-model students/{system.after}.{seed}/checkpoint_best.pt"
+            if system.rounds > 1:
+                origin = f"students/{run}/round{system.rounds - 1}"
+        start = f"--finetune-from-model {origin}/checkpoint_best.pt" if origin else ""
         yield self.generator(name, seed, start, before)
         for subset in self.sets:
             values = {"folder": f"students/{run}", "subset": subset, "output": f"outputs/{run}.{subset}.out"}

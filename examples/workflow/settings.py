@@ -55,9 +55,8 @@ class Common:
     report: bool = True
     needs: list[str] = field(default_factory=list)  # folders and files, by full paths, that steps read
     called: str = ""  # how run.py was told these settings: a task, or a file
-    given: list[str] = field(
-        default_factory=list
-    )  # and which of them on the command line, without folders of this machine
+    # and which of them on the command line, without folders of this machine
+    given: list[str] = field(default_factory=list)
     examples: str = str(HERE.parent)
 
 
@@ -75,37 +74,51 @@ def load(name: str | Path, given: Sequence[str]) -> tuple[Any, ModuleType]:
         line: Any = OmegaConf.from_dotlist([word for word in given if "=" in word])
         if rows := [word for word in given if "=" not in word]:
             line.rows = rows
-        for key in ("source", "target"):
-            if isinstance(line.get(key, task.get(key)), bool):  # the code of Norwegian, `no`, is YAML's false
-                raise ValueError(
-                    f"{path}: `{key}` is a language's code, and YAML reads `no` as false: write '\"no\"', in quotes"
-                )
-        kind, size = (str(line.get(key, task.get(key, getattr(Common, key)))) for key in ("kind", "size"))
-        kinds = {file.stem: OmegaConf.load(file) for file in HERE.glob("*.yaml")}
-        defaults = kinds.get(kind, OmegaConf.create())
-        sizes = [layer.get("sizes", {}) for layer in (defaults, task)]
-        for key, value, known in (("kind", kind, kinds), ("size", size, {**sizes[0], **sizes[1]})):
-            if value not in known:
-                raise ValueError(f"{path}: {key}={value} does not exist. Give one of: {', '.join(known)}")
-        module = importlib.import_module(f"{__package__}.{kind}")
-        schema = OmegaConf.structured(module.Settings)
-        at_size, own_at_size = (part.get(size, {}) for part in sizes)
-        merged: Any = OmegaConf.merge(schema, defaults, at_size, task, own_at_size, line)
-        merged.called = str(name) if path.parent.name == str(name) else _from_root(path)
-        merged.given = [
+        settings, module = _merged(path, task, line)
+        settings.called = str(name) if path.parent.name == str(name) else _from_root(path)
+        settings.given = [
             _published(word) for word in given if "=" in word and word.split("=")[0] not in NOT_PUBLISHED
         ]
-        for key in ("data", "out", "teacher"):  # steps run in the folder that is written
-            if merged[key]:
-                folder = Path(merged[key]).expanduser()  # no shell has read a file of settings
-                if key != "teacher" or folder.exists() or merged[key].startswith("~"):  # else a hub name
-                    merged[key] = str(folder.resolve())
-        return OmegaConf.to_object(merged), module
+        _complete_paths(settings)
+        return OmegaConf.to_object(settings), module
     except (OmegaConfBaseException, OSError, yaml.YAMLError, AttributeError) as error:
         reason = " ".join(str(error).split("object_type=")[0].split())
         raise ValueError(
             f"{path}: {reason}. {_advice(error)}Correct it, or give KEY=VALUE on the command line"
         ) from None
+
+
+def _merged(path: Path, task: Any, line: Any) -> tuple[Any, ModuleType]:
+    """The settings of a task's file and of the command line, over those of their kind and size, and the module of the kind.
+
+    Raises:
+        ValueError: a kind or a size that does not exist, or a language's code that is none; names the task's ``path``.
+    """
+    for key in ("source", "target"):
+        if isinstance(line.get(key, task.get(key)), bool):  # the code of Norwegian, `no`, is YAML's false
+            raise ValueError(
+                f"{path}: `{key}` is a language's code, and YAML reads `no` as false: write '\"no\"', in quotes"
+            )
+    kind, size = (str(line.get(key, task.get(key, getattr(Common, key)))) for key in ("kind", "size"))
+    kinds = {file.stem: OmegaConf.load(file) for file in HERE.glob("*.yaml")}
+    defaults = kinds.get(kind, OmegaConf.create())
+    sizes = [layer.get("sizes", {}) for layer in (defaults, task)]
+    for key, value, known in (("kind", kind, kinds), ("size", size, {**sizes[0], **sizes[1]})):
+        if value not in known:
+            raise ValueError(f"{path}: {key}={value} does not exist. Give one of: {', '.join(known)}")
+    module = importlib.import_module(f"{__package__}.{kind}")
+    schema = OmegaConf.structured(module.Settings)
+    at_size, own_at_size = (part.get(size, {}) for part in sizes)
+    return OmegaConf.merge(schema, defaults, at_size, task, own_at_size, line), module
+
+
+def _complete_paths(settings: Any) -> None:
+    """Make folders full paths, since steps run in the folder that is written; a hub name of a teacher stays."""
+    for key in ("data", "out", "teacher"):
+        if settings[key]:
+            folder = Path(settings[key]).expanduser()  # no shell has read a file of settings
+            if key != "teacher" or folder.exists() or settings[key].startswith("~"):
+                settings[key] = str(folder.resolve())
 
 
 def _file_of(name: str | Path) -> Path:

@@ -11,6 +11,7 @@ from examples.workflow.engine import Step
 from examples.workflow.settings import describe
 from examples.workflow.systems import Budget, Row, Steps, TableSettings, check_metric
 from fairseq_bert_kd.compat import import_extra
+from fairseq_bert_kd.text_lines import packed_or_not
 from fairseq_bert_kd.tokenization.hf_tokenizer import HfTokenizer
 
 
@@ -110,22 +111,9 @@ def check(settings: Settings) -> None:
     """
     from fairseq_bert_kd.modules.pretrained_encoder import masked_lm_with_random_weights
 
-    done, folder = Path(settings.out, "done"), Path(settings.data)
-    prepare = " ".join(settings.prepare)
-    if "prepare_raw.py" in prepare and not (done / "text").exists():
-        sides = [settings.source, settings.target]
-        table = "--table" in prepare or (
-            _is_there(folder / "train.tsv") and not _is_there(folder / f"train.{sides[0]}")
-        )
-        splits = ("train", "valid", *settings.test_sets)
-        for path in (
-            folder / f"{split}.{ending}" for split in splits for ending in (["tsv"] if table else sides)
-        ):
-            if not _is_there(path):
-                there = ", ".join(sorted(path.name for path in folder.glob("*.*"))) or "no files"
-                raise ValueError(
-                    f"data={folder} must hold {path.name} or {path.name}.gz; it has {there}. Correct data, source or target"
-                )
+    done = Path(settings.out, "done")
+    if not (done / "text").exists():
+        _check_raw_text(settings)
     check_metric(settings, of_texts=True)
     if settings.report:
         for module in ("jinja2", "matplotlib", *["rouge_score"] * (settings.metric == "rouge")):
@@ -141,9 +129,24 @@ def check(settings: Settings) -> None:
     describe(settings, languages | scoring)
 
 
-def _is_there(path: Path) -> bool:
-    """Whether a file is there, packed or not."""
-    return path.exists() or Path(f"{path}.gz").exists()
+def _check_raw_text(settings: Settings) -> None:
+    """ValueError for a file that is absent, where `prepare_raw.py` reads the data: as columns of a table, or side by side."""
+    prepare, folder = " ".join(settings.prepare), Path(settings.data)
+    if "prepare_raw.py" not in prepare:
+        return
+
+    def is_there(name: str) -> bool:
+        return packed_or_not(folder / name).exists()
+
+    table = "--table" in prepare or (is_there("train.tsv") and not is_there(f"train.{settings.source}"))
+    endings = ("tsv",) if table else (settings.source, settings.target)
+    for split in ("train", "valid", *settings.test_sets):
+        for name in (f"{split}.{ending}" for ending in endings):
+            if not is_there(name):
+                there = ", ".join(sorted(path.name for path in folder.glob("*.*"))) or "no files"
+                raise ValueError(
+                    f"data={folder} must hold {name} or {name}.gz; it has {there}. Correct data, source or target"
+                )
 
 
 def steps(settings: Settings) -> list[Step]:
@@ -262,11 +265,7 @@ class _Steps(Steps):
         if system.same or system.after:
             before = (*before, *(f"outputs/{other}.{subset}" for subset in self.sets))
         if system.same:
-            links = [f"../{other}/checkpoint_best.pt students/{run}/checkpoint_best.pt"]
-            links += [f"{other}.{subset}.out outputs/{run}.{subset}.out" for subset in self.sets]
-            links += [f"{other}.log logs/students/{run}.log"]
-            command = " && ".join(f"ln -sfn {link}" for link in links)
-            yield Step(f"shared/{run}", command, after=before, files=described)
+            yield Step(f"shared/{run}", self.links(run, other), after=before, files=described)
             return
         if system.data == "data-beam":
             if (name, seed) == next(run for run in self.runs() if self.systems[run[0]].data == "data-beam"):
@@ -286,6 +285,13 @@ class _Steps(Steps):
             part = f"test{number - 1 or ''}" if number else "valid"
             command = self.command("decode", subset=part, text=text, **values)
             yield Step(f"outputs/{run}.{subset}", command, (f"students/{run}",), parallel=True)
+
+    def links(self, run: str, other: str) -> str:
+        """Command that gives a run the checkpoint, the outputs and the log of another one."""
+        links = [f"../{other}/checkpoint_best.pt students/{run}/checkpoint_best.pt"]
+        links += [f"{other}.{subset}.out outputs/{run}.{subset}.out" for subset in self.sets]
+        links += [f"{other}.log logs/students/{run}.log"]
+        return " && ".join(f"ln -sfn {link}" for link in links)
 
     def beam(self, before: tuple[str, ...]) -> Iterator[Step]:
         """The first plain student's translations of the training text, binarised; once."""

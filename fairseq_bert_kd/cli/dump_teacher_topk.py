@@ -63,9 +63,8 @@ def main(args: argparse.Namespace) -> None:
 
 def dump_all(args: argparse.Namespace, rank: int, world_size: int) -> None:
     """Score every split of every data folder, as one of ``world_size`` processes."""
-    importlib.import_module(
-        "fairseq_bert_kd.tasks"
-    )  # in every process: fairseq builds the teacher by registered names
+    # in every process: fairseq builds the teacher by registered names
+    importlib.import_module("fairseq_bert_kd.tasks")
     device = chosen_device(args)
     if rank == 0:
         say_threads(device.type)
@@ -78,6 +77,10 @@ def dump_all(args: argparse.Namespace, rank: int, world_size: int) -> None:
     teacher.model.to(device=device, dtype=PRECISIONS[precision])
     if args.compile:
         compile_encoder(teacher.model)
+    unknown = {
+        "source": teacher.task.source_dictionary.unk(),
+        "target": teacher.task.target_dictionary.unk(),
+    }
     shard, dumps = parse_shard(args.shard), []
     for folder, store_dir in zip(folders, store_dirs, strict=True):
         check_same_dictionaries(folder, teacher)
@@ -85,14 +88,7 @@ def dump_all(args: argparse.Namespace, rank: int, world_size: int) -> None:
             info = store_info(args, teacher, subset, precision, device)
             pairs = open_pairs(folder, subset, info.source_lang, info.target_lang)
             if rank == 0:
-                log_unknown(
-                    subset,
-                    pairs,
-                    {
-                        "source": teacher.task.source_dictionary.unk(),
-                        "target": teacher.task.target_dictionary.unk(),
-                    },
-                )
+                log_unknown(subset, pairs, unknown)
             path = store_path(store_dir, subset, info.source_lang, info.target_lang, args.name)
             mentions = mentions_for(teacher, folder, subset, pairs)
             info = replace(info, mentions_digest=mentions.digest if mentions else "")
@@ -155,9 +151,8 @@ def check_fold(path: str, teacher: Teacher, fold: Fold | None, subsets: Sequence
             f"--teacher-fold {fold}: checkpoint `{path}` was trained {trained} and has seen sentences of this fold; give the "
             f"teacher that was trained with --teacher-fold {fold}"
         )
-    parts = re.compile(
-        rf"{re.escape(teacher.task.cfg.train_subset)}\d*"
-    )  # fairseq trains on train, train1, train2, ...
+    # fairseq trains on train, train1, train2, ...
+    parts = re.compile(rf"{re.escape(teacher.task.cfg.train_subset)}\d*")
     seen = next((subset for subset in subsets if parts.fullmatch(subset)), None)
     if fold is None and teacher.fold is not None and seen is not None:
         raise ValueError(

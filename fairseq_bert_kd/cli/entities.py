@@ -5,7 +5,7 @@ import functools
 import json
 from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -65,9 +65,8 @@ class RowMentions(NamedTuple):
     mentions: list[list[Mention]]
     arguments: Sequence[tuple[int, int]] = ()
     types: Sequence[str] = ()  # of the first argument
-    pieces: list[list[str]] | None = (
-        None  # of texts that a linker read, where a mention inside a piece is left out
-    )
+    # of texts that a linker read, where a mention inside a piece is left out
+    pieces: list[list[str]] | None = None
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -123,33 +122,21 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def main(args: argparse.Namespace) -> None:
-    if not 0 <= args.min_coverage <= 100:  # which NaN is not
-        raise ValueError(
-            f"--min-coverage must be a share in percent, from 0 to 100, got {args.min_coverage:g}; give such a number"
-        )
+    """Find the mentions, print their coverage, and write them.
+
+    Raises:
+        ValueError: options that contradict each other, mentions of another text, or too few entities with vectors.
+        FileNotFoundError: a missing file or split.
+        FileExistsError: there are mentions already.
+    """
     files = {split: getattr(args, split) for split in SPLITS if getattr(args, split)}
-    if bool(files) == bool(args.linker):
-        raise ValueError("give either files of mentions (--train, --valid, --test) or --linker dictionary")
-    if bool(args.linker) != bool(args.names):
-        raise ValueError(
-            "--linker dictionary needs --names, a file of entity ids and names, and nothing else reads it"
-        )
+    _check_options(args, files)
     vectors = read_entity_vectors(args.vectors)
-    if args.subset and files:
-        raise ValueError(
-            "--subset names the splits of --linker dictionary; leave it out beside files of mentions"
-        )
     written = list(files) or (args.subset or "train,valid").split(",")
     _check_existing(args, written, vectors.digest())
     table = {name: number for number, name in enumerate(vectors.ids, start=1)}
     folder = _Sentences(args) if (Path(args.data) / LABELS_FILE).is_file() else _Pairs(args)
-    linker = DictionaryLinker(_names(args.names), folder.tokenizer.normalise) if args.linker else None
-    if linker is not None and linker.ambiguous:
-        print(
-            f"{len(linker.ambiguous):,} names of {args.names} stand there before, but for case, spaces or what the tokenizer takes "
-            "away, and name another entity (first: "
-            f"{linker.ambiguous[0]!r}); the first one counts"
-        )
+    linker = _linker(args.names, folder.tokenizer) if args.linker else None
     splits = {}
     for split in written:
         sides = list(folder.sides(split).values())
@@ -158,6 +145,24 @@ def main(args: argparse.Namespace) -> None:
     if linker is not None:
         print(f"{len(linker.found):,} of {len(linker):,} names occur in the text, as the longest at a word")
     write_mentions(args.data, vectors.digest(), args.entity_span, splits)
+
+
+def _check_options(args: argparse.Namespace, files: Mapping[str, str]) -> None:
+    """ValueError for options that contradict each other; ``files`` are those of mentions, by split."""
+    if not 0 <= args.min_coverage <= 100:  # which NaN is not
+        raise ValueError(
+            f"--min-coverage must be a share in percent, from 0 to 100, got {args.min_coverage:g}; give such a number"
+        )
+    if bool(files) == bool(args.linker):
+        raise ValueError("give either files of mentions (--train, --valid, --test) or --linker dictionary")
+    if bool(args.linker) != bool(args.names):
+        raise ValueError(
+            "--linker dictionary needs --names, a file of entity ids and names, and nothing else reads it"
+        )
+    if args.subset and files:
+        raise ValueError(
+            "--subset names the splits of --linker dictionary; leave it out beside files of mentions"
+        )
 
 
 def _check_existing(args: argparse.Namespace, written: Sequence[str], digest: str) -> None:
@@ -182,6 +187,17 @@ def _check_existing(args: argparse.Namespace, written: Sequence[str], digest: st
         print(
             "the folder's mentions are of other vectors or another --entity-span: all of its splits are replaced"
         )
+
+
+def _linker(names: str, tokenizer: HfTokenizer) -> DictionaryLinker:
+    """The linker of a file of names, which it reads as the tokenizer leaves them; print how many name several entities."""
+    linker = DictionaryLinker(_names(names), tokenizer.normalise)
+    if linker.ambiguous:
+        print(
+            f"{len(linker.ambiguous):,} names of {names} stand there before, but for case, spaces or what the tokenizer takes away, "
+            f"and name another entity (first: {linker.ambiguous[0]!r}); the first one counts"
+        )
+    return linker
 
 
 def _names(path: str) -> Iterator[tuple[str, str]]:

@@ -102,32 +102,44 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def main(args: argparse.Namespace) -> None:
+    """Train vectors or take an array of them, and write them.
+
+    Raises:
+        ValueError: options that contradict each other, or triples or an array that cannot be used.
+        FileNotFoundError: a missing file, or a missing folder for an output.
+        FileExistsError: an output exists.
+    """
     output = _checked_output(args)
     _check_options(args)
     if args.array:
         vectors = _of_array(args)
         write_entity_vectors(output, vectors)
     else:
-        evaluated, others = (read_triples(files) if files else [] for files in (args.valid, args.known))
-        read = read_graph(args.triples)
-        entities, relations, graph = read.entities, read.relations, torch.from_numpy(read.triples)
-        print(f"graph: {len(graph):,} triples, {len(entities):,} entities, {len(relations)} relations")
-        ranked = _ranked(evaluated, read)
-        table, translations = train(graph, len(entities), len(relations), args)
-        vectors = EntityVectors(tuple(entities), table.numpy())
-        check_vectors(vectors.ids, vectors.vectors, "the trained table")
-        write_entity_vectors(output, vectors, translations.numpy())
-        if evaluated:
-            known = torch.cat([graph, ranked, torch.from_numpy(numbered(others, entities, relations)[0])])
-            ranks = evaluate(ranked, table, translations, known, args.norm)
-            measures = ranking(ranks)
-            listed = ", ".join(f"{name} {value:.4g}" for name, value in measures.items())
-            print(f"filtered ranking of {len(ranked):,} triples, both sides: {listed}")
-            if args.json:
-                write_text(args.json, json.dumps(ranking_table(measures, len(ranked), args), indent=1) + "\n")
+        vectors = _write_trained(output, args)
     print(
         f"{output}: {len(vectors.ids):,} vectors of {vectors.vectors.shape[1]}, sha256 {vectors.digest()[:12]}"
     )
+
+
+def _write_trained(output: Path, args: argparse.Namespace) -> EntityVectors:
+    """Train the vectors of a graph, write them, and rank the triples of ``--valid`` by them."""
+    evaluated, others = (read_triples(files) if files else [] for files in (args.valid, args.known))
+    read = read_graph(args.triples)
+    entities, relations, graph = read.entities, read.relations, torch.from_numpy(read.triples)
+    print(f"graph: {len(graph):,} triples, {len(entities):,} entities, {len(relations)} relations")
+    ranked = _ranked(evaluated, read)
+    table, translations = train(graph, len(entities), len(relations), args)
+    vectors = EntityVectors(tuple(entities), table.numpy())
+    check_vectors(vectors.ids, vectors.vectors, "the trained table")
+    write_entity_vectors(output, vectors, translations.numpy())
+    if evaluated:
+        known = torch.cat([graph, ranked, torch.from_numpy(numbered(others, entities, relations)[0])])
+        measures = ranking(evaluate(ranked, table, translations, known, args.norm))
+        listed = ", ".join(f"{name} {value:.4g}" for name, value in measures.items())
+        print(f"filtered ranking of {len(ranked):,} triples, both sides: {listed}")
+        if args.json:
+            write_text(args.json, json.dumps(ranking_table(measures, len(ranked), args), indent=1) + "\n")
+    return vectors
 
 
 def ranking(ranks: Tensor) -> dict[str, float]:

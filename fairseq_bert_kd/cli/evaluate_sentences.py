@@ -151,15 +151,19 @@ def check_options(args: argparse.Namespace) -> None:
     """
     if args.batch_size < 1:
         raise ValueError(f"--batch-size must be at least 1, got {args.batch_size}")
-    if not args.input and (args.task or args.columns or args.tokenizer):
+    of_input = {
+        "--task": args.task,
+        "--columns": args.columns,
+        "--label-column": args.label_column,
+        "--label-kind": args.label_kind != CLASSES,
+        "--header": args.header,
+        "--quoting": args.quoting != "none",
+        "--tokenizer": args.tokenizer,
+    }
+    given = [option for option, used in of_input.items() if used]
+    if given and not args.input:
         raise ValueError(
-            "--task, --columns and --tokenizer say how to read --input FILE, which is not given; leave them out"
-        )
-    if not args.input and (
-        args.label_column or args.header or args.label_kind != CLASSES or args.quoting != "none"
-    ):
-        raise ValueError(
-            "--label-column, --label-kind, --header and --quoting say how to read --input FILE, which is not given; leave them out"
+            f"{', '.join(given)}: these options say how to read --input FILE, which is not given; leave them out"
         )
     if args.vector and not args.sts:
         raise ValueError("--vector chooses a vector for --sts, which is not given; leave it out")

@@ -177,11 +177,12 @@ def dump_split(
     part, started = parts[rank], time.perf_counter()
     joined = requested == WHOLE and world_size > 1  # all parts are written here
     tokens = 0
-    if rank == 0 and not finished and (args.overwrite or not shard_path(path, part).exists()):
-        say_unread(path, parts)
-    if rank == 0 and joined and not finished:
-        say_room(dump, path, parts)
     if not finished:
+        if rank == 0:
+            if args.overwrite or not shard_path(path, part).exists():
+                say_unread(path, parts)
+            if joined:
+                say_room(dump, path, parts)
         tokens = write_part(dump, path, part, args.overwrite, rank)
     seconds = max(time.perf_counter() - started, 1e-9)
     distributed.wait_for_all(world_size)
@@ -242,9 +243,8 @@ def say_room(dump: StoreDump, path: Path, parts: Sequence[Shard]) -> None:
         parts: shards that are written and joined.
     """
     files = [file for part in parts for file in (shard_path(path, part), work_path(shard_path(path, part)))]
-    there = sum(
-        file.stat().st_size for file in files if file.exists()
-    )  # an unfinished one has its size at once
+    # an unfinished one has its size at once
+    there = sum(file.stat().st_size for file in files if file.exists())
     needed, free = 2 * dump.count(WHOLE)["bytes"] - there, shutil.disk_usage(path.parent).free
     if needed > free:
         logger.warning(

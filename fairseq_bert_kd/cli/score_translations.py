@@ -234,6 +234,8 @@ def main(args: argparse.Namespace) -> None:
         raise ValueError(
             "--source is read for --comet alone; add it, give --sources for the table of paraphrases, or leave --source out"
         )
+    if args.comet and not args.source:
+        raise ValueError("--comet reads the source too; give its raw text with --source")
     reference = read_reference(args.reference)
     sides = {"references": reference, **({"sources": read_lines(args.sources)} if args.sources else {})}
     learned = learned_sentences(args.training, sides) if args.training else {}  # before the work
@@ -242,8 +244,6 @@ def main(args: argparse.Namespace) -> None:
     settings, normalise = text_rules(args, load)
     metrics = table_metrics("bleu", settings)
     if args.comet:
-        if not args.source:
-            raise ValueError("--comet reads the source too; give its raw text with --source")
         metrics["comet"] = Comet(settings, args.comet, read_source(args.source, len(reference)))
     reference = [normalise(line) for line in reference]
     further = paraphrase_scores.FurtherScores(args, reference, settings, normalise)

@@ -100,9 +100,8 @@ def main(args: argparse.Namespace) -> None:
                 f"and `{args.input[1]}` has {counts[1]:,}. No output was written. Look for missing or split lines."
             )
         if args.full_dictionary:
-            lines = "".join(
-                f"{symbol} 1\n" for symbol in tokenizer.all_symbols()
-            )  # as fairseq writes `full_dictionary`
+            # as fairseq writes `full_dictionary`
+            lines = "".join(f"{symbol} 1\n" for symbol in tokenizer.all_symbols())
             stack.enter_context(_output(args.full_dictionary)).write(lines.encode())
 
 

@@ -98,7 +98,7 @@ class LabelSmoothedCrossEntropyWithDistillationCriterion(
     @property
     def learns_from_teachers(self) -> bool:
         """Whether the next batch is: not while the weight is 0, as in the warm-up."""
-        return self._objective().weight > 0.0
+        return self._present_objective().weight > 0.0
 
     def set_num_updates(self, update: int) -> None:
         """Tell the schedules how far training is; the task does so before every step."""
@@ -109,7 +109,7 @@ class LabelSmoothedCrossEntropyWithDistillationCriterion(
         """Loss summed over target tokens, its denominator, and what to log."""
         if not model.training:
             return self._validate(model, sample, reduce)
-        objective = self._objective()
+        objective = self._present_objective()
         if TEACHER not in sample and (objective.weight or self._waits_for_ever()):
             weight = "--kd-weight is above 0" if objective.weight else "the weight of the teacher rises later"
             raise ValueError(
@@ -140,7 +140,7 @@ class LabelSmoothedCrossEntropyWithDistillationCriterion(
             n_correct, total = self.compute_accuracy(model, net_output, sample)
             log |= {"n_correct": utils.item(n_correct.data), "total": utils.item(total.data)}
         with torch.no_grad():
-            sums = self._plain_sums(self._logits(model, net_output), sample, self._objective())
+            sums = self._plain_sums(self._logits(model, net_output), sample, self._present_objective())
         log |= {name: value for name, value in sums.items() if name.startswith("kd_")}
         return self._result(loss, sample, log)
 
@@ -158,7 +158,7 @@ class LabelSmoothedCrossEntropyWithDistillationCriterion(
         """Whether the teacher's turn is to come, and no one counts the updates till then: another task than ours."""
         return self.teacher_requirements is not None and not self._counting
 
-    def _objective(self) -> Objective:
+    def _present_objective(self) -> Objective:
         """The objective of the present update, whose schedules begin at the end of the warm-up."""
         update = self.update - self.warmup_updates
         return replace(
@@ -269,17 +269,17 @@ class LabelSmoothedCrossEntropyWithDistillationCriterion(
         """The student's output projection if the criterion is to apply it, else None."""
         if self.projection == "plain":
             return None
-        projection = projection_of(model)
+        projection_or_reason = projection_of(model)
         if objective.name == "full":
-            projection = "--kd-objective full compares whole distributions"
+            projection_or_reason = "--kd-objective full compares whole distributions"
         if self.rdrop_weight:
-            projection = "--rdrop-weight compares whole distributions"
-        if isinstance(projection, str):
-            self._log_once(
-                f"the student projects onto its dictionary itself, all logits at once: {projection}"
-            )
-            return None
-        return projection
+            projection_or_reason = "--rdrop-weight compares whole distributions"
+        if isinstance(projection_or_reason, Projection):
+            return projection_or_reason
+        self._log_once(
+            f"the student projects onto its dictionary itself, all logits at once: {projection_or_reason}"
+        )
+        return None
 
     def _log_once(self, message: str, level: int = logging.INFO) -> None:
         if message not in self._logged:

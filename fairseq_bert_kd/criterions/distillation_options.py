@@ -10,10 +10,8 @@ from fairseq.dataclass import ChoiceEnum
 from fairseq_bert_kd.functional.distillation import OBJECTIVES, TOKEN_WEIGHTS
 from fairseq_bert_kd.functional.schedules import SHAPES
 
-NEEDS_TAIL = (
-    "tail-bucket",
-    "sampled",
-)  # objectives that need the teacher's log-normaliser at the temperature itself
+# objectives that need the teacher's log-normaliser at the temperature itself
+NEEDS_TAIL = ("tail-bucket", "sampled")
 
 
 @dataclass

@@ -63,8 +63,6 @@ def context_fault(outputs: Outputs, texts: ProbeTexts, sees_right: bool | None =
 
 
 def _differs(found: Tensor, expected: Tensor) -> bool:
-    """Whether any output is further from the expected one than rounding."""
+    """Whether any output is further from the expected one than rounding, or not finite."""
     distance = (found - expected).norm(dim=-1)
-    return not bool(
-        (distance <= ROUNDING * expected.norm(dim=-1)).all()
-    )  # also for values that are not finite
+    return not bool((distance <= ROUNDING * expected.norm(dim=-1)).all())

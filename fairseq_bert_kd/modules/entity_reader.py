@@ -226,7 +226,8 @@ class EntityReader(nn.Module):
             )
 
     def _load_from_state_dict(self, state_dict, prefix, *others):
-        """torch's; ValueError where a checkpoint was trained with other vectors than those that the options name."""
+        """torch's; ValueError where a checkpoint was trained with other vectors than those that the options name, or read them
+        otherwise."""
         given = state_dict.get(f"{prefix}vectors")
         # older checkpoints lack both, or the last numbers of the first
         reading = state_dict.get(f"{prefix}reading", self.reading[:0])
@@ -234,35 +235,44 @@ class EntityReader(nn.Module):
         state_dict[f"{prefix}reading"] = reading
         identity = state_dict.setdefault(f"{prefix}identity", self.identity)
         if given is not None and bool(self.vectors.any()):  # zeros: of a checkpoint's own description
-            if not _same_vectors(given, self.vectors):
-                raise ValueError(
-                    "the checkpoint was trained with other entity vectors, or with another --entity-control or --seed of it; give "
-                    "the ones that it was trained with, or another --save-dir"
-                )
-            if not torch.equal(identity.cpu(), self.identity.cpu()):
-                raise ValueError(
-                    "the checkpoint was trained with these entity vectors under other ids, so that mentions would name other "
-                    "entities; give --entity-vectors with the ids that it was trained with, or another --save-dir"
-                )
+            self._check_vectors(given, identity)
+            self._check_reading(reading)
             state_dict[f"{prefix}vectors"] = self.vectors  # those of a checkpoint of --fp16 are rounded
-            self._check_scale(float(from_bits(reading[:1].int())), "the checkpoint")
-            if int(reading[1]) != self.reads:
-                said = "without entities; give" if self.reads else "with entities; leave out"
-                raise ValueError(
-                    f"the checkpoint was trained {said} --entity-control {NONE}, or give another --save-dir"
-                )
-            heads, span = int(reading[2]), SPANS[int(reading[3])]
-            if heads != self.stream.heads:
-                raise ValueError(
-                    f"the checkpoint was trained with --entity-heads {heads}, which is {self.stream.heads} now; give {heads}, or another "
-                    "--save-dir"
-                )
-            if span and self.span and span != self.span:
-                raise ValueError(
-                    f"the checkpoint was trained on mentions of --entity-span {span}, those of the data are of {self.span}; write them "
-                    f"with `fairseq-bert-kd entities --entity-span {span}`, or give another --save-dir"
-                )
         super()._load_from_state_dict(state_dict, prefix, *others)
+
+    def _check_vectors(self, given: Tensor, identity: Tensor) -> None:
+        """ValueError for a checkpoint of other vectors, or of these under other ids."""
+        if not _same_vectors(given, self.vectors):
+            raise ValueError(
+                "the checkpoint was trained with other entity vectors, or with another --entity-control or --seed of it; give "
+                "the ones that it was trained with, or another --save-dir"
+            )
+        if not torch.equal(identity.cpu(), self.identity.cpu()):
+            raise ValueError(
+                "the checkpoint was trained with these entity vectors under other ids, so that mentions would name other "
+                "entities; give --entity-vectors with the ids that it was trained with, or another --save-dir"
+            )
+
+    def _check_reading(self, reading: Tensor) -> None:
+        """ValueError for a checkpoint that read the vectors otherwise; ``reading`` as the attribute of that name."""
+        self._check_scale(float(from_bits(reading[:1].int())), "the checkpoint")
+        reads, heads, number = reading[1:4].tolist()
+        if reads != self.reads:
+            said = "without entities; give" if self.reads else "with entities; leave out"
+            raise ValueError(
+                f"the checkpoint was trained {said} --entity-control {NONE}, or give another --save-dir"
+            )
+        if heads != self.stream.heads:
+            raise ValueError(
+                f"the checkpoint was trained with --entity-heads {heads}, which is {self.stream.heads} now; give {heads}, or another "
+                "--save-dir"
+            )
+        span = SPANS[number]
+        if span and self.span and span != self.span:
+            raise ValueError(
+                f"the checkpoint was trained on mentions of --entity-span {span}, those of the data are of {self.span}; write them "
+                f"with `fairseq-bert-kd entities --entity-span {span}`, or give another --save-dir"
+            )
 
     def spec(self) -> dict[str, Any]:
         """What `of_spec` needs, ready for JSON."""

@@ -146,8 +146,8 @@ def figure_paths(folder: str | Path, reports: Sequence[ExperimentReport]) -> lis
 def write_figures(folder: str | Path, reports: Sequence[ExperimentReport]) -> None:
     """Write ``FIGURE.png``, or ``EXPERIMENT.FIGURE.png`` for several experiments.
 
-    Figures of an experiment: ``learning_curves``, ``gain_by_length``, ``k_and_t`` and ``gains``. Experiments with different
-    numbers of training pairs share ``TASK-SIZE.gain_by_pairs``. Figures without data are left out.
+    Figures of an experiment: ``learning_curves``, ``gain_by_length``, ``gain_by_position``, ``k_and_t`` and ``gains``.
+    Experiments with different numbers of training pairs share ``TASK-SIZE.gain_by_pairs``. Figures without data are left out.
     """
     Path(folder).mkdir(parents=True, exist_ok=True)
     for name, panels, size in _figures(reports):

@@ -38,20 +38,18 @@ def build_reward(
     for weight, name in parse_terms(text):
         if name not in NAMES:
             raise ValueError(f"`{name}` is not a reward; the rewards are {', '.join(NAMES)}")
-        if name == "bleu":
+        if name in ROUGE:
+            rewards.append(RougeReward(name))
+        elif name == "bleu":
             rewards.append(BleuReward(tokenize))
         else:
-            rewards.append(_build(name, files, positive, positive_option))
+            rewards.append(_load(name, *files[name], positive, positive_option))
         weights.append(weight)
     return rewards[0] if len(rewards) == 1 else WeightedSum(rewards, weights)
 
 
-def _build(
-    name: str, files: Mapping[str, tuple[str, str | None]], positive: str | None, positive_option: str
-) -> Reward:
-    if name in ROUGE:
-        return RougeReward(name)
-    option, path = files[name]
+def _load(name: str, option: str, path: str | None, positive: str | None, positive_option: str) -> Reward:
+    """A reward of `LOADED`, from the file that its option gives."""
     if not path:
         raise ValueError(f"reward `{name}` needs {option}, {LOADED[name]}; give it, or choose another reward")
     if name == "cosine":

@@ -284,7 +284,5 @@ def translated(targets: NDArray[Any], folder: SentenceSpec, trained: SentenceSpe
     """Labels of a folder in the class numbers of a model, by name (`check_same_task` has passed); numbers as they are."""
     if folder.kind != CLASSES or folder.names == trained.names:
         return targets
-    numbers = np.array(
-        [trained.names.index(name) for name in folder.names]
-    )  # folder's number -> model's number
-    return numbers[targets]
+    to_trained = np.array([trained.names.index(name) for name in folder.names])  # [folder -> model]
+    return to_trained[targets]

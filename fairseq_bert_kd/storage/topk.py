@@ -219,9 +219,7 @@ class TopKInfo(StoreInfo):
     def _gold_faults(self, records: NDArray[Any], ids: NDArray[Any], logits: NDArray[Any]) -> list[RowFault]:
         gold, gold_logit = records["gold_id"].astype(np.int64), records["gold_logit"].astype(np.float32)
         hits = ids == gold[:, None]  # (rows, k)
-        stored = logits[
-            np.arange(len(ids)), hits.argmax(axis=1)
-        ]  # (rows,) logit of the gold token, if stored
+        stored = logits[np.arange(len(ids)), hits.argmax(axis=1)]  # (rows,) of the gold token, if stored
         fits = np.where(hits.any(axis=1), stored == gold_logit, gold_logit <= logits[:, -1])
         return [
             self._id_fault("gold_id", gold[:, None])._replace(values=gold),

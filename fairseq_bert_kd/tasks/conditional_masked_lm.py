@@ -32,7 +32,7 @@ from fairseq_bert_kd.modules.autocast import AutocastOptions, AutocastTraining
 from fairseq_bert_kd.optim.adam_by_part import name_parts
 from fairseq_bert_kd.storage.entity_mentions import MentionsByRow, check_folders, read_mentions, span_of
 from fairseq_bert_kd.storage.fairseq_data import IndexedTokens, text_files
-from fairseq_bert_kd.storage.folds import in_fold, parse_fold
+from fairseq_bert_kd.storage.folds import Fold, in_fold, parse_fold
 from fairseq_bert_kd.teachers.load import entities_digest, entity_span, held_out_fold, is_token_teacher
 from fairseq_bert_kd.teachers.probe import check_token_teacher
 from fairseq_bert_kd.tokenization.dictionary import (
@@ -325,7 +325,7 @@ class ConditionalMaskedLMTask(MaskedLMTraining, GuardedTranslation, TranslationT
         parts = self.parts_of(self.folder_of(split, epoch), split, combine)
         super().load_dataset(split, epoch=epoch, combine=combine, **kwargs)
         pairs = self.datasets[split]
-        kept = self._kept(parts, self.fold) if self.fold and split == self.cfg.train_subset else None
+        kept = self._outside(self.fold, parts) if self.fold and split == self.cfg.train_subset else None
         mentions = self.mentions_of(parts)
         entities = None if mentions is None else withheld(mentions)
         self.datasets[split] = self.masked_dataset((pairs.src, pairs.tgt), split, kept, entities)
@@ -345,9 +345,8 @@ class ConditionalMaskedLMTask(MaskedLMTraining, GuardedTranslation, TranslationT
             )
         super().begin_epoch(epoch, model)
 
-    def _kept(self, parts, fold):
-        """``(pairs,)`` bool, pairs outside the fold, by the files' own ids."""
-        assert self.fold is not None
+    def _outside(self, fold: Fold, parts: Sequence[CorpusPart]) -> NDArray[np.bool_]:
+        """``(pairs,)``, pairs outside the fold, by the files' own ids."""
         repeats, kept = self.cfg.upsample_primary if len(parts) > 1 else 1, []
         for number, part in enumerate(parts):
             prefix, dictionary = part.prefixes["target"], self.dictionaries["target"]

@@ -141,11 +141,8 @@ class EntitySentencePredictionTask(SentencePredictionWithTeacherTask):
 
     def _check_same_markers(self, path: str) -> None:
         """ValueError for a checkpoint that was trained on texts with other markers."""
-        trained = compat.load_checkpoint(path)["cfg"]["task"]
-        if "entity_markers" not in trained:
-            return
-        theirs, ours = map(_said_markers, (trained, self.cfg))
-        if theirs != ours:
+        theirs, ours = _markers_of(path), _said_markers(self.cfg)
+        if theirs not in (None, ours):
             raise ValueError(
                 f"checkpoint `{path}`, from which training goes on, was trained on texts with {theirs}, and the options say {ours}; give "
                 "the same --entity-markers and --entity-marker-pieces as there, or another --save-dir and --finetune-from-model"
@@ -164,11 +161,8 @@ class EntitySentencePredictionTask(SentencePredictionWithTeacherTask):
         """Load ``--kd-teacher``; ValueError for one that was trained on texts with other markers than the student's."""
         super()._load_teacher(predicts)
         path = self.cfg.kd_teacher
-        trained = compat.load_checkpoint(path)["cfg"]["task"] if os.path.isfile(path) else {}
-        if "entity_markers" not in trained:
-            return
-        theirs, ours = map(_said_markers, (trained, self.cfg))
-        if theirs != ours:
+        theirs, ours = _markers_of(path) if os.path.isfile(path) else None, _said_markers(self.cfg)
+        if theirs not in (None, ours):
             raise ValueError(
                 f"--kd-teacher `{path}` was trained on texts with {theirs}, and the student reads them with {ours}; give the same "
                 "--entity-markers and --entity-marker-pieces as there"
@@ -239,6 +233,12 @@ class EntitySentencePredictionTask(SentencePredictionWithTeacherTask):
                     "--full-dictionary, or name other pieces with --entity-marker-pieces"
                 )
         return ids
+
+
+def _markers_of(path: str) -> str | None:
+    """`_said_markers` of a checkpoint; None for one of a task without markers."""
+    trained = compat.load_checkpoint(path)["cfg"]["task"]
+    return _said_markers(trained) if "entity_markers" in trained else None
 
 
 def _said_markers(cfg: Any) -> str:

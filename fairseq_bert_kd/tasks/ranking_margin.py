@@ -135,7 +135,7 @@ class RankingMarginTask(SentencePredictionWithTeacherTask):
         return super().filter_indices_by_size(indices, dataset, kept or None, ignore_invalid_inputs)
 
     def train_step(self, sample, model, criterion, optimizer, update_num, ignore_grad=False):
-        if len(sample["net_input"]["texts"]) != 3:  # a worker without a batch may get one of validation
+        if len(sample["net_input"]["texts"]) != TEXTS:  # a worker without a batch may get one of validation
             data = self.datasets[self.cfg.train_subset]
             stand_in = data.collater([data[0]])
             sample = utils.move_to_cuda(stand_in) if sample["id"].is_cuda else stand_in

@@ -231,9 +231,7 @@ class TranslationWithTeacherTask(AutocastTraining, GuardedTranslation, GuardedTe
     def train_step(self, sample, model, criterion, optimizer, update_num, ignore_grad=False):
         if hasattr(criterion, "set_num_updates"):
             criterion.set_num_updates(update_num)
-        needs_rows = self.stores and self.store_names and TEACHER not in sample
-        needs_smoothing = self._source_smoothing and self.smoother.needs_store and SMOOTHING not in sample
-        if needs_rows or needs_smoothing or (ignore_grad and self.stores and self.store_names):
+        if self._needs_stand_in(sample, ignore_grad):
             sample = self._stand_in(sample)
         if self.live_teacher is not None and criterion.learns_from_teachers:
             with self.precision(optimizer, sample["target"].device):
@@ -254,6 +252,14 @@ class TranslationWithTeacherTask(AutocastTraining, GuardedTranslation, GuardedTe
         super().reduce_metrics(logging_outputs, criterion)
         log_means(logging_outputs)
 
+    def _needs_stand_in(self, sample, ignore_grad):
+        """Whether a batch lacks rows that training reads, or is one whose gradient is ignored, beside stores."""
+        reads_teachers = bool(self.stores and self.store_names)
+        reads_smoothing = self._source_smoothing is not None and self.smoother.needs_store
+        lacks_rows = reads_teachers and TEACHER not in sample
+        lacks_smoothing = reads_smoothing and SMOOTHING not in sample
+        return lacks_rows or lacks_smoothing or (reads_teachers and ignore_grad)
+
     def _stand_in(self, sample):
         """A training batch for a worker that has none left while others have.
 
@@ -271,9 +277,8 @@ class TranslationWithTeacherTask(AutocastTraining, GuardedTranslation, GuardedTe
         """Rows of each store for every pair."""
         repeats = self.cfg.upsample_primary if len(parts) > 1 else 1  # of validation too, as in fairseq
         teachers = []
-        for name, weight in zip(
-            names, self.teacher_weights, strict=False
-        ):  # a live teacher's weight is the last
+        # a live teacher's weight is the last
+        for name, weight in zip(names, self.teacher_weights, strict=False):
             readers = stores.open(parts, name)
             check_unchanged_lengths(pairs.tgt_sizes, readers, repeats)
             teachers.append(StoreRows(readers, stores.requirements, weight, repeats))

@@ -78,10 +78,8 @@ class TopKDump(StoreDump):
     def count_chunk(self, chunk: int) -> dict[str, int]:
         src_lengths, tgt_lengths = self._lengths(chunk)
         fits = src_lengths + tgt_lengths <= self.limit
-        stored = {
-            "positions": int(tgt_lengths.sum()),
-            "sentences": len(tgt_lengths),
-        }  # of other folds too, as zeros
+        # of other folds too, as zeros
+        stored = {"positions": int(tgt_lengths.sum()), "sentences": len(tgt_lengths)}
         if self.wanted is not None:
             part = self.wanted[chunk * self.info.chunk_sentences :][: len(fits)]
             src_lengths, tgt_lengths, fits = src_lengths[part], tgt_lengths[part], fits[part]

@@ -32,9 +32,8 @@ class HfTokenizerConfig(FairseqDataclass):
             "help": "folder or hub name of the Hugging Face tokenizer that the text was tokenised with"
         },
     )
-    post_process: Optional[str] = II(
-        "common_eval.post_process"
-    )  # no option of its own: see `check_post_process`
+    # no option of its own: see `check_post_process`
+    post_process: Optional[str] = II("common_eval.post_process")
 
 
 @register_tokenizer("hf_tokenizer", dataclass=HfTokenizerConfig)

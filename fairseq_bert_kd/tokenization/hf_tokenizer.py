@@ -28,14 +28,8 @@ from fairseq_bert_kd.tokenization.text_rules import TextRules, check_folder, nor
 logger = logging.getLogger(__name__)
 
 DIGEST_SAMPLE = "Ein  M\u00e4dchen A\u0308 \ufb01 \u2167 \u4e2d\u6587 \u00bd\u200b \u00a0x"  # case, accents, compatibility, spaces
-FILES = (
-    "tokenizer",
-    "vocab",
-    "merges",
-    "sentencepiece",
-    "spiece",
-    "special_tokens_map",
-)  # beginnings of their names
+# beginnings of their names
+FILES = ("tokenizer", "vocab", "merges", "sentencepiece", "spiece", "special_tokens_map")
 KINDS = "WordPiece (BERT), byte-level BPE (RoBERTa), SentencePiece with Metaspace (XLM-R)"
 
 

@@ -3,7 +3,6 @@ import json
 import math
 import os
 import shutil
-import socket
 import subprocess
 import sys
 from dataclasses import replace
@@ -38,6 +37,7 @@ from tests.tiny_chain import (
     train_teacher,
     write_corpus,
 )
+from tests.two_workers import free_port
 
 
 @pytest.fixture
@@ -580,9 +580,3 @@ def test_two_processes_under_torchrun_give_the_same_bytes(chain, data, undisturb
     assert "sentences with teacher rows: 120 of 120" in child.stdout
     assert store_path(data, "train", "de", "en").read_bytes() == undisturbed
     assert not list(data.glob("*.shard-*"))
-
-
-def free_port():
-    with socket.socket() as probe:
-        probe.bind(("localhost", 0))
-        return probe.getsockname()[1]

@@ -286,3 +286,8 @@ def test_a_source_that_nothing_reads_is_refused(folder, capsys):
     """Also the one of someone who wanted --sources."""
     assert score(folder, f"good={folder / 'good'}", "--source", folder / "ref") == 2
     assert "--source is read for --comet alone" in capsys.readouterr().err
+
+
+def test_comet_without_sources_is_refused_before_any_text_is_read(folder, capsys):
+    assert score(folder, folder / "good", "--comet", "m", "--training", folder / "none") == 2
+    assert "--comet reads the source too" in capsys.readouterr().err
