@@ -173,6 +173,23 @@ def test_gpus_are_counted_by_nvidias_program(tmp_path, monkeypatch, answer, expe
     assert visible_gpus() == expected
 
 
+def test_a_folder_may_have_any_name(tmp_path):
+    out = tmp_path / "Bob's \"two words\" $HOME"
+    out.mkdir()
+    assert Workflow(out, [Step("first", "echo said; echo one > made")], jobs=1).run() == 0
+    assert (out / "logs/first.log").read_text() == "said\n"
+
+
+def test_steps_find_the_programs_of_the_python_that_runs_them(out, monkeypatch):
+    """Its environment need not be activated."""
+    monkeypatch.setenv("PATH", "/usr/bin:/bin")
+    step = Step("first", "python -c 'import sys; print(sys.prefix)'; command -v fairseq-bert-kd")
+    assert Workflow(out, [step], jobs=1).run() == 0
+    prefix, command = (out / "logs/first.log").read_text().splitlines()
+    assert prefix == sys.prefix
+    assert command == str(Path(sys.executable).parent / "fairseq-bert-kd")
+
+
 SCRIPT = """
 import sys
 from pathlib import Path
@@ -344,6 +361,18 @@ def test_another_pair_is_two_names(name):
             ["systems.beam.after=passes-2", "systems.passes-2.after=beam"],
             "rows begin from each other (passes-2 from beam from passes-2)",
         ),
+        (
+            ["systems.distilled.share=0.0001"],
+            "systems.distilled would train for 0 updates (updates=None, share=0.0001 of 2000); give 1 or more",
+        ),
+        (["systems.distilled.updates=0"], "systems.distilled would train for 0 updates (updates=0, share=1 of"),
+        (["test_sets=[flickr]"], "test_sets=[flickr] must hold `test`, which is scored"),
+        (["test_sets=[test,valid]"], "test_sets=[test, valid] must hold `test`"),
+        (["target=nl"], "source and target are both `nl`, and each side has files of that ending; give two"),
+        (
+            ["commands.dump=fairseq-bert-kd dump {dta}"],
+            "commands.dump holds {dta}, which is not filled here; names that are: {teacher}, {data}, {named}, {options}",
+        ),
         (["metric=blue"], "`blue` is not a metric; the metrics are accuracy, bleu"),
         (
             ["metric=accuracy"],
@@ -362,6 +391,18 @@ def test_what_is_wrong_is_said_before_the_first_step(task, given, reason, capsys
     assert reason in said
     assert len(said.splitlines()) == 1
     assert not (task.parent / "out" / "logs").exists()
+
+
+def test_braces_that_are_no_places_stay_as_they_are(task):
+    """fairseq's options take JSON, and bash and awk have braces too."""
+    options = "student_training: {options: \"--eval-bleu-args '{\\\"beam\\\": 4, \\\"a\\\": {}}'\"}\n"
+    awk = "commands: {score: \"awk '{ print $1 }' {systems}\"}\n"
+    task.write_text(task.read_text(encoding="utf-8") + options + awk, encoding="utf-8")
+    settings, kind = load(task, ["seeds=[1]", "plain"])
+    steps = {step.name: step.command for step in kind.steps(settings)}
+    assert """--eval-bleu-args '{"beam": 4, "a": {}}'""" in steps["students/plain.1"]
+    assert steps["score"] == "awk '{ print $1 }' plain=outputs/plain.1.test.out"
+    assert "pieces/{train,valid,test}.{nl,fr}" in steps["tokenize"]
 
 
 @pytest.mark.parametrize(
