@@ -115,7 +115,12 @@ class _Steps(Steps):
             for subset in self.sets:
                 output = f"outputs/{run}.{subset}.out"
                 command = fill(
-                    system.outputs, f"systems.{name}.outputs", subset=subset, output=output, data=data, seed=seed
+                    system.outputs,
+                    f"systems.{name}.outputs",
+                    subset=subset,
+                    output=output,
+                    data=data,
+                    seed=seed,
                 )
                 yield Step(f"outputs/{run}.{subset}", f"mkdir -p outputs && {command}", before, files=files)
             return

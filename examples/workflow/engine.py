@@ -139,7 +139,13 @@ class Workflow:
         script = f"(set -e; {step.command}\n) 2>&1 | tee {'-a' * step.resumes} {shlex.quote(str(log))} | {step.screen}"
         command, lock = ["bash", "-o", "pipefail", "-c", script], self._lock.fileno()  # which lasts as long
         with self._lender.lent(self.gpus) as gpus:
-            environment = {"OMP_NUM_THREADS": str(threads), **os.environ, "PATH": search_path(), **gpus, **QUIET}
+            environment = {
+                "OMP_NUM_THREADS": str(threads),
+                **os.environ,
+                "PATH": search_path(),
+                **gpus,
+                **QUIET,
+            }
             status = subprocess.run(
                 command, cwd=self.out, env=environment, pass_fds=[lock], check=False
             ).returncode
@@ -155,11 +161,15 @@ class Workflow:
         print(f"== {step.name}: {seconds} s", flush=True)
         return None
 
+    def is_done(self, step: Step) -> bool:
+        """Whether a step was done by an earlier start, and is not one that runs at every start."""
+        return not step.always and (self.out / "done" / step.name).exists()
+
     def _is_up_to_date(self, step: Step) -> bool:
         """Whether a step is done; says so, and if another command did it."""
-        done = self.out / "done" / step.name
-        if step.always or not done.exists():
+        if not self.is_done(step):
             return False
+        done = self.out / "done" / step.name
         before = _command_in(done)
         other = (
             f" by another command, whose result is kept (to run it anew, remove what it wrote, {done}, {self.out / 'begun' / step.name} "
