@@ -45,7 +45,7 @@ def read_experiments(path: str) -> list[dict[str, Any]]:
     with open(path, encoding="utf-8") as file:
         try:
             experiments = json.load(file)["experiments"]
-            if experiments and all(NEEDED <= experiment.keys() for experiment in experiments):
+            if experiments and all(experiment.keys() >= NEEDED for experiment in experiments):
                 return experiments
         except (ValueError, KeyError, TypeError, AttributeError):
             pass
