@@ -13,6 +13,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from examples.workflow.engine import Workflow
+from examples.workflow.options import check_options
 from examples.workflow.settings import check_needs, load
 
 
@@ -31,6 +32,8 @@ def main(arguments: list[str]) -> int:
             return 0
         workflow.check()
         check_needs(settings)
+        # scores and report run again at every start: what is wrong there costs no hours
+        check_options(step for step in workflow.steps if not (step.always or workflow.is_done(step)))
         out.mkdir(parents=True, exist_ok=True)
         kind.check(settings)
         return workflow.run()

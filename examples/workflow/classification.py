@@ -9,7 +9,7 @@ from omegaconf import MISSING
 
 from examples.workflow.engine import Step
 from examples.workflow.settings import describe
-from examples.workflow.systems import Budget, Row, Steps, TableSettings, check_metric
+from examples.workflow.systems import Budget, Row, Steps, TableSettings, check_metric, fill
 from fairseq_bert_kd.compat import import_extra
 from fairseq_bert_kd.text_lines import packed_or_not
 from fairseq_bert_kd.tokenization.hf_tokenizer import HfTokenizer
@@ -115,7 +115,14 @@ class _Steps(Steps):
             files = self.described(name, seed, 0, system.outputs)
             for subset in self.sets:
                 output = f"outputs/{run}.{subset}.out"
-                command = system.outputs.format(subset=subset, output=output, data=data, seed=seed)
+                command = fill(
+                    system.outputs,
+                    f"systems.{name}.outputs",
+                    subset=subset,
+                    output=output,
+                    data=data,
+                    seed=seed,
+                )
                 yield Step(f"outputs/{run}.{subset}", f"mkdir -p outputs && {command}", before, files=files)
             return
         if system.teacher:

@@ -3,7 +3,9 @@
 import fcntl
 import json
 import os
+import shlex
 import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator, Sequence
@@ -133,10 +135,16 @@ class Workflow:
         started.write_text(str(start), encoding="utf-8")
         begun.write_text(step.command, encoding="utf-8")
         threads = max(1, (os.cpu_count() or 1) // (self.jobs if step.parallel else 1))
-        script = f"(set -e; {step.command}\n) 2>&1 | tee {'-a' * step.resumes} '{log}' | {step.screen}"
+        script = f"(set -e; {step.command}\n) 2>&1 | tee {'-a' * step.resumes} {shlex.quote(str(log))} | {step.screen}"
         command, lock = ["bash", "-o", "pipefail", "-c", script], self._lock.fileno()  # which lasts as long
         with self._lender.lent(self.gpus) as gpus:
-            environment = {"OMP_NUM_THREADS": str(threads), **os.environ, **gpus, **QUIET}
+            environment = {
+                "OMP_NUM_THREADS": str(threads),
+                **os.environ,
+                "PATH": search_path(),
+                **gpus,
+                **QUIET,
+            }
             status = subprocess.run(
                 command, cwd=self.out, env=environment, pass_fds=[lock], check=False
             ).returncode
@@ -152,11 +160,15 @@ class Workflow:
         print(f"== {step.name}: {seconds} s", flush=True)
         return None
 
+    def is_done(self, step: Step) -> bool:
+        """Whether a step was done by an earlier start, and is not one that runs at every start."""
+        return not step.always and (self.out / "done" / step.name).exists()
+
     def _is_up_to_date(self, step: Step) -> bool:
         """Whether a step is done; says so, and if another command did it."""
-        done = self.out / "done" / step.name
-        if step.always or not done.exists():
+        if not self.is_done(step):
             return False
+        done = self.out / "done" / step.name
         before = _command_in(done)
         other = (
             f" by another command, whose result is kept (to run it anew, remove what it wrote, {done}, {self.out / 'begun' / step.name} "
@@ -164,6 +176,11 @@ class Workflow:
         )
         print(f"== {step.name}: done before{'' if before == _plain(step.command) else other}", flush=True)
         return True
+
+
+def search_path() -> str:
+    """Where steps look for programs: first beside the Python that runs this, whose environment need not be activated."""
+    return os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)])
 
 
 def visible_gpus() -> list[str]:

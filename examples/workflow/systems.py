@@ -1,5 +1,6 @@
 """What experiments with a table of systems share: its rows, which of them run, and the order of the steps."""
 
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
@@ -134,13 +135,52 @@ def chosen(settings: Any) -> list[str]:
     return list(found)
 
 
+def fill(command: str, where: str, **values: Any) -> str:
+    """A command with a value in the place of each ``{NAME}``, and single spaces; other braces are bash's and JSON's own.
+
+    Args:
+        command: the command.
+        where: setting that holds it, for the message.
+        values: by name.
+
+    Raises:
+        ValueError: a name that has no value.
+    """
+
+    def value(place: re.Match[str]) -> str:
+        if place[1] not in values:
+            known = ", ".join(f"{{{name}}}" for name in values) or "none"
+            raise ValueError(
+                f"{where} holds {place[0]}, which is not filled here; names that are: {known}. Correct it, or write {{ {place[1]} }} "
+                "for braces that stay"
+            )
+        return str(values[place[1]])
+
+    return " ".join(re.sub(r"\{([A-Za-z_]\w*)\}", value, command).split())
+
+
+def checked_sets(test_sets: list[str]) -> list[str]:
+    """All sets that are decoded, the validation set first.
+
+    Raises:
+        ValueError: the test set that is scored is not among them, or one is there twice.
+    """
+    sets = ["valid", *test_sets]
+    if "test" not in test_sets or len(set(sets)) < len(sets):
+        raise ValueError(
+            f"test_sets=[{', '.join(test_sets)}] must hold `test`, which is scored, and each further set once; `valid` is decoded "
+            "anyway"
+        )
+    return sets
+
+
 class Steps(ABC):
     """Makes the steps of one experiment: what all systems need, each system with each seed, scores and report."""
 
     def __init__(self, settings: Any) -> None:
         self.settings = settings
         self.systems = {name: settings.systems[name] for name in chosen(settings)}
-        self.sets = ["valid", *settings.test_sets]
+        self.sets = checked_sets(settings.test_sets)
         self._check_origins()
 
     def _check_origins(self) -> None:
@@ -178,7 +218,7 @@ class Steps(ABC):
 
     def command(self, key: str, **values: Any) -> str:
         """A command of the table, filled."""
-        return " ".join(self.settings.commands[key].format(**values).split())
+        return fill(self.settings.commands[key], f"commands.{key}", **values)
 
     def __iter__(self) -> Iterator[Step]:
         before: tuple[str, ...] = ()

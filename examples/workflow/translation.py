@@ -106,11 +106,17 @@ def check(settings: Settings) -> None:
     """Find what would end the experiment after hours, and make the folder what it is.
 
     Raises:
-        ValueError: text, a teacher, a metric or its tokenizer is not there, or the folder holds another experiment.
+        ValueError: text, a teacher, a metric or its tokenizer is not there, both sides have one name, or the folder holds another
+            experiment.
         ImportError: a package is not there.
     """
     from fairseq_bert_kd.modules.pretrained_encoder import masked_lm_with_random_weights
 
+    if settings.source == settings.target:
+        raise ValueError(
+            f"source and target are both `{settings.source}`, and each side has files of that ending; give two, such as "
+            f"target={settings.target}2, and name the files so"
+        )
     done = Path(settings.out, "done")
     if not (done / "text").exists():
         _check_raw_text(settings)
@@ -305,9 +311,19 @@ class _Steps(Steps):
         yield replace(self.binarised("data-beam", "pieces-beam", dictionaries), after=("beam",))
 
     def updates(self, name: str) -> int:
-        """Updates of a row: its own number, or its share of the main student's."""
-        system = self.systems[name]
-        return system.updates or round(system.share * self.settings.student_training.updates)
+        """Updates of a row: its own number, or its share of the main student's.
+
+        Raises:
+            ValueError: there is none.
+        """
+        system, all_updates = self.systems[name], self.settings.student_training.updates
+        updates = round(system.share * all_updates) if system.updates is None else system.updates
+        if updates < 1:  # 0 has no end for fairseq
+            raise ValueError(
+                f"systems.{name} would train for {updates} updates (updates={system.updates}, share={system.share:g} of {all_updates}); "
+                "give 1 or more"
+            )
+        return updates
 
     def options(self, name: str) -> str:
         """Options of fairseq-train that make a row."""

@@ -9,6 +9,7 @@ from fairseq_bert_kd.report.formatting import markdown_table
 
 HELP = """Gains of systems over a baseline in all runs of one or several experiments, each run against the baseline's of the same
 experiment and seed: mean, standard deviation, the sign test and Wilcoxon's signed-rank test, both two-sided and exact."""
+NEEDED = {"title", "metric", "baseline", "compared", "runs"}  # of an experiment
 EXAMPLE = "example: fairseq-bert-kd compare-runs trec/results.json snips/results.json --baseline unigram --systems smoothed"
 
 
@@ -43,8 +44,11 @@ def read_experiments(path: str) -> list[dict[str, Any]]:
     """
     with open(path, encoding="utf-8") as file:
         try:
-            return json.load(file)["experiments"]
-        except (json.JSONDecodeError, KeyError, TypeError):
-            raise ValueError(
-                f"`{path}` is no results file; write one with `fairseq-bert-kd report FOLDER --results FILE`"
-            ) from None
+            experiments = json.load(file)["experiments"]
+            if experiments and all(experiment.keys() >= NEEDED for experiment in experiments):
+                return experiments
+        except (ValueError, KeyError, TypeError, AttributeError):
+            pass
+    raise ValueError(
+        f"`{path}` is no results file; write one with `fairseq-bert-kd report FOLDER --results FILE`"
+    )

@@ -48,6 +48,18 @@ def run(table: Table, prog: str, argv: Sequence[str]) -> int:
         argv: name of the subcommand and its arguments.
     """
     name, *arguments = argv
+    args = get_parser(table, prog, name).parse_args(arguments)
+    return importlib.import_module(table[name].module).main(args) or 0
+
+
+def get_parser(table: Table, prog: str, name: str) -> argparse.ArgumentParser:
+    """Parser of a subcommand's arguments.
+
+    Args:
+        table: subcommands by name.
+        prog: name of the command, for messages.
+        name: of the subcommand.
+    """
     module = importlib.import_module(table[name].module)
     parser = argparse.ArgumentParser(
         prog=f"{prog} {name}",
@@ -56,4 +68,4 @@ def run(table: Table, prog: str, argv: Sequence[str]) -> int:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     module.add_arguments(parser)
-    return module.main(parser.parse_args(arguments)) or 0
+    return parser

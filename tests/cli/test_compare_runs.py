@@ -108,7 +108,11 @@ def test_refused(tmp_path, capsys, changes, arguments, said):
     assert said in capsys.readouterr().err
 
 
-def test_a_file_that_is_no_results_file(tmp_path, capsys):
-    (tmp_path / "x.json").write_text("[]")
+@pytest.mark.parametrize(
+    "content",
+    ["[]", '{"experiments": []}', '{"experiments": [{"title": "x"}]}', '{"experiments": ["x"]}', "{"],
+)
+def test_a_file_that_is_no_results_file(tmp_path, capsys, content):
+    (tmp_path / "x.json").write_text(content)
     assert cli_main(["compare-runs", str(tmp_path / "x.json")]) == 2
     assert "is no results file" in capsys.readouterr().err

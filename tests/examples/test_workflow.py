@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from examples import run as program
-from examples.workflow import translation
+from examples.workflow import options, translation
 from examples.workflow.engine import Step, Workflow, visible_gpus
 from examples.workflow.settings import describe, load
 
@@ -171,6 +171,23 @@ def test_gpus_are_counted_by_nvidias_program(tmp_path, monkeypatch, answer, expe
         program.chmod(0o755)
     monkeypatch.setenv("PATH", str(tmp_path))
     assert visible_gpus() == expected
+
+
+def test_a_folder_may_have_any_name(tmp_path):
+    out = tmp_path / 'Bob\'s "two words" $HOME'
+    out.mkdir()
+    assert Workflow(out, [Step("first", "echo said; echo one > made")], jobs=1).run() == 0
+    assert (out / "logs/first.log").read_text() == "said\n"
+
+
+def test_steps_find_the_programs_of_the_python_that_runs_them(out, monkeypatch):
+    """Its environment need not be activated."""
+    monkeypatch.setenv("PATH", "/usr/bin:/bin")
+    step = Step("first", "python -c 'import sys; print(sys.prefix)'; command -v fairseq-bert-kd")
+    assert Workflow(out, [step], jobs=1).run() == 0
+    prefix, command = (out / "logs/first.log").read_text().splitlines()
+    assert prefix == sys.prefix
+    assert command == str(Path(sys.executable).parent / "fairseq-bert-kd")
 
 
 SCRIPT = """
@@ -344,6 +361,42 @@ def test_another_pair_is_two_names(name):
             ["systems.beam.after=passes-2", "systems.passes-2.after=beam"],
             "rows begin from each other (passes-2 from beam from passes-2)",
         ),
+        (
+            ["systems.distilled.share=0.0001"],
+            "systems.distilled would train for 0 updates (updates=None, share=0.0001 of 2000); give 1 or more",
+        ),
+        (
+            ["systems.distilled.updates=0"],
+            "systems.distilled would train for 0 updates (updates=0, share=1 of",
+        ),
+        (["test_sets=[flickr]"], "test_sets=[flickr] must hold `test`, which is scored"),
+        (["test_sets=[test,valid]"], "test_sets=[test, valid] must hold `test`"),
+        (["target=nl"], "source and target are both `nl`, and each side has files of that ending; give two"),
+        (
+            ["commands.dump=fairseq-bert-kd dump {dta}"],
+            "commands.dump holds {dta}, which is not filled here; names that are: {teacher}, {data}, {named}, {options}",
+        ),
+        (
+            ["kd.temprature=2"],
+            "step students/distilled.1 would end with `fairseq-train: error: unrecognized arguments: --kd-temprature 2`",
+        ),
+        (["kd.objective=papper"], "argument --kd-objective: invalid choice: 'papper' (choose from"),
+        (
+            ["student.arch=distilled_transformer_smal"],
+            "argument --arch/-a: invalid choice: 'distilled_transformer_smal' (most alike: distilled_transformer_small, ",
+        ),
+        (
+            ["teacher_training.options=--cmlm-mask-prob many"],
+            "step teacher would end with `fairseq-train: error: argu",
+        ),
+        (
+            ["stores.default.options=--pases 7"],
+            "step dump would end with `fairseq-bert-kd dump: error: unrecognized",
+        ),
+        (
+            ["decode=--beem 5"],
+            "step outputs/plain.1.valid would end with `fairseq-generate: error: unrecognized",
+        ),
         (["metric=blue"], "`blue` is not a metric; the metrics are accuracy, bleu"),
         (
             ["metric=accuracy"],
@@ -362,6 +415,18 @@ def test_what_is_wrong_is_said_before_the_first_step(task, given, reason, capsys
     assert reason in said
     assert len(said.splitlines()) == 1
     assert not (task.parent / "out" / "logs").exists()
+
+
+def test_braces_that_are_no_places_stay_as_they_are(task):
+    """fairseq's options take JSON, and bash and awk have braces too."""
+    options = 'student_training: {options: "--eval-bleu-args \'{\\"beam\\": 4, \\"a\\": {}}\'"}\n'
+    awk = "commands: {score: \"awk '{ print $1 }' {systems}\"}\n"
+    task.write_text(task.read_text(encoding="utf-8") + options + awk, encoding="utf-8")
+    settings, kind = load(task, ["seeds=[1]", "plain"])
+    steps = {step.name: step.command for step in kind.steps(settings)}
+    assert """--eval-bleu-args '{"beam": 4, "a": {}}'""" in steps["students/plain.1"]
+    assert steps["score"] == "awk '{ print $1 }' plain=outputs/plain.1.test.out"
+    assert "pieces/{train,valid,test}.{nl,fr}" in steps["tokenize"]
 
 
 @pytest.mark.parametrize(
@@ -472,6 +537,40 @@ def test_the_report_waits_for_the_scores(task):
     names = ["scores-1", "scores-2", "score", "report"]
     for before, name in itertools.pairwise(names):
         assert before in steps[name].after
+
+
+@pytest.mark.parametrize(
+    ("command", "expected"),
+    [
+        ("a --x '(0.9,0.98)' | b > c && (d;e)", [["a", "--x", "(0.9,0.98)"], ["b"], ["c"], ["d"], ["e"]]),
+        (
+            f'a --user-dir "{options.USER_DIR}" --j \'{{"k": 1}}\'',
+            [["a", "--user-dir", options.USER_DIR, "--j", '{"k": 1}']],
+        ),
+        ("", []),
+        ("a 'open", []),
+    ],
+)
+def test_programs_of_a_command(command, expected):
+    assert list(options.programs(command)) == expected
+
+
+def test_options_that_cannot_be_known_yet_are_not_judged():
+    assert "unrecognized" in options.refusal(
+        "fairseq-bert-kd", ["dump", "data", "--path", "x", "--wrong", "1"]
+    )
+    assert not options.refusal("fairseq-bert-kd", ["dump", "data", "--path", "$HOME/x", "--wrong", "1"])
+    assert not options.refusal("fairseq-train", ["data", "--user-dir", "/of/mine", "--wrong", "1"])
+    assert not options.refusal("echo", ["--wrong"])
+
+
+def test_options_of_what_is_done_are_not_judged_again(task, monkeypatch, capsys):
+    """A folder of an earlier commit may have been made with options that are no more."""
+    given = [str(task), "kd.temprature=2", "seeds=[1]", "teacher=no/such"]
+    (task.parent / "out/done/students").mkdir(parents=True)
+    (task.parent / "out/done/students/distilled.1").touch()
+    assert program.main(given) == 2
+    assert "cannot load a tokenizer" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
