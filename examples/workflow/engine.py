@@ -18,6 +18,8 @@ from doit.api import run_tasks
 from doit.cmd_base import ModuleTaskLoader
 from doit.exceptions import TaskFailed
 
+from fairseq_bert_kd.output_files import write_text
+
 # what a log shows of a long step: fairseq-train's validations
 PROGRESS = "{ grep --line-buffered -oE 'valid on .* num_updates [0-9]+|^update [0-9]+ of .*' || true; }"
 QUIET = {"PYTHONWARNINGS": "ignore", "TOKENIZERS_PARALLELISM": "true", "TRANSFORMERS_VERBOSITY": "error"}
@@ -34,7 +36,9 @@ class Step:
     parallel: bool = False  # runs beside others, with its share of the cores
     screen: str = PROGRESS  # filter of what is shown of its output
     always: bool = False  # runs at every start
-    files: dict[str, dict[str, Any]] = field(default_factory=dict)  # JSON about it, written when it starts
+    files: dict[str, dict[str, Any]] = field(
+        default_factory=dict
+    )  # JSON about it, written when it starts, and again while its command stays
 
 
 class Gpus:
@@ -102,6 +106,9 @@ class Workflow:
                     f"{self.out} is in use by another start, or by a step that outlived one. Wait until it ends, or end it"
                 ) from None
             doit: Any = {"verbosity": 2, "continue": True, "reporter": "error-only", "backend": "json"}
+            for step in self.steps:  # labels and groups may have changed
+                if self.is_done(step) and _command_in(self.out / "done" / step.name) == _plain(step.command):
+                    self._write_records(step)
             records = self.out / "doit.json"
             # `done` says what is done; a full disk can leave this file cut short
             records.unlink(missing_ok=True)
@@ -124,10 +131,9 @@ class Workflow:
                 f"again; or, to run it anew, remove what it wrote, {begun} and {done}"
             )
             return TaskFailed(step.name, report=False)
-        for path in (log, started, done, begun, *(self.out / name for name in step.files)):
+        for path in (log, started, done, begun):
             path.parent.mkdir(parents=True, exist_ok=True)
-        for name, record in step.files.items():
-            (self.out / name).write_text(json.dumps(record, indent=1, ensure_ascii=False), encoding="utf-8")
+        self._write_records(step)
         print(f"\n== {step.name}\n$ {step.command}", flush=True)
         start = time.time()
         if step.resumes and started.exists() and log.exists():  # the earlier start ended when its log did
@@ -159,6 +165,11 @@ class Workflow:
         done.write_text(step.command, encoding="utf-8")
         print(f"== {step.name}: {seconds} s", flush=True)
         return None
+
+    def _write_records(self, step: Step) -> None:
+        for name, record in step.files.items():
+            (self.out / name).parent.mkdir(parents=True, exist_ok=True)
+            write_text(self.out / name, json.dumps(record, indent=1, ensure_ascii=False))
 
     def is_done(self, step: Step) -> bool:
         """Whether a step was done by an earlier start, and is not one that runs at every start."""

@@ -16,6 +16,7 @@ from omegaconf import MISSING, OmegaConf
 from omegaconf.errors import ConfigKeyError, OmegaConfBaseException
 
 import fairseq_bert_kd
+from fairseq_bert_kd.output_files import write_text
 
 HERE = Path(__file__).resolve().parent
 MACHINE = {  # commands that print what ran an experiment
@@ -196,7 +197,4 @@ def describe(settings: Common, values: dict[str, Any]) -> None:
         "teacher=TEACHER_DIR out=OUT_DIR [ROW...]"
     )
     asked = {key: subprocess.getoutput(f"exec 2> /dev/null; {asks}") for key, asks in MACHINE.items()}
-    path.write_text(
-        json.dumps({**same, **asked, "command": command}, indent=1, ensure_ascii=False) + "\n",
-        encoding="utf-8",
-    )
+    write_text(path, json.dumps({**same, **asked, "command": command}, indent=1, ensure_ascii=False) + "\n")

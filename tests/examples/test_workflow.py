@@ -48,6 +48,16 @@ def test_steps_run_once_in_order_and_are_noted(out, capsys):
     assert "== first: done before\n" in capsys.readouterr().out
 
 
+def test_a_record_follows_the_settings_while_the_command_stays(out):
+    """A row's label or group may change after its training; what another command did keeps its record."""
+
+    def run(command, label):
+        Workflow(out, [Step("students/a.1", command, files={"run.json": {"label": label}})], jobs=1).run()
+        return json.loads((out / "run.json").read_text())["label"]
+
+    assert [run("true", "old"), run("true", "new"), run("echo", "other")] == ["old", "new", "new"]
+
+
 def test_records_that_a_full_disk_cut_short_stop_nothing(out):
     steps = [Step("first", "echo x >> made"), Step("last", "cat made > seen", after=["first"])]
     Workflow(out, steps[:1], jobs=1).run()
