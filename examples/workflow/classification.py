@@ -85,6 +85,8 @@ def steps(settings: Settings) -> list[Step]:
 class _Steps(Steps):
     """Makes the steps of one experiment."""
 
+    scores_test = False  # each set is scored where it is predicted
+
     def prepared(self) -> Iterator[Step]:
         """Text and data folders, with vectors where they are learned."""
         yield Step("text", " && ".join(self.settings.prepare), screen="cat")

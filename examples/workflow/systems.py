@@ -159,28 +159,33 @@ def fill(command: str, where: str, **values: Any) -> str:
     return " ".join(re.sub(r"\{([A-Za-z_]\w*)\}", value, command).split())
 
 
-def checked_sets(test_sets: list[str]) -> list[str]:
+def checked_sets(test_sets: list[str], scored: bool) -> list[str]:
     """All sets that are decoded, the validation set first.
 
+    Args:
+        test_sets: those of the settings.
+        scored: whether a step scores the set `test`.
+
     Raises:
-        ValueError: the test set that is scored is not among them, or one is there twice.
+        ValueError: the set that is scored is not among them, or one is there twice.
     """
-    sets = ["valid", *test_sets]
-    if "test" not in test_sets or len(set(sets)) < len(sets):
-        raise ValueError(
-            f"test_sets=[{', '.join(test_sets)}] must hold `test`, which is scored, and each further set once; `valid` is decoded "
-            "anyway"
-        )
+    sets, said = ["valid", *test_sets], f"test_sets=[{', '.join(test_sets)}]"
+    if len(set(sets)) < len(sets):
+        raise ValueError(f"{said} must hold each set once; `valid` is decoded anyway. Leave the other out")
+    if scored and "test" not in sets:
+        raise ValueError(f"{said} must hold `test`, which is scored. Name it among them")
     return sets
 
 
 class Steps(ABC):
     """Makes the steps of one experiment: what all systems need, each system with each seed, scores and report."""
 
+    scores_test = True  # in a step of its own
+
     def __init__(self, settings: Any) -> None:
         self.settings = settings
         self.systems = {name: settings.systems[name] for name in chosen(settings)}
-        self.sets = checked_sets(settings.test_sets)
+        self.sets = checked_sets(settings.test_sets, self.scores_test)
         self._check_origins()
 
     def _check_origins(self) -> None:

@@ -380,7 +380,7 @@ def test_another_pair_is_two_names(name):
             "systems.distilled would train for 0 updates (updates=0, share=1 of",
         ),
         (["test_sets=[flickr]"], "test_sets=[flickr] must hold `test`, which is scored"),
-        (["test_sets=[test,valid]"], "test_sets=[test, valid] must hold `test`"),
+        (["test_sets=[test,valid]"], "test_sets=[test, valid] must hold each set once"),
         (["target=nl"], "source and target are both `nl`, and each side has files of that ending; give two"),
         (
             ["commands.dump=fairseq-bert-kd dump {dta}"],
