@@ -179,7 +179,7 @@ class _Steps(Steps):
                 for key in ("updates", "lr", "warmup", "validate", "schedule", "batch")
             },
         )
-        return Step(folder, command, before, resumes=True, parallel=True, **others)
+        return Step(folder, command, before, resumes=True, checkpoints=folder, parallel=True, **others)
 
     def run_of(self, name: str) -> str:
         """The run of a system that others learn from: that of its first seed."""

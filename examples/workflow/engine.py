@@ -33,6 +33,9 @@ class Step:
     command: str
     after: Sequence[str] = ()  # names of the steps that it needs
     resumes: bool = False  # goes on where it was killed, so its log and its time go on too
+    checkpoints: str = (
+        ""  # folder of what a training goes on from; while it has none, another command may begin
+    )
     parallel: bool = False  # runs beside others, with its share of the cores
     screen: str = PROGRESS  # filter of what is shown of its output
     always: bool = False  # runs at every start
@@ -125,7 +128,8 @@ class Workflow:
         """Run a step's command and note it, or say why it failed."""
         log = self.out / "logs" / f"{step.name}.log"
         started, done, begun = (self.out / folder / step.name for folder in ("started", "done", "begun"))
-        if step.resumes and (before := _command_in(begun)) not in ("", _plain(step.command)):
+        goes_on = self._has_work(step)
+        if goes_on and (before := _command_in(begun)) not in ("", _plain(step.command)):
             print(
                 f"\n== {step.name} was begun by another command, and would go on from its work:\n   {before}\nGive its settings "
                 f"again; or, to run it anew, remove what it wrote, {begun} and {done}"
@@ -136,12 +140,14 @@ class Workflow:
         self._write_records(step)
         print(f"\n== {step.name}\n$ {step.command}", flush=True)
         start = time.time()
-        if step.resumes and started.exists() and log.exists():  # the earlier start ended when its log did
+        if goes_on and started.exists() and log.exists():  # the earlier start ended when its log did
             start -= max(0.0, log.stat().st_mtime - float(started.read_text(encoding="utf-8")))
         started.write_text(str(start), encoding="utf-8")
         begun.write_text(step.command, encoding="utf-8")
         threads = max(1, (os.cpu_count() or 1) // (self.jobs if step.parallel else 1))
-        script = f"(set -e; {step.command}\n) 2>&1 | tee {'-a' * step.resumes} {shlex.quote(str(log))} | {step.screen}"
+        script = (
+            f"(set -e; {step.command}\n) 2>&1 | tee {'-a' * goes_on} {shlex.quote(str(log))} | {step.screen}"
+        )
         command, lock = ["bash", "-o", "pipefail", "-c", script], self._lock.fileno()  # which lasts as long
         with self._lender.lent(self.gpus) as gpus:
             environment = {
@@ -165,6 +171,10 @@ class Workflow:
         done.write_text(step.command, encoding="utf-8")
         print(f"== {step.name}: {seconds} s", flush=True)
         return None
+
+    def _has_work(self, step: Step) -> bool:
+        """Whether a step would go on from what an earlier start left."""
+        return step.resumes and (not step.checkpoints or any((self.out / step.checkpoints).glob("*.pt")))
 
     def _write_records(self, step: Step) -> None:
         for name, record in step.files.items():

@@ -97,7 +97,7 @@ class _Steps(Steps):
         for name in ("evaluator", "held-out"):
             values = self.training(name)
             yield Step(f"{name}-data", self.command(f"{name}-data"), screen="cat")
-            yield Step(name, self.command(name, folder=name, **values), resumes=True)
+            yield Step(name, self.command(name, folder=name, **values), resumes=True, checkpoints=name)
         yield Step("judges", self.command("judge"), screen="cat")
 
     def training(self, name: str, number: int = 1, rounds: int = 1) -> dict[str, Any]:
@@ -148,7 +148,8 @@ class _Steps(Steps):
             values["options"] += f" --rl-evaluator {self.evaluator(run, system.rounds)}"
         command = self.command("generator", folder=f"students/{run}", seed=seed, start=start, **values)
         described = self.described(name, seed, values["updates"], values["options"].strip())
-        return Step(f"students/{run}", command, before, resumes=True, parallel=True, files=described)
+        folder = f"students/{run}"
+        return Step(folder, command, before, resumes=True, checkpoints=folder, parallel=True, files=described)
 
     def evaluator(self, run: str, number: int) -> str:
         """Checkpoint of the evaluator of a round; round 0 is the supervised one."""
@@ -170,7 +171,8 @@ class _Steps(Steps):
             values |= {"folder": folder, "samples": samples, "seed": seed}
             values |= {"start": f"--finetune-from-model {self.evaluator(run, number - 1)}"}
             command = self.command("ranking", **values)
-            yield Step(f"{run}/evaluator{number}", command, (f"{run}/samples{number}",), resumes=True)
+            sampled = (f"{run}/samples{number}",)
+            yield Step(f"{run}/evaluator{number}", command, sampled, resumes=True, checkpoints=folder)
             if number == system.rounds:
                 return
             values = self.training(system.training, number, system.rounds)
@@ -180,7 +182,8 @@ class _Steps(Steps):
             start = f"--finetune-from-model {generator}/checkpoint_best.pt"
             generator = f"students/{run}/round{number}"
             command = self.command("generator", folder=generator, seed=seed, start=start, **values)
-            yield Step(f"{run}/round{number}", command, (f"{run}/evaluator{number}",), resumes=True)
+            learned = (f"{run}/evaluator{number}",)
+            yield Step(f"{run}/round{number}", command, learned, resumes=True, checkpoints=generator)
             before = (f"{run}/round{number}",)
 
     def reranked(self, name: str, seed: int, before: tuple[str, ...]) -> Iterator[Step]:

@@ -233,7 +233,8 @@ class _Steps(Steps):
         """Training of a teacher of a kind."""
         teacher = self.settings.teachers[kind]
         values = {"name": name, "data": teacher.data, "options": f"{teacher.options} {options}"}
-        return Step(name, self.command("teacher", **values), (before,), resumes=True, parallel=True)
+        command = self.command("teacher", **values)
+        return Step(name, command, (before,), resumes=True, checkpoints=name, parallel=True)
 
     def dump(self, name: str, teacher: str, values: dict[str, str]) -> Step:
         """A teacher's store, or its shard of one."""
@@ -285,7 +286,8 @@ class _Steps(Steps):
         values |= {"model": replace(settings.student, **system.student), "options": self.options(name)}
         decay = "" if budget.schedule == "inverse_sqrt" else f"--total-num-update {updates}"
         command = self.command("student", start=" ".join(start), decay=decay, **values)
-        yield Step(f"students/{run}", command, before, resumes=True, parallel=True, files=described)
+        folder = f"students/{run}"
+        yield Step(folder, command, before, resumes=True, checkpoints=folder, parallel=True, files=described)
         for number, subset in enumerate(self.sets):  # fairseq calls several test sets test, test1, ...
             text = f'--bpe hf_tokenizer --hf-tokenizer "{settings.teacher}" > outputs/{run}.{subset}.out'
             part = f"test{number - 1 or ''}" if number else "valid"

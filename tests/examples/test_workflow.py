@@ -95,6 +95,19 @@ def test_work_that_another_command_began_is_not_gone_on_with(out, capsys):
     assert Workflow(out, [other], jobs=1).run() == 0
 
 
+def test_a_training_without_a_checkpoint_may_begin_anew_with_other_settings(out):
+    """Such as smaller batches after it ran out of memory at the first update."""
+
+    def train(command):
+        return Workflow(out, [Step("teacher", command, resumes=True, checkpoints="model")], jobs=1).run()
+
+    assert train("echo large batches; false") != 0
+    assert train("echo small batches; mkdir model; touch model/checkpoint_last.pt; false") != 0
+    assert (out / "logs/teacher.log").read_text() == "small batches\n"
+    assert train("echo other batches; true") != 0
+    assert not (out / "done/teacher").exists()
+
+
 def test_what_does_not_need_a_failed_step_is_done_and_the_same_command_goes_on(out, capsys):
     steps = [
         Step("first", "true"),
