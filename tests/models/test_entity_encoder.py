@@ -200,7 +200,7 @@ def test_a_checkpoint_loads_without_the_vectors(task, vectors, tmp_path):
     )
     hidden = [one(**batch, entities=entities)[0] for one in (started, model)]
     torch.testing.assert_close(*hidden)
-    with pytest.raises(ValueError, match="was trained with entity layers plain, mix and 4 heads"):
+    with pytest.raises(ValueError, match="was trained with entity layers mix, full and 4 heads"):
         model_of(
             task, vectors, **dict.fromkeys(sizes(), None), encoder_init=str(path), entity_layers="full,full"
         )
