@@ -141,6 +141,18 @@ def keep_freed_memory() -> bool:
     return all(library.mallopt(option, most) for option in (trim_threshold, mmap_threshold))
 
 
+def limit_matrix_programs() -> None:
+    """Let oneDNN, torch's library for bfloat16 on a CPU, keep 100 of its compiled products instead of 1,024.
+
+    It compiles one for each shape of a product, and batches of sentences hardly ever have the same shapes again. A thousand take
+    some 300 MiB, and they lie scattered in the memory that a process keeps, so that a training with ``--autocast bf16`` went on growing
+    (``python -m benchmarks freed-memory``). A step of an encoder-decoder needs some 50. To be called before the first
+    product, when oneDNN reads the environment; a setting of the user's own stays. Remove when oneDNN's cache is bounded by bytes.
+    """
+    if "DNNL_PRIMITIVE_CACHE_CAPACITY" not in os.environ:  # the older name of the same
+        os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "100")
+
+
 def load_tensors(path: str) -> Any:
     """What torch.save wrote into a file, on the CPU, without running any code that it may carry.
 

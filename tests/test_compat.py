@@ -362,6 +362,36 @@ def test_freed_memory_stays_with_the_process_unless_the_user_has_settings_of_the
     assert resident - without > 100
 
 
+SHAPES = """
+import torch
+from fairseq_bert_kd import compat
+
+compat.limit_matrix_programs()
+kept = []
+weights = torch.ones(64, 64, dtype=torch.bfloat16)
+for rows in range(1, 601):
+    torch.nn.functional.linear(torch.ones(rows, 64, dtype=torch.bfloat16), weights)
+with open("/proc/self/status") as file:
+    print(next(line.split()[1] for line in file if line.startswith("RssAnon")))
+"""
+
+
+@pytest.mark.skipif(not compat.cpu_has_bfloat16(), reason="oneDNN compiles for bfloat16 of the CPU's own")
+def test_products_of_many_shapes_do_not_pile_up_unless_the_user_says_so():
+    environment = {name: value for name, value in os.environ.items() if "PRIMITIVE_CACHE" not in name}
+
+    def held(**settings):
+        command = [sys.executable, "-c", SHAPES]
+        said = subprocess.run(
+            command, env=environment | settings, capture_output=True, text=True, check=True, cwd=ROOT
+        )
+        return int(said.stdout) / 1024
+
+    own, older = (held(**{f"{name}_PRIMITIVE_CACHE_CAPACITY": "1024"}) for name in ("ONEDNN", "DNNL"))
+    limited = held()
+    assert min(own, older) - limited > 20
+
+
 # --- moving averages
 
 

@@ -15,6 +15,7 @@ compat.broadcast_to_own_workers()
 compat.leave_whole_numbers_to_ema()
 compat.shuffle_after_curriculum()
 compat.keep_freed_memory()
+compat.limit_matrix_programs()
 
 import fairseq_bert_kd.criterions.conditional_masked_lm  # noqa: E402
 import fairseq_bert_kd.criterions.distillation_loss  # noqa: E402
