@@ -6,12 +6,14 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
-from examples.entities import prepare_webnlg
+from examples.entities import mention_accuracy, prepare_webnlg
 from examples.entities.prepare_text import pair_of, split_graph
 from examples.entities.prepare_webnlg import source_of, target_of
 from examples.workflow.settings import load
+from fairseq_bert_kd.report.read_tables import further_table
 from fairseq_bert_kd.storage.triples import read_triples
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
@@ -154,3 +156,27 @@ def test_the_other_experiments_have_their_steps(name):
         }
         assert ["none" in words.split() for words in controls.values()] == [True, False, False]
         assert ["shuffled" in words.split() for words in controls.values()] == [False, False, True]
+
+
+class HandStore:
+    """Three rows of a teacher's best tokens beside the right ones; the second row is missing."""
+
+    best = [[7, 8, 2], None, [5, 5]]
+    gold = [[7, 9, 2], None, [5, 6]]
+
+    def is_missing(self, row):
+        return self.best[row] is None
+
+    def rows(self, row):
+        best, gold = np.array(self.best[row]), np.array(self.gold[row])
+        return {"topk_ids": np.stack([best, best + 1], axis=1), "gold_id": gold}
+
+
+def test_accuracy_counts_tokens_of_mentions_and_others_apart():
+    named = [np.array(row, dtype=bool) for row in ([1, 1, 0], [1, 1], [0, 1])]
+    found = mention_accuracy.accuracies(HandStore(), named)
+    # mentions: 7 right, 8 for 9, 5 for 6; others: 2 right, 5 right
+    assert found == {"at tokens of mentions": (3, pytest.approx(100 / 3)), "at other tokens": (2, 100)}
+    shown = further_table("mentions", mention_accuracy.table({"teacher": found}, "valid"))
+    assert shown.head[1:] == ["right at tokens of mentions, % of 3", "right at other tokens, % of 2"]
+    assert shown.rows == [["teacher", "33.33", "100"]]
