@@ -98,6 +98,10 @@ def main(args: argparse.Namespace) -> None:
     check_held_out(table.texts, args.held_out, args.allow_overlap)
     rng = np.random.default_rng(args.seed)
     count = round(args.ratio * len(table.pairs))
+    if not count:
+        raise ValueError(
+            f"--ratio {args.ratio:g} of {len(table.pairs)} pairs is no negative at all, and an evaluator learns from both kinds; raise it"
+        )
     order = rng.permutation(len(table.pairs))
     rows = table.pairs[np.resize(order, count), 0]  # every pair as often as another
     of_row = shared_out(len(order), count, len(kinds))
@@ -167,6 +171,8 @@ def read_pairs(path: str, columns: str, split: str | None, limit: int | None) ->
         pairs[numbers[first], numbers[second]] = None
         if limit and len(pairs) == limit:
             break
+    if not clusters and split:
+        raise ValueError(f"`{path}` has no row whose column `split` is `{split}`; correct --split")
     if len(set(clusters)) < 2:
         raise ValueError(
             f"negatives come from another cluster, `{path}` has {len(set(clusters))}; give more pairs"
@@ -262,6 +268,7 @@ def mine(
         if kind == "random":
             found[places] = random_negatives(table.clusters, rows[places], seed)
         else:
+            import fairseq_bert_kd.tasks  # noqa: F401  registers the task of sentence models
             from fairseq_bert_kd.rewards.interface import best_device
             from fairseq_bert_kd.rewards.similarity import load_vectors
 

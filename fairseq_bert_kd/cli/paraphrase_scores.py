@@ -203,8 +203,9 @@ def _rewards(args: argparse.Namespace) -> dict[str, Any]:
         ValueError: a file of another kind, or one evaluator given twice.
     """
     rewards: dict[str, Any] = {}
+    if args.evaluator or args.held_out_evaluator or args.sentence_encoder:
+        import fairseq_bert_kd.tasks  # noqa: F401  registers the task of sentence models
     if args.evaluator or args.held_out_evaluator:
-        import fairseq_bert_kd.tasks  # noqa: F401  registers the task of evaluators
         from fairseq_bert_kd.rewards.evaluator import check_held_out, load_evaluator
 
         check_held_out(("--evaluator", args.evaluator), ("--held-out-evaluator", args.held_out_evaluator))

@@ -1,15 +1,18 @@
 """``fairseq-bert-kd rerank``: the best of several outputs per sentence, by a reward or by agreement (MBR)."""
 
 import argparse
+import logging
 from collections import Counter
 from collections.abc import Sequence
 
 import numpy as np
 
-from fairseq_bert_kd.evaluation.comparability import MOST, unread_share
-from fairseq_bert_kd.evaluation.fairseq_output import read_lines, read_nbest
+from fairseq_bert_kd.evaluation.comparability import MOST, of_another_text, unread_share
+from fairseq_bert_kd.evaluation.fairseq_output import read_lines, read_nbest, read_targets
 from fairseq_bert_kd.evaluation.text_metrics import TOKENIZERS
 from fairseq_bert_kd.output_files import check_new_file, write_text
+
+logger = logging.getLogger(__name__)
 
 HELP = "choose from n-best lists of fairseq-generate by an evaluator, another reward, or agreement (MBR)"
 EXAMPLE = """examples:
@@ -157,11 +160,13 @@ def by_reward(lists: Sequence[Sequence[str]], args: argparse.Namespace) -> list[
         raise ValueError(
             f"`{args.sources}` has {len(sources)} lines, `{args.nbest}` {len(lists)} sentences; give its own sources"
         )
+    if remark := of_another_text(read_targets(args.nbest, "S"), sources, "--sources are"):
+        logger.warning("%s: %s", args.nbest, remark)
     files = {
         "evaluator": ("--evaluator", args.evaluator),
         "cosine": ("--sentence-encoder", args.sentence_encoder),
     }
-    reward = build_reward(args.by, files, args.positive, "--positive")
+    reward = build_reward(args.by, files, args.positive, "--positive", option="--by")
     if any(part.name not in LOADED for part in parts_of(reward)):
         raise ValueError(
             f"--by {args.by} needs references, which are not at hand when one translates; take evaluator, cosine or {MBR}"

@@ -184,6 +184,7 @@ def warn_of_differences(
     reference: Sequence[str],
     settings: MetricSettings,
     rouge: bool = False,
+    sources: Sequence[str] = (),
 ) -> None:
     """Log a warning of whatever was not prepared alike in a system's outputs and the reference.
 
@@ -194,12 +195,15 @@ def warn_of_differences(
         reference: ``(sentences,)`` likewise.
         settings: how they are compared.
         rouge: whether ROUGE is among the scores.
+        sources: ``(sentences,)`` lines of ``--sources``, if any.
     """
     texts = [text for run in runs for text in run]
     for remark in remarks(texts, reference, settings, rouge):
         logger.warning("%s: %s", label, remark)
     for file in files:
         if remark := of_another_text(read_targets(file), reference):
+            logger.warning("%s: %s", file, remark)
+        if sources and (remark := of_another_text(read_targets(file, "S"), sources, "--sources are")):
             logger.warning("%s: %s", file, remark)
 
 
@@ -250,7 +254,15 @@ def main(args: argparse.Namespace) -> None:
     scores: dict[str, list[Scores]] = {}
     for label, files in parse_systems(args.systems).items():
         runs = [[normalise(text) for text in run] for run in read_system(files, len(reference), tokenizer)]
-        warn_of_differences(label, files, runs, reference, settings, rouge=bool(args.sources))
+        warn_of_differences(
+            label,
+            files,
+            runs,
+            reference,
+            settings,
+            rouge=bool(args.sources),
+            sources=sides.get("sources", ()),
+        )
         scores[label] = [SystemOutput(metrics, run, reference).scores for run in runs]
         further.add(label, *runs)
     print(format_table(scores))

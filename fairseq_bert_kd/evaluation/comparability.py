@@ -117,7 +117,9 @@ def _unread_by_rouge(reference: Counter[str]) -> Iterator[str]:
         )
 
 
-def of_another_text(targets: Mapping[int, str], references: Sequence[str]) -> str:
+def of_another_text(
+    targets: Mapping[int, str], references: Sequence[str], what: str = "the reference is"
+) -> str:
     """Whether references are not what an output's own test set has as targets; a sentence that says so, or nothing.
 
     Latin letters and digits are compared, without case, accents and spaces: what tokenizers leave as it is.
@@ -125,6 +127,7 @@ def of_another_text(targets: Mapping[int, str], references: Sequence[str]) -> st
     Args:
         targets: the test set's targets by number, text or pieces.
         references: ``(sentences,)`` what the output is compared with.
+        what: what they are, for the sentence.
     """
     kept = {number: _latin(text) for number, text in targets.items() if "unk>" not in text}
     both = [(kept[number], _latin(text)) for number, text in enumerate(references) if number in kept]
@@ -136,7 +139,7 @@ def of_another_text(targets: Mapping[int, str], references: Sequence[str]) -> st
         number for number, text in enumerate(references) if number in kept and kept[number] != _latin(text)
     )
     return (
-        f"the reference is not the text of the test set that was decoded ({same} of {len(long)} sentences have the same "
+        f"{what} not the text of the test set that was decoded ({same} of {len(long)} sentences have the same "
         f"letters; sentence {first} is {targets[first][:60]!r} there and {references[first][:60]!r} here): is it of another "
         "language, another set, or in another order?"
     )

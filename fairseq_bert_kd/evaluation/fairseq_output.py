@@ -116,12 +116,12 @@ def read_undecoded_targets(path: str | Path) -> list[str]:
     return targets
 
 
-def read_targets(path: str | Path) -> dict[int, str]:
-    """The test set's own targets in an output of fairseq-generate, by number of the sentence: text, or pieces as they are."""
+def read_targets(path: str | Path, kind: str = "T") -> dict[int, str]:
+    """The test set's own targets (``S`` for sources) in an output of fairseq-generate, by number of the sentence: text, or pieces as they are."""
     targets = {}
     for line in open_lines(path):
         number, tab, text = line.partition("\t")
-        if tab and number.startswith("T-") and number[2:].isdecimal():
+        if tab and number.startswith(f"{kind}-") and number[2:].isdecimal():
             targets[int(number[2:])] = text
     return targets
 

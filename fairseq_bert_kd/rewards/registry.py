@@ -20,6 +20,7 @@ def build_reward(
     positive: str | None = None,
     positive_option: str = "--rl-positive",
     tokenize: str = DEFAULT_TOKENIZER,
+    option: str = "--rl-reward",
 ) -> Reward:
     """The reward of an option such as ``evaluator`` or ``0.7*evaluator+0.3*rouge-2``.
 
@@ -29,6 +30,7 @@ def build_reward(
         positive: name of the evaluator's class of paraphrases; None for that of its data.
         positive_option: option that names it, for messages.
         tokenize: sacreBLEU's tokenizer for ``bleu``.
+        option: option that names the reward, for messages.
 
     Raises:
         ValueError: an unknown name, weights that do not sum to 1, or no file where one is needed.
@@ -43,15 +45,19 @@ def build_reward(
         elif name == "bleu":
             rewards.append(BleuReward(tokenize))
         else:
-            rewards.append(_load(name, *files[name], positive, positive_option))
+            rewards.append(_load(name, *files[name], positive, positive_option, option))
         weights.append(weight)
     return rewards[0] if len(rewards) == 1 else WeightedSum(rewards, weights)
 
 
-def _load(name: str, option: str, path: str | None, positive: str | None, positive_option: str) -> Reward:
+def _load(
+    name: str, option: str, path: str | None, positive: str | None, positive_option: str, reward_option: str
+) -> Reward:
     """A reward of `LOADED`, from the file that its option gives."""
     if not path:
-        raise ValueError(f"reward `{name}` needs {option}, {LOADED[name]}; give it, or choose another reward")
+        raise ValueError(
+            f"reward `{name}` needs {option}, {LOADED[name]}; give it, or choose another reward with {reward_option}"
+        )
     if name == "cosine":
         return CosineReward(path, option)
     return load_evaluator(path, positive, option, positive_option=positive_option)

@@ -217,17 +217,24 @@ def _check_metric(cfg: Any) -> None:
     metric, terms = cfg.best_checkpoint_metric, _terms(cfg)
     optimised = {"reward", *terms} | ({"ibleu"} if "bleu" in terms else set())
     if metric in optimised:
-        others = "held_out" if "bleu" in terms else "ibleu or held_out"
         raise ValueError(
             f"--best-checkpoint-metric {metric} would choose by what is optimised, --rl-reward {cfg.rl_reward}; take "
-            f"{others}, with --maximize-best-checkpoint-metric and --eval-bleu"
+            f"{_other_metrics(terms)}"
         )
     if metric in OF_TARGETS:
         logger.warning(
             "--best-checkpoint-metric %s measures the targets, so it may keep the generator that the samples have changed "
-            "least; take ibleu or held_out, with --maximize-best-checkpoint-metric and --eval-bleu",
-            metric,
+            "least; take %s",
+            *(metric, _other_metrics(terms)),
         )
+
+
+def _other_metrics(terms: set[str]) -> str:
+    """Measures of validation that none of the reward's terms is, and what they need."""
+    needed = "with --maximize-best-checkpoint-metric and --eval-bleu"
+    if "bleu" not in terms:
+        return f"ibleu or held_out, {needed}"
+    return f"held_out, {needed}; without a classifier of pairs for --rl-held-out-evaluator reward by rouge-l, and take bleu"
 
 
 def check_metric(cfg: Any) -> None:

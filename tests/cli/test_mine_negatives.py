@@ -184,7 +184,11 @@ def test_shared_sentences_aside_from_case():
             ("--kinds", "random", "--columns", "id,source,target"),
             "has no column `id`; its header is cluster, split",
         ),
-        (("--kinds", "random", "--split", "dev"), "has 0; give more pairs"),
+        (
+            ("--kinds", "random", "--split", "dev"),
+            "has no row whose column `split` is `dev`; correct --split",
+        ),
+        (("--kinds", "random", "--ratio", 0.01), "--ratio 0.01 of 8 pairs is no negative at all"),
     ],
 )
 def test_refused(tmp_path, capsys, arguments, message):

@@ -148,3 +148,17 @@ def test_refused(files, capsys, monkeypatch, options, message):
     (files / "gap").write_text("a\n\nb\n", encoding="utf-8")
     assert score(files, *options) == 2
     assert message in capsys.readouterr().err
+
+
+def test_sources_of_another_text_are_warned_of(tmp_path, caplog):
+    texts = ["a man sits there", "he is near it", "people eat apples", "the dog is in", "two men eat there"]
+    others = [f"{text} today" for text in texts]
+    lines = [f"S-{i}\t{texts[i]}\nT-{i}\t{text}\nD-{i}\t-1\t{text}\n" for i, text in enumerate(others)]
+    for name in ("right", "copied"):
+        (tmp_path / f"{name}.out").write_text("".join(lines), encoding="utf-8")
+    for name, sides in (("sources", texts), ("references", others)):
+        (tmp_path / name).write_text("".join(f"{text}\n" for text in sides), encoding="utf-8")
+    assert score(tmp_path, "--sources", tmp_path / "sources") == 0
+    assert "not the text of the test set" not in caplog.text
+    assert score(tmp_path, "--sources", tmp_path / "references") == 0
+    assert "--sources are not the text of the test set that was decoded" in caplog.text

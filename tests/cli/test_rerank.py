@@ -152,3 +152,19 @@ def test_options_without_effect_are_refused(nbest, capsys, options, message):
     assert rerank(nbest, *options) == 2
     assert message in capsys.readouterr().err
     assert not (nbest / "out").exists()
+
+
+def test_sources_of_another_text_are_warned_of(chain, nbest):
+    """The sources that were decoded stand in the output, beside their targets."""
+    texts = ["a man sits there", "he is near it", "people eat apples", "the dog is in", "two men eat there"]
+    others = [f"{text} today" for text in texts]
+    lines = [f"S-{i}\t{text}\nT-{i}\t{others[i]}\nD-{i}\t-1\t{text}\n" for i, text in enumerate(texts)]
+    (nbest / "nbest.out").write_text("".join(lines), encoding="utf-8")
+    for name, sides in (("right", texts), ("wrong", others)):
+        (nbest / name).write_text("".join(f"{text}\n" for text in sides), encoding="utf-8")
+    options = ("--by", "cosine", "--sentence-encoder", chain.bert, "--overwrite", "--sources")
+    with logged("fairseq_bert_kd.cli.rerank") as messages:
+        assert rerank(nbest, *options, nbest / "right") == 0
+        assert not messages
+        assert rerank(nbest, *options, nbest / "wrong") == 0
+    assert "--sources are not the text of the test set that was decoded" in messages[0]

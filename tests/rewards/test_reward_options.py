@@ -113,6 +113,7 @@ REFUSED_WITH_SAMPLES = [
     ({"best_checkpoint_metric": "reward"}, "would choose by what is optimised, --rl-reward evaluator; take ibl"),
     ({"best_checkpoint_metric": "bleu", "rl_reward": "bleu"}, "--best-checkpoint-metric bleu would choose by"),
     ({"best_checkpoint_metric": "ibleu", "rl_reward": "0.5*bleu+0.5*rouge-1"}, "take held_out, with"),
+    ({"best_checkpoint_metric": "bleu", "rl_reward": "bleu"}, "reward by rouge-l, and take bleu"),
     ({"best_checkpoint_metric": "evaluator", "rl_reward": "0.5*evaluator+0.5*rouge-1"}, "would choose by"),
 ]  # fmt: skip
 
@@ -147,6 +148,10 @@ def test_the_loss_of_the_targets_as_measure_of_the_best_is_warned_of(caplog):
     with caplog.at_level(logging.WARNING):
         check_sampling(settings(best_checkpoint_metric="loss"))
     assert "keep the generator that the samples have changed least; take ibleu or held_out" in caplog.text
+    caplog.clear()
+    with caplog.at_level(logging.WARNING):
+        check_sampling(settings(best_checkpoint_metric="loss", rl_reward="bleu"))
+    assert "take held_out, with" in caplog.text  # ibleu is refused with this reward
 
 
 METRICS = [

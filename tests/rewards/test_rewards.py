@@ -2,6 +2,8 @@
 
 import json
 import shutil
+import subprocess
+import sys
 from types import SimpleNamespace
 
 import numpy as np
@@ -380,3 +382,39 @@ def test_the_declared_vector_is_taken(chain, tmp_path):
 def test_an_encoder_that_is_none_is_refused(tmp_path):
     with pytest.raises(ValueError, match="is not an encoder of sentences that can be loaded"):
         CosineReward(str(tmp_path))
+
+
+# prints whether the task of sentence models is known where one is loaded
+LOADS = """
+import sys
+from fairseq.tasks import TASK_REGISTRY
+import fairseq_bert_kd.rewards.similarity as similarity
+def load(path, option):
+    raise ValueError(f"registered: {'sentence_prediction_with_teacher' in TASK_REGISTRY}")
+similarity.load_vectors = load
+from fairseq_bert_kd.cli.main import cli_main
+cli_main(sys.argv[1:])
+"""
+
+
+@pytest.mark.parametrize("command", ["mine-negatives", "score"])
+def test_commands_know_the_task_of_a_checkpoint_that_gives_vectors(tmp_path, command):
+    """In a process of their own: where tests run, every task is registered."""
+    (tmp_path / "pairs.tsv").write_text("cluster\tsource\ttarget\n1\ta\tb\n2\tc\td\n", encoding="utf-8")
+    (tmp_path / "text").write_text("a\n", encoding="utf-8")
+    (tmp_path / "out").write_text("D-0\t0\ta\n", encoding="utf-8")
+    given = {
+        "mine-negatives": ("--input", "pairs.tsv", "--output", "mined.tsv"),
+        "score": ("out", "--reference", "text", "--sources", "text"),
+    }[command]
+    call = [sys.executable, "-c", LOADS, command, *given, "--sentence-encoder", "lstm.pt"]
+    found = subprocess.run(call, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert "registered: True" in found.stderr
+
+
+def test_a_reward_without_its_file_names_the_option_that_chooses_another():
+    files = {"evaluator": ("--evaluator", None)}
+    with pytest.raises(ValueError, match="give it, or choose another reward with --rl-reward"):
+        build_reward("evaluator", files)
+    with pytest.raises(ValueError, match="give it, or choose another reward with --by"):
+        build_reward("evaluator", files, option="--by")
