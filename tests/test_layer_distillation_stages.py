@@ -301,6 +301,9 @@ def test_a_teacher_that_is_missing_or_not_asked_is_refused(folders, tmp_path):
     options = ("--criterion", "sentence_prediction", *student(folders), "--kd-teacher", folders.bert)
     with pytest.raises(ValueError, match="`sentence_prediction` does not ask a teacher; leave it out"):
         run_fairseq("train", *training(folders.task, tmp_path, *options))
+    _, options = stage(folders, "general", "--kd-teacher", tmp_path / "none.pt", *student(folders))
+    with pytest.raises(FileNotFoundError, match=r"checkpoint `.*none.pt` does not exist"):
+        run_fairseq("train", *training(data, tmp_path, *options))
 
 
 def test_a_checkpoint_of_another_model_is_no_teacher(folders, tmp_path):

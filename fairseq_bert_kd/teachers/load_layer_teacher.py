@@ -13,6 +13,7 @@ from fairseq_bert_kd.modules.sentence_classifier import take_apart
 from fairseq_bert_kd.teachers.interface import LayerTeacher
 from fairseq_bert_kd.teachers.layer_teacher import LiveLayerTeacher
 from fairseq_bert_kd.teachers.load import entities_digest, entity_span
+from fairseq_bert_kd.teachers.load_masked_lm import names_transformers
 from fairseq_bert_kd.teachers.probe import check_layer_teacher
 from fairseq_bert_kd.tokenization.dictionary import SentenceVocabulary
 from fairseq_bert_kd.tokenization.hf_tokenizer import HfTokenizer
@@ -44,12 +45,13 @@ def load_layer_teacher(
         span: which pieces their mentions mark.
 
     Raises:
+        FileNotFoundError: no such checkpoint.
         ValueError: the checkpoint is not such a teacher, or is unsafe; another tokenizer; its states depend on the batch
             (`probe`); it reads entities that the batches do not name, or at other pieces; predictions are wanted and it has no head, or other
             classes.
     """
     with torch.random.fork_rng(devices=[]):  # weights are drawn before those of the checkpoint replace them
-        load = _from_checkpoint if os.path.isfile(path) else _from_folder
+        load = _from_folder if names_transformers(path) else _from_checkpoint
         model = load(path, vocabulary)
         _check_entities(path, entities_digest(model), entities)
         _check_span(path, entity_span(model), span)
@@ -155,11 +157,16 @@ def class_columns(
         names: names of the teacher's classes in its order; empty if it predicts a number.
         classes: number of them.
         label_names: names of the student's classes in its order; empty for numbers.
-        num_classes: number of them.
+        num_classes: number of them; 0 for unlabelled text.
 
     Raises:
-        ValueError: the names are not the same, or one side predicts classes and the other a number.
+        ValueError: the names are not the same, one side predicts classes and the other a number, or the data have no labels.
     """
+    if num_classes == 0:
+        raise ValueError(
+            f"the predictions of --kd-teacher `{path}` are learned by a head, and the data have no labels, so the student has "
+            "none; give data with labels, or learn layers alone: --layer-stage general, without --layer-prediction-weight"
+        )
     if set(names) != set(label_names) or classes != num_classes:
         theirs, ours = (", ".join(listed) or "a number" for listed in (names, label_names))
         only_names = len(names) == len(label_names) > 0

@@ -21,3 +21,8 @@ def test_a_folder_without_names_can_be_given_them(tmp_path):
         names = tuple(f"LABEL_{number}" for number in range(classes))
         with pytest.raises(ValueError, match="fine-tuned on these$"):
             class_columns(path, names, classes, ("no", "yes"), 2)
+
+
+def test_unlabelled_text_has_no_predictions_to_learn():
+    with pytest.raises(ValueError, match="the data have no labels, so the student has none; give data with"):
+        class_columns("teacher.pt", ("no", "yes"), 2, (), 0)
