@@ -165,6 +165,11 @@ def check_options(args: argparse.Namespace) -> None:
         raise ValueError(
             f"{', '.join(given)}: these options say how to read --input FILE, which is not given; leave them out"
         )
+    if not (args.sts or Path(args.path).is_file() or args.path.endswith(".pt")):
+        raise ValueError(
+            f"--path `{args.path}` must be a checkpoint that fairseq-train wrote, such as `{Path(args.path, 'checkpoint_best.pt')}`: "
+            "of a transformers folder or hub name there are vectors, for --sts, and no classification head"
+        )
     if args.vector and not args.sts:
         raise ValueError("--vector chooses a vector for --sts, which is not given; leave it out")
     if args.glue and (args.sts or not args.input or args.task not in GLUE):

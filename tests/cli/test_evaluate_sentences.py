@@ -291,3 +291,10 @@ def test_another_tokenizer_for_a_file(folder, tmp_path, capsys):
     given = ("--input", folder / "classes.valid", "--columns", "text", "--tokenizer", tmp_path / "cased")
     assert evaluate(folder, "classes", *given) == 2
     assert "was made with another tokenizer than" in capsys.readouterr().err
+
+
+def test_an_encoder_s_folder_has_no_head(folder, capsys):
+    """Predictions would be those of a head that was drawn just now."""
+    words = [folder / "data-classes", "--path", folder / "bert", *CPU]
+    assert cli_main(["evaluate-sentences", *map(str, words)]) == 2
+    assert "must be a checkpoint that fairseq-train wrote" in capsys.readouterr().err
