@@ -152,7 +152,7 @@ def test_the_next_stage_goes_on_with_encoder_and_projections(folders, general, t
         assert "valid_accuracy" in log["valid"][0]
 
 
-def test_all_stages_to_an_exported_student(folders, general, tmp_path):
+def test_all_stages_to_an_exported_student(folders, general, tmp_path, capsys):
     origin = general[0]
     for name in STAGES[1:]:
         arguments = ("--arch", "hf_encoder", "--encoder-init", origin / "checkpoint_last.pt")
@@ -176,17 +176,16 @@ def test_all_stages_to_an_exported_student(folders, general, tmp_path):
         tmp_path / "out",
     ]
     assert cli_main(list(map(str, words))) == 0
+    untrained = f"warning: --layer-stage intermediate has not trained the classification head of `{path}`"
+    assert untrained in capsys.readouterr().out
+    evaluated = ["evaluate-sentences", str(folders.task), "--cpu", "--path"]
+    assert cli_main([*evaluated, str(path)]) == 0
+    assert untrained in capsys.readouterr().out
     from safetensors.torch import load_file
 
     assert not any("projection" in name for name in load_file(tmp_path / "out" / "model.safetensors"))
-    words = [
-        "evaluate-sentences",
-        folders.task,
-        "--path",
-        tmp_path / "prediction" / "checkpoint_last.pt",
-        "--cpu",
-    ]
-    assert cli_main(list(map(str, words))) == 0
+    assert cli_main([*evaluated, str(tmp_path / "prediction" / "checkpoint_last.pt")]) == 0
+    assert "warning" not in capsys.readouterr().out
 
 
 def test_a_stage_resumes_and_validates(folders, tmp_path):
@@ -205,6 +204,18 @@ def test_a_stage_resumes_and_validates(folders, tmp_path):
         assert float(found[f"valid_{name}"]) == pytest.approx(
             float(log["valid"][-1][f"valid_{name}"]), abs=2e-4
         )
+
+
+def test_another_stage_does_not_go_on_in_the_folder_of_one(folders, tmp_path):
+    run_stage(folders, "intermediate", tmp_path, *student(folders), updates=1)
+    path = tmp_path / "checkpoint_last.pt"
+    before = path.read_bytes()
+    said = f"is of --layer-stage intermediate, .* another --save-dir, and --encoder-init {path}"
+    with pytest.raises(ValueError, match=said):
+        run_stage(folders, "prediction", tmp_path, *student(folders), updates=2)
+    assert path.read_bytes() == before
+    anew = ("--reset-optimizer", "--reset-dataloader", "--reset-meters", "--reset-lr-scheduler")
+    run_stage(folders, "prediction", tmp_path, *student(folders), *anew, updates=2)
 
 
 def test_a_student_s_checkpoint_is_chosen_by_the_metric_of_its_task(folders, tmp_path):

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from fairseq_bert_kd.cli import export_fairseq, export_onnx, export_transformers
 from fairseq_bert_kd.compat import load_checkpoint
+from fairseq_bert_kd.modules.sentence_checkpoints import untrained_head
 
 HELP = "write a student's checkpoint in another format, without optimizer state and options of ours"
 EXAMPLE = (
@@ -66,6 +67,8 @@ def main(args: argparse.Namespace) -> None:
     finally:
         _remove(temporary)
     print(f"{output}: {said}, {size:,} bytes (before: {os.path.getsize(args.checkpoint):,})")
+    if not args.encoder_only and (untrained := untrained_head(args.checkpoint, state)):
+        print(f"warning: {untrained}; --format transformers --encoder-only leaves the head out")
 
 
 def _check_options(args: argparse.Namespace) -> None:

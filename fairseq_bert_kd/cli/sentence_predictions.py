@@ -12,6 +12,7 @@ from fairseq import checkpoint_utils, utils
 from tqdm import tqdm
 
 import fairseq_bert_kd.tasks  # noqa: F401  registers the task
+from fairseq_bert_kd import compat
 from fairseq_bert_kd.cli.sentence_labels import labels_for
 from fairseq_bert_kd.cli.sentence_pieces import PieceNumbers, most_tokens, tokenise
 from fairseq_bert_kd.cli.sentence_scan import scan
@@ -19,7 +20,7 @@ from fairseq_bert_kd.cli.sentence_table import table_format
 from fairseq_bert_kd.data.sentence_dataset import SentenceDataset
 from fairseq_bert_kd.data.text_list import TextList
 from fairseq_bert_kd.modules.declared_vector import declared_vector
-from fairseq_bert_kd.modules.sentence_checkpoints import trained_spec
+from fairseq_bert_kd.modules.sentence_checkpoints import trained_spec, untrained_head
 from fairseq_bert_kd.storage.fairseq_data import open_sides, sentence_files
 from fairseq_bert_kd.storage.sentence_data import (
     CLASSES,
@@ -167,7 +168,7 @@ def _rows_of_file(args: argparse.Namespace, model: LoadedModel) -> Rows:
 
 
 def _check_task(sts: bool, model: LoadedModel, spec: SentenceSpec, name: str) -> None:
-    """Check that a model with a head was trained for these rows; vectors need none."""
+    """Check that a model with a head was trained for these rows, and warn if the head was not; vectors need none."""
     if sts:
         return
     if model.task.predicted_kind == UNLABELLED:
@@ -180,6 +181,8 @@ def _check_task(sts: bool, model: LoadedModel, spec: SentenceSpec, name: str) ->
             f"checkpoint `{model.path}` was trained on rows of {model.task.spec.texts} texts, {name} has {spec.texts}"
         )
     check_same_task(model.task.spec, spec, (f"checkpoint `{model.path}`", name))
+    if said := untrained_head(model.path, compat.load_checkpoint(model.path)):
+        print(f"warning: {said}")
 
 
 # ---------------------------------------------------------------- predictions

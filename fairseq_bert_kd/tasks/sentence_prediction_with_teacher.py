@@ -17,7 +17,12 @@ from fairseq_bert_kd.data.sentence_dataset import SentenceDataset
 from fairseq_bert_kd.modules.autocast import AutocastOptions, AutocastTraining
 from fairseq_bert_kd.modules.data_options import TokenizerOptions
 from fairseq_bert_kd.modules.encoder_start import check_same_heads
-from fairseq_bert_kd.modules.sentence_checkpoints import SPEC, check_continued, continued_checkpoint
+from fairseq_bert_kd.modules.sentence_checkpoints import (
+    SPEC,
+    check_continued,
+    check_same_stage,
+    continued_checkpoint,
+)
 from fairseq_bert_kd.modules.sentence_criterions import check_criterion, check_reads_texts, learns_labels
 from fairseq_bert_kd.modules.validation_metrics import (
     BestCheckpointOptions,
@@ -84,6 +89,7 @@ class SentencePredictionWithTeacherConfig(TokenizerOptions, AutocastOptions, Bes
     save_dir: str = II("checkpoint.save_dir")
     restore_file: str = II("checkpoint.restore_file")
     finetune_from_model: Optional[str] = II("checkpoint.finetune_from_model")
+    reset_optimizer: bool = II("checkpoint.reset_optimizer")
 
 
 @register_task("sentence_prediction_with_teacher", dataclass=SentencePredictionWithTeacherConfig)
@@ -107,6 +113,7 @@ class SentencePredictionWithTeacherTask(AutocastTraining, GuardedLoading, Fairse
     reads_mentions = False
     _tokenizer_name: str
     _built: tuple[Any, Any]  # model and its settings
+    _continued: str | None = None  # checkpoint from which training goes on
     _model_positions: int | None = None
     _needs_labels = False
     _smoother: Any = None  # of a criterion that smooths its inputs
@@ -229,9 +236,9 @@ class SentencePredictionWithTeacherTask(AutocastTraining, GuardedLoading, Fairse
         encoder = getattr(cfg, "encoder_model", None)
         if not from_checkpoint:
             self._check_continued_checkpoint()
-            path, heads = continued_checkpoint(self.cfg), getattr(cfg, "encoder_heads", None)
-            if path and heads:
-                check_same_heads(path, heads)
+            self._continued, heads = continued_checkpoint(self.cfg), getattr(cfg, "encoder_heads", None)
+            if self._continued and heads:
+                check_same_heads(self._continued, heads)
             self._check_encoder_tokenizer(encoder)
         self._tokenizer_name = self.cfg.kd_tokenizer or encoder or self.spec.tokenizer_name
         model = super().build_model(cfg, from_checkpoint)
@@ -275,6 +282,8 @@ class SentencePredictionWithTeacherTask(AutocastTraining, GuardedLoading, Fairse
 
     def build_criterion(self, cfg, from_checkpoint=False):
         self._check_criterion(cfg)
+        if self._continued:
+            check_same_stage(self._continued, self.cfg, cfg)
         criterion = super().build_criterion(cfg, from_checkpoint=from_checkpoint)
         needs_teacher = getattr(criterion, "needs_teacher", False)
         if needs_teacher:
