@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
+from fairseq_bert_kd.cli.sentence_scan import check_first_lines
 from fairseq_bert_kd.cli.sentence_table import (
     TAB,
     Row,
@@ -25,6 +26,7 @@ from fairseq_bert_kd.cli.sentence_table import (
 )
 from fairseq_bert_kd.functional.augmentation import draw_rows
 from fairseq_bert_kd.output_files import check_new_file, whole_file
+from fairseq_bert_kd.storage.sentence_data import CLASSES
 from fairseq_bert_kd.storage.word_vectors import read_word_vectors
 from fairseq_bert_kd.teachers.load_masked_lm import load_masked_lm, names_transformers
 from fairseq_bert_kd.teachers.word_candidates import (
@@ -66,8 +68,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--output",
         metavar="FILE",
-        help="file to write, with a header and the columns row (number of the original, from 0), texts, label (default: the "
-        "name of the data with `.augmented` before its ending)",
+        help="file to write, with a header and the columns row (number of the original, from 0), texts, label; where columns are "
+        "numbers, these stay in their places, row comes last, and there is a header with --header alone (default: the name of "
+        "the data with `.augmented` before its ending)",
     )
     parser.add_argument(
         "--probability",
@@ -140,7 +143,7 @@ def main(args: argparse.Namespace) -> None:
     header(table, labelled=True)
     importlib.import_module("fairseq_bert_kd.tasks")  # registers the models
     faults: list[str] | None = [] if args.drop_faulty else None
-    total = sum(1 for _ in rows_of(args.data, table, faults))  # all is checked before the work
+    total = check_rows(args.data, table, faults)
     if faults:
         print(f"warning: {len(faults):,} faulty rows are left out (--drop-faulty); the first: {faults[0]}")
     stop_words = read_stop_words(args.stop_words) if args.stop_words else STOP_WORDS
@@ -160,7 +163,7 @@ def main(args: argparse.Namespace) -> None:
     with whole_file(output) as temporary, open(temporary, "w", encoding="utf-8", newline="") as file:
         rows = rows_of(args.data, table, [] if args.drop_faulty else None)
         write_rows(file, rows, table, augmenter, total)
-    report(output, total, augmenter.counts, time.monotonic() - started)
+    report(output, total, augmenter.counts, time.monotonic() - started, args.context)
 
 
 def check_options(args: argparse.Namespace) -> Path:
@@ -168,7 +171,7 @@ def check_options(args: argparse.Namespace) -> Path:
 
     Raises:
         ValueError: options out of range, or an output that is the data.
-        FileNotFoundError: missing data, or no folder for the output.
+        FileNotFoundError: missing data or another missing file, or no folder for the output.
         FileExistsError: the output exists.
     """
     if not 0.0 <= args.probability <= 1.0:
@@ -181,6 +184,11 @@ def check_options(args: argparse.Namespace) -> Path:
     data = Path(args.data)
     if not data.is_file():
         raise FileNotFoundError(f"`{data}` does not exist, or is no file. Check its path")
+    for option in ("word_vectors", "stop_words"):
+        if (name := getattr(args, option)) and not Path(name).is_file():
+            raise FileNotFoundError(
+                f"--{option.replace('_', '-')} `{name}` does not exist, or is no file. Check its path"
+            )
     named = data.with_suffix("") if data.suffix == ".gz" else data
     output = Path(args.output) if args.output else named.with_name(f"{named.stem}.augmented{named.suffix}")
     if output.exists() and output.samefile(data):
@@ -246,6 +254,34 @@ def rows_of(data: str, table: TableFormat, faults: list[str] | None) -> Iterator
     return read_rows(data, table, labelled=False, faulty=faulty)
 
 
+def check_rows(data: str, table: TableFormat, faults: list[str] | None) -> int:
+    """Check all rows before the work; their number.
+
+    Args:
+        data: file of the data.
+        table: its format.
+        faults: see `rows_of`.
+
+    Raises:
+        ValueError: see `sentence_table.read_rows`; also no row, and a first line that is probably a header.
+    """
+    counts: Counter[str] = Counter()
+    first_lines = []
+    for row in rows_of(data, table, faults):
+        counts[row.label or ""] += 1
+        if row.line == 1:
+            first_lines.append((data, row))
+    if not counts:
+        raise ValueError(
+            f"`{data}` has no row that is not faulty; the first: {faults[0]}"
+            if faults
+            else f"`{data}` has a header and no row below it; give a file with at least one row"
+        )
+    if table.takes_first_line and table.kind == CLASSES:
+        check_first_lines(first_lines, counts, "put another row first")
+    return counts.total()
+
+
 def write_rows(
     file: TextIO, rows: Iterator[Row], table: TableFormat, augmenter: Augmenter, total: int
 ) -> None:
@@ -262,10 +298,10 @@ def write_rows(
     number = 0
     with tqdm(total=total, desc="augment", unit=" rows", unit_scale=True, file=sys.stderr) as progress:
         while chunk := list(islice(rows, CHUNK_ROWS)):
-            if number == 0:
+            if number == 0 and not table.takes_first_line:
                 write(header(table, labelled=chunk[0].label is not None))
             for row, texts, label in augmenter.augment(number, chunk):
-                write([row, *texts, *([] if label is None else [label])])
+                write(cells(table, row, texts, label))
             number += len(chunk)
             progress.update(len(chunk))
 
@@ -278,10 +314,10 @@ def _row_writer(file: TextIO, quoting: str) -> Callable[[list[Any]], Any]:
 
 
 def header(table: TableFormat, labelled: bool) -> list[str]:
-    """Names of the columns, by which ``prepare-sentences`` finds them again with the same options."""
+    """Names of the columns; with `cells` ``prepare-sentences`` finds them again with the same options."""
     if table.preset is not None:
         texts, label = [names[0] for names in table.preset.texts], (*table.preset.label, "label")[0]
-    elif table.columns[0].isdecimal():
+    elif table.by_number:
         texts, label = ["text"] if table.texts == 1 else ["text1", "text2"], "label"
     else:
         texts, label = list(table.columns), table.label or "label"
@@ -289,10 +325,20 @@ def header(table: TableFormat, labelled: bool) -> list[str]:
         raise ValueError(
             f"a column is called `{ROW}`, as the one with the row's number that is written; give it another name in the data"
         )
-    return [ROW, *texts, *([label] if labelled else [])]
+    return cells(table, ROW, texts, label if labelled else None)
 
 
-def report(output: Path, rows: int, counts: Counter[str], seconds: float) -> None:
+def cells(table: TableFormat, row: int | str, texts: Sequence[str], label: str | None) -> list[Any]:
+    """A line of the output: the row's number first, or last where the user gave the places of the others."""
+    found = [*texts, *([] if label is None else [label])]
+    if not table.by_number:
+        return [row, *found]
+    numbers = [int(number) for number in (*table.columns, table.label) if number is not None]
+    places = dict(zip(numbers, found, strict=True))
+    return [*(places.get(number, "") for number in range(1, max(numbers) + 1)), row]
+
+
+def report(output: Path, rows: int, counts: Counter[str], seconds: float, context: str) -> None:
     """Print what was written, and how fast."""
     print(
         f"{output}: {counts['written']:,} rows from {rows:,} ({counts['written'] / rows:.1f} each); candidates for "
@@ -300,8 +346,9 @@ def report(output: Path, rows: int, counts: Counter[str], seconds: float) -> Non
         f"{counts['texts'] / max(seconds, 1e-9):,.1f} sentences per second"
     )
     if counts["too long"]:
+        less = f"; --context {MASKED_ONLY} takes half of the room" if context == ORIGINAL else ""
         print(
             f"warning: {counts['too long']:,} of {counts['texts']:,} texts are too long for the model's positions and have "
-            "no copies; --context masked-only takes half of the room",
+            f"no copies{less}",
             file=sys.stderr,
         )

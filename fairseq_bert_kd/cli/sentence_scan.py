@@ -1,7 +1,7 @@
 """Reads a split of labelled sentences for the first time: every row is checked, and labels become numbers."""
 
 from array import array
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import islice
 from typing import Any
 
@@ -95,7 +95,12 @@ def scan(
         scanned.labels = final[scanned.labels]
     if learned:
         if table.takes_first_line:
-            _check_first_lines(scanned.first_lines, scanned.labels, labels)
+            counts = np.bincount(scanned.labels, minlength=len(labels.names)).tolist()
+            check_first_lines(
+                scanned.first_lines,
+                dict(zip(labels.names, counts, strict=True)),
+                "name all classes with --classes",
+            )
         _warn_of_case(labels.names)
     return scanned
 
@@ -148,16 +153,28 @@ def _looks_quoted(row: Row) -> bool:
     )
 
 
-def _check_first_lines(first_lines: Sequence[tuple[str, Row]], numbers: NDArray[Any], labels: Labels) -> None:
-    """Refuse first lines whose class no other row has, where all other classes have more: a header of unknown words."""
-    counts = np.bincount(numbers, minlength=len(labels.names))
+def check_first_lines(
+    first_lines: Sequence[tuple[str, Row]], counts: Mapping[str, int], otherwise: str
+) -> None:
+    """Refuse first lines whose class no other row has, where all other classes have more: a header of unknown words.
+
+    Args:
+        first_lines: file and row of each.
+        counts: rows by class, first lines included.
+        otherwise: what to do if the line is no header.
+
+    Raises:
+        ValueError: see above.
+    """
+    if not first_lines:  # left out as faulty
+        return
     path, first = first_lines[0]
     same = all(row.label == first.label for _, row in first_lines)
-    rare = counts <= len(first_lines)
-    if same and rare.sum() == 1 and rare[labels.names.index(str(first.label))]:
+    rare = [name for name, count in counts.items() if count <= len(first_lines)]
+    if same and len(counts) > 1 and rare == [first.label]:
         raise ValueError(
             f"`{path}`, line 1: no other row has the label `{first.label}`, so the line is probably a header. If it is, give "
-            "--header, or names of columns; if it is not, name all classes with --classes"
+            f"--header, or names of columns; if it is not, {otherwise}"
         )
 
 

@@ -69,9 +69,14 @@ class TableFormat:
     kind: str = CLASSES
 
     @property
+    def by_number(self) -> bool:
+        """Whether the user gave numbers of columns."""
+        return bool(self.columns) and self.columns[0].isdecimal()
+
+    @property
     def takes_first_line(self) -> bool:
         """Whether the first line is data only because the user gave numbers of columns and named no header."""
-        return bool(self.columns) and self.columns[0].isdecimal() and not self.header
+        return self.by_number and not self.header
 
     @property
     def texts(self) -> int:

@@ -9,6 +9,7 @@ import torch
 
 from fairseq_bert_kd.cli import augment
 from fairseq_bert_kd.cli.main import cli_main
+from fairseq_bert_kd.storage.sentence_data import read_spec
 from tests.tiny_chain import build_teacher_folder
 
 ROWS = [
@@ -118,13 +119,14 @@ def test_pairs_and_compressed_data_of_ones_own(run, tmp_path):
     with gzip.open(path, "wt", encoding="utf-8") as file:
         file.write("7\tmen eat\tx\tpeople sit near\n")
     out = run("--columns", "2,4", "--label-column", 1, source=path, task=None)
-    header, rows = read(out)
-    assert header == ["row", "text1", "text2", "label"]
-    pairs = [(first, second) for _, first, second, _ in rows]
+    first_row, rows = read(out)
+    rows = [first_row, *rows]  # columns by number: no header, and the places are those of the data
+    assert {(len(row), row[2], row[4]) for row in rows} == {(5, "", "0")}
+    pairs = [(row[1], row[3]) for row in rows]
     assert pairs[0] == ("men eat", "people sit near")
     assert len(set(pairs)) == len(pairs) > 5
     assert all(first == "men eat" or second == "people sit near" for first, second in pairs)
-    assert {label for *_, label in rows} == {"7"}
+    assert {row[0] for row in rows} == {"7"}
 
 
 def test_pairs_stay_together(run, tmp_path):
@@ -133,7 +135,8 @@ def test_pairs_stay_together(run, tmp_path):
     path = tmp_path / "pairs.tsv"
     path.write_text("".join("\t".join(row) + "\n" for row in rows), encoding="utf-8")
     out = run("--columns", "2,3", "--label-column", 1, "--probability", 0, source=path, task=None)
-    assert read(out)[1] == [[str(i), one, other, label] for i, (label, one, other) in enumerate(rows)]
+    first_row, others = read(out)
+    assert [first_row, *others] == [[*row, str(number)] for number, row in enumerate(rows)]
 
 
 def test_unlabelled_text_and_default_name(bert, tmp_path):
@@ -181,6 +184,20 @@ def test_prepare_sentences_reads_the_output(run, bert, tmp_path):
     assert (tmp_path / "data" / "input0" / "train.idx").exists()
 
 
+@pytest.mark.parametrize("header", [False, True])
+def test_columns_by_number_stay_where_they_are(run, bert, tmp_path, header):
+    """So one set of options reads the copies for training and the untouched file for validation."""
+    source = tmp_path / "own.tsv"
+    names = "id\tstars\treview\n" if header else ""
+    lines = [f"{i}\t{label}\t{text}\n" for i, (label, text) in enumerate(ROWS)]
+    source.write_text(names + "".join(lines), encoding="utf-8")
+    format_of_both = ("--columns", 3, "--label-column", 2, *(("--header",) if header else ()))
+    out = run(*format_of_both, source=source, task=None)
+    words = ["prepare-sentences", "--tokenizer", bert, *format_of_both, "--train", out, "--valid", source]
+    assert cli_main([str(word) for word in (*words, "--destdir", tmp_path / "data")]) == 0
+    assert read_spec(tmp_path / "data").names == ("0", "1")
+
+
 def test_a_checkpoint_of_sentences(run, one_sided, tmp_path):
     """It needs no data folder, and its tokenizer can be named when the one that it was trained with is gone."""
     moved = shutil.copy(one_sided.checkpoint, tmp_path / "mlm.pt")
@@ -209,6 +226,11 @@ def test_long_sentences_stay_alone_and_are_counted(run, tmp_path, capsys):
     assert "warning: 1 of 2 texts are too long for the model's positions" in capsys.readouterr().err
     _, rows = read(run("--context", "masked-only", source=source, output="alone.tsv"))
     assert [number for number, *_ in rows].count("0") > 1
+    source.write_text("label\tsentence\n1\t" + "man " * 50 + "\n0\tmen eat\n")
+    capsys.readouterr()
+    run("--context", "masked-only", source=source, output="longer.tsv")
+    said = capsys.readouterr().err
+    assert "1 of 2 texts are too long for the model's positions and have no copies\n" in said
 
 
 # ---------------------------------------------------------------- refusals
@@ -223,8 +245,8 @@ def test_long_sentences_stay_alone_and_are_counted(run, tmp_path, capsys):
         (("--copies", 0), "--copies must be at least 1, got 0"),
         (("--seed", -1), "--seed must be at least 0, got -1"),
         (("--batch-size", 0), "--batch-size must be at least 1, got 0"),
-        (("--stop-words", "nowhere"), "nowhere"),
-        (("--word-vectors", "nowhere"), "nowhere"),
+        (("--stop-words", "nowhere"), "--stop-words `nowhere` does not exist"),
+        (("--word-vectors", "nowhere"), "--word-vectors `nowhere` does not exist"),
         (("--masked-lm", "nowhere.pt"), "checkpoint `nowhere.pt` does not exist"),
         (("--masked-lm", "nowhere"), "cannot load a tokenizer from `nowhere`"),
         (("--columns", "1"), "give either --task"),
@@ -244,6 +266,26 @@ def test_bad_data(run, table, tmp_path, capsys):
     run(source=tmp_path / "nothing.tsv", status=2)
     assert "nothing.tsv` does not exist" in capsys.readouterr().err
     assert [path.name for path in tmp_path.iterdir()] == ["in.tsv"]
+
+
+def test_a_table_without_rows(run, tmp_path, capsys):
+    source = tmp_path / "in.tsv"
+    source.write_text("label\tsentence\n")
+    run(source=source, status=2)
+    assert "in.tsv` has a header and no row below it" in capsys.readouterr().err
+    source.write_text("label\tsentence\n1\t\n")
+    run("--drop-faulty", source=source, status=2)
+    assert "has no row that is not faulty; the first: `" in capsys.readouterr().err
+    assert [path.name for path in tmp_path.iterdir()] == ["in.tsv"]
+
+
+def test_a_header_is_not_copied_as_a_row(run, tmp_path, capsys):
+    """Copies of it would hide from prepare-sentences that it is one."""
+    source = tmp_path / "in.tsv"
+    source.write_text("review\topinion\nmen eat\t1\nthe man\t0\npeople\t1\nmen sit\t0\n")
+    run("--columns", 1, "--label-column", 2, source=source, task=None, status=2)
+    assert "no other row has the label `opinion`, so the line is probably a header" in capsys.readouterr().err
+    run("--columns", 1, "--label-column", 2, "--header", source=source, task=None)
 
 
 def test_faulty_rows_are_left_out_on_request(run, tmp_path, capsys):

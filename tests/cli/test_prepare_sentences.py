@@ -456,3 +456,9 @@ REAL = [
 def test_real_files(bert, tmp_path, task, names, rows):
     assert prepare(bert, tmp_path / "data", "--task", task, "--train", *(DATA / name for name in names)) == 0
     assert len(np.load(hashes_path(tmp_path / "data", "train"))) == rows
+
+
+def test_a_first_line_that_is_left_out_is_no_header(bert, tmp_path):
+    (tmp_path / "in.tsv").write_text("\tgood\nmen eat\tgood\nthe man\tbad\n")
+    columns = ("--columns", 1, "--label-column", 2, "--drop-faulty")
+    assert prepare(bert, tmp_path / "data", *columns, "--train", tmp_path / "in.tsv") == 0
