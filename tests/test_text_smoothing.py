@@ -344,7 +344,8 @@ def test_parts_of_a_corpus_keep_their_rows(sources, tmp_path):
         store, number = (first, pair % sentences) if pair < 2 * sentences else (second, pair - 2 * sentences)
         assert np.array_equal(ids, store.rows(number)["topk_ids"]), pair
     shutil.move(data / "train1.de-en.unmasked.smooth", tmp_path)
-    with pytest.raises(FileNotFoundError, match="train1.de-en.unmasked.smooth does not exist"):
+    said = "train1.de-en.unmasked.smooth does not exist; .* --side source --view unmasked --subset train1`"
+    with pytest.raises(FileNotFoundError, match=said):
         train_student(data, tmp_path / "again", *hard, *STRONG)
 
 
@@ -439,7 +440,7 @@ def test_refused_trainings(sentences, sources, chain, tmp_path):
     other = shutil.copytree(sentences[0] / "data", tmp_path / "other")
     for store in other.glob("*.smooth"):
         store.unlink()
-    with pytest.raises(FileNotFoundError, match="other"):
+    with pytest.raises(FileNotFoundError, match="other.* --side sentences --view unmasked --subset train`"):
         run_fairseq("train", *training(f"{sentences[0] / 'data'}:{other}", tmp_path, *CLASSIFIER, *HF_ENCODER, "--encoder-model", chain.bert, *SMOOTHED, *STRONG))  # fmt: skip
     assert "were cut before theirs" in smoothed("--smoothing-special", "--max-positions", 4)
     folder, _ = sources

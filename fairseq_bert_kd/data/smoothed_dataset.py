@@ -100,7 +100,13 @@ def open_smoothing(
         FileNotFoundError: no such store.
         ValueError: it is of another kind, split, view, dictionary, tokenizer or text, or lacks what is needed.
     """
-    reader: Any = (SentenceSmoothingReader if of_sentences else SourceSmoothingReader)(path)
+    kind: Any = SentenceSmoothingReader if of_sentences else SourceSmoothingReader
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"store {path} does not exist; write it with `fairseq-bert-kd dump --side {kind.schema.kind} --view {stated['view']} "
+            f"--subset {stated['split']}`, or name the folder that holds it with --smoothing-store-dir"
+        )
+    reader: Any = kind(path)
     info, rebuild = reader.info, functools.partial(reader.info.rebuild_command, reader.path)
     for name, stored in {"split": info.split, "view": info.view, "tokenizer": info.tokenizer_digest}.items():
         if stored and stated[name] not in ("", stored):
