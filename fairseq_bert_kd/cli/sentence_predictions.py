@@ -95,9 +95,21 @@ def load(path: str, data: str | None, cpu: bool, vector: str | None = None) -> L
             model.default_vector = declared_vector(path)[0] or model.default_vector
         return LoadedModel(model.eval().to(device), task, path, data, device)
     trained_spec(path)  # refuses other checkpoints before anything is built
+    if data is None:
+        _check_data_is_there(path)
     overrides = {} if data is None else {"data": data}
     models, _, task = checkpoint_utils.load_model_ensemble_and_task([path], arg_overrides=overrides)
     return LoadedModel(models[0].eval().to(device), task, path, task.cfg.data.split(os.pathsep)[0], device)
+
+
+def _check_data_is_there(path: str) -> None:
+    """FileNotFoundError if the data folder of a checkpoint's training is missing, as seen from another working folder."""
+    folder = compat.load_checkpoint(path)["cfg"]["task"]["data"].split(os.pathsep)[0]
+    if not os.path.isdir(folder):
+        raise FileNotFoundError(
+            f"checkpoint `{path}` was trained on `{folder}`, which is not here (seen from `{os.getcwd()}`); name the folder of "
+            "prepared sentences: DATA of evaluate-sentences, --data of encode"
+        )
 
 
 def _pretrained(name: str, data: str) -> tuple[Any, SentencePredictionWithTeacherTask]:

@@ -158,6 +158,23 @@ def test_the_data_folder_is_the_checkpoint_s_by_default(folder, capsys):
     assert "valid: 20 rows" in capsys.readouterr().out
 
 
+def test_a_data_folder_that_is_not_seen_from_here_is_named(folder, tmp_path, capsys, monkeypatch):
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "lines.txt").write_text("the man eat\n")
+    state = torch.load(folder / "classes" / "checkpoint_last.pt", weights_only=False)
+    state["cfg"]["task"]["data"] = "data-classes"
+    torch.save(state, tmp_path / "model.pt")
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    path = ("--path", str(tmp_path / "model.pt"), *CPU)
+    commands = (["evaluate-sentences"], ["encode", str(tmp_path / "lines.txt"), "--output", "vectors.npy"])
+    for command, given in zip(commands, ([], ["--data"]), strict=True):
+        assert cli_main([*command, *path]) == 2
+        said = capsys.readouterr().err
+        assert "was trained on `data-classes`, which is not here" in said
+        assert "DATA of evaluate-sentences, --data of encode" in said
+        assert cli_main([*command, *path, *given, str(folder / "data-classes")]) == 0
+
+
 def test_cosines_of_vectors(folder, tmp_path):
     """Pairs are compared by their vectors alone, also by a model that was trained on other labels."""
     out = tmp_path / "cosines"
