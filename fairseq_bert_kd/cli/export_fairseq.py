@@ -57,8 +57,7 @@ def check_known_to_fairseq(arch: str, name: str) -> None:
     model = ARCH_MODEL_REGISTRY.get(arch) or MODEL_REGISTRY.get(arch)
     if model is not None and model.__module__.startswith(fairseq_bert_kd.__name__):
         raise ValueError(
-            f"`{name}` holds a `{arch}` model, which stock fairseq does not have; give --format transformers if it is an "
-            "encoder, or load it with this plugin (--user-dir)"
+            f"`{name}` holds a `{arch}` model, which stock fairseq does not have; load it with this plugin (--user-dir)"
         )
 
 

@@ -44,7 +44,9 @@ def write(state: dict[str, Any], output: Path, args: argparse.Namespace) -> str:
     onnx.save(graph.model(), str(output / FILE))
     tokenizer.save(str(output))
     _without_limits(output / "tokenizer.json")
-    return f"vectors of {spec.sizes['vector_dim']} numbers"
+    left_out = any(name.startswith("classification_heads.") for name in weights)
+    said = f"vectors of {spec.sizes['vector_dim']} numbers"
+    return said + (", without the classification head" if left_out else "")
 
 
 def _without_limits(path: Path) -> None:

@@ -4,9 +4,10 @@ import argparse
 import os
 import shutil
 from pathlib import Path
+from typing import Any
 
 from fairseq_bert_kd.cli import export_fairseq, export_onnx, export_transformers
-from fairseq_bert_kd.compat import load_checkpoint
+from fairseq_bert_kd.compat import load_checkpoint, model_settings
 from fairseq_bert_kd.modules.sentence_checkpoints import untrained_head
 
 HELP = "write a student's checkpoint in another format, without optimizer state and options of ours"
@@ -16,6 +17,13 @@ EXAMPLE = (
 # each has SUMMARY, OPTIONS (flag -> arguments of `add_argument`) and `write(state, output, args)`, which writes a file or a
 # folder and returns a line about it
 FORMATS = {"fairseq": export_fairseq, "transformers": export_transformers, "onnx": export_onnx}
+# of models that have one only; not hf_masked_lm: whoever gives a teacher's checkpoint may want its student's
+FORMAT_OF = {
+    "transformer": "fairseq",
+    "lstm": "fairseq",
+    "hf_encoder": "transformers",
+    "sentence_lstm": "onnx",
+}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -58,6 +66,7 @@ def main(args: argparse.Namespace) -> None:
     if output.exists() and not args.overwrite:
         raise FileExistsError(f"`{output}` exists; pass --overwrite to replace it")
     state = load_checkpoint(args.checkpoint)
+    _check_model(state, args)
     temporary = output.with_name(f"{output.name}.{os.getpid()}.tmp")
     try:
         said = FORMATS[args.format].write(state, temporary, args)
@@ -76,6 +85,21 @@ def _check_options(args: argparse.Namespace) -> None:
         for flag in module.OPTIONS:
             if name != args.format and getattr(args, flag.lstrip("-").replace("-", "_")):
                 raise ValueError(f"{flag} is an option of --format {name}; add that, or leave {flag} out")
+
+
+def _check_model(state: dict[str, Any], args: argparse.Namespace) -> None:
+    """ValueError for a model that another format is for."""
+    from fairseq.models import ARCH_MODEL_NAME_REGISTRY
+
+    import fairseq_bert_kd.tasks  # noqa: F401  registers the models
+
+    arch = model_settings(state)["_name"]
+    model = ARCH_MODEL_NAME_REGISTRY.get(arch, arch)
+    right = FORMAT_OF.get(model, args.format)
+    if right != args.format:
+        raise ValueError(
+            f"`{args.checkpoint}` holds a `{model}` model, which --format {args.format} cannot hold; give --format {right}"
+        )
 
 
 def _check_apart(output: Path, checkpoint: Path) -> None:

@@ -92,11 +92,25 @@ def test_the_tokenizer_neither_cuts_nor_pads(task, folder, tmp_path):
     assert [len(saved.encode(text).ids) for text in ("man", "man " * 20)] == [3, 22]
 
 
+def test_a_head_is_said_to_be_left_out(task, folder, tmp_path, capsys):
+    for name, head in (("plain", False), ("classifier", True)):
+        checkpoint = save_lstm(build_lstm(task, head=head), tmp_path / f"{name}.pt")
+        assert export(checkpoint, tmp_path / name, "--tokenizer", folder) == 0
+        assert ("without the classification head" in capsys.readouterr().out) == head
+
+
 def test_another_model_or_tokenizer_is_refused(task, folder, tmp_path, capsys):
     other = small_encoders.save(small_encoders.build(task, **small_encoders.sizes()), tmp_path / "other.pt")
     assert export(other, tmp_path / "out", "--tokenizer", folder) == 2
-    assert "holds a `hf_encoder` model; give a checkpoint of --arch sentence_lstm" in capsys.readouterr().err
+    assert (
+        "`hf_encoder` model, which --format onnx cannot hold; give --format transformers"
+        in capsys.readouterr().err
+    )
     checkpoint = save_lstm(build_lstm(task), tmp_path / "model.pt")
+    for name in ("fairseq", "transformers"):
+        assert export(checkpoint, tmp_path / "out", "--format", name) == 2
+        said = capsys.readouterr().err
+        assert f"a `sentence_lstm` model, which --format {name} cannot hold; give --format onnx" in said
     assert export(checkpoint, tmp_path / "out") == 2
     assert "--format onnx needs --tokenizer" in capsys.readouterr().err
     roberta = build_teacher_folder("roberta", tmp_path / "roberta")
