@@ -3,6 +3,7 @@
 import math
 import os
 import re
+import socket
 import subprocess
 import sys
 import sysconfig
@@ -205,6 +206,32 @@ def test_another_tokenizer_is_refused(served, bare, tmp_path):
     assert result.returncode == 1
     assert result.stdout == ""
     assert "shared_vocabulary.json` must be a piece of the teacher's tokenizer, but" in result.stderr
+
+
+def refused(*arguments, env):
+    """What ``translate.py`` says when it ends with an error, without a traceback."""
+    result = subprocess.run(
+        list(map(str, arguments)), input="the man\n", capture_output=True, text=True, env=env, check=False
+    )
+    assert result.returncode == 1
+    assert "Traceback" not in result.stderr
+    return result.stderr
+
+
+def test_a_model_that_was_not_converted_and_a_port_in_use_are_refused(chain, served, bare):
+    student = command(chain, served)
+    student[student.index("--model") + 1] = served / "student.pt"
+    said = refused(*student, env=bare)
+    assert (
+        "student.pt` is no folder that ct2-fairseq-converter wrote (no model.bin); give its --output_dir"
+        in said
+    )
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        said = refused(*command(chain, served, "--port", str(port)), env=bare)
+    assert f"cannot serve on --host 127.0.0.1 --port {port}" in said
 
 
 def request(port, data, **headers):

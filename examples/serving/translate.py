@@ -27,10 +27,14 @@ class Student:
     """Raw lines to raw lines: tokenizer, CTranslate2, tokenizer.
 
     Raises:
-        ValueError: the model's vocabulary is of another tokenizer.
+        ValueError: the model is no converted one, or its vocabulary is of another tokenizer.
     """
 
     def __init__(self, args: argparse.Namespace) -> None:
+        if not (Path(args.model) / "model.bin").is_file():
+            raise ValueError(
+                f"--model `{args.model}` is no folder that ct2-fairseq-converter wrote (no model.bin); give its --output_dir"
+            )
         self.tokenizer = HfTokenizer(args.tokenizer)
         check_vocabulary(self.tokenizer, args.model)
         computing = {"device": args.device, "compute_type": args.compute_type}
@@ -123,7 +127,13 @@ def main() -> None:
             return
     except ValueError as error:  # of the lines before, the translations stand in the output
         sys.exit(f"translate.py: {error}")
-    with ThreadingHTTPServer((args.host, args.port), handler(student)) as server:
+    try:
+        server = ThreadingHTTPServer((args.host, args.port), handler(student))
+    except OSError as error:
+        sys.exit(
+            f"translate.py: cannot serve on --host {args.host} --port {args.port} ({error}); give another port"
+        )
+    with server:
         print(f"listening on http://{args.host}:{server.server_port}", file=sys.stderr, flush=True)
         server.serve_forever()
 
