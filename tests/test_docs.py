@@ -169,5 +169,7 @@ def test_commands_of_serving(finished):
     translated = (finished / "test.translated.en").read_text(encoding="utf-8")
     assert translated.count("\n") == 20
     assert translated.rstrip("\n") == (finished / "served.en").read_text(encoding="utf-8").rstrip("\n")
+    assert (finished / "test.normalised.en").read_text(encoding="utf-8").count("\n") == 20
+    assert '"name": "BLEU"' in said
     assert "| CTranslate2, float32 |" in said
     assert "its seven passes over the test set took" in said
