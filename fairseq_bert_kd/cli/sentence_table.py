@@ -331,8 +331,9 @@ def _is_number(text: str) -> bool:
 
 
 def _wrong_width(path: str, line: int, cells: Sequence[str], columns: Columns) -> str:
+    expected = "1 column" if columns.width == 1 else f"{columns.width} columns"
     said = (
-        f"`{path}`, line {line:,}: every line must have {columns.width} columns, separated by tabs, like the first one, but "
+        f"`{path}`, line {line:,}: every line must have {expected}, separated by tabs, like the first one, but "
         f"this one has {len(cells)}: {_shown(cells)}. "
     )
     if any(cell.startswith('"') or cell.endswith('"') for cell in cells):

@@ -125,7 +125,7 @@ BAD_FILES = [
     (("--task", "sst2"), "index\tsentence\n0\ta\n", "has no column of labels .*training and validation need them. Only --test"),
     (("--task", "plain"), "a\tb\n", "a file of this task has 1 columns, or a header, got 2"),
     (("--task", "plain"), "a\n\nb\n", "line 2: column 1 must hold a text"),
-    (("--task", "plain"), "a\nb\tc\n", "line 2: every line must have 1 columns"),
+    (("--task", "plain"), "a\nb\tc\n", "line 2: every line must have 1 column, separated by tabs, .*has 2"),
     (("--columns", "2", "--label-column", "1"), "label\ttext\n1\ta\n", "'label | text' looks like a header"),
     (("--columns", "3", "--label-column", "1"), "1\ta\n", "column 3 was named, but there are 2"),
     (("--columns", "body", "--label-column", "stars"), OWN, "no column `body` in its first line ('stars | review | title')"),
